@@ -1,0 +1,23 @@
+"""Query parameters of the analytics API."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from analytics.models import MetricName
+
+__all__ = ["MetricsQuery", "TopProductsQuery"]
+
+
+class MetricsQuery(serializers.Serializer[object]):
+    """?metric_name=&dimension=&limit="""
+
+    metric_name = serializers.ChoiceField(choices=MetricName, required=False)
+    dimension = serializers.CharField(max_length=255, required=False)
+    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
+
+
+class TopProductsQuery(serializers.Serializer[object]):
+    """?limit="""
+
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=10)

@@ -1,0 +1,59 @@
+"""The sales figures. No I/O."""
+
+from __future__ import annotations
+
+from django.db import models
+
+__all__ = ["MetricName", "SalesMetric", "SalesMetricListing"]
+
+
+class MetricName(models.TextChoices):
+    """What is counted; the dimension says of what (contract of the analytics API)."""
+
+    ORDERS_TOTAL = "orders_total"
+    REVENUE_TOTAL = "revenue_total"
+    ORDERS_PER_MINUTE = "orders_per_minute"
+    TOP_PRODUCTS = "top_products"
+
+
+class SalesMetric(models.Model):
+    """One figure. Changes only by addition, so the order of chunks of different keys is free."""
+
+    pk = models.CompositePrimaryKey("metric_name", "dimension")
+    metric_name = models.TextField(choices=MetricName)
+    dimension = models.TextField()
+    value = models.DecimalField(max_digits=30, decimal_places=2)
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "sales_metrics"
+        indexes = [
+            # The best sellers without a sort of all products.
+            models.Index(
+                models.F("value").desc(),
+                models.F("dimension"),
+                name="sales_metrics_top_products",
+                condition=models.Q(metric_name="top_products"),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.metric_name}[{self.dimension}] = {self.value}"
+
+
+class SalesMetricListing(models.Model):
+    """The same rows through a view with one column as key, which the admin asks of a model."""
+
+    id = models.TextField(primary_key=True)
+    metric_name = models.TextField(choices=MetricName)
+    dimension = models.TextField()
+    value = models.DecimalField(max_digits=30, decimal_places=2)
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "sales_metrics_listing"
+        verbose_name = "sales metric"
+
+    def __str__(self) -> str:
+        return self.id

@@ -1,0 +1,9 @@
+from django.urls import path
+
+from analytics.api import views
+
+urlpatterns = [
+    path("analytics/summary", views.SummaryView.as_view()),
+    path("analytics/metrics", views.MetricsView.as_view()),
+    path("analytics/top-products", views.TopProductsView.as_view()),
+]

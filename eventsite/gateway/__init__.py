@@ -1,0 +1,1 @@
+"""One ASGI layer around all HTTP: ids, access log, metrics, body limit."""

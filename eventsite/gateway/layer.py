@@ -1,0 +1,117 @@
+"""The layer itself; pure ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.urls import Resolver404, resolve
+
+from eventsite.gateway import metrics
+from eventsite.gateway.ids import request_ids
+from outbox.envelope import TraceContext
+from restapi.context import CURRENT_CALLER, CURRENT_TRACE
+from restapi.json import JSONRenderer
+
+__all__ = ["Gateway"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+QUIET = frozenset({"health", "health/ready", "metrics"})
+
+log = structlog.get_logger("gateway")
+
+
+class Gateway:
+    """Gives every request its ids and every answer its log line, whoever answers."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        trace = request_ids(scope["headers"])
+        CURRENT_TRACE.set(trace)
+        answer = _Answer(send, trace)
+        try:
+            if _declared_length(scope) > settings.MAX_BODY_BYTES:
+                await _refuse_body(answer)
+            else:
+                await self._application(scope, receive, answer)
+        finally:
+            _account(scope, answer.status, time.perf_counter() - started)
+
+
+class _Answer:
+    """Passes an answer on, with the ids added and the status remembered."""
+
+    def __init__(self, send: Send, trace: TraceContext) -> None:
+        self._send = send
+        self._trace = trace
+        self.status = 0  # 0: the client hung up, or nobody answered
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            correlation_id = self._trace.correlation_id.encode()
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", correlation_id),
+                (b"x-correlation-id", correlation_id),
+                (b"traceparent", self._trace.traceparent.encode()),
+            ]
+        await self._send(message)
+
+
+def _declared_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
+
+
+async def _refuse_body(send: Send) -> None:
+    """413 before the body is read."""
+    message = f"The body is larger than {settings.MAX_BODY_BYTES} bytes."
+    body = JSONRenderer().render({"error": message, "details": []})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _account(scope: Scope, status: int, seconds: float) -> None:
+    route = _route(scope["path"])
+    method = scope["method"] if scope["method"] in METHODS else "OTHER"
+    metrics.REQUESTS.labels(method, route, str(status)).inc()
+    metrics.DURATION.labels(method, route).observe(seconds)
+    if route in QUIET:
+        return
+    log.info(
+        "request",
+        method=method,
+        path=scope["path"],
+        route=route,
+        status=status,
+        duration_ms=round(seconds * 1000, 2),
+        caller=CURRENT_CALLER.get(),
+    )
+
+
+def _route(path: str) -> str:
+    """The pattern that serves a path; everything unknown is one label."""
+    try:
+        return resolve(path).route
+    except Resolver404:
+        return "unknown"

@@ -1,0 +1,78 @@
+"""JSON logs of every process: constant messages, ids as fields."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from eventsite.settings.env import environment
+from restapi.context import CURRENT_TRACE
+
+__all__ = ["configure"]
+
+_shared: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+]
+
+
+def configure(level: str) -> None:
+    """Send structlog and the standard library to standard error, one JSON object a line."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared,
+            _add_request_ids,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    logging.config.dictConfig(_standard_library(level.upper()))
+
+
+def _standard_library(level: str) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "json": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": [*_shared, _add_request_ids],
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    structlog.processors.format_exc_info,
+                    structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+                ],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            # One line for each task received and done says nothing that our own lines do not.
+            "celery.worker.strategy": {"level": "WARNING"},
+            "celery.app.trace": {"level": "WARNING"},
+            "celery.beat": {"level": "WARNING"},
+            "django.request": {"level": "ERROR"},
+            "psycopg.pool": {"level": "ERROR"},
+        },
+    }
+
+
+def _add_request_ids(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event["service"] = environment().service_name
+    trace = CURRENT_TRACE.get()
+    if trace.correlation_id:
+        event.setdefault("correlation_id", trace.correlation_id)
+    if trace.traceparent:
+        _, trace_id, span_id, _ = trace.traceparent.split("-")
+        event.setdefault("trace_id", trace_id)
+        event.setdefault("span_id", span_id)
+    return event

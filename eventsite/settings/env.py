@@ -1,0 +1,83 @@
+"""The only reader of the environment: every variable, its type and its default on one screen.
+
+Our own names win; the names of the programs this project replaces work when ours are unset.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Environment", "environment"]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Environment(BaseSettings):
+    """Typed view of the process environment (and of an `.env` file at the repository's root)."""
+
+    model_config = SettingsConfigDict(
+        env_file=REPOSITORY / ".env", extra="ignore", env_ignore_empty=True
+    )
+
+    # Servers
+    database_url: str = "postgresql://postgres:postgres@localhost:5432/orders"
+    database_pool_size: int = 0  # connections of a threaded process; 0: one persistent per thread
+    redis_url: str = ""
+    redis_addr: str = "localhost:6379"
+    redis_password: str = ""
+    kafka_bootstrap_servers: str = Field(
+        default="localhost:9092",
+        validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+    )
+    # `consumer` is KIP-848 and needs Kafka 4 (or 3.7+ with it switched on); `classic` works anywhere.
+    kafka_group_protocol: str = "classic"
+    kafka_replication_factor: int = 1
+
+    # Our processes
+    port: int = Field(default=8080, validation_alias=AliasChoices("PORT", "APP_PORT"))
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0  # port of /metrics and /health of a non-web process; 0: any free one
+    prometheus_multiproc_dir: str = ""
+    log_level: str = "INFO"
+    service_name: str = "eventsite"
+    probe: bool = False  # the order probe of demo, chaos and benchmarks
+
+    # Web
+    django_secret_key: str = ""
+    allowed_hosts: str = ""  # comma separated
+    csrf_trusted_origins: str = ""  # comma separated
+
+    # Admin user made by `manage.py ensure_admin`
+    admin_username: str = "admin"
+    admin_password: str = "admin"
+
+    @model_validator(mode="after")
+    def _redis_url_from_seed_names(self) -> Environment:
+        if not self.redis_url:
+            credentials = f":{self.redis_password}@" if self.redis_password else ""
+            self.redis_url = f"redis://{credentials}{self.redis_addr}/0"
+        return self
+
+    def names(self, value: str) -> list[str]:
+        """A comma separated variable as a list without empty entries."""
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+
+@cache
+def environment() -> Environment:
+    """This process's environment, read once.
+
+    Also gives prometheus_client its directory for metrics shared between forked processes: it
+    is read at import, so it must exist before the first metric is defined.
+    """
+    env = Environment()
+    if not env.prometheus_multiproc_dir:
+        env.prometheus_multiproc_dir = tempfile.mkdtemp(prefix="eventsite-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = env.prometheus_multiproc_dir
+    return env

@@ -1,0 +1,18 @@
+"""Production: nothing is open by default, and what is missing stops the start."""
+
+from django.core.exceptions import ImproperlyConfigured
+
+from eventsite.settings.base import *  # noqa: F403
+
+if len(SECRET_KEY) < 32:  # noqa: F405
+    raise ImproperlyConfigured("Set DJANGO_SECRET_KEY to at least 32 random characters.")
+if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:  # noqa: F405
+    raise ImproperlyConfigured("Set ALLOWED_HOSTS to the host names you serve; '*' is refused.")
+if "probe" in [app.rpartition(".")[2] for app in INSTALLED_APPS]:  # noqa: F405
+    raise ImproperlyConfigured("PROBE is for the demo, chaos and benchmarks: unset it.")
+if ADMIN_PASSWORD == "admin":  # noqa: F405
+    ADMIN_PASSWORD = ""  # `ensure_admin` then asks for ADMIN_PASSWORD instead of making admin/admin
+
+SESSION_COOKIE_SECURE = True
+CSRF_COOKIE_SECURE = True
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

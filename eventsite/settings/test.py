@@ -1,0 +1,12 @@
+"""Tests: the local stack's settings, the probe switched on, quiet logs."""
+
+import os
+
+os.environ.setdefault("PROBE", "1")
+
+from eventsite.settings.local import *  # noqa: E402, F403
+
+LOG_LEVEL = "WARNING"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Processes that a test starts find the test database by this name.
+DATABASES["default"]["TEST"] = {"NAME": "eventsite_test"}  # noqa: F405

@@ -1,0 +1,67 @@
+"""Orders as the API shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orders.models import Order, OrderStatus
+from orders.queries import OrderDetail
+from orders.services import PlacedOrder
+from outbox.envelope import json_number, rfc3339
+
+__all__ = ["detail", "placed_order", "placed_simple_order", "summary"]
+
+
+def placed_simple_order(placed: PlacedOrder) -> dict[str, Any]:
+    """Answer to the simple body."""
+    return {
+        "status": "success",
+        "event_id": str(placed.event_id),
+        "order_id": str(placed.order_id),
+    }
+
+
+def placed_order(placed: PlacedOrder) -> dict[str, Any]:
+    """Answer to the order body."""
+    return {
+        "orderId": str(placed.order_id),
+        "status": OrderStatus.CREATED.value,
+        "totalPrice": json_number(placed.total),
+        "createdAt": rfc3339(placed.created_at),
+    }
+
+
+def summary(order: Order) -> dict[str, Any]:
+    """One entry of the list."""
+    return {
+        "orderId": str(order.id),
+        "customerId": order.customer_id,
+        "status": order.status,
+        "totalPrice": json_number(order.total),
+        "createdAt": rfc3339(order.created_at),
+    }
+
+
+def detail(found: OrderDetail) -> dict[str, Any]:
+    """One order, whole."""
+    return summary(found.order) | {
+        "items": [
+            {
+                "productId": line.product_id,
+                "quantity": line.quantity,
+                "price": json_number(line.price),
+            }
+            for line in found.lines
+        ],
+        "history": [
+            {
+                "from": change.from_status,
+                "to": change.to_status,
+                "reason": change.reason,
+                "actor": change.actor,
+                "at": rfc3339(change.at),
+            }
+            for change in found.changes
+        ],
+        "eventIds": [str(event_id) for change in found.changes for event_id in change.event_ids],
+    }

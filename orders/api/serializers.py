@@ -1,0 +1,68 @@
+"""The bodies of the orders API: the one definition of what is valid."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from restapi.fields import MoneyField, StrictInteger, Text
+
+__all__ = ["CancelSerializer", "OrderSerializer", "PageSerializer", "SimpleOrderSerializer", "body_serializer"]
+
+SIMPLE_FIELDS = ("user_id", "amount")
+ORDER_FIELDS = ("customerId", "items")
+
+
+class SimpleOrderSerializer(serializers.Serializer[object]):
+    """{"user_id", "amount"}"""
+
+    user_id = Text(max_length=255)
+    amount = MoneyField(max_digits=12, min_value=0)
+
+    def validate_amount(self, value: object) -> object:
+        if not value:
+            raise serializers.ValidationError("Must be greater than 0.")
+        return value
+
+
+class ItemSerializer(serializers.Serializer[object]):
+    """{"productId", "quantity", "price"}"""
+
+    productId = Text(max_length=255)
+    quantity = StrictInteger(min_value=1, max_value=10_000)
+    price = MoneyField(max_digits=12, min_value=0)
+
+
+class OrderSerializer(serializers.Serializer[object]):
+    """{"customerId", "items": [1 to 100 of them]}"""
+
+    customerId = Text(max_length=255)
+    items = ItemSerializer(many=True, min_length=1, max_length=100)
+
+
+class CancelSerializer(serializers.Serializer[object]):
+    """{"reason"?}"""
+
+    reason = Text(max_length=1000, required=False, allow_blank=True, default="")
+
+
+class PageSerializer(serializers.Serializer[object]):
+    """Query parameters of a list."""
+
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+
+
+def body_serializer(body: object) -> SimpleOrderSerializer | OrderSerializer:
+    """The serializer for a POST /orders body, by the fields it has. Raises ValidationError."""
+    if not isinstance(body, dict):
+        raise serializers.ValidationError("The body must be a JSON object.")
+    simple = any(name in body for name in SIMPLE_FIELDS)
+    order = any(name in body for name in ORDER_FIELDS)
+    if simple and order:
+        raise serializers.ValidationError(
+            "The body mixes the two shapes: send user_id and amount, or customerId and items."
+        )
+    if not simple and not order:
+        raise serializers.ValidationError(
+            "The body has neither shape: send user_id and amount, or customerId and items."
+        )
+    return SimpleOrderSerializer(data=body) if simple else OrderSerializer(data=body)

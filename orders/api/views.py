@@ -1,0 +1,144 @@
+"""Endpoints of the orders app: parse, one call, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from orders import queries, services
+from orders.api import representations
+from orders.api.serializers import (
+    CancelSerializer,
+    PageSerializer,
+    SimpleOrderSerializer,
+    body_serializer,
+)
+from orders.services import IllegalTransition, NewOrder, NewOrderLine, OrderNotFound
+from restapi.context import caller, trace_context
+from restapi.errors import Conflict
+
+__all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
+
+
+class OrdersView(APIView):
+    """/orders"""
+
+    def get(self, request: Request) -> Response:
+        """The newest orders, an array."""
+        page = PageSerializer(data=request.query_params)
+        page.is_valid(raise_exception=True)
+        orders = queries.newest_orders(limit=page.validated_data["limit"])
+        return Response([representations.summary(order) for order in orders])
+
+    def post(self, request: Request) -> Response:
+        """Place an order, in either body."""
+        serializer = body_serializer(request.data)
+        serializer.is_valid(raise_exception=True)
+        body = serializer.validated_data
+        simple = isinstance(serializer, SimpleOrderSerializer)
+        order = _simple_order(body) if simple else _order(body)
+        [placed] = services.place_orders([order])
+        if simple:
+            return Response(representations.placed_simple_order(placed))
+        return Response(representations.placed_order(placed), status=201)
+
+
+def _simple_order(body: dict[str, Any]) -> NewOrder:
+    return NewOrder(
+        customer_id=body["user_id"],
+        amount=body["amount"],
+        at=timezone.now(),
+        actor=caller(),
+        trace=trace_context(),
+    )
+
+
+def _order(body: dict[str, Any]) -> NewOrder:
+    return NewOrder(
+        customer_id=body["customerId"],
+        lines=tuple(
+            NewOrderLine(
+                product_id=item["productId"], quantity=item["quantity"], price=item["price"]
+            )
+            for item in body["items"]
+        ),
+        at=timezone.now(),
+        actor=caller(),
+        trace=trace_context(),
+    )
+
+
+class OrderView(APIView):
+    """/orders/{id}"""
+
+    def get(self, request: Request, order_id: str) -> Response:
+        """One order with items, history and event ids."""
+        return _answer(_parse_id(order_id))
+
+
+class _TransitionView(APIView):
+    """A POST that moves an order to another status and answers with the order."""
+
+    def change(self, request: Request, order_id: UUID) -> None:
+        """The one call into the domain."""
+        raise NotImplementedError
+
+    def post(self, request: Request, order_id: str) -> Response:
+        """200 with the order, 404, or 409 with the status and what it allows."""
+        parsed = _parse_id(order_id)
+        try:
+            self.change(request, parsed)
+        except OrderNotFound as error:
+            raise NotFound(str(error)) from error
+        except IllegalTransition as error:
+            raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
+        return _answer(parsed)
+
+
+class PayView(_TransitionView):
+    """/orders/{id}/pay"""
+
+    def change(self, request: Request, order_id: UUID) -> None:
+        services.pay_order(order_id=order_id, **_circumstances())
+
+
+class ShipView(_TransitionView):
+    """/orders/{id}/ship"""
+
+    def change(self, request: Request, order_id: UUID) -> None:
+        services.ship_order(order_id=order_id, **_circumstances())
+
+
+class CancelView(_TransitionView):
+    """/orders/{id}/cancel"""
+
+    def change(self, request: Request, order_id: UUID) -> None:
+        body = CancelSerializer(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        services.cancel_order(
+            order_id=order_id, reason=body.validated_data["reason"], **_circumstances()
+        )
+
+
+def _circumstances() -> dict[str, Any]:
+    return {"actor": caller(), "at": timezone.now(), "trace": trace_context()}
+
+
+def _parse_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"There is no order {text}.") from None
+
+
+def _answer(order_id: UUID) -> Response:
+    found = queries.order_detail(order_id)
+    if found is None:
+        raise NotFound(f"There is no order {order_id}.")
+    return Response(representations.detail(found))

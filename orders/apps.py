@@ -1,0 +1,7 @@
+from django.apps import AppConfig
+
+
+class OrdersConfig(AppConfig):
+    """Order intake and the life of an order."""
+
+    name = "orders"

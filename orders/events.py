@@ -1,0 +1,149 @@
+"""What the rest of the world hears about orders: the subscription list of other apps.
+
+Shapes: contract of POST /orders and of the topics order-events and orders.created. Times are
+RFC 3339 in UTC with milliseconds; amounts are exact JSON numbers without trailing zeros.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import ClassVar
+
+import msgspec
+
+from outbox.topics import Topic
+
+__all__ = [
+    "ORDERS_CREATED_TOPIC",
+    "ORDER_EVENTS",
+    "ORDER_EVENTS_TOPIC",
+    "OrderCancelled",
+    "OrderCreated",
+    "OrderEvent",
+    "OrderItem",
+    "OrderShipped",
+    "PaymentCompleted",
+    "SimpleOrderCreated",
+    "decode_order_event",
+    "decode_simple_order_created",
+]
+
+ORDER_EVENTS_TOPIC = Topic("order-events")
+ORDERS_CREATED_TOPIC = Topic("orders.created")
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class OrderItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One line of an order."""
+
+    product_id: str
+    quantity: int
+    price: Decimal
+
+
+class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType"):
+    """What every event of topic order-events has. `timestamp` is the moment of the change,
+    `created_at` that of the order."""
+
+    topic: ClassVar[Topic] = ORDER_EVENTS_TOPIC
+    source: ClassVar[str] = "/orders"
+    type: ClassVar[str]
+
+    event_id: str
+    order_id: str
+    customer_id: str
+    total_price: Decimal
+    timestamp: str
+    created_at: str
+
+    @property
+    def key(self) -> str:
+        """The order: its events keep the order of its changes."""
+        return self.order_id
+
+    def to_json(self) -> str:
+        """The message's value."""
+        return _encoder.encode(self).decode()
+
+
+class OrderCreated(OrderEvent, frozen=True, kw_only=True, tag="ORDER_CREATED"):
+    """`items` is empty for a simple order."""
+
+    type: ClassVar[str] = "ORDER_CREATED"
+
+    items: tuple[OrderItem, ...]
+
+
+class PaymentCompleted(OrderEvent, frozen=True, kw_only=True, tag="PAYMENT_COMPLETED"):
+    """CREATED became PAID."""
+
+    type: ClassVar[str] = "PAYMENT_COMPLETED"
+
+
+class OrderShipped(OrderEvent, frozen=True, kw_only=True, tag="ORDER_SHIPPED"):
+    """PAID became SHIPPED."""
+
+    type: ClassVar[str] = "ORDER_SHIPPED"
+
+
+class OrderCancelled(OrderEvent, frozen=True, kw_only=True, tag="ORDER_CANCELLED"):
+    """CREATED or PAID became CANCELLED; `items` are those of the order."""
+
+    type: ClassVar[str] = "ORDER_CANCELLED"
+
+    items: tuple[OrderItem, ...]
+    reason: str
+    previous_status: str
+
+
+ORDER_EVENTS = (OrderCreated, PaymentCompleted, OrderShipped, OrderCancelled)
+
+_order_event_decoder = msgspec.json.Decoder(
+    OrderCreated | PaymentCompleted | OrderShipped | OrderCancelled
+)
+
+
+def decode_order_event(payload: str) -> OrderEvent:
+    """Read a value of topic order-events. Raises msgspec.DecodeError for anything else."""
+    return _order_event_decoder.decode(payload)
+
+
+class SimpleOrderCreated(msgspec.Struct, frozen=True, kw_only=True):
+    """Topic orders.created: an order that came in the simple body.
+
+    `order_id` is the message's key and no part of its value: empty when read back from one.
+    """
+
+    topic: ClassVar[Topic] = ORDERS_CREATED_TOPIC
+    source: ClassVar[str] = "/orders"
+    type: ClassVar[str] = "SIMPLE_ORDER_CREATED"
+
+    event_id: str
+    user_id: str
+    amount: Decimal
+    created_at: str
+    order_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """The order."""
+        return self.order_id
+
+    def to_json(self) -> str:
+        """The message's value."""
+        value = {
+            "event_id": self.event_id,
+            "user_id": self.user_id,
+            "amount": self.amount,
+            "created_at": self.created_at,
+        }
+        return _encoder.encode(value).decode()
+
+
+_simple_order_created_decoder = msgspec.json.Decoder(SimpleOrderCreated)
+
+
+def decode_simple_order_created(payload: str) -> SimpleOrderCreated:
+    """Read a value of topic orders.created. Raises msgspec.DecodeError for anything else."""
+    return _simple_order_created_decoder.decode(payload)

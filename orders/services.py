@@ -1,0 +1,333 @@
+"""Writing orders: every change with its history and its events, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import uuid_utils
+from django.db import connection
+
+from orders.events import (
+    OrderCancelled,
+    OrderCreated,
+    OrderEvent,
+    OrderItem,
+    OrderShipped,
+    PaymentCompleted,
+    SimpleOrderCreated,
+    decode_simple_order_created,
+)
+from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus
+from outbox.envelope import Event, EventEnvelope, TraceContext, json_number, rfc3339
+from outbox.services import publish, unit_of_work
+
+__all__ = [
+    "IllegalTransition",
+    "NewOrder",
+    "NewOrderLine",
+    "OrderNotFound",
+    "PlacedOrder",
+    "cancel_order",
+    "pay_order",
+    "place_orders",
+    "record_processed_events",
+    "ship_order",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrderLine:
+    """One item of an order to place."""
+
+    product_id: str
+    quantity: int
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """An order to place: with lines, or (a simple order) with an amount and none."""
+
+    customer_id: str
+    at: datetime
+    lines: tuple[NewOrderLine, ...] = ()
+    amount: Decimal | None = None
+    actor: str = "anonymous"
+    trace: TraceContext = TraceContext()
+
+    @property
+    def total(self) -> Decimal:
+        """What the order costs."""
+        if self.amount is not None:
+            return self.amount
+        return sum((line.quantity * line.price for line in self.lines), Decimal(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedOrder:
+    """What became of a NewOrder. `event_id` is the one its caller is told: that of orders.created
+    for a simple order, else that of ORDER_CREATED."""
+
+    order_id: UUID
+    event_id: UUID
+    total: Decimal
+    created_at: datetime
+
+
+class OrderNotFound(LookupError):
+    """There is no order with this id."""
+
+
+class IllegalTransition(Exception):
+    """The order is in a status from which this change is not allowed."""
+
+    def __init__(self, status: OrderStatus, wanted: OrderStatus) -> None:
+        super().__init__(f"An order that is {status} cannot become {wanted}.")
+        self.status = status
+        self.allowed = ALLOWED_NEXT[status]
+
+
+def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
+    """Store a batch of orders with lines, history and events, in the order given.
+
+    All or nothing, a fixed number of statements whatever the size; one order is a batch of one.
+    Raises NotStored or OutcomeUnknown if the database fails.
+    """
+    drafts = [_draft(order) for order in orders]
+    with unit_of_work():
+        _insert_orders(drafts)
+        _insert_lines(drafts)
+        _insert_changes(drafts)
+        events = [event for draft in drafts for event in draft.events]
+        traces = [draft.order.trace for draft in drafts for _ in draft.events]
+        publish(events, traces=traces)
+    return [draft.placed for draft in drafts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    order: NewOrder
+    placed: PlacedOrder
+    events: tuple[Event, ...]
+
+
+def _draft(order: NewOrder) -> _Draft:
+    order_id = _new_id()
+    at = _to_milliseconds(order.at)
+    created = OrderCreated(
+        event_id=str(_new_id()),
+        order_id=str(order_id),
+        customer_id=order.customer_id,
+        total_price=json_number(order.total),
+        timestamp=rfc3339(at),
+        created_at=rfc3339(at),
+        items=tuple(
+            OrderItem(
+                product_id=line.product_id, quantity=line.quantity, price=json_number(line.price)
+            )
+            for line in order.lines
+        ),
+    )
+    events: tuple[Event, ...] = (created,)
+    if order.amount is not None:
+        simple = SimpleOrderCreated(
+            event_id=str(_new_id()),
+            order_id=str(order_id),
+            user_id=order.customer_id,
+            amount=json_number(order.amount),
+            created_at=rfc3339(at),
+        )
+        events = (created, simple)
+    return _Draft(
+        order=order,
+        placed=PlacedOrder(
+            order_id=order_id, event_id=UUID(events[-1].event_id), total=order.total, created_at=at
+        ),
+        events=events,
+    )
+
+
+def _insert_orders(drafts: Sequence[_Draft]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO orders (id, customer_id, total, status, created_at)
+            SELECT id, customer_id, total, 'CREATED', created_at
+            FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[])
+                 AS fresh (id, customer_id, total, created_at)
+            """,
+            (
+                [draft.placed.order_id for draft in drafts],
+                [draft.order.customer_id for draft in drafts],
+                [draft.placed.total for draft in drafts],
+                [draft.placed.created_at for draft in drafts],
+            ),
+        )
+
+
+def _insert_lines(drafts: Sequence[_Draft]) -> None:
+    lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
+    if not lines:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO order_lines (order_id, product_id, quantity, price)
+            SELECT order_id, product_id, quantity, price
+            FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
+                 AS fresh (order_id, product_id, quantity, price, position)
+            ORDER BY position
+            """,
+            (
+                [order_id for order_id, _ in lines],
+                [line.product_id for _, line in lines],
+                [line.quantity for _, line in lines],
+                [line.price for _, line in lines],
+            ),
+        )
+
+
+def _insert_changes(drafts: Sequence[_Draft]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
+            SELECT order_id, NULL, 'CREATED', actor, at, string_to_array(event_ids, ' ')::uuid[]
+            FROM unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::text[])
+                 AS fresh (order_id, actor, at, event_ids)
+            """,
+            (
+                [draft.placed.order_id for draft in drafts],
+                [draft.order.actor for draft in drafts],
+                [draft.placed.created_at for draft in drafts],
+                [" ".join(event.event_id for event in draft.events) for draft in drafts],
+            ),
+        )
+
+
+def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
+    """CREATED -> PAID. Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown."""
+    _change(order_id, OrderStatus.PAID, _payment_completed, actor=actor, at=at, trace=trace)
+
+
+def ship_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
+    """PAID -> SHIPPED. Raises as pay_order."""
+    _change(order_id, OrderStatus.SHIPPED, _order_shipped, actor=actor, at=at, trace=trace)
+
+
+def cancel_order(
+    *, order_id: UUID, reason: str, actor: str, at: datetime, trace: TraceContext
+) -> None:
+    """CREATED or PAID -> CANCELLED. Raises as pay_order."""
+    _change(
+        order_id, OrderStatus.CANCELLED, _order_cancelled, reason=reason, actor=actor, at=at, trace=trace
+    )
+
+
+def _change(
+    order_id: UUID,
+    to_status: OrderStatus,
+    make_event: Callable[[Order, str, str], OrderEvent],
+    *,
+    actor: str,
+    at: datetime,
+    trace: TraceContext,
+    reason: str = "",
+) -> None:
+    """Lock the order, check the move, write status, history and event: one winner of any race."""
+    at = _to_milliseconds(at)
+    with unit_of_work():
+        order = Order.objects.select_for_update().filter(id=order_id).first()
+        if order is None:
+            raise OrderNotFound(f"There is no order {order_id}.")
+        status = OrderStatus(order.status)
+        if to_status not in ALLOWED_NEXT[status]:
+            raise IllegalTransition(status, to_status)
+        event = make_event(order, rfc3339(at), reason)
+        order.status = to_status
+        order.save(update_fields=["status"])
+        OrderChange.objects.create(
+            order=order,
+            from_status=status,
+            to_status=to_status,
+            reason=reason,
+            actor=actor,
+            at=at,
+            event_ids=[UUID(event.event_id)],
+        )
+        publish([event], traces=[trace])
+
+
+def _payment_completed(order: Order, timestamp: str, reason: str) -> OrderEvent:
+    return PaymentCompleted(
+        event_id=str(_new_id()),
+        order_id=str(order.id),
+        customer_id=order.customer_id,
+        total_price=json_number(order.total),
+        timestamp=timestamp,
+        created_at=rfc3339(order.created_at),
+    )
+
+
+def _order_shipped(order: Order, timestamp: str, reason: str) -> OrderEvent:
+    return OrderShipped(
+        event_id=str(_new_id()),
+        order_id=str(order.id),
+        customer_id=order.customer_id,
+        total_price=json_number(order.total),
+        timestamp=timestamp,
+        created_at=rfc3339(order.created_at),
+    )
+
+
+def _order_cancelled(order: Order, timestamp: str, reason: str) -> OrderEvent:
+    return OrderCancelled(
+        event_id=str(_new_id()),
+        order_id=str(order.id),
+        customer_id=order.customer_id,
+        total_price=json_number(order.total),
+        timestamp=timestamp,
+        created_at=rfc3339(order.created_at),
+        items=tuple(
+            OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
+            for line in order.lines.order_by("id")
+        ),
+        reason=reason,
+        previous_status=order.status,
+    )
+
+
+def record_processed_events(envelopes: Sequence[EventEnvelope]) -> None:
+    """One row of processed_events for each event of topic orders.created, in the open transaction.
+
+    Raises msgspec.DecodeError for a value that is none.
+    """
+    events = [decode_simple_order_created(envelope.payload) for envelope in envelopes]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO processed_events (event_id, user_id, amount)
+            SELECT event_id, user_id, amount
+            FROM unnest(%s::uuid[], %s::text[], %s::numeric[]) AS fresh (event_id, user_id, amount)
+            ORDER BY event_id
+            ON CONFLICT (event_id) DO NOTHING
+            """,
+            (
+                [envelope.event_id for envelope in envelopes],
+                [event.user_id for event in events],
+                [event.amount for event in events],
+            ),
+        )
+
+
+def _new_id() -> UUID:
+    return UUID(int=uuid_utils.uuid7().int)
+
+
+def _to_milliseconds(moment: datetime) -> datetime:
+    """What is stored is what is told: the wire has milliseconds."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

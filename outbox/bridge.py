@@ -1,0 +1,385 @@
+"""The bridge of one handler: poll > chunk > trigger > position advanced > commit offset.
+
+The bridge remembers nothing that matters. Positions say what is applied; a chunk whose position
+has not moved when its deadline passes is sent again (rule R10), and that one mechanism covers a
+lost message, a killed worker, a flushed Redis and a failing effect alike. Offsets committed to
+Kafka only mirror the positions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from uuid import UUID
+
+import redis
+import structlog
+from celery import current_app
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+from kombu.exceptions import OperationalError as BrokerError
+
+from outbox import inbox, metrics
+from outbox.conf import BRIDGE, BridgePolicy, Route
+from outbox.envelope import from_kafka
+from outbox.inbox import Chunk, PartitionKey, Position
+from outbox.kafka import admin
+from outbox.kafka.consumer import ReceivedMessage, TopicConsumer
+
+__all__ = ["Bridge", "PositionMissing"]
+
+log = structlog.get_logger("outbox.bridge")
+
+
+class PositionMissing(RuntimeError):
+    """The handler has no position for a partition: run `manage.py sync_routes` once, then start again."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A chunk that was sent and is not yet confirmed."""
+
+    chunk: Chunk
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Partition:
+    """Running state of one assigned partition; times are of the monotonic clock."""
+
+    key: PartitionKey
+    topic_id: UUID
+    position: int
+    buffer: deque[ReceivedMessage] = field(default_factory=deque)
+    waiting_since: float = 0.0
+    flight: _Flight | None = None
+    held: Chunk | None = None  # cut, but not on its way: to be sent when `retry_at` comes
+    held_was_sent: bool = False
+    failed_at: datetime | None = None
+    retry_at: float = 0.0
+    attempts: int = 0
+    paused: bool = False
+    fetching: bool = True
+
+
+class Bridge:
+    """Runs one route until `stop` is set; one instance, one thread, one member of the group.
+
+    The consumer group is named after the handler, so lag in any Kafka tool is the handler's.
+    """
+
+    def __init__(
+        self, route: Route, *, stop: threading.Event, policy: BridgePolicy = BRIDGE
+    ) -> None:
+        self._route = route
+        self._stop = stop
+        self._policy = policy
+        self._partitions: dict[PartitionKey, _Partition] = {}
+        self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
+        self._queue_full = False
+        self._consumer = TopicConsumer(
+            group=route.handler,
+            topic=route.topic.name,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost_offset=self._on_lost_offset,
+        )
+
+    def run(self) -> None:
+        """Until told to stop; then waits for what is in flight, mirrors it and leaves the group."""
+        try:
+            while not self._stop.is_set():
+                self._cycle(take_more=True)
+            give_up = time.monotonic() + self._policy.stop_timeout
+            while self._in_flight() and time.monotonic() < give_up:
+                self._cycle(take_more=False)
+            self._mirror()
+        finally:
+            self._consumer.close()
+            log.info("bridge_stopped", handler=self._route.handler)
+
+    # -- one cycle ---------------------------------------------------------------------------
+
+    def _cycle(self, *, take_more: bool) -> None:
+        self._receive()
+        try:
+            self._confirm()
+            if take_more:
+                self._dispatch()
+            self._mirror_when_due()
+        except (OperationalError, InterfaceError) as error:
+            log.warning("bridge_database_unavailable", handler=self._route.handler, error=str(error))
+            close_old_connections()
+            self._next_confirm = time.monotonic() + 1.0
+
+    def _receive(self) -> None:
+        busy = any(p.flight or p.held or p.buffer for p in self._partitions.values())
+        timeout = self._policy.confirm_interval if busy else self._policy.poll_timeout
+        for message in self._consumer.receive(limit=self._policy.chunk_events, timeout=timeout):
+            partition = self._partitions.get((message.topic, message.partition))
+            if partition is None:
+                continue
+            if not partition.buffer:
+                partition.waiting_since = time.monotonic()
+            partition.buffer.append(message)
+        self._regulate_fetching()
+
+    def _regulate_fetching(self) -> None:
+        """Keep the buffers bounded: a slow handler pauses its partitions, polling goes on."""
+        for partition in self._partitions.values():
+            wanted = len(partition.buffer) < self._policy.buffer_events
+            if wanted != partition.fetching:
+                (self._consumer.resume if wanted else self._consumer.pause)([partition.key])
+                partition.fetching = wanted
+
+    # -- confirm: positions are the truth ---------------------------------------------------
+
+    def _in_flight(self) -> list[_Partition]:
+        return [partition for partition in self._partitions.values() if partition.flight]
+
+    def _confirm(self) -> None:
+        now = time.monotonic()
+        open_partitions = [p for p in self._partitions.values() if p.flight or p.paused]
+        if not open_partitions or now < self._next_confirm:
+            return
+        self._next_confirm = now + self._policy.confirm_interval
+        positions = inbox.read_positions(self._route.handler, [p.key for p in open_partitions])
+        for partition in open_partitions:
+            self._compare(partition, positions[partition.key], now)
+
+    def _compare(self, partition: _Partition, position: Position, now: float) -> None:
+        partition.paused = position.paused
+        partition.attempts = position.attempts
+        flight = partition.flight
+        if flight is None:
+            return
+        if position.next_offset >= flight.chunk.next_offset:
+            partition.flight = None
+            partition.position = position.next_offset
+            partition.failed_at = None
+        elif position.failed_at != partition.failed_at:
+            partition.failed_at = position.failed_at
+            self._retry_later(partition, "failed", now + self._backoff(position.attempts))
+        elif now > flight.deadline:
+            self._retry_later(partition, "deadline", now)
+
+    def _backoff(self, attempts: int) -> float:
+        delays = self._route.retries
+        return delays[min(attempts, len(delays) - 1)]
+
+    def _retry_later(self, partition: _Partition, reason: str, retry_at: float) -> None:
+        assert partition.flight is not None
+        partition.held = partition.flight.chunk
+        partition.held_was_sent = True
+        partition.flight = None
+        partition.retry_at = retry_at
+        metrics.CHUNKS_RETRIED.labels(self._route.handler, reason).inc()
+        log.warning(
+            "chunk_retry",
+            handler=self._route.handler,
+            reason=reason,
+            topic=partition.key[0],
+            partition=partition.key[1],
+            first_offset=partition.held.first_offset,
+            attempts=partition.attempts,
+        )
+
+    # -- dispatch ----------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        now = time.monotonic()
+        if not any(p.buffer or p.held for p in self._partitions.values()):
+            return
+        if self._queue_is_full(now):
+            return
+        for partition in self._partitions.values():
+            if partition.held and now >= partition.retry_at and not partition.paused:
+                self._send_held(partition, partition.held)
+        for partitions in self._groups(now):
+            self._send(partitions)
+
+    def _groups(self, now: float) -> Iterator[list[_Partition]]:
+        """Idle partitions with messages, together up to one task's size; short waits are awaited."""
+        idle = [
+            p
+            for p in self._partitions.values()
+            if p.buffer and not p.flight and not p.held and not p.paused
+        ]
+        if not idle:
+            return
+        waiting = sum(len(p.buffer) for p in idle)
+        oldest = min(p.waiting_since for p in idle)
+        if waiting < self._policy.chunk_events and now < oldest + self._policy.linger:
+            return
+        group: list[_Partition] = []
+        events = size = 0
+        for partition in idle:
+            length = len(partition.buffer)
+            weight = sum(message.size for message in partition.buffer)
+            full = events + length > self._policy.chunk_events or size + weight > self._policy.chunk_bytes
+            if group and full:
+                yield group
+                group, events, size = [], 0, 0
+            group.append(partition)
+            events += length
+            size += weight
+        yield group
+
+    def _send(self, partitions: Sequence[_Partition]) -> None:
+        for partition in partitions:
+            partition.held, partition.held_was_sent = self._cut(partition), False
+        self._take_off(partitions, self._policy.deadline)
+
+    def _send_held(self, partition: _Partition, chunk: Chunk) -> None:
+        """A chunk once more, alone; only one that was really sent counts as an attempt."""
+        if partition.held_was_sent:
+            inbox.record_retry(self._route.handler, [partition.key])
+            partition.attempts += 1
+        deadline = self._policy.deadline * 2 ** min(partition.attempts, 10)
+        self._take_off([partition], min(deadline, self._policy.deadline_max))
+
+    def _take_off(self, partitions: Sequence[_Partition], deadline: float) -> None:
+        now = time.monotonic()
+        chunks = [partition.held for partition in partitions if partition.held]
+        if not self._trigger(chunks, deadline):
+            for partition in partitions:
+                partition.retry_at = now + 1.0
+            return
+        for partition, chunk in zip(partitions, chunks, strict=True):
+            partition.flight = _Flight(chunk=chunk, deadline=now + deadline)
+            partition.held = None
+        self._next_confirm = min(self._next_confirm, now + self._policy.confirm_interval)
+
+    def _cut(self, partition: _Partition) -> Chunk:
+        """Take the next chunk off the buffer: at most chunk_events and chunk_bytes, at least one message."""
+        messages: list[ReceivedMessage] = []
+        size = 0
+        while partition.buffer and len(messages) < self._policy.chunk_events:
+            size += partition.buffer[0].size
+            if messages and size > self._policy.chunk_bytes:
+                break
+            messages.append(partition.buffer.popleft())
+        partition.waiting_since = time.monotonic()
+        return self._chunk(partition, messages)
+
+    def _chunk(self, partition: _Partition, messages: Sequence[ReceivedMessage]) -> Chunk:
+        events = []
+        for message in messages:
+            event = from_kafka(
+                topic=message.topic,
+                topic_id=partition.topic_id,
+                partition=message.partition,
+                offset=message.offset,
+                key=message.key,
+                value=message.value,
+                headers=message.headers,
+            )
+            # A foreign message may lack its type: then the handler must judge it by its value.
+            if not event.type or event.type in self._event_types:
+                events.append((message.offset, event))
+        topic, number = partition.key
+        return Chunk(
+            topic=topic,
+            topic_id=partition.topic_id,
+            partition=number,
+            first_offset=partition.position,
+            next_offset=messages[-1].offset + 1,
+            events=tuple(events),
+        )
+
+    @cached_property
+    def _event_types(self) -> frozenset[str]:
+        return self._route.event_types
+
+    def _trigger(self, chunks: Sequence[Chunk], deadline: float) -> bool:
+        """Hand chunks to Celery; False if Redis is away. A worker that finds them late drops them."""
+        handler = self._route.handler
+        try:
+            current_app.send_task(
+                self._route.task,
+                kwargs={"chunks": [chunk.to_task() for chunk in chunks]},
+                queue=self._route.queue,
+                expires=deadline,
+                retry=False,
+            )
+        except (BrokerError, redis.RedisError, OSError) as error:
+            log.warning("celery_unavailable", handler=handler, error=str(error))
+            return False
+        metrics.CHUNKS_SENT.labels(handler).inc(len(chunks))
+        log.info(
+            "sent",
+            handler=handler,
+            chunks=len(chunks),
+            correlation_ids=sorted(
+                {e.trace.correlation_id for chunk in chunks for _, e in chunk.events} - {""}
+            ),
+        )
+        return True
+
+    def _queue_is_full(self, now: float) -> bool:
+        """Whether the Celery queue is past its bound, so that Redis never grows without one."""
+        if now >= self._next_queue_check:
+            self._next_queue_check = now + 0.5
+            try:
+                self._queue_full = self._redis.llen(self._route.queue) > self._policy.queue_bound
+            except redis.RedisError:
+                self._queue_full = True
+        return self._queue_full
+
+    @cached_property
+    def _redis(self) -> redis.Redis:
+        return redis.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5
+        )
+
+    # -- mirror ------------------------------------------------------------------------------
+
+    def _mirror_when_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_mirror:
+            self._next_mirror = now + self._policy.mirror_interval
+            self._mirror()
+
+    def _mirror(self) -> None:
+        if not self._partitions:
+            return
+        self._consumer.mirror({key: p.position for key, p in self._partitions.items()})
+        ends = ((self._consumer.end_offset(key), p.position) for key, p in self._partitions.items())
+        metrics.BRIDGE_LAG.labels(self._route.handler).set(
+            sum(max(0, end - position) for end, position in ends)
+        )
+
+    # -- the group ---------------------------------------------------------------------------
+
+    def _on_assign(self, keys: Sequence[PartitionKey]) -> Mapping[PartitionKey, int]:
+        close_old_connections()
+        topic_id = admin.topic_ids([self._route.topic.name])[self._route.topic.name]
+        positions = inbox.read_positions(self._route.handler, keys)
+        missing = sorted(set(keys) - set(positions))
+        if missing:
+            raise PositionMissing(f"{self._route.handler}: {missing}. {PositionMissing.__doc__}")
+        for key, position in positions.items():
+            self._partitions[key] = _Partition(
+                key=key,
+                topic_id=topic_id,
+                position=position.next_offset,
+                failed_at=position.failed_at,
+                attempts=position.attempts,
+                paused=position.paused,
+            )
+        log.info("partitions_assigned", handler=self._route.handler, partitions=len(keys))
+        return {key: position.next_offset for key, position in positions.items()}
+
+    def _on_revoke(self, keys: Sequence[PartitionKey]) -> None:
+        for key in keys:
+            self._partitions.pop(key, None)
+        log.info("partitions_revoked", handler=self._route.handler, partitions=len(keys))
+
+    def _on_lost_offset(self, error: str) -> None:
+        metrics.POSITION_LOST.labels(self._route.handler).inc()
+        log.error("position_lost", handler=self._route.handler, error=error)

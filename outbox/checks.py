@@ -1,0 +1,86 @@
+"""System checks of the event map: a wrong line stops the start, and says what to change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from celery import current_app
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Error, register
+
+from outbox import conf
+from outbox.conf import Route
+
+__all__ = ["check_event_map"]
+
+STARTS = ("earliest", "now")
+
+
+@register("outbox")
+def check_event_map(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Everything that would go wrong at run time, found before."""
+    routes = conf.routes()
+    return [*_duplicates(routes), *(error for route in routes for error in _route_errors(route))]
+
+
+def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
+    for name, count in Counter(route.handler for route in routes).items():
+        if count > 1:
+            yield Error(
+                f"Handler {name!r} stands in the event map {count} times.",
+                hint="Handler names are permanent keys of positions and receipts: give each its own.",
+                id="outbox.E001",
+            )
+
+
+def _route_errors(route: Route) -> Iterator[Error]:
+    where = f"Route {route.handler!r}"
+    task = current_app.tasks.get(route.task)
+    if task is None:
+        yield Error(
+            f"{where} names the unknown task {route.task!r}.",
+            hint="Use the name= of a @shared_task in the tasks.py of an installed app.",
+            id="outbox.E002",
+        )
+    elif task.queue != route.queue:
+        yield Error(
+            f"{where} sends to queue {route.queue!r}, but its task is declared for {task.queue!r}.",
+            hint="Name the same queue in the map and on the task: workers are started by queue.",
+            id="outbox.E003",
+        )
+    if not route.event:
+        yield Error(f"{where} subscribes to no event.", hint="Name its classes.", id="outbox.E004")
+    for event in route.event:
+        if event.topic != route.topic:
+            yield Error(
+                f"{where} reads topic {route.topic.name!r}, but {event.__name__} is published to "
+                f"{event.topic.name!r}.",
+                hint="One route reads one topic: add a second line for the other.",
+                id="outbox.E005",
+            )
+    if route.dlq != route.topic.dlq:
+        yield Error(
+            f"{where} has the dead letter topic {route.dlq!r}.",
+            hint=f"Dead letters of {route.topic.name} are told on {route.topic.dlq!r}.",
+            id="outbox.E006",
+        )
+    if route.ordered and not route.topic.ordered_keys:
+        yield Error(
+            f"{where} wants order, but writers of {route.topic.name!r} lock no row of the key.",
+            hint="Set ordered=False, or lock the key's row before publish (rule R1).",
+            id="outbox.E007",
+        )
+    if route.since not in STARTS:
+        yield Error(
+            f"{where} starts at {route.since!r}.", hint=f"Use one of {STARTS}.", id="outbox.E008"
+        )
+    if not route.retries or min(route.retries) <= 0:
+        yield Error(
+            f"{where} retries after {route.retries!r} seconds.",
+            hint="Give at least one positive number.",
+            id="outbox.E009",
+        )

@@ -1,0 +1,120 @@
+"""What the platform reads from Django's settings, typed; it never imports upwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from outbox.topics import Topic
+
+__all__ = [
+    "BRIDGE",
+    "DRAIN",
+    "BridgePolicy",
+    "DrainPolicy",
+    "Route",
+    "route_named",
+    "routes",
+    "topics",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of the event map: which events of a topic which handler applies, and how.
+
+    handler  permanent name: positions and receipts are kept under it
+    event    event classes the handler subscribes to; other types of the topic pass it by
+    topic    where they come from
+    task     name of the Celery task that applies a chunk of them
+    queue    Celery queue of that task
+    ordered  the effects of one key happen in the order of its commits
+    dlq      topic that tells about this handler's dead letters
+    since    where a new handler starts: `earliest` reads what the topic still holds
+    retries  seconds to wait before a failing chunk is tried again; the last one repeats
+    """
+
+    handler: str
+    event: tuple[type[Any], ...]
+    topic: Topic
+    task: str
+    queue: str
+    ordered: bool
+    dlq: str
+    since: str = "earliest"
+    retries: tuple[float, ...] = (1.0, 2.0, 4.0)
+
+    @property
+    def event_types(self) -> frozenset[str]:
+        """Names of the subscribed event types, as the `ce_type` header has them."""
+        return frozenset(event.type for event in self.event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainPolicy:
+    """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
+
+    flush_timeout < PostgreSQL's idle_in_transaction_session_timeout (8 s) < task_time_limit:
+    each outer bound only acts when the inner one could not.
+    """
+
+    lanes_per_claim: int = 16
+    batch_events: int = 2000
+    connect_timeout: float = 3.0
+    flush_timeout: float = 5.0
+    run_seconds: float = 5.0
+    task_time_limit: float = 15.0
+    backoff_first: float = 0.5
+    backoff_max: float = 5.0
+    nudge_debounce: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgePolicy:
+    """Bounds of the way from Kafka to the effect (rules R8 and R10); seconds, events, bytes.
+
+    effect_timeout < task_time_limit < deadline: when a chunk is sent again, its first copy has
+    been ended; and if it has not, the position refuses it.
+    """
+
+    chunk_events: int = 500
+    chunk_bytes: int = 1_048_576
+    buffer_events: int = 5000
+    linger: float = 0.02
+    effect_timeout: float = 6.0
+    task_time_limit: float = 8.0
+    deadline: float = 10.0
+    deadline_max: float = 60.0
+    confirm_interval: float = 0.01
+    mirror_interval: float = 1.0
+    queue_bound: int = 200
+    poll_timeout: float = 0.25
+    stop_timeout: float = 8.0
+
+
+DRAIN = DrainPolicy()
+BRIDGE = BridgePolicy()
+
+
+@cache
+def routes() -> tuple[Route, ...]:
+    """The event map named by the setting OUTBOX_EVENT_MAP."""
+    return cast(tuple[Route, ...], import_string(settings.OUTBOX_EVENT_MAP))
+
+
+def route_named(handler: str) -> Route:
+    """The route of a handler. Raises LookupError with the names there are."""
+    for route in routes():
+        if route.handler == handler:
+            return route
+    known = ", ".join(sorted(route.handler for route in routes()))
+    raise LookupError(f"No handler named {handler!r} in the event map. There are: {known}.")
+
+
+def topics() -> tuple[Topic, ...]:
+    """Every topic of the map, once, by name."""
+    return tuple(sorted({route.topic for route in routes()}, key=lambda topic: topic.name))

@@ -1,0 +1,144 @@
+"""The words of the backbone: what an event is, and how it is written on the wire.
+
+Plain Python: no Django, no Kafka client. Headers follow the CloudEvents 1.0 Kafka protocol
+binding in binary content mode
+(https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import ClassVar, Protocol
+from uuid import UUID, uuid5
+
+from outbox.topics import Topic
+
+__all__ = [
+    "Event",
+    "EventEnvelope",
+    "TraceContext",
+    "from_kafka",
+    "json_number",
+    "kafka_headers",
+    "message_bytes",
+    "rfc3339",
+]
+
+CONTENT_TYPE = b"application/json"
+# The nine headers with the longest values we write, and the record's own framing.
+HEADER_BYTES = 1024
+
+
+class Event(Protocol):
+    """What `publish` takes: a frozen value of a writer's `events.py`."""
+
+    topic: ClassVar[Topic]
+    source: ClassVar[str]
+
+    @property
+    def event_id(self) -> str:
+        """UUID, unique for ever; the receipt of every handler is kept under it."""
+
+    @property
+    def type(self) -> str:
+        """Name of the event type, for example ORDER_CREATED."""
+
+    @property
+    def key(self) -> str:
+        """What the order of events is kept by: one key, one partition, one sequence."""
+
+    def to_json(self) -> str:
+        """The message's value, in the shape of the topic's contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """Ids that travel from the request to the last effect (rule R20)."""
+
+    traceparent: str = ""
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventEnvelope:
+    """One event on its way: the row of the outbox and the message in Kafka say the same."""
+
+    event_id: UUID
+    type: str
+    topic: str
+    key: str
+    source: str
+    time: str
+    payload: str
+    trace: TraceContext = TraceContext()
+
+
+def kafka_headers(event: EventEnvelope) -> list[tuple[str, bytes]]:
+    """The message's headers, in the order of the contract."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(event.event_id).encode()),
+        ("ce_type", event.type.encode()),
+        ("ce_source", event.source.encode()),
+        ("ce_time", event.time.encode()),
+        ("ce_subject", event.key.encode()),
+        ("traceparent", event.trace.traceparent.encode()),
+        ("correlation_id", event.trace.correlation_id.encode()),
+        ("content-type", CONTENT_TYPE),
+    ]
+
+
+def message_bytes(key: str, payload: str) -> int:
+    """Upper bound of what a message takes of its topic's limit: key (twice: it is also the
+    subject), value and headers, in bytes."""
+    return 2 * len(key.encode()) + len(payload.encode()) + HEADER_BYTES
+
+
+def from_kafka(
+    *,
+    topic: str,
+    topic_id: UUID,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Iterable[tuple[str, bytes | None]],
+) -> EventEnvelope:
+    """Read a message back; never fails, whoever wrote it.
+
+    A message without a valid `ce_id` gets uuid5(topic_id, partition, offset): the same message
+    has the same id however often it is read (rule R9). Bytes that are not UTF-8 are kept as
+    surrogate escapes, which no JSON decoder takes: such an event fails in its handler.
+    """
+    fields = {name: (raw or b"").decode("utf-8", "replace") for name, raw in headers}
+    return EventEnvelope(
+        event_id=_event_id(fields, topic_id, partition, offset),
+        type=fields.get("ce_type", ""),
+        topic=topic,
+        key=(key or b"").decode("utf-8", "surrogateescape"),
+        source=fields.get("ce_source", ""),
+        time=fields.get("ce_time", ""),
+        payload=(value or b"").decode("utf-8", "surrogateescape"),
+        trace=TraceContext(fields.get("traceparent", ""), fields.get("correlation_id", "")),
+    )
+
+
+def _event_id(fields: Mapping[str, str], topic_id: UUID, partition: int, offset: int) -> UUID:
+    try:
+        return UUID(fields.get("ce_id", ""))
+    except ValueError:
+        return uuid5(topic_id, f"{partition}/{offset}")
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC with milliseconds and Z, for example 2026-03-11T22:00:00.000Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def json_number(value: Decimal) -> Decimal:
+    """The same number without trailing zeros or exponent: what is written is 70, not 70.00 or 7E+1."""
+    whole = value.to_integral_value()
+    return whole.quantize(Decimal(1)) if value == whole else value.normalize()

@@ -1,0 +1,271 @@
+"""Positions and receipts: what a handler has applied, and what a chunk must match to be applied.
+
+Everything here but `read_positions` and `record_*` runs inside the transaction of the effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from datetime import datetime
+from typing import Any, NewType, Self
+from uuid import UUID
+
+from django.db import connection
+
+from outbox.envelope import EventEnvelope, TraceContext
+from outbox.kafka.admin import TopicState
+
+__all__ = [
+    "Chunk",
+    "PartitionKey",
+    "Position",
+    "TaskChunk",
+    "adopt_topic",
+    "advance_positions",
+    "create_positions",
+    "insert_receipts",
+    "lock_positions",
+    "read_positions",
+    "record_failure",
+    "record_retry",
+    "topic_ids_of",
+]
+
+PartitionKey = tuple[str, int]
+# A chunk as Celery carries it: JSON values only.
+TaskChunk = NewType("TaskChunk", dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of one partition: offsets from `first_offset` up to, not including, `next_offset`.
+
+    `events` has the subscribed ones with their offsets; what lies between them passes by.
+    """
+
+    topic: str
+    topic_id: UUID
+    partition: int
+    first_offset: int
+    next_offset: int
+    events: tuple[tuple[int, EventEnvelope], ...]
+
+    @property
+    def partition_key(self) -> PartitionKey:
+        """(topic, partition)."""
+        return self.topic, self.partition
+
+    def to_task(self) -> TaskChunk:
+        """JSON form; an event is [offset, id, type, key, source, time, payload, traceparent, correlation]."""
+        return TaskChunk(
+            {
+                "topic": self.topic,
+                "topic_id": str(self.topic_id),
+                "partition": self.partition,
+                "first": self.first_offset,
+                "next": self.next_offset,
+                "events": [
+                    [
+                        offset,
+                        str(event.event_id),
+                        event.type,
+                        event.key,
+                        event.source,
+                        event.time,
+                        event.payload,
+                        *astuple(event.trace),
+                    ]
+                    for offset, event in self.events
+                ],
+            }
+        )
+
+    @classmethod
+    def from_task(cls, task: TaskChunk) -> Self:
+        """The inverse of to_task."""
+        topic = task["topic"]
+        return cls(
+            topic=topic,
+            topic_id=UUID(task["topic_id"]),
+            partition=task["partition"],
+            first_offset=task["first"],
+            next_offset=task["next"],
+            events=tuple(_event(topic, fields) for fields in task["events"]),
+        )
+
+
+def _event(topic: str, fields: Sequence[Any]) -> tuple[int, EventEnvelope]:
+    offset, event_id, type_, key, source, time, payload, traceparent, correlation_id = fields
+    return offset, EventEnvelope(
+        event_id=UUID(event_id),
+        type=type_,
+        topic=topic,
+        key=key,
+        source=source,
+        time=time,
+        payload=payload,
+        trace=TraceContext(traceparent, correlation_id),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One row of bridge_position as it was read."""
+
+    topic: str
+    partition: int
+    topic_id: UUID
+    next_offset: int
+    attempts: int
+    paused: bool
+    failed_at: datetime | None
+
+    @property
+    def partition_key(self) -> PartitionKey:
+        """(topic, partition)."""
+        return self.topic, self.partition
+
+
+_COLUMNS = 'topic, "partition", topic_id, next_offset, attempts, paused, failed_at'
+_THESE = '(topic, "partition") IN (SELECT * FROM unnest(%s::text[], %s::smallint[]))'
+
+
+def read_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
+    """The positions there are among `keys`, without a lock."""
+    return _select(f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}", handler, keys)
+
+
+def lock_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
+    """The same under FOR UPDATE NOWAIT, locked in sorted order.
+
+    Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them.
+    """
+    return _select(
+        f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}"
+        ' ORDER BY topic, "partition" FOR UPDATE NOWAIT',
+        handler,
+        keys,
+    )
+
+
+def _select(sql: str, handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
+    topics, partitions = _columns(keys)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, (handler, topics, partitions))
+        positions = [Position(*row) for row in cursor.fetchall()]
+    return {position.partition_key: position for position in positions}
+
+
+def _columns(keys: Iterable[PartitionKey]) -> tuple[list[str], list[int]]:
+    pairs = list(keys)
+    return [topic for topic, _ in pairs], [partition for _, partition in pairs]
+
+
+def insert_receipts(handler: str, event_ids: Iterable[UUID]) -> set[UUID]:
+    """Write a receipt for each event that has none; returns the ids that were new.
+
+    Sorted, so that two transactions meet in the same order and cannot deadlock.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO inbox_receipt (event_id, handler)
+            SELECT event_id, %s FROM unnest(%s::uuid[]) AS event (event_id) ORDER BY event_id
+            ON CONFLICT (event_id, handler) DO NOTHING
+            RETURNING event_id
+            """,
+            (handler, list(event_ids)),
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def advance_positions(handler: str, chunks: Sequence[Chunk]) -> None:
+    """Move the locked positions behind the chunks: the confirmation, if the transaction commits."""
+    topics, partitions = _columns(chunk.partition_key for chunk in chunks)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position
+            SET next_offset = done.next_offset, attempts = 0, last_error = '', failed_at = NULL,
+                updated_at = clock_timestamp()
+            FROM unnest(%s::text[], %s::smallint[], %s::bigint[]) AS done (topic, "partition", next_offset)
+            WHERE handler = %s AND bridge_position.topic = done.topic
+              AND bridge_position."partition" = done."partition"
+            """,
+            (topics, partitions, [chunk.next_offset for chunk in chunks], handler),
+        )
+
+
+def record_failure(handler: str, chunk: Chunk, error: str) -> None:
+    """Leave a word for the bridge and the admin, unless the position has moved on since."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET last_error = %s, failed_at = clock_timestamp()
+            WHERE handler = %s AND topic = %s AND "partition" = %s AND next_offset < %s
+            """,
+            (error[:2000], handler, chunk.topic, chunk.partition, chunk.next_offset),
+        )
+
+
+def record_retry(handler: str, keys: Iterable[PartitionKey]) -> None:
+    """Count one more attempt at the chunks that start at these positions."""
+    topics, partitions = _columns(keys)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE bridge_position SET attempts = attempts + 1 WHERE handler = %s AND {_THESE}",
+            (handler, topics, partitions),
+        )
+
+
+def create_positions(handler: str, topic: TopicState, *, since: str) -> int:
+    """Write the positions a new handler starts from (`earliest` or `now`); returns how many were
+    missing. Existing ones stay as they are."""
+    start = topic.earliest if since == "earliest" else topic.latest
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO bridge_position (handler, topic, topic_id, "partition", next_offset)
+            SELECT %s, %s, %s, "partition", next_offset
+            FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
+            ON CONFLICT (handler, topic, "partition") DO NOTHING
+            """,
+            (handler, topic.name, topic.topic_id, list(start), list(start.values())),
+        )
+        return cursor.rowcount
+
+
+def topic_ids_of(handler: str, topic: str) -> set[UUID]:
+    """Ids of the logs that the handler's positions on a topic belong to; more than one is damage."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT topic_id FROM bridge_position WHERE handler = %s AND topic = %s",
+            (handler, topic),
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def adopt_topic(handler: str, topic: TopicState) -> bool:
+    """Put the positions that belong to an older log of this name at the start of the new one;
+    whether there were any."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position
+            SET topic_id = %s, next_offset = start.next_offset, attempts = 0, last_error = '',
+                failed_at = NULL, updated_at = clock_timestamp()
+            FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
+            WHERE handler = %s AND topic = %s AND topic_id <> %s
+              AND bridge_position."partition" = start."partition"
+            """,
+            (
+                topic.topic_id,
+                list(topic.earliest),
+                list(topic.earliest.values()),
+                handler,
+                topic.name,
+                topic.topic_id,
+            ),
+        )
+        return cursor.rowcount > 0

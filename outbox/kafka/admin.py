@@ -1,0 +1,105 @@
+"""Topics: what is there, and making what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid5
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from outbox.kafka.config import client_config
+from outbox.topics import Topic
+
+__all__ = ["KafkaUnavailable", "TopicState", "create", "ping", "topic_ids", "topic_states"]
+
+_NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562, name space of URLs
+TIMEOUT = 10.0
+
+KafkaUnavailable = KafkaException
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """One topic as the broker has it; offsets are per partition, next to be written last."""
+
+    name: str
+    topic_id: UUID
+    earliest: dict[int, int]
+    latest: dict[int, int]
+
+
+def ping(timeout: float) -> None:
+    """Raises KafkaException unless a broker answers within `timeout` seconds."""
+    AdminClient(client_config("health")).list_topics(timeout=timeout)
+
+
+def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
+    """Make the topics that are missing; returns their names. Existing ones are left alone."""
+    client = AdminClient(client_config("admin"))
+    wanted = [
+        NewTopic(
+            topic.name,
+            num_partitions=topic.partitions,
+            replication_factor=replication_factor,
+            config={
+                "retention.ms": str(topic.retention_hours * 3_600_000),
+                "max.message.bytes": str(topic.max_message_bytes),
+                "cleanup.policy": "delete",
+            },
+        )
+        for topic in topics
+    ]
+    created = []
+    for name, future in client.create_topics(wanted, operation_timeout=TIMEOUT).items():
+        try:
+            future.result(TIMEOUT)
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+    return created
+
+
+def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
+    """Ids and offset ranges of the topics that exist. Raises KafkaException while Kafka is away."""
+    client = AdminClient(client_config("admin"))
+    metadata = client.list_topics(timeout=TIMEOUT)
+    present = [name for name in names if name in metadata.topics]
+    ids = topic_ids(present)
+    states = {}
+    for name in present:
+        partitions = [TopicPartition(name, number) for number in metadata.topics[name].partitions]
+        states[name] = TopicState(
+            name=name,
+            topic_id=ids[name],
+            earliest=_offsets(client, partitions, OffsetSpec.earliest()),
+            latest=_offsets(client, partitions, OffsetSpec.latest()),
+        )
+    return states
+
+
+def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
+    """Kafka's topic ids; on a broker without them a stable one made from the name."""
+    if not names:
+        return {}
+    client = AdminClient(client_config("admin"))
+    ids = {}
+    for name, future in client.describe_topics(TopicCollection(list(names))).items():
+        high, low = (
+            value & 0xFFFFFFFFFFFFFFFF
+            for value in (
+                future.result(TIMEOUT).topic_id.get_most_significant_bits(),
+                future.result(TIMEOUT).topic_id.get_least_significant_bits(),
+            )
+        )
+        ids[name] = UUID(int=(high << 64) | low) if high or low else uuid5(_NAMESPACE, name)
+    return ids
+
+
+def _offsets(
+    client: AdminClient, partitions: Sequence[TopicPartition], spec: OffsetSpec
+) -> dict[int, int]:
+    futures = client.list_offsets({partition: spec for partition in partitions})
+    return {partition.partition: future.result(TIMEOUT).offset for partition, future in futures.items()}

@@ -1,0 +1,161 @@
+"""The consumer of a bridge: partitions come and go, and always start where the caller says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from django.conf import settings
+
+from outbox.kafka.config import client_config
+
+__all__ = ["ReceivedMessage", "TopicConsumer"]
+
+PartitionKey = tuple[str, int]
+
+log = structlog.get_logger("outbox.kafka")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMessage:
+    """One message as Kafka holds it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of key and value."""
+        return len(self.key or b"") + len(self.value or b"")
+
+
+class TopicConsumer:
+    """One member of a consumer group on one topic.
+
+    on_assign(partitions) -> the offset to start each of them at; on_revoke(partitions). Both run
+    inside `receive`. Nothing is committed but what `mirror` is told, and an offset that the log
+    no longer has is reported, never silently replaced by another (auto.offset.reset=error).
+    """
+
+    def __init__(
+        self,
+        *,
+        group: str,
+        topic: str,
+        on_assign: Callable[[Sequence[PartitionKey]], Mapping[PartitionKey, int]],
+        on_revoke: Callable[[Sequence[PartitionKey]], None],
+        on_lost_offset: Callable[[str], None],
+    ) -> None:
+        self._on_assign = on_assign
+        self._on_revoke = on_revoke
+        self._on_lost_offset = on_lost_offset
+        self._consumer = Consumer(_config(group))
+        self._consumer.subscribe(
+            [topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
+    def receive(self, *, limit: int, timeout: float) -> list[ReceivedMessage]:
+        """Wait up to `timeout` seconds for the first message, take what else is there, up to `limit`."""
+        first = self._consumer.poll(timeout)
+        if first is None:
+            return []
+        rest = self._consumer.consume(limit - 1, 0) if limit > 1 else []
+        return [_received(message) for message in (first, *rest) if self._is_message(message)]
+
+    def pause(self, keys: Iterable[PartitionKey]) -> None:
+        """Stop fetching these; the membership in the group stays alive."""
+        self._consumer.pause(_partitions(keys))
+
+    def resume(self, keys: Iterable[PartitionKey]) -> None:
+        """Fetch these again."""
+        self._consumer.resume(_partitions(keys))
+
+    def seek(self, key: PartitionKey, offset: int) -> None:
+        """Read a partition from another offset on."""
+        self._consumer.seek(TopicPartition(*key, offset))
+
+    def mirror(self, positions: Mapping[PartitionKey, int]) -> None:
+        """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them."""
+        self._consumer.commit(
+            offsets=[TopicPartition(*key, offset) for key, offset in positions.items()],
+            asynchronous=True,
+        )
+
+    def end_offset(self, key: PartitionKey) -> int:
+        """The partition's high watermark as last heard from the broker; -1 before that."""
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+        return int(high)
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def _is_message(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._on_lost_offset(error.str())
+        elif error.fatal():
+            raise KafkaException(error)
+        else:
+            log.warning("consumer_error", error=error.str())
+        return False
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        offsets = self._on_assign([(p.topic, p.partition) for p in partitions])
+        consumer.incremental_assign(
+            [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
+        )
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._on_revoke([(p.topic, p.partition) for p in partitions])
+        consumer.incremental_unassign(partitions)
+
+
+def _config(group: str) -> dict[str, Any]:
+    config = client_config(group) | {
+        "group.id": group,
+        "group.protocol": settings.KAFKA_GROUP_PROTOCOL,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "fetch.min.bytes": 1,
+        "fetch.wait.max.ms": 100,
+        "fetch.error.backoff.ms": 100,
+        "queued.min.messages": 5000,
+        "queued.max.messages.kbytes": 32_768,
+        "max.poll.interval.ms": 60_000,
+        "topic.metadata.refresh.interval.ms": 30_000,
+    }
+    if settings.KAFKA_GROUP_PROTOCOL == "classic":
+        config |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 6000,
+            "heartbeat.interval.ms": 1500,
+        }
+    return config
+
+
+def _partitions(keys: Iterable[PartitionKey]) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition) for topic, partition in keys]
+
+
+def _received(message: Message) -> ReceivedMessage:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None
+    return ReceivedMessage(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        key=message.key(),
+        value=message.value(),
+        headers=message.headers() or (),
+    )

@@ -1,0 +1,62 @@
+"""Run the Kafka bridges of one, several or all handlers of the event map."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+import structlog
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+
+from outbox import conf, ops_server
+from outbox.bridge import Bridge
+from outbox.conf import Route
+
+log = structlog.get_logger("outbox.bridge")
+
+
+class Command(BaseCommand):
+    """One thread and one group member a handler. SIGTERM finishes what is in flight, then exits 0."""
+
+    help = "Reads Kafka and triggers the Celery tasks of the event map."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            names = options["handler"]
+            routes = [conf.route_named(name) for name in names] if names else list(conf.routes())
+        except LookupError as error:
+            raise CommandError(str(error)) from error
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        ops_server.serve_in_background("bridge")
+        failures: list[Exception] = []
+        threads = [
+            threading.Thread(target=_run, args=(route, stop, failures), name=route.handler)
+            for route in routes
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(0.2)
+        if failures:
+            raise CommandError(str(failures[0]))
+
+
+def _run(route: Route, stop: threading.Event, failures: list[Exception]) -> None:
+    """One bridge; if it fails, all stop and the process is started again from the positions."""
+    try:
+        Bridge(route, stop=stop).run()
+    except Exception as error:
+        log.exception("bridge_failed", handler=route.handler)
+        failures.append(error)
+    finally:
+        stop.set()
+        connection.close()

@@ -1,0 +1,56 @@
+"""Write the positions that new handlers of the event map start from."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from outbox import audit, conf, inbox
+from outbox.kafka import admin
+from outbox.kafka.admin import TopicState
+
+
+class Command(BaseCommand):
+    """Run once per deployment, after create_topics and before the bridges start."""
+
+    help = "Creates missing bridge positions; existing ones are never moved without --recreated."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--recreated",
+            action="store_true",
+            help="accept topics that were deleted and made anew: positions go to the start of the "
+            "new log, and events without every receipt are published again",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        states = self._states()
+        if options["recreated"]:
+            count = audit.adopt_recreated_topics(conf.routes(), states)
+            self.stdout.write(f"{count} events published again, their log was lost.")
+        created = 0
+        for route in conf.routes():
+            state = states[route.topic.name]
+            known = inbox.topic_ids_of(route.handler, route.topic.name)
+            if known - {state.topic_id}:
+                raise CommandError(
+                    f"Topic {route.topic.name} was deleted and made anew: handler {route.handler} "
+                    f"has positions of {known}, Kafka has {state.topic_id}. Messages that were "
+                    "only in the old log are repaired by: manage.py sync_routes --recreated"
+                )
+            created += inbox.create_positions(route.handler, state, since=route.since)
+        self.stdout.write(f"{created} positions created.")
+
+    def _states(self) -> dict[str, TopicState]:
+        names = [topic.name for topic in conf.topics()]
+        try:
+            states = admin.topic_states(names)
+        except admin.KafkaUnavailable as error:
+            raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
+        missing = [name for name in names if name not in states]
+        if missing:
+            raise CommandError(f"Topics {missing} do not exist: run manage.py create_topics first.")
+        return states

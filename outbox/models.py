@@ -1,0 +1,121 @@
+"""Tables of the backbone: state and constraints, no I/O."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+__all__ = ["BridgePosition", "InboxReceipt", "OutboxEvent", "OutboxLane"]
+
+
+class OutboxEvent(models.Model):
+    """One committed event. Its id is drawn under the lock of its key, so ids follow commits per key."""
+
+    class Status(models.IntegerChoices):
+        NEW = 0, "new"
+        PUBLISHED = 1, "published"
+        HELD = 2, "held"
+        DEAD = 3, "dead"
+
+    id = models.BigAutoField(primary_key=True)
+    event_id = models.UUIDField(unique=True)
+    lane = models.SmallIntegerField()
+    topic = models.TextField()
+    key = models.TextField()
+    type = models.TextField()
+    source = models.TextField()
+    payload = models.TextField(help_text="The message's value, JSON as the topic's contract shows it.")
+    traceparent = models.TextField(blank=True)
+    correlation_id = models.TextField(blank=True)
+    created_at = models.DateTimeField(
+        db_default=models.Func(function="clock_timestamp"),
+        help_text="When the row was written: the last statement before COMMIT.",
+    )
+    status = models.SmallIntegerField(choices=Status.choices, db_default=Status.NEW)
+    published_at = models.DateTimeField(null=True)
+    partition = models.SmallIntegerField(null=True)
+    offset = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "event_outbox"
+        verbose_name = "outbox event"
+        indexes = [
+            # What a drain reads: nothing but pending rows, in order, lane by lane.
+            models.Index(
+                fields=["lane", "id"], name="event_outbox_pending", condition=models.Q(status=0)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.event_id}"
+
+
+class OutboxLane(models.Model):
+    """A lane is locked by the drain that works on it and never updated: an update would bloat it."""
+
+    lane = models.SmallIntegerField(primary_key=True)
+
+    class Meta:
+        db_table = "outbox_lane"
+        verbose_name = "outbox lane"
+
+    def __str__(self) -> str:
+        return f"lane {self.lane}"
+
+
+class BridgePosition(models.Model):
+    """How far one handler has applied one partition: `next_offset` is the first one not applied.
+
+    Moves only in the transaction of the effects, which makes it the confirmation (rule R8).
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    handler = models.TextField()
+    topic = models.TextField()
+    partition = models.SmallIntegerField()
+    topic_id = models.UUIDField(help_text="Kafka's id of the topic: a topic made anew has another.")
+    next_offset = models.BigIntegerField()
+    attempts = models.IntegerField(
+        db_default=0, help_text="Times the chunk at next_offset was sent again."
+    )
+    paused = models.BooleanField(db_default=False)
+    last_error = models.TextField(blank=True, db_default="")
+    failed_at = models.DateTimeField(null=True)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "bridge_position"
+        verbose_name = "bridge position"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["handler", "topic", "partition"], name="bridge_position_key"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.handler} {self.topic}[{self.partition}]@{self.next_offset}"
+
+
+class InboxReceipt(models.Model):
+    """One handler is done with one event; written in the transaction of the effect (rule R9)."""
+
+    class Outcome(models.IntegerChoices):
+        APPLIED = 0, "applied"
+        PARKED = 1, "parked"
+        DISCARDED = 2, "discarded"
+
+    id = models.BigAutoField(primary_key=True)
+    event_id = models.UUIDField()
+    handler = models.TextField()
+    outcome = models.SmallIntegerField(choices=Outcome.choices, db_default=Outcome.APPLIED)
+    applied_at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))
+
+    class Meta:
+        db_table = "inbox_receipt"
+        verbose_name = "inbox receipt"
+        constraints = [
+            models.UniqueConstraint(fields=["event_id", "handler"], name="inbox_receipt_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.handler} {self.event_id}"

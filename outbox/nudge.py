@@ -1,0 +1,84 @@
+"""The nudge: after a commit, one Celery message that asks for a drain now (rule R7).
+
+Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
+where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and
+forgotten. Commits that arrive while one is being sent share the next.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import cache
+
+import redis
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import OperationalError
+
+from outbox import metrics
+from outbox.conf import DRAIN
+
+__all__ = ["DRAIN_TASK", "nudge", "take_nudge"]
+
+DRAIN_TASK = "outbox.drain_outbox"
+_KEY = "outbox:nudge"
+_AWAY_SECONDS = 1.0
+
+
+@cache
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5, health_check_interval=5
+    )
+
+
+class _Nudger:
+    """One daemon thread of one process, made at the first nudge (after any fork)."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._wanted = threading.Event()
+        threading.Thread(target=self._run, name="outbox-nudge", daemon=True).start()
+
+    def want(self) -> None:
+        self._wanted.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                _send()
+            except (redis.RedisError, OperationalError, OSError):
+                metrics.NUDGES_FAILED.inc()
+                time.sleep(_AWAY_SECONDS)
+
+
+def _send() -> None:
+    """Send unless one is already waiting in the queue: the key lives until a drain takes it."""
+    if _redis().set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000)):
+        current_app.send_task(DRAIN_TASK, queue="outbox", expires=5, retry=False)
+
+
+_nudger: _Nudger | None = None
+_guard = threading.Lock()
+
+
+def nudge() -> None:
+    """Ask for a drain soon. Returns at once, never raises for a Redis that is away."""
+    global _nudger
+    if _nudger is None or _nudger.pid != os.getpid():
+        with _guard:
+            if _nudger is None or _nudger.pid != os.getpid():
+                _nudger = _Nudger()
+    _nudger.want()
+
+
+def take_nudge() -> None:
+    """Delete the debounce key, before the claim: whoever commits after this asks again."""
+    try:
+        _redis().delete(_KEY)
+    except redis.RedisError:
+        metrics.NUDGES_FAILED.inc()

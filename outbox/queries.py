@@ -1,0 +1,69 @@
+"""Reading: backlog, oldest age, and the timeline of one event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+
+from outbox.models import InboxReceipt, OutboxEvent
+
+__all__ = ["Backlog", "Receipt", "Timeline", "backlog", "timeline"]
+
+BACKLOG_COUNT_LIMIT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Pending events (counted up to 100,000) and the age of the oldest, in seconds."""
+
+    events: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One handler's word on an event."""
+
+    handler: str
+    outcome: str
+    applied_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One event from its commit to each handler's receipt."""
+
+    event: OutboxEvent
+    receipts: tuple[Receipt, ...]
+
+
+def backlog() -> Backlog:
+    """Bounded whatever the table holds: reads the pending index only, and at most its limit."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)
+            FROM (SELECT created_at FROM event_outbox WHERE status = 0 ORDER BY lane, id LIMIT %s) pending
+            """,
+            (BACKLOG_COUNT_LIMIT,),
+        )
+        count, oldest = cursor.fetchone()
+    return Backlog(events=count, oldest_seconds=float(oldest))
+
+
+def timeline(event_id: UUID) -> Timeline | None:
+    """What is known of an event; None if the outbox has never held it or has let it go."""
+    event = OutboxEvent.objects.filter(event_id=event_id).first()
+    if event is None:
+        return None
+    receipts = InboxReceipt.objects.filter(event_id=event_id).order_by("applied_at")
+    return Timeline(
+        event=event,
+        receipts=tuple(
+            Receipt(row.handler, InboxReceipt.Outcome(row.outcome).label, row.applied_at)
+            for row in receipts
+        ),
+    )

@@ -1,0 +1,115 @@
+"""Writing: `publish` puts events into the caller's transaction, and nothing else does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+
+from outbox import metrics, nudge
+from outbox.envelope import Event, TraceContext, message_bytes
+from outbox.topics import lane_of
+
+__all__ = ["EventTooLarge", "NotInTransaction", "NotStored", "OutcomeUnknown", "publish", "unit_of_work"]
+
+_INSERT = """
+    INSERT INTO event_outbox
+        (event_id, lane, topic, key, type, source, payload, traceparent, correlation_id)
+    SELECT event_id, lane, topic, key, type, source, payload, traceparent, correlation_id
+    FROM unnest(%s::uuid[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::text[],
+                %s::text[], %s::text[], %s::text[])
+         WITH ORDINALITY AS event (event_id, lane, topic, key, type, source, payload,
+                                   traceparent, correlation_id, position)
+    ORDER BY position
+"""
+
+
+class NotInTransaction(RuntimeError):
+    """publish() was called outside a transaction: the event could be lost, or come from a rollback.
+
+    Open one around the change and its events, for example with `unit_of_work()`.
+    """
+
+
+class EventTooLarge(ValueError):
+    """The event does not fit its topic's limit; the caller's change must not be stored without it."""
+
+
+class NotStored(OperationalError):
+    """The database failed before COMMIT: nothing of the change is stored, it is safe to try again."""
+
+    outcome = "not_stored"
+
+
+class OutcomeUnknown(OperationalError):
+    """The connection was lost at COMMIT: the change is stored whole or not at all, and we do not know."""
+
+    outcome = "unknown"
+
+
+def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> None:
+    """Add events to the open transaction, in order; they reach Kafka if and only if it commits.
+
+    The caller has created or locked the row of each key before (rule R1). `traces`: one for each
+    event, or none. One statement, whatever the number. Raises NotInTransaction and
+    EventTooLarge, in both cases before writing.
+    """
+    if not connection.in_atomic_block:
+        raise NotInTransaction(NotInTransaction.__doc__)
+    if not events:
+        return
+    traces = traces or [TraceContext()] * len(events)
+    payloads = [event.to_json() for event in events]
+    for event, payload in zip(events, payloads, strict=True):
+        _refuse_too_large(event, payload)
+    columns = (
+        [event.event_id for event in events],
+        [lane_of(event.key) for event in events],
+        [event.topic.name for event in events],
+        [event.key for event in events],
+        [event.type for event in events],
+        [event.source for event in events],
+        payloads,
+        [trace.traceparent for trace in traces],
+        [trace.correlation_id for trace in traces],
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT, columns)
+    transaction.on_commit(nudge.nudge, robust=True)
+    for topic, count in Counter(event.topic.name for event in events).items():
+        metrics.PUBLISHED.labels(topic).inc(count)
+
+
+def _refuse_too_large(event: Event, payload: str) -> None:
+    size = message_bytes(event.key, payload)
+    if size > event.topic.max_message_bytes:
+        raise EventTooLarge(
+            f"{event.type} {event.event_id} has {size} bytes; "
+            f"topic {event.topic.name} takes {event.topic.max_message_bytes}."
+        )
+
+
+@contextmanager
+def unit_of_work() -> Iterator[None]:
+    """The outermost transaction of one change, which tells a failed COMMIT from everything before.
+
+    Raises NotStored or OutcomeUnknown in place of the driver's error; both are OperationalErrors.
+    """
+    commit_started = False
+    try:
+        with transaction.atomic(durable=True):
+            yield
+            commit_started = True
+    except (OperationalError, InterfaceError) as error:
+        if commit_started and not _refused_by_server(error):
+            raise OutcomeUnknown(str(error)) from error
+        raise NotStored(str(error)) from error
+
+
+def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:
+    """Whether the server said no to COMMIT: an SQLSTATE that is neither a lost connection (08)
+    nor an operator's intervention (57), either of which can come after the commit was written."""
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    return sqlstate is not None and sqlstate[:2] not in ("08", "57")

@@ -1,0 +1,37 @@
+"""Celery tasks of the platform, one call each."""
+
+from __future__ import annotations
+
+import structlog
+from celery import shared_task
+from django.db import InterfaceError, OperationalError
+
+from outbox import drain as draining
+from outbox import metrics, nudge, queries
+from outbox.conf import DRAIN
+
+__all__ = ["drain_outbox"]
+
+log = structlog.get_logger("outbox.tasks")
+
+
+@shared_task(
+    name=nudge.DRAIN_TASK, queue="outbox", acks_late=False, time_limit=DRAIN.task_time_limit
+)  # type: ignore[untyped-decorator]
+def drain_outbox() -> int:
+    """Send what is pending to Kafka; returns the number of events settled.
+
+    Run by beat every second and by a nudge after commits. Losing one loses nothing.
+    """
+    nudge.take_nudge()
+    try:
+        report = draining.drain()
+        backlog = queries.backlog()
+    except (OperationalError, InterfaceError) as error:
+        log.warning("drain_database_unavailable", error=str(error))
+        return 0
+    metrics.BACKLOG.set(backlog.events)
+    metrics.OLDEST_AGE.set(backlog.oldest_seconds)
+    if backlog.events and report.settled:
+        nudge.nudge()
+    return report.settled

@@ -1,0 +1,46 @@
+"""Topics and lanes: names, partition counts, and where a key goes.
+
+Order holds per (topic, key). A key has one lane, the unit that one drain claims at a time, and
+one partition, the unit that one effect transaction applies at a time (rule R2). Both counts can
+change only when the outbox and the topics are drained: the checks at start compare them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+__all__ = ["LANES", "Topic", "lane_of", "partition_of"]
+
+LANES = 64
+PARTITIONS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One Kafka topic. `max_message_bytes` bounds key, value and headers together.
+
+    `ordered_keys`: every writer locks a row of the key before it publishes, so that the ids of a
+    key's events follow its commits (rule R1); only such a topic may have an ordered handler.
+    """
+
+    name: str
+    partitions: int = PARTITIONS
+    retention_hours: int = 7 * 24
+    max_message_bytes: int = 1_000_000
+    ordered_keys: bool = True
+
+    @property
+    def dlq(self) -> str:
+        """Name of the topic that tells the world about this topic's dead letters."""
+        return f"{self.name}.dlq"
+
+
+def lane_of(key: str) -> int:
+    """The lane of a key: CRC-32 of its UTF-8 bytes, the same in every process and release."""
+    return zlib.crc32(key.encode()) % LANES
+
+
+def partition_of(lane: int, partitions: int) -> int:
+    """The partition of a lane. One lane never spreads over two partitions of a topic."""
+    return lane % partitions

@@ -1,0 +1,1 @@
+"""What every endpoint shares: strict JSON, strict fields, one shape of errors."""

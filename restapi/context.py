@@ -1,0 +1,22 @@
+"""Who calls and under which ids: what the gateway found out about a request, typed."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from outbox.envelope import TraceContext
+
+__all__ = ["CURRENT_CALLER", "CURRENT_TRACE", "caller", "trace_context"]
+
+CURRENT_TRACE: ContextVar[TraceContext] = ContextVar("current_trace", default=TraceContext())
+CURRENT_CALLER: ContextVar[str] = ContextVar("current_caller", default="anonymous")
+
+
+def trace_context() -> TraceContext:
+    """The ids of this request, set by the gateway around it."""
+    return CURRENT_TRACE.get()
+
+
+def caller() -> str:
+    """Who sent it; `anonymous` where no key is asked for."""
+    return CURRENT_CALLER.get()

@@ -1,0 +1,95 @@
+"""One shape for every error: {"error": "<one sentence>", "details": [{"field", "message"}]}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from django.db import DatabaseError, InterfaceError
+from django.http import Http404, HttpRequest, HttpResponse
+from drf_standardized_errors.formatter import ExceptionFormatter
+from drf_standardized_errors.handler import ExceptionHandler
+from drf_standardized_errors.types import ErrorResponse
+from rest_framework import status
+from rest_framework.exceptions import APIException, NotFound
+from rest_framework.response import Response
+
+from restapi.json import JSONRenderer
+
+__all__ = ["Conflict", "ErrorFormatter", "exception_handler", "not_found", "server_error"]
+
+RETRY_AFTER_SECONDS = 2
+OUTCOMES = {
+    "not_stored": "The database is not available; nothing was stored, try again.",
+    "unknown": "The connection was lost while storing; the outcome is unknown, look before you try again.",
+}
+
+log = structlog.get_logger("restapi")
+
+
+class Conflict(APIException):
+    """409 with fields of its own beside the error."""
+
+    status_code = status.HTTP_409_CONFLICT
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
+class ErrorFormatter(ExceptionFormatter):
+    """Flattens the errors of nested bodies: a field is named by its path, items.0.price."""
+
+    def format_error_response(self, error_response: ErrorResponse) -> dict[str, Any]:
+        errors = error_response.errors
+        fields = [
+            {"field": error.attr, "message": str(error.detail)} for error in errors if error.attr
+        ]
+        general = [str(error.detail) for error in errors if not error.attr]
+        body: dict[str, Any] = {
+            "error": general[0] if general else _summary(fields),
+            "details": fields,
+        }
+        return body | getattr(self.exc, "fields", {})
+
+
+def _summary(fields: list[dict[str, Any]]) -> str:
+    names = ", ".join(dict.fromkeys(str(field["field"]) for field in fields[:5]))
+    return f"The request is not valid: see {names}{', …' if len(fields) > 5 else ''}."
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's hook. A database that is away is a 503 that says what became of the change."""
+    if isinstance(exc, DatabaseError | InterfaceError):
+        return _unavailable(exc)
+    if isinstance(exc, Http404):
+        exc = NotFound("There is no such resource.")
+    if not isinstance(exc, APIException):
+        log.exception("unhandled_error")
+        return Response({"error": "Internal error.", "details": []}, status=500)
+    return ExceptionHandler(exc, context).run()
+
+
+def _unavailable(exc: DatabaseError | InterfaceError) -> Response:
+    outcome = getattr(exc, "outcome", "not_stored")
+    log.warning("database_unavailable", outcome=outcome, error=str(exc))
+    return Response(
+        {"error": OUTCOMES[outcome], "details": [], "outcome": outcome},
+        status=503,
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+def _plain(status_code: int, message: str) -> HttpResponse:
+    body = JSONRenderer().render({"error": message, "details": []})
+    return HttpResponse(body, status=status_code, content_type="application/json")
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler404."""
+    return _plain(404, f"There is nothing at {request.path}.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500."""
+    return _plain(500, "Internal error.")

@@ -1,0 +1,68 @@
+"""Serializer fields that take a JSON type for what it is and never convert."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from rest_framework import serializers
+
+__all__ = ["MoneyField", "StrictInteger", "Text"]
+
+
+class Text(serializers.CharField):
+    """A JSON string, kept as it is, not empty and not blank."""
+
+    default_error_messages = {"invalid": "Must be a string."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        if not data.strip() and not self.allow_blank:
+            self.fail("blank")
+        return str(super().to_internal_value(data))
+
+
+class StrictInteger(serializers.IntegerField):
+    """A JSON number without a fraction; not a string, not a boolean."""
+
+    default_error_messages = {"invalid": "Must be an integer."}
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, Decimal) and data == data.to_integral_value():
+            return int(super().to_internal_value(int(data))) if data.adjusted() < 20 else self._huge()
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return int(super().to_internal_value(data)) if abs(data) < 10**20 else self._huge()
+
+    def _huge(self) -> int:
+        self.fail("max_value", max_value=self.max_value)
+
+
+class MoneyField(serializers.DecimalField):
+    """A JSON number with at most two decimals by value: 42.50 and 42.500 are both 42.5."""
+
+    default_error_messages = {"invalid": "Must be a number."}
+
+    def __init__(self, *, max_digits: int, **kwargs: Any) -> None:
+        super().__init__(max_digits=max_digits, decimal_places=2, **kwargs)
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        if not isinstance(data, int | Decimal) or isinstance(data, bool):
+            self.fail("invalid")
+        number = data if isinstance(data, Decimal) else Decimal(data)
+        return super().to_internal_value(_without_trailing_zeros(number))
+
+
+def _without_trailing_zeros(number: Decimal) -> Decimal:
+    """Exact, unlike Decimal.normalize(), which rounds to the context's 28 digits."""
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)  # NaN and Infinity do not pass the parser
+    if not any(digits):
+        return Decimal(0)
+    while exponent < 0 and digits[-1] == 0:
+        digits, exponent = digits[:-1], exponent + 1
+    return Decimal((sign, digits, exponent))

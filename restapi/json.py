@@ -1,0 +1,86 @@
+"""JSON in and out, as the HTTP contract wants it: exact numbers, no surprises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import IO, Any
+
+import msgspec
+from django.conf import settings
+from rest_framework.exceptions import APIException, ParseError
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+
+__all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer"]
+
+_encoder = msgspec.json.Encoder(decimal_format="number", uuid_format="canonical")
+
+
+class BodyTooLarge(APIException):
+    """413: nothing of the body was looked at."""
+
+    status_code = 413
+    default_detail = "The body is larger than this server takes."
+    default_code = "too_large"
+
+
+class JSONParser(BaseParser):
+    """UTF-8 JSON. Numbers with a point become Decimal, never float.
+
+    Raises ParseError for malformed JSON, NaN, Infinity, a key given twice with different values
+    and nesting without end; BodyTooLarge beyond MAX_BODY_BYTES.
+    """
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        body = stream.read(settings.MAX_BODY_BYTES + 1)
+        if len(body) > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge(f"The body is larger than {settings.MAX_BODY_BYTES} bytes.")
+        try:
+            return json.loads(
+                body.decode("utf-8"),
+                parse_float=Decimal,
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_object_without_contradictions,
+            )
+        except RecursionError as error:
+            raise ParseError("The body is nested too deeply.") from error
+        except ValueError as error:
+            raise ParseError(f"The body is not valid JSON: {error}.") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _object_without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result and result[key] != value:
+            raise ValueError(f"the key {key!r} is given twice with different values")
+        result[key] = value
+    return result
+
+
+class JSONRenderer(BaseRenderer):
+    """Decimals as numbers, as they are; make them `json_number` and times `rfc3339` before."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        return b"" if data is None else _encoder.encode(data)
