@@ -1,6 +1,7 @@
 """The web process: the gateway around all HTTP, Django inside."""
 
 import os
+from typing import cast
 
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
@@ -11,6 +12,6 @@ os.environ.setdefault("DATABASE_POOL_SIZE", "8")
 
 django_application = get_asgi_application()
 
-from eventsite.gateway.layer import Gateway  # noqa: E402
+from eventsite.gateway.layer import Application, Gateway  # noqa: E402
 
-application = ProtocolTypeRouter({"http": Gateway(django_application)})
+application = ProtocolTypeRouter({"http": Gateway(cast(Application, django_application))})

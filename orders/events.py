@@ -106,7 +106,8 @@ _order_event_decoder = msgspec.json.Decoder(
 
 def decode_order_event(payload: str) -> OrderEvent:
     """Read a value of topic order-events. Raises msgspec.DecodeError for anything else."""
-    return _order_event_decoder.decode(payload)
+    event: OrderEvent = _order_event_decoder.decode(payload)
+    return event
 
 
 class SimpleOrderCreated(msgspec.Struct, frozen=True, kw_only=True):

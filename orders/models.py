@@ -38,7 +38,9 @@ class Order(models.Model):
         db_table = "orders"
         indexes = [models.Index(fields=["created_at", "id"], name="orders_newest")]
         constraints = [
-            models.CheckConstraint(condition=models.Q(total__gte=0), name="orders_total_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(total__gte=0), name="orders_total_not_negative"
+            ),
             models.CheckConstraint(
                 condition=models.Q(status__in=OrderStatus.values), name="orders_status_known"
             ),

@@ -22,8 +22,8 @@ from orders.events import (
     decode_simple_order_created,
 )
 from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus
-from outbox.envelope import Event, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.services import publish, unit_of_work
+from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
+from outbox.services import Event, publish, unit_of_work
 
 __all__ = [
     "IllegalTransition",
@@ -57,7 +57,7 @@ class NewOrder:
     lines: tuple[NewOrderLine, ...] = ()
     amount: Decimal | None = None
     actor: str = "anonymous"
-    trace: TraceContext = TraceContext()
+    trace: TraceContext = NO_TRACE
 
     @property
     def total(self) -> Decimal:
@@ -224,7 +224,13 @@ def cancel_order(
 ) -> None:
     """CREATED or PAID -> CANCELLED. Raises as pay_order."""
     _change(
-        order_id, OrderStatus.CANCELLED, _order_cancelled, reason=reason, actor=actor, at=at, trace=trace
+        order_id,
+        OrderStatus.CANCELLED,
+        _order_cancelled,
+        reason=reason,
+        actor=actor,
+        at=at,
+        trace=trace,
     )
 
 
@@ -293,7 +299,9 @@ def _order_cancelled(order: Order, timestamp: str, reason: str) -> OrderEvent:
         timestamp=timestamp,
         created_at=rfc3339(order.created_at),
         items=tuple(
-            OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
+            OrderItem(
+                product_id=line.product_id, quantity=line.quantity, price=json_number(line.price)
+            )
             for line in order.lines.order_by("id")
         ),
         reason=reason,

@@ -45,4 +45,4 @@ def _publish_again(route: Route) -> int:
             """,
             (route.topic.name, sorted(route.event_types), route.handler),
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)

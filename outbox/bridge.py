@@ -113,7 +113,9 @@ class Bridge:
                 self._dispatch()
             self._mirror_when_due()
         except (OperationalError, InterfaceError) as error:
-            log.warning("bridge_database_unavailable", handler=self._route.handler, error=str(error))
+            log.warning(
+                "bridge_database_unavailable", handler=self._route.handler, error=str(error)
+            )
             close_old_connections()
             self._next_confirm = time.monotonic() + 1.0
 
@@ -221,7 +223,10 @@ class Bridge:
         for partition in idle:
             length = len(partition.buffer)
             weight = sum(message.size for message in partition.buffer)
-            full = events + length > self._policy.chunk_events or size + weight > self._policy.chunk_bytes
+            full = (
+                events + length > self._policy.chunk_events
+                or size + weight > self._policy.chunk_bytes
+            )
             if group and full:
                 yield group
                 group, events, size = [], 0, 0

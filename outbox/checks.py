@@ -46,9 +46,9 @@ def _route_errors(route: Route) -> Iterator[Error]:
             hint="Use the name= of a @shared_task in the tasks.py of an installed app.",
             id="outbox.E002",
         )
-    elif task.queue != route.queue:
+    elif (queue := getattr(task, "queue", None)) != route.queue:
         yield Error(
-            f"{where} sends to queue {route.queue!r}, but its task is declared for {task.queue!r}.",
+            f"{where} sends to queue {route.queue!r}, but its task is declared for {queue!r}.",
             hint="Name the same queue in the map and on the task: workers are started by queue.",
             id="outbox.E003",
         )

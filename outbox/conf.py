@@ -67,7 +67,7 @@ class DrainPolicy:
     connect_timeout: float = 3.0
     flush_timeout: float = 5.0
     run_seconds: float = 5.0
-    task_time_limit: float = 15.0
+    task_time_limit: int = 15
     backoff_first: float = 0.5
     backoff_max: float = 5.0
     nudge_debounce: float = 1.0
@@ -86,7 +86,7 @@ class BridgePolicy:
     buffer_events: int = 5000
     linger: float = 0.02
     effect_timeout: float = 6.0
-    task_time_limit: float = 8.0
+    task_time_limit: int = 8
     deadline: float = 10.0
     deadline_max: float = 60.0
     confirm_interval: float = 0.01

@@ -106,7 +106,9 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
         pending = pending_events(lanes, limit=policy.batch_events)
         delivery = _produce(pending, policy)
         settled = acknowledged_prefix(pending, delivery)
-        settle_batch([(pending[i].id, pending[i].partition, delivery.acknowledged[i]) for i in settled])
+        settle_batch(
+            [(pending[i].id, pending[i].partition, delivery.acknowledged[i]) for i in settled]
+        )
     events = [pending[i] for i in settled]
     _record(events, pending, delivery, policy)
     return _Batch(settled=events, error=delivery.error)
@@ -154,7 +156,19 @@ def pending_events(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
 def _pending(
     row: tuple[int, int, datetime, UUID, str, str, str, str, str, str, str], counts: dict[str, int]
 ) -> PendingEvent:
-    row_id, lane, created_at, event_id, type_, topic, key, source, payload, traceparent, correlation = row
+    (
+        row_id,
+        lane,
+        created_at,
+        event_id,
+        type_,
+        topic,
+        key,
+        source,
+        payload,
+        traceparent,
+        correlation,
+    ) = row
     return PendingEvent(
         id=row_id,
         lane=lane,
@@ -229,7 +243,9 @@ def _produce_singly(
             delivery.error = alone.error
             return
         delivery.refused[index] = alone.refused[0]
-        log.error("message_refused", event_id=str(pending[index].envelope.event_id), error=alone.error)
+        log.error(
+            "message_refused", event_id=str(pending[index].envelope.event_id), error=alone.error
+        )
 
 
 def _message(event: PendingEvent) -> OutgoingMessage:

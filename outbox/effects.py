@@ -43,9 +43,11 @@ def run_chunks(*, handler: str, chunks: Sequence[TaskChunk], effect: Effect) -> 
     except (OperationalError, InterfaceError) as error:
         _report_database_error(handler, error)
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever an effect raises, the position stays)
         if len(parsed) > 1:
-            return sum(run_chunks(handler=handler, chunks=[chunk], effect=effect) for chunk in chunks)
+            return sum(
+                run_chunks(handler=handler, chunks=[chunk], effect=effect) for chunk in chunks
+            )
         _report_failure(handler, parsed[0], error)
         return 0
 
@@ -69,11 +71,9 @@ def apply_chunks(*, handler: str, chunks: Sequence[Chunk], effect: Effect) -> in
 
 
 def _limit_transaction() -> None:
-    setting = (
-        "transaction_timeout"
-        if connection.pg_version >= TRANSACTION_TIMEOUT_SINCE
-        else "statement_timeout"
-    )
+    version: int = connection.pg_version  # type: ignore[attr-defined]  # of the PostgreSQL backend
+    whole = version >= TRANSACTION_TIMEOUT_SINCE
+    setting = "transaction_timeout" if whole else "statement_timeout"
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config(%s, %s, true)", (setting, f"{BRIDGE.effect_timeout}s"))
 

@@ -11,13 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import ClassVar, Protocol
 from uuid import UUID, uuid5
 
-from outbox.topics import Topic
-
 __all__ = [
-    "Event",
+    "NO_TRACE",
     "EventEnvelope",
     "TraceContext",
     "from_kafka",
@@ -32,34 +29,15 @@ CONTENT_TYPE = b"application/json"
 HEADER_BYTES = 1024
 
 
-class Event(Protocol):
-    """What `publish` takes: a frozen value of a writer's `events.py`."""
-
-    topic: ClassVar[Topic]
-    source: ClassVar[str]
-
-    @property
-    def event_id(self) -> str:
-        """UUID, unique for ever; the receipt of every handler is kept under it."""
-
-    @property
-    def type(self) -> str:
-        """Name of the event type, for example ORDER_CREATED."""
-
-    @property
-    def key(self) -> str:
-        """What the order of events is kept by: one key, one partition, one sequence."""
-
-    def to_json(self) -> str:
-        """The message's value, in the shape of the topic's contract."""
-
-
 @dataclass(frozen=True, slots=True)
 class TraceContext:
     """Ids that travel from the request to the last effect (rule R20)."""
 
     traceparent: str = ""
     correlation_id: str = ""
+
+
+NO_TRACE = TraceContext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +51,7 @@ class EventEnvelope:
     source: str
     time: str
     payload: str
-    trace: TraceContext = TraceContext()
+    trace: TraceContext = NO_TRACE
 
 
 def kafka_headers(event: EventEnvelope) -> list[tuple[str, bytes]]:

@@ -133,7 +133,9 @@ _THESE = '(topic, "partition") IN (SELECT * FROM unnest(%s::text[], %s::smallint
 
 def read_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
     """The positions there are among `keys`, without a lock."""
-    return _select(f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}", handler, keys)
+    return _select(
+        f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}", handler, keys
+    )
 
 
 def lock_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
@@ -233,7 +235,7 @@ def create_positions(handler: str, topic: TopicState, *, since: str) -> int:
             """,
             (handler, topic.name, topic.topic_id, list(start), list(start.values())),
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def topic_ids_of(handler: str, topic: str) -> set[UUID]:
@@ -268,4 +270,4 @@ def adopt_topic(handler: str, topic: TopicState) -> bool:
                 topic.topic_id,
             ),
         )
-        return cursor.rowcount > 0
+        return bool(cursor.rowcount)

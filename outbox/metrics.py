@@ -8,7 +8,9 @@ PUBLISHED = Counter("outbox_published_total", "Events written to the outbox.", [
 NUDGES_FAILED = Counter("outbox_nudges_failed_total", "Nudges lost because Redis was away.")
 DRAINED = Counter("outbox_drained_total", "Events acknowledged by Kafka and settled.", ["topic"])
 DRAIN_BATCH = Histogram(
-    "outbox_drain_batch_events", "Events in one drain transaction.", buckets=(1, 5, 20, 100, 500, 2000)
+    "outbox_drain_batch_events",
+    "Events in one drain transaction.",
+    buckets=(1, 5, 20, 100, 500, 2000),
 )
 DRAIN_FAILED = Counter(
     "outbox_drain_failures_total", "Batches that Kafka did not take whole.", ["reason"]
@@ -40,9 +42,13 @@ POSITION_LOST = Counter(
 EFFECTS_APPLIED = Counter("effects_applied_total", "Events applied.", ["handler"])
 DUPLICATES = Counter("effects_duplicates_total", "Events dropped as already applied.", ["handler"])
 CHUNKS_REFUSED = Counter(
-    "effects_chunks_refused_total", "Chunks without effect: busy, paused, gap, ….", ["handler", "reason"]
+    "effects_chunks_refused_total",
+    "Chunks without effect: busy, paused, gap, ….",
+    ["handler", "reason"],
 )
-CHUNKS_FAILED = Counter("effects_chunks_failed_total", "Chunks rolled back by an error.", ["handler"])
+CHUNKS_FAILED = Counter(
+    "effects_chunks_failed_total", "Chunks rolled back by an error.", ["handler"]
+)
 COMMIT_TO_EFFECT = Histogram(
     "effects_commit_to_effect_seconds",
     "From the writer's commit (ce_time) to the effect.",

@@ -24,7 +24,9 @@ class OutboxEvent(models.Model):
     key = models.TextField()
     type = models.TextField()
     source = models.TextField()
-    payload = models.TextField(help_text="The message's value, JSON as the topic's contract shows it.")
+    payload = models.TextField(
+        help_text="The message's value, JSON as the topic's contract shows it."
+    )
     traceparent = models.TextField(blank=True)
     correlation_id = models.TextField(blank=True)
     created_at = models.DateTimeField(

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar, Protocol
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from outbox import metrics, nudge
-from outbox.envelope import Event, TraceContext, message_bytes
-from outbox.topics import lane_of
+from outbox.envelope import NO_TRACE, TraceContext, message_bytes
+from outbox.topics import Topic, lane_of
 
-__all__ = ["EventTooLarge", "NotInTransaction", "NotStored", "OutcomeUnknown", "publish", "unit_of_work"]
+__all__ = [
+    "Event",
+    "EventTooLarge",
+    "NotInTransaction",
+    "NotStored",
+    "OutcomeUnknown",
+    "publish",
+    "unit_of_work",
+]
 
 _INSERT = """
     INSERT INTO event_outbox
@@ -24,6 +33,28 @@ _INSERT = """
                                    traceparent, correlation_id, position)
     ORDER BY position
 """
+
+
+class Event(Protocol):
+    """What `publish` takes: a frozen value of a writer's `events.py`."""
+
+    topic: ClassVar[Topic]
+    source: ClassVar[str]
+
+    @property
+    def event_id(self) -> str:
+        """UUID, unique for ever; the receipt of every handler is kept under it."""
+
+    @property
+    def type(self) -> str:
+        """Name of the event type, for example ORDER_CREATED."""
+
+    @property
+    def key(self) -> str:
+        """What the order of events is kept by: one key, one partition, one sequence."""
+
+    def to_json(self) -> str:
+        """The message's value, in the shape of the topic's contract."""
 
 
 class NotInTransaction(RuntimeError):
@@ -60,7 +91,7 @@ def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> 
         raise NotInTransaction(NotInTransaction.__doc__)
     if not events:
         return
-    traces = traces or [TraceContext()] * len(events)
+    traces = traces or [NO_TRACE] * len(events)
     payloads = [event.to_json() for event in events]
     for event, payload in zip(events, payloads, strict=True):
         _refuse_too_large(event, payload)

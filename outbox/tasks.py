@@ -17,7 +17,7 @@ log = structlog.get_logger("outbox.tasks")
 
 @shared_task(
     name=nudge.DRAIN_TASK, queue="outbox", acks_late=False, time_limit=DRAIN.task_time_limit
-)  # type: ignore[untyped-decorator]
+)
 def drain_outbox() -> int:
     """Send what is pending to Kafka; returns the number of events settled.
 

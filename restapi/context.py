@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from outbox.envelope import TraceContext
+from outbox.envelope import NO_TRACE, TraceContext
 
 __all__ = ["CURRENT_CALLER", "CURRENT_TRACE", "caller", "trace_context"]
 
-CURRENT_TRACE: ContextVar[TraceContext] = ContextVar("current_trace", default=TraceContext())
+CURRENT_TRACE: ContextVar[TraceContext] = ContextVar("current_trace", default=NO_TRACE)
 CURRENT_CALLER: ContextVar[str] = ContextVar("current_caller", default="anonymous")
 
 

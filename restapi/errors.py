@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from django.db import DatabaseError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
-from drf_standardized_errors.types import ErrorResponse
+from drf_standardized_errors.types import ErrorResponse, ExceptionHandlerContext
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.response import Response
@@ -67,7 +67,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if not isinstance(exc, APIException):
         log.exception("unhandled_error")
         return Response({"error": "Internal error.", "details": []}, status=500)
-    return ExceptionHandler(exc, context).run()
+    return ExceptionHandler(exc, cast(ExceptionHandlerContext, context)).run()
 
 
 def _unavailable(exc: DatabaseError | InterfaceError) -> Response:

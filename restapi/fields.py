@@ -33,7 +33,9 @@ class StrictInteger(serializers.IntegerField):
 
     def to_internal_value(self, data: Any) -> int:
         if isinstance(data, Decimal) and data == data.to_integral_value():
-            return int(super().to_internal_value(int(data))) if data.adjusted() < 20 else self._huge()
+            return (
+                int(super().to_internal_value(int(data))) if data.adjusted() < 20 else self._huge()
+            )
         if not isinstance(data, int) or isinstance(data, bool):
             self.fail("invalid")
         return int(super().to_internal_value(data)) if abs(data) < 10**20 else self._huge()

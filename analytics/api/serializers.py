@@ -12,7 +12,7 @@ __all__ = ["MetricsQuery", "TopProductsQuery"]
 class MetricsQuery(serializers.Serializer[object]):
     """?metric_name=&dimension=&limit="""
 
-    metric_name = serializers.ChoiceField(choices=MetricName, required=False)
+    metric_name = serializers.ChoiceField(choices=MetricName.choices, required=False)
     dimension = serializers.CharField(max_length=255, required=False)
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
 

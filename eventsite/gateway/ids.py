@@ -15,7 +15,9 @@ from outbox.envelope import TraceContext
 
 __all__ = ["request_ids"]
 
-_TRACEPARENT = re.compile(rb"^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})$")
+_TRACEPARENT = re.compile(
+    rb"^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})$"
+)
 _PRINTABLE = re.compile(rb"^[\x21-\x7e]{1,128}$")
 
 

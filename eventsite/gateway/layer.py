@@ -16,7 +16,7 @@ from outbox.envelope import TraceContext
 from restapi.context import CURRENT_CALLER, CURRENT_TRACE
 from restapi.json import JSONRenderer
 
-__all__ = ["Gateway"]
+__all__ = ["Application", "Gateway"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +24,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)
 QUIET = frozenset({"health", "health/ready", "metrics"})
 
 log = structlog.get_logger("gateway")

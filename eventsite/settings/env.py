@@ -55,7 +55,7 @@ class Environment(BaseSettings):
 
     # Admin user made by `manage.py ensure_admin`
     admin_username: str = "admin"
-    admin_password: str = "admin"
+    admin_password: str = "admin"  # noqa: S105  (production settings refuse it)
 
     @model_validator(mode="after")
     def _redis_url_from_seed_names(self) -> Environment:

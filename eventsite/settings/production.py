@@ -10,8 +10,8 @@ if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:  # noqa: F405
     raise ImproperlyConfigured("Set ALLOWED_HOSTS to the host names you serve; '*' is refused.")
 if "probe" in [app.rpartition(".")[2] for app in INSTALLED_APPS]:  # noqa: F405
     raise ImproperlyConfigured("PROBE is for the demo, chaos and benchmarks: unset it.")
-if ADMIN_PASSWORD == "admin":  # noqa: F405
-    ADMIN_PASSWORD = ""  # `ensure_admin` then asks for ADMIN_PASSWORD instead of making admin/admin
+if env.admin_password == "admin":  # noqa: F405, S105
+    ADMIN_PASSWORD = ""  # `ensure_admin` then asks for one instead of making admin / admin
 
 SESSION_COOKIE_SECURE = True
 CSRF_COOKIE_SECURE = True

@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("PROBE", "1")
 
-from eventsite.settings.local import *  # noqa: E402, F403
+from eventsite.settings.local import *  # noqa: F403
 
 LOG_LEVEL = "WARNING"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

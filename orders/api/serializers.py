@@ -6,7 +6,13 @@ from rest_framework import serializers
 
 from restapi.fields import MoneyField, StrictInteger, Text
 
-__all__ = ["CancelSerializer", "OrderSerializer", "PageSerializer", "SimpleOrderSerializer", "body_serializer"]
+__all__ = [
+    "CancelSerializer",
+    "OrderSerializer",
+    "PageSerializer",
+    "SimpleOrderSerializer",
+    "body_serializer",
+]
 
 SIMPLE_FIELDS = ("user_id", "amount")
 ORDER_FIELDS = ("customerId", "items")
@@ -36,7 +42,7 @@ class OrderSerializer(serializers.Serializer[object]):
     """{"customerId", "items": [1 to 100 of them]}"""
 
     customerId = Text(max_length=255)
-    items = ItemSerializer(many=True, min_length=1, max_length=100)
+    items = serializers.ListSerializer[object](child=ItemSerializer(), min_length=1, max_length=100)
 
 
 class CancelSerializer(serializers.Serializer[object]):

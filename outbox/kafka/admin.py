@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewTopic,
+    OffsetSpec,
+)
 
 from outbox.kafka.config import client_config
 from outbox.topics import Topic
@@ -16,6 +21,15 @@ __all__ = ["KafkaUnavailable", "TopicState", "create", "ping", "topic_ids", "top
 
 _NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562, name space of URLs
 TIMEOUT = 10.0
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_NOT_YET = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
 
 KafkaUnavailable = KafkaException
 
@@ -74,8 +88,8 @@ def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
         states[name] = TopicState(
             name=name,
             topic_id=ids[name],
-            earliest=_offsets(client, partitions, OffsetSpec.earliest()),
-            latest=_offsets(client, partitions, OffsetSpec.latest()),
+            earliest=_offsets(client, partitions, _EARLIEST),
+            latest=_offsets(client, partitions, _LATEST),
         )
     return states
 
@@ -101,5 +115,13 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
 def _offsets(
     client: AdminClient, partitions: Sequence[TopicPartition], spec: OffsetSpec
 ) -> dict[int, int]:
-    futures = client.list_offsets({partition: spec for partition in partitions})
-    return {partition.partition: future.result(TIMEOUT).offset for partition, future in futures.items()}
+    """Waits for leaders: right after its creation a topic has none."""
+    give_up = time.monotonic() + TIMEOUT
+    while True:
+        futures = client.list_offsets(dict.fromkeys(partitions, spec))
+        try:
+            return {p.partition: f.result(TIMEOUT).offset for p, f in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET or time.monotonic() > give_up:
+                raise
+            time.sleep(0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -150,12 +150,14 @@ def _partitions(keys: Iterable[PartitionKey]) -> list[TopicPartition]:
 
 def _received(message: Message) -> ReceivedMessage:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None and partition is not None and offset is not None
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
     return ReceivedMessage(
         topic=topic,
         partition=partition,
         offset=offset,
         key=message.key(),
         value=message.value(),
-        headers=message.headers() or (),
+        headers=cast(Sequence[tuple[str, bytes | None]], message.headers() or ()),
     )

@@ -6,13 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from outbox.kafka.config import client_config
 
-__all__ = ["Delivery", "OutgoingMessage", "PartitionMismatch", "discard", "send", "warm_up"]
+__all__ = [
+    "Delivery",
+    "KafkaException",
+    "OutgoingMessage",
+    "PartitionMismatch",
+    "discard",
+    "send",
+    "warm_up",
+]
 
 # Kafka looked at the message and said no; sending it again alone will not change that.
 _REFUSALS = frozenset(
@@ -35,7 +43,7 @@ class OutgoingMessage:
     partition: int
     key: bytes
     value: bytes
-    headers: list[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]]
 
 
 @dataclass(slots=True)
@@ -79,7 +87,7 @@ def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
     """
     delivery = Delivery(size=len(messages))
     try:
-        producer = _current(timeout)
+        producer = _current()
         for index, message in enumerate(messages):
             _produce(producer, message, partial(_report, delivery, index))
         producer.flush(timeout)
@@ -95,7 +103,7 @@ def warm_up(partitions: dict[str, int], *, timeout: float) -> None:
 
     Raises KafkaException while no broker answers, PartitionMismatch if a count differs.
     """
-    topics = _current(timeout).list_topics(timeout=timeout).topics
+    topics = _current().list_topics(timeout=timeout).topics
     for name, expected in partitions.items():
         found = len(topics[name].partitions) if name in topics else 0
         if found != expected:
@@ -117,21 +125,23 @@ def discard() -> None:
     producer.close()
 
 
-def _current(timeout: float) -> Producer:
+def _current() -> Producer:
     """This process's producer, made at first use: librdkafka's threads do not survive a fork."""
     global _producer, _owner
     if _producer is None or _owner != os.getpid():
-        _producer = Producer(_config(timeout))
+        _producer = Producer(_config())
         _owner = os.getpid()
     return _producer
 
 
-def _config(timeout: float) -> dict[str, Any]:
+def _config() -> dict[str, Any]:
     return client_config("drain") | {
         "enable.idempotence": True,
         "enable.gapless.guarantee": True,
         "acks": "all",
-        "message.timeout.ms": round(timeout * 1000),
+        # Far beyond every flush: a message that timed out inside librdkafka would leave a gap
+        # that its successors jump over. Here the whole batch is purged instead (see send).
+        "message.timeout.ms": 120_000,
         "linger.ms": 2,
         "compression.type": "lz4",
         "batch.size": 1_000_000,
@@ -148,7 +158,7 @@ def _produce(producer: Producer, message: OutgoingMessage, report: Any) -> None:
                 partition=message.partition,
                 key=message.key,
                 value=message.value,
-                headers=message.headers,
+                headers=list(message.headers),
                 on_delivery=report,
             )
             producer.poll(0)
@@ -159,7 +169,7 @@ def _produce(producer: Producer, message: OutgoingMessage, report: Any) -> None:
 
 def _report(delivery: Delivery, index: int, error: KafkaError | None, message: Message) -> None:
     if error is None:
-        delivery.acknowledged[index] = message.offset()
+        delivery.acknowledged[index] = cast(int, message.offset())
     else:
         delivery.error = error.str()
         if error.code() in _REFUSALS:

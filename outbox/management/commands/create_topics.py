@@ -32,4 +32,6 @@ class Command(BaseCommand):
                     "The order of a key depends on the number: drain the outbox and the topic, "
                     "delete the topic, then run create_topics and sync_routes --recreated."
                 )
-        self.stdout.write(f"{len(created)} topics created, {len(wanted) - len(created)} were there.")
+        self.stdout.write(
+            f"{len(created)} topics created, {len(wanted) - len(created)} were there."
+        )
