@@ -1,17 +1,16 @@
 """The web process: the gateway around all HTTP, Django inside."""
 
 import os
-from typing import cast
 
+import django
 from channels.routing import ProtocolTypeRouter
-from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
-# Requests run on many threads: they share a few connections instead of owning one each.
-os.environ.setdefault("DATABASE_POOL_SIZE", "8")
+django.setup(set_prefix=False)
 
-django_application = get_asgi_application()
+from django.conf import settings  # noqa: E402
 
-from eventsite.gateway.layer import Application, Gateway  # noqa: E402
+from eventsite.gateway.django_app import DjangoApplication  # noqa: E402
+from eventsite.gateway.layer import Gateway  # noqa: E402
 
-application = ProtocolTypeRouter({"http": Gateway(cast(Application, django_application))})
+application = ProtocolTypeRouter({"http": Gateway(DjangoApplication(threads=settings.WEB_THREADS))})

@@ -99,9 +99,7 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     """
     drafts = [_draft(order) for order in orders]
     with unit_of_work():
-        _insert_orders(drafts)
-        _insert_lines(drafts)
-        _insert_changes(drafts)
+        _insert(drafts)
         events = [event for draft in drafts for event in draft.events]
         traces = [draft.order.trace for draft in drafts for _ in draft.events]
         publish(events, traces=traces)
@@ -151,60 +149,41 @@ def _draft(order: NewOrder) -> _Draft:
     )
 
 
-def _insert_orders(drafts: Sequence[_Draft]) -> None:
+def _insert(drafts: Sequence[_Draft]) -> None:
+    """Orders, lines and history in one statement: one round trip and one plan for the batch."""
+    lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO orders (id, customer_id, total, status, created_at)
-            SELECT id, customer_id, total, 'CREATED', created_at
-            FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[])
-                 AS fresh (id, customer_id, total, created_at)
+            WITH fresh AS (
+                SELECT * FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[],
+                                     %s::text[], %s::text[])
+                    AS fresh (id, customer_id, total, created_at, actor, event_ids)
+            ), placed AS (
+                INSERT INTO orders (id, customer_id, total, status, created_at)
+                SELECT id, customer_id, total, 'CREATED', created_at FROM fresh
+            ), lined AS (
+                INSERT INTO order_lines (order_id, product_id, quantity, price)
+                SELECT order_id, product_id, quantity, price
+                FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
+                    AS line (order_id, product_id, quantity, price, position)
+                ORDER BY position
+            )
+            INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
+            SELECT id, NULL, 'CREATED', actor, created_at, string_to_array(event_ids, ' ')::uuid[]
+            FROM fresh
             """,
             (
                 [draft.placed.order_id for draft in drafts],
                 [draft.order.customer_id for draft in drafts],
                 [draft.placed.total for draft in drafts],
                 [draft.placed.created_at for draft in drafts],
-            ),
-        )
-
-
-def _insert_lines(drafts: Sequence[_Draft]) -> None:
-    lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
-    if not lines:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO order_lines (order_id, product_id, quantity, price)
-            SELECT order_id, product_id, quantity, price
-            FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
-                 AS fresh (order_id, product_id, quantity, price, position)
-            ORDER BY position
-            """,
-            (
+                [draft.order.actor for draft in drafts],
+                [" ".join(event.event_id for event in draft.events) for draft in drafts],
                 [order_id for order_id, _ in lines],
                 [line.product_id for _, line in lines],
                 [line.quantity for _, line in lines],
                 [line.price for _, line in lines],
-            ),
-        )
-
-
-def _insert_changes(drafts: Sequence[_Draft]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
-            SELECT order_id, NULL, 'CREATED', actor, at, string_to_array(event_ids, ' ')::uuid[]
-            FROM unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::text[])
-                 AS fresh (order_id, actor, at, event_ids)
-            """,
-            (
-                [draft.placed.order_id for draft in drafts],
-                [draft.order.actor for draft in drafts],
-                [draft.placed.created_at for draft in drafts],
-                [" ".join(event.event_id for event in draft.events) for draft in drafts],
             ),
         )
 

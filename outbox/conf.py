@@ -84,12 +84,12 @@ class BridgePolicy:
     chunk_events: int = 500
     chunk_bytes: int = 1_048_576
     buffer_events: int = 5000
-    linger: float = 0.02
+    linger: float = 0.025
     effect_timeout: float = 6.0
     task_time_limit: int = 8
     deadline: float = 10.0
     deadline_max: float = 60.0
-    confirm_interval: float = 0.01
+    confirm_interval: float = 0.02
     mirror_interval: float = 1.0
     queue_bound: int = 200
     poll_timeout: float = 0.25

@@ -1,28 +1,22 @@
-"""The layer itself; pure ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+"""The layer itself: pure ASGI, so that it also wraps answers given before Django."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import cast
 
 import structlog
 from django.conf import settings
 from django.urls import Resolver404, resolve
 
 from eventsite.gateway import metrics
+from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.gateway.ids import request_ids
 from outbox.envelope import TraceContext
 from restapi.context import CURRENT_CALLER, CURRENT_TRACE
 from restapi.json import JSONRenderer
 
-__all__ = ["Application", "Gateway"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["Gateway"]
 
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
@@ -44,12 +38,19 @@ class Gateway:
         CURRENT_TRACE.set(trace)
         answer = _Answer(send, trace)
         try:
-            if _declared_length(scope) > settings.MAX_BODY_BYTES:
+            body = await _read_body(scope, receive)
+            if body is None:
                 await _refuse_body(answer)
             else:
-                await self._application(scope, receive, answer)
+                await self._application(scope, _replay(body), answer)
+        except ClientGone:
+            pass
         finally:
             _account(scope, answer.status, time.perf_counter() - started)
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete: there is nobody to answer."""
 
 
 class _Answer:
@@ -73,6 +74,22 @@ class _Answer:
         await self._send(message)
 
 
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """The whole body, or None as soon as it is known to be larger than MAX_BODY_BYTES."""
+    if _declared_length(scope) > settings.MAX_BODY_BYTES:
+        return None
+    body = b""
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += cast(bytes, message.get("body", b""))
+        if len(body) > settings.MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
 def _declared_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length":
@@ -80,8 +97,17 @@ def _declared_length(scope: Scope) -> int:
     return 0
 
 
+def _replay(body: bytes) -> Receive:
+    """A `receive` for the application: the body in one message."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
 async def _refuse_body(send: Send) -> None:
-    """413 before the body is read."""
+    """413 without reading the rest."""
     message = f"The body is larger than {settings.MAX_BODY_BYTES} bytes."
     body = JSONRenderer().render({"error": message, "details": []})
     headers = [

@@ -26,6 +26,8 @@ USE_I18N = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+# Whether Django itself answers /static/: in production the web server does, from STATIC_ROOT.
+SERVE_STATIC = False
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -70,7 +72,7 @@ TEMPLATES = [
 ]
 
 
-def _database(url: str, pool_size: int) -> dict[str, Any]:
+def _database(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     options: dict[str, Any] = {
         "connect_timeout": 3,
@@ -78,14 +80,15 @@ def _database(url: str, pool_size: int) -> dict[str, Any]:
         # stopped drain or worker gives its lanes and positions back without any clock of ours.
         "options": "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=5000",
         "application_name": env.service_name,
+        # Arguments travel apart from the text, and a statement is planned once a connection.
+        "server_side_binding": True,
+        "prepare_threshold": 2,
         # A peer that vanished without a FIN is noticed after seconds, not hours.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
     }
-    if pool_size:
-        options["pool"] = {"min_size": 2, "max_size": pool_size, "timeout": 3.0}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -93,13 +96,14 @@ def _database(url: str, pool_size: int) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(parts.hostname or ""),
         "PORT": str(parts.port or ""),
-        "CONN_MAX_AGE": 0 if pool_size else None,
+        # One lasting connection a thread; every process has few threads that live long.
+        "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": options,
     }
 
 
-DATABASES = {"default": _database(env.database_url, env.database_pool_size)}
+DATABASES = {"default": _database(env.database_url)}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
@@ -159,6 +163,7 @@ KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor
 METRICS_HOST = env.metrics_host
 METRICS_PORT = env.metrics_port
 PROBE_ENABLED = env.probe
+WEB_THREADS = env.web_threads
 SERVICE_NAME = env.service_name
 ADMIN_USERNAME = env.admin_username
 ADMIN_PASSWORD = env.admin_password

@@ -27,7 +27,6 @@ class Environment(BaseSettings):
 
     # Servers
     database_url: str = "postgresql://postgres:postgres@localhost:5432/orders"
-    database_pool_size: int = 0  # connections of a threaded process; 0: one persistent per thread
     redis_url: str = ""
     redis_addr: str = "localhost:6379"
     redis_password: str = ""
@@ -49,6 +48,7 @@ class Environment(BaseSettings):
     probe: bool = False  # the order probe of demo, chaos and benchmarks
 
     # Web
+    web_threads: int = 4  # requests in Django at a time, each with its own database connection
     django_secret_key: str = ""
     allowed_hosts: str = ""  # comma separated
     csrf_trusted_origins: str = ""  # comma separated

@@ -1,0 +1,73 @@
+# The few commands of this project. Only Python 3.11+ and make are needed; `make help` lists them.
+PYTHON ?= python3
+PY := .venv/bin/python
+STACK := $(PY) -m eventsite.localstack
+# uv, where it is, only makes the same installation faster.
+PIP := $(if $(shell command -v uv 2>/dev/null),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
+RUN := .venv/.installed-run
+DEV := .venv/.installed-dev
+COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status logs test check format lock bench-path clean-state
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUN) ## start everything, send load, check every effect, stop again
+	@$(PY) -m eventsite.demo $(ARGS)
+
+up: $(RUN) ## start everything in the background (PORT=8080)
+	@$(STACK) up
+
+down: $(RUN) ## stop what `make up` started
+	@$(STACK) down
+
+status: $(RUN) ## what runs, and whether it is well
+	@$(STACK) status
+
+logs: $(RUN) ## show the logs (ARGS="web -f": follow one)
+	@$(STACK) logs $(ARGS)
+
+test: $(DEV) ## run the tests on servers of their own (ARGS="-k name")
+	@$(STACK) exec --servers-only --own-servers -- .venv/bin/pytest $(ARGS)
+
+check: $(DEV) ## lint, format, types, import contracts, Django's checks
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) manage.py check
+	$(PY) manage.py makemigrations --check --dry-run
+
+format: $(DEV) ## format the code and mend what can be mended
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+lock: $(DEV) ## compile the pinned requirements from the .in files
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+bench-path: $(RUN) ## measure the way of an event from request to effect
+	@$(PY) -m benchmarks.path $(ARGS)
+
+clean-state: $(RUN) ## stop the stack and delete its data
+	@$(STACK) down --wipe
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; name one with PYTHON=, e.g. make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@echo "Making .venv …"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "The virtual environment could not be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+# The mark is touched last, so that a half-finished installation is taken up again.
+$(RUN): requirements.txt | .venv/bin/python
+	@echo "Installing what the project runs on …"
+	@$(PIP) --require-hashes -r requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUN)
+	@echo "Installing what tests and checks need …"
+	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,121 @@
+"""`make bench-path`: orders over HTTP at a steady rate, and how long each takes to reach the figures.
+
+Writes benchmarks/results/path.json and prints a table; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import django
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from eventsite.demo.load import LoadPlan, run_load
+from eventsite.localstack import LocalStack
+
+RESULTS = Path(__file__).parent / "results"
+TARGET_P99_MS = 1000.0
+SETTLE_SECONDS = 60.0
+WARM_UP = LoadPlan(orders=300, rate=100.0, seed=7)
+
+
+def main() -> int:
+    """0; with STRICT=1 in the environment 1 if the target was missed."""
+    parser = argparse.ArgumentParser(prog="make bench-path", description=__doc__)
+    parser.add_argument("--rate", type=float, default=300.0, help="orders a second")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    with LocalStack.ephemeral(own_servers=True) as stack:
+        os.environ.update(stack.env | {"LOG_LEVEL": "ERROR"})
+        django.setup()
+        result = _measure(stack, options.rate, options.seconds)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "path.json").write_text(json.dumps(result, indent=2) + "\n")
+    _print(result)
+    return int(bool(os.environ.get("STRICT")) and not result["target_met"])
+
+
+def _measure(stack: LocalStack, rate: float, seconds: float) -> dict[str, Any]:
+    from eventsite.demo import measure  # noqa: PLC0415  (needs Django's settings)
+
+    described = machine.describe(stack.env["DATABASE_URL"])
+    ceiling = machine.insert_ceiling(stack.env["DATABASE_URL"])
+    asyncio.run(run_load(stack.base_url, WARM_UP))
+    measure.settle(SETTLE_SECONDS)
+    before, since = _cpu(stack), measure.database_now()
+    plan = LoadPlan(orders=round(rate * seconds), rate=rate, paid_share=0.0, cancelled_share=0.0)
+    load = asyncio.run(run_load(stack.base_url, plan))
+    until, after = measure.database_now(), _cpu(stack)
+    settled = measure.settle(SETTLE_SECONDS)
+    accepted = load.accepted()
+    effect = measure.commit_to_effect("record_sales", since, until)
+    post = measure.percentiles([1000 * answer.latency for answer in accepted])
+    kafka = measure.commit_to_kafka(since, until)
+    achieved = len(accepted) / (until - since).total_seconds()
+    return {
+        "machine": described,
+        "rate_wanted": rate,
+        "rate_achieved": round(achieved, 1),
+        "seconds": seconds,
+        "sent": load.sent,
+        "accepted": len(accepted),
+        "lost": settled.events - settled.applied,
+        "post_ms": {"p50": round(post.p50, 1), "p99": round(post.p99, 1)},
+        "commit_to_kafka_ms": {"p50": round(kafka.p50, 1), "p99": round(kafka.p99, 1)},
+        "commit_to_figures_ms": {"p50": round(effect.p50, 1), "p99": round(effect.p99, 1)},
+        "plain_inserts_per_second": round(ceiling),
+        "share_of_plain_inserts": round(achieved / ceiling, 3),
+        "cpu_ms_per_order": {
+            name: round(1000 * (after[name] - before[name]) / max(1, len(accepted)), 2)
+            for name in after
+        },
+        "target_met": effect.p99 < TARGET_P99_MS and len(accepted) == load.sent,
+    }
+
+
+def _cpu(stack: LocalStack) -> dict[str, float]:
+    """Seconds of processor time so far, each program with everything below it."""
+    units = [*stack.units, *(server.unit for server in stack.servers if server.unit)]
+    return {unit.name: _tree_seconds(unit.pid) for unit in units} | {
+        "load generator": _seconds(psutil.Process())
+    }
+
+
+def _tree_seconds(pid: int) -> float:
+    root = psutil.Process(pid)
+    return sum(_seconds(process) for process in (root, *root.children(recursive=True)))
+
+
+def _seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table(title="POST /orders to sales figures", title_justify="left", show_header=False)
+    for name, value in result.items():
+        if name == "machine":
+            continue
+        text = (
+            ", ".join(f"{k} {v}" for k, v in value.items())
+            if isinstance(value, dict)
+            else str(value)
+        )
+        table.add_row(name.replace("_", " "), text)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

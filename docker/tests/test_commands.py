@@ -1,0 +1,154 @@
+"""What the containers run exists: commands with their options, queues, variables, the web app."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from celery.app.utils import find_app
+from celery.bin.celery import celery
+from django.core.management import CommandError, get_commands, load_command_class
+from granian.cli import cli as granian
+
+from eventsite.settings.env import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())[
+    "services"
+]
+OURS = {name: s for name, s in SERVICES.items() if s["image"] == "event-processor:latest"}
+READ_BY_LIBRARIES = {"DJANGO_SETTINGS_MODULE"}
+
+
+def _image_command() -> list[str]:
+    """The image's own CMD, which web runs."""
+    lines = (ROOT / "docker/Dockerfile").read_text().splitlines()
+    command: list[str] = json.loads(lines[-1].removeprefix("CMD "))
+    return command
+
+
+def _programs(service: dict[str, Any]) -> list[list[str]]:
+    """The command lines a service runs: the lines of its shell script, or its one command."""
+    match service.get("command"):
+        case None:
+            return [_image_command()]
+        case ["sh", "-ec", script]:
+            return [shlex.split(line) for line in script.splitlines()]
+        case command:
+            return [shlex.split(command)]
+
+
+def _check(words: list[str]) -> None:
+    """Raises what the program itself would refuse the command line with."""
+    match words:
+        case ["python", "manage.py", name, *options]:
+            command = load_command_class(get_commands()[name], name)
+            parser = command.create_parser("manage.py", name)
+            parser.parse_args(options)
+        case ["celery", "-A", app, name, *options]:
+            find_app(app)
+            _parse(celery.commands[name], options)
+        case ["granian", *options]:
+            _parse(granian, options)
+        case _:
+            raise LookupError(shlex.join(words))
+
+
+def _parse(command: click.Command, options: list[str]) -> None:
+    command.make_parser(click.Context(command)).parse_args(options)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_commands_exist(name: str) -> None:
+    for words in _programs(OURS[name]):
+        _check(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python manage.py run_brigde",
+        "python manage.py run_bridge --no-such-option",
+        "celery -A eventsites beat",
+        "celery -A eventsite beet",
+        "celery -A eventsite worker --without-gosip",
+        "granian --worker-count 2",
+        "run_bridge",
+    ],
+)
+def test_wrong_commands_are_noticed(line: str) -> None:
+    with pytest.raises((CommandError, LookupError, ImportError, AttributeError, click.UsageError)):
+        _check(shlex.split(line))
+
+
+def test_web_serves_the_application_on_the_published_port() -> None:
+    program, *options = _image_command()
+    assert program == "granian"
+    parameters = granian.make_context("granian", options).params
+    module, _, name = parameters["app"].partition(":")
+    assert callable(getattr(import_module(module), name))
+    assert parameters["host"] == "0.0.0.0"
+    assert SERVICES["web"]["ports"] == [f"127.0.0.1:8080:{parameters['port']}"]
+
+
+def _queues_served(services: Iterable[dict[str, Any]]) -> set[str]:
+    lines = [words for service in services for words in _programs(service) if "-Q" in words]
+    return {queue for words in lines for queue in words[words.index("-Q") + 1].split(",")}
+
+
+QUEUES_IN_USE = """
+import django, json
+django.setup()
+from django.conf import settings
+from celery.app.utils import find_app
+from outbox.conf import routes
+app = find_app("eventsite")
+app.loader.import_default_modules()
+queues = {route.queue for route in routes()}
+queues |= {entry["options"]["queue"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+queues |= {task.queue for task in app.tasks.values() if getattr(task, "queue", None)}
+print(json.dumps(sorted(queues)))
+"""
+
+
+def test_every_queue_is_served() -> None:
+    """Queues of the event map, of beat and of the tasks, as the stack's own settings have them."""
+    environment = {**os.environ, **OURS["worker-effects"]["environment"], "PROBE": "0"}
+    del environment["PROMETHEUS_MULTIPROC_DIR"]  # a directory of the container
+    answer = subprocess.run(
+        [sys.executable, "-c", QUEUES_IN_USE],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert _queues_served(OURS.values()) == set(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def test_every_variable_is_read() -> None:
+    """A misspelt variable would leave its default in force, silently."""
+    read = set(READ_BY_LIBRARIES)
+    for name, field in Environment.model_fields.items():
+        choices = getattr(field.validation_alias, "choices", [name])
+        read |= {str(choice).upper() for choice in choices}
+    for name, service in OURS.items():
+        assert set(service["environment"]) <= read, name
+
+
+def test_lines_of_the_script_are_whole_commands() -> None:
+    """`sh -e` stops at the first line that fails, so a line must be one command."""
+    (script,) = [s["command"][2] for s in OURS.values() if isinstance(s.get("command"), list)]
+    assert not re.search(r"[;|&\\]", script)

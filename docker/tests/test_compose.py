@@ -1,0 +1,373 @@
+"""The Compose files are valid and keep their promises.
+
+A promise is a function that returns what breaks it. `test_promise_is_kept` holds every promise
+against the real file; `test_promise_can_break` spoils the file in one place and expects exactly
+the promise concerned to notice.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = ROOT / "docker" / "compose.yaml"
+IMAGE = "event-processor:latest"
+
+# What the contract publishes, and Redis for processes that run on the machine itself.
+PORTS = {
+    "web": "127.0.0.1:8080:8080",
+    "postgres": "127.0.0.1:5432:5432",
+    "kafka": "127.0.0.1:9092:9092",
+    "redis": "127.0.0.1:6379:6379",
+    "kafka-ui": "127.0.0.1:8081:8080",
+    "pgadmin": "127.0.0.1:5050:5050",
+}
+PROCESSES = {"prepare", "web", "worker-outbox", "worker-effects", "beat", "bridge"}
+SHORTEST_GRACE_SECONDS = 15
+
+Stack = dict[str, Any]
+Service = dict[str, Any]
+Promise = Callable[[Stack], Iterable[str]]
+
+
+def _load(path: Path) -> Stack:
+    loaded: Stack = yaml.safe_load(path.read_text())
+    return loaded
+
+
+STACK = _load(COMPOSE)
+
+
+def _services(stack: Stack) -> Iterator[tuple[str, Service]]:
+    yield from stack["services"].items()
+
+
+def _ours(stack: Stack) -> Iterator[tuple[str, Service]]:
+    return ((name, service) for name, service in _services(stack) if service["image"] == IMAGE)
+
+
+def _is_one_shot(service: Service) -> bool:
+    return bool(service["restart"] == "no")
+
+
+def _has_health(service: Service) -> bool:
+    health = service.get("healthcheck", {})
+    return bool(health.get("test")) and not health.get("disable")
+
+
+def starts_in_order_of_health(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        for other, dependency in service.get("depends_on", {}).items():
+            if other not in stack["services"]:
+                yield f"{name} waits for {other}, which does not exist"
+                continue
+            awaited = stack["services"][other]
+            match dependency["condition"]:
+                case "service_healthy":
+                    if not _has_health(awaited):
+                        yield f"{name} waits for the health of {other}, which has no check"
+                case "service_completed_successfully":
+                    if not _is_one_shot(awaited):
+                        yield f"{name} waits for the end of {other}, which never ends"
+                case condition:
+                    yield f"{name} waits for {other} only to be {condition}"
+        if service["image"] == IMAGE and name != "prepare":
+            missing = {"prepare", "postgres", "kafka", "redis"} - set(service["depends_on"])
+            yield from (f"{name} does not wait for {other}" for other in sorted(missing))
+
+
+def publishes_loopback_only(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        if "network_mode" in service:
+            yield f"{name} leaves the stack's network"
+        for port in service.get("ports", []):
+            if not str(port).startswith("127.0.0.1:"):
+                yield f"{name} publishes {port} beyond loopback"
+
+
+def publishes_what_the_contract_names(stack: Stack) -> Iterator[str]:
+    published = {name: service["ports"] for name, service in _services(stack) if "ports" in service}
+    if published != {name: [port] for name, port in PORTS.items()}:
+        yield f"published: {published}"
+    if stack["services"]["kafka"].get("container_name") != "kafka":
+        yield "the container of Kafka is not named kafka"
+
+
+def tells_its_health(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        if not _has_health(service) and not _is_one_shot(service):
+            yield f"{name} has no health check"
+
+
+def runs_without_root(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        user = str(service.get("user", "")).partition(":")[0]
+        if user in ("", "0", "root"):
+            yield f"{name} runs as {user or 'whoever its image says'}"
+
+
+def holds_no_privileges(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        if service.get("cap_drop") != ["ALL"]:
+            yield f"{name} keeps capabilities"
+        if set(service.get("cap_add", [])) - {"NET_BIND_SERVICE"}:
+            yield f"{name} adds capabilities"
+        if "no-new-privileges:true" not in service.get("security_opt", []):
+            yield f"{name} may gain privileges"
+        if service.get("privileged") or any("docker.sock" in str(v) for v in _mounts(service)):
+            yield f"{name} reaches the host"
+
+
+def _mounts(service: Service) -> list[str]:
+    mounts: list[str] = service.get("volumes", [])
+    return mounts
+
+
+def stops_in_peace_and_starts_again(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        grace = str(service.get("stop_grace_period", "10s"))
+        if int(grace.removesuffix("s")) < SHORTEST_GRACE_SECONDS:
+            yield f"{name} is killed after {grace}"
+        if service.get("init") is not True:
+            yield f"{name} has no init to pass signals on and reap children"
+        if service["restart"] != ("no" if name == "prepare" else "unless-stopped"):
+            yield f"{name} restarts: {service['restart']}"
+
+
+def keeps_our_processes_read_only(stack: Stack) -> Iterator[str]:
+    for name, service in _ours(stack):
+        writable = {mount.partition(":")[0] for mount in service.get("tmpfs", [])}
+        metrics = service["environment"]["PROMETHEUS_MULTIPROC_DIR"]
+        if service.get("read_only") is not True or not {"/tmp", metrics} <= writable:
+            yield f"{name} is not a read-only file system with {metrics} and /tmp to write to"
+        if service.get("user") != "10001:10001":
+            yield f"{name} does not run as the image's user"
+
+
+def pins_images(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        tag = service["image"].rpartition("/")[2].partition(":")[2]
+        if service["image"] != IMAGE and not any(digit in tag for digit in "0123456789"):
+            yield f"{name} takes whatever {service['image']} is today"
+
+
+def builds_the_image_once(stack: Stack) -> Iterator[str]:
+    builders = [name for name, service in _services(stack) if "build" in service]
+    if builders != ["prepare"]:
+        yield f"built by {builders}: the same tag exported twice at once fails"
+    for name, service in _ours(stack):
+        if service.get("pull_policy") != ("build" if name in builders else "never"):
+            yield f"{name} may pull {IMAGE} from a registry"
+
+
+def declares_its_volumes(stack: Stack) -> Iterator[str]:
+    used = {mount.partition(":")[0] for _, s in _services(stack) for mount in _mounts(s)}
+    if used != set(stack["volumes"]):
+        yield f"used {sorted(used)}, declared {sorted(stack['volumes'])}"
+    # 18 and later refuse to start over a volume at the old place.
+    if _mounts(stack["services"]["postgres"]) != ["postgres-data:/var/lib/postgresql"]:
+        yield "PostgreSQL's volume is not where its image keeps the data"
+
+
+def mounts_files_that_exist(stack: Stack) -> Iterator[str]:
+    for name, config in stack["configs"].items():
+        if not (COMPOSE.parent / config["file"]).is_file():
+            yield f"config {name}: there is no {config['file']}"
+    for name, service in _services(stack):
+        for config in service.get("configs", []):
+            if config["source"] not in stack["configs"]:
+                yield f"{name} mounts {config['source']}, which is not declared"
+
+
+def gives_each_process_its_port(stack: Stack) -> Iterator[str]:
+    for name, service in _ours(stack):
+        environment = service["environment"]
+        served = (environment.get("METRICS_HOST"), environment.get("METRICS_PORT"))
+        if served != ((None, None) if name in ("web", "prepare") else ("0.0.0.0", "9100")):
+            yield f"{name} serves its metrics at {served}"
+        if environment.get("SERVICE_NAME") != name:
+            yield f"{name} calls itself {environment.get('SERVICE_NAME')}"
+
+
+def points_at_its_own_servers(stack: Stack) -> Iterator[str]:
+    services = stack["services"]
+    postgres, kafka = services["postgres"]["environment"], services["kafka"]["environment"]
+    advertised = kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    for name, service in _ours(stack):
+        environment = service["environment"]
+        database = urlsplit(environment["DATABASE_URL"])
+        if (database.hostname, database.port, database.username, database.password) != (
+            *("postgres", 5432),
+            *(postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"]),
+        ) or database.path != f"/{postgres['POSTGRES_DB']}":
+            yield f"{name} looks for the database at {environment['DATABASE_URL']}"
+        if f"INTERNAL://{environment['KAFKA_BOOTSTRAP_SERVERS']}" not in advertised:
+            yield f"{name} looks for Kafka at {environment['KAFKA_BOOTSTRAP_SERVERS']}"
+        if urlsplit(environment["REDIS_URL"]).hostname not in services:
+            yield f"{name} looks for Redis at {environment['REDIS_URL']}"
+    if f"HOST://localhost:{PORTS['kafka'].split(':')[1]}" not in advertised:
+        yield "the machine cannot reach Kafka at localhost"
+    if services["kafka-ui"]["environment"]["KAFKA_CLUSTERS_0_BOOTSTRAPSERVERS"] != "kafka:19092":
+        yield "Kafka UI looks elsewhere"
+
+
+def lets_pgadmin_in(stack: Stack) -> Iterator[str]:
+    environment = stack["services"]["postgres"]["environment"]
+    servers = json.loads((COMPOSE.parent / "pgadmin/servers.json").read_text())["Servers"]
+    (server,) = servers.values()
+    known = (server["Host"], server["MaintenanceDB"], server["Username"])
+    if known != ("postgres", environment["POSTGRES_DB"], environment["POSTGRES_USER"]):
+        yield f"pgAdmin knows {known}"
+    *_, user, password = (COMPOSE.parent / "pgadmin/pgpass").read_text().strip().split(":")
+    if (user, password) != (environment["POSTGRES_USER"], environment["POSTGRES_PASSWORD"]):
+        yield "pgAdmin's password file is of another server"
+
+
+def forgets_no_task_when_redis_is_full(stack: Stack) -> Iterator[str]:
+    command = stack["services"]["redis"]["command"]
+    for option in ("--maxmemory-policy noeviction", "--appendonly yes"):
+        if option not in command:
+            yield f"Redis runs without {option}"
+
+
+def runs_all_processes(stack: Stack) -> Iterator[str]:
+    names = {name for name, _ in _ours(stack)}
+    if names != PROCESSES:
+        yield f"processes: {sorted(names)}"
+
+
+PROMISES: tuple[Promise, ...] = (
+    starts_in_order_of_health,
+    publishes_loopback_only,
+    publishes_what_the_contract_names,
+    tells_its_health,
+    runs_without_root,
+    holds_no_privileges,
+    stops_in_peace_and_starts_again,
+    keeps_our_processes_read_only,
+    pins_images,
+    builds_the_image_once,
+    declares_its_volumes,
+    mounts_files_that_exist,
+    gives_each_process_its_port,
+    points_at_its_own_servers,
+    lets_pgadmin_in,
+    forgets_no_task_when_redis_is_full,
+    runs_all_processes,
+)
+
+# promise, service (or a path into the file), key, what it is spoiled with (None: taken away)
+SPOILED: tuple[tuple[Promise, str, str, Any], ...] = (
+    (starts_in_order_of_health, "web", "depends_on", {"prepar": {"condition": "service_healthy"}}),
+    (starts_in_order_of_health, "postgres", "healthcheck", {"disable": True}),
+    (starts_in_order_of_health, "prepare", "restart", "always"),
+    (starts_in_order_of_health, "pgadmin", "depends_on.postgres.condition", "service_started"),
+    (publishes_loopback_only, "redis", "ports", ["6379:6379"]),
+    (publishes_loopback_only, "redis", "ports", ["0.0.0.0:6379:6379"]),
+    (publishes_loopback_only, "kafka", "network_mode", "host"),
+    (publishes_what_the_contract_names, "pgadmin", "ports", ["127.0.0.1:5051:5050"]),
+    (publishes_what_the_contract_names, "kafka", "container_name", None),
+    (tells_its_health, "bridge", "healthcheck", None),
+    (tells_its_health, "redis", "healthcheck", {"disable": True}),
+    (runs_without_root, "postgres", "user", None),
+    (runs_without_root, "web", "user", "0:0"),
+    (holds_no_privileges, "web", "cap_drop", None),
+    (holds_no_privileges, "web", "cap_add", ["SYS_ADMIN"]),
+    (holds_no_privileges, "kafka", "security_opt", None),
+    (holds_no_privileges, "web", "volumes", ["/var/run/docker.sock:/var/run/docker.sock"]),
+    (stops_in_peace_and_starts_again, "bridge", "stop_grace_period", "5s"),
+    (stops_in_peace_and_starts_again, "bridge", "init", None),
+    (stops_in_peace_and_starts_again, "beat", "restart", "no"),
+    (keeps_our_processes_read_only, "beat", "read_only", None),
+    (keeps_our_processes_read_only, "beat", "tmpfs", ["/tmp"]),
+    (keeps_our_processes_read_only, "beat", "user", "1000"),
+    (pins_images, "redis", "image", "redis"),
+    (pins_images, "redis", "image", "redis:latest"),
+    (builds_the_image_once, "web", "build", {"context": ".."}),
+    (builds_the_image_once, "web", "pull_policy", None),
+    (declares_its_volumes, "redis", "volumes", ["lost-data:/data"]),
+    (declares_its_volumes, "postgres", "volumes", ["postgres-data:/var/lib/postgresql/data"]),
+    (mounts_files_that_exist, "pgadmin", "configs", [{"source": "servers", "target": "/x"}]),
+    (gives_each_process_its_port, "bridge", "environment.METRICS_PORT", None),
+    (gives_each_process_its_port, "web", "environment.METRICS_PORT", "9100"),
+    (points_at_its_own_servers, "beat", "environment.KAFKA_BOOTSTRAP_SERVERS", "kafka:9092"),
+    (points_at_its_own_servers, "beat", "environment.REDIS_URL", "redis://localhost:6379/0"),
+    (points_at_its_own_servers, "postgres", "environment.POSTGRES_DB", "events"),
+    (lets_pgadmin_in, "postgres", "environment.POSTGRES_PASSWORD", "secret"),
+    (forgets_no_task_when_redis_is_full, "redis", "command", "redis-server --appendonly yes"),
+    (runs_all_processes, "beat", "image", "celery:5.5"),
+)
+
+
+def _spoil(stack: Stack, service: str, key: str, value: Any) -> Stack:
+    spoiled = copy.deepcopy(stack)
+    target = spoiled["services"][service]
+    *path, last = key.split(".")
+    for step in path:
+        target = target[step]
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    return spoiled
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_promise_is_kept(promise: Promise) -> None:
+    assert list(promise(STACK)) == []
+
+
+@pytest.mark.parametrize(
+    ("promise", "service", "key", "value"),
+    SPOILED,
+    ids=[f"{promise.__name__}-{service}-{key}" for promise, service, key, _ in SPOILED],
+)
+def test_promise_can_break(promise: Promise, service: str, key: str, value: Any) -> None:
+    assert list(promise(_spoil(STACK, service, key, value)))
+
+
+def test_every_promise_is_shown_to_break() -> None:
+    assert {promise for promise, *_ in SPOILED} == set(PROMISES)
+
+
+def _schema_check(*files: Path) -> subprocess.CompletedProcess[str]:
+    """The published Compose schema, as the check-jsonschema package carries it."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    return subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)
+
+
+def test_files_follow_the_compose_schema() -> None:
+    answer = _schema_check(ROOT / "compose.yaml", COMPOSE)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("service", "key", "value"),
+    [
+        ("web", "read-only", True),
+        ("web", "depends_on", {"kafka": {"condition": "healthy"}}),
+        ("redis", "healthcheck", {"test": ["CMD", "true"], "period": "1s"}),
+    ],
+)
+def test_schema_notices(tmp_path: Path, service: str, key: str, value: Any) -> None:
+    spoiled = tmp_path / "compose.yaml"
+    spoiled.write_text(yaml.safe_dump(_spoil(STACK, service, key, value)))
+    answer = _schema_check(spoiled)
+    assert answer.returncode == 1
+    assert f"services.{service}" in answer.stdout
+
+
+def test_root_file_includes_the_stack() -> None:
+    root = _load(ROOT / "compose.yaml")
+    assert root["include"] == ["docker/compose.yaml"]
+    assert root["name"] == STACK["name"]  # one project, whichever of the two files is named

@@ -1,0 +1,60 @@
+"""The kills of the second half: SIGKILL, then a new start from nothing but what is stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from eventsite.demo.measure import held_lanes_backlog
+from eventsite.localstack import LocalStack
+
+__all__ = ["Faults", "kill_everything"]
+
+CATCH_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Faults:
+    """What was done. `caught_events`: events in the hands of the drain when it was killed."""
+
+    done: list[str] = field(default_factory=list)
+    caught_events: int | None = None
+
+
+def kill_everything(stack: LocalStack, faults: Faults, *, say: Callable[[str], None]) -> None:
+    """Kill the effects' worker, the bridge and the drain's worker, three seconds apart."""
+    time.sleep(1.0)
+    _kill_and_start(stack, "worker-effects", faults, say)
+    time.sleep(3.0)
+    _kill_and_start(stack, "bridge", faults, say)
+    time.sleep(3.0)
+    faults.caught_events = _freeze_in_a_batch(stack)
+    _kill_and_start(stack, "worker-outbox", faults, say)
+
+
+def _kill_and_start(
+    stack: LocalStack, name: str, faults: Faults, say: Callable[[str], None]
+) -> None:
+    process = stack.process(name)
+    process.kill()
+    say(f"SIGKILL {name}")
+    faults.done.append(name)
+    time.sleep(0.5)
+    process.start()
+    say(f"started {name}")
+
+
+def _freeze_in_a_batch(stack: LocalStack) -> int | None:
+    """Stop the drain's worker (SIGSTOP) at a moment when it holds lanes; the pending events in
+    them. None if it could not be caught."""
+    process = stack.process("worker-outbox")
+    give_up = time.monotonic() + CATCH_SECONDS
+    while time.monotonic() < give_up:
+        if held_lanes_backlog():
+            process.pause()
+            if caught := held_lanes_backlog():
+                return caught
+            process.resume()
+        time.sleep(0.001)
+    return None

