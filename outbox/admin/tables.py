@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from outbox import queries
@@ -17,6 +17,8 @@ from outbox.envelope import rfc3339
 from outbox.models import BridgePosition, InboxReceipt, OutboxEvent
 
 __all__ = ["BridgePositionAdmin", "InboxReceiptAdmin", "OutboxEventAdmin"]
+
+BREAK = SafeString("<br>")
 
 
 class WaitingFilter(admin.SimpleListFilter):
@@ -87,7 +89,7 @@ class OutboxEventAdmin(ReadOnlyAdmin):
             (receipt.handler, receipt.outcome, rfc3339(receipt.applied_at))
             for receipt in (found.receipts if found else ())
         ]
-        return format_html_join(format_html("<br>"), "{}: {} {}", rows) or format_html("none yet")
+        return format_html_join(BREAK, "{}: {} {}", rows) or SafeString("none yet")
 
 
 @admin.register(BridgePosition)

@@ -48,10 +48,10 @@ def _read_partition(
     consumer.assign([start])
     position = start.offset
     while position < end:
-        messages = consumer.consume(1000, timeout)
-        if not messages:
+        first = consumer.poll(timeout)
+        if first is None:
             raise TimeoutError(f"{start.topic}[{start.partition}] stopped answering at {position}.")
-        for message in messages:
+        for message in (first, *consumer.consume(1000, 0)):
             offset = message.offset()
             if message.error() is not None or offset is None:
                 continue

@@ -1,0 +1,61 @@
+"""What a page of the admin costs: the rows that PostgreSQL touches to answer it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+__all__ = ["Visit", "log_in", "rows_touched", "visit"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One GET: its answer, and the most rows that any of its queries touched."""
+
+    status: int
+    text: str
+    rows: int
+    sql: str
+
+
+def log_in() -> Client:
+    """A client with every permission there is."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("operator"))
+    return client
+
+
+def visit(client: Client, path: str) -> Visit:
+    """GET a page, then ask the plan of each of its queries."""
+    with CaptureQueriesContext(connection) as captured:
+        response = client.get(path)
+    statements = [query["sql"] for query in captured if query["sql"].startswith("SELECT")]
+    rows, sql = max((rows_touched(statement), statement) for statement in statements)
+    return Visit(response.status_code, response.content.decode(), rows, sql)
+
+
+def rows_touched(sql: str) -> int:
+    """Rows read from tables, whether they were kept or thrown away."""
+    with connection.cursor() as cursor:
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql.replace("%", "%%"), ())
+        [[plan]] = [json.loads(row[0]) if isinstance(row[0], str) else row[0] for row in cursor]
+    return int(sum(_rows(node) for node in _nodes(plan["Plan"]) if "Relation Name" in node))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _rows(node: dict[str, Any]) -> float:
+    removed = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
+    rows = float(node["Actual Rows"]) + sum(float(node.get(name, 0)) for name in removed)
+    return rows * float(node["Actual Loops"])

@@ -1,0 +1,202 @@
+"""The backbone's pages in the admin: what they tell, that they change nothing, what they cost."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+from django.core.paginator import Paginator
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from outbox.admin.readonly import ROWS_SHOWN, BoundedPaginator
+from outbox.models import BridgePosition, InboxReceipt, OutboxEvent
+from outbox.tests.admin_pages import log_in, rows_touched, visit
+
+pytestmark = pytest.mark.django_db
+
+EVENTS = "/admin/outbox/outboxevent/"
+RECEIPTS = "/admin/outbox/inboxreceipt/"
+POSITIONS = "/admin/outbox/bridgeposition/"
+COUNT = 20_000
+WAITING = 3
+
+
+@pytest.fixture
+def operator() -> Client:
+    return log_in()
+
+
+@pytest.fixture
+def many() -> None:
+    """Twice as many events and receipts as a page may touch; the first three still wait."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO event_outbox (event_id, lane, topic, key, type, source, payload,
+                traceparent, correlation_id, status, published_at, "partition", "offset")
+            SELECT md5(i::text)::uuid, i %% 64, 'order-events', 'k' || i, 'ORDER_CREATED', '/orders',
+                '{}', '', '', CASE WHEN i <= %s THEN 0 ELSE 1 END,
+                CASE WHEN i > %s THEN now() END, CASE WHEN i > %s THEN 3 END,
+                CASE WHEN i > %s THEN i END
+            FROM generate_series(1, %s) i ORDER BY i
+            """,
+            (WAITING, WAITING, WAITING, WAITING, COUNT),
+        )
+        cursor.execute(
+            "INSERT INTO inbox_receipt (event_id, handler)"
+            " SELECT event_id, 'record_sales' FROM event_outbox ORDER BY id"
+        )
+        cursor.execute("ANALYZE event_outbox, inbox_receipt")
+
+
+def _event_id(number: int) -> UUID:
+    return OutboxEvent.objects.get(key=f"k{number}").event_id
+
+
+@pytest.mark.usefixtures("many")
+def test_no_page_touches_more_rows_than_it_may(operator: Client) -> None:
+    event = OutboxEvent.objects.get(key="k77")
+    receipt = InboxReceipt.objects.get(event_id=event.event_id)
+    pages = [
+        EVENTS,
+        f"{EVENTS}?p=200",
+        f"{EVENTS}?all=",
+        f"{EVENTS}?o=4.-3",
+        f"{EVENTS}?_facets=True",
+        f"{EVENTS}?waiting=yes",
+        f"{EVENTS}?waiting=",
+        f"{EVENTS}?waiting=yes&o=-2",
+        f"{EVENTS}?q={event.event_id}",
+        f"{EVENTS}?q=nonsense",
+        f"{EVENTS}{event.pk}/change/",
+        f"{EVENTS}{event.pk}/history/",
+        RECEIPTS,
+        f"{RECEIPTS}?o=3",
+        f"{RECEIPTS}?q={event.event_id}",
+        f"{RECEIPTS}{receipt.pk}/change/",
+    ]
+    for page in pages:
+        seen = visit(operator, page)
+        assert seen.status == 200, page
+        assert seen.rows <= ROWS_SHOWN, (page, seen.sql)
+
+
+@pytest.mark.usefixtures("many")
+def test_the_measure_finds_a_page_that_counts(operator: Client) -> None:
+    """Django's own paginator over the same rows."""
+    rows = OutboxEvent.objects.order_by("-id")
+    assert rows_touched("SELECT count(*) FROM event_outbox") == COUNT
+    assert (Paginator(rows, 50).count, BoundedPaginator(rows, 50).count) == (COUNT, ROWS_SHOWN)
+
+
+@pytest.mark.usefixtures("many")
+def test_what_waits_is_found_by_its_own_index(operator: Client) -> None:
+    seen = visit(operator, f"{EVENTS}?waiting=yes")
+    assert 0 < seen.rows <= WAITING
+    assert [f">k{number}<" in seen.text for number in (1, 2, 3, 4)] == [True, True, True, False]
+    assert "s old" in seen.text
+
+
+@pytest.mark.usefixtures("many")
+def test_the_list_says_that_it_is_not_all(operator: Client) -> None:
+    assert "Outbox events: 10,000 of about 20,000 rows" in visit(operator, EVENTS).text
+    OutboxEvent.objects.filter(id__lte=OutboxEvent.objects.latest("id").id - 9_999).delete()
+    assert "of about" not in visit(operator, EVENTS).text
+
+
+@pytest.mark.usefixtures("many")
+def test_a_page_behind_the_last_one_is_refused(operator: Client) -> None:
+    response = operator.get(f"{EVENTS}?p=201")
+    assert (response.status_code, response["Location"]) == (302, f"{EVENTS}?e=1")
+
+
+@pytest.mark.parametrize("query", ["topic=order-events", "payload__contains=x", "status__exact=1"])
+def test_columns_without_an_index_cannot_be_asked_for(operator: Client, query: str) -> None:
+    assert operator.get(f"{EVENTS}?{query}").status_code == 400
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("path", [EVENTS, RECEIPTS])
+def test_search_finds_an_id_and_nothing_else(operator: Client, path: str) -> None:
+    wanted, other = _event_id(77), _event_id(78)
+    for text in (str(wanted), f"  {str(wanted).upper()} "):
+        found = visit(operator, f"{path}?q={text}").text
+        assert (str(wanted) in found, str(other) in found) == (True, False)
+    seen = visit(operator, f"{path}?q=k77")
+    assert seen.status == 200
+    assert "“k77” is no id: search for a UUID." in seen.text
+    assert str(wanted) not in seen.text
+
+
+@pytest.mark.usefixtures("many")
+def test_an_event_shows_what_became_of_it(operator: Client) -> None:
+    event = OutboxEvent.objects.get(key="k77")
+    seen = visit(operator, f"{EVENTS}{event.pk}/change/").text
+    for part in ("3 @ 77", "record_sales: applied", str(event.event_id)):
+        assert part in seen
+    assert "none yet" not in seen
+    InboxReceipt.objects.all().delete()
+    assert "none yet" in visit(operator, f"{EVENTS}{event.pk}/change/").text
+
+
+def test_payloads_stay_out_of_the_list(operator: Client) -> None:
+    OutboxEvent.objects.create(
+        event_id=uuid4(), lane=1, topic="t", key="k", type="T", source="/", payload="<big & fat>"
+    )
+    assert all('"payload"' not in sql for sql in _statements(operator, EVENTS))
+    event = OutboxEvent.objects.get()
+    assert "&lt;big &amp; fat&gt;" in visit(operator, f"{EVENTS}{event.pk}/change/").text
+
+
+def _statements(client: Client, path: str) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        client.get(path)
+    return [query["sql"] for query in captured]
+
+
+def test_positions_show_and_filter_what_an_operator_asks(operator: Client) -> None:
+    for partition, paused in ((0, False), (1, True)):
+        BridgePosition.objects.create(
+            handler="record_sales",
+            topic="order-events",
+            partition=partition,
+            topic_id=uuid4(),
+            next_offset=4000 + partition,
+            paused=paused,
+            last_error="ValueError: <b>" if paused else "",
+        )
+    seen = visit(operator, POSITIONS).text
+    assert ("4000" in seen, "4001" in seen, "ValueError: &lt;b&gt;" in seen) == (True, True, True)
+    paused_only = visit(operator, f"{POSITIONS}?paused__exact=1&handler=record_sales").text
+    assert ("4000" in paused_only, "4001" in paused_only) == (False, True)
+    row = BridgePosition.objects.get(partition=1)
+    assert "4001" in visit(operator, f"{POSITIONS}{row.pk}/change/").text
+
+
+@pytest.mark.parametrize("model", [OutboxEvent, BridgePosition, InboxReceipt])
+def test_nothing_can_be_changed(operator: Client, model: type[Model]) -> None:
+    fields = {
+        OutboxEvent: {"lane": 1, "topic": "t", "key": "k", "payload": "{}", "event_id": uuid4()},
+        BridgePosition: {"partition": 0, "topic": "t", "next_offset": 1, "topic_id": uuid4()},
+        InboxReceipt: {"handler": "h", "event_id": uuid4()},
+    }
+    row = model._default_manager.create(**fields[model])
+    base = f"/admin/outbox/{model._meta.model_name}/"
+    pages = [f"{base}add/", f"{base}{row.pk}/delete/", f"{base}{row.pk}/change/"]
+    assert [operator.post(page).status_code for page in pages] == [403, 403, 403]
+    operator.post(base, {"action": "delete_selected", "_selected_action": row.pk})
+    assert model._default_manager.count() == 1
+
+
+def test_a_stranger_is_sent_to_the_login(client: Client) -> None:
+    response = client.get(EVENTS)
+    assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={EVENTS}")
+
+
+def test_the_site_has_its_name(operator: Client) -> None:
+    text = visit(operator, "/admin/").text
+    assert "Event backbone" in text
+    assert "Django administration" not in text
