@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -44,7 +43,7 @@ class SalesMetricAdmin(ReadOnlyAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> SalesMetricListing | None:
-        metric_name, _, dimension = unquote(object_id).partition(":")
+        metric_name, _, dimension = object_id.partition(":")
         return SalesMetricListing.objects.filter(
             metric_name=metric_name, dimension=dimension
         ).first()

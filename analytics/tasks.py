@@ -13,13 +13,13 @@ from outbox.inbox import TaskChunk
 __all__ = ["prune_orders_per_minute", "record_sales"]
 
 
-@shared_task(name="analytics.record_sales", queue="analytics", time_limit=BRIDGE.task_time_limit)
+@shared_task(name="analytics.record_sales", time_limit=BRIDGE.task_time_limit)
 def record_sales(*, chunks: list[TaskChunk]) -> int:
     """Apply chunks of topic order-events to the figures; returns the number of events applied."""
     return run_chunks(handler="record_sales", chunks=chunks, effect=services.record_sales)
 
 
-@shared_task(name="analytics.prune_orders_per_minute", queue="analytics")
+@shared_task(name="analytics.prune_orders_per_minute")
 def prune_orders_per_minute() -> int:
     """Run by beat every hour; running twice at once does no harm."""
     return services.prune_orders_per_minute(now=timezone.now())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from orders.models import Order, OrderChange, OrderLine, ProcessedEvent
@@ -44,7 +44,7 @@ class ChangeInline(ReadOnlyInline):
         """Each event leads to its row in the outbox."""
         outbox = reverse("admin:outbox_outboxevent_changelist")
         return format_html_join(
-            format_html("<br>"),
+            SafeString("<br>"),
             '<a href="{}?q={}">{}</a>',
             ((outbox, event_id, event_id) for event_id in change.event_ids),
         )

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from orders.models import Order, OrderChange, OrderLine
 
-__all__ = ["OrderDetail", "newest_orders", "order_detail"]
+__all__ = ["OrderDetail", "detail_of", "newest_orders", "order_detail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,11 @@ def newest_orders(*, limit: int) -> Sequence[Order]:
 def order_detail(order_id: UUID) -> OrderDetail | None:
     """One order, or None."""
     order = Order.objects.filter(id=order_id).first()
-    if order is None:
-        return None
+    return None if order is None else detail_of(order)
+
+
+def detail_of(order: Order) -> OrderDetail:
+    """An order that was read already, with the rest."""
     return OrderDetail(
         order=order,
         lines=list(order.lines.order_by("id")),

@@ -22,6 +22,7 @@ from orders.events import (
     decode_simple_order_created,
 )
 from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus
+from orders.queries import OrderDetail, detail_of
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
 from outbox.services import Event, publish, unit_of_work
 
@@ -188,21 +189,24 @@ def _insert(drafts: Sequence[_Draft]) -> None:
         )
 
 
-def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
-    """CREATED -> PAID. Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown."""
-    _change(order_id, OrderStatus.PAID, _payment_completed, actor=actor, at=at, trace=trace)
+def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> OrderDetail:
+    """CREATED -> PAID; the order as this left it.
+
+    Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
+    """
+    return _change(order_id, OrderStatus.PAID, _payment_completed, actor=actor, at=at, trace=trace)
 
 
-def ship_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
-    """PAID -> SHIPPED. Raises as pay_order."""
-    _change(order_id, OrderStatus.SHIPPED, _order_shipped, actor=actor, at=at, trace=trace)
+def ship_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> OrderDetail:
+    """PAID -> SHIPPED. Returns and raises as pay_order."""
+    return _change(order_id, OrderStatus.SHIPPED, _order_shipped, actor=actor, at=at, trace=trace)
 
 
 def cancel_order(
     *, order_id: UUID, reason: str, actor: str, at: datetime, trace: TraceContext
-) -> None:
-    """CREATED or PAID -> CANCELLED. Raises as pay_order."""
-    _change(
+) -> OrderDetail:
+    """CREATED or PAID -> CANCELLED. Returns and raises as pay_order."""
+    return _change(
         order_id,
         OrderStatus.CANCELLED,
         _order_cancelled,
@@ -222,8 +226,11 @@ def _change(
     at: datetime,
     trace: TraceContext,
     reason: str = "",
-) -> None:
-    """Lock the order, check the move, write status, history and event: one winner of any race."""
+) -> OrderDetail:
+    """Lock the order, check the move, write status, history and event: one winner of any race.
+
+    What the caller is told is read before COMMIT: nothing can fail once the change is stored.
+    """
     at = _to_milliseconds(at)
     with unit_of_work():
         order = Order.objects.select_for_update().filter(id=order_id).first()
@@ -245,6 +252,7 @@ def _change(
             event_ids=[UUID(event.event_id)],
         )
         publish([event], traces=[trace])
+        return detail_of(order)
 
 
 def _payment_completed(order: Order, timestamp: str, reason: str) -> OrderEvent:

@@ -15,9 +15,7 @@ __all__ = ["drain_outbox"]
 log = structlog.get_logger("outbox.tasks")
 
 
-@shared_task(
-    name=nudge.DRAIN_TASK, queue="outbox", acks_late=False, time_limit=DRAIN.task_time_limit
-)
+@shared_task(name=nudge.DRAIN_TASK, acks_late=False, time_limit=DRAIN.task_time_limit)
 def drain_outbox() -> int:
     """Send what is pending to Kafka; returns the number of events settled.
 

@@ -13,7 +13,8 @@ class MetricsQuery(serializers.Serializer[object]):
     """?metric_name=&dimension=&limit="""
 
     metric_name = serializers.ChoiceField(choices=MetricName.choices, required=False)
-    dimension = serializers.CharField(max_length=255, required=False)
+    # A product id is kept as it is, so it is asked for as it is.
+    dimension = serializers.CharField(max_length=255, required=False, trim_whitespace=False)
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
 
 

@@ -118,7 +118,7 @@ def fetch_jars(environment: Mapping[str, str], report: Report) -> None:
         log = draft / "maven.log"
         code, _ = run(command, environment=environment, directory=draft, log=log, seconds=300)
         if code != 0:
-            raise LocalStackError("Maven failed: " + " ".join(tail(log, 3)))
+            raise LocalStackError(f"Maven failed: {' '.join(tail(log, 50)[:1])}")
         _publish(draft / "lib")
 
 

@@ -46,7 +46,7 @@ def up(state: State, plan: str | None) -> int:
         if not _launch(
             state,
             plan,
-            {**environment.variables, MARKER: marked(environment.variables, state.root)},
+            {**environment.variables, MARKER: marked(environment.variables, str(state.root))},
         ):
             raise LocalStackError("Nothing was left running.")
     record = Record.read(state.record)

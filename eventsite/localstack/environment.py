@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 from eventsite.localstack.errors import LocalStackError
 
 __all__ = ["MARKER", "Environment", "marked", "read_environment"]
 
-# Every process of a stack carries the stack's state directory in this variable (a stack started
-# inside another adds its own), so that what a crash left behind is found by what it is.
+# Every process of a stack carries a mark in this variable, `<state directory>#<run>` (a stack
+# started inside another adds its own), so that what a crash left behind is found by what it is.
 MARKER = "EVENTSITE_LOCALSTACK"
 BROKERS = ("apache", "tansu")
 
@@ -56,10 +55,10 @@ def read_environment() -> Environment:
     )
 
 
-def marked(variables: Mapping[str, str], state: Path) -> str:
-    """The mark for a process of the stack at `state`, started from an environment `variables`."""
+def marked(variables: Mapping[str, str], mark: str) -> str:
+    """The variable for a process of the stack with this mark, started from an environment."""
     marks = [mark for mark in variables.get(MARKER, "").split(os.pathsep) if mark]
-    return os.pathsep.join(dict.fromkeys([*marks, str(state)]))
+    return os.pathsep.join(dict.fromkeys([*marks, mark]))
 
 
 def _text(name: str) -> str | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from eventsite.localstack.environment import MARKER
-from eventsite.localstack.state import State
 
 __all__ = ["Guard"]
 
@@ -20,11 +19,11 @@ WARDEN = Path(__file__).with_name("warden.py")
 class Guard:
     """Holds the pipe on whose end the warden sweeps up and deletes `removals`."""
 
-    def __init__(self, state: State, environment: dict[str, str], removals: Sequence[Path]) -> None:
+    def __init__(self, mark: str, environment: Mapping[str, str], removals: Sequence[Path]) -> None:
         # without the mark: the warden of a stack inside another outlives the sweep of the outer one
         unmarked = {name: value for name, value in environment.items() if name != MARKER}
         self._warden = subprocess.Popen(  # noqa: S603 - this project itself
-            [sys.executable, "-I", str(WARDEN), MARKER, str(state.root), *map(str, removals)],
+            [sys.executable, "-I", str(WARDEN), MARKER, mark, *map(str, removals)],
             env=unmarked,
             cwd=os.sep,
             stdin=subprocess.PIPE,

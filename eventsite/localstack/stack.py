@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import sys
 import time
@@ -70,6 +71,8 @@ class LocalStack:
         self.output: dict[str, str] = {}  # of the preparation, by step
         self.env: dict[str, str] = {}
         self.report = report
+        # of this run alone: the warden of a killed one may still be at work when the next starts
+        self._mark = f"{state.root}#{secrets.token_hex(4)}"
         self._guard: Guard | None = None
 
     @classmethod
@@ -130,9 +133,8 @@ class LocalStack:
         try:
             state.create()
             removals = [state.root, private_folder(state.root / "postgres")]
-            self._guard = Guard(
-                state, dict(environment.variables), removals if self.options.ephemeral else ()
-            )
+            doomed = removals if self.options.ephemeral else ()
+            self._guard = Guard(self._mark, environment.variables, doomed)
             ports = Ports(state.ports)
             self._compose_environment(environment, ports)
             self._start_servers(environment, ports)
@@ -173,7 +175,7 @@ class LocalStack:
         inherited = dict(environment.variables)
         self.env = {
             **inherited,
-            MARKER: marked(inherited, self.state.root),
+            MARKER: marked(inherited, self._mark),
             "PORT": str(web_port),
             "PYTHONUNBUFFERED": "1",
             "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory("command")),

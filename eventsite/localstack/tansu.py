@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from functools import partial
 
@@ -29,6 +30,8 @@ def embedded_tansu(state: State, port: int, environment: Mapping[str, str]) -> S
         log=state.log("kafka"),
         port=port,
         probe=partial(kafka_answers, address),
+        # on SIGTERM it waits for its clients to go, and it has nothing to save
+        stop_signal=signal.SIGKILL,
         advice="Set KAFKA_PORT= if its port is taken, or KAFKA_BOOTSTRAP_SERVERS to use another broker.",
     )
     return Server(

@@ -1,8 +1,8 @@
 """Ends what a stack left behind, however its owner died.
 
-Run as a script beside every stack: `python -I warden.py MARKER STATE [REMOVE…]` waits until its
-parent closes the pipe on stdin or dies, then kills every process whose environment names STATE in
-MARKER and deletes the REMOVE directories. The death signal of launch.py reaches only direct
+Run as a script beside every stack: `python -I warden.py VARIABLE MARK [REMOVE…]` waits until its
+parent closes the pipe on stdin or dies, then kills every process whose environment holds MARK in
+VARIABLE and deletes the REMOVE directories. The death signal of launch.py reaches only direct
 children; this reaches what they started as well.
 
 Stands alone (standard library and psutil), so that it costs little and cannot fail on an import.
@@ -23,14 +23,18 @@ import psutil
 
 __all__ = ["marked", "sweep"]
 
+DEATH_SIGNAL_WORKS = 0.4  # seconds in which direct children end by themselves
 PATIENCE = 5.0  # seconds until what was killed must be gone
 
 
-def main(marker: str, state: str, removals: Sequence[str]) -> None:
+def main(variable: str, mark: str, removals: Sequence[str]) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    wait_for_the_end(os.getppid())
-    sweep(marker, state)
+    parent = os.getppid()
+    wait_for_the_end(parent)
+    if os.getppid() != parent:
+        time.sleep(DEATH_SIGNAL_WORKS)  # PostgreSQL then gives back its shared memory
+    sweep(variable, mark)
     for path in removals:
         remove(path)
 
@@ -43,31 +47,36 @@ def wait_for_the_end(parent: int) -> None:
     select.select(watched, [], [])
 
 
-def marked(marker: str, state: str) -> list[psutil.Process]:
-    """Every living process that carries this stack's mark, but for this one and its ancestors."""
+def marked(variable: str, mark: str) -> list[psutil.Process]:
+    """Every living process with this mark, but for this one and its ancestors.
+
+    A mark is `<state>#<run>`; a bare `<state>` finds the processes of all its runs.
+    """
     spared = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
         try:
             if process.pid in spared or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if state in process.environ().get(marker, "").split(os.pathsep):
+            marks = process.environ().get(variable, "").split(os.pathsep)
+            if any(found_mark == mark or found_mark.startswith(f"{mark}#") for found_mark in marks):
                 found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def sweep(marker: str, state: str) -> int:
+def sweep(variable: str, mark: str) -> int:
     """Kill every marked process and what it started; the number of processes killed."""
     killed = 0
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and (found := marked(marker, state)):
+    while time.monotonic() < deadline and (found := marked(variable, mark)):
         for process in found:
             try:
                 # psutil compares the start time first, so a recycled pid is safe
                 for victim in (process, *process.children(recursive=True)):
-                    victim.kill()
+                    if __file__ not in victim.cmdline():  # the warden of a stack inside has work
+                        victim.kill()
             except psutil.Error:
                 continue
         gone, _ = psutil.wait_procs(found, timeout=1.0)

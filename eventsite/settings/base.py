@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from celery.schedules import schedule
+from kombu import Exchange, Queue
 
 from eventsite.settings.env import REPOSITORY, environment
 
@@ -122,7 +123,11 @@ REDIS_URL = env.redis_url
 CELERY_BROKER_URL = env.redis_url
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "outbox"
-CELERY_TASK_CREATE_MISSING_QUEUES = True
+CELERY_TASK_QUEUES = [
+    Queue(name, Exchange(name), routing_key=name)
+    for name in ("outbox", "analytics", "orders", "probe")
+]
+CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_TIME_LIMIT = 15
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = False

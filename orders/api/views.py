@@ -19,6 +19,7 @@ from orders.api.serializers import (
     SimpleOrderSerializer,
     body_serializer,
 )
+from orders.queries import OrderDetail
 from orders.services import IllegalTransition, NewOrder, NewOrderLine, OrderNotFound
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
@@ -79,49 +80,52 @@ class OrderView(APIView):
 
     def get(self, request: Request, order_id: str) -> Response:
         """One order with items, history and event ids."""
-        return _answer(_parse_id(order_id))
+        parsed = _parse_id(order_id)
+        found = queries.order_detail(parsed)
+        if found is None:
+            raise NotFound(f"There is no order {parsed}.")
+        return Response(representations.detail(found))
 
 
 class _TransitionView(APIView):
     """A POST that moves an order to another status and answers with the order."""
 
-    def change(self, request: Request, order_id: UUID) -> None:
+    def change(self, request: Request, order_id: UUID) -> OrderDetail:
         """The one call into the domain."""
         raise NotImplementedError
 
     def post(self, request: Request, order_id: str) -> Response:
         """200 with the order, 404, or 409 with the status and what it allows."""
-        parsed = _parse_id(order_id)
         try:
-            self.change(request, parsed)
+            changed = self.change(request, _parse_id(order_id))
         except OrderNotFound as error:
             raise NotFound(str(error)) from error
         except IllegalTransition as error:
             raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
-        return _answer(parsed)
+        return Response(representations.detail(changed))
 
 
 class PayView(_TransitionView):
     """/orders/{id}/pay"""
 
-    def change(self, request: Request, order_id: UUID) -> None:
-        services.pay_order(order_id=order_id, **_circumstances())
+    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+        return services.pay_order(order_id=order_id, **_circumstances())
 
 
 class ShipView(_TransitionView):
     """/orders/{id}/ship"""
 
-    def change(self, request: Request, order_id: UUID) -> None:
-        services.ship_order(order_id=order_id, **_circumstances())
+    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+        return services.ship_order(order_id=order_id, **_circumstances())
 
 
 class CancelView(_TransitionView):
     """/orders/{id}/cancel"""
 
-    def change(self, request: Request, order_id: UUID) -> None:
-        body = CancelSerializer(data=request.data or {})
+    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+        body = CancelSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        services.cancel_order(
+        return services.cancel_order(
             order_id=order_id, reason=body.validated_data["reason"], **_circumstances()
         )
 
@@ -135,10 +139,3 @@ def _parse_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise NotFound(f"There is no order {text}.") from None
-
-
-def _answer(order_id: UUID) -> Response:
-    found = queries.order_detail(order_id)
-    if found is None:
-        raise NotFound(f"There is no order {order_id}.")
-    return Response(representations.detail(found))

@@ -192,4 +192,4 @@ def _captured(**changes: str) -> dict[str, Any]:
 
 
 def _state(marks: str) -> Path:
-    return Path(marks.splitlines()[0].split(os.pathsep)[-1])
+    return Path(marks.splitlines()[0].split(os.pathsep)[-1].partition("#")[0])

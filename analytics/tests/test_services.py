@@ -1,0 +1,209 @@
+"""The figures: sums of chunks against a plain recount, and the upsert that keeps them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import uuid4
+
+import msgspec
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from hypothesis import given, settings
+
+from analytics.models import SalesMetric
+from analytics.services import MINUTES_KEPT, add_up, prune_orders_per_minute, record_sales
+from analytics.tests.lives import Life, histories, recount
+from orders.events import OrderEvent, OrderItem
+from outbox.envelope import EventEnvelope
+from restapi.tests.tables import row_counts
+
+NOON = datetime(2026, 3, 12, 12, 0, 30, tzinfo=UTC)
+ITEMS = (
+    OrderItem(product_id="p1", quantity=2, price=Decimal(10)),
+    OrderItem(product_id="p2", quantity=1, price=Decimal("42.5")),
+    OrderItem(product_id="p1", quantity=1, price=Decimal("0.1")),
+)
+
+
+def envelopes(events: list[OrderEvent]) -> list[EventEnvelope]:
+    return [
+        EventEnvelope(
+            event_id=uuid4(),
+            type=event.type,
+            topic="order-events",
+            key=event.key,
+            source=event.source,
+            time="",
+            payload=event.to_json(),
+        )
+        for event in events
+    ]
+
+
+def figures() -> dict[tuple[str, str], Decimal]:
+    rows = SalesMetric.objects.values_list("metric_name", "dimension", "value")
+    return {(metric, dimension): value for metric, dimension, value in rows}
+
+
+def life(*way: str, number: int = 1, items: tuple[OrderItem, ...] = ITEMS) -> Life:
+    return Life(number=number, way=way, created_at=NOON, amount=Decimal(0), items=items)
+
+
+@given(histories())
+def test_chunks_add_up_to_the_recount(history: tuple[list[Life], list[list[OrderEvent]]]) -> None:
+    lives, chunks = history
+    total: Counter[tuple[str, str]] = Counter()
+    for chunk in chunks:
+        for key, value in add_up(chunk).items():
+            assert value != 0
+            total[str(key[0]), key[1]] += value  # type: ignore[assignment]
+    assert {key: value for key, value in total.items() if value} == recount(lives)
+
+
+@pytest.mark.django_db
+@settings(max_examples=20, deadline=None)
+@given(histories())
+def test_recorded_chunks_equal_the_recount(
+    history: tuple[list[Life], list[list[OrderEvent]]],
+) -> None:
+    lives, chunks = history
+    SalesMetric.objects.all().delete()
+    for chunk in chunks:
+        record_sales(envelopes(chunk))
+    assert {key: value for key, value in figures().items() if value} == recount(lives)
+
+
+@pytest.mark.django_db
+def test_a_created_order_makes_exactly_these_rows() -> None:
+    record_sales(envelopes(life("CREATED").events()))
+    assert figures() == {
+        ("orders_total", "all"): 1,
+        ("orders_total", "CREATED"): 1,
+        ("orders_per_minute", "2026-03-12T12:00"): 1,
+        ("revenue_total", "all"): Decimal("62.6"),
+        ("revenue_total", "2026-03-12"): Decimal("62.6"),
+        ("top_products", "p1"): 3,
+        ("top_products", "p2"): 1,
+    }
+
+
+@pytest.mark.django_db
+def test_a_cancellation_is_taken_from_the_day_of_creation() -> None:
+    created, paid, cancelled = life("CREATED", "PAID", "CANCELLED").events()
+    assert cancelled.timestamp[:10] == "2026-03-14"
+    for event in (created, paid, cancelled):
+        record_sales(envelopes([event]))
+    assert figures() == {
+        ("orders_total", "all"): 1,
+        ("orders_total", "CREATED"): 0,
+        ("orders_total", "PAID"): 0,
+        ("orders_total", "CANCELLED"): 1,
+        ("orders_per_minute", "2026-03-12T12:00"): 1,
+        ("revenue_total", "all"): 0,
+        ("revenue_total", "2026-03-12"): 0,
+        ("top_products", "p1"): 0,
+        ("top_products", "p2"): 0,
+    }
+
+
+@pytest.mark.django_db
+def test_a_chunk_is_one_statement_and_touches_a_figure_once() -> None:
+    chunk = envelopes([life("CREATED", number=number).events()[0] for number in range(500)])
+    with CaptureQueriesContext(connection) as captured:
+        record_sales(chunk)
+    assert len(captured) == 1
+    assert figures()["orders_total", "all"] == 500
+    assert SalesMetric.objects.values("updated_at").count() == 7
+
+
+@pytest.mark.django_db
+def test_an_update_tells_when() -> None:
+    created, paid = life("CREATED", "PAID").events()
+    record_sales(envelopes([created]))
+    before = SalesMetric.objects.get(metric_name="orders_total", dimension="all").updated_at
+    first = SalesMetric.objects.get(metric_name="orders_total", dimension="CREATED").updated_at
+    record_sales(envelopes([paid]))
+    rows = SalesMetric.objects.filter(metric_name="orders_total")
+    assert rows.get(dimension="all").updated_at == before
+    assert rows.get(dimension="CREATED").updated_at > first
+
+
+@pytest.mark.django_db
+def test_parts_that_cancel_out_write_nothing() -> None:
+    record_sales(envelopes([]))
+    _, paid = life("CREATED", "PAID").events()
+    _, _, shipped = life("CREATED", "PAID", "SHIPPED").events()
+    assert set(add_up([paid, shipped])) == {
+        ("orders_total", "CREATED"),
+        ("orders_total", "SHIPPED"),
+    }
+    assert figures() == {}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "payload",
+    ["", "{}", "null", "[1]", '{"eventType":"ORDER_MELTED"}', "\udcff", '{"eventType":1}'],
+)
+def test_an_event_of_another_shape_stores_nothing(payload: str) -> None:
+    [good] = envelopes(life("CREATED").events())
+    bad = EventEnvelope(
+        event_id=uuid4(),
+        type="ORDER_CREATED",
+        topic="order-events",
+        key="1",
+        source="/orders",
+        time="",
+        payload=payload,
+    )
+    before = row_counts()
+    with pytest.raises((msgspec.DecodeError, UnicodeEncodeError)):
+        record_sales([good, bad])
+    assert row_counts() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_chunks_that_meet_lose_nothing_and_do_not_deadlock() -> None:
+    """They touch the same rows, the other way round: without an order they wait for each other."""
+    products = [OrderItem(product_id=f"p{n}", quantity=1, price=Decimal(1)) for n in range(200)]
+    cancelled = life("CREATED", "CANCELLED", items=tuple(products)).events()[1]
+    shipped = life("CREATED", "PAID", "SHIPPED").events()[2]
+    chunks = [envelopes([cancelled, shipped]), envelopes([shipped, cancelled])]
+    start = threading.Barrier(4)
+    done: list[int] = []
+
+    def run(events: list[EventEnvelope]) -> None:
+        try:
+            start.wait(10)
+            for _ in range(10):
+                record_sales(events)
+                done.append(len(events))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(chunk,)) for chunk in chunks * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sum(done) == 4 * 10 * 2
+    assert figures()["orders_total", "SHIPPED"] == figures()["orders_total", "CANCELLED"] == 40
+    assert figures()["top_products", "p199"] == -40
+
+
+@pytest.mark.django_db
+def test_minutes_past_the_kept_window_are_forgotten() -> None:
+    kept = [NOON, NOON - timedelta(days=6), NOON - MINUTES_KEPT]
+    old = [NOON - MINUTES_KEPT - timedelta(minutes=1), NOON - timedelta(days=400)]
+    for number, moment in enumerate([*kept, *old]):
+        order = Life(number=number, way=("CREATED",), created_at=moment, amount=Decimal(1))
+        record_sales(envelopes(order.events()))
+    before = figures()
+    assert prune_orders_per_minute(now=NOON) == 2
+    gone = before.keys() - figures().keys()
+    assert gone == {("orders_per_minute", f"{moment:%Y-%m-%dT%H:%M}") for moment in old}
+    assert prune_orders_per_minute(now=NOON) == 0

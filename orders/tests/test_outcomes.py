@@ -1,0 +1,137 @@
+"""What a writer is told when the database fails: what became of the change, and nothing else.
+
+Nothing here is simulated: PostgreSQL itself refuses, waits in vain or loses the session.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from django.db import IntegrityError, connection
+
+from orders.services import place_orders
+from orders.tests.samples import order
+from outbox.services import NotStored, OutcomeUnknown, unit_of_work
+from restapi.tests.tables import row_counts
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@contextmanager
+def other_session() -> Iterator[psycopg.Connection]:
+    """A second connection to the test database."""
+    settings = connection.get_connection_params()
+    with psycopg.connect(
+        host=settings["host"],
+        port=settings["port"],
+        user=settings["user"],
+        password=settings.get("password"),
+        dbname=settings["dbname"],
+        autocommit=True,
+    ) as other:
+        yield other
+
+
+@contextmanager
+def at_commit(body: str) -> Iterator[None]:
+    """Run PL/pgSQL inside COMMIT, whenever an order was written: a deferred constraint trigger."""
+    with other_session() as session:
+        session.execute(f"""
+            CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN {body}; RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON orders
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit()
+            """)
+        try:
+            yield
+        finally:
+            session.execute("DROP FUNCTION at_commit CASCADE")
+
+
+def backend_pid() -> int:
+    connection.ensure_connection()
+    assert connection.connection is not None
+    return int(connection.connection.info.backend_pid)
+
+
+def terminate_when_it_sleeps(pid: int, terminated: threading.Event) -> None:
+    """End a session as soon as it is inside pg_sleep; gives up after 10 s."""
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+    with other_session() as session:
+        for _ in range(500):
+            [found] = session.execute(sleeping, [pid]).fetchone() or [0]
+            if found:
+                session.execute("SELECT pg_terminate_backend(%s)", [pid])
+                terminated.set()
+                return
+            session.execute("SELECT pg_sleep(0.02)")
+
+
+def test_session_lost_before_commit_is_not_stored() -> None:
+    before = row_counts()
+    with pytest.raises(NotStored):
+        _place_after_losing_the_session()
+    assert row_counts() == before
+
+
+def _place_after_losing_the_session() -> None:
+    with unit_of_work(), other_session() as session:
+        session.execute("SELECT pg_terminate_backend(%s, 5000)", [backend_pid()])
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+
+def test_a_lock_that_does_not_come_is_not_stored() -> None:
+    before = row_counts()
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '100ms'")
+    try:
+        with other_session() as session, session.transaction():
+            session.execute("LOCK TABLE event_outbox")
+            with pytest.raises(NotStored, match="lock timeout"):
+                place_orders([order()])
+    finally:
+        connection.close()
+    assert row_counts() == before
+
+
+def test_commit_refused_by_the_server_is_not_stored() -> None:
+    before = row_counts()
+    with at_commit("RAISE EXCEPTION 'no' USING ERRCODE = '40001'"), pytest.raises(NotStored):
+        place_orders([order()])
+    assert row_counts() == before
+
+
+def test_constraint_that_fails_at_commit_is_the_callers_error() -> None:
+    before = row_counts()
+    refuse = "RAISE EXCEPTION 'no' USING ERRCODE = '23514'"
+    with at_commit(refuse), pytest.raises(IntegrityError):
+        place_orders([order()])
+    assert row_counts() == before
+
+
+def test_session_lost_at_commit_is_unknown() -> None:
+    before = row_counts()
+    terminated = threading.Event()
+    pid = backend_pid()
+    with at_commit("PERFORM pg_sleep(20)"):
+        killer = threading.Thread(target=terminate_when_it_sleeps, args=(pid, terminated))
+        killer.start()
+        with pytest.raises(OutcomeUnknown) as raised:
+            place_orders([order()])
+        killer.join()
+    assert terminated.is_set()
+    assert raised.value.outcome == "unknown"
+    assert row_counts() == before  # here it was not stored; the caller could not know
+
+
+def test_the_next_order_after_a_lost_session_is_stored() -> None:
+    with pytest.raises(NotStored):
+        _place_after_losing_the_session()
+    before = row_counts()["orders"]
+    place_orders([order()])
+    assert row_counts()["orders"] == before + 1

@@ -1,0 +1,117 @@
+"""The wire: what is written is what is read, whoever wrote it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from uuid import UUID, uuid4, uuid5
+
+import pytest
+from kombu.utils import json as kombu_json
+
+from outbox.envelope import (
+    EventEnvelope,
+    TraceContext,
+    from_kafka,
+    json_number,
+    kafka_headers,
+    message_bytes,
+    rfc3339,
+)
+from outbox.inbox import Chunk, TaskChunk
+
+TOPIC_ID = UUID("11111111-2222-3333-4444-555555555555")
+ENVELOPE = EventEnvelope(
+    event_id=UUID("01890000-0000-7000-8000-000000000001"),
+    type="ORDER_CREATED",
+    topic="order-events",
+    key="k-ä",
+    source="/orders",
+    time="2026-03-11T22:00:00.000Z",
+    payload='{"a":"ö"}',
+    trace=TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "c-1"),
+)
+
+
+def read(key: bytes, value: bytes, headers: list[tuple[str, bytes | None]]) -> EventEnvelope:
+    return from_kafka(
+        topic="order-events",
+        topic_id=TOPIC_ID,
+        partition=3,
+        offset=7,
+        key=key,
+        value=value,
+        headers=headers,
+    )
+
+
+def test_an_envelope_survives_the_message() -> None:
+    headers: list[tuple[str, bytes | None]] = [*kafka_headers(ENVELOPE)]
+    assert read("k-ä".encode(), '{"a":"ö"}'.encode(), headers) == ENVELOPE
+
+
+def test_the_headers_are_those_of_the_contract() -> None:
+    assert dict(kafka_headers(ENVELOPE)) == {
+        "ce_specversion": b"1.0",
+        "ce_id": b"01890000-0000-7000-8000-000000000001",
+        "ce_type": b"ORDER_CREATED",
+        "ce_source": b"/orders",
+        "ce_time": b"2026-03-11T22:00:00.000Z",
+        "ce_subject": "k-ä".encode(),
+        "traceparent": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "correlation_id": b"c-1",
+        "content-type": b"application/json",
+    }
+
+
+@pytest.mark.parametrize("ce_id", [b"", b"17", b"\xff\xfe", b"not-a-uuid"])
+def test_a_message_without_a_valid_id_has_one_that_never_changes(ce_id: bytes) -> None:
+    once, twice = (read(b"k", b"{}", [("ce_id", ce_id)]) for _ in range(2))
+    assert once.event_id == twice.event_id == uuid5(TOPIC_ID, "3/7")
+
+
+def test_a_message_without_headers_or_value_is_read() -> None:
+    envelope = read(b"", b"", [])
+    assert (envelope.type, envelope.key, envelope.payload) == ("", "", "")
+
+
+def test_bytes_that_are_no_text_survive_the_way_to_the_worker() -> None:
+    envelope = read(b"\xff", b"\x80{", [("ce_id", str(uuid4()).encode())])
+    chunk = Chunk("t", TOPIC_ID, 0, 7, 8, ((7, envelope),))
+    carried = TaskChunk(kombu_json.loads(kombu_json.dumps(chunk.to_task()).encode()))
+    [(_, arrived)] = Chunk.from_task(carried).events
+    assert arrived.payload.encode("utf-8", "surrogateescape") == b"\x80{"
+    assert arrived.key.encode("utf-8", "surrogateescape") == b"\xff"
+
+
+def test_a_chunk_survives_the_way_to_the_worker() -> None:
+    chunk = Chunk("order-events", TOPIC_ID, 3, 5, 9, ((7, ENVELOPE),))
+    assert Chunk.from_task(TaskChunk(kombu_json.loads(kombu_json.dumps(chunk.to_task())))) == chunk
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("70.00", "70"),
+        ("42.50", "42.5"),
+        ("0.00", "0"),
+        ("7E+1", "70"),
+        ("99999999999999999.99", "99999999999999999.99"),
+        ("100", "100"),
+    ],
+)
+def test_money_is_written_without_trailing_zeros_or_exponent(value: str, text: str) -> None:
+    assert str(json_number(Decimal(value))) == text
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    moment = datetime(2026, 3, 11, 23, 0, 0, 123999, tzinfo=timezone(timedelta(hours=1)))
+    assert rfc3339(moment) == "2026-03-11T22:00:00.123Z"
+    assert rfc3339(datetime(2026, 3, 11, tzinfo=UTC)) == "2026-03-11T00:00:00.000Z"
+
+
+def test_the_size_bound_covers_what_is_sent() -> None:
+    sent = sum(len(name) + len(value) for name, value in kafka_headers(ENVELOPE))
+    assert message_bytes(ENVELOPE.key, ENVELOPE.payload) >= (
+        len(ENVELOPE.key.encode()) + len(ENVELOPE.payload.encode()) + sent
+    )
