@@ -46,6 +46,7 @@ format: $(DEV) ## format the code and mend what can be mended
 
 lock: $(DEV) ## compile the pinned requirements from the .in files
 	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) requirements-local.in -o requirements-local.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 
 bench-path: $(RUN) ## measure the way of an event from request to effect
@@ -62,9 +63,9 @@ clean-state: $(RUN) ## stop the stack and delete its data
 	  echo "The virtual environment could not be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 # The mark is touched last, so that a half-finished installation is taken up again.
-$(RUN): requirements.txt | .venv/bin/python
+$(RUN): requirements-local.txt | .venv/bin/python
 	@echo "Installing what the project runs on …"
-	@$(PIP) --require-hashes -r requirements.txt
+	@$(PIP) --require-hashes -r requirements-local.txt
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUN)

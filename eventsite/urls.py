@@ -1,11 +1,17 @@
 """Every path of the web process."""
 
+from django.conf import settings
 from django.contrib import admin
-from django.contrib.staticfiles.urls import staticfiles_urlpatterns
-from django.urls import include, path
+from django.contrib.staticfiles.views import serve
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
 from eventsite import health
 from restapi import errors
+
+admin.site.site_title = admin.site.site_header = "Event backbone"
+admin.site.index_title = "What is stored, what waits, who has applied what"
+admin.site.site_url = None  # there is no page at /
 
 urlpatterns = [
     path("", include("orders.urls")),
@@ -13,9 +19,12 @@ urlpatterns = [
     path("", include("django_prometheus.urls")),
     path("health", health.alive),
     path("health/ready", health.ready),
+    path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
-    *staticfiles_urlpatterns(),
 ]
+if settings.SERVE_STATIC:
+    # "insecure" is Django's word for slow: it looks each file up in the installed apps.
+    urlpatterns.append(re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}))
 
 handler404 = errors.not_found
 handler500 = errors.server_error

@@ -13,6 +13,7 @@ from drf_standardized_errors.types import ErrorResponse, ExceptionHandlerContext
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 
 from restapi.json import JSONRenderer
 
@@ -42,15 +43,20 @@ class ErrorFormatter(ExceptionFormatter):
 
     def format_error_response(self, error_response: ErrorResponse) -> dict[str, Any]:
         errors = error_response.errors
-        fields = [
-            {"field": error.attr, "message": str(error.detail)} for error in errors if error.attr
-        ]
-        general = [str(error.detail) for error in errors if not error.attr]
+        named = [(_path(error.attr), str(error.detail)) for error in errors]
+        fields = [{"field": path, "message": message} for path, message in named if path]
+        general = [message for path, message in named if not path]
         body: dict[str, Any] = {
             "error": general[0] if general else _summary(fields),
             "details": fields,
         }
         return body | getattr(self.exc, "fields", {})
+
+
+def _path(attr: str | None) -> str:
+    """What is wrong as a whole has the path of the thing itself, the body as a whole none."""
+    whole = api_settings.NON_FIELD_ERRORS_KEY
+    return "" if attr in (None, whole) else attr.removesuffix(f".{whole}")
 
 
 def _summary(fields: list[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import IO, Any
 
 import msgspec
@@ -47,7 +47,7 @@ class JSONParser(BaseParser):
         try:
             return json.loads(
                 body.decode("utf-8"),
-                parse_float=Decimal,
+                parse_float=_decimal,
                 parse_constant=_refuse_constant,
                 object_pairs_hook=_object_without_contradictions,
             )
@@ -61,13 +61,29 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"the exponent of {text[:40]} is out of range") from None
+
+
 def _object_without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in result and result[key] != value:
+        if key in result and not _same(result[key], value):
             raise ValueError(f"the key {key!r} is given twice with different values")
         result[key] = value
     return result
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON values; Python alone would take true for 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 class JSONRenderer(BaseRenderer):

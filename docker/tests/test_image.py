@@ -159,7 +159,8 @@ class _Answer(BaseHTTPRequestHandler):
     status = 200
 
     def do_GET(self) -> None:
-        self.send_response(self.status if self.path == "/health" else 404)
+        # A proxy is asked for a whole URL.
+        self.send_response(self.status if self.path.endswith("/health") else 404)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -205,4 +206,5 @@ def test_a_process_that_is_gone_is_unhealthy() -> None:
 
 def test_no_proxy_answers_for_the_process() -> None:
     with _process_that_answers(200) as proxy, _process_that_answers(503) as port:
-        assert _health(port, http_proxy=f"http://127.0.0.1:{proxy}").returncode == 1
+        environment = {"http_proxy": f"http://127.0.0.1:{proxy}", "no_proxy": "", "NO_PROXY": ""}
+        assert _health(port, **environment).returncode == 1

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import uuid_utils
 
 from outbox.envelope import TraceContext
 
-__all__ = ["request_ids"]
+__all__ = ["RequestIds", "request_ids"]
 
 _TRACEPARENT = re.compile(
     rb"^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})$"
@@ -21,14 +22,29 @@ _TRACEPARENT = re.compile(
 _PRINTABLE = re.compile(rb"^[\x21-\x7e]{1,128}$")
 
 
-def request_ids(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
-    """The caller's correlation id (X-Correlation-ID before X-Request-ID) and trace, with a span of
-    our own. What is malformed is replaced, never passed on."""
+@dataclass(frozen=True, slots=True)
+class RequestIds:
+    """`request_id` is only answered back; `trace` travels on. One sent alone stands for both."""
+
+    request_id: str
+    trace: TraceContext
+
+
+def request_ids(headers: Iterable[tuple[bytes, bytes]]) -> RequestIds:
+    """The caller's ids, with a span of our own. What is malformed is replaced, never passed on."""
     found = {name: value for name, value in headers if name in _WANTED}
-    correlation = found.get(b"x-correlation-id") or found.get(b"x-request-id") or b""
-    if not _PRINTABLE.match(correlation):
-        correlation = str(uuid_utils.uuid7()).encode()
-    return TraceContext(_traceparent(found.get(b"traceparent", b"")), correlation.decode())
+    request_id = _printable(found.get(b"x-request-id", b""))
+    correlation_id = _printable(found.get(b"x-correlation-id", b"")) or request_id or _new_id()
+    trace = TraceContext(_traceparent(found.get(b"traceparent", b"")), correlation_id)
+    return RequestIds(request_id or correlation_id, trace)
+
+
+def _printable(value: bytes) -> str:
+    return value.decode() if _PRINTABLE.match(value) else ""
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
 
 
 _WANTED = frozenset({b"x-correlation-id", b"x-request-id", b"traceparent"})

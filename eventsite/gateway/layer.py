@@ -11,8 +11,7 @@ from django.urls import Resolver404, resolve
 
 from eventsite.gateway import metrics
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
-from eventsite.gateway.ids import request_ids
-from outbox.envelope import TraceContext
+from eventsite.gateway.ids import RequestIds, request_ids
 from restapi.context import CURRENT_CALLER, CURRENT_TRACE
 from restapi.json import JSONRenderer
 
@@ -34,15 +33,15 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        trace = request_ids(scope["headers"])
-        CURRENT_TRACE.set(trace)
-        answer = _Answer(send, trace)
+        ids = request_ids(scope["headers"])
+        CURRENT_TRACE.set(ids.trace)
+        answer = _Answer(send, ids)
         try:
             body = await _read_body(scope, receive)
             if body is None:
                 await _refuse_body(answer)
             else:
-                await self._application(scope, _replay(body), answer)
+                await self._application(_with_length(scope, body), _replay(body), answer)
         except ClientGone:
             pass
         finally:
@@ -56,20 +55,20 @@ class ClientGone(Exception):
 class _Answer:
     """Passes an answer on, with the ids added and the status remembered."""
 
-    def __init__(self, send: Send, trace: TraceContext) -> None:
+    def __init__(self, send: Send, ids: RequestIds) -> None:
         self._send = send
-        self._trace = trace
+        self._ids = ids
         self.status = 0  # 0: the client hung up, or nobody answered
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            correlation_id = self._trace.correlation_id.encode()
+            trace = self._ids.trace
             message["headers"] = [
                 *message.get("headers", ()),
-                (b"x-request-id", correlation_id),
-                (b"x-correlation-id", correlation_id),
-                (b"traceparent", self._trace.traceparent.encode()),
+                (b"x-request-id", self._ids.request_id.encode()),
+                (b"x-correlation-id", trace.correlation_id.encode()),
+                (b"traceparent", trace.traceparent.encode()),
             ]
         await self._send(message)
 
@@ -95,6 +94,14 @@ def _declared_length(scope: Scope) -> int:
         if name == b"content-length":
             return int(value) if value.isdigit() else 0
     return 0
+
+
+def _with_length(scope: Scope, body: bytes) -> Scope:
+    """Django reads a body only if its length is told, which one sent in chunks does not do."""
+    headers = list(scope["headers"])
+    if not body or any(name == b"content-length" for name, _ in headers):
+        return scope
+    return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
 
 
 def _replay(body: bytes) -> Receive:

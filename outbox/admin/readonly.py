@@ -18,6 +18,7 @@ from django.core.paginator import Paginator
 from django.db import connection
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.text import capfirst
 
 from outbox.envelope import rfc3339
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 ROWS_SHOWN = 10_000
+_ON_ONE_LINE = '<span class="nowrap">{}</span>'
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -142,13 +144,13 @@ def parse_id(text: str) -> UUID | None:
         return None
 
 
-def utc(field: str) -> Callable[[Model], str]:
+def utc(field: str) -> Callable[[Any], str]:
     """A column of times to the millisecond in UTC: list_display = (…, utc("created_at"))."""
 
     @admin.display(description=field.replace("_", " "))
     def column(row: Model) -> str:
         moment: datetime | None = getattr(row, field)
-        return rfc3339(moment) if moment else "-"
+        return format_html(_ON_ONE_LINE, rfc3339(moment)) if moment else "-"
 
     column.__name__ = field
     return column

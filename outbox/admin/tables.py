@@ -104,11 +104,16 @@ class BridgePositionAdmin(ReadOnlyAdmin):
         "partition",
         "next_offset",
         "attempts",
-        "paused",
+        "standing",
         "last_error",
         utc("failed_at"),
         utc("updated_at"),
     )
+
+    @admin.display(description="paused", empty_value="-")
+    def standing(self, position: BridgePosition) -> str | None:
+        """A word, because Django's icon for False is a red cross."""
+        return "paused" if position.paused else None
 
 
 @admin.register(InboxReceipt)

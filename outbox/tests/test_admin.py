@@ -170,6 +170,7 @@ def test_positions_show_and_filter_what_an_operator_asks(operator: Client) -> No
         )
     seen = visit(operator, POSITIONS).text
     assert ("4000" in seen, "4001" in seen, "ValueError: &lt;b&gt;" in seen) == (True, True, True)
+    assert seen.count(">paused<") == 1
     paused_only = visit(operator, f"{POSITIONS}?paused__exact=1&handler=record_sales").text
     assert ("4000" in paused_only, "4001" in paused_only) == (False, True)
     row = BridgePosition.objects.get(partition=1)

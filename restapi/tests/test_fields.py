@@ -142,7 +142,7 @@ def test_money_refuses_null() -> None:
     assert message(money(), None) == "This field may not be null."
 
 
-@pytest.mark.parametrize("value", ["42.505", "0.001", "1E-3", "1E-999999", "42.5000000001"])
+@pytest.mark.parametrize("value", ["42.505", "0.001", "1E-3", "42.5000000001"])
 def test_money_refuses_a_third_decimal(value: str) -> None:
     assert "decimal places" in message(money(), Decimal(value))
 
@@ -152,7 +152,7 @@ def test_money_refuses_more_than_ten_digits_before_the_point(value: str) -> None
     message(money(), Decimal(value))
 
 
-@pytest.mark.parametrize("value", ["-0.01", "-1", "-1E+999999"])
+@pytest.mark.parametrize("value", ["-0.01", "-1", "-1E+999999", "-1E-999999"])
 def test_money_refuses_less_than_nothing(value: str) -> None:
     message(money(), Decimal(value))
 

@@ -1,0 +1,436 @@
+"""The HTTP contract over real HTTP: every answer, and that an error stores nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.conf import settings
+
+from eventsite.tests.web import JSON, Answer, Web
+from orders.models import Order, OrderLine
+from outbox.models import OutboxEvent
+from restapi.tests.tables import row_counts
+
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+ITEM = {"productId": "p1", "quantity": 2, "price": 10}
+ORDER = {
+    "customerId": "cust-123",
+    "items": [ITEM, {"productId": "p2", "quantity": 1, "price": 50}],
+}
+SIMPLE = {"user_id": "u1", "amount": 42.5}
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    return ORDER | changes
+
+
+def with_item(**changes: Any) -> dict[str, Any]:
+    return ORDER | {"items": [ITEM, ITEM | changes]}
+
+
+def without(body: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != name}
+
+
+def assert_error(answer: Answer, status: int, *extra: str) -> dict[str, Any]:
+    """The one shape of errors; its body."""
+    assert answer.status == status, answer.body
+    body: dict[str, Any] = answer.json
+    assert body.keys() == {"error", "details", *extra}
+    assert isinstance(body["error"], str)
+    assert body["error"]
+    assert isinstance(body["details"], list)
+    for detail in body["details"]:
+        assert detail.keys() == {"field", "message"}
+        assert detail["field"]
+        assert detail["message"]
+    return body
+
+
+def placed(web: Web, *steps: str) -> str:
+    """The id of a new order after some steps of its life."""
+    order_id = str(web.post("/orders", ORDER).json["orderId"])
+    for step in steps:
+        assert web.post(f"/orders/{order_id}/{step}").status == 200
+    return order_id
+
+
+# What is accepted
+
+
+def test_simple_body(web: Web) -> None:
+    answer = web.post("/orders", SIMPLE)
+    assert answer.status == 200
+    assert answer.json.keys() == {"status", "event_id", "order_id"}
+    assert answer.json["status"] == "success"
+    stored = Order.objects.get()
+    assert (str(stored.id), stored.customer_id) == (answer.json["order_id"], "u1")
+    assert (stored.total, stored.status) == (Decimal("42.5"), "CREATED")
+    assert OrderLine.objects.count() == 0
+    created, simple = OutboxEvent.objects.order_by("id")
+    assert (created.topic, created.type) == ("order-events", "ORDER_CREATED")
+    assert (simple.topic, str(simple.event_id)) == ("orders.created", answer.json["event_id"])
+
+
+def test_order_body(web: Web) -> None:
+    answer = web.post("/orders", ORDER)
+    assert answer.status == 201
+    assert list(answer.json) == ["orderId", "status", "totalPrice", "createdAt"]
+    assert b'"totalPrice":70,' in answer.body
+    assert MOMENT.fullmatch(answer.json["createdAt"])
+    assert answer.json["status"] == "CREATED"
+    stored = Order.objects.get(id=UUID(answer.json["orderId"]))
+    assert (stored.total, stored.customer_id) == (Decimal(70), "cust-123")
+    assert OrderLine.objects.count() == 2
+    event = json.loads(OutboxEvent.objects.get().payload)
+    assert event["createdAt"] == event["timestamp"] == answer.json["createdAt"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        order(unknown=1, note={"deep": [None]}),
+        order(items=[ITEM] * 100),
+        order(items=[ITEM | {"price": 0, "extra": "x"}]),
+        order(items=[ITEM | {"quantity": 10_000, "price": 9_999_999_999.99}]),
+        order(customerId="é" * 255),
+    ],
+)
+def test_bodies_at_the_limit(web: Web, body: dict[str, Any]) -> None:
+    answer = web.post("/orders", body)
+    assert answer.status == 201, answer.body
+    assert OrderLine.objects.count() == len(body["items"])
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("42.50", "42.5"),
+        ("42.500", "42.5"),
+        ("1e2", "100"),
+        ("0.01", "0.01"),
+        ("9999999999.99", "9999999999.99"),
+    ],
+)
+def test_amounts_are_exact(web: Web, written: str, told: str) -> None:
+    body = f'{{"user_id": "u1", "amount": {written}, "items_": 1}}'.encode()
+    assert web.request("POST", "/orders", body, JSON).status == 200
+    [entry] = json.loads(web.get("/orders").body, parse_float=str, parse_int=str)
+    assert entry["totalPrice"] == told
+
+
+def test_body_in_chunks(web: Web) -> None:
+    pieces = [b'{"user_id": "u1"', b', "amount": 42.5}']
+    answer = web.request("POST", "/orders", iter(pieces), JSON)
+    assert answer.status == 200, answer.body
+    assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/JSON"])
+def test_content_types_of_json(web: Web, kind: str) -> None:
+    answer = web.request("POST", "/orders", json.dumps(SIMPLE).encode(), {"Content-Type": kind})
+    assert answer.status == 200, answer.body
+
+
+def test_largest_body_that_is_taken(web: Web) -> None:
+    body = json.dumps(ORDER).encode()
+    padded = body + b" " * (settings.MAX_BODY_BYTES - len(body))
+    assert web.request("POST", "/orders", padded, JSON).status == 201
+
+
+def test_life_of_an_order(web: Web) -> None:
+    order_id = placed(web)
+    answer = web.post(f"/orders/{order_id}/pay")
+    assert answer.status == 200
+    assert answer.json["status"] == "PAID"
+    assert answer.json == web.get(f"/orders/{order_id}").json
+    answer = web.post(f"/orders/{order_id}/ship", {"ignored": True})
+    assert (answer.status, answer.json["status"]) == (200, "SHIPPED")
+    detail = web.get(f"/orders/{order_id}").json
+    assert list(detail) == [
+        *("orderId", "customerId", "status", "totalPrice", "createdAt"),
+        *("items", "history", "eventIds"),
+    ]
+    assert detail["items"] == ORDER["items"]
+    assert [(step["from"], step["to"]) for step in detail["history"]] == [
+        (None, "CREATED"),
+        ("CREATED", "PAID"),
+        ("PAID", "SHIPPED"),
+    ]
+    for step in detail["history"]:
+        assert step.keys() == {"from", "to", "reason", "actor", "at"}
+        assert (step["reason"], step["actor"]) == ("", "anonymous")
+        assert MOMENT.fullmatch(step["at"])
+    published = OutboxEvent.objects.order_by("id").values_list("event_id", flat=True)
+    assert detail["eventIds"] == [str(event_id) for event_id in published]
+
+
+@pytest.mark.parametrize("body", [None, {}, {"reason": ""}, {"reason": "too late"}, {"why": 1}])
+def test_cancel_with_and_without_a_reason(web: Web, body: dict[str, Any] | None) -> None:
+    order_id = placed(web, "pay")
+    answer = web.post(f"/orders/{order_id}/cancel", body)
+    assert (answer.status, answer.json["status"]) == (200, "CANCELLED")
+    assert answer.json["history"][-1]["reason"] == (body or {}).get("reason", "")
+
+
+def test_list_is_newest_first(web: Web) -> None:
+    ids = [placed(web) for _ in range(3)]
+    listed = web.get("/orders").json
+    assert [entry["orderId"] for entry in listed] == ids[::-1]
+    for entry in listed:
+        assert list(entry) == ["orderId", "customerId", "status", "totalPrice", "createdAt"]
+        assert MOMENT.fullmatch(entry["createdAt"])
+    assert [entry["orderId"] for entry in web.get("/orders?limit=2").json] == ids[:0:-1]
+
+
+def test_list_of_nothing_and_its_default_limit(web: Web) -> None:
+    assert web.get("/orders").json == []
+    for _ in range(21):
+        web.post("/orders", SIMPLE)
+    assert len(web.get("/orders").json) == 20
+    assert len(web.get("/orders?limit=100").json) == 21
+
+
+# What is refused, and stores nothing
+
+
+@pytest.fixture
+def nothing_stored(refusing_web: Web) -> Iterator[None]:
+    before = row_counts()
+    yield
+    assert row_counts() == before
+
+
+pytest_refused = pytest.mark.usefixtures("nothing_stored")
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"7",
+        b"{'user_id': 'u1', 'amount': 1}",
+        b'{"user_id": "u1", "amount": NaN}',
+        b'{"user_id": "u1", "amount": Infinity}',
+        b'{"user_id": "u1", "amount": -Infinity}',
+        b'{"user_id": "u1", "amount": 1, "amount": 2}',
+        b'{"user_id": "u1", "amount": 1e99999999999999999999}',
+        b'{"user_id": "u1", "amount": ' + b"9" * 5000 + b"}",
+        b'{"user_id": "\xff", "amount": 1}',
+        b'\xef\xbb\xbf{"user_id": "u1", "amount": 1}',
+        b'{"user_id": "u1", "amount": 1, "deep": ' + b"[" * 100_000 + b"}",
+    ],
+)
+def test_malformed_body(refusing_web: Web, body: bytes) -> None:
+    assert_error(refusing_web.request("POST", "/orders", body, JSON), 400)
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (SIMPLE | {"user_id": 1}, ["user_id"]),
+        (SIMPLE | {"user_id": None}, ["user_id"]),
+        (SIMPLE | {"user_id": ""}, ["user_id"]),
+        (SIMPLE | {"user_id": "u" * 256}, ["user_id"]),
+        (SIMPLE | {"user_id": "a\0b"}, ["user_id"]),
+        (SIMPLE | {"user_id": "\ud800"}, ["user_id"]),
+        (SIMPLE | {"amount": "42.5"}, ["amount"]),
+        (SIMPLE | {"amount": True}, ["amount"]),
+        (SIMPLE | {"amount": None}, ["amount"]),
+        (SIMPLE | {"amount": 0}, ["amount"]),
+        (SIMPLE | {"amount": -1}, ["amount"]),
+        (SIMPLE | {"amount": 42.505}, ["amount"]),
+        (SIMPLE | {"amount": 10_000_000_000}, ["amount"]),
+        (SIMPLE | {"amount": int("9" * 4000)}, ["amount"]),
+        ({"user_id": "u1"}, ["amount"]),
+        ({"amount": 1}, ["user_id"]),
+        (order(customerId=7), ["customerId"]),
+        (order(customerId="c" * 256), ["customerId"]),
+        (without(ORDER, "customerId"), ["customerId"]),
+        (without(ORDER, "items"), ["items"]),
+        (order(items=[]), ["items"]),
+        (order(items=None), ["items"]),
+        (order(items={}), ["items"]),
+        (order(items="p1"), ["items"]),
+        (order(items=[ITEM] * 101), ["items"]),
+        (order(items=[1]), ["items.0"]),
+        (order(items=[ITEM, None]), ["items.1"]),
+        (order(items=[ITEM, []]), ["items.1"]),
+        (with_item(quantity=0), ["items.1.quantity"]),
+        (with_item(quantity=-1), ["items.1.quantity"]),
+        (with_item(quantity=10_001), ["items.1.quantity"]),
+        (with_item(quantity="2"), ["items.1.quantity"]),
+        (with_item(quantity=2.5), ["items.1.quantity"]),
+        (with_item(quantity=True), ["items.1.quantity"]),
+        (with_item(price=-0.01), ["items.1.price"]),
+        (with_item(price=0.001), ["items.1.price"]),
+        (with_item(price="10"), ["items.1.price"]),
+        (with_item(price=10_000_000_000), ["items.1.price"]),
+        (with_item(productId=""), ["items.1.productId"]),
+        (with_item(productId="p" * 256), ["items.1.productId"]),
+        (order(items=[{}]), ["items.0.productId", "items.0.quantity", "items.0.price"]),
+    ],
+)
+def test_invalid_body(refusing_web: Web, body: dict[str, Any], fields: list[str]) -> None:
+    error = assert_error(refusing_web.post("/orders", body), 400)
+    assert [detail["field"] for detail in error["details"]] == fields
+    assert fields[0] in error["error"]
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "body",
+    [SIMPLE | ORDER, {"user_id": "u1", "items": [ITEM]}, {"amount": 1, "customerId": "c"}],
+)
+def test_both_shapes_in_one_body(refusing_web: Web, body: dict[str, Any]) -> None:
+    error = assert_error(refusing_web.post("/orders", body), 400)
+    assert "mixes" in error["error"]
+
+
+@pytest_refused
+@pytest.mark.parametrize("body", [{}, {"customer": 1}])
+def test_neither_shape_names_both(refusing_web: Web, body: dict[str, Any]) -> None:
+    error = assert_error(refusing_web.post("/orders", body), 400)
+    for name in ("user_id", "amount", "customerId", "items"):
+        assert name in error["error"]
+
+
+@pytest_refused
+def test_body_too_large_by_its_length(refusing_web: Web) -> None:
+    with refusing_web.socket() as raw:
+        length = settings.MAX_BODY_BYTES + 1
+        raw.sendall(
+            b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            + b"Content-Length: %d\r\n\r\n" % length  # and nothing of it
+        )
+        answer = raw.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 413 ")
+    assert "content-type: application/json" in answer.lower()
+    assert '{"error":"The body is larger than 1048576 bytes.","details":[]}' in answer
+
+
+@pytest_refused
+@pytest.mark.parametrize("path", ["/orders", "/orders/x/cancel", "/nothing", "/health"])
+def test_body_too_large_in_chunks(refusing_web: Web, path: str) -> None:
+    chunk = b'"' + b"a" * 65534 + b'"'
+    answer = refusing_web.request("POST", path, iter([chunk] * 17), JSON)
+    assert_error(answer, 413)
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/xml", "nonsense"]
+)
+def test_body_that_is_not_json_by_its_type(refusing_web: Web, kind: str) -> None:
+    body = json.dumps(SIMPLE).encode()
+    headers = {"Content-Type": kind} if kind else {}
+    assert_error(refusing_web.request("POST", "/orders", body, headers), 415)
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/orders", "GET, POST, HEAD, OPTIONS"),
+        ("PUT", "/orders", "GET, POST, HEAD, OPTIONS"),
+        ("PATCH", f"/orders/{uuid4()}", "GET, HEAD, OPTIONS"),
+        ("POST", f"/orders/{uuid4()}", "GET, HEAD, OPTIONS"),
+        ("GET", f"/orders/{uuid4()}/pay", "POST, OPTIONS"),
+        ("POST", "/analytics/summary", "GET, HEAD, OPTIONS"),
+        ("BREW", "/orders", "GET, POST, HEAD, OPTIONS"),
+    ],
+)
+def test_method_not_allowed(refusing_web: Web, method: str, path: str, allowed: str) -> None:
+    answer = refusing_web.request(method, path, b"{}", JSON)
+    assert_error(answer, 405)
+    assert answer.header("allow") == allowed
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/order",
+        "/orders/",
+        "/orders/x/y/z",
+        "/ORDERS",
+        "/orders/x/pay/",
+        "/%00",
+        "/%ff",
+        "/%c3%a9%0a",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_unknown_path(refusing_web: Web, method: str, path: str) -> None:
+    assert_error(refusing_web.request(method, path), 404)
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "order_id", ["1", "no-uuid", str(uuid4()) + "0", "%00", "%ff", "%ed%a0%80", str(uuid4())]
+)
+def test_unknown_order(refusing_web: Web, order_id: str) -> None:
+    assert_error(refusing_web.get(f"/orders/{order_id}"), 404)
+    for step in ("pay", "ship", "cancel"):
+        assert_error(refusing_web.post(f"/orders/{order_id}/{step}"), 404)
+
+
+@pytest_refused
+@pytest.mark.parametrize("limit", ["0", "101", "abc", "-1", "1.5", "1e1", "%00", "9" * 3000])
+def test_bad_limit(refusing_web: Web, limit: str) -> None:
+    error = assert_error(refusing_web.get(f"/orders?limit={limit}"), 400)
+    assert [detail["field"] for detail in error["details"]] == ["limit"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted", "status", "allowed"),
+    [
+        ([], "ship", "CREATED", ["PAID", "CANCELLED"]),
+        (["pay"], "pay", "PAID", ["SHIPPED", "CANCELLED"]),
+        (["pay", "ship"], "cancel", "SHIPPED", []),
+        (["cancel"], "pay", "CANCELLED", []),
+        (["cancel"], "cancel", "CANCELLED", []),
+    ],
+)
+def test_illegal_move(
+    web: Web, steps: list[str], wanted: str, status: str, allowed: list[str]
+) -> None:
+    order_id = placed(web, *steps)
+    before = row_counts()
+    error = assert_error(web.post(f"/orders/{order_id}/{wanted}"), 409, "status", "allowed")
+    assert (error["status"], error["allowed"]) == (status, allowed)
+    assert row_counts() == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"reason": 1}',
+        b'{"reason": null}',
+        b'{"reason": "\\u0000"}',
+        b'{"reason": "%s"}' % (b"r" * 1001),
+        b"{",
+        b"[]",
+        b"null",
+        b"0",
+    ],
+)
+def test_bad_reason_cancels_nothing(web: Web, body: bytes) -> None:
+    order_id = placed(web)
+    before = row_counts()
+    assert_error(web.request("POST", f"/orders/{order_id}/cancel", body, JSON), 400)
+    assert row_counts() == before
+    assert Order.objects.get().status == "CREATED"
