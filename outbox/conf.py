@@ -70,6 +70,7 @@ class DrainPolicy:
     task_time_limit: int = 15
     backoff_first: float = 0.5
     backoff_max: float = 5.0
+    nudge_gather: float = 0.01
     nudge_debounce: float = 1.0
 
 

@@ -2,7 +2,7 @@
 
 Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
 where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and
-forgotten. Commits that arrive while one is being sent share the next.
+forgotten. Commits that arrive within `nudge_gather`, or while one is being sent, share it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class _Nudger:
     def _run(self) -> None:
         while True:
             self._wanted.wait()
+            time.sleep(DRAIN.nudge_gather)
             self._wanted.clear()
             try:
                 _send()

@@ -10,13 +10,14 @@ from django.test import Client
 from django.utils import timezone
 
 from analytics.models import MetricName, SalesMetric
-from outbox.admin.readonly import ROWS_SHOWN
+from outbox.admin import readonly
 from outbox.tests.admin_pages import log_in, visit
 
 pytestmark = pytest.mark.django_db
 
 FIGURES = "/admin/analytics/salesmetriclisting/"
 COUNT = 20_000
+ROWS_SHOWN = 1_000  # in these tests: what is shown must be a small part of what there is
 
 
 @pytest.fixture
@@ -25,8 +26,9 @@ def operator() -> Client:
 
 
 @pytest.fixture
-def many() -> None:
-    """Twice as many products as a page may touch, and one figure besides."""
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty times as many products as a page may touch, and one figure besides."""
+    monkeypatch.setattr(readonly, "ROWS_SHOWN", ROWS_SHOWN)
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO sales_metrics (metric_name, dimension, value, updated_at)"
@@ -42,11 +44,11 @@ def test_no_page_touches_more_rows_than_it_may(operator: Client) -> None:
     products = f"{FIGURES}?metric_name__exact=top_products"
     pages = [
         FIGURES,
-        f"{FIGURES}?p=200",
+        f"{FIGURES}?p=20",
         f"{FIGURES}?o=3",
         products,
         f"{products}&o=-4",
-        f"{products}&p=200",
+        f"{products}&p=20",
         f"{FIGURES}?metric_name__exact=orders_total",
         f"{FIGURES}?metric_name__exact=nothing",
         f"{FIGURES}?q=p77",

@@ -91,7 +91,7 @@ def _database(url: str) -> dict[str, Any]:
         "tcp_user_timeout": 10_000,
     }
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "eventsite.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

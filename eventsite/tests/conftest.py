@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
+from django.conf import settings
+from django.core.management import call_command
 
+from eventsite.tests.pipeline import positions_at_end
 from eventsite.tests.web import Web, web_process
 
 
@@ -26,3 +30,18 @@ def web(web_of_module: Web, transactional_db: None) -> Web:
 def refusing_web(web_of_module: Web, db: None) -> Web:
     """The same for requests that store nothing; quicker, because nothing must be cleaned."""
     return web_of_module
+
+
+@pytest.fixture(scope="session")
+def topics() -> None:
+    """The topics of the map, in this run's Kafka."""
+    call_command("create_topics", verbosity=0)
+
+
+@pytest.fixture
+def pipeline(topics: None, transactional_db: None) -> None:
+    """An empty database, empty Celery queues, and every handler at the end of its topics."""
+    with redis.Redis.from_url(settings.REDIS_URL) as broker:
+        names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
+        broker.delete("outbox:nudge", *names)
+    positions_at_end()

@@ -23,7 +23,7 @@ from django.db import connection
 from eventsite.localstack.processes import PLAN
 from eventsite.localstack.spawn import spawn
 
-__all__ = ["Process", "command_of", "free_port", "get_status", "running", "test_environment"]
+__all__ = ["Process", "child_environment", "command_of", "free_port", "get_status", "running"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 10.0
@@ -70,7 +70,7 @@ def running(
     """Run a command until the end of the block; it is entered once `ready_url` answers 200.
 
     The process is the head of its own group, dies with this one, and gets directories of its own
-    for its log and its metrics. `env` is all of its environment: see `test_environment`.
+    for its log and its metrics. `env` is all of its environment: see `child_environment`.
     """
     with tempfile.TemporaryDirectory(prefix="eventsite-test-") as directory:
         log = Path(directory, "log")
@@ -92,7 +92,7 @@ def running(
             process.stop()
 
 
-def test_environment(**changes: str) -> dict[str, str]:
+def child_environment(**changes: str) -> dict[str, str]:
     """The environment of this test run, with its own database; `changes` win."""
     inherited = {
         name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"
@@ -103,9 +103,6 @@ def test_environment(**changes: str) -> dict[str, str]:
         "DATABASE_URL": _database_url(),
         **changes,
     }
-
-
-test_environment.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test
 
 
 def command_of(name: str, port: int = 0) -> tuple[str, ...]:

@@ -154,6 +154,13 @@ def test_only_subscribed_handlers_are_waited_for_and_every_receipt_is_told() -> 
     ]
 
 
+def test_an_event_type_that_nobody_subscribed_to_waits_for_nobody() -> None:
+    event = _event()
+    event.type = "ORDER_RENAMED"
+    event.save()
+    assert _stops(event) == [("outbox", "committed"), ("kafka", "waiting")]
+
+
 def test_a_parked_and_a_held_event_say_so() -> None:
     event = _event()
     _publish(event)

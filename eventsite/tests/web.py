@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from eventsite.tests.processes import Process, command_of, free_port, running, test_environment
+from eventsite.tests.processes import Process, child_environment, command_of, free_port, running
 
 __all__ = ["JSON", "Answer", "Web", "web_process"]
 
@@ -83,8 +83,8 @@ class Web:
 
 @contextmanager
 def web_process(**environment: str) -> Iterator[Web]:
-    """A web process on this test run's database; `environment` as for test_environment."""
+    """A web process on this test run's database; `environment` as for child_environment."""
     port = free_port()
     url = f"http://127.0.0.1:{port}/health"
-    with running(command_of("web", port), test_environment(**environment), url) as process:
+    with running(command_of("web", port), child_environment(**environment), url) as process:
         yield Web(port, process)

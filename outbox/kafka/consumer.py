@@ -12,7 +12,7 @@ from django.conf import settings
 
 from outbox.kafka.config import client_config
 
-__all__ = ["ReceivedMessage", "TopicConsumer"]
+__all__ = ["ReceivedMessage", "TopicConsumer", "received"]
 
 PartitionKey = tuple[str, int]
 
@@ -29,6 +29,11 @@ class ReceivedMessage:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+
+    @property
+    def event_id(self) -> str:
+        """Text of the ce_id header, empty where there is none."""
+        return (dict(self.headers).get("ce_id") or b"").decode("utf-8", "replace")
 
     @property
     def size(self) -> int:
@@ -67,7 +72,7 @@ class TopicConsumer:
         if first is None:
             return []
         rest = self._consumer.consume(limit - 1, 0) if limit > 1 else []
-        return [_received(message) for message in (first, *rest) if self._is_message(message)]
+        return [received(message) for message in (first, *rest) if self._is_message(message)]
 
     def pause(self, keys: Iterable[PartitionKey]) -> None:
         """Stop fetching these; the membership in the group stays alive."""
@@ -148,7 +153,8 @@ def _partitions(keys: Iterable[PartitionKey]) -> list[TopicPartition]:
     return [TopicPartition(topic, partition) for topic, partition in keys]
 
 
-def _received(message: Message) -> ReceivedMessage:
+def received(message: Message) -> ReceivedMessage:
+    """The client's message as ours; only for messages without an error."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
     assert partition is not None

@@ -1,8 +1,6 @@
-"""The rows of the lanes, and vacuum settings of the tables that grow with every event."""
+"""Vacuum settings of the tables that grow with every event."""
 
 from django.db import migrations
-
-from outbox.topics import LANES
 
 # By rows, not by share of the table: at a million published rows a fifth of them would have to
 # die before autovacuum looked at the pending index again.
@@ -18,10 +16,6 @@ class Migration(migrations.Migration):
     dependencies = [("outbox", "0001_initial")]
 
     operations = [
-        migrations.RunSQL(
-            f"INSERT INTO outbox_lane (lane) SELECT generate_series(0, {LANES - 1})",
-            "DELETE FROM outbox_lane",
-        ),
         migrations.RunSQL(
             f"ALTER TABLE event_outbox SET (fillfactor = 85, {VACUUM})", migrations.RunSQL.noop
         ),

@@ -1,0 +1,24 @@
+"""The database backend of all our processes."""
+
+from __future__ import annotations
+
+import select
+
+from django.db.backends.postgresql import base
+
+__all__ = ["DatabaseWrapper"]
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """CONN_HEALTH_CHECKS asks `is_usable` before the first statement of each request and task.
+
+    Django sends a query for it. But on a connection that is idle and well there is nothing to
+    read; a server that has ended it has left its goodbye or a FIN in the socket. A host that
+    vanished without either is found by the TCP settings in DATABASES.
+    """
+
+    def is_usable(self) -> bool:
+        if self.connection is None or self.connection.closed:
+            return False
+        readable, _, _ = select.select([self.connection.fileno()], [], [], 0)
+        return super().is_usable() if readable else True

@@ -1,0 +1,86 @@
+"""The pipeline step by step, in this process: for tests that must decide what happens when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+from eventsite.probe import services as probe_services
+from eventsite.probe.events import PROBE_TOPIC
+from outbox import conf, effects, inbox
+from outbox.effects import Effect
+from outbox.envelope import EventEnvelope, from_kafka
+from outbox.inbox import Chunk
+from outbox.kafka import admin
+from outbox.kafka.consumer import ReceivedMessage
+from outbox.kafka.log_reader import read_topic
+from outbox.models import BridgePosition
+
+__all__ = ["PROBE_HANDLER", "apply_probe_log", "chunks_since", "positions_at_end", "settles"]
+
+PROBE_HANDLER = "append_probe_entries"
+
+
+def positions_at_end() -> None:
+    """Every handler starts behind what earlier tests have left in Kafka."""
+    states = admin.topic_states([topic.name for topic in conf.topics()])
+    BridgePosition.objects.all().delete()
+    for route in conf.routes():
+        inbox.create_positions(route.handler, states[route.topic.name], since="now")
+
+
+def chunks_since(handler: str, *, size: int = 500) -> Iterator[Chunk]:
+    """What a bridge would send from the positions on, in order, as chunks of `size` messages."""
+    topic = conf.route_named(handler).topic.name
+    topic_id = admin.topic_ids([topic])[topic]
+    rows = BridgePosition.objects.filter(handler=handler).values_list("partition", "next_offset")
+    logs: dict[int, list[ReceivedMessage]] = {partition: [] for partition, _ in rows}
+    starts = dict(rows)
+    for message in read_topic(topic):
+        if message.offset >= starts[message.partition]:
+            logs[message.partition].append(message)
+    for partition, messages in logs.items():
+        for begin in range(0, len(messages), size):
+            run = messages[begin : begin + size]
+            first = messages[begin - 1].offset + 1 if begin else starts[partition]
+            yield Chunk(
+                topic, topic_id, partition, first, run[-1].offset + 1, _events(run, topic_id)
+            )
+
+
+def _events(
+    messages: list[ReceivedMessage], topic_id: UUID
+) -> tuple[tuple[int, EventEnvelope], ...]:
+    return tuple(
+        (
+            message.offset,
+            from_kafka(
+                topic=message.topic,
+                topic_id=topic_id,
+                partition=message.partition,
+                offset=message.offset,
+                key=message.key,
+                value=message.value,
+                headers=message.headers,
+            ),
+        )
+        for message in messages
+    )
+
+
+def apply_probe_log(effect: Effect = probe_services.append_entries) -> None:
+    """Apply all that the probe's topic holds, in the order of the log."""
+    assert conf.route_named(PROBE_HANDLER).topic == PROBE_TOPIC
+    for chunk in list(chunks_since(PROBE_HANDLER)):
+        effects.apply_chunks(handler=PROBE_HANDLER, chunks=[chunk], effect=effect)
+
+
+def settles(condition: Callable[[], bool], *, within: float) -> bool:
+    """Wait until the condition holds, at most `within` seconds; whether it does."""
+    give_up = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
