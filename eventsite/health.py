@@ -1,25 +1,35 @@
-"""/health and /health/ready of the web process."""
+"""/health, /health/ready and /metrics of the web process."""
 
 from __future__ import annotations
 
-from django.http import HttpRequest, JsonResponse
-from django.views.decorators.http import require_safe
+from django.http import HttpResponse
+from django_prometheus.exports import ExportToDjangoView
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from outbox.health import readiness
 
-__all__ = ["alive", "ready"]
+__all__ = ["alive", "metrics", "ready"]
 
 
-@require_safe
-def alive(request: HttpRequest) -> JsonResponse:
+@api_view(["GET"])
+def alive(request: Request) -> Response:
     """The process answers; nothing else is asked."""
-    return JsonResponse({"status": "alive"})
+    return Response({"status": "alive"})
 
 
-@require_safe
-def ready(request: HttpRequest) -> JsonResponse:
+@api_view(["GET"])
+def ready(request: Request) -> Response:
     """503 without the database; without Kafka or Redis `degraded`, because orders are still
     accepted and nothing is lost. ?strict=1 makes that a 503 too."""
     found = readiness()
-    status = found.http_status(strict=request.GET.get("strict") == "1")
-    return JsonResponse({"status": found.status, "checks": dict(found.checks)}, status=status)
+    status = found.http_status(strict=request.query_params.get("strict") == "1")
+    return Response({"status": found.status, "checks": dict(found.checks)}, status=status)
+
+
+@api_view(["GET"])
+def metrics(request: Request) -> HttpResponse:
+    """Prometheus text of all the processes that share this one's metrics directory."""
+    answer: HttpResponse = ExportToDjangoView(request._request)
+    return answer

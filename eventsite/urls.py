@@ -16,7 +16,7 @@ admin.site.site_url = None  # there is no page at /
 urlpatterns = [
     path("", include("orders.urls")),
     path("", include("analytics.urls")),
-    path("", include("django_prometheus.urls")),
+    path("metrics", health.metrics),
     path("health", health.alive),
     path("health/ready", health.ready),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import structlog
-from django.db import DatabaseError, InterfaceError
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
@@ -66,7 +66,7 @@ def _summary(fields: list[dict[str, Any]]) -> str:
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook. A database that is away is a 503 that says what became of the change."""
-    if isinstance(exc, DatabaseError | InterfaceError):
+    if isinstance(exc, OperationalError | InterfaceError):
         return _unavailable(exc)
     if isinstance(exc, Http404):
         exc = NotFound("There is no such resource.")
@@ -76,7 +76,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     return ExceptionHandler(exc, cast(ExceptionHandlerContext, context)).run()
 
 
-def _unavailable(exc: DatabaseError | InterfaceError) -> Response:
+def _unavailable(exc: OperationalError | InterfaceError) -> Response:
     outcome = getattr(exc, "outcome", "not_stored")
     log.warning("database_unavailable", outcome=outcome, error=str(exc))
     return Response(

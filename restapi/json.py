@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import IO, Any
 
 import msgspec
 from django.conf import settings
 from rest_framework.exceptions import APIException, ParseError
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
-__all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer"]
+__all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON"]
 
 _encoder = msgspec.json.Encoder(decimal_format="number", uuid_format="canonical")
 
@@ -84,6 +86,19 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+class OnlyJSON(DefaultContentNegotiation):
+    """Whatever the client would rather have: this API speaks JSON and has no 406."""
+
+    def select_renderer(
+        self,
+        request: Request,
+        renderers: Iterable[BaseRenderer],
+        format_suffix: str | None = None,
+    ) -> tuple[BaseRenderer, str]:
+        renderer = next(iter(renderers))
+        return renderer, str(renderer.media_type)
 
 
 class JSONRenderer(BaseRenderer):

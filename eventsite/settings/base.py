@@ -111,6 +111,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": [],
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_RENDERER_CLASSES": ["restapi.json.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "restapi.json.OnlyJSON",
+    "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_PARSER_CLASSES": ["restapi.json.JSONParser"],
     "EXCEPTION_HANDLER": "restapi.errors.exception_handler",
 }

@@ -3,10 +3,10 @@
 import os
 
 os.environ.setdefault("PROBE", "1")
+os.environ.setdefault("LOG_LEVEL", "WARNING")
 
 from eventsite.settings.local import *  # noqa: F403
 
-LOG_LEVEL = "WARNING"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # Processes that a test starts find the test database by this name.
 DATABASES["default"]["TEST"] = {"NAME": "eventsite_test"}  # noqa: F405

@@ -65,6 +65,12 @@ class BoundedChangeList(ChangeList):
         if self.result_count == ROWS_SHOWN:
             self.title += f": {ROWS_SHOWN:,} of about {_estimated_rows(self.opts.db_table):,} rows"
 
+    def get_results(self, request: HttpRequest) -> None:
+        """With a LIMIT even where all rows fit on one page: without one the planner may read and
+        sort the table, if its statistics are older than the last rush."""
+        super().get_results(request)
+        self.result_list = self.result_list[: self.list_max_show_all]
+
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
         """The admin class's own order, which ends in a unique column."""
         return [*self.model_admin.get_ordering(request)]
