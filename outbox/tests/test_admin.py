@@ -221,3 +221,11 @@ def test_the_site_has_its_name(operator: Client) -> None:
     text = visit(operator, "/admin/").text
     assert "Event backbone" in text
     assert "Django administration" not in text
+
+
+def test_the_site_is_found_without_its_slash_and_has_its_style(client: Client) -> None:
+    assert client.get("/admin")["Location"] == "/admin/"
+    style = client.get("/static/admin/css/base.css")
+    assert (style.status_code, style["Content-Type"]) == (200, "text/css")
+    assert b"--primary" in style.getvalue()
+    assert client.get("/static/nothing.css").status_code == 404
