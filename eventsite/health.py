@@ -13,13 +13,13 @@ from outbox.health import readiness
 __all__ = ["alive", "metrics", "ready"]
 
 
-@api_view(["GET"])
+@api_view(["GET", "HEAD"])
 def alive(request: Request) -> Response:
     """The process answers; nothing else is asked."""
     return Response({"status": "alive"})
 
 
-@api_view(["GET"])
+@api_view(["GET", "HEAD"])
 def ready(request: Request) -> Response:
     """503 without the database; without Kafka or Redis `degraded`, because orders are still
     accepted and nothing is lost. ?strict=1 makes that a 503 too."""
@@ -28,7 +28,7 @@ def ready(request: Request) -> Response:
     return Response({"status": found.status, "checks": dict(found.checks)}, status=status)
 
 
-@api_view(["GET"])
+@api_view(["GET", "HEAD"])
 def metrics(request: Request) -> HttpResponse:
     """Prometheus text of all the processes that share this one's metrics directory."""
     answer: HttpResponse = ExportToDjangoView(request._request)

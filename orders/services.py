@@ -24,7 +24,7 @@ from orders.events import (
 from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus
 from orders.queries import OrderDetail, detail_of
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.services import Event, publish, unit_of_work
+from outbox.services import Event, pipelined, publish, unit_of_work
 
 __all__ = [
     "IllegalTransition",
@@ -99,10 +99,10 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     Raises NotStored or OutcomeUnknown if the database fails.
     """
     drafts = [_draft(order) for order in orders]
-    with unit_of_work():
+    events = [event for draft in drafts for event in draft.events]
+    traces = [draft.order.trace for draft in drafts for _ in draft.events]
+    with unit_of_work(), pipelined():
         _insert(drafts)
-        events = [event for draft in drafts for event in draft.events]
-        traces = [draft.order.trace for draft in drafts for _ in draft.events]
         publish(events, traces=traces)
     return [draft.placed for draft in drafts]
 

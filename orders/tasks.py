@@ -12,9 +12,7 @@ from outbox.inbox import TaskChunk
 __all__ = ["record_processed_events"]
 
 
-@shared_task(
-    name="orders.record_processed_events", time_limit=BRIDGE.task_time_limit
-)
+@shared_task(name="orders.record_processed_events", time_limit=BRIDGE.task_time_limit)
 def record_processed_events(*, chunks: list[TaskChunk]) -> int:
     """Apply chunks of topic orders.created; returns the number of events applied."""
     return run_chunks(

@@ -56,7 +56,6 @@ class _Partition:
     topic_id: UUID
     position: int
     buffer: deque[ReceivedMessage] = field(default_factory=deque)
-    waiting_since: float = 0.0
     flight: _Flight | None = None
     held: Chunk | None = None  # cut, but not on its way: to be sent when `retry_at` comes
     held_was_sent: bool = False
@@ -80,7 +79,7 @@ class Bridge:
         self._stop = stop
         self._policy = policy
         self._partitions: dict[PartitionKey, _Partition] = {}
-        self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
+        self._next_send = self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
         self._queue_full = False
         self._consumer = TopicConsumer(
             group=route.handler,
@@ -126,8 +125,6 @@ class Bridge:
             partition = self._partitions.get((message.topic, message.partition))
             if partition is None:
                 continue
-            if not partition.buffer:
-                partition.waiting_since = time.monotonic()
             partition.buffer.append(message)
         self._regulate_fetching()
 
@@ -206,7 +203,11 @@ class Bridge:
             self._send(partitions)
 
     def _groups(self, now: float) -> Iterator[list[_Partition]]:
-        """Idle partitions with messages, together up to one task's size; short waits are awaited."""
+        """Idle partitions with messages, together up to one task's size.
+
+        A lone message goes at once; under load sends keep `send_interval` apart, and each
+        carries what has come meanwhile.
+        """
         idle = [
             p
             for p in self._partitions.values()
@@ -215,9 +216,9 @@ class Bridge:
         if not idle:
             return
         waiting = sum(len(p.buffer) for p in idle)
-        oldest = min(p.waiting_since for p in idle)
-        if waiting < self._policy.chunk_events and now < oldest + self._policy.linger:
+        if waiting < self._policy.chunk_events and now < self._next_send:
             return
+        self._next_send = now + self._policy.send_interval
         group: list[_Partition] = []
         events = size = 0
         for partition in idle:
@@ -269,7 +270,6 @@ class Bridge:
             if messages and size > self._policy.chunk_bytes:
                 break
             messages.append(partition.buffer.popleft())
-        partition.waiting_since = time.monotonic()
         return self._chunk(partition, messages)
 
     def _chunk(self, partition: _Partition, messages: Sequence[ReceivedMessage]) -> Chunk:

@@ -70,7 +70,7 @@ class DrainPolicy:
     task_time_limit: int = 15
     backoff_first: float = 0.5
     backoff_max: float = 5.0
-    nudge_gather: float = 0.01
+    nudge_interval: float = 0.04
     nudge_debounce: float = 1.0
 
 
@@ -85,7 +85,7 @@ class BridgePolicy:
     chunk_events: int = 500
     chunk_bytes: int = 1_048_576
     buffer_events: int = 5000
-    linger: float = 0.025
+    send_interval: float = 0.05
     effect_timeout: float = 6.0
     task_time_limit: int = 8
     deadline: float = 10.0

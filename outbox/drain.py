@@ -19,7 +19,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Subquery
 
-from outbox import metrics
+from outbox import metrics, queries
 from outbox.conf import DRAIN, DrainPolicy, topics
 from outbox.envelope import EventEnvelope, TraceContext, kafka_headers, rfc3339
 from outbox.kafka import producer
@@ -87,6 +87,8 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
         report.batches += 1
         report.settled += len(batch.settled)
         report.stopped = batch.error
+        if not report.stopped and not queries.has_pending():
+            return report
     report.stopped = report.stopped or "time is up"
     return report
 

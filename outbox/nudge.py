@@ -2,7 +2,8 @@
 
 Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
 where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and
-forgotten. Commits that arrive within `nudge_gather`, or while one is being sent, share it.
+forgotten. The first commit is told at once; those that follow within `nudge_interval` share the
+next nudge, so that a drain finds batches instead of single events.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class _Nudger:
     def _run(self) -> None:
         while True:
             self._wanted.wait()
-            time.sleep(DRAIN.nudge_gather)
             self._wanted.clear()
             try:
                 _send()
             except (redis.RedisError, OperationalError, OSError):
                 metrics.NUDGES_FAILED.inc()
                 time.sleep(_AWAY_SECONDS)
+            time.sleep(DRAIN.nudge_interval)
 
 
 def _send() -> None:

@@ -10,7 +10,7 @@ from django.db import connection
 
 from outbox.models import InboxReceipt, OutboxEvent
 
-__all__ = ["Backlog", "Receipt", "Timeline", "backlog", "timeline"]
+__all__ = ["Backlog", "Receipt", "Timeline", "backlog", "has_pending", "timeline"]
 
 BACKLOG_COUNT_LIMIT = 100_000
 
@@ -38,6 +38,11 @@ class Timeline:
 
     event: OutboxEvent
     receipts: tuple[Receipt, ...]
+
+
+def has_pending() -> bool:
+    """Whether any committed event waits for Kafka."""
+    return OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).exists()
 
 
 def backlog() -> Backlog:

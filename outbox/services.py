@@ -19,6 +19,7 @@ __all__ = [
     "NotInTransaction",
     "NotStored",
     "OutcomeUnknown",
+    "pipelined",
     "publish",
     "unit_of_work",
 ]
@@ -120,6 +121,18 @@ def _refuse_too_large(event: Event, payload: str) -> None:
             f"{event.type} {event.event_id} has {size} bytes; "
             f"topic {event.topic.name} takes {event.topic.max_message_bytes}."
         )
+
+
+@contextmanager
+def pipelined() -> Iterator[None]:
+    """Statements of the block are sent without waiting for each other (PostgreSQL's pipeline mode).
+
+    For statements whose results nobody reads; the first error among them is raised at the end of
+    the block, as the database error it would have been.
+    """
+    connection.ensure_connection()
+    with connection.wrap_database_errors, connection.connection.pipeline():
+        yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from outbox import drain as draining
 from outbox import metrics, nudge, queries
 from outbox.conf import DRAIN
 
-__all__ = ["drain_outbox"]
+__all__ = ["drain_outbox", "measure_backlog"]
 
 log = structlog.get_logger("outbox.tasks")
 
@@ -23,13 +23,19 @@ def drain_outbox() -> int:
     """
     nudge.take_nudge()
     try:
-        report = draining.drain()
-        backlog = queries.backlog()
+        return draining.drain().settled
     except (OperationalError, InterfaceError) as error:
         log.warning("drain_database_unavailable", error=str(error))
         return 0
+
+
+@shared_task(name="outbox.measure_backlog", acks_late=False, time_limit=DRAIN.task_time_limit)
+def measure_backlog() -> None:
+    """Set the gauges of what waits; run by beat every two seconds."""
+    try:
+        backlog = queries.backlog()
+    except (OperationalError, InterfaceError) as error:
+        log.warning("backlog_unknown", error=str(error))
+        return
     metrics.BACKLOG.set(backlog.events)
     metrics.OLDEST_AGE.set(backlog.oldest_seconds)
-    if backlog.events and report.settled:
-        nudge.nudge()
-    return report.settled

@@ -46,6 +46,8 @@ class DjangoApplication(ASGIHandler):
         signals.request_started.send(sender=type(self), scope=scope)
         request, refusal = self.create_request(dict(scope), io.BytesIO(body))
         response: Any = refusal if request is None else self.get_response(request)
+        if request is not None and request.resolver_match is not None:
+            scope["route"] = request.resolver_match.route
         if response.streaming:
             response = _in_memory(response)
         response.close()  # also gives an unusable database connection back, on its own thread

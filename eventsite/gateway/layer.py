@@ -20,6 +20,7 @@ __all__ = ["Gateway"]
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
+UNKNOWN = "unknown"
 QUIET = frozenset({"health", "health/ready", "metrics"})
 
 log = structlog.get_logger("gateway")
@@ -39,9 +40,11 @@ class Gateway:
         try:
             body = await _read_body(scope, receive)
             if body is None:
+                scope["route"] = _route(scope["path"])
                 await _refuse_body(answer)
             else:
-                await self._application(_with_length(scope, body), _replay(body), answer)
+                scope = _with_length(scope, body)
+                await self._application(scope, _replay(body), answer)
         except ClientGone:
             pass
         finally:
@@ -127,7 +130,7 @@ async def _refuse_body(send: Send) -> None:
 
 
 def _account(scope: Scope, status: int, seconds: float) -> None:
-    route = _route(scope["path"])
+    route = scope.get("route", UNKNOWN)  # set by whoever answered
     method = scope["method"] if scope["method"] in METHODS else "OTHER"
     metrics.REQUESTS.labels(method, route, str(status)).inc()
     metrics.DURATION.labels(method, route).observe(seconds)
@@ -145,8 +148,8 @@ def _account(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _route(path: str) -> str:
-    """The pattern that serves a path; everything unknown is one label."""
+    """The pattern that would serve a path; everything unknown is one label."""
     try:
         return resolve(path).route
     except Resolver404:
-        return "unknown"
+        return UNKNOWN

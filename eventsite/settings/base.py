@@ -56,6 +56,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
 TEMPLATES = [
@@ -153,6 +154,11 @@ CELERY_BEAT_SCHEDULE = {
     "drain_outbox": {
         "task": "outbox.drain_outbox",
         "schedule": schedule(1.0),
+        "options": {"queue": "outbox", "expires": 5},
+    },
+    "measure_backlog": {
+        "task": "outbox.measure_backlog",
+        "schedule": schedule(2.0),
         "options": {"queue": "outbox", "expires": 5},
     },
     "prune_orders_per_minute": {

@@ -60,7 +60,7 @@ def send_while_another_drain_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A drain is held at the point of sending; its key gets another event; a second drain runs."""
     holding, go_on = threading.Event(), threading.Event()
     real_send = producer.send
-    first = []
+    first: list[bool] = []
 
     def held_send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
         if not first:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 
 from restapi.fields import MoneyField, StrictInteger, Text
@@ -11,7 +13,7 @@ __all__ = [
     "OrderSerializer",
     "PageSerializer",
     "SimpleOrderSerializer",
-    "body_serializer",
+    "validated_order",
 ]
 
 SIMPLE_FIELDS = ("user_id", "amount")
@@ -57,8 +59,14 @@ class PageSerializer(serializers.Serializer[object]):
     limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
 
 
-def body_serializer(body: object) -> SimpleOrderSerializer | OrderSerializer:
-    """The serializer for a POST /orders body, by the fields it has. Raises ValidationError."""
+# Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no
+# state in it.
+_SIMPLE_ORDER = SimpleOrderSerializer()
+_ORDER = OrderSerializer()
+
+
+def validated_order(body: object) -> tuple[bool, dict[str, Any]]:
+    """Whether a POST /orders body is the simple one, and what it says. Raises ValidationError."""
     if not isinstance(body, dict):
         raise serializers.ValidationError("The body must be a JSON object.")
     simple = any(name in body for name in SIMPLE_FIELDS)
@@ -71,4 +79,5 @@ def body_serializer(body: object) -> SimpleOrderSerializer | OrderSerializer:
         raise serializers.ValidationError(
             "The body has neither shape: send user_id and amount, or customerId and items."
         )
-    return SimpleOrderSerializer(data=body) if simple else OrderSerializer(data=body)
+    serializer = _SIMPLE_ORDER if simple else _ORDER
+    return simple, serializer.run_validation(body)

@@ -16,8 +16,7 @@ from orders.api import representations
 from orders.api.serializers import (
     CancelSerializer,
     PageSerializer,
-    SimpleOrderSerializer,
-    body_serializer,
+    validated_order,
 )
 from orders.queries import OrderDetail
 from orders.services import IllegalTransition, NewOrder, NewOrderLine, OrderNotFound
@@ -39,10 +38,7 @@ class OrdersView(APIView):
 
     def post(self, request: Request) -> Response:
         """Place an order, in either body."""
-        serializer = body_serializer(request.data)
-        serializer.is_valid(raise_exception=True)
-        body = serializer.validated_data
-        simple = isinstance(serializer, SimpleOrderSerializer)
+        simple, body = validated_order(request.data)
         order = _simple_order(body) if simple else _order(body)
         [placed] = services.place_orders([order])
         if simple:
