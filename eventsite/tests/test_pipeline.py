@@ -67,7 +67,11 @@ def test_an_order_goes_in_and_its_sales_figures_come_out(web: Web) -> None:
     assert figures.by_status == {"CREATED": 1, "PAID": 1, "SHIPPED": 0, "CANCELLED": 0}
     assert figures.top_products == [("p1", 2)]
     [row] = ProcessedEvent.objects.all()
-    assert (str(row.event_id), row.user_id, row.amount) == (simple["event_id"], "u1", Decimal("42.5"))
+    assert (str(row.event_id), row.user_id, row.amount) == (
+        simple["event_id"],
+        "u1",
+        Decimal("42.5"),
+    )
     call_command("check_sales_metrics", verbosity=0)
 
 
