@@ -9,7 +9,7 @@ DEV := .venv/.installed-dev
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check format lock bench-path clean-state
+.PHONY: help demo up down status logs manage test check format lock bench-path clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ status: $(RUN) ## what runs, and whether it is well
 
 logs: $(RUN) ## show the logs (ARGS="web -f": follow one)
 	@$(STACK) logs $(ARGS)
+
+manage: $(RUN) ## run manage.py on the running stack (ARGS="event <id>")
+	@$(STACK) manage -- $(ARGS)
 
 test: $(DEV) ## run the tests on servers of their own (ARGS="-k name")
 	@$(STACK) exec --servers-only --own-servers -- .venv/bin/pytest $(ARGS)

@@ -5,15 +5,45 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from celery import Celery
+import kombu
+import structlog
+from celery import Celery, beat
+from celery.app.amqp import AMQP
 from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown
 from prometheus_client import multiprocess
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
 
-__all__ = ["app"]
+__all__ = ["Scheduler", "app"]
 
-app = Celery("eventsite")
+RECONNECT_SECONDS = 2.0
+
+log = structlog.get_logger("eventsite.celery")
+
+
+class _Connection(kombu.Connection):
+    """Tries Redis again every two seconds; by default the pauses grow to half a minute."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        steady = {"interval_start": RECONNECT_SECONDS, "interval_step": 0}
+        return super().ensure_connection(*args, **steady | options)
+
+
+class _AMQP(AMQP):
+    Connection = _Connection
+
+
+class Scheduler(beat.Scheduler):
+    """Celery's, but a Redis that is away is one line a task instead of two tracebacks."""
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except beat.SchedulingError as error:
+            log.warning("task_not_sent", task=entry.task, error=str(error))
+
+
+app = Celery("eventsite", amqp=_AMQP)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.set_default()
 

@@ -362,16 +362,11 @@ class Bridge:
     # -- the group ---------------------------------------------------------------------------
 
     def _on_assign(self, keys: Sequence[PartitionKey]) -> Mapping[PartitionKey, int]:
-        close_old_connections()
-        topic_id = admin.topic_ids([self._route.topic.name])[self._route.topic.name]
-        positions = inbox.read_positions(self._route.handler, keys)
-        missing = sorted(set(keys) - set(positions))
-        if missing:
-            raise PositionMissing(f"{self._route.handler}: {missing}. {PositionMissing.__doc__}")
+        positions = self._start_positions(keys)
         for key, position in positions.items():
             self._partitions[key] = _Partition(
                 key=key,
-                topic_id=topic_id,
+                topic_id=position.topic_id,
                 position=position.next_offset,
                 failed_at=position.failed_at,
                 attempts=position.attempts,
@@ -379,6 +374,39 @@ class Bridge:
             )
         log.info("partitions_assigned", handler=self._route.handler, partitions=len(keys))
         return {key: position.next_offset for key, position in positions.items()}
+
+    def _start_positions(self, keys: Sequence[PartitionKey]) -> Mapping[PartitionKey, Position]:
+        """Wait until the positions can be read and belong to the log that Kafka has; none if the
+        bridge is stopped before. Without them nothing could be applied anyway."""
+        while not self._stop.is_set():
+            close_old_connections()
+            try:
+                positions = self._read_positions(keys)
+                if positions is not None:
+                    return positions
+            except (OperationalError, InterfaceError, admin.KafkaUnavailable) as error:
+                log.warning("assignment_waits", handler=self._route.handler, error=str(error))
+            self._stop.wait(1.0)
+        return {}
+
+    def _read_positions(
+        self, keys: Sequence[PartitionKey]
+    ) -> Mapping[PartitionKey, Position] | None:
+        topic = self._route.topic.name
+        topic_id = admin.topic_ids([topic])[topic]
+        positions = inbox.read_positions(self._route.handler, keys)
+        missing = sorted(set(keys) - set(positions))
+        if missing:
+            raise PositionMissing(f"{self._route.handler}: {missing}. {PositionMissing.__doc__}")
+        if {position.topic_id for position in positions.values()} <= {topic_id}:
+            return positions
+        log.error(
+            "topic_made_anew",
+            handler=self._route.handler,
+            topic=topic,
+            advice="manage.py sync_routes --recreated",
+        )
+        return None
 
     def _on_revoke(self, keys: Sequence[PartitionKey]) -> None:
         for key in keys:

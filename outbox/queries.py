@@ -7,10 +7,11 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Max
 
 from outbox.models import InboxReceipt, OutboxEvent
 
-__all__ = ["Backlog", "Receipt", "Timeline", "backlog", "has_pending", "timeline"]
+__all__ = ["Backlog", "Receipt", "Timeline", "backlog", "has_pending", "published_ends", "timeline"]
 
 BACKLOG_COUNT_LIMIT = 100_000
 
@@ -57,6 +58,14 @@ def backlog() -> Backlog:
         )
         count, oldest = cursor.fetchone()
     return Backlog(events=count, oldest_seconds=float(oldest))
+
+
+def published_ends(topic: str) -> dict[int, int]:
+    """Partition -> offset behind the last message that the outbox knows to be in Kafka. Reads all
+    rows of the topic: for audits and tests, not for the way of an event."""
+    rows = OutboxEvent.objects.filter(topic=topic, status=OutboxEvent.Status.PUBLISHED)
+    ends = rows.values_list("partition").annotate(last=Max("offset"))
+    return {partition: last + 1 for partition, last in ends}
 
 
 def timeline(event_id: UUID) -> Timeline | None:

@@ -79,11 +79,13 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
 def _unavailable(exc: OperationalError | InterfaceError) -> Response:
     outcome = getattr(exc, "outcome", "not_stored")
     log.warning("database_unavailable", outcome=outcome, error=str(exc))
-    return Response(
+    response = Response(
         {"error": OUTCOMES[outcome], "details": [], "outcome": outcome},
         status=503,
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
+    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
+    return response
 
 
 def _plain(status_code: int, message: str) -> HttpResponse:

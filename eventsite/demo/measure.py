@@ -12,6 +12,7 @@ from django.db import connection
 
 from outbox import conf
 from outbox.kafka.log_reader import read_topic
+from outbox.queries import published_ends
 
 __all__ = [
     "Counts",
@@ -157,19 +158,6 @@ def count_in_kafka() -> KafkaCount:
     """Read every topic of the map from end to end."""
     seen: Counter[str] = Counter()
     for topic in conf.topics():
-        messages = read_topic(topic.name, ends=_settled_ends(topic.name))
+        messages = read_topic(topic.name, ends=published_ends(topic.name))
         seen.update(message.event_id for message in messages)
     return KafkaCount(messages=seen.total(), distinct=len(seen))
-
-
-def _settled_ends(topic: str) -> dict[int, int]:
-    """Partition -> offset behind the last message that the outbox knows to be there."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT "partition", max("offset") + 1 FROM event_outbox
-            WHERE topic = %s AND status = 1 GROUP BY "partition"
-            """,
-            (topic,),
-        )
-        return dict(cursor.fetchall())

@@ -1,4 +1,4 @@
-"""The command line: up, down, status, logs, restart, exec."""
+"""The command line: up, down, status, logs, manage, restart, exec."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def _run(options: argparse.Namespace) -> int:
         "down": lambda: background.down(state, wipe=options.wipe),
         "restart": lambda: background.restart(state, options.name),
         "status": lambda: summary.status(state),
+        "manage": lambda: foreground.manage(state, options.words),
         "logs": lambda: summary.logs(state, options.names, follow=options.follow),
         "supervise": lambda: supervise(state, _plan(options.plan), options.progress),
         "exec": lambda: foreground.execute(
@@ -71,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", help="show the logs")
     logs.add_argument("names", nargs="*", metavar="NAME")
     logs.add_argument("-f", "--follow", action="store_true")
+    manage = commands.add_parser("manage", help="run manage.py on the running stack")
+    manage.add_argument("words", nargs="+", metavar="-- WORD")
     restart = commands.add_parser("restart", help="restart one server or process")
     restart.add_argument("name", metavar="NAME")
     execute = commands.add_parser("exec", help="run a command inside a stack of its own")

@@ -1,20 +1,24 @@
-"""`exec`: a command inside a stack that lives no longer than it."""
+"""Commands in the foreground: `exec` in a stack of its own, `manage` on the running one."""
 
 from __future__ import annotations
 
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from eventsite.localstack.environment import read_environment
 from eventsite.localstack.errors import LocalStackError
 from eventsite.localstack.processes import Plan
+from eventsite.localstack.record import Record
 from eventsite.localstack.spawn import spawn
 from eventsite.localstack.stack import LocalStack
+from eventsite.localstack.state import CLONE, State
 
-__all__ = ["execute"]
+__all__ = ["execute", "manage"]
 
 GRACE = 10.0  # seconds a command has to follow SIGTERM
 
@@ -47,6 +51,17 @@ def execute(
                 stack.stop()
     except _Terminated as ended:
         return 128 + ended.number
+
+
+def manage(state: State, words: Sequence[str]) -> int:
+    """Run manage.py with the addresses of the stack that `up` has left running; its exit code."""
+    record = Record.read(state.record)
+    if record is None or not record.ready or not record.supervisor.is_alive():
+        raise LocalStackError("No stack is running here: start one with `make up`.")
+    variables = {**read_environment().variables, **record.environment}
+    return subprocess.call(  # noqa: S603  (the person at the terminal chose the words)
+        [sys.executable, "manage.py", *words], env=variables, cwd=CLONE
+    )
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:

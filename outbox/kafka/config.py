@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
 from typing import Any
 
 from django.conf import settings
@@ -12,22 +14,28 @@ __all__ = ["client_config"]
 _log = logging.getLogger("outbox.kafka")
 
 
-class _StateChanges(logging.Filter):
-    """librdkafka reports every reconnect attempt; here each distinct message passes once in a row."""
+class _NotAgain(logging.Filter):
+    """librdkafka reports every attempt of every client: each message passes once in half a minute."""
+
+    QUIET_SECONDS = 30.0
+    # Numbers of clients that replace each other, and counters like "after 12ms in state CONNECT, 3 …".
+    VARYING = re.compile(r"#(producer|consumer)-\d+|\(after .*")
 
     def __init__(self) -> None:
         super().__init__()
-        self._last = ""
+        self._passed: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # The text ends with ever-changing counters ("after 12ms in state CONNECT, 3 identical…").
-        message = record.getMessage().partition(" (after ")[0]
-        changed = message != self._last
-        self._last = message
-        return changed
+        now = time.monotonic()
+        message = self.VARYING.sub("", record.getMessage())
+        if now - self._passed.get(message, -self.QUIET_SECONDS) < self.QUIET_SECONDS:
+            return False
+        recent = [item for item in self._passed.items() if now - item[1] < self.QUIET_SECONDS]
+        self._passed = {**dict(recent), message: now}
+        return True
 
 
-_log.addFilter(_StateChanges())
+_log.addFilter(_NotAgain())
 
 
 def client_config(role: str) -> dict[str, Any]:
@@ -37,6 +45,9 @@ def client_config(role: str) -> dict[str, Any]:
         "client.id": f"{settings.SERVICE_NAME}-{role}",
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 2000,
+        # Its default, rebootstrap, forgets the backoff each time the last broker is gone: twenty
+        # attempts a second (librdkafka 2.11 to 2.16 at least).
+        "metadata.recovery.strategy": "rebootstrap",
         "socket.keepalive.enable": True,
         "log.connection.close": False,
         "logger": _log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -87,15 +88,20 @@ class TopicConsumer:
         self._consumer.seek(TopicPartition(*key, offset))
 
     def mirror(self, positions: Mapping[PartitionKey, int]) -> None:
-        """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them."""
-        self._consumer.commit(
-            offsets=[TopicPartition(*key, offset) for key, offset in positions.items()],
-            asynchronous=True,
-        )
+        """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them.
+
+        One that fails is made good by the next.
+        """
+        offsets = [TopicPartition(*key, offset) for key, offset in positions.items()]
+        with suppress(KafkaException):
+            self._consumer.commit(offsets=offsets, asynchronous=True)
 
     def end_offset(self, key: PartitionKey) -> int:
         """The partition's high watermark as last heard from the broker; -1 before that."""
-        _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+        try:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+        except KafkaException:
+            return -1
         return int(high)
 
     def close(self) -> None:

@@ -1,0 +1,129 @@
+"""Bad weather for the whole stack: a server goes and comes back while orders come in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+import redis
+
+from eventsite.localstack import LocalStack
+from eventsite.tests.account import Account, take_account
+from eventsite.tests.processes import running
+from eventsite.tests.steady import SteadyOrders, steady_orders
+
+SETTLES = 45.0
+# Far below what a client prints that retries without a pause; refusals of web have one line each.
+LINES_A_SECOND = 8
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    """Servers and all five processes, nobody there to start again what ends."""
+    environment = {
+        "PROBE": "1",
+        "DJANGO_SETTINGS_MODULE": "eventsite.settings.local",
+        "LOG_LEVEL": "WARNING",
+    }
+    with LocalStack.ephemeral(own_servers=True, extra_env=environment) as started:
+        yield started
+
+
+@contextmanager
+def load(stack: LocalStack) -> Iterator[SteadyOrders]:
+    """Orders and the probe's numbers, until a second after the block."""
+    probe = [sys.executable, "-m", "eventsite.tests.probe_load"]
+    with running(probe, stack.env) as drawing, steady_orders(int(stack.env["PORT"])) as orders:
+        yield orders
+        time.sleep(1)
+        assert drawing.child.poll() is None, drawing.last_lines()
+
+
+@contextmanager
+def quiet_logs(stack: LocalStack) -> Iterator[None]:
+    """Nobody fills a disk with the news that a server is away."""
+    sizes = {unit.name: unit.log.stat().st_size for unit in stack.units}
+    started = time.monotonic()
+    yield
+    seconds = time.monotonic() - started
+    for unit in stack.units:
+        with unit.log.open("rb") as log:
+            log.seek(sizes[unit.name])
+            lines = [line for line in log if b'"database_unavailable"' not in line]
+        assert len(lines) <= LINES_A_SECOND * max(seconds, 1), (unit.name, lines[-3:])
+
+
+def assert_recovered(stack: LocalStack, orders: SteadyOrders) -> Account:
+    """All of it came back by itself: no promise broken, nothing twice, nothing out of order."""
+    account = take_account(stack.env, within=SETTLES)
+    account.assert_whole()
+    with psycopg.connect(stack.env["DATABASE_URL"]) as connection:
+        stored = {str(row[0]) for row in connection.execute("SELECT id FROM orders")}
+    assert set(orders.accepted()) <= stored
+    assert all(unit.is_alive() for unit in stack.units)
+    return account
+
+
+@contextmanager
+def away(stack: LocalStack, server: str) -> Iterator[None]:
+    """The server is killed, and started again at the end of the block."""
+    unit = stack.server(server)
+    with quiet_logs(stack):
+        unit.kill()
+        yield
+        unit.start()
+        unit.wait_ready()
+
+
+@pytest.mark.parametrize("server", ["kafka", "redis"])
+def test_orders_are_accepted_while_it_is_away(stack: LocalStack, server: str) -> None:
+    with load(stack) as orders:
+        before = len(orders.replies)
+        with away(stack, server):
+            time.sleep(8)
+            assert len(orders.accepted(before)) > 40
+    assert orders.refused() == []
+    assert_recovered(stack, orders)
+
+
+def test_kafka_frozen_for_longer_than_a_flush_takes(stack: LocalStack) -> None:
+    kafka = stack.server("kafka")
+    with load(stack) as orders:
+        before = len(orders.replies)
+        with quiet_logs(stack):
+            kafka.pause()
+            time.sleep(8)
+            kafka.resume()
+        assert len(orders.accepted(before)) > 40
+    assert orders.refused() == []
+    assert_recovered(stack, orders)
+
+
+def test_redis_forgets_everything_under_load(stack: LocalStack) -> None:
+    with load(stack) as orders, redis.Redis.from_url(stack.env["REDIS_URL"]) as client:
+        for _ in range(5):
+            client.flushall()
+            time.sleep(0.3)
+    assert orders.refused() == []
+    assert_recovered(stack, orders)
+
+
+def test_the_database_is_away(stack: LocalStack) -> None:
+    with load(stack) as orders:
+        before = len(orders.replies)
+        with away(stack, "postgres"):
+            time.sleep(4)
+        back = len(orders.replies)
+        time.sleep(1)
+    refusals = orders.refused(before)
+    assert refusals
+    for reply in refusals:
+        assert (reply.status, reply.body["outcome"]) in {(503, "not_stored"), (503, "unknown")}
+        assert int(reply.retry_after) > 0
+    assert orders.accepted(back)
+    account = assert_recovered(stack, orders)
+    assert account.orders >= len(orders.accepted())
