@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import uuid_utils
@@ -220,7 +221,7 @@ def cancel_order(
 def _change(
     order_id: UUID,
     to_status: OrderStatus,
-    make_event: Callable[[Order, str, str], OrderEvent],
+    make_event: Callable[..., OrderEvent],
     *,
     actor: str,
     at: datetime,
@@ -239,10 +240,9 @@ def _change(
         status = OrderStatus(order.status)
         if to_status not in ALLOWED_NEXT[status]:
             raise IllegalTransition(status, to_status)
-        event = make_event(order, rfc3339(at), reason)
-        order.status = to_status
-        order.save(update_fields=["status"])
-        OrderChange.objects.create(
+        before = detail_of(order)
+        event = make_event(before, reason, **_common_fields(order, at))
+        change = OrderChange(
             order=order,
             from_status=status,
             to_status=to_status,
@@ -251,49 +251,62 @@ def _change(
             at=at,
             event_ids=[UUID(event.event_id)],
         )
-        publish([event], traces=[trace])
-        return detail_of(order)
+        with pipelined():
+            _write(change)
+            publish([event], traces=[trace])
+    order.status = to_status
+    return replace(before, changes=[*before.changes, change])
 
 
-def _payment_completed(order: Order, timestamp: str, reason: str) -> OrderEvent:
-    return PaymentCompleted(
-        event_id=str(_new_id()),
-        order_id=str(order.id),
-        customer_id=order.customer_id,
-        total_price=json_number(order.total),
-        timestamp=timestamp,
-        created_at=rfc3339(order.created_at),
+def _write(change: OrderChange) -> None:
+    """The order's new status and the step in its history, one statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH moved AS (UPDATE orders SET status = %s WHERE id = %s)
+            INSERT INTO order_changes (order_id, from_status, to_status, reason, actor, at, event_ids)
+            VALUES (%s, %s, %s, %s, %s, %s, %s)
+            """,
+            (
+                change.to_status,
+                change.order_id,
+                change.order_id,
+                change.from_status,
+                change.to_status,
+                change.reason,
+                change.actor,
+                change.at,
+                change.event_ids,
+            ),
+        )
+
+
+def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
+    """What every event of an order says."""
+    return {
+        "event_id": str(_new_id()),
+        "order_id": str(order.id),
+        "customer_id": order.customer_id,
+        "total_price": json_number(order.total),
+        "timestamp": rfc3339(at),
+        "created_at": rfc3339(order.created_at),
+    }
+
+
+def _payment_completed(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
+    return PaymentCompleted(**common)
+
+
+def _order_shipped(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
+    return OrderShipped(**common)
+
+
+def _order_cancelled(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
+    items = tuple(
+        OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
+        for line in before.lines
     )
-
-
-def _order_shipped(order: Order, timestamp: str, reason: str) -> OrderEvent:
-    return OrderShipped(
-        event_id=str(_new_id()),
-        order_id=str(order.id),
-        customer_id=order.customer_id,
-        total_price=json_number(order.total),
-        timestamp=timestamp,
-        created_at=rfc3339(order.created_at),
-    )
-
-
-def _order_cancelled(order: Order, timestamp: str, reason: str) -> OrderEvent:
-    return OrderCancelled(
-        event_id=str(_new_id()),
-        order_id=str(order.id),
-        customer_id=order.customer_id,
-        total_price=json_number(order.total),
-        timestamp=timestamp,
-        created_at=rfc3339(order.created_at),
-        items=tuple(
-            OrderItem(
-                product_id=line.product_id, quantity=line.quantity, price=json_number(line.price)
-            )
-            for line in order.lines.order_by("id")
-        ),
-        reason=reason,
-        previous_status=order.status,
-    )
+    return OrderCancelled(items=items, reason=reason, previous_status=before.order.status, **common)
 
 
 def record_processed_events(envelopes: Sequence[EventEnvelope]) -> None:

@@ -45,10 +45,13 @@ def client_config(role: str) -> dict[str, Any]:
         "client.id": f"{settings.SERVICE_NAME}-{role}",
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 2000,
-        # Its default, rebootstrap, forgets the backoff each time the last broker is gone: twenty
-        # attempts a second (librdkafka 2.11 to 2.16 at least).
+        # rebootstrap forgets this backoff when the last broker is gone and tries twenty times a
+        # second; but without it librdkafka 2.16 crashes when a broker comes back with other topic
+        # ids, and can lose a group's coordinator for good when one was frozen for a minute.
         "metadata.recovery.strategy": "rebootstrap",
         "socket.keepalive.enable": True,
+        # A producer would otherwise have the broker make a topic with a partition count of its own.
+        "allow.auto.create.topics": False,
         "log.connection.close": False,
         "logger": _log,
     }
