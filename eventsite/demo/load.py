@@ -18,6 +18,7 @@ import aiohttp
 __all__ = ["Answer", "LoadPlan", "LoadResult", "run_load"]
 
 PRODUCTS = [f"product-{number:03}" for number in range(200)]
+ACCEPTED = (200, 201)
 TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
@@ -50,11 +51,12 @@ class LoadResult:
 
     started: float = 0.0
     sent: int = 0
+    placed: int = 0  # orders answered with 200 or 201
     answers: list[Answer] = field(default_factory=list)
 
     def accepted(self, operation: str = "place") -> list[Answer]:
         """The answers that promise something."""
-        return [a for a in self.answers if a.operation == operation and a.status in (200, 201)]
+        return [a for a in self.answers if a.operation == operation and a.status in ACCEPTED]
 
 
 async def run_load(
@@ -123,6 +125,7 @@ class _Life:
             error = f"{type(failure).__name__}: {failure}"
         latency = time.perf_counter() - intended
         self._result.answers.append(Answer(operation, status, latency, order_id, error))
+        self._result.placed += operation == "place" and status in ACCEPTED
         return order_id
 
 

@@ -47,7 +47,7 @@ def client_config(role: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 2000,
         # rebootstrap forgets this backoff when the last broker is gone and tries twenty times a
         # second; but without it librdkafka 2.16 crashes when a broker comes back with other topic
-        # ids, and can lose a group's coordinator for good when one was frozen for a minute.
+        # ids, and was seen to lose a group's coordinator for good after a minute's freeze.
         "metadata.recovery.strategy": "rebootstrap",
         "socket.keepalive.enable": True,
         # A producer would otherwise have the broker make a topic with a partition count of its own.
