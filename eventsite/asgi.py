@@ -12,5 +12,8 @@ from django.conf import settings  # noqa: E402
 
 from eventsite.gateway.django_app import DjangoApplication  # noqa: E402
 from eventsite.gateway.layer import Gateway  # noqa: E402
+from eventsite.gateway.lifespan import lifespan  # noqa: E402
 
-application = ProtocolTypeRouter({"http": Gateway(DjangoApplication(threads=settings.WEB_THREADS))})
+application = ProtocolTypeRouter(
+    {"http": Gateway(DjangoApplication(threads=settings.WEB_THREADS)), "lifespan": lifespan}
+)

@@ -78,8 +78,9 @@ class DrainPolicy:
 class BridgePolicy:
     """Bounds of the way from Kafka to the effect (rules R8 and R10); seconds, events, bytes.
 
-    effect_timeout < task_time_limit < deadline: when a chunk is sent again, its first copy has
-    been ended; and if it has not, the position refuses it.
+    effect_timeout < task_time_limit < deadline: a copy that was started in time has been ended
+    when the chunk is sent again. One that a worker found late may still run beside the next: the
+    position lets only one of them in.
     """
 
     chunk_events: int = 500

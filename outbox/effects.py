@@ -33,22 +33,23 @@ log = structlog.get_logger("outbox.effects")
 def run_chunks(*, handler: str, chunks: Sequence[TaskChunk], effect: Effect) -> int:
     """What every handler's task calls: applies the chunks, returns the number of events applied.
 
-    If the effect fails, each chunk is tried by itself, so that one bad partition does not hold
-    up the others; the failing one is left for the bridge to send again. Never raises for a bad
+    If the effect fails, or a position is held by another, each chunk is tried by itself, so that
+    one partition does not hold up the others; the failing one is left for the bridge to send again. Never raises for a bad
     event or a database that is away: the position has not moved, and that says it all.
     """
     parsed = [Chunk.from_task(chunk) for chunk in chunks]
     try:
         return apply_chunks(handler=handler, chunks=parsed, effect=effect)
-    except (OperationalError, InterfaceError) as error:
-        _report_database_error(handler, error)
-        return 0
     except Exception as error:  # noqa: BLE001  (whatever an effect raises, the position stays)
-        if len(parsed) > 1:
+        database = isinstance(error, OperationalError | InterfaceError)
+        if len(parsed) > 1 and (_is_busy(error) or not database):
             return sum(
                 run_chunks(handler=handler, chunks=[chunk], effect=effect) for chunk in chunks
             )
-        _report_failure(handler, parsed[0], error)
+        if database:
+            _report_database_error(handler, error)
+        else:
+            _report_failure(handler, parsed[0], error)
         return 0
 
 
@@ -145,8 +146,13 @@ def _timestamp(text: str, *, default: float) -> float:
         return default
 
 
-def _report_database_error(handler: str, error: DatabaseError | InterfaceError) -> None:
-    busy = getattr(error.__cause__, "sqlstate", None) == LOCK_NOT_AVAILABLE
+def _is_busy(error: Exception) -> bool:
+    """Another transaction holds one of the positions."""
+    return getattr(error.__cause__, "sqlstate", None) == LOCK_NOT_AVAILABLE
+
+
+def _report_database_error(handler: str, error: Exception) -> None:
+    busy = _is_busy(error)
     metrics.CHUNKS_REFUSED.labels(handler, "busy" if busy else "database").inc()
     log.warning("chunk_busy" if busy else "chunk_database_error", handler=handler, error=str(error))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 from celery import shared_task
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 
 from outbox import drain as draining
 from outbox import metrics, nudge, queries
@@ -24,7 +24,7 @@ def drain_outbox() -> int:
     nudge.take_nudge()
     try:
         return draining.drain().settled
-    except (OperationalError, InterfaceError) as error:
+    except (OperationalError, InterfaceError, InternalError) as error:
         log.warning("drain_database_unavailable", error=str(error))
         return 0
 

@@ -41,18 +41,24 @@ class Gateway:
             body = await _read_body(scope, receive)
             if body is None:
                 scope["route"] = _route(scope["path"])
-                await _refuse_body(answer)
+                await _refuse(
+                    answer, 413, f"The body is larger than {settings.MAX_BODY_BYTES} bytes."
+                )
             else:
                 scope = _with_length(scope, body)
                 await self._application(scope, _replay(body), answer)
-        except ClientGone:
-            pass
+        except BodyIncomplete:
+            scope["route"] = _route(scope["path"])
+            await _refuse(answer, 400, "The body could not be read to its end.")
         finally:
             _account(scope, answer.status, time.perf_counter() - started)
 
 
-class ClientGone(Exception):
-    """The client hung up before its request was complete: there is nobody to answer."""
+class BodyIncomplete(Exception):
+    """The body broke off: the client hung up, or what came is not in the coding it announced.
+
+    Servers tell both as a disconnect. Who is still there gets an answer, the others do not mind.
+    """
 
 
 class _Answer:
@@ -84,7 +90,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
     while True:
         message: Message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise BodyIncomplete
         body += cast(bytes, message.get("body", b""))
         if len(body) > settings.MAX_BODY_BYTES:
             return None
@@ -116,16 +122,15 @@ def _replay(body: bytes) -> Receive:
     return receive
 
 
-async def _refuse_body(send: Send) -> None:
-    """413 without reading the rest."""
-    message = f"The body is larger than {settings.MAX_BODY_BYTES} bytes."
+async def _refuse(send: Send, status: int, message: str) -> None:
+    """An error in the shape of all others, without reading the rest of the request."""
     body = JSONRenderer().render({"error": message, "details": []})
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

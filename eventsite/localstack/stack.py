@@ -246,9 +246,13 @@ class LocalStack:
         return None if self.options.ephemeral else port
 
     def _log_is_new(self) -> bool:
+        """Whether positions of our own database belong to a log that is gone. What an external
+        database holds is not ours to move: there `sync_routes` refuses and says what to do."""
         servers = {server.name: server for server in self.servers}
-        kafka = servers["kafka"]
-        return kafka.forgets or (kafka.is_new and not servers["postgres"].is_new)
+        kafka, postgres = servers["kafka"], servers["postgres"]
+        if postgres.unit is None:
+            return False
+        return kafka.forgets or (kafka.is_new and not postgres.is_new)
 
     def _run_step(self, step: Step, extra: tuple[str, ...]) -> None:
         begin = time.monotonic()

@@ -276,3 +276,14 @@ def test_what_is_no_http_is_refused(refusing_web: Web, request_: bytes) -> None:
         raw.sendall(request_)
         assert raw.recv(65536).startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     assert get_status(f"http://127.0.0.1:{refusing_web.port}/health") == 200
+
+
+def test_a_body_in_a_broken_coding_is_answered(refusing_web: Web) -> None:
+    with refusing_web.socket() as raw:
+        raw.sendall(
+            b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
+        )
+        answer = raw.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"error":"The body could not be read' in answer

@@ -6,6 +6,7 @@ Nothing here is simulated: PostgreSQL itself refuses, waits in vain or loses the
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -135,3 +136,17 @@ def test_the_next_order_after_a_lost_session_is_stored() -> None:
     before = row_counts()["orders"]
     place_orders([order()])
     assert row_counts()["orders"] == before + 1
+
+
+def test_session_ended_for_idling_is_not_stored() -> None:
+    before = row_counts()
+    with pytest.raises(NotStored):
+        _place_after_idling()
+    assert row_counts() == before
+
+
+def _place_after_idling() -> None:
+    with unit_of_work(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '100ms'")
+        time.sleep(0.5)
+        cursor.execute("SELECT 1")

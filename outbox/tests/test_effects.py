@@ -203,3 +203,21 @@ class TestTwoCopiesAtOnce:
         assert outcome == [effects.LOCK_NOT_AVAILABLE, "0"]
         assert applied.payloads == []
         assert run(applied, same) == 1
+
+    def test_a_busy_partition_holds_up_no_other(self, applied: Applied) -> None:
+        for partition in (0, 1):
+            BridgePosition.objects.create(
+                handler=HANDLER, topic=TOPIC, partition=partition, topic_id=TOPIC_ID, next_offset=10
+            )
+        chunks = [chunk(10, [event(1)], partition=0), chunk(10, [event(2)], partition=1)]
+
+        def both() -> None:
+            run(applied, *chunks)
+            connection.close()
+
+        with transaction.atomic():
+            inbox.lock_positions(HANDLER, [(TOPIC, 0)])
+            thread = threading.Thread(target=both)
+            thread.start()
+            thread.join()
+        assert applied.payloads == ["2"]
