@@ -54,9 +54,13 @@ class LoadResult:
     placed: int = 0  # orders answered with 200 or 201
     answers: list[Answer] = field(default_factory=list)
 
-    def accepted(self, operation: str = "place") -> list[Answer]:
-        """The answers that promise something."""
-        return [a for a in self.answers if a.operation == operation and a.status in ACCEPTED]
+    def accepted(self) -> list[Answer]:
+        """The answers that promise an order."""
+        return [a for a in self.answers if a.operation == "place" and a.status in ACCEPTED]
+
+    def changes(self) -> list[Answer]:
+        """The answers to payments and cancellations, good or bad: each attempt has one."""
+        return [a for a in self.answers if a.operation != "place"]
 
 
 async def run_load(

@@ -21,6 +21,7 @@ __all__ = [
     "commit_to_effect",
     "commit_to_kafka",
     "count_in_kafka",
+    "count_missing",
     "counts",
     "database_now",
     "held_lanes_backlog",
@@ -136,6 +137,19 @@ def percentiles(values: Sequence[float]) -> Latency:
         return ranked[min(len(ranked) - 1, int(len(ranked) * share))]
 
     return Latency(p50=at(0.50), p99=at(0.99))
+
+
+def count_missing(order_ids: Sequence[str]) -> int:
+    """How many of these orders are not stored."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT count(*) FROM unnest(%s::uuid[]) AS accepted (id)
+            WHERE NOT EXISTS (SELECT FROM orders WHERE orders.id = accepted.id)
+            """,
+            (list(order_ids),),
+        )
+        return int(cursor.fetchone()[0])
 
 
 def held_lanes_backlog() -> int | None:

@@ -28,8 +28,8 @@ class OrderVerdict:
 
     @property
     def ok(self) -> bool:
-        """Everything arrived, once, in order."""
-        return not (self.lost or self.duplicates or self.violations)
+        """Something was drawn, and all of it arrived, once, in order."""
+        return self.drawn > 0 and not (self.lost or self.duplicates or self.violations)
 
 
 def verdict() -> OrderVerdict:

@@ -1,0 +1,53 @@
+"""What the run says, and whether it goes on, when effects do not arrive."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import cast
+
+import pytest
+from rich.console import Console
+
+from eventsite.demo import measure, run
+from eventsite.localstack import LocalStack
+
+NOTHING = measure.Counts(orders=0, events=0, published=0, applied=0, processed_events=0)
+STUCK = measure.Counts(orders=0, events=9, published=8, applied=7, processed_events=0)
+WHOLE = measure.Counts(orders=0, events=9, published=9, applied=9, processed_events=0)
+SHORTFALL = "not every effect is there: 9 events committed, 8 published, 7 applied"
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=StringIO(), width=120)
+
+
+def said(console: Console) -> str:
+    return cast(StringIO, console.file).getvalue()
+
+
+def test_a_warm_up_that_does_not_settle_fails_the_run(
+    monkeypatch: pytest.MonkeyPatch, console: Console
+) -> None:
+    monkeypatch.setattr(measure, "counts", lambda: NOTHING)
+    monkeypatch.setattr(measure, "count_in_kafka", lambda: measure.KafkaCount(0, 0))
+    monkeypatch.setattr(run, "_warm_up", lambda _: STUCK)
+    assert not run.run(cast(LocalStack, None), orders=1, rate=1.0, console=console)
+    assert SHORTFALL in said(console)
+
+
+@pytest.mark.parametrize(
+    ("found", "message", "other"),
+    [(STUCK, SHORTFALL, "every effect there"), (WHOLE, "every effect there", "not every")],
+)
+def test_effects_are_said_to_be_there_only_if_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    console: Console,
+    found: measure.Counts,
+    message: str,
+    other: str,
+) -> None:
+    monkeypatch.setattr(measure, "settle", lambda _: found)
+    assert run._settle(console) == found
+    assert message in said(console)
+    assert other not in said(console)
