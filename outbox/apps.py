@@ -20,12 +20,16 @@ class OutboxConfig(AppConfig):
 
 
 def _create_lanes(using: str, **kwargs: Any) -> None:
-    """One row a lane, after migrations and after a flush: without its row a lane is never drained."""
+    """One row a lane into the empty table, after the first migrate and after a flush.
+
+    Never more rows: another number of lanes would move keys, so the drain refuses it (LaneMismatch).
+    """
     from outbox.topics import LANES
 
     if "outbox_lane" in connections[using].introspection.table_names():
         with connections[using].cursor() as cursor:
             cursor.execute(
-                "INSERT INTO outbox_lane (lane) SELECT generate_series(0, %s) ON CONFLICT DO NOTHING",
+                "INSERT INTO outbox_lane (lane) SELECT generate_series(0, %s) "
+                "WHERE NOT EXISTS (SELECT FROM outbox_lane) ON CONFLICT DO NOTHING",
                 (LANES - 1,),
             )

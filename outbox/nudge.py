@@ -17,6 +17,8 @@ import redis
 from celery import current_app
 from django.conf import settings
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from outbox import metrics
 from outbox.conf import DRAIN
@@ -31,7 +33,11 @@ _AWAY_SECONDS = 1.0
 @cache
 def _redis() -> redis.Redis:
     return redis.Redis.from_url(
-        settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5, health_check_interval=5
+        settings.REDIS_URL,
+        socket_timeout=1.0,
+        socket_connect_timeout=0.5,
+        health_check_interval=5,
+        retry=Retry(NoBackoff(), 1),
     )
 
 

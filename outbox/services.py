@@ -7,9 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connection,
+    transaction,
+)
 
 from outbox import metrics, nudge
+from outbox.conf import topics
 from outbox.envelope import NO_TRACE, TraceContext, message_bytes
 from outbox.topics import Topic, lane_of
 
@@ -19,10 +27,15 @@ __all__ = [
     "NotInTransaction",
     "NotStored",
     "OutcomeUnknown",
+    "UnknownTopic",
     "pipelined",
     "publish",
     "unit_of_work",
 ]
+
+# PostgreSQL ended the session: idle in a transaction, or the transaction took too long. The
+# driver files both under InternalError.
+SESSION_ENDED = ("25P03", "25P04")
 
 _INSERT = """
     INSERT INTO event_outbox
@@ -69,6 +82,13 @@ class EventTooLarge(ValueError):
     """The event does not fit its topic's limit; the caller's change must not be stored without it."""
 
 
+class UnknownTopic(LookupError):
+    """The event's topic has no route in the event map: nobody would hear it, no drain would send it.
+
+    Add a line for it to the map that OUTBOX_EVENT_MAP names.
+    """
+
+
 class NotStored(OperationalError):
     """The database failed before COMMIT: nothing of the change is stored, it is safe to try again."""
 
@@ -85,13 +105,14 @@ def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> 
     """Add events to the open transaction, in order; they reach Kafka if and only if it commits.
 
     The caller has created or locked the row of each key before (rule R1). `traces`: one for each
-    event, or none. One statement, whatever the number. Raises NotInTransaction and
-    EventTooLarge, in both cases before writing.
+    event, or none. One statement, whatever the number. Raises NotInTransaction, UnknownTopic and
+    EventTooLarge, in each case before writing.
     """
     if not connection.in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
     if not events:
         return
+    _refuse_unknown_topics(events)
     traces = traces or [NO_TRACE] * len(events)
     payloads = [event.to_json() for event in events]
     for event, payload in zip(events, payloads, strict=True):
@@ -112,6 +133,12 @@ def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> 
     transaction.on_commit(nudge.nudge, robust=True)
     for topic, count in Counter(event.topic.name for event in events).items():
         metrics.PUBLISHED.labels(topic).inc(count)
+
+
+def _refuse_unknown_topics(events: Sequence[Event]) -> None:
+    unknown = {event.topic.name for event in events} - {topic.name for topic in topics()}
+    if unknown:
+        raise UnknownTopic(f"{', '.join(sorted(unknown))}: {UnknownTopic.__doc__}")
 
 
 def _refuse_too_large(event: Event, payload: str) -> None:
@@ -146,7 +173,9 @@ def unit_of_work() -> Iterator[None]:
         with transaction.atomic(durable=True):
             yield
             commit_started = True
-    except (OperationalError, InterfaceError) as error:
+    except (OperationalError, InterfaceError, InternalError) as error:
+        if isinstance(error, InternalError) and _sqlstate(error) not in SESSION_ENDED:
+            raise
         if commit_started and not _refused_by_server(error):
             raise OutcomeUnknown(str(error)) from error
         raise NotStored(str(error)) from error
@@ -155,5 +184,9 @@ def unit_of_work() -> Iterator[None]:
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:
     """Whether the server said no to COMMIT: an SQLSTATE that is neither a lost connection (08)
     nor an operator's intervention (57), either of which can come after the commit was written."""
-    sqlstate = getattr(error.__cause__, "sqlstate", None)
-    return sqlstate is not None and sqlstate[:2] not in ("08", "57")
+    sqlstate = _sqlstate(error)
+    return bool(sqlstate) and sqlstate[:2] not in ("08", "57")
+
+
+def _sqlstate(error: DatabaseError | InterfaceError) -> str:
+    return getattr(error.__cause__, "sqlstate", None) or ""

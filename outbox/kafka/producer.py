@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -33,6 +35,18 @@ _REFUSALS = frozenset(
         KafkaError.POLICY_VIOLATION,
     }
 )
+# Nothing was said about the message: it waited too long, or went down with the producer.
+_NO_ANSWER = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+    }
+)
+_GRACE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +65,26 @@ class Delivery:
     """What is known of one batch after the flush; indexes are positions in the batch.
 
     acknowledged  index -> offset
-    refused       index -> why Kafka said no
+    refused       index -> why Kafka said no; its neighbours in the request are told the same
     unknown       everything else: perhaps written, perhaps not
+    fatal         the producer died of it; a refusal perhaps, even if `refused` names none
     """
 
     size: int
     acknowledged: dict[int, int] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+    fatal: bool = False
     error: str = ""
 
     @property
     def complete(self) -> bool:
         """Every message is acknowledged."""
         return len(self.acknowledged) == self.size
+
+    @property
+    def refusal(self) -> bool:
+        """Something of the batch was refused: sending it again as it is will not help."""
+        return bool(self.refused) or self.fatal
 
 
 class PartitionMismatch(RuntimeError):
@@ -86,15 +107,16 @@ def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
     gapless start of this batch or not at all.
     """
     delivery = Delivery(size=len(messages))
-    try:
-        producer = _current()
-        for index, message in enumerate(messages):
-            _produce(producer, message, partial(_report, delivery, index))
-        producer.flush(timeout)
-    except KafkaException as error:
-        delivery.error = str(error)
+    deadline = time.monotonic() + timeout
+    producer = _current()
+    for index, message in enumerate(messages):
+        # What follows a failure is not sent: it would overtake.
+        if not _produce(producer, message, delivery, index, deadline):
+            break
+    _flush(producer, delivery, deadline)
     if not delivery.complete:
         discard()
+        delivery.error = delivery.error or "not acknowledged in time"
     return delivery
 
 
@@ -120,9 +142,9 @@ def discard() -> None:
         _producer = None
         return
     producer, _producer = _producer, None
-    producer.purge()
-    producer.flush(0.5)
-    producer.close()
+    for step in (producer.purge, partial(producer.flush, 0.5), producer.close):
+        with suppress(KafkaException, SystemError):
+            step()
 
 
 def _current() -> Producer:
@@ -150,7 +172,10 @@ def _config() -> dict[str, Any]:
     }
 
 
-def _produce(producer: Producer, message: OutgoingMessage, report: Any) -> None:
+def _produce(
+    producer: Producer, message: OutgoingMessage, delivery: Delivery, index: int, deadline: float
+) -> bool:
+    """Queue one message; False if it was not taken."""
     while True:
         try:
             producer.produce(
@@ -159,18 +184,54 @@ def _produce(producer: Producer, message: OutgoingMessage, report: Any) -> None:
                 key=message.key,
                 value=message.value,
                 headers=list(message.headers),
-                on_delivery=report,
+                on_delivery=partial(_report, delivery, index),
             )
-            producer.poll(0)
-            return
+            break
         except BufferError:
-            producer.poll(0.05)
+            if not _serve(partial(producer.poll, 0.05), delivery) or time.monotonic() > deadline:
+                return False
+        except KafkaException as error:
+            _note(delivery, index, error.args[0])
+            return False
+    return _serve(partial(producer.poll, 0), delivery)
+
+
+def _flush(producer: Producer, delivery: Delivery, deadline: float) -> None:
+    """Wait for the reports. A producer that died tells of the rest soon, or not at all."""
+    while True:
+        if delivery.fatal:
+            deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
+        remaining = deadline - time.monotonic()
+        if _serve(partial(producer.flush, max(0.0, remaining)), delivery) or remaining <= 0:
+            return
+
+
+def _serve(step: Callable[[], int], delivery: Delivery) -> bool:
+    """Run callbacks; False if the producer died meanwhile.
+
+    confluent_kafka raises a fatal error inside whatever callback comes next, which Python
+    reports as a SystemError of that callback; the reports behind it are still to be fetched.
+    """
+    try:
+        step()
+    except (KafkaException, SystemError) as error:
+        delivery.fatal = True
+        delivery.error = str(error.__cause__ or error)
+        return False
+    return True
 
 
 def _report(delivery: Delivery, index: int, error: KafkaError | None, message: Message) -> None:
     if error is None:
         delivery.acknowledged[index] = cast(int, message.offset())
     else:
+        _note(delivery, index, error)
+
+
+def _note(delivery: Delivery, index: int, error: KafkaError) -> None:
+    if error.code() in _REFUSALS:
+        delivery.refused[index] = error.str()
+    if error.code() not in _NO_ANSWER:
+        delivery.fatal = True
         delivery.error = error.str()
-        if error.code() in _REFUSALS:
-            delivery.refused[index] = error.str()
+    delivery.error = delivery.error or error.str()

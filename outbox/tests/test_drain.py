@@ -1,0 +1,271 @@
+"""The drain against a Kafka that is made up: what is settled, what waits, and when it stops."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import ClassVar
+from uuid import uuid4
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models.signals import post_migrate
+
+from outbox import conf, drain
+from outbox.conf import DrainPolicy
+from outbox.kafka import producer
+from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.models import OutboxEvent, OutboxLane
+from outbox.services import UnknownTopic, publish
+from outbox.topics import LANES, Topic, lane_of
+
+TOPIC = conf.topics()[0]
+
+
+@dataclass(frozen=True)
+class Noted:
+    """An event of the map's first topic."""
+
+    key: str
+    text: str = "fine"
+    event_id: str = field(default_factory=lambda: str(uuid4()))
+
+    topic: ClassVar[Topic] = TOPIC
+    source: ClassVar[str] = "/tests"
+    type: ClassVar[str] = "NOTED"
+
+    def to_json(self) -> str:
+        return json.dumps(self.text)
+
+
+class Elsewhere(Noted):
+    """An event that no route names."""
+
+    topic: ClassVar[Topic] = Topic("elsewhere")
+
+
+class Kafka:
+    """Takes every message but those that say "bad", which it refuses together with their request."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, str]] = []
+        self.requests: list[int] = []
+        self.away = False
+        self.names_refused = True
+
+    def warm_up(self, partitions: dict[str, int], *, timeout: float) -> None:
+        if self.away:
+            raise producer.KafkaException("away")
+
+    def send(self, messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+        self.requests.append(len(messages))
+        delivery = Delivery(size=len(messages))
+        if self.away:
+            delivery.error = "away"
+            return delivery
+        bad = {message.partition for message in messages if b"bad" in message.value}
+        for index, message in enumerate(messages):
+            if message.partition not in bad:
+                delivery.acknowledged[index] = len(self.log)
+                self.log.append((message.key.decode(), message.value.decode()))
+            elif self.names_refused:
+                delivery.refused[index] = "too large"
+        delivery.fatal = bool(bad)
+        delivery.error = "too large" if bad else ""
+        return delivery
+
+
+@pytest.fixture
+def kafka(monkeypatch: pytest.MonkeyPatch) -> Kafka:
+    made_up = Kafka()
+    monkeypatch.setattr(producer, "send", made_up.send)
+    monkeypatch.setattr(producer, "warm_up", made_up.warm_up)
+    return made_up
+
+
+@pytest.fixture(autouse=True)
+def fresh(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "_backoff", drain._Backoff())
+    monkeypatch.setattr(drain, "_refused", {})
+
+
+def write(*events: Noted) -> None:
+    with transaction.atomic():
+        publish(events)
+
+
+def write_for_no_route(*events: Noted) -> None:
+    """Rows of an event map that has lost a line since."""
+    write(*events)
+    ids = [event.event_id for event in events]
+    OutboxEvent.objects.filter(event_id__in=ids).update(topic="elsewhere")
+
+
+def pending_texts(key: str) -> list[str]:
+    rows = OutboxEvent.objects.filter(key=key, status=OutboxEvent.Status.NEW).order_by("id")
+    return [json.loads(payload) for payload in rows.values_list("payload", flat=True)]
+
+
+def pending_keys() -> set[str]:
+    return set(OutboxEvent.objects.filter(status=0).values_list("key", flat=True))
+
+
+def keys_of_lane(lane: int, count: int) -> list[str]:
+    names = (f"key-{number}" for number in range(100_000))
+    return list(islice((name for name in names if lane_of(name) == lane), count))
+
+
+class TestTheAcknowledgedPrefix:
+    def settled(self, keys: str, acknowledged: Iterable[int]) -> list[int]:
+        write(*[Noted(key) for key in keys])
+        pending = drain.pending_events(sorted({lane_of(key) for key in keys}), limit=1000)
+        delivery = Delivery(size=len(keys), acknowledged=dict.fromkeys(acknowledged, 0))
+        return drain.acknowledged_prefix(pending, delivery)
+
+    def test_is_everything_if_all_was_acknowledged(self) -> None:
+        assert self.settled("aabb", range(4)) == [0, 1, 2, 3]
+
+    def test_ends_at_the_first_gap_of_each_key(self) -> None:
+        # a: yes no yes   b: yes yes   c: no yes
+        assert self.settled("abcabca", [0, 1, 4, 5, 6]) == [0, 1, 4]
+
+    def test_is_empty_if_nothing_was(self) -> None:
+        assert self.settled("ab", []) == []
+
+
+class TestARefusedMessage:
+    @pytest.mark.parametrize("named", [True, False])
+    def test_holds_its_key_and_nothing_else(self, kafka: Kafka, named: bool) -> None:
+        kafka.names_refused = named
+        others = [f"other-{number}" for number in range(100)]
+        write(Noted("k", "before"), Noted("k", "bad"), Noted("k", "after"))
+        write(*[Noted(key, text) for text in ("1", "2") for key in others])
+        report = drain.drain()
+        assert (report.settled, report.stopped) == (201, "")
+        assert pending_texts("k") == ["bad", "after"]
+        assert pending_keys() == {"k"}
+        assert [text for key, text in kafka.log if key == "other-7"] == ['"1"', '"2"']
+
+    def test_does_not_back_the_others_off(self, kafka: Kafka) -> None:
+        write(Noted("k", "bad"))
+        drain.drain()
+        write(Noted("another"))
+        assert drain.drain().settled == 1
+
+    def test_is_not_tried_again_at_once(self, kafka: Kafka) -> None:
+        write(Noted("k", "bad"))
+        drain.drain()
+        tried = len(kafka.requests)
+        drain.drain()
+        assert len(kafka.requests) == tried <= 3
+
+    def test_goes_out_in_order_once_kafka_takes_it(self, kafka: Kafka) -> None:
+        write(Noted("k", "bad"), Noted("k", "after"))
+        drain.drain()
+        OutboxEvent.objects.filter(payload='"bad"').update(payload='"good"')
+        time.sleep(conf.DRAIN.backoff_first)
+        assert drain.drain().settled == 2
+        assert kafka.log == [("k", '"good"'), ("k", '"after"')]
+
+    def test_behind_which_its_lane_is_full_leaves_room_for_the_lane(self, kafka: Kafka) -> None:
+        refused, other = keys_of_lane(5, 2)
+        write(Noted(refused, "bad"), *[Noted(refused) for _ in range(30)])
+        write(Noted(other))
+        drain.drain(DrainPolicy(batch_events=8))
+        assert (len(pending_texts(refused)), pending_texts(other)) == (31, [])
+
+    def test_in_more_lanes_than_a_claim_holds_starves_no_other(self, kafka: Kafka) -> None:
+        refused = [keys_of_lane(lane, 1)[0] for lane in range(20)]
+        write(*[Noted(key, "bad") for key in refused])
+        others = [keys_of_lane(lane, 1)[0] for lane in range(20, LANES)]
+        write(*[Noted(key) for key in others])
+        began = time.monotonic()
+        assert drain.drain().settled == len(others)
+        assert pending_keys() == set(refused)
+        assert time.monotonic() - began < 4
+
+
+class TestKafkaAway:
+    def test_before_the_claim_leaves_everything_and_backs_off(self, kafka: Kafka) -> None:
+        kafka.away = True
+        write(Noted("k"))
+        assert drain.drain().stopped == "away"
+        assert (drain.drain().stopped, kafka.requests) == ("backing off", [])
+        assert pending_texts("k") == ["fine"]
+
+    def test_during_the_batch_leaves_everything_and_backs_off(self, kafka: Kafka) -> None:
+        drain.drain()
+        kafka.away = True
+        write(Noted("k"), Noted("k"))
+        assert drain.drain().stopped == "away"
+        assert drain.drain().stopped == "backing off"
+        assert (len(pending_texts("k")), kafka.requests) == (2, [2])
+
+    def test_for_real(self, monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+        monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+        producer.discard()
+        write(Noted("k"))
+        assert drain.drain(DrainPolicy(connect_timeout=0.3)).stopped
+        assert drain.drain().stopped == "backing off"
+        assert pending_texts("k") == ["fine"]
+        assert producer._producer is None
+
+
+class TestATopicWithoutRoute:
+    def test_is_refused_by_publish(self) -> None:
+        with pytest.raises(UnknownTopic, match="elsewhere"):
+            write(Noted("k"), Elsewhere("k"))
+        assert not OutboxEvent.objects.exists()
+
+    def test_waits_and_holds_nobody_up(self, kafka: Kafka) -> None:
+        same_lane = keys_of_lane(5, 2)
+        write_for_no_route(*[Noted(same_lane[0]) for _ in range(20)])
+        write(Noted(same_lane[1]), Noted("another"))
+        report = drain.drain(DrainPolicy(batch_events=8))
+        assert (report.settled, report.stopped) == (2, "")
+        assert pending_keys() == {same_lane[0]}
+
+    def test_is_told(self, kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+        told: list[tuple[str, int]] = []
+        monkeypatch.setattr(
+            drain.log,
+            "error",
+            lambda _, **fields: told.append((fields["topic"], fields["events"])),
+        )
+        write_for_no_route(Noted("k"), Noted("l"))
+        drain.drain()
+        assert told == [("elsewhere", 2)]
+
+    def test_alone_in_its_lanes_is_not_claimed(self) -> None:
+        write_for_no_route(Noted("k"))
+        assert drain.claim_lanes(16) == []
+
+
+class TestTheNumberOfLanes:
+    @pytest.mark.parametrize("change", ["one fewer", "one more"])
+    def test_that_differs_is_refused(self, kafka: Kafka, change: str) -> None:
+        if change == "one more":
+            OutboxLane.objects.create(lane=LANES)
+        else:
+            OutboxLane.objects.get(lane=LANES - 1).delete()
+        write(Noted("k"))
+        assert "outbox_lane holds" in drain.drain().stopped
+        assert (drain.drain().stopped, kafka.requests) == ("backing off", [])
+
+    def migrated(self) -> int:
+        config = apps.get_app_config("outbox")
+        post_migrate.send(sender=config, app_config=config, using=connection.alias)
+        return OutboxLane.objects.count()
+
+    def test_is_never_raised_by_a_migration(self) -> None:
+        OutboxLane.objects.get(lane=LANES - 1).delete()
+        assert self.migrated() == LANES - 1
+
+    def test_is_filled_into_an_empty_table(self) -> None:
+        OutboxLane.objects.all().delete()
+        assert self.migrated() == LANES
