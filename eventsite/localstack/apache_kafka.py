@@ -66,6 +66,9 @@ PROPERTIES = {
     # a killed bridge is replaced within seconds, and a new group starts at once
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
+    # A killed broker may come back once the controller has given up its predecessor.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "1000",
     "group.consumer.min.session.timeout.ms": "6000",
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "1500",

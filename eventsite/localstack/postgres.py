@@ -123,14 +123,23 @@ def _check_version(installation: Installation) -> None:
         )
 
 
+SHUTDOWN_SECONDS = 5.0
+
+
 def _remove_stale_pid_file(data: Path) -> None:
-    """After a crash the pid in it may belong to anything by now, and PostgreSQL would not start."""
+    """After a crash the pid in it may belong to anything by now, and PostgreSQL would not start.
+
+    If it does belong to a postmaster, that one went down with its supervisor a moment ago and is
+    still shutting down.
+    """
     pid_file = data / "postmaster.pid"
     with suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
-        pid = int(pid_file.read_text().splitlines()[0])
-        pid_file_is_true = psutil.Process(pid).name() == "postgres"
-        if pid_file_is_true:
-            return
+        postmaster = psutil.Process(int(pid_file.read_text().splitlines()[0]))
+        if postmaster.name() == "postgres":
+            try:
+                postmaster.wait(SHUTDOWN_SECONDS)
+            except psutil.TimeoutExpired:
+                return
     pid_file.unlink(missing_ok=True)
 
 

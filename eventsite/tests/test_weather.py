@@ -19,6 +19,7 @@ from eventsite.tests.steady import SteadyOrders, steady_orders
 SETTLES = 45.0
 # Far below what a client prints that retries without a pause; refusals of web have one line each.
 LINES_A_SECOND = 8
+OUTAGE = 6.0  # seconds; longer than the five that a drain waits for Kafka
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_orders_are_accepted_while_it_is_away(stack: LocalStack, server: str) ->
     with load(stack) as orders:
         before = len(orders.replies)
         with away(stack, server):
-            time.sleep(8)
+            time.sleep(OUTAGE)
             assert len(orders.accepted(before)) > 40
     assert orders.refused() == []
     assert_recovered(stack, orders)
@@ -96,7 +97,7 @@ def test_kafka_frozen_for_longer_than_a_flush_takes(stack: LocalStack) -> None:
         before = len(orders.replies)
         with quiet_logs(stack):
             kafka.pause()
-            time.sleep(8)
+            time.sleep(OUTAGE)
             kafka.resume()
         assert len(orders.accepted(before)) > 40
     assert orders.refused() == []
