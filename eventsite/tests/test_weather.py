@@ -16,7 +16,7 @@ from eventsite.tests.account import Account, take_account
 from eventsite.tests.processes import running
 from eventsite.tests.steady import SteadyOrders, steady_orders
 
-SETTLES = 45.0
+SETTLES = 150.0  # seconds; a chunk whose worker was away is sent again after 10, 20, 40 s
 # Far below what a client prints that retries without a pause; refusals of web have one line each.
 LINES_A_SECOND = 8
 OUTAGE = 6.0  # seconds; longer than the five that a drain waits for Kafka
