@@ -120,7 +120,9 @@ class Bridge:
             self._next_confirm = time.monotonic() + 1.0
 
     def _receive(self) -> None:
-        busy = any(p.flight or p.held or p.buffer for p in self._partitions.values())
+        busy = any(
+            p.flight or ((p.held or p.buffer) and not p.paused) for p in self._partitions.values()
+        )
         timeout = self._policy.confirm_interval if busy else self._policy.poll_timeout
         for message in self._consumer.receive(limit=self._policy.chunk_events, timeout=timeout):
             partition = self._partitions.get((message.topic, message.partition))

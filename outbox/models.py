@@ -228,6 +228,7 @@ class DeadLetter(models.Model):
             models.Index(
                 fields=["state", "id"], name="dead_letter_open", condition=models.Q(state__lt=3)
             ),
+            models.Index(fields=["event_id"], name="dead_letter_event"),
         ]
 
     def __str__(self) -> str:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import redis
 import structlog
 from celery import current_app
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -46,6 +48,8 @@ def send_due() -> int:
     sent = 0
     for handler in handlers_due():
         route = conf.route_named(handler)
+        if _queue_is_full(route):
+            continue
         ids = claim_due(route)
         for begin in range(0, len(ids), REDRIVE.letters_per_task):
             letters = ids[begin : begin + REDRIVE.letters_per_task]
@@ -106,6 +110,19 @@ def claim_due(route: Route) -> list[int]:
     return due
 
 
+def _queue_is_full(route: Route) -> bool:
+    """Whether nobody works off the handler's queue, so that Redis never grows without a bound."""
+    try:
+        return int(_broker().llen(route.queue)) > BRIDGE.queue_bound
+    except redis.RedisError:
+        return True
+
+
+@cache
+def _broker() -> redis.Redis:
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5)
+
+
 def _send(route: Route, letters: Sequence[int]) -> bool:
     """False if Redis is away: the leases run out, and the letters are due again."""
     try:
@@ -113,7 +130,7 @@ def _send(route: Route, letters: Sequence[int]) -> bool:
             route.task,
             kwargs={"letters": list(letters)},
             queue=route.queue,
-            expires=REDRIVE.lease,
+            expires=REDRIVE.lease / 2,  # whoever begins later could outlive the lease
             retry=False,
         )
     except (BrokerError, redis.RedisError, OSError) as error:
@@ -215,7 +232,7 @@ def apply_letters(
         if events:
             effect(events)
         dead_letters.resolve([letter.id for letter in batch], DeadLetter.State.APPLIED, by=REDRIVER)
-        following = free_place(route, first, delay=REDRIVE.lease)
+        following = free_place(first, ordered=route.ordered, delay=REDRIVE.lease)
     metrics.REDRIVEN.labels(handler, "applied").inc(len(events))
     log.info(
         "redriven",
@@ -237,11 +254,11 @@ def lock_place(letter: Letter, *, even_paused: bool = False) -> None:
         raise _Paused(_Paused.__doc__)
 
 
-def free_place(route: Route, letter: Letter, *, delay: float) -> int | None:
+def free_place(letter: Letter, *, ordered: bool, delay: float) -> int | None:
     """After a letter was resolved: make the next one of its key the head, due after `delay`
     seconds; returns its id. With nothing open, the partition stops asking for parked keys."""
-    if route.ordered:
-        following = dead_letters.head_of(route.handler, letter.event.topic, letter.event.key)
+    if ordered:
+        following = dead_letters.head_of(letter.handler, letter.event.topic, letter.event.key)
         if following:
             dead_letters.promote(following[0].id, delay=delay)
             return following[0].id

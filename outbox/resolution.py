@@ -101,6 +101,8 @@ def resolve_letters(
     selected, or is skipped. Raises FollowersWithoutHead before anything is done.
     """
     letters, _ = preview(wanted, limit=limit)
+    if action == DISCARD:
+        letters.reverse()  # the head last: a follower it sets free could be applied before its turn
     started = time.monotonic()
     for number, letter in enumerate(letters):
         if rate:
@@ -160,13 +162,24 @@ def _replay(letter: Letter, by: str, note: str) -> str:
 
 def _discard(letter: Letter, by: str, note: str) -> str:
     """Never to be applied; what waits behind it goes on."""
-    dead_letters.resolve([letter.id], State.DISCARDED, by=by, note=note)
     if letter.handler == DRAIN_HANDLER:
+        dead_letters.resolve([letter.id], State.DISCARDED, by=by, note=note)
         drain_letters.discard(letter)
         return ""
-    inbox.settle_receipts(letter.handler, [letter.event.event_id], InboxReceipt.Outcome.DISCARDED)
-    redrive.free_place(conf.route_named(letter.handler), letter, delay=0.0)
-    return ""
+    mine = inbox.settle_receipts(
+        letter.handler, [letter.event.event_id], InboxReceipt.Outcome.DISCARDED
+    )
+    dead_letters.resolve([letter.id], State.DISCARDED if mine else State.APPLIED, by=by, note=note)
+    redrive.free_place(letter, ordered=_is_ordered(letter.handler), delay=0.0)
+    return "" if mine else "was applied meanwhile"
+
+
+def _is_ordered(handler: str) -> bool:
+    """A handler that has left the map is treated as the stricter kind."""
+    try:
+        return conf.route_named(handler).ordered
+    except LookupError:
+        return True
 
 
 def _refuse_headless(letters: Iterable[DeadLetter]) -> None:

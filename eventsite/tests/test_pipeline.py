@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from decimal import Decimal
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 import redis
@@ -20,15 +18,12 @@ from django.utils import timezone
 from analytics.queries import summary
 from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
-from eventsite.probe.events import PROBE_TOPIC
-from eventsite.tests.pipeline import PROBE_HANDLER, settles
+from eventsite.tests.pipeline import settles
 from eventsite.tests.processes import Process, child_environment, command_of, free_port, running
 from eventsite.tests.web import Web, web_process
 from orders.models import Order, ProcessedEvent
 from outbox.drain import drain
-from outbox.kafka import producer
-from outbox.kafka.producer import OutgoingMessage
-from outbox.models import BridgePosition, InboxReceipt, OutboxEvent
+from outbox.models import InboxReceipt, OutboxEvent
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -139,34 +134,6 @@ def test_a_worker_killed_in_the_middle_loses_nothing() -> None:
         with process("worker-effects"):
             assert settles(lambda: applied() == published, within=SETTLES)
     assert probe_queries.verdict().ok
-
-
-def metric(port: int, name: str) -> float:
-    """Sum over the labels of one metric of a process."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
-    return sum(float(value) for value in re.findall(rf"^{name}\{{.*\}} (\S+)$", text, re.M))
-
-
-def test_a_failing_chunk_is_tried_again_and_shows(broker: redis.Redis) -> None:
-    garbage = OutgoingMessage(PROBE_TOPIC.name, 0, b"k", b"\x80 no JSON", [])
-    assert producer.send([garbage], timeout=5).complete
-    port = free_port()
-    environment = child_environment(METRICS_PORT=str(port))
-    health = f"http://127.0.0.1:{port}/health"
-    position = BridgePosition.objects.filter(handler=PROBE_HANDLER, partition=0)
-    before = position.get().next_offset
-    with process("worker-effects"), running(command_of("bridge"), environment, health):
-        assert settles(lambda: position.get().attempts >= 2, within=SETTLES)
-        assert position.get().last_error.startswith("UnicodeEncodeError")
-        assert metric(port, "bridge_chunks_retried_total") >= 2
-        # the other partitions go on
-        probe_services.draw([f"key-{number}" for number in range(50)])
-        drain()
-        others = OutboxEvent.objects.exclude(partition=0).count()
-        assert others > 30
-        assert settles(lambda: applied() == others, within=SETTLES)
-    assert position.get().next_offset == before
 
 
 def test_two_bridges_and_two_beats_do_no_harm(web: Web) -> None:

@@ -6,7 +6,7 @@ sort or condition without an index, whatever a person types into the address bar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -109,7 +109,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
     show_facets = admin.ShowFacets.NEVER  # they count per choice
     list_per_page = 50
     sortable_by = ()
-    actions = None
+    actions: Sequence[str] | None = None
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return BoundedChangeList

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -37,7 +36,7 @@ def drain_on() -> None:
 
 
 @pytest.fixture
-def refused(kafka: Kafka) -> Iterator[Kafka]:
+def refused(kafka: Kafka) -> Kafka:
     write(Noted("k", "before"), Noted("k", "bad"), Noted("k", "1"), Noted("k", "2"), Noted("l"))
     drain_on()
     return kafka
@@ -62,6 +61,7 @@ class TestARefusedMessage:
 
     def test_is_told_without_its_payload(self, refused: Kafka) -> None:
         told = OutboxEvent.objects.get(topic=TOPIC.dlq)
+        assert told.headers is not None
         assert (told.status, told.headers["handler"]) == (Status.PUBLISHED, DRAIN_HANDLER)
         assert "bad" not in told.payload
 

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from outbox import control
-from outbox.models import BridgePosition, DeadLetter, DeadLetterAction
+from outbox.models import BridgePosition, DeadLetter, DeadLetterAction, InboxReceipt
 from outbox.tests.letters import (
     HANDLER,
     TOPIC,
@@ -136,6 +136,21 @@ class TestDiscard:
             "a test order",
             True,
         )
+
+    def test_of_a_whole_key_never_lets_a_follower_go_first(
+        self, applied: Applied, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between two letters a redrive runs."""
+        monkeypatch.setattr("outbox.resolution.time.sleep", lambda _: redrive_due(applied))
+        call_command("dead_letters", "discard", "--key", "a", "--rate", "1000")
+        assert left()["a3"] == "discarded"
+        assert applied.payloads == []
+
+    def test_of_what_was_applied_meanwhile_says_so(self, applied: Applied, capsys: Any) -> None:
+        InboxReceipt.objects.update(outcome=InboxReceipt.Outcome.APPLIED)
+        [line, _] = command("discard", *ids("b1"), capsys=capsys)
+        assert line.endswith("was applied meanwhile")
+        assert left()["b1"] == "applied"
 
     def test_of_a_whole_key_leaves_it_free(self, applied: Applied, capsys: Any) -> None:
         assert command("discard", "--key", "a", capsys=capsys)[-1] == "3 discarded, 0 skipped."
