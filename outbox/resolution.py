@@ -199,7 +199,8 @@ def _refuse_headless(letters: Iterable[DeadLetter]) -> None:
     ]
     if headless:
         some = ", ".join(str(letter_id) for letter_id in headless[:_NAMED])
-        raise FollowersWithoutHead(f"{FollowersWithoutHead.__doc__} Such as: {some}.")
+        sentence = " ".join((FollowersWithoutHead.__doc__ or "").split())
+        raise FollowersWithoutHead(f"{sentence} Such as: {some}.")
 
 
 def _of_key(handler: str, topic: str, key: str) -> QuerySet[DeadLetter]:

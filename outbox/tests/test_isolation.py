@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from django.db import OperationalError
 
-from outbox import conf, control, dead_letters, effects, inbox, suspects
+from outbox import conf, control, dead_letters, effects, failures, inbox, suspects
 from outbox.conf import CIRCUIT
 from outbox.envelope import EventEnvelope, from_kafka
 from outbox.inbox import Chunk
@@ -38,6 +38,12 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def positions(db: None) -> None:
     create_positions()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test is one transaction: the time limit of an effect would end all of it."""
+    monkeypatch.setattr(failures, "BRIDGE", replace(conf.BRIDGE, effect_timeout=120.0))
 
 
 def numbers(*given: int) -> list[str]:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from outbox import conf, control, dead_letters, inbox, redrive
+from outbox import conf, control, dead_letters, failures, inbox, redrive
 from outbox.conf import REDRIVE
 from outbox.envelope import EventEnvelope, from_column, to_column
 from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
@@ -32,6 +32,12 @@ from outbox.tests.letters import (
 )
 
 ROUTE = conf.route_named(HANDLER)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test is one transaction: the time limit of an effect would end all of it."""
+    monkeypatch.setattr(failures, "BRIDGE", replace(conf.BRIDGE, effect_timeout=120.0))
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from outbox import control
+from outbox import conf, control, failures
 from outbox.models import BridgePosition, DeadLetter, DeadLetterAction, InboxReceipt
 from outbox.tests.letters import (
     HANDLER,
@@ -27,6 +28,12 @@ from outbox.tests.letters import (
 
 pytestmark = pytest.mark.django_db
 State = DeadLetter.State
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test is one transaction: the time limit of an effect would end all of it."""
+    monkeypatch.setattr(failures, "BRIDGE", replace(conf.BRIDGE, effect_timeout=120.0))
 
 
 @pytest.fixture
