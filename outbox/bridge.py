@@ -165,7 +165,7 @@ class Bridge:
             partition.flight = None
             partition.position = position.next_offset
             partition.failed_at = None
-        elif position.failed_at != partition.failed_at:
+        elif position.failed_at and position.failed_at != partition.failed_at:
             partition.failed_at = position.failed_at
             self._retry_later(partition, "failed", now + self._backoff(position.attempts))
         elif now > flight.deadline:

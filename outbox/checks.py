@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Error, register
 
 from outbox import conf
 from outbox.conf import Route
+from outbox.dead_letters import DRAIN_HANDLER
 
 __all__ = ["check_event_map"]
 
@@ -39,6 +40,12 @@ def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
 
 def _route_errors(route: Route) -> Iterator[Error]:
     where = f"Route {route.handler!r}"
+    if route.handler == DRAIN_HANDLER:
+        yield Error(
+            f"{where} has the name under which the drain keeps its own dead letters.",
+            hint="Give the handler another one.",
+            id="outbox.E010",
+        )
     if route.task not in current_app.tasks:
         yield Error(
             f"{where} names the unknown task {route.task!r}.",

@@ -160,17 +160,19 @@ def lock_positions(
     Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them. What is
     read is the newest version of each row, also of one that another has just changed.
     """
-    if wait:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('lock_timeout', %s, true)", (f"{round(wait * 1000)}ms",)
-            )
-    return _select(
+    sql = (
         f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}"
-        f' ORDER BY topic, "partition" FOR UPDATE {"" if wait else "NOWAIT"}',
-        handler,
-        keys,
+        ' ORDER BY topic, "partition" FOR UPDATE'
     )
+    if not wait:
+        return _select(f"{sql} NOWAIT", handler, keys)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(wait * 1000)}ms",))
+        positions = _select(sql, handler, keys)
+        cursor.execute(
+            "SET LOCAL lock_timeout TO DEFAULT"
+        )  # the effect's own waits are another matter
+    return positions
 
 
 def _select(sql: str, handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:

@@ -39,6 +39,7 @@ def test_the_real_map_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"dlq": ""}, "outbox.E006"),
         ({"since": "yesterday"}, "outbox.E008"),
         ({"retries": ()}, "outbox.E009"),
+        ({"handler": "outbox.drain"}, "outbox.E010"),
         ({"retries": (1.0, 0.0)}, "outbox.E009"),
     ],
 )
