@@ -25,7 +25,11 @@ def check_event_map(
 ) -> list[CheckMessage]:
     """Everything that would go wrong at run time, found before."""
     routes = conf.routes()
-    return [*_duplicates(routes), *(error for route in routes for error in _route_errors(route))]
+    return [
+        *_duplicates(routes),
+        *_reserved(routes),
+        *(error for route in routes for error in _route_errors(route)),
+    ]
 
 
 def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
@@ -38,14 +42,18 @@ def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
             )
 
 
+def _reserved(routes: Sequence[Route]) -> Iterator[Error]:
+    for route in routes:
+        if route.handler == DRAIN_HANDLER:
+            yield Error(
+                f"Route {route.handler!r} has the name of the drain's own dead letters.",
+                hint="Give the handler another one.",
+                id="outbox.E010",
+            )
+
+
 def _route_errors(route: Route) -> Iterator[Error]:
     where = f"Route {route.handler!r}"
-    if route.handler == DRAIN_HANDLER:
-        yield Error(
-            f"{where} has the name under which the drain keeps its own dead letters.",
-            hint="Give the handler another one.",
-            id="outbox.E010",
-        )
     if route.task not in current_app.tasks:
         yield Error(
             f"{where} names the unknown task {route.task!r}.",
