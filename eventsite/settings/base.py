@@ -176,6 +176,7 @@ KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor
 METRICS_HOST = env.metrics_host
 METRICS_PORT = env.metrics_port
 PROBE_ENABLED = env.probe
+HOT_PATHS = env.hot_paths
 WEB_THREADS = env.web_threads
 SERVICE_NAME = env.service_name
 ADMIN_USERNAME = env.admin_username

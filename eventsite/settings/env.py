@@ -48,6 +48,7 @@ class Environment(BaseSettings):
     probe: bool = False  # the order probe of demo, chaos and benchmarks
 
     # Web
+    hot_paths: bool = True  # off: every request goes through Django
     web_threads: int = 2  # requests in Django at a time, each with its own database connection
     django_secret_key: str = ""
     allowed_hosts: str = ""  # comma separated
