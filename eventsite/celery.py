@@ -9,7 +9,14 @@ import kombu
 import structlog
 from celery import Celery, beat
 from celery.app.amqp import AMQP
-from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown
+from celery.signals import (
+    beat_init,
+    setup_logging,
+    task_prerun,
+    worker_init,
+    worker_process_shutdown,
+)
+from django.db import close_old_connections
 from prometheus_client import multiprocess
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
@@ -51,6 +58,13 @@ app.set_default()
 @setup_logging.connect
 def _keep_our_logging(**kwargs: Any) -> None:
     """Celery leaves logging alone when somebody listens: eventsite.apps has configured it."""
+
+
+@task_prerun.connect
+def _begin_like_a_request(**kwargs: Any) -> None:
+    """Celery would connect anew for each task (see CELERY_DB_REUSE_MAX); this keeps the
+    connection and drops it only when it is unusable."""
+    close_old_connections()
 
 
 @worker_init.connect

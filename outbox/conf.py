@@ -117,6 +117,7 @@ def route_named(handler: str) -> Route:
     raise LookupError(f"No handler named {handler!r} in the event map. There are: {known}.")
 
 
+@cache
 def topics() -> tuple[Topic, ...]:
     """Every topic of the map, once, by name."""
     return tuple(sorted({route.topic for route in routes()}, key=lambda topic: topic.name))

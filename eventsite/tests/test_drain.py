@@ -61,6 +61,7 @@ def small_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     admin.create([replace(SMALL, max_message_bytes=2000)], replication_factor=1)
     routes = (*conf.routes(), replace(conf.routes()[0], handler="nobody", topic=SMALL))
     monkeypatch.setattr(conf, "routes", lambda: routes)
+    conf.topics.cache_clear()
 
 
 def write(events: Sequence[Numbered]) -> None:
