@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from eventsite.hot_paths import metrics
 from outbox.services import NotStored, OutcomeUnknown
 
 __all__ = ["Coalescer", "Refused"]
@@ -59,6 +60,7 @@ class Coalescer(Generic[Command, Result]):
         self._waiting: deque[_Waiting[Command, Result]] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._closed = False
+        self._batch = metrics.BATCH.labels(name)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"flush-{name}")
 
     async def submit(self, command: Command) -> Result:
@@ -91,6 +93,7 @@ class Coalescer(Generic[Command, Result]):
         loop = asyncio.get_running_loop()
         while batch := self._next_batch(loop.time()):
             commands = [waiting.command for waiting in batch]
+            self._batch.observe(len(commands))
             outcomes = await loop.run_in_executor(self._thread, self._outcomes, commands)
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 _tell(waiting.future, outcome)
@@ -108,7 +111,7 @@ class Coalescer(Generic[Command, Result]):
 
     def _outcomes(self, commands: Sequence[Command]) -> list[Result | Exception]:
         try:
-            return list(self._perform(commands))
+            results = list(self._perform(commands))
         except (NotStored, OutcomeUnknown) as error:
             return [error] * len(commands)
         except Exception as error:  # noqa: BLE001  (whoever it concerns is told)
@@ -118,6 +121,10 @@ class Coalescer(Generic[Command, Result]):
                 return [refused]
             half = len(commands) // 2
             return [*self._outcomes(commands[:half]), *self._outcomes(commands[half:])]
+        if len(results) != len(commands):
+            lost = OutcomeUnknown(f"{len(commands)} commands came back as {len(results)} results.")
+            return [lost] * len(commands)
+        return [*results]
 
 
 def _tell(future: asyncio.Future[Result], outcome: Result | Exception) -> None:
