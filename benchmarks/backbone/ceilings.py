@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 from uuid import uuid4
 
 import psycopg
+import redis
 import uuid_utils
-from celery import Celery
+from celery import current_app
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -20,6 +22,7 @@ from outbox.envelope import EventEnvelope, kafka_headers
 __all__ = ["consume_rate", "empty_tasks_rate", "insert_rate", "produce_rate", "scratch_topic"]
 
 PARTITIONS = 12
+QUEUE = "analytics"
 
 
 def insert_rate(database_url: str, events: int) -> float:
@@ -131,16 +134,15 @@ def consume_rate(brokers: str, topic: str, messages: int) -> float:
         consumer.close()
 
 
-def empty_tasks_rate(app: Celery, tasks: int) -> float:
+def empty_tasks_rate(redis_url: str, tasks: int) -> float:
     """Tasks a second that a running worker with two processes takes off its queue and does.
 
     The task is the handler's own with no chunks: all of Celery's work and none of ours.
     """
-    with app.connection_for_read() as connection:
-        queue = connection.SimpleQueue("analytics")
+    with redis.Redis.from_url(redis_url) as broker:
         for _ in range(tasks):
-            app.send_task("analytics.record_sales", kwargs={"chunks": []}, queue="analytics")
-        begin = time.perf_counter()
-        while queue.qsize():
+            current_app.send_task("analytics.record_sales", kwargs={"chunks": []}, queue=QUEUE)
+        waiting, begin = cast(int, broker.llen(QUEUE)), time.perf_counter()
+        while broker.llen(QUEUE):
             time.sleep(0.01)
-        return tasks / (time.perf_counter() - begin)
+        return waiting / (time.perf_counter() - begin)

@@ -61,12 +61,10 @@ def _drain_all() -> int:
 
 def effects_alone(stage: Stage, events: int) -> list[Figure]:
     """The log is full, then bridge and workers start."""
-    from eventsite.celery import app  # noqa: PLC0415  (needs Django's settings)
-
     stage.only("worker-effects", "bridge")
     stage.wait_applied(0)
     stage.only("worker-effects")
-    tasks = ceilings.empty_tasks_rate(app, 3000)
+    tasks = ceilings.empty_tasks_rate(stage.stack.env["REDIS_URL"], 3000)
     with ceilings.scratch_topic(stage.brokers) as topic:
         ceilings.produce_rate(stage.brokers, topic, events)
         consume = ceilings.consume_rate(stage.brokers, topic, events)
