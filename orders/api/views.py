@@ -15,7 +15,7 @@ from orders import queries, services
 from orders.api import representations
 from orders.api.commands import placed, read_order
 from orders.api.serializers import CancelSerializer, PageSerializer
-from orders.queries import OrderDetail
+from orders.queries import OrderDetail, OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
@@ -27,11 +27,26 @@ class OrdersView(APIView):
     """/orders"""
 
     def get(self, request: Request) -> Response:
-        """The newest orders, an array."""
-        page = PageSerializer(data=request.query_params)
-        page.is_valid(raise_exception=True)
-        orders = queries.newest_orders(limit=page.validated_data["limit"])
-        return Response([representations.summary(order) for order in orders])
+        """One page of orders, newest first, an array; the next page is in the Link header."""
+        query = PageSerializer(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        wanted = query.validated_data
+        page = queries.orders_page(
+            narrowed=OrderFilter(
+                status=wanted.get("status"),
+                customer_id=wanted.get("customerId"),
+                created_from=wanted.get("created_from"),
+                created_to=wanted.get("created_to"),
+            ),
+            limit=wanted["limit"],
+            after=wanted.get("cursor"),
+        )
+        response = Response([representations.summary(order) for order in page.orders])
+        if page.next is not None:
+            parameters = request.query_params.copy()
+            parameters["cursor"] = page.next.to_text()
+            response["Link"] = f'<{request.path}?{parameters.urlencode()}>; rel="next"'
+        return response
 
     def post(self, request: Request) -> Response:
         """Place an order, in either body."""
