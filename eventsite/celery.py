@@ -9,7 +9,13 @@ import kombu
 import structlog
 from celery import Celery, beat
 from celery.app.amqp import AMQP
-from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown
+from celery.signals import (
+    beat_init,
+    setup_logging,
+    worker_init,
+    worker_process_shutdown,
+    worker_ready,
+)
 from prometheus_client import multiprocess
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
@@ -22,11 +28,22 @@ log = structlog.get_logger("eventsite.celery")
 
 
 class _Connection(kombu.Connection):
-    """Tries Redis again every two seconds; by default the pauses grow to half a minute."""
+    """Tries Redis again every two seconds; by default the pauses grow to half a minute.
+
+    A lost connection gives nothing back. Kombu would restore what was not acknowledged with a
+    client that is gone by then, and that AttributeError ends the worker. Redis itself makes these
+    messages visible again, or has lost them: either way the bridge and beat send them again.
+    """
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
         steady = {"interval_start": RECONNECT_SECONDS, "interval_step": 0}
         return super().ensure_connection(*args, **steady | options)
+
+    def collect(self, socket_timeout: float | None = None) -> None:
+        transport: Any = self.transport
+        for channel in transport.channels:
+            channel.do_restore = False
+        super().collect(socket_timeout)
 
 
 class _AMQP(AMQP):
@@ -54,10 +71,15 @@ def _keep_our_logging(**kwargs: Any) -> None:
 
 
 @worker_init.connect
-def _serve_worker_endpoints(**kwargs: Any) -> None:
+def _serve_worker_endpoints(sender: Any, **kwargs: Any) -> None:
+    from eventsite.worker_progress import WorkerProgress
     from outbox import ops_server
+    from outbox.watchdog import Watchdog
 
-    ops_server.serve_in_background("worker")
+    progress = WorkerProgress(sender)
+    watchdog = Watchdog("worker", progress, before_end=progress.kill_children)
+    ops_server.serve_in_background("worker", is_well=watchdog.is_well)
+    worker_ready.connect(lambda **_: watchdog.start(), weak=False)
 
 
 @beat_init.connect
