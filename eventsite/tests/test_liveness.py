@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,11 +31,14 @@ from eventsite.tests.processes import (
     command_of,
     free_port,
     get_status,
-    running,
+    running_together,
+    spec_of,
 )
+from eventsite.tests.steady import steady_orders
 from eventsite.tests.weather import Fault, proxy_to
+from orders.models import Order
 from outbox.drain import drain
-from outbox.models import InboxReceipt
+from outbox.models import InboxReceipt, OutboxEvent
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -55,14 +58,17 @@ def applied() -> int:
     return InboxReceipt.objects.count()
 
 
+def processes(*names: str, **environment: str) -> AbstractContextManager[list[Process]]:
+    """Some of our processes, with impatient watchdogs; entered when all are up."""
+    given = {"WATCHDOG_SECONDS": str(PATIENCE), **environment}
+    return running_together([spec_of(name, **given) for name in names])
+
+
 @contextmanager
-def process(name: str, **environment: str) -> Iterator[tuple[Process, str]]:
-    """One of our processes and the URL of its health."""
-    port = free_port()
-    health = f"http://127.0.0.1:{port}/health"
-    given = {"WATCHDOG_SECONDS": str(PATIENCE), "METRICS_PORT": str(port), **environment}
-    with running(command_of(name), child_environment(**given), health) as started:
-        yield started, health
+def process(name: str, **environment: str) -> Iterator[Process]:
+    """One of them."""
+    with processes(name, **environment) as [started]:
+        yield started
 
 
 def pool_of(pid: int) -> list[psutil.Process]:
@@ -139,21 +145,21 @@ def test_a_bridge_that_hangs_says_so_and_ends() -> None:
     given = connection.settings_dict
     with proxy_to(given["HOST"], int(given["PORT"])) as proxy:
         url = child_environment()["DATABASE_URL"].replace(f":{given['PORT']}/", f":{proxy.port}/")
-        with process("bridge", DATABASE_URL=url) as (bridge, health):
+        with process("bridge", DATABASE_URL=url) as bridge:
             with process("worker-effects"):
                 published = publish()
                 assert settles(lambda: applied() == published, within=SETTLES)
             published += publish()
             proxy.set(Fault.SILENT)
-            assert settles(lambda: get_status(health) == 503, within=SETTLES)
+            assert settles(lambda: get_status(bridge.health) == 503, within=SETTLES)
             assert bridge.child.wait(SETTLES) == 1
             assert '"no_progress"' in bridge.log.read_text()
-    with process("bridge"), process("worker-effects"):
+    with processes("bridge", "worker-effects"):
         assert settles(lambda: applied() == published, within=SETTLES)
 
 
 def test_who_was_stopped_and_goes_on_gets_time_to_catch_up() -> None:
-    with process("bridge") as (bridge, _), process("worker-effects") as (worker, _):
+    with processes("bridge", "worker-effects") as [bridge, worker]:
         os.killpg(worker.pid, signal.SIGSTOP)
         os.killpg(bridge.pid, signal.SIGSTOP)
         published = publish()
@@ -172,7 +178,7 @@ def test_a_worker_that_loses_redis_with_a_message_in_hand_lives_on() -> None:
         proxy = started.enter_context(proxy_to("127.0.0.1", port))
         url = settings.REDIS_URL.replace(f":{port}/", f":{proxy.port}/")
         changes = {"REDIS_URL": url, "WATCHDOG_SECONDS": "60"}
-        worker, _ = started.enter_context(process("worker-effects", **changes))
+        worker = started.enter_context(process("worker-effects", **changes))
         pool = pool_of(worker.pid)
         for child in pool:
             child.suspend()  # a message is taken, but nobody begins with it
@@ -191,3 +197,18 @@ def test_a_worker_that_loses_redis_with_a_message_in_hand_lives_on() -> None:
         lives_on = settles(lambda: applied() == published, within=SETTLES)
         assert lives_on, worker.last_lines()
         assert worker.child.poll() is None, worker.last_lines()
+
+
+def test_every_process_stops_in_time_under_load() -> None:
+    """Exit code 0 within ten seconds, and nothing is lost on the way."""
+    names = ("web", "bridge", "worker-effects", "worker-outbox", "beat")
+    with ExitStack() as stack:
+        web, *others = stack.enter_context(processes(*names, WATCHDOG_SECONDS="15"))
+        orders = stack.enter_context(steady_orders(urlsplit(web.health).port or 0))
+        for each in (*others, web):
+            assert each.stop() == 0, each.last_lines()
+    promised = set(orders.accepted())
+    assert len(promised) > 10
+    assert promised == {str(order_id) for order_id in Order.objects.values_list("id", flat=True)}
+    with processes(*names[1:], WATCHDOG_SECONDS="15"):
+        assert settles(lambda: applied() == OutboxEvent.objects.count(), within=SETTLES)
