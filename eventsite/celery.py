@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import Any
 
 import kombu
 import structlog
-from celery import Celery, beat
+from celery import Celery, beat, bootsteps
 from celery.app.amqp import AMQP
 from celery.signals import (
     beat_init,
@@ -23,6 +24,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
 __all__ = ["Scheduler", "app"]
 
 RECONNECT_SECONDS = 2.0
+RESULTS_OF_A_PROCESS = 10  # at most so many wait unread; each has one task at work and one to come
 
 log = structlog.get_logger("eventsite.celery")
 
@@ -50,6 +52,26 @@ class _AMQP(AMQP):
     Connection = _Connection
 
 
+class ReadResults(bootsteps.StartStopStep):
+    """After a reconnect: what tasks have finished meanwhile is read before their time is counted.
+
+    The main process reads no results while it waits for Redis. Its loop then looks at the clock
+    first, takes tasks that finished long ago for overdue, and kills their processes, with
+    whatever these are doing by now.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        pool = parent.pool._pool
+        if not pool._registered_with_event_loop:
+            return  # the first start: the loop has yet to meet the processes
+        pipes = list(pool._fileno_to_outq)
+        for _ in range(RESULTS_OF_A_PROCESS):
+            for pipe in select.select(pipes, [], [], 0)[0]:
+                pool.handle_result_event(pipe)
+
+
 class Scheduler(beat.Scheduler):
     """Celery's, but a Redis that is away is one line a task instead of two tracebacks."""
 
@@ -63,6 +85,7 @@ class Scheduler(beat.Scheduler):
 app = Celery("eventsite", amqp=_AMQP)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.set_default()
+app.steps["consumer"].add(ReadResults)
 
 
 @setup_logging.connect
