@@ -178,6 +178,7 @@ OUTBOX_EVENT_MAP = "eventsite.event_map.ROUTES"
 KAFKA_BOOTSTRAP_SERVERS = env.kafka_bootstrap_servers
 KAFKA_GROUP_PROTOCOL = env.kafka_group_protocol
 KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor
+WATCHDOG_SECONDS = env.watchdog_seconds
 METRICS_HOST = env.metrics_host
 METRICS_PORT = env.metrics_port
 PROBE_ENABLED = env.probe

@@ -45,6 +45,7 @@ class Environment(BaseSettings):
     prometheus_multiproc_dir: str = ""
     log_level: str = "INFO"
     service_name: str = "eventsite"
+    watchdog_seconds: float = 15  # a worker or bridge that has stood still for so long ends itself
     probe: bool = False  # the order probe of demo, chaos and benchmarks
 
     # Web

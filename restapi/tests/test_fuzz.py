@@ -34,19 +34,19 @@ def send(body: bytes, content_type: str = "application/json") -> int:
     return answer.status_code
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(anything | near_misses)
 def test_any_json(body: Any) -> None:
     send(json.dumps(body).encode())
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(body: bytes) -> None:
     send(body)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(near_misses, st.data())
 def test_a_damaged_body(body: Any, data: st.DataObject) -> None:
     whole = bytearray(json.dumps(body).encode())
@@ -55,13 +55,13 @@ def test_a_damaged_body(body: Any, data: st.DataObject) -> None:
     send(bytes(whole))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
 def test_any_content_type(content_type: str) -> None:
     send(b'{"user_id": "u1", "amount": 1}', content_type)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.from_regex(r"-?(0|[1-9][0-9]{0,11})(\.[0-9]{1,4})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 )
