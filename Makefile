@@ -9,7 +9,7 @@ DEV := .venv/.installed-dev
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs manage test check format lock bench-path clean-state
+.PHONY: help demo up down status logs manage test check format lock bench-backbone bench-path clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,7 +41,7 @@ check: $(DEV) ## lint, format, types, import contracts, Django's checks
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(PY) manage.py check
-	$(PY) manage.py makemigrations --check --dry-run
+	$(PY) -W "ignore:Got an error checking a consistent migration history" manage.py makemigrations --check --dry-run
 
 format: $(DEV) ## format the code and mend what can be mended
 	.venv/bin/ruff check --fix
@@ -51,6 +51,9 @@ lock: $(DEV) ## compile the pinned requirements from the .in files
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) requirements-local.in -o requirements-local.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+bench-backbone: $(RUN) ## measure outbox, drain, bridge and effects at full speed
+	@$(PY) -m benchmarks.backbone $(ARGS)
 
 bench-path: $(RUN) ## measure the way of an event from request to effect
 	@$(PY) -m benchmarks.path $(ARGS)

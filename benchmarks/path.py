@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
-from eventsite.demo.load import LoadPlan, run_load
+from eventsite.load.orders import LoadPlan, run_load
 from eventsite.localstack import LocalStack
 
 RESULTS = Path(__file__).parent / "results"
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _measure(stack: LocalStack, rate: float, seconds: float) -> dict[str, Any]:
-    from eventsite.demo import measure  # noqa: PLC0415  (needs Django's settings)
+    from eventsite.load import measure  # noqa: PLC0415  (needs Django's settings)
 
     described = machine.describe(stack.env["DATABASE_URL"])
     ceiling = machine.insert_ceiling(stack.env["DATABASE_URL"])

@@ -1,4 +1,4 @@
-"""The web process: the gateway around all HTTP, Django inside."""
+"""The web process: the gateway around all HTTP, hot paths next, Django inside."""
 
 import os
 
@@ -10,10 +10,17 @@ django.setup(set_prefix=False)
 
 from django.conf import settings  # noqa: E402
 
-from eventsite.gateway.django_app import DjangoApplication  # noqa: E402
+from eventsite.gateway.django_app import DjangoApplication, middleware_headers  # noqa: E402
 from eventsite.gateway.layer import Gateway  # noqa: E402
-from eventsite.gateway.lifespan import lifespan  # noqa: E402
+from eventsite.gateway.lifespan import Lifespan  # noqa: E402
+from eventsite.hot_paths.layer import HotPaths  # noqa: E402
+from orders.api.commands import PLACE_ORDER  # noqa: E402
 
+hot_paths = HotPaths(
+    DjangoApplication(threads=settings.WEB_THREADS),
+    [PLACE_ORDER] if settings.HOT_PATHS else [],
+    headers=middleware_headers(),
+)
 application = ProtocolTypeRouter(
-    {"http": Gateway(DjangoApplication(threads=settings.WEB_THREADS)), "lifespan": lifespan}
+    {"http": Gateway(hot_paths), "lifespan": Lifespan(at_end=hot_paths.close)}
 )

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import Any
 
 import kombu
 import structlog
-from celery import Celery, beat
+from celery import Celery, beat, bootsteps
 from celery.app.amqp import AMQP
-from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown
+from celery.signals import (
+    beat_init,
+    setup_logging,
+    task_prerun,
+    worker_init,
+    worker_process_shutdown,
+    worker_ready,
+)
+from django.db import close_old_connections
 from prometheus_client import multiprocess
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
@@ -17,20 +26,52 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
 __all__ = ["Scheduler", "app"]
 
 RECONNECT_SECONDS = 2.0
+RESULTS_OF_A_PROCESS = 10  # at most so many wait unread; each has one task at work and one to come
 
 log = structlog.get_logger("eventsite.celery")
 
 
 class _Connection(kombu.Connection):
-    """Tries Redis again every two seconds; by default the pauses grow to half a minute."""
+    """Tries Redis again every two seconds; by default the pauses grow to half a minute.
+
+    A lost connection gives nothing back. Kombu would restore what was not acknowledged with a
+    client that is gone by then, and that AttributeError ends the worker. Redis itself makes these
+    messages visible again, or has lost them: either way the bridge and beat send them again.
+    """
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
         steady = {"interval_start": RECONNECT_SECONDS, "interval_step": 0}
         return super().ensure_connection(*args, **steady | options)
 
+    def collect(self, socket_timeout: float | None = None) -> None:
+        transport: Any = self.transport
+        for channel in transport.channels:
+            channel.do_restore = False
+        super().collect(socket_timeout)
+
 
 class _AMQP(AMQP):
     Connection = _Connection
+
+
+class ReadResults(bootsteps.StartStopStep):
+    """After a reconnect: what tasks have finished meanwhile is read before their time is counted.
+
+    The main process reads no results while it waits for Redis. Its loop then looks at the clock
+    first, takes tasks that finished long ago for overdue, and kills their processes, with
+    whatever these are doing by now.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        pool = parent.pool._pool
+        if not pool._registered_with_event_loop:
+            return  # the first start: the loop has yet to meet the processes
+        pipes = list(pool._fileno_to_outq)
+        for _ in range(RESULTS_OF_A_PROCESS):
+            for pipe in select.select(pipes, [], [], 0)[0]:
+                pool.handle_result_event(pipe)
 
 
 class Scheduler(beat.Scheduler):
@@ -46,6 +87,7 @@ class Scheduler(beat.Scheduler):
 app = Celery("eventsite", amqp=_AMQP)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.set_default()
+app.steps["consumer"].add(ReadResults)
 
 
 @setup_logging.connect
@@ -53,11 +95,23 @@ def _keep_our_logging(**kwargs: Any) -> None:
     """Celery leaves logging alone when somebody listens: eventsite.apps has configured it."""
 
 
-@worker_init.connect
-def _serve_worker_endpoints(**kwargs: Any) -> None:
-    from outbox import ops_server
+@task_prerun.connect
+def _begin_like_a_request(**kwargs: Any) -> None:
+    """Celery would connect anew for each task (see CELERY_DB_REUSE_MAX); this keeps the
+    connection and drops it only when it is unusable."""
+    close_old_connections()
 
-    ops_server.serve_in_background("worker")
+
+@worker_init.connect
+def _serve_worker_endpoints(sender: Any, **kwargs: Any) -> None:
+    from eventsite.worker_progress import WorkerProgress
+    from outbox import ops_server
+    from outbox.watchdog import Watchdog
+
+    progress = WorkerProgress(sender)
+    watchdog = Watchdog("worker", progress, before_end=progress.kill_children)
+    ops_server.serve_in_background("worker", is_well=watchdog.is_well)
+    worker_ready.connect(lambda **_: watchdog.start(), weak=False)
 
 
 @beat_init.connect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import sys
 from typing import Any
 
 import msgspec
@@ -18,25 +19,41 @@ __all__ = ["configure"]
 _shared: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
 ]
 
 
 def configure(level: str) -> None:
-    """Send structlog and the standard library to standard error, one JSON object a line."""
+    """Send structlog and the standard library to standard error, one JSON object a line.
+
+    Our own lines do not pass through the standard library: that costs as much as a request.
+    """
     structlog.configure(
         processors=[
-            structlog.stdlib.filter_by_level,
             *_shared,
+            _add_logger_name,
             _add_request_ids,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_to_json_bytes),
         ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=_NamedLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     logging.config.dictConfig(_standard_library(level.upper()))
+
+
+class _NamedLogger(structlog.BytesLogger):
+    """Writes to standard error, and keeps the name that get_logger was given."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(sys.stderr.buffer)
+        self.name = name
+
+
+def _add_logger_name(logger: _NamedLogger, method: str, event: EventDict) -> EventDict:
+    event["logger"] = logger.name
+    return event
 
 
 def _standard_library(level: str) -> dict[str, Any]:
@@ -46,7 +63,11 @@ def _standard_library(level: str) -> dict[str, Any]:
         "formatters": {
             "json": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [*_shared, _add_request_ids],
+                "foreign_pre_chain": [
+                    *_shared,
+                    structlog.stdlib.add_logger_name,
+                    _add_request_ids,
+                ],
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.format_exc_info,
@@ -68,8 +89,12 @@ def _standard_library(level: str) -> dict[str, Any]:
 
 
 def _to_json(event: EventDict, **kwargs: Any) -> str:
+    return _to_json_bytes(event).decode()
+
+
+def _to_json_bytes(event: EventDict, **kwargs: Any) -> bytes:
     """Four times as fast as the standard library's encoder, and never fails for an odd value."""
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    return msgspec.json.encode(event, enc_hook=str)
 
 
 def _add_request_ids(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

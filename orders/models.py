@@ -36,7 +36,12 @@ class Order(models.Model):
 
     class Meta:
         db_table = "orders"
-        indexes = [models.Index(fields=["created_at", "id"], name="orders_newest")]
+        # One for each way a list is narrowed; all end in its order.
+        indexes = [
+            models.Index(fields=["created_at", "id"], name="orders_newest"),
+            models.Index(fields=["customer_id", "created_at", "id"], name="orders_of_customer"),
+            models.Index(fields=["status", "created_at", "id"], name="orders_of_status"),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(total__gte=0), name="orders_total_not_negative"

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
 from uuid import UUID
 
 from orders.models import Order, OrderChange, OrderLine
 
-__all__ = ["OrderDetail", "detail_of", "newest_orders", "order_detail"]
+__all__ = [
+    "Cursor",
+    "OrderDetail",
+    "OrderFilter",
+    "Page",
+    "detail_of",
+    "order_detail",
+    "orders_page",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +34,80 @@ class OrderDetail:
     changes: Sequence[OrderChange]
 
 
-def newest_orders(*, limit: int) -> Sequence[Order]:
-    """The first page, newest first."""
-    return list(Order.objects.order_by("-created_at", "-id")[:limit])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFilter:
+    """What a list is narrowed to; None: not by this. `created_from` is included, `created_to` not."""
+
+    status: str | None = None
+    customer_id: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last order of a page; the next page begins behind it (keyset pagination)."""
+
+    created_at: datetime
+    order_id: UUID
+
+    def to_text(self) -> str:
+        """For a URL: microseconds since 1970 and the id, 24 bytes in base64url."""
+        micros = (self.created_at - _EPOCH) // timedelta(microseconds=1)
+        data = micros.to_bytes(8, "big", signed=True) + self.order_id.bytes
+        return base64.urlsafe_b64encode(data).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The inverse of to_text. Raises ValueError for anything else."""
+        try:
+            data = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+        except (binascii.Error, UnicodeEncodeError) as error:
+            raise ValueError("not base64url") from error
+        if len(data) != 24:
+            raise ValueError("not 24 bytes")
+        micros = int.from_bytes(data[:8], "big", signed=True)
+        try:
+            created_at = _EPOCH + timedelta(microseconds=micros)
+        except OverflowError as error:
+            raise ValueError("not a time") from error
+        return cls(created_at, UUID(bytes=data[8:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Orders, newest first; `next` is None on the last page."""
+
+    orders: Sequence[Order]
+    next: Cursor | None
+
+
+def orders_page(
+    *, narrowed: OrderFilter = OrderFilter(), limit: int, after: Cursor | None = None
+) -> Page:
+    """One page, newest first, behind `after`. What it costs does not depend on how deep it lies.
+
+    Of orders that exist when the first page is read none is repeated or skipped, whatever is
+    written meanwhile: an order's place (created_at, id) never changes.
+    """
+    found = Order.objects.order_by("-created_at", "-id")
+    if narrowed.status is not None:
+        found = found.filter(status=narrowed.status)
+    if narrowed.customer_id is not None:
+        found = found.filter(customer_id=narrowed.customer_id)
+    if narrowed.created_from is not None:
+        found = found.filter(created_at__gte=narrowed.created_from)
+    if narrowed.created_to is not None:
+        found = found.filter(created_at__lt=narrowed.created_to)
+    if after is not None:
+        # A range for the index, less the few of the same moment that were on the page before.
+        found = found.filter(created_at__lte=after.created_at)
+        found = found.exclude(created_at=after.created_at, id__gte=after.order_id)
+    orders = list(found[: limit + 1])
+    if len(orders) <= limit:
+        return Page(orders, None)
+    last = orders[limit - 1]
+    return Page(orders[:limit], Cursor(last.created_at, last.id))
 
 
 def order_detail(order_id: UUID) -> OrderDetail | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,17 +18,27 @@ from outbox.health import readiness
 __all__ = ["serve_in_background"]
 
 
-def serve_in_background(process: str) -> int:
-    """Start the server on a daemon thread; prints and returns its port (METRICS_PORT, 0: any free)."""
-    server = ThreadingHTTPServer((settings.METRICS_HOST, settings.METRICS_PORT), _Handler)
-    server.daemon_threads = True
+def serve_in_background(process: str, *, is_well: Callable[[], bool] = lambda: True) -> int:
+    """Start the server on a daemon thread; prints and returns its port (METRICS_PORT, 0: any free).
+
+    /health answers 503 while `is_well` says no.
+    """
+    server = _Server((settings.METRICS_HOST, settings.METRICS_PORT), _Handler)
+    server.is_well = is_well
     threading.Thread(target=server.serve_forever, name="ops-server", daemon=True).start()
     port = server.server_address[1]
     print(f"{process}: metrics and health on http://{settings.METRICS_HOST}:{port}", flush=True)
     return port
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    is_well: Callable[[], bool]
+
+
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         match url.path:
@@ -36,7 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
                 MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
             case "/health":
-                self._json(200, {"status": "alive"})
+                well = self.server.is_well()
+                self._json(200 if well else 503, {"status": "alive" if well else "stuck"})
             case "/health/ready":
                 ready = readiness()
                 strict = parse_qs(url.query).get("strict") == ["1"]

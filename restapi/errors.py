@@ -17,7 +17,14 @@ from rest_framework.settings import api_settings
 
 from restapi.json import JSONRenderer
 
-__all__ = ["Conflict", "ErrorFormatter", "exception_handler", "not_found", "server_error"]
+__all__ = [
+    "Conflict",
+    "ErrorFormatter",
+    "exception_handler",
+    "not_found",
+    "server_error",
+    "unavailable",
+]
 
 RETRY_AFTER_SECONDS = 2
 OUTCOMES = {
@@ -76,14 +83,20 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     return ExceptionHandler(exc, cast(ExceptionHandlerContext, context)).run()
 
 
+def unavailable(
+    error: OperationalError | InterfaceError,
+) -> tuple[int, dict[str, Any], list[tuple[bytes, bytes]]]:
+    """Status, body and headers of the 503 for a database that is away, and a line in the log."""
+    outcome = getattr(error, "outcome", "not_stored")
+    log.warning("database_unavailable", outcome=outcome, error=str(error))
+    body: dict[str, Any] = {"error": OUTCOMES[outcome], "details": [], "outcome": outcome}
+    return 503, body, [(b"retry-after", str(RETRY_AFTER_SECONDS).encode())]
+
+
 def _unavailable(exc: OperationalError | InterfaceError) -> Response:
-    outcome = getattr(exc, "outcome", "not_stored")
-    log.warning("database_unavailable", outcome=outcome, error=str(exc))
-    response = Response(
-        {"error": OUTCOMES[outcome], "details": [], "outcome": outcome},
-        status=503,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-    )
+    status_code, body, headers = unavailable(exc)
+    named = {name.decode().title(): value.decode() for name, value in headers}
+    response = Response(body, status=status_code, headers=named)
     response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
     return response
 

@@ -15,7 +15,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-__all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON"]
+__all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON", "parse_json"]
 
 _encoder = msgspec.json.Encoder(decimal_format="number", uuid_format="canonical")
 
@@ -29,11 +29,7 @@ class BodyTooLarge(APIException):
 
 
 class JSONParser(BaseParser):
-    """UTF-8 JSON. Numbers with a point become Decimal, never float.
-
-    Raises ParseError for malformed JSON, NaN, Infinity, a key given twice with different values
-    and nesting without end; BodyTooLarge beyond MAX_BODY_BYTES.
-    """
+    """`parse_json` of the body. Raises BodyTooLarge beyond MAX_BODY_BYTES."""
 
     media_type = "application/json"
 
@@ -46,17 +42,21 @@ class JSONParser(BaseParser):
         body = stream.read(settings.MAX_BODY_BYTES + 1)
         if len(body) > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(f"The body is larger than {settings.MAX_BODY_BYTES} bytes.")
-        try:
-            return json.loads(
-                body.decode("utf-8"),
-                parse_float=_decimal,
-                parse_constant=_refuse_constant,
-                object_pairs_hook=_object_without_contradictions,
-            )
-        except RecursionError as error:
-            raise ParseError("The body is nested too deeply.") from error
-        except ValueError as error:
-            raise ParseError(f"The body is not valid JSON: {error}.") from error
+        return parse_json(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """UTF-8 JSON. Numbers with a point become Decimal, never float.
+
+    Raises ParseError for malformed JSON, NaN, Infinity, a key given twice with different values
+    and nesting without end.
+    """
+    try:
+        return _decoder.decode(body.decode("utf-8"))
+    except RecursionError as error:
+        raise ParseError("The body is nested too deeply.") from error
+    except ValueError as error:
+        raise ParseError(f"The body is not valid JSON: {error}.") from error
 
 
 def _refuse_constant(name: str) -> Any:
@@ -77,6 +77,14 @@ def _object_without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, An
             raise ValueError(f"the key {key!r} is given twice with different values")
         result[key] = value
     return result
+
+
+# Made once; json.loads would make a decoder for each body.
+_decoder = json.JSONDecoder(
+    parse_float=_decimal,
+    parse_constant=_refuse_constant,
+    object_pairs_hook=_object_without_contradictions,
+)
 
 
 def _same(one: Any, other: Any) -> bool:

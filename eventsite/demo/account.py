@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eventsite.demo.measure import Counts, KafkaCount, Latency
 from eventsite.demo.report import Line
+from eventsite.load.measure import Counts, KafkaCount, Latency
 from eventsite.probe.queries import OrderVerdict
 from eventsite.recount import Comparison
 

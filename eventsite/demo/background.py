@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from eventsite.demo import measure
+from eventsite.load import measure
 from eventsite.probe import services as probe_services
 
 __all__ = ["Background", "Drawn", "event_progress", "probe_load"]

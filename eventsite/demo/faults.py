@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from eventsite.demo.measure import held_lanes_backlog
+from eventsite.load.measure import held_lanes_backlog
 from eventsite.localstack import LocalStack
 
 __all__ = ["Faults", "kill_everything"]

@@ -11,12 +11,12 @@ from urllib.request import urlopen
 
 from rich.console import Console
 
-from eventsite.demo import measure
 from eventsite.demo.account import Half, Observations, account
 from eventsite.demo.background import Background, event_progress, probe_load
 from eventsite.demo.faults import Faults, kill_everything
-from eventsite.demo.load import LoadPlan, LoadResult, run_load
 from eventsite.demo.report import print_report
+from eventsite.load import measure
+from eventsite.load.orders import LoadPlan, LoadResult, run_load
 from eventsite.localstack import LocalStack
 from eventsite.probe import queries as probe_queries
 from eventsite.recount import compare

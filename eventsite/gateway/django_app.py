@@ -17,12 +17,14 @@ from typing import Any, cast
 
 from django.core import signals
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.security import SecurityMiddleware
 from django.urls import set_script_prefix
 
 from eventsite.gateway.asgi_types import Receive, Scope, Send
 
-__all__ = ["DjangoApplication"]
+__all__ = ["DjangoApplication", "middleware_headers"]
 
 
 class DjangoApplication(ASGIHandler):
@@ -52,6 +54,19 @@ class DjangoApplication(ASGIHandler):
             response = _in_memory(response)
         response.close()  # also gives an unusable database connection back, on its own thread
         return response  # type: ignore[no-any-return]
+
+
+def middleware_headers() -> list[tuple[bytes, bytes]]:
+    """What the middleware adds to every answer of the API, for those that are given before it."""
+    response = HttpResponse()
+    without = {name.lower() for name in response.headers}
+    for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
+        middleware(lambda _: response)(HttpRequest())
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in response.items()
+        if name.lower() not in without
+    ]
 
 
 def _in_memory(streaming: StreamingHttpResponse) -> HttpResponse:

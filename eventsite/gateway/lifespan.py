@@ -1,16 +1,25 @@
-"""The ASGI lifespan: nothing to do, and said so, because servers log its absence as an error."""
+"""The ASGI lifespan: nothing at the start, and what was accepted is finished at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from eventsite.gateway.asgi_types import Receive, Scope, Send
 
-__all__ = ["lifespan"]
+__all__ = ["Lifespan"]
 
 
-async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer start and stop. Connections and threads are made at first use."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+class Lifespan:
+    """Answers start and stop; servers log the absence of an answer as an error."""
+
+    def __init__(self, *, at_end: Callable[[], Awaitable[None]]) -> None:
+        self._at_end = at_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self._at_end()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return

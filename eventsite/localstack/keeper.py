@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from eventsite.localstack.unit import Unit
 
-__all__ = ["Backoff", "Keeper"]
+__all__ = ["TICK", "Backoff", "Keeper", "KeeperThread"]
+
+TICK = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,25 @@ class Keeper:
         del self._due[unit.name]
         self.restarts[unit.name] += 1
         self._started[unit.name] = now
-        unit.start()
+        unit.revive()
         self._on_restart(unit)
         return True
+
+
+class KeeperThread:
+    """A keeper with a thread of its own, for a stack that lives inside another program."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end.wait(TICK):
+            self.keeper.tick()
+
+    def stop(self) -> None:
+        """Return when nothing is started again any more."""
+        self._end.set()
+        self._thread.join()

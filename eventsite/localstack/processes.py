@@ -60,6 +60,8 @@ PLAN = Plan(
                 *("{python}", "-m", "granian", "eventsite.asgi:application"),
                 *("--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
                 *("--workers", "1", "--loop", "uvloop", "--no-access-log"),
+                # requests that hang on a server may not keep it from stopping
+                *("--workers-kill-timeout", "8"),
             ),
             health="/health/ready",
             web=True,

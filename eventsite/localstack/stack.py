@@ -18,6 +18,7 @@ from eventsite.localstack.environment import MARKER, Environment, marked, read_e
 from eventsite.localstack.errors import LocalStackError, NotReady, StartFailed
 from eventsite.localstack.guard import Guard
 from eventsite.localstack.kafka import embedded_kafka
+from eventsite.localstack.keeper import Keeper, KeeperThread
 from eventsite.localstack.logins import private_folder
 from eventsite.localstack.ports import Ports
 from eventsite.localstack.postgres import embedded_postgres
@@ -51,6 +52,7 @@ class Options:
     own_servers: bool = False  # embedded servers even where the environment names external ones
     broker: str = "auto"  # apache, tansu, or auto: what the environment says, else what is possible
     extra_env: Mapping[str, str] = field(default_factory=dict)
+    keep_up: bool = False  # start our processes again when they die; the supervisor does it itself
 
 
 class LocalStack:
@@ -74,6 +76,7 @@ class LocalStack:
         # of this run alone: the warden of a killed one may still be at work when the next starts
         self._mark = f"{state.root}#{secrets.token_hex(4)}"
         self._guard: Guard | None = None
+        self._keeper: KeeperThread | None = None
 
     @classmethod
     def ephemeral(
@@ -85,10 +88,12 @@ class LocalStack:
         extra_env: Mapping[str, str] | None = None,
         plan: Plan = PLAN,
         report: Report = complain,
+        keep_up: bool = False,
     ) -> LocalStack:
         """A stack on free ports with a state of its own that is deleted with it.
 
-        A process of it that dies stays dead until its handle starts it again.
+        A process of it that dies stays dead until its handle starts it again; with `keep_up` it
+        is started again at once, as by any supervisor, and counted in `restarts`.
         """
         options = Options(
             ephemeral=True,
@@ -96,6 +101,7 @@ class LocalStack:
             own_servers=own_servers,
             broker=kafka,
             extra_env=extra_env or {},
+            keep_up=keep_up,
         )
         return cls(ephemeral_state(), options, plan=plan, report=report)
 
@@ -114,6 +120,11 @@ class LocalStack:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.env['PORT']}"
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """How often each of our processes was started again by itself; empty without `keep_up`."""
+        return dict(self._keeper.keeper.restarts) if self._keeper else {}
 
     def process(self, name: str) -> Unit:
         """The handle of one of our processes. Raises LocalStackError when there is none."""
@@ -141,6 +152,8 @@ class LocalStack:
             if not self.options.servers_only:
                 self.prepare(new_log=self._log_is_new())
                 self._start_processes(ports)
+                if self.options.keep_up:
+                    self._keeper = KeeperThread(Keeper(self.units))
         except BaseException:
             self.stop()
             raise
@@ -148,6 +161,8 @@ class LocalStack:
     def stop(self) -> None:
         """Stop what was started, processes before servers, and sweep up. Never fails half-way."""
         try:
+            if self._keeper is not None:
+                self._keeper.stop()
             stop_all(self.units)
             stop_all([server.unit for server in self.servers if server.unit])
         finally:

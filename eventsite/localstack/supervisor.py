@@ -10,7 +10,7 @@ from types import FrameType
 import psutil
 
 from eventsite.localstack.errors import LocalStackError
-from eventsite.localstack.keeper import Keeper
+from eventsite.localstack.keeper import TICK, Keeper
 from eventsite.localstack.processes import Plan
 from eventsite.localstack.record import Identity, Record, UnitRecord
 from eventsite.localstack.stack import LocalStack, Options
@@ -21,7 +21,6 @@ from eventsite.localstack.unit import Unit
 __all__ = ["READY", "supervise"]
 
 READY = "\0ready"  # the line that ends a successful start
-TICK = 0.1  # seconds
 SERVER_VARIABLES = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_GROUP_PROTOCOL")
 
 

@@ -92,6 +92,12 @@ class Unit:
                     death_signal=self.program.death_signal,
                 )
 
+    def revive(self) -> None:
+        """Start it again if it should be running."""
+        with self._lock:
+            if self.wanted:
+                self.start()
+
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until its probe passes. Raises StartFailed when it exits or `timeout` seconds pass."""
         try:

@@ -45,9 +45,11 @@ class Environment(BaseSettings):
     prometheus_multiproc_dir: str = ""
     log_level: str = "INFO"
     service_name: str = "eventsite"
+    watchdog_seconds: float = 15  # a worker or bridge that has stood still for so long ends itself
     probe: bool = False  # the order probe of demo, chaos and benchmarks
 
     # Web
+    hot_paths: bool = True  # off: every request goes through Django
     web_threads: int = 2  # requests in Django at a time, each with its own database connection
     django_secret_key: str = ""
     allowed_hosts: str = ""  # comma separated

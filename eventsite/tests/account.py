@@ -77,7 +77,7 @@ def main(within: float, *, read_log: bool) -> None:
 def _account(within: float, *, read_log: bool) -> dict[str, Any]:
     from django.db import connection  # noqa: PLC0415  (needs the settings)
 
-    from eventsite.demo import measure  # noqa: PLC0415
+    from eventsite.load import measure  # noqa: PLC0415
     from eventsite.probe.queries import verdict  # noqa: PLC0415
     from eventsite.recount import compare  # noqa: PLC0415
 

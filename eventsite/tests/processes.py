@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -23,7 +23,17 @@ from django.db import connection
 from eventsite.localstack.processes import PLAN
 from eventsite.localstack.spawn import spawn
 
-__all__ = ["Process", "child_environment", "command_of", "free_port", "get_status", "running"]
+__all__ = [
+    "Process",
+    "Spec",
+    "child_environment",
+    "command_of",
+    "free_port",
+    "get_status",
+    "running",
+    "running_together",
+    "spec_of",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 10.0
@@ -35,6 +45,7 @@ class Process:
 
     child: subprocess.Popen[bytes]
     log: Path
+    health: str = ""  # URL
 
     @property
     def pid(self) -> int:
@@ -59,6 +70,23 @@ class Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
 
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to run. `environment` is all of it, see `child_environment`; it is ready once
+    `ready_url` answers 200."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    ready_url: str | None = None
+
+
+def spec_of(name: str, **environment: str) -> Spec:
+    """One of our processes on this test's servers, with a free port for its health."""
+    port = free_port()
+    given = child_environment(METRICS_PORT=str(port), **environment)
+    return Spec(command_of(name, port), given, f"http://127.0.0.1:{port}/health")
+
+
 @contextmanager
 def running(
     command: Sequence[str],
@@ -72,24 +100,44 @@ def running(
     The process is the head of its own group, dies with this one, and gets directories of its own
     for its log and its metrics. `env` is all of its environment: see `child_environment`.
     """
+    with running_together([Spec(command, env, ready_url)], ready_within=ready_within) as [process]:
+        yield process
+
+
+@contextmanager
+def running_together(
+    specs: Iterable[Spec], *, ready_within: float = 60.0
+) -> Iterator[list[Process]]:
+    """The same for several, which start side by side and stop side by side."""
+    specs = list(specs)
+    started: list[Process] = []
     with tempfile.TemporaryDirectory(prefix="eventsite-test-") as directory:
-        log = Path(directory, "log")
-        metrics = Path(directory, "metrics")
-        metrics.mkdir()
-        with log.open("wb") as output:
-            child = spawn(
-                command,
-                environment={"PROMETHEUS_MULTIPROC_DIR": str(metrics), **env},
-                directory=REPOSITORY,
-                output=output,
-            )
-        process = Process(child, log)
         try:
-            if ready_url:
-                _wait_until_ready(process, ready_url, ready_within)
-            yield process
+            for number, spec in enumerate(specs):
+                started.append(_start(spec, Path(directory, str(number))))
+            for process, spec in zip(started, specs, strict=True):
+                if spec.ready_url:
+                    _wait_until_ready(process, spec.ready_url, ready_within)
+            yield started
         finally:
-            process.stop()
+            for process in started:
+                if process.child.poll() is None:
+                    process.child.terminate()
+            for process in started:
+                process.stop()
+
+
+def _start(spec: Spec, directory: Path) -> Process:
+    log, metrics = directory / "log", directory / "metrics"
+    metrics.mkdir(parents=True)
+    with log.open("wb") as output:
+        child = spawn(
+            spec.command,
+            environment={"PROMETHEUS_MULTIPROC_DIR": str(metrics), **spec.environment},
+            directory=REPOSITORY,
+            output=output,
+        )
+    return Process(child, log, spec.ready_url or "")
 
 
 def child_environment(**changes: str) -> dict[str, str]:

@@ -197,6 +197,33 @@ def test_list_of_nothing_and_its_default_limit(web: Web) -> None:
     assert len(web.get("/orders?limit=100").json) == 21
 
 
+def test_pages_follow_the_link_header(web: Web) -> None:
+    ids = [placed(web) for _ in range(5)]
+    ids += [web.post("/orders", SIMPLE).json["order_id"]]
+    found, path = [], "/orders?limit=2&status=CREATED"
+    for _ in range(3):
+        answer = web.get(path)
+        found += [entry["orderId"] for entry in answer.json]
+        link = re.fullmatch(r'<(/orders\?[^>]+)>; rel="next"', answer.header("link"))
+        path = link[1] if link else ""
+    assert (found, path) == (ids[::-1], "")
+    assert web.get("/orders?limit=6").header("link") == ""
+
+
+def test_lists_are_narrowed(web: Web) -> None:
+    paid, simple = placed(web, "pay"), web.post("/orders", SIMPLE).json["order_id"]
+
+    def ids(query: str) -> list[str]:
+        return [entry["orderId"] for entry in web.get(f"/orders?{query}").json]
+
+    assert ids("status=PAID") == [paid]
+    assert ids("customerId=u1") == [simple]
+    assert ids("customerId=u1&status=PAID") == []
+    moment = web.get(f"/orders/{paid}").json["createdAt"]
+    assert paid in ids(f"created_from={moment}")
+    assert paid not in ids(f"created_to={moment}")
+
+
 # What is refused, and stores nothing
 
 
@@ -386,6 +413,28 @@ def test_unknown_order(refusing_web: Web, order_id: str) -> None:
     assert_error(refusing_web.get(f"/orders/{order_id}"), 404)
     for step in ("pay", "ship", "cancel"):
         assert_error(refusing_web.post(f"/orders/{order_id}/{step}"), 404)
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=NEW", "status"),
+        ("status=", "status"),
+        ("created_from=yesterday", "created_from"),
+        ("created_to=2026-13-01T00:00:00Z", "created_to"),
+        ("created_to=", "created_to"),
+        ("cursor=", "cursor"),
+        ("cursor=abc", "cursor"),
+        ("cursor=" + "A" * 32 + "%00", "cursor"),
+        ("cursor=_____________________________________", "cursor"),
+        ("customerId=" + "x" * 256, "customerId"),
+        ("customerId=%00", "customerId"),
+    ],
+)
+def test_bad_queries(refusing_web: Web, query: str, field: str) -> None:
+    error = assert_error(refusing_web.get(f"/orders?{query}"), 400)
+    assert [detail["field"] for detail in error["details"]] == [field]
 
 
 @pytest_refused

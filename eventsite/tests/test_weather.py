@@ -89,6 +89,8 @@ def test_orders_are_accepted_while_it_is_away(stack: LocalStack, server: str) ->
             assert len(orders.accepted(before)) > 40
     assert orders.refused() == []
     assert_recovered(stack, orders)
+    # what was finished meanwhile is not taken for overdue
+    assert "Hard time limit" not in stack.process("worker-effects").log.read_text()
 
 
 def test_kafka_frozen_for_longer_than_a_flush_takes(stack: LocalStack) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that can be made to fail at one exact moment."""
+"""A TCP proxy in front of a server that can be made to fail at one exact moment."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Fault(Enum):
     BEFORE_INSERT = auto()  # the statement does not reach the server
     BEFORE_COMMIT = auto()  # COMMIT does not reach the server
     AFTER_COMMIT = auto()  # COMMIT is done, its answer does not reach the client
+    SILENT = auto()  # connections stay, and nothing comes through any more
+    CLOSED = auto()  # connections stay, no new one is accepted
     AWAY = auto()  # no connection is accepted, those there are have broken
 
 
@@ -58,7 +60,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self._fault is Fault.AWAY:
+            if self._fault in (Fault.CLOSED, Fault.AWAY):
                 client.close()
                 continue
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
@@ -77,6 +79,8 @@ class Proxy:
                 data = end.recv(1 << 20)
                 if not data:
                     return
+                if self._fault is Fault.SILENT:
+                    continue
                 if end is server:
                     client.sendall(data)
                 elif self._breaks_at(data):

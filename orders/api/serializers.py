@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from rest_framework import serializers
 
+from orders.models import OrderStatus
+from orders.queries import Cursor
 from restapi.fields import MoneyField, StrictInteger, Text
 
 __all__ = [
@@ -53,10 +56,27 @@ class CancelSerializer(serializers.Serializer[object]):
     reason = Text(max_length=1000, required=False, allow_blank=True, default="")
 
 
-class PageSerializer(serializers.Serializer[object]):
-    """Query parameters of a list."""
+class CursorField(serializers.CharField):
+    """What the `Link` header of the page before had."""
 
+    default_error_messages = {"cursor": "Must be a cursor from a Link header."}
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return Cursor.from_text(super().to_internal_value(data))
+        except ValueError:
+            self.fail("cursor")
+
+
+class PageSerializer(serializers.Serializer[object]):
+    """Query parameters of a list. Times are RFC 3339; one without an offset is UTC."""
+
+    status = serializers.ChoiceField(OrderStatus.choices, required=False)
+    customerId = serializers.CharField(max_length=255, required=False, trim_whitespace=False)
+    created_from = serializers.DateTimeField(required=False, default_timezone=UTC)
+    created_to = serializers.DateTimeField(required=False, default_timezone=UTC)
     limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+    cursor = CursorField(required=False)
 
 
 # Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no

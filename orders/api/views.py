@@ -13,13 +13,10 @@ from rest_framework.views import APIView
 
 from orders import queries, services
 from orders.api import representations
-from orders.api.serializers import (
-    CancelSerializer,
-    PageSerializer,
-    validated_order,
-)
-from orders.queries import OrderDetail
-from orders.services import IllegalTransition, NewOrder, NewOrderLine, OrderNotFound
+from orders.api.commands import placed, read_order
+from orders.api.serializers import CancelSerializer, PageSerializer
+from orders.queries import OrderDetail, OrderFilter
+from orders.services import IllegalTransition, OrderNotFound
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
 
@@ -30,45 +27,33 @@ class OrdersView(APIView):
     """/orders"""
 
     def get(self, request: Request) -> Response:
-        """The newest orders, an array."""
-        page = PageSerializer(data=request.query_params)
-        page.is_valid(raise_exception=True)
-        orders = queries.newest_orders(limit=page.validated_data["limit"])
-        return Response([representations.summary(order) for order in orders])
+        """One page of orders, newest first, an array; the next page is in the Link header."""
+        query = PageSerializer(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        wanted = query.validated_data
+        page = queries.orders_page(
+            narrowed=OrderFilter(
+                status=wanted.get("status"),
+                customer_id=wanted.get("customerId"),
+                created_from=wanted.get("created_from"),
+                created_to=wanted.get("created_to"),
+            ),
+            limit=wanted["limit"],
+            after=wanted.get("cursor"),
+        )
+        response = Response([representations.summary(order) for order in page.orders])
+        if page.next is not None:
+            parameters = request.query_params.copy()
+            parameters["cursor"] = page.next.to_text()
+            response["Link"] = f'<{request.path}?{parameters.urlencode()}>; rel="next"'
+        return response
 
     def post(self, request: Request) -> Response:
         """Place an order, in either body."""
-        simple, body = validated_order(request.data)
-        order = _simple_order(body) if simple else _order(body)
-        [placed] = services.place_orders([order])
-        if simple:
-            return Response(representations.placed_simple_order(placed))
-        return Response(representations.placed_order(placed), status=201)
-
-
-def _simple_order(body: dict[str, Any]) -> NewOrder:
-    return NewOrder(
-        customer_id=body["user_id"],
-        amount=body["amount"],
-        at=timezone.now(),
-        actor=caller(),
-        trace=trace_context(),
-    )
-
-
-def _order(body: dict[str, Any]) -> NewOrder:
-    return NewOrder(
-        customer_id=body["customerId"],
-        lines=tuple(
-            NewOrderLine(
-                product_id=item["productId"], quantity=item["quantity"], price=item["price"]
-            )
-            for item in body["items"]
-        ),
-        at=timezone.now(),
-        actor=caller(),
-        trace=trace_context(),
-    )
+        order = read_order(request.data)
+        [result] = services.place_orders([order])
+        status, body = placed(order, result)
+        return Response(body, status=status)
 
 
 class OrderView(APIView):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -47,17 +47,17 @@ _NO_ANSWER = frozenset(
     }
 )
 _GRACE_SECONDS = 0.5
+_SERVE_EVERY = 100  # messages; asking after each one costs as much as sending it
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
+class OutgoingMessage(NamedTuple):
     """One message with its partition chosen."""
 
     topic: str
     partition: int
     key: bytes
     value: bytes
-    headers: Sequence[tuple[str, bytes]]
+    headers: list[tuple[str, bytes]]
 
 
 @dataclass(slots=True)
@@ -110,8 +110,11 @@ def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
     deadline = time.monotonic() + timeout
     producer = _current()
     for index, message in enumerate(messages):
-        # What follows a failure is not sent: it would overtake.
+        # What follows a failure is not sent: it would overtake. One that nobody has told of yet
+        # has ended the producer, which then takes no more.
         if not _produce(producer, message, delivery, index, deadline):
+            break
+        if index % _SERVE_EVERY == 0 and not _serve(partial(producer.poll, 0), delivery):
             break
     _flush(producer, delivery, deadline)
     if not delivery.complete:
@@ -183,17 +186,17 @@ def _produce(
                 partition=message.partition,
                 key=message.key,
                 value=message.value,
-                headers=list(message.headers),
+                headers=cast(Any, message.headers),
                 on_delivery=partial(_report, delivery, index),
             )
-            break
         except BufferError:
             if not _serve(partial(producer.poll, 0.05), delivery) or time.monotonic() > deadline:
                 return False
         except KafkaException as error:
             _note(delivery, index, error.args[0])
             return False
-    return _serve(partial(producer.poll, 0), delivery)
+        else:
+            return True
 
 
 def _flush(producer: Producer, delivery: Delivery, deadline: float) -> None:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-__all__ = ["Visit", "log_in", "rows_touched", "visit"]
+from outbox.admin import readonly
+
+__all__ = [
+    "COUNT",
+    "ROWS_SHOWN",
+    "Visit",
+    "assert_every_page_is_bounded",
+    "fill",
+    "log_in",
+    "rows_touched",
+    "visit",
+]
+
+COUNT = 20_000  # rows of a filled table
+ROWS_SHOWN = 1_000  # in these tests: what is shown must be a small part of what there is
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,25 @@ def log_in() -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("operator"))
     return client
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, tables: str, *statements: str) -> None:
+    """Fill tables with twenty times as many rows as a page may then touch.
+
+    `statements` run as they are, `tables` is what ANALYZE is told.
+    """
+    monkeypatch.setattr(readonly, "ROWS_SHOWN", ROWS_SHOWN)
+    with connection.cursor() as cursor:
+        for statement in (*statements, f"ANALYZE {tables}"):
+            cursor.execute(statement)
+
+
+def assert_every_page_is_bounded(client: Client, pages: Iterable[str]) -> None:
+    """Each answers 200, and none of its queries touches more rows than may be shown."""
+    for page in pages:
+        seen = visit(client, page)
+        assert seen.status == 200, page
+        assert seen.rows <= ROWS_SHOWN, (page, seen.sql)
 
 
 def visit(client: Client, path: str) -> Visit:

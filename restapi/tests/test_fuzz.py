@@ -11,42 +11,12 @@ from django.test import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from restapi.tests.bodies import anything, near_misses
 from restapi.tests.tables import row_counts
 
 pytestmark = pytest.mark.django_db
 
 DOCUMENTED = {200, 201, 400, 413, 415}
-NAMES = ("user_id", "amount", "customerId", "items", "productId", "quantity", "price")
-
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(1, 10_000),
-    st.floats(allow_nan=True, allow_infinity=True),
-    st.decimals(0, 10**11, places=2).map(float),
-    st.text(max_size=20),
-    st.text(alphabet="\x00\ud800\udfff a", max_size=3),
-    st.sampled_from(["", " ", "p1", "x" * 255, "x" * 256, "é" * 255]),
-)
-names = st.sampled_from(NAMES) | st.text(max_size=5)
-anything = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
-    max_leaves=12,
-)
-line = st.fixed_dictionaries(
-    {
-        "productId": st.just("p1") | scalars,
-        "quantity": st.integers(1, 10_000) | scalars,
-        "price": st.integers(0, 10**10) | scalars,
-    }
-)
-near_misses = st.one_of(
-    st.fixed_dictionaries({"user_id": st.just("u1") | scalars, "amount": st.just(1) | scalars}),
-    st.fixed_dictionaries({"customerId": st.just("c1"), "items": st.lists(line, max_size=3)}),
-    st.fixed_dictionaries({"customerId": scalars, "items": st.lists(line | anything, max_size=3)}),
-)
 
 
 def send(body: bytes, content_type: str = "application/json") -> int:
@@ -64,19 +34,19 @@ def send(body: bytes, content_type: str = "application/json") -> int:
     return answer.status_code
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(anything | near_misses)
 def test_any_json(body: Any) -> None:
     send(json.dumps(body).encode())
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(body: bytes) -> None:
     send(body)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(near_misses, st.data())
 def test_a_damaged_body(body: Any, data: st.DataObject) -> None:
     whole = bytearray(json.dumps(body).encode())
@@ -85,13 +55,13 @@ def test_a_damaged_body(body: Any, data: st.DataObject) -> None:
     send(bytes(whole))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
 def test_any_content_type(content_type: str) -> None:
     send(b'{"user_id": "u1", "amount": 1}', content_type)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.from_regex(r"-?(0|[1-9][0-9]{0,11})(\.[0-9]{1,4})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 )

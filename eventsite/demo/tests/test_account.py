@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from eventsite.demo.account import Half, Observations, account
-from eventsite.demo.measure import Counts, KafkaCount, Latency
 from eventsite.demo.report import Line, print_report
+from eventsite.load.measure import Counts, KafkaCount, Latency
 from eventsite.probe.queries import OrderVerdict
 from eventsite.recount import Comparison
 

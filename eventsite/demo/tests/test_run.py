@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 from rich.console import Console
 
-from eventsite.demo import measure, run
+from eventsite.demo import run
+from eventsite.load import measure
 from eventsite.localstack import LocalStack
 
 NOTHING = measure.Counts(orders=0, events=0, published=0, applied=0, processed_events=0)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,25 @@ def tansu_stack(**options: Any) -> LocalStack:
     return LocalStack.ephemeral(own_servers=True, kafka="tansu", plan=WORKING, **options)
 
 
-def test_two_stacks_side_by_side() -> None:
-    with tansu_stack(servers_only=True) as one, tansu_stack(servers_only=True) as two:
+@pytest.fixture(scope="module")
+def servers() -> Iterator[LocalStack]:
+    """A stack of servers for the tests that only look at it."""
+    with tansu_stack(servers_only=True) as stack:
+        yield stack
+
+
+def test_two_stacks_side_by_side(servers: LocalStack) -> None:
+    two = servers
+    with tansu_stack(servers_only=True) as one:
         for variable in ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS"):
             assert one.env[variable] != two.env[variable]
         redis.Redis.from_url(one.env["REDIS_URL"]).set("owner", "one")
         assert redis.Redis.from_url(two.env["REDIS_URL"]).get("owner") is None
         one.stop()
         assert two.server("kafka").is_alive()
-    for stack in (one, two):
-        assert left_over(stack.state.root) == []
-        assert not stack.state.root.exists()
+        assert left_over(two.state.root)
+    assert left_over(one.state.root) == []
+    assert not one.state.root.exists()
 
 
 def test_handles_of_processes_and_servers() -> None:
@@ -87,8 +96,20 @@ def test_handles_of_processes_and_servers() -> None:
     assert left_over(stack.state.root) == []
 
 
-def test_durability_is_not_traded_for_speed() -> None:
-    with tansu_stack(servers_only=True) as stack, psycopg.connect(stack.env["DATABASE_URL"]) as db:
+def test_what_dies_is_started_again_where_that_is_wanted() -> None:
+    with tansu_stack(keep_up=True) as stack:
+        worker = stack.process("worker")
+        worker.kill()
+        assert eventually(worker.is_alive)
+        worker.wait_ready(10)
+        stack.process("web").stop()
+        assert stack.restarts == {"web": 0, "worker": 1}
+        assert not stack.process("web").is_alive()
+    assert left_over(stack.state.root) == []
+
+
+def test_durability_is_not_traded_for_speed(servers: LocalStack) -> None:
+    with psycopg.connect(servers.env["DATABASE_URL"]) as db:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             assert db.execute(f"SHOW {setting}").fetchone() == ("on",)
 
@@ -132,26 +153,25 @@ def test_killed_launcher_leaves_nothing(end: signal.Signals) -> None:
     assert left_over(state) == []
 
 
-def test_tansu_keeps_headers_and_order() -> None:
-    with tansu_stack(servers_only=True) as stack:
-        servers: dict[str, Any] = {"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"]}
-        admin = AdminClient(servers)
-        for created in admin.create_topics([NewTopic("t", 3, 1)]).values():
-            created.result(10)
-        producer = Producer({**servers, "enable.idempotence": True})
-        for number in range(30):
-            header: Any = [("ce_id", str(number).encode())]
-            producer.produce("t", key=b"k", value=b"v", partition=number % 3, headers=header)
-        assert producer.flush(10) == 0
-        consumer = Consumer({**servers, "group.id": "g"})
-        consumer.assign([TopicPartition("t", part, 0) for part in range(3)])
-        got: dict[int, list[int]] = {0: [], 1: [], 2: []}
-        while sum(map(len, got.values())) < 30:
-            message: Any = consumer.poll(10)
-            assert message is not None
-            assert message.error() is None
-            got[message.partition()].append(int(dict(message.headers())["ce_id"]))
-        consumer.close()
+def test_tansu_keeps_headers_and_order(servers: LocalStack) -> None:
+    address: dict[str, Any] = {"bootstrap.servers": servers.env["KAFKA_BOOTSTRAP_SERVERS"]}
+    admin = AdminClient(address)
+    for created in admin.create_topics([NewTopic("t", 3, 1)]).values():
+        created.result(10)
+    producer = Producer({**address, "enable.idempotence": True})
+    for number in range(30):
+        header: Any = [("ce_id", str(number).encode())]
+        producer.produce("t", key=b"k", value=b"v", partition=number % 3, headers=header)
+    assert producer.flush(10) == 0
+    consumer = Consumer({**address, "group.id": "g"})
+    consumer.assign([TopicPartition("t", part, 0) for part in range(3)])
+    got: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    while sum(map(len, got.values())) < 30:
+        message: Any = consumer.poll(10)
+        assert message is not None
+        assert message.error() is None
+        got[message.partition()].append(int(dict(message.headers())["ce_id"]))
+    consumer.close()
     assert got == {part: list(range(part, 30, 3)) for part in range(3)}
 
 

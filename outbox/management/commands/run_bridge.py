@@ -14,12 +14,16 @@ from django.db import connection
 from outbox import conf, ops_server
 from outbox.bridge import Bridge
 from outbox.conf import Route
+from outbox.watchdog import StopFlag, ThreadProgress, Watchdog
 
 log = structlog.get_logger("outbox.bridge")
 
 
 class Command(BaseCommand):
-    """One thread and one group member a handler. SIGTERM finishes what is in flight, then exits 0."""
+    """One thread and one group member a handler. SIGTERM finishes what is in flight, then exits 0.
+
+    A thread that has not cycled for WATCHDOG_SECONDS ends the process, to be started again.
+    """
 
     help = "Reads Kafka and triggers the Celery tasks of the event map."
 
@@ -32,10 +36,9 @@ class Command(BaseCommand):
             routes = [conf.route_named(name) for name in names] if names else list(conf.routes())
         except LookupError as error:
             raise CommandError(str(error)) from error
-        stop = threading.Event()
+        stop = StopFlag()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        ops_server.serve_in_background("bridge")
         failures: list[Exception] = []
         threads = [
             threading.Thread(target=_run, args=(route, stop, failures), name=route.handler)
@@ -43,6 +46,9 @@ class Command(BaseCommand):
         ]
         for thread in threads:
             thread.start()
+        watchdog = Watchdog("bridge", ThreadProgress(stop, threads))
+        watchdog.start()
+        ops_server.serve_in_background("bridge", is_well=watchdog.is_well)
         while any(thread.is_alive() for thread in threads):
             for thread in threads:
                 thread.join(0.2)

@@ -1,0 +1,177 @@
+"""Backlogs at full speed: the drain alone, the effects alone, both at once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import psycopg
+from django.db import connection
+
+from benchmarks.backbone import ceilings
+from benchmarks.backbone.events import fill
+from benchmarks.backbone.stage import Stage
+from benchmarks.report import Figure
+from outbox.conf import DRAIN
+from outbox.drain import drain
+
+__all__ = ["both_at_once", "drain_alone", "effects_alone", "held_snapshot", "statements"]
+
+BUSY_SECONDS = 600.0
+
+
+def drain_alone(stage: Stage, events: int) -> list[Figure]:
+    """One drain in this process, against a bare producer loop and a bare INSERT loop."""
+    stage.only()
+    insert = ceilings.insert_rate(stage.database_url, events)
+    with ceilings.scratch_topic(stage.brokers) as topic:
+        produce = ceilings.produce_rate(stage.brokers, topic, events)
+    begin = time.perf_counter()
+    fill(events)
+    published = events / (time.perf_counter() - begin)
+    stage.analyze()
+    _drain_all()  # nothing is left of the fill but the producer's warm-up is done
+    fill(events, start=events)
+    stage.analyze()
+    begin = time.perf_counter()
+    settled = _drain_all()
+    rate = settled / (time.perf_counter() - begin)
+    return [
+        Figure(
+            name=f"publish, {events:,} events by 1,000",
+            value=published,
+            unit="events/s",
+            ceiling=insert,
+            note="ceiling: bare INSERT … unnest of as many rows",
+        ),
+        Figure(
+            name=f"drain, backlog of {settled:,}, one drain",
+            value=rate,
+            unit="events/s",
+            at_least=30_000,
+            ceiling=produce,
+            note="ceiling: bare librdkafka loop, acks=all, idempotent, same value and headers",
+        ),
+    ]
+
+
+def _drain_all() -> int:
+    return drain(replace(DRAIN, run_seconds=BUSY_SECONDS)).settled
+
+
+def effects_alone(stage: Stage, events: int) -> list[Figure]:
+    """The log is full, then bridge and workers start."""
+    stage.only("worker-effects", "bridge")
+    stage.wait_applied(0)
+    stage.only("worker-effects")
+    tasks = ceilings.empty_tasks_rate(stage.stack.env["REDIS_URL"], 3000)
+    with ceilings.scratch_topic(stage.brokers) as topic:
+        ceilings.produce_rate(stage.brokers, topic, events)
+        consume = ceilings.consume_rate(stage.brokers, topic, events)
+    after = stage.newest_id()
+    fill(events)
+    _drain_all()
+    stage.analyze()
+    stage.start("bridge")
+    stage.wait_applied(after)
+    seen = stage.moments(after)
+    assert seen.applied_first
+    assert seen.applied_last
+    seconds = (seen.applied_last - seen.applied_first).total_seconds()
+    return [
+        Figure(
+            name=f"Kafka → sales figures, backlog of {seen.events:,}, two worker processes",
+            value=seen.events / seconds,
+            unit="events/s",
+            at_least=25_000,
+            ceiling=consume,
+            note="ceiling: bare consume loop",
+        ),
+        Figure(name="empty Celery tasks, two worker processes", value=tasks, unit="tasks/s"),
+    ]
+
+
+def both_at_once(stage: Stage, events: int) -> list[Figure]:
+    """A committed backlog through drain, Kafka, bridge and effects, all running."""
+    rate = _both(stage, events)
+    return [
+        Figure(
+            name=f"commit → effect, backlog of {events:,}, everything at once",
+            value=rate,
+            unit="events/s",
+            at_least=12_000,
+        )
+    ]
+
+
+def _both(stage: Stage, events: int) -> float:
+    """Events a second from the first publication to the last effect."""
+    stage.only("worker-effects", "bridge")
+    after = stage.newest_id()
+    fill(events)
+    stage.start("worker-outbox", "beat")
+    stage.wait_applied(after)
+    seen = stage.moments(after)
+    assert seen.published_first
+    assert seen.applied_last
+    return seen.events / (seen.applied_last - seen.published_first).total_seconds()
+
+
+def statements(stage: Stage, events: int) -> list[Figure]:
+    """What PostgreSQL's log says it was asked at full speed, BEGIN and COMMIT counted."""
+    with stage.statements() as counted:
+        _both(stage, events)
+    drained = counted.get("worker-outbox", 0)
+    applied = counted.get("worker-effects", 0)
+    return [
+        Figure(
+            name="SQL statements of the drain",
+            value=drained / events,
+            unit="per event",
+            at_most=0.01,
+        ),
+        Figure(
+            name="SQL statements of the effects, one handler",
+            value=applied / events,
+            unit="per event",
+            at_most=0.02,
+        ),
+    ]
+
+
+def held_snapshot(stage: Stage, events: int, seconds: float) -> list[Figure]:
+    """The same backlog again and again while a transaction is held open elsewhere."""
+    stage.analyze()
+    without = _both(stage, events)
+    reader = _while_held(stage, events, seconds, writes=False)
+    stage.analyze()
+    writer = _while_held(stage, events, seconds, writes=True)
+    return [
+        Figure(
+            name=f"rate at the end of {seconds:.0f} s under a reader's snapshot",
+            value=100 * reader / without,
+            unit="% of without",
+            at_least=80,
+            note=f"without: {without:,.0f} events/s",
+        ),
+        Figure(
+            name=f"rate at the end of {seconds:.0f} s under a writer's transaction",
+            value=100 * writer / without,
+            unit="% of without",
+        ),
+    ]
+
+
+def _while_held(stage: Stage, events: int, seconds: float, *, writes: bool) -> float:
+    with psycopg.connect(stage.database_url) as held:
+        held.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        held.execute("SELECT count(*) FROM outbox_lane")
+        if writes:
+            held.execute("CREATE TABLE bench_held (id int)")
+            held.execute("INSERT INTO bench_held VALUES (1)")
+        begin, rate = time.monotonic(), 0.0
+        while not rate or time.monotonic() - begin < seconds:
+            rate = _both(stage, events)
+            connection.close()
+        held.rollback()
+    return rate

@@ -1,0 +1,1 @@
+"""Requests answered before Django: one line each."""

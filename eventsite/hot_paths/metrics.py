@@ -1,0 +1,10 @@
+"""Metrics of the hot paths."""
+
+from prometheus_client import Histogram
+
+BATCH = Histogram(
+    "hot_path_batch_commands",
+    "Commands stored by one transaction.",
+    ["path"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 256),
+)

@@ -1,0 +1,48 @@
+"""From a POST /orders body to the command, and from its result to the answer: the one way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+
+from orders import services
+from orders.api import representations
+from orders.api.serializers import validated_order
+from orders.services import NewOrder, NewOrderLine, PlacedOrder
+from restapi.context import caller, trace_context
+from restapi.hot_path import HotPath
+
+__all__ = ["PLACE_ORDER", "placed", "read_order"]
+
+
+def read_order(body: object) -> NewOrder:
+    """The order that a body of either shape asks for. Raises ValidationError."""
+    simple, fields = validated_order(body)
+    at, actor, trace = timezone.now(), caller(), trace_context()
+    if simple:
+        return NewOrder(
+            customer_id=fields["user_id"], amount=fields["amount"], at=at, actor=actor, trace=trace
+        )
+    lines = tuple(
+        NewOrderLine(product_id=item["productId"], quantity=item["quantity"], price=item["price"])
+        for item in fields["items"]
+    )
+    return NewOrder(customer_id=fields["customerId"], lines=lines, at=at, actor=actor, trace=trace)
+
+
+def placed(order: NewOrder, result: PlacedOrder) -> tuple[int, dict[str, Any]]:
+    """Status and body, in the shape the caller has used."""
+    if order.amount is not None:
+        return 200, representations.placed_simple_order(result)
+    return 201, representations.placed_order(result)
+
+
+PLACE_ORDER = HotPath(
+    method="POST",
+    path="/orders",
+    route="orders",
+    read=read_order,
+    perform=services.place_orders,
+    answer=placed,
+)

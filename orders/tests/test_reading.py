@@ -1,0 +1,173 @@
+"""Lists: filters, pages and what they cost."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orders.models import Order, OrderStatus
+from orders.queries import Cursor, OrderFilter, orders_page
+
+NOON = datetime(2026, 3, 11, 12, tzinfo=UTC)
+
+
+def store(
+    number: int, *, at: datetime = NOON, customer: str = "c1", status: str = "CREATED"
+) -> UUID:
+    order_id = UUID(int=number)
+    Order.objects.create(id=order_id, customer_id=customer, total=1, status=status, created_at=at)
+    return order_id
+
+
+def read_all(narrowed: OrderFilter, *, limit: int, between: Any = lambda: None) -> list[UUID]:
+    """The ids of every page, in the order they come; `between` runs after each."""
+    ids: list[UUID] = []
+    page = orders_page(narrowed=narrowed, limit=limit)
+    while True:
+        ids += [order.id for order in page.orders]
+        assert len(page.orders) <= limit
+        if page.next is None:
+            return ids
+        between()
+        page = orders_page(
+            narrowed=narrowed, limit=limit, after=Cursor.from_text(page.next.to_text())
+        )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 20, 100])
+def test_pages_hold_every_order_once_newest_first(limit: int) -> None:
+    # Threes of the same moment: a cursor of times alone would repeat or skip.
+    expected = [store(n, at=NOON + timedelta(seconds=n // 3)) for n in range(20)][::-1]
+    assert read_all(OrderFilter(), limit=limit) == expected
+
+
+@pytest.mark.django_db
+def test_writers_between_pages_repeat_and_skip_nothing() -> None:
+    there = [store(n, at=NOON + timedelta(seconds=n)) for n in range(12)][::-1]
+    fresh = iter(range(100, 200))
+
+    def write() -> None:
+        number = next(fresh)
+        store(number, at=NOON + timedelta(seconds=number))
+        Order.objects.filter(id=there[number % 12]).update(status="PAID")
+
+    assert read_all(OrderFilter(), limit=3, between=write) == there
+
+
+@pytest.mark.django_db
+def test_filters_narrow_alone_and_together() -> None:
+    for number, (customer, status, hour) in enumerate(
+        (customer, status, hour)
+        for customer in ("c1", "c2")
+        for status in OrderStatus.values
+        for hour in range(3)
+    ):
+        store(number, customer=customer, status=status, at=NOON + timedelta(hours=hour))
+
+    def found(**narrowed: Any) -> set[tuple[str, str, int]]:
+        page = orders_page(narrowed=OrderFilter(**narrowed), limit=100)
+        return {(o.customer_id, o.status, o.created_at.hour - 12) for o in page.orders}
+
+    assert len(found()) == 24
+    assert {customer for customer, _, _ in found(customer_id="c2")} == {"c2"}
+    assert {status for _, status, _ in found(status="PAID")} == {"PAID"}
+    assert {hour for _, _, hour in found(created_from=NOON + timedelta(hours=1))} == {1, 2}
+    assert {hour for _, _, hour in found(created_to=NOON + timedelta(hours=1))} == {0}
+    together = {
+        "customer_id": "c1",
+        "status": "SHIPPED",
+        "created_from": NOON,
+        "created_to": NOON + timedelta(hours=2),
+    }
+    assert found(**together) == {("c1", "SHIPPED", 0), ("c1", "SHIPPED", 1)}
+    assert found(customer_id="nobody") == set()
+
+
+@given(
+    st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
+    st.uuids(),
+)
+def test_a_cursor_survives_its_text(moment: datetime, order_id: UUID) -> None:
+    assert Cursor.from_text(Cursor(moment, order_id).to_text()) == Cursor(moment, order_id)
+
+
+@given(
+    st.text()
+    | st.binary().map(lambda data: data.decode("latin-1"))
+    | st.from_regex("[A-Za-z0-9_=-]{32}")
+)
+def test_what_is_no_cursor_is_refused_or_read(text: str) -> None:
+    try:
+        cursor = Cursor.from_text(text)
+    except ValueError:
+        return
+    assert cursor.to_text() == text
+
+
+@pytest.fixture
+def many_orders(db: None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO orders (id, customer_id, total, status, created_at)
+            SELECT gen_random_uuid(), 'customer-' || n %% 2000, 1,
+                   (ARRAY['CREATED', 'PAID', 'SHIPPED', 'CANCELLED'])[1 + n %% 4],
+                   %s::timestamptz + n * interval '1 second'
+            FROM generate_series(1, 40000) n
+            """,
+            [NOON],
+        )
+        cursor.execute("ANALYZE orders")
+
+
+LISTS: list[dict[str, Any]] = [
+    {},
+    {"status": "PAID"},
+    {"customer_id": "customer-7"},
+    {"customer_id": "customer-7", "status": "PAID"},
+    {"created_from": NOON + timedelta(hours=1)},
+    {"created_to": NOON + timedelta(hours=1)},
+    {"status": "PAID", "created_to": NOON + timedelta(hours=1)},
+]
+
+
+def test_a_list_looks_at_few_rows(many_orders: None) -> None:
+    """Of 40,000 orders hardly more than the page and the filter need, on page 1 and far behind."""
+    behind = Cursor(NOON + timedelta(seconds=2000), uuid4())
+    plans: list[dict[str, Any]] = []
+    with connection.execute_wrapper(partial(_explain, plans)):
+        for narrowed in LISTS:
+            for after in (None, behind):
+                orders_page(narrowed=OrderFilter(**narrowed), limit=20, after=after)
+    assert len(plans) == 2 * len(LISTS)
+    for plan in plans:
+        scans = [node for node in _nodes(plan) if "Scan" in node["Node Type"]]
+        looked_at = [n["Actual Rows"] + n.get("Rows Removed by Filter", 0) for n in scans]
+        assert scans, plan
+        assert not any(node["Node Type"] == "Seq Scan" for node in scans), plan
+        assert sum(looked_at) <= 400, plan
+
+
+def _explain(
+    plans: list[dict[str, Any]], execute: Any, sql: str, params: Any, many: bool, context: Any
+) -> Any:
+    with connection.connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+        found = cursor.fetchone()[0]
+    plans.append((json.loads(found) if isinstance(found, str) else found)[0]["Plan"])
+    return execute(sql, params, many, context)
+
+
+def _nodes(plan: dict[str, Any]) -> Any:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
