@@ -10,10 +10,11 @@ from collections.abc import Iterable
 
 from django.db import connection, transaction
 
-from outbox import inbox
+from outbox import floors, inbox
 from outbox.conf import Route
 from outbox.kafka.admin import TopicState
 from outbox.models import OutboxLane
+from outbox.topics import LANES
 
 __all__ = ["adopt_recreated_topics"]
 
@@ -29,6 +30,8 @@ def adopt_recreated_topics(routes: Iterable[Route], states: dict[str, TopicState
         for route in routes:
             if inbox.adopt_topic(route.handler, states[route.topic.name]):
                 republished += _publish_again(route)
+        if republished:
+            floors.rewind(range(LANES))
     return republished
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "RedrivePolicy",
     "Route",
     "all_topics",
+    "partition_counts",
     "route_named",
     "routes",
     "topics",
@@ -81,6 +82,8 @@ class DrainPolicy:
     task_time_limit: int = 15
     backoff_first: float = 0.5
     backoff_max: float = 5.0
+    floor_interval: float = 1.0
+    sweep_interval: float = 60.0
     nudge_interval: float = 0.04
     nudge_debounce: float = 1.0
     refusals: int = 3
@@ -171,6 +174,13 @@ def topics() -> tuple[Topic, ...]:
     return tuple(sorted({route.topic for route in routes()}, key=lambda topic: topic.name))
 
 
+@cache
 def all_topics() -> tuple[Topic, ...]:
     """The topics of the map and those of their dead letters: all that the drain sends to."""
     return (*topics(), *(topic.dlq_topic for topic in topics()))
+
+
+@cache
+def partition_counts() -> dict[str, int]:
+    """Topic -> number of partitions, of all topics that the drain sends to."""
+    return {topic.name: topic.partitions for topic in all_topics()}

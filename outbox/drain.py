@@ -8,25 +8,22 @@ the inbox drops it.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models.expressions import RawSQL
 
-from outbox import drain_letters, metrics, queries
+from outbox import conf, drain_letters, floors, metrics
 from outbox.conf import DRAIN, DrainPolicy
-from outbox.conf import all_topics as topics
-from outbox.envelope import EventEnvelope, TraceContext, rfc3339
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery
-from outbox.models import OutboxEvent, OutboxLane
+from outbox.models import OutboxLane
 from outbox.refusals import (
     Backoff,
     PendingEvent,
@@ -35,7 +32,7 @@ from outbox.refusals import (
     produce,
     remember_refused,
 )
-from outbox.topics import LANES, partition_of
+from outbox.topics import LANES
 
 __all__ = [
     "DrainReport",
@@ -68,6 +65,7 @@ class LaneMismatch(RuntimeError):
 
 
 _backoff = Backoff()
+_floors = floors.Floors()
 _UNKNOWN_TOPICS_LOOKED_AT = 2000
 
 
@@ -89,7 +87,7 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
         report.stopped = batch.error
         if not batch.settled and not batch.refused and not batch.held:
             report.stopped = report.stopped or "nothing settled"
-        if not report.stopped and not queries.has_pending():
+        if not report.stopped and batch.last:
             return report
     report.stopped = report.stopped or "time is up"
     return report
@@ -101,10 +99,12 @@ class _Batch:
     refused: int
     held: int
     error: str
+    last: bool  # nothing else was pending at its claim; who commits later asks again
 
 
 def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
     """Claim, produce and settle one batch; None when no lane has anything to send."""
+    _floors.refresh(policy)
     with transaction.atomic():
         lanes = claim_lanes(policy.lanes_per_claim)
         if not lanes:
@@ -128,7 +128,10 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
         if for_good:
             drain_letters.give_up(for_good, attempts=policy.refusals)
     _record(events, pending, delivery, policy)
-    return _Batch(settled=events, refused=len(refused), held=held, error=delivery.error)
+    whole = len(lanes) < policy.lanes_per_claim and len(pending) <= policy.batch_events // len(
+        lanes
+    )
+    return _Batch(settled=events, refused=len(refused), held=held, error=delivery.error, last=whole)
 
 
 def claim_lanes(limit: int) -> list[int]:
@@ -137,19 +140,36 @@ def claim_lanes(limit: int) -> list[int]:
     Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A lane
     with nothing but refused keys or unknown topics is not claimed: it would take another's place.
     """
-    pending = OutboxEvent.objects.filter(
-        lane=OuterRef("lane"),
-        status=OutboxEvent.Status.NEW,
-        topic__in=[topic.name for topic in topics()],
+    first_pending = RawSQL(  # noqa: S611  (no text of anybody else)
+        f"""(SELECT id FROM event_outbox WHERE event_outbox.lane = outbox_lane.lane AND {_PENDING}
+             ORDER BY id LIMIT 1)""",
+        _pending_parameters(),
     )
-    for topic, key in keys_left_out():
-        pending = pending.exclude(topic=topic, key=key)
     lanes = (
         OutboxLane.objects.select_for_update(skip_locked=True, of=("self",))
-        .filter(Exists(pending))
-        .order_by(Subquery(pending.order_by("id").values("id")[:1]))
+        .annotate(first_pending=first_pending)
+        .filter(first_pending__isnull=False)
+        .order_by("first_pending")
     )
     return list(lanes.values_list("lane", flat=True)[:limit])
+
+
+# What of a lane may go out now, for a query that has its row of outbox_lane at hand: see
+# outbox/floors.py for the floor. Left out: keys that Kafka has just refused, topics of no route.
+_PENDING = f"""
+    status = 0 AND event_outbox.id >= {floors.FLOOR_OF_LANE} AND topic = ANY(%s)
+    AND (topic, key) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+"""
+
+
+def _pending_parameters() -> list[Any]:
+    left_out = keys_left_out()
+    return [
+        *_floors.parameters(),
+        list(conf.partition_counts()),
+        [topic for topic, _ in left_out],
+        [key for _, key in left_out],
+    ]
 
 
 def pending_events(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
@@ -157,57 +177,30 @@ def pending_events(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
 
     A statement of its own, after the lock: its snapshot sees everything that the lane's previous
     holder committed. Read by status, never by "id greater than": ids are drawn before commit.
-    Left out: keys that Kafka has just refused, and topics of no route.
     """
-    left_out = keys_left_out()
-    counts = {topic.name: topic.partitions for topic in topics()}
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT event.id, event.lane, event.created_at, event.event_id, event.type, event.topic,
-                   event.key, event.source, event.payload, event.traceparent,
-                   event.correlation_id, event.headers, claimed.letters_open
-            FROM (SELECT lane, letters_open FROM outbox_lane WHERE lane = ANY(%s)) AS claimed
+            f"""
+            SELECT event.id, event.lane, event.event_id::text, event.type, event.topic, event.key,
+                   event.source, {_RFC3339}, event.payload, event.traceparent,
+                   event.correlation_id, event.headers,
+                   extract(epoch FROM event.created_at)::float8, event.letters_open
+            FROM outbox_lane
             CROSS JOIN LATERAL (
-                SELECT * FROM event_outbox
-                WHERE event_outbox.lane = claimed.lane AND status = 0 AND topic = ANY(%s)
-                  AND (topic, key) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+                SELECT event_outbox.*, letters_open FROM event_outbox
+                WHERE event_outbox.lane = outbox_lane.lane AND {_PENDING}
                 ORDER BY id LIMIT %s
             ) AS event
+            WHERE outbox_lane.lane = ANY(%s)
             ORDER BY event.id
             """,
-            (
-                list(lanes),
-                list(counts),
-                [topic for topic, _ in left_out],
-                [key for _, key in left_out],
-                limit // len(lanes) + 1,
-            ),
+            (*_pending_parameters(), limit // len(lanes) + 1, list(lanes)),
         )
-        return [_pending(row, counts) for row in cursor.fetchall()]
+        return list(map(PendingEvent._make, cursor.fetchall()))
 
 
-def _pending(row: tuple[Any, ...], counts: dict[str, int]) -> PendingEvent:
-    row_id, lane, created_at, event_id, type_, topic, key, source, payload, *rest = row
-    traceparent, correlation_id, headers, beside_letters = rest
-    return PendingEvent(
-        id=row_id,
-        lane=lane,
-        partition=partition_of(lane, counts[topic]),
-        created_at=created_at,
-        beside_letters=beside_letters,
-        envelope=EventEnvelope(
-            event_id=event_id,
-            type=type_,
-            topic=topic,
-            key=key,
-            source=source,
-            time=rfc3339(created_at),
-            payload=payload,
-            trace=TraceContext(traceparent, correlation_id),
-            headers=tuple(json.loads(headers).items()) if headers else (),
-        ),
-    )
+# As envelope.rfc3339 writes it; here because a database does it for a tenth of the cost.
+_RFC3339 = """to_char(event.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 
 
 def _not_ready(policy: DrainPolicy) -> str:
@@ -218,7 +211,7 @@ def _not_ready(policy: DrainPolicy) -> str:
         return ""
     try:
         _compare_lanes()
-        producer.warm_up({t.name: t.partitions for t in topics()}, timeout=policy.connect_timeout)
+        producer.warm_up(conf.partition_counts(), timeout=policy.connect_timeout)
     except (LaneMismatch, producer.PartitionMismatch) as error:
         level, reason, stopped = logging.ERROR, "mismatch", str(error)
     except producer.KafkaException as error:
@@ -252,7 +245,7 @@ def _tell_unknown_topics() -> None:
             FROM (SELECT topic, id FROM event_outbox WHERE status = 0 ORDER BY lane, id LIMIT %s) p
             WHERE topic <> ALL(%s) GROUP BY topic
             """,
-            (_UNKNOWN_TOPICS_LOOKED_AT, [topic.name for topic in topics()]),
+            (_UNKNOWN_TOPICS_LOOKED_AT, list(conf.partition_counts())),
         )
         for topic, events, first_id in cursor.fetchall():
             metrics.DRAIN_FAILED.labels("unknown_topic").inc()
@@ -266,10 +259,9 @@ def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: Delivery) -> 
     open_keys: set[tuple[str, str]] = set()
     settled = []
     for index, event in enumerate(pending):
-        key = (event.envelope.topic, event.envelope.key)
         if index not in delivery.acknowledged:
-            open_keys.add(key)
-        elif key not in open_keys:
+            open_keys.add(event.place)
+        elif event.place not in open_keys:
             settled.append(index)
     return settled
 
@@ -278,7 +270,6 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
     """Mark (id, partition, offset) as published, one statement for all."""
     if not settled:
         return
-    ids, partitions, offsets = zip(*settled, strict=True)
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -288,8 +279,13 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
             FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[]) AS sent (id, "partition", "offset")
             WHERE event_outbox.id = sent.id
             """,
-            (list(ids), list(partitions), list(offsets)),
+            [_array(column) for column in zip(*settled, strict=True)],
         )
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """An array literal of PostgreSQL; psycopg would spend as long on it as Kafka on the messages."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _record(
@@ -298,12 +294,12 @@ def _record(
     delivery: Produced,
     policy: DrainPolicy,
 ) -> None:
-    now = time.time()
     metrics.DRAIN_BATCH.observe(len(pending))
-    for topic, count in Counter(event.envelope.topic for event in settled).items():
+    for topic, count in Counter(event.topic for event in settled).items():
         metrics.DRAINED.labels(topic).inc(count)
-    for event in settled:
-        metrics.COMMIT_TO_KAFKA.observe(max(0.0, now - event.created_at.timestamp()))
+    if settled:
+        oldest = min(event.committed for event in settled)
+        metrics.COMMIT_TO_KAFKA.observe(max(0.0, time.time() - oldest))
     if delivery.alone:
         metrics.DRAIN_FAILED.labels("refused").inc()
     if not delivery.error:
@@ -328,4 +324,4 @@ def _record(
 
 
 def _correlation_ids(events: Sequence[PendingEvent]) -> list[str]:
-    return sorted({event.envelope.trace.correlation_id for event in events} - {""})
+    return sorted({event.correlation_id for event in events} - {""})

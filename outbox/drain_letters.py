@@ -16,6 +16,7 @@ from django.db import connection
 from outbox import dead_letters, metrics
 from outbox.dead_letters import DRAIN_HANDLER, Letter
 from outbox.envelope import from_column
+from outbox.floors import rewind
 from outbox.models import DeadLetter, OutboxEvent, OutboxLane
 from outbox.refusals import PendingEvent
 from outbox.topics import lane_of
@@ -31,7 +32,7 @@ def give_up(refused: Sequence[tuple[PendingEvent, str]], *, attempts: int) -> No
     """Turn rows that Kafka refused for good into dead letters. A message on a dead letter topic is
     sent without its payload instead, and if that is refused too, it is only told of."""
     for event, reason in refused:
-        if dead_letters.is_dlq(event.envelope.topic):
+        if dead_letters.is_dlq(event.topic):
             _shorten_or_drop(event, reason)
     ours = [each for each in refused if not dead_letters.is_dlq(each[0].envelope.topic)]
     if not ours:
@@ -65,9 +66,9 @@ def give_up(refused: Sequence[tuple[PendingEvent, str]], *, attempts: int) -> No
         metrics.DRAIN_FAILED.labels("dead").inc()
         log.error(
             "message_dead",
-            event_id=str(event.envelope.event_id),
-            topic=event.envelope.topic,
-            key=event.envelope.key,
+            event_id=event.event_id,
+            topic=event.topic,
+            key=event.key,
             error=reason,
             advice="manage.py dead_letters inspect --handler outbox.drain, then replay or discard",
         )
@@ -76,14 +77,14 @@ def give_up(refused: Sequence[tuple[PendingEvent, str]], *, attempts: int) -> No
 def _shorten_or_drop(event: PendingEvent, reason: str) -> None:
     short = dead_letters.ids_only(dict(event.envelope.headers))
     row = OutboxEvent.objects.filter(id=event.id)
-    if event.envelope.payload != short:
+    if event.payload != short:
         row.update(payload=short)
         return
     row.update(status=OutboxEvent.Status.DEAD)
     log.error(
         "dead_letter_not_told",
-        event_id=str(event.envelope.event_id),
-        topic=event.envelope.topic,
+        event_id=event.event_id,
+        topic=event.topic,
         error=reason,
     )
 
@@ -115,9 +116,9 @@ def settled(events: Sequence[PendingEvent]) -> None:
         cursor.execute(
             """
             SELECT id FROM dead_letter
-            WHERE handler = %s AND event_id = ANY(%s) AND state = 0 FOR UPDATE
+            WHERE handler = %s AND event_id = ANY(%s::uuid[]) AND state = 0 FOR UPDATE
             """,
-            (DRAIN_HANDLER, [event.envelope.event_id for event in events]),
+            (DRAIN_HANDLER, [event.event_id for event in events]),
         )
         ids = [row[0] for row in cursor.fetchall()]
     letters = dead_letters.lock_letters(ids) if ids else []
@@ -138,6 +139,7 @@ def lock_lane(letter: Letter) -> None:
 
 def put_back(letter: Letter) -> None:
     """The refused row is pending again, with what its payload is now; its followers stay held."""
+    rewind({lane_of(letter.event.key)})
     OutboxEvent.objects.filter(
         event_id=letter.event.event_id, status=OutboxEvent.Status.DEAD
     ).update(status=OutboxEvent.Status.NEW)
@@ -154,6 +156,7 @@ def discard(letter: Letter) -> None:
 
 def _release(letter: Letter) -> None:
     lane = lane_of(letter.event.key)
+    rewind({lane})
     OutboxEvent.objects.filter(
         lane=lane,
         status=OutboxEvent.Status.HELD,

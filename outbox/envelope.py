@@ -58,19 +58,27 @@ class EventEnvelope:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def kafka_headers(event: EventEnvelope) -> list[tuple[str, bytes]]:
+def kafka_headers(
+    *,
+    event_id: str,
+    type_: str,
+    source: str,
+    time: str,
+    key: str,
+    traceparent: str,
+    correlation_id: str,
+) -> list[tuple[str, bytes]]:
     """The message's headers, in the order of the contract."""
     return [
         ("ce_specversion", b"1.0"),
-        ("ce_id", str(event.event_id).encode()),
-        ("ce_type", event.type.encode()),
-        ("ce_source", event.source.encode()),
-        ("ce_time", event.time.encode()),
-        ("ce_subject", event.key.encode()),
-        ("traceparent", event.trace.traceparent.encode()),
-        ("correlation_id", event.trace.correlation_id.encode()),
+        ("ce_id", event_id.encode()),
+        ("ce_type", type_.encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", time.encode()),
+        ("ce_subject", key.encode()),
+        ("traceparent", traceparent.encode()),
+        ("correlation_id", correlation_id.encode()),
         ("content-type", CONTENT_TYPE),
-        *((name, value.encode()) for name, value in event.headers),
     ]
 
 

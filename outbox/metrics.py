@@ -21,9 +21,13 @@ BACKLOG = Gauge(
 OLDEST_AGE = Gauge(
     "outbox_oldest_pending_seconds", "Age of the oldest of them.", multiprocess_mode="mostrecent"
 )
+FLOOR_UNDERCUT = Counter(
+    "outbox_floor_undercut_total",
+    "Pending rows found below a floor by the sweep of each minute: late by up to a minute.",
+)
 COMMIT_TO_KAFKA = Histogram(
     "outbox_commit_to_kafka_seconds",
-    "From the outbox row to Kafka's acknowledgement.",
+    "From the oldest outbox row of a batch to Kafka's acknowledgement of the batch.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
 CHUNKS_SENT = Counter("bridge_chunks_sent_total", "Chunks handed to Celery.", ["handler"])

@@ -74,6 +74,9 @@ class OutboxLane(models.Model):
     letters_open = models.BooleanField(
         db_default=False, help_text="A key of this lane has a message that Kafka refused."
     )
+    rewinds = models.BigIntegerField(
+        db_default=0, help_text="Times that rows of it were made pending again."
+    )
 
     class Meta:
         db_table = "outbox_lane"

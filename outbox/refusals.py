@@ -8,17 +8,21 @@ unwell broker may look, only ever pauses its key.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
 
 import structlog
 
+from outbox import conf
 from outbox.conf import DrainPolicy
-from outbox.envelope import EventEnvelope, kafka_headers
+from outbox.envelope import EventEnvelope, TraceContext, kafka_headers
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.topics import partition_of
 
 __all__ = ["Backoff", "PendingEvent", "Produced", "keys_left_out", "produce", "remember_refused"]
 
@@ -28,21 +32,71 @@ _REFUSED_PAUSE_MAX = 60.0
 log = structlog.get_logger("outbox.drain")
 
 
-@dataclass(frozen=True, slots=True)
-class PendingEvent:
-    """One claimed row of the outbox; `beside_letters`: its lane has a message that was refused."""
+class PendingEvent(NamedTuple):
+    """One claimed row of the outbox, as `drain.pending_events` reads it: a plain tuple, because
+    there are tens of thousands a second.
+
+    event_id, time  as the message's headers have them
+    headers         what the row adds to them, JSON, or None
+    committed       when the row was written, seconds since 1970
+    beside_letters  its lane has a message that was refused
+    """
 
     id: int
     lane: int
-    partition: int
-    created_at: datetime
-    envelope: EventEnvelope
-    beside_letters: bool = False
+    event_id: str
+    type: str
+    topic: str
+    key: str
+    source: str
+    time: str
+    payload: str
+    traceparent: str
+    correlation_id: str
+    headers: str | None
+    committed: float
+    beside_letters: bool
+
+    @property
+    def partition(self) -> int:
+        """Where it goes."""
+        return partition_of(self.lane, conf.partition_counts()[self.topic])
 
     @property
     def place(self) -> tuple[str, str]:
         """(topic, key)."""
-        return self.envelope.topic, self.envelope.key
+        return self.topic, self.key
+
+    @property
+    def envelope(self) -> EventEnvelope:
+        """The event by itself, for what is done with the few that are refused."""
+        return EventEnvelope(
+            event_id=UUID(self.event_id),
+            type=self.type,
+            topic=self.topic,
+            key=self.key,
+            source=self.source,
+            time=self.time,
+            payload=self.payload,
+            trace=TraceContext(self.traceparent, self.correlation_id),
+            headers=tuple(json.loads(self.headers).items()) if self.headers else (),
+        )
+
+    def message(self) -> OutgoingMessage:
+        """The message it becomes."""
+        headers = kafka_headers(
+            event_id=self.event_id,
+            type_=self.type,
+            source=self.source,
+            time=self.time,
+            key=self.key,
+            traceparent=self.traceparent,
+            correlation_id=self.correlation_id,
+        )
+        if self.headers:
+            headers += [(name, value.encode()) for name, value in json.loads(self.headers).items()]
+        key, value = self.key.encode(), self.payload.encode()
+        return OutgoingMessage(self.topic, self.partition, key, value, headers)
 
 
 @dataclass(slots=True)
@@ -115,9 +169,11 @@ def produce(pending: Sequence[PendingEvent], policy: DrainPolicy) -> Produced:
     message at a time, keys that were refused before at the very end.
     """
     deadline = time.monotonic() + policy.flush_timeout
-    messages = [_message(event) for event in pending]
+    messages = [event.message() for event in pending]
     whole = Produced(size=len(messages))
-    together = [i for i in _open(whole) if pending[i].place not in _refused]
+    together = list(range(len(messages)))
+    if _refused:
+        together = [i for i in together if pending[i].place not in _refused]
     for _ in range(2):
         if not together:
             break
@@ -128,7 +184,8 @@ def produce(pending: Sequence[PendingEvent], policy: DrainPolicy) -> Produced:
         accused = {_place(messages[together[index]]) for index in sent.refused}
         unsent = set(_open(whole)) if accused else set()
         together = [i for i in together if i in unsent and _place(messages[i]) not in accused]
-    _produce_singly(pending, messages, whole, deadline)
+    if not whole.complete:
+        _produce_singly(pending, messages, whole, deadline)
     return whole
 
 
@@ -162,9 +219,9 @@ def _produce_singly(
             whole.refused[index] = alone.refused[0]
         log.error(
             "message_refused",
-            event_id=str(event.envelope.event_id),
-            topic=event.envelope.topic,
-            key=event.envelope.key,
+            event_id=event.event_id,
+            topic=event.topic,
+            key=event.key,
             error=alone.refused.get(0, alone.error),
         )
         if event.place in _refused:
@@ -176,6 +233,10 @@ def _send(
 ) -> Delivery:
     """Send some of the messages and add to `whole` what was acknowledged."""
     timeout = max(0.0, deadline - time.monotonic())
+    if len(indexes) == len(messages):
+        sent = producer.send(messages, timeout=timeout)
+        whole.acknowledged = sent.acknowledged
+        return sent
     sent = producer.send([messages[index] for index in indexes], timeout=timeout)
     whole.acknowledged |= {indexes[i]: offset for i, offset in sent.acknowledged.items()}
     return sent
@@ -187,14 +248,3 @@ def _open(delivery: Delivery) -> list[int]:
 
 def _place(message: OutgoingMessage) -> tuple[str, int]:
     return message.topic, message.partition
-
-
-def _message(event: PendingEvent) -> OutgoingMessage:
-    envelope = event.envelope
-    return OutgoingMessage(
-        topic=envelope.topic,
-        partition=event.partition,
-        key=envelope.key.encode(),
-        value=envelope.payload.encode(),
-        headers=kafka_headers(envelope),
-    )

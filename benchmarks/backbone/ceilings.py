@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.backbone.events import order_created, trace
-from outbox.envelope import EventEnvelope, kafka_headers
+from outbox.envelope import kafka_headers
 
 __all__ = ["consume_rate", "empty_tasks_rate", "insert_rate", "produce_rate", "scratch_topic"]
 
@@ -66,18 +66,18 @@ def scratch_topic(brokers: str) -> Iterator[str]:
 def produce_rate(brokers: str, topic: str, messages: int) -> float:
     """Messages a second: bare librdkafka loop, acks=all, idempotent, the same value and headers."""
     event = order_created(1)
-    envelope = EventEnvelope(
-        event_id=uuid4(),
-        type=event.type,
-        topic=topic,
-        key=event.key,
-        source=event.source,
-        time=event.timestamp,
-        payload=event.to_json(),
-        trace=trace(1),
-    )
-    headers: list[tuple[str, str | bytes | None]] = [*kafka_headers(envelope)]
-    value, key = envelope.payload.encode(), event.key.encode()
+    headers: list[tuple[str, str | bytes | None]] = [
+        *kafka_headers(
+            event_id=event.event_id,
+            type_=event.type,
+            source=event.source,
+            time=event.timestamp,
+            key=event.key,
+            traceparent=trace(1).traceparent,
+            correlation_id=trace(1).correlation_id,
+        )
+    ]
+    value, key = event.to_json().encode(), event.key.encode()
     producer = Producer(
         {
             "bootstrap.servers": brokers,

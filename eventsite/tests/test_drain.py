@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 from uuid import uuid4
@@ -54,15 +54,24 @@ class Numbered:
 
 
 @pytest.fixture
-def small_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_topic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A topic of the map whose broker takes less than the code says."""
     if settings.KAFKA_GROUP_PROTOCOL == "classic":
         pytest.skip("Tansu knows no max.message.bytes")
     small = replace(SMALL, max_message_bytes=2000)
     admin.create([small, SMALL.dlq_topic], replication_factor=1)
     routes = (*conf.routes(), replace(conf.routes()[0], handler="nobody", topic=SMALL))
-    monkeypatch.setattr(conf, "routes", lambda: routes)
-    conf.topics.cache_clear()
+    with monkeypatch.context() as changed:
+        changed.setattr(conf, "routes", lambda: routes)
+        forget_topics()
+        yield
+    forget_topics()
+
+
+def forget_topics() -> None:
+    """They are put together once from the routes."""
+    for remembered in (conf.topics, conf.all_topics, conf.partition_counts):
+        remembered.cache_clear()
 
 
 def write(events: Sequence[Numbered]) -> None:

@@ -1,0 +1,144 @@
+"""Floors: where each lane's pending rows begin, so that a drain need not pass what it has settled.
+
+A settled row leaves a dead entry in the index of pending rows. VACUUM removes it, but not while
+any transaction holds an older snapshot; without a floor every claim then reads past all of them.
+
+A floor may only be one that nobody can undercut (rule R4): an id is drawn before its transaction
+commits, so "the last id I sent" is none. Here an id becomes a floor when every transaction that
+could have drawn a lower one has ended: whoever inserts holds a lock on the table from before it
+draws until it ends, and pg_locks names them. Rows made pending again (a redrive, a log that is
+gone) lie below floors that drains remember; who does that counts `outbox_lane.rewinds` up, and a
+floor holds only for the count it was taken with. Once a minute the floors are taken anew from
+zero: a row found below one is sent, and raises an alarm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+from django.db import connection
+from django.db.models import F
+
+from outbox import metrics
+from outbox.conf import DrainPolicy
+from outbox.models import OutboxLane
+from outbox.topics import LANES
+
+__all__ = ["FLOOR_OF_LANE", "Floors", "rewind"]
+
+# For a statement with a row of outbox_lane at hand; takes the two of Floors.parameters().
+FLOOR_OF_LANE = """
+    CASE WHEN outbox_lane.rewinds = (%s::bigint[])[outbox_lane.lane + 1]
+    THEN (%s::bigint[])[outbox_lane.lane + 1] ELSE 0 END
+"""
+
+log = structlog.get_logger("outbox.drain")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ceiling:
+    """`id` was the last one drawn, and these transactions may still commit it or a lower one."""
+
+    id: int
+    writers: frozenset[str]
+
+
+class Floors:
+    """What one drain process remembers; lost with it, and taken anew by the next."""
+
+    def __init__(self) -> None:
+        self._floors = [0] * LANES
+        self._rewinds = [0] * LANES
+        self._ceiling: _Ceiling | None = None
+        self._next_look = self._next_sweep = 0.0
+        self._session: object = None
+
+    def parameters(self) -> tuple[str, str]:
+        """For FLOOR_OF_LANE: the counts of rewinds and the floors, by lane."""
+        return _array(self._rewinds), _array(self._floors)
+
+    def refresh(self, policy: DrainPolicy) -> None:
+        """Raise the floors, if it is time to; called before a claim, outside its transaction."""
+        now = time.monotonic()
+        self._forget_other_sessions()
+        if now < self._next_look:
+            return
+        self._next_look = now + policy.floor_interval
+        if self._ceiling is not None and not (self._ceiling.writers & _writers()):
+            sweep = now >= self._next_sweep
+            if sweep:
+                self._next_sweep = now + policy.sweep_interval
+            self._raise_to(self._ceiling.id, sweep=sweep)
+            self._ceiling = None
+        if self._ceiling is None:
+            # In this order: who draws a higher id after the first statement does not matter, and
+            # who has drawn a lower one before it shows in the second, or has ended.
+            self._ceiling = _Ceiling(_last_id(), _writers())
+
+    def _forget_other_sessions(self) -> None:
+        """Another connection may lead to a server that was set back, where ids begin lower."""
+        connection.ensure_connection()
+        if connection.connection is not self._session:
+            self.__init__()  # type: ignore[misc]
+            self._session = connection.connection
+
+    def _raise_to(self, ceiling: int, *, sweep: bool) -> None:
+        """The first pending id of each lane up to the ceiling, or the one behind the ceiling."""
+        begin = _array([0] * LANES) if sweep else self.parameters()[1]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                SELECT lane, rewinds, coalesce((
+                    SELECT id FROM event_outbox
+                    WHERE event_outbox.lane = outbox_lane.lane AND status = 0 AND id <= %s
+                      AND id >= CASE WHEN rewinds = (%s::bigint[])[outbox_lane.lane + 1]
+                                THEN (%s::bigint[])[outbox_lane.lane + 1] ELSE 0 END
+                    ORDER BY id LIMIT 1
+                ), %s + 1)
+                FROM outbox_lane ORDER BY lane
+                """,
+                (ceiling, _array(self._rewinds), begin, ceiling),
+            )
+            rows: list[tuple[int, int, int]] = cursor.fetchall()
+        for lane, rewinds, first in rows:
+            if first < self._floors[lane] and rewinds == self._rewinds[lane]:
+                metrics.FLOOR_UNDERCUT.inc()
+                log.error("floor_undercut", lane=lane, floor=self._floors[lane], found=first)
+            self._floors[lane], self._rewinds[lane] = first, rewinds
+
+
+def rewind(lanes: Iterable[int]) -> None:
+    """Say that older rows of these lanes are made pending again, in the transaction that does it
+    and holds their locks."""
+    OutboxLane.objects.filter(lane__in=list(lanes)).update(rewinds=F("rewinds") + 1)
+
+
+def _last_id() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(pg_sequence_last_value("
+            "pg_get_serial_sequence('event_outbox', 'id')::regclass), 0)"
+        )
+        last: int = cursor.fetchone()[0]
+    return last
+
+
+def _writers() -> frozenset[str]:
+    """Transactions that may have drawn an id: an INSERT locks the table before it draws."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT virtualtransaction FROM pg_locks
+            WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              AND relation = 'event_outbox'::regclass
+            """
+        )
+        return frozenset(row[0] for row in cursor.fetchall())
+
+
+def _array(numbers: list[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
