@@ -143,13 +143,13 @@ def test_a_refused_message_goes_out_once_it_fits(small_topic: None) -> None:
 def test_another_number_of_partitions_leaves_everything_unclaimed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def one_more() -> tuple[Topic, ...]:
-        return tuple(Topic(topic.name, partitions=13) for topic in conf.topics())
+    def one_more() -> dict[str, int]:
+        return {topic.name: 13 for topic in conf.topics()}
 
     probe_services.draw(["k"])
     producer.discard()
     with monkeypatch.context() as changed:
-        changed.setattr(drain, "topics", one_more)
+        changed.setattr(conf, "partition_counts", one_more)
         changed.setattr(drain, "claim_lanes", pytest.fail)
         assert "12 partitions, the code says 13" in drain.drain().stopped
         assert drain.drain().stopped == "backing off"
