@@ -21,6 +21,8 @@ from celery.signals import (
 from django.db import close_old_connections
 from prometheus_client import multiprocess
 
+from eventsite import serializer
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
 
 __all__ = ["Scheduler", "app"]
@@ -84,6 +86,7 @@ class Scheduler(beat.Scheduler):
             log.warning("task_not_sent", task=entry.task, error=str(error))
 
 
+serializer.register()
 app = Celery("eventsite", amqp=_AMQP)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.set_default()

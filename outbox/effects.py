@@ -353,11 +353,10 @@ def _report_applied(handler: str, events: Sequence[EventEnvelope]) -> None:
     metrics.EFFECTS_APPLIED.labels(handler).inc(len(events))
     if not events:
         return
-    observe = metrics.COMMIT_TO_EFFECT.labels(handler).observe
     now = time.time()
-    for event in events:
-        if event.time:
-            observe(max(0.0, now - _timestamp(event.time, default=now)))
+    oldest = min((event.time for event in events if event.time), default="")
+    age = max(0.0, now - _timestamp(oldest, default=now))
+    metrics.COMMIT_TO_EFFECT.labels(handler).observe(age)
     log.info(
         "applied",
         handler=handler,

@@ -104,22 +104,27 @@ def from_kafka(
     has the same id however often it is read (rule R9). Bytes that are not UTF-8 are kept as
     surrogate escapes, which no JSON decoder takes: such an event fails in its handler.
     """
-    fields = {name: (raw or b"").decode("utf-8", "replace") for name, raw in headers}
+    found = dict(headers)
     return EventEnvelope(
-        event_id=_event_id(fields, topic_id, partition, offset),
-        type=fields.get("ce_type", ""),
+        event_id=_event_id(_text(found, "ce_id"), topic_id, partition, offset),
+        type=_text(found, "ce_type"),
         topic=topic,
         key=(key or b"").decode("utf-8", "surrogateescape"),
-        source=fields.get("ce_source", ""),
-        time=fields.get("ce_time", ""),
+        source=_text(found, "ce_source"),
+        time=_text(found, "ce_time"),
         payload=(value or b"").decode("utf-8", "surrogateescape"),
-        trace=TraceContext(fields.get("traceparent", ""), fields.get("correlation_id", "")),
+        trace=TraceContext(_text(found, "traceparent"), _text(found, "correlation_id")),
     )
 
 
-def _event_id(fields: Mapping[str, str], topic_id: UUID, partition: int, offset: int) -> UUID:
+def _text(headers: Mapping[str, bytes | None], name: str) -> str:
+    raw = headers.get(name)
+    return raw.decode("utf-8", "replace") if raw else ""
+
+
+def _event_id(text: str, topic_id: UUID, partition: int, offset: int) -> UUID:
     try:
-        return UUID(fields.get("ce_id", ""))
+        return UUID(text)
     except ValueError:
         return uuid5(topic_id, f"{partition}/{offset}")
 

@@ -6,7 +6,7 @@ Everything here but `read_positions` and `record_*` runs inside the transaction 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NewType, Self
 from uuid import UUID
@@ -81,7 +81,8 @@ class Chunk:
                         event.source,
                         event.time,
                         event.payload,
-                        *astuple(event.trace),
+                        event.trace.traceparent,
+                        event.trace.correlation_id,
                     ]
                     for offset, event in self.events
                 ],

@@ -55,7 +55,7 @@ CHUNKS_FAILED = Counter(
 )
 COMMIT_TO_EFFECT = Histogram(
     "effects_commit_to_effect_seconds",
-    "From the writer's commit (ce_time) to the effect.",
+    "From the writer's commit (ce_time) to the effect, of the oldest event of each transaction.",
     ["handler"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
