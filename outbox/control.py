@@ -13,10 +13,11 @@ from datetime import datetime
 
 import structlog
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
 
 from outbox.conf import CIRCUIT
 from outbox.inbox import PartitionKey
-from outbox.models import HandlerControl
+from outbox.models import BridgePosition, HandlerControl
 
 __all__ = [
     "CIRCUIT_BREAKER",
@@ -98,6 +99,12 @@ def resume_handler(handler: str, *, by: str) -> int:
 def spread_pauses() -> None:
     """Carry each pause to all partitions of its handler; one that is locked waits for the next
     call. Called after a circuit tripped, and by beat."""
+    lagging = HandlerControl.objects.filter(
+        Exists(BridgePosition.objects.filter(handler=OuterRef("handler"), paused=False)),
+        paused=True,
+    )
+    if not lagging.exists():
+        return
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))
         if not cursor.fetchone()[0]:

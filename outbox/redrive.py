@@ -152,8 +152,11 @@ def run_letters(
     route = conf.route_named(handler)
     give_up = time.monotonic() + BRIDGE.effect_timeout
     applied = 0
-    for letter_id in letters:
+    for number, letter_id in enumerate(letters):
         try:
+            if time.monotonic() > give_up:
+                _due_now(letters[number:])
+                break
             applied += _run_key(route, letter_id, effect, give_up)
         except (DatabaseError, InterfaceError) as error:
             log.warning("redrive_left", handler=handler, letter=letter_id, error=str(error))
@@ -169,7 +172,10 @@ def _run_key(
     """Head first, alone; then what waits behind it, in growing batches; if one fails, one by one."""
     applied, size, one_by_one = 0, 1, False
     next_id: int | None = letter_id
-    while next_id is not None and time.monotonic() < give_up:
+    while next_id is not None:
+        if applied and time.monotonic() > give_up:
+            _due_now([next_id])
+            break
         batch = _begin(route, next_id, size)
         if not batch:
             break
@@ -330,6 +336,16 @@ def _give_back(letter: Letter, reason: str) -> None:
             WHERE id = %s AND state = 0
             """,
             (REDRIVE.again, letter.id),
+        )
+
+
+def _due_now(ids: Sequence[int]) -> None:
+    """Time is up before these were begun: no need to wait for the end of their leases."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE dead_letter SET next_attempt_at = clock_timestamp()"
+            " WHERE id = ANY(%s) AND state = 0",
+            (list(ids),),
         )
 
 

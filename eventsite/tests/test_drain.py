@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.db import transaction
 
 from eventsite.probe import services as probe_services
@@ -32,6 +33,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "_refused", {})
 
 
+Status = OutboxEvent.Status
+# Kafka may refuse as often as it likes; and: what it refuses is tried again at once.
+PATIENT = replace(conf.DRAIN, refusals=1000)
+IMPATIENT = replace(conf.DRAIN, backoff_first=0.0)
 # The code believes in 1 MB, the broker takes 2 kB a request: see the fixture.
 SMALL = Topic(f"small-{uuid4().hex}")
 
@@ -100,12 +105,12 @@ def test_a_refused_message_holds_its_key_and_nothing_else(small_topic: None) -> 
     write([Numbered("refused", 1), Numbered("refused", 2, padding=3000), Numbered("refused", 3)])
     write([Numbered(key, number) for number in (1, 2) for key in others])
     probe_services.draw(["of-another-topic"])
-    report = drain.drain()
+    report = drain.drain(PATIENT)
     assert (report.settled, report.stopped) == (302, "")
     assert pending() == ["refused", "refused"]
 
     write([Numbered("later", 1)])
-    assert drain.drain().settled == 1
+    assert drain.drain(PATIENT).settled == 1
     expected = {key: [1, 2] for key in others} | {"refused": [1], "later": [1]}
     assert logged(*expected) == expected
 
@@ -117,14 +122,14 @@ def test_many_refused_messages_leave_room_for_the_others(small_topic: None) -> N
     write([Numbered(key, 1) for key in others])
     give_up = time.monotonic() + 40
     while set(pending()) - set(refused) and time.monotonic() < give_up:
-        drain.drain()
+        drain.drain(PATIENT)
     assert sorted(pending()) == sorted(refused)
 
 
 def test_a_message_too_large_for_the_client_is_refused_too(small_topic: None) -> None:
     write([Numbered("big", 1), Numbered("beside-big", 1), Numbered("big", 2), Numbered("big", 3)])
     OutboxEvent.objects.filter(key="big", payload__contains=": 2,").update(payload="x" * 2_100_000)
-    assert drain.drain().settled == 2
+    assert drain.drain(PATIENT).settled == 2
     assert (pending(), logged("big", "beside-big")) == (
         ["big", "big"],
         {"big": [1], "beside-big": [1]},
@@ -133,11 +138,26 @@ def test_a_message_too_large_for_the_client_is_refused_too(small_topic: None) ->
 
 def test_a_refused_message_goes_out_once_it_fits(small_topic: None) -> None:
     write([Numbered("k", 1, padding=3000), Numbered("k", 2)])
-    assert drain.drain().settled == 0
+    assert drain.drain(PATIENT).settled == 0
     OutboxEvent.objects.filter(key="k", payload__contains=": 1,").update(payload='{"number": 1}')
     time.sleep(conf.DRAIN.backoff_first)
-    assert drain.drain().settled == 2
+    assert drain.drain(PATIENT).settled == 2
     assert logged("k") == {"k": [1, 2]}
+
+
+def test_what_stays_refused_is_dead_and_goes_out_in_order_once_it_fits(small_topic: None) -> None:
+    write([Numbered("k", 1, padding=3000), Numbered("k", 2), Numbered("beside", 1)])
+    rows = OutboxEvent.objects.filter(key="k", topic=SMALL.name).order_by("id")
+    for _ in range(10):
+        drain.drain(IMPATIENT)
+    assert list(rows.values_list("status", flat=True)) == [Status.DEAD, Status.HELD]
+    write([Numbered("k", 3)])
+    rows.filter(status=Status.DEAD).update(payload='{"number": 1}')
+    call_command("dead_letters", "replay", "--topic", SMALL.name)
+    for _ in range(10):
+        drain.drain(IMPATIENT)
+    assert pending() == []
+    assert logged("k", "beside") == {"k": [1, 2, 3], "beside": [1]}
 
 
 def test_another_number_of_partitions_leaves_everything_unclaimed(

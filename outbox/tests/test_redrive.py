@@ -108,6 +108,17 @@ class TestAHead:
         assert len(redrive.claim_due(ROUTE)) == 1
         assert redrive.claim_due(ROUTE) == []
 
+    def test_left_when_time_is_up_is_due_at_once(
+        self, applied: Applied, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        applied.poison.clear()
+        make_due()
+        monkeypatch.setattr(redrive, "BRIDGE", replace(conf.BRIDGE, effect_timeout=0.0))
+        assert redrive_due(applied) == 0
+        assert redrive.handlers_due() == [HANDLER]
+        begun = [letter.attempts for letter in DeadLetter.objects.order_by("id")]
+        assert begun == [1, 0, 0]
+
     def test_keeps_its_tries_when_the_error_passes(self, applied: Applied) -> None:
         applied.error = OperationalError("away")
         for _ in range(10):
