@@ -16,7 +16,9 @@ __all__ = [
     "DRAIN",
     "BridgePolicy",
     "DrainPolicy",
+    "Retention",
     "Route",
+    "retention",
     "route_named",
     "routes",
     "topics",
@@ -36,6 +38,8 @@ class Route:
     dlq      topic that tells about this handler's dead letters
     since    where a new handler starts: `earliest` reads what the topic still holds
     retries  seconds to wait before a failing chunk is tried again; the last one repeats
+    reset    dotted path of a function without arguments that empties the handler's tables in the
+             open transaction; without one the handler cannot be replayed
     """
 
     handler: str
@@ -47,6 +51,7 @@ class Route:
     dlq: str
     since: str = "earliest"
     retries: tuple[float, ...] = (1.0, 2.0, 4.0)
+    reset: str = ""
 
     @property
     def event_types(self) -> frozenset[str]:
@@ -120,3 +125,26 @@ def route_named(handler: str) -> Route:
 def topics() -> tuple[Topic, ...]:
     """Every topic of the map, once, by name."""
     return tuple(sorted({route.topic for route in routes()}, key=lambda topic: topic.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long things are kept, in hours (rule R16); topics say their own.
+
+    Longest topic < receipts < outbox: a message that Kafka can still deliver finds its receipt,
+    and what has no receipt is still in the outbox. `receipts` counts for messages of others, which
+    have no row in the outbox; all other receipts go together with their row.
+    """
+
+    receipts: int
+    outbox: int
+    dead_letters: int
+
+
+def retention() -> Retention:
+    """What the settings say."""
+    return Retention(
+        receipts=settings.OUTBOX_RECEIPT_RETENTION_HOURS,
+        outbox=settings.OUTBOX_RETENTION_HOURS,
+        dead_letters=settings.OUTBOX_DEAD_LETTER_RETENTION_HOURS,
+    )

@@ -148,6 +148,7 @@ def claim_lanes(limit: int) -> list[int]:
 
     Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A lane
     with nothing but refused keys or unknown topics is not claimed: it would take another's place.
+    Nor is a paused one; PostgreSQL asks again once it has the lock.
     """
     pending = OutboxEvent.objects.filter(
         lane=OuterRef("lane"),
@@ -158,7 +159,7 @@ def claim_lanes(limit: int) -> list[int]:
         pending = pending.exclude(topic=topic, key=key)
     lanes = (
         OutboxLane.objects.select_for_update(skip_locked=True, of=("self",))
-        .filter(Exists(pending))
+        .filter(Exists(pending), paused=False)
         .order_by(Subquery(pending.order_by("id").values("id")[:1]))
     )
     return list(lanes.values_list("lane", flat=True)[:limit])

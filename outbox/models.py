@@ -5,7 +5,14 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-__all__ = ["BridgePosition", "InboxReceipt", "OutboxEvent", "OutboxLane"]
+__all__ = [
+    "AuditOpen",
+    "BridgePosition",
+    "InboxReceipt",
+    "OutboxEvent",
+    "OutboxLane",
+    "UpkeepMark",
+]
 
 
 class OutboxEvent(models.Model):
@@ -53,9 +60,16 @@ class OutboxEvent(models.Model):
 
 
 class OutboxLane(models.Model):
-    """A lane is locked by the drain that works on it and never updated: an update would bloat it."""
+    """A lane is locked by the drain that works on it and never updated by one: that would bloat it.
+
+    A paused lane is not claimed; an operator alone pauses and resumes it.
+    """
 
     lane = models.SmallIntegerField(primary_key=True)
+    paused = models.BooleanField(db_default=False)
+    paused_reason = models.TextField(blank=True, db_default="")
+    paused_by = models.TextField(blank=True, db_default="")
+    paused_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "outbox_lane"
@@ -77,6 +91,9 @@ class BridgePosition(models.Model):
     partition = models.SmallIntegerField()
     topic_id = models.UUIDField(help_text="Kafka's id of the topic: a topic made anew has another.")
     next_offset = models.BigIntegerField()
+    start_offset = models.BigIntegerField(
+        db_default=0, help_text="Where the handler began: what lies before is not its business."
+    )
     attempts = models.IntegerField(
         db_default=0, help_text="Times the chunk at next_offset was sent again."
     )
@@ -121,3 +138,36 @@ class InboxReceipt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.handler} {self.event_id}"
+
+
+class UpkeepMark(models.Model):
+    """How far a job of the upkeep has come, and when it was last done: `audit:<handler>`, `purge`, …."""
+
+    name = models.TextField(primary_key=True)
+    row_id = models.BigIntegerField(
+        db_default=0, help_text="Rows up to this id need not be looked at again."
+    )
+    done_at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))
+
+    class Meta:
+        db_table = "outbox_upkeep"
+        verbose_name = "upkeep mark"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.row_id}"
+
+
+class AuditOpen(models.Model):
+    """An event behind the audit's mark that one handler is not done with: looked at every time."""
+
+    pk = models.CompositePrimaryKey("handler", "outbox_id")
+    handler = models.TextField()
+    outbox_id = models.BigIntegerField()
+    state = models.TextField()
+
+    class Meta:
+        db_table = "audit_open"
+        verbose_name = "open event of the audit"
+
+    def __str__(self) -> str:
+        return f"{self.handler} {self.outbox_id}: {self.state}"
