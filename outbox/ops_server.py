@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from outbox import metrics
 from outbox.health import readiness
 
 __all__ = ["serve_in_background"]
@@ -22,6 +23,7 @@ def serve_in_background(process: str) -> int:
     server = ThreadingHTTPServer((settings.METRICS_HOST, settings.METRICS_PORT), _Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="ops-server", daemon=True).start()
+    metrics.PROCESS_UP.labels(process).set(1)
     port = server.server_address[1]
     print(f"{process}: metrics and health on http://{settings.METRICS_HOST}:{port}", flush=True)
     return port

@@ -6,11 +6,14 @@ import structlog
 from celery import shared_task
 from django.db import InterfaceError, InternalError, OperationalError
 
+from outbox import audit as auditing
+from outbox import conf, measure, metrics, nudge, retention, upkeep
 from outbox import drain as draining
-from outbox import metrics, nudge, queries
+from outbox.audit import MISSING
 from outbox.conf import DRAIN
+from outbox.kafka import admin
 
-__all__ = ["drain_outbox", "measure_backlog"]
+__all__ = ["audit", "drain_outbox", "measure_backlog", "measure_handlers", "purge"]
 
 log = structlog.get_logger("outbox.tasks")
 
@@ -33,9 +36,77 @@ def drain_outbox() -> int:
 def measure_backlog() -> None:
     """Set the gauges of what waits; run by beat every two seconds."""
     try:
-        backlog = queries.backlog()
+        measure.measure_outbox()
     except (OperationalError, InterfaceError) as error:
         log.warning("backlog_unknown", error=str(error))
-        return
-    metrics.BACKLOG.set(backlog.events)
-    metrics.OLDEST_AGE.set(backlog.oldest_seconds)
+
+
+@shared_task(name="outbox.measure_handlers", time_limit=60)
+def measure_handlers() -> None:
+    """Set the gauges of handlers and lanes; run by beat every ten seconds."""
+    try:
+        measure.measure_handlers(conf.routes())
+    except (OperationalError, InterfaceError) as error:
+        log.warning("handlers_unknown", error=str(error))
+
+
+@shared_task(name="outbox.audit", time_limit=60)
+def audit() -> int:
+    """Go on with the audit from its marks, without repair; run by beat every minute.
+
+    Returns the number of events that are missing.
+    """
+    missing = 0
+    with upkeep.only_one("audit") as mine:
+        if not mine:
+            return 0
+        logs = _logs()
+        for route in conf.routes():
+            tallies = auditing.watch(route, logs)
+            lost = [tally for (_, state), tally in tallies.items() if state in MISSING]
+            count = sum(tally.events for tally in lost)
+            waiting = sum(tally.events for tally in tallies.values()) - count
+            oldest = max((tally.oldest_seconds for tally in lost), default=0.0)
+            metrics.AUDIT_MISSING.labels(route.handler).set(count)
+            metrics.AUDIT_MISSING_AGE.labels(route.handler).set(oldest)
+            metrics.AUDIT_WAITING.labels(route.handler).set(waiting)
+            if count:
+                log.error(
+                    "events_missing",
+                    handler=route.handler,
+                    events=count,
+                    oldest_seconds=round(oldest),
+                    advice="manage.py audit",
+                )
+            missing += count
+        upkeep.note_done("audit")
+    return missing
+
+
+def _logs() -> dict[str, admin.TopicState]:
+    try:
+        return admin.topic_states([topic.name for topic in conf.topics()])
+    except admin.KafkaUnavailable as error:
+        log.warning("audit_without_kafka", error=str(error))
+        return {}
+
+
+@shared_task(name="outbox.purge", time_limit=60)
+def purge() -> int:
+    """Delete what is done and past its retention; run by beat every minute. Returns the rows."""
+    with upkeep.only_one("purge") as mine:
+        if not mine:
+            return 0
+        purged = retention.purge()
+    metrics.PURGED.labels("event_outbox").inc(purged.events)
+    metrics.PURGED.labels("inbox_receipt").inc(purged.receipts)
+    metrics.PURGED.labels("dead_letter").inc(purged.dead_letters)
+    if purged.events or purged.receipts or purged.dead_letters:
+        log.info(
+            "purged",
+            events=purged.events,
+            receipts=purged.receipts,
+            dead_letters=purged.dead_letters,
+            kept=purged.kept,
+        )
+    return purged.events + purged.receipts + purged.dead_letters
