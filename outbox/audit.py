@@ -160,14 +160,14 @@ def _mark(handler: str) -> str:
     return f"audit:{handler}"
 
 
-def settled_id(wait: float = WRITERS_SECONDS) -> int:
+def settled_id() -> int:
     """An id up to which no transaction can still add a row; 0 while a writer stays open.
 
     Ids are drawn before commit, so the highest one to be seen says nothing of those below it
     (rule R4). But whoever has drawn one holds a lock on the table until it ends: once all who held
     it when we looked have ended, the rows up to then are settled.
     """
-    give_up = time.monotonic() + wait
+    give_up = time.monotonic() + WRITERS_SECONDS
     with connection.cursor() as cursor:
         cursor.execute("SELECT coalesce(max(id), 0) FROM event_outbox")
         highest = int(cursor.fetchone()[0])

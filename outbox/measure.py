@@ -65,7 +65,6 @@ def measure_handlers(routes: Sequence[Route]) -> None:
         metrics.HANDLER_RETENTION.labels(lag.handler).set(
             lag.oldest_seconds / (route.topic.retention_hours * 3600)
         )
-    metrics.HELD.set(_held())
     metrics.UNCLAIMABLE.set(_unclaimable())
     for job, age in upkeep.ages().items():
         if ":" not in job:
@@ -130,14 +129,6 @@ def _oldest_unapplied() -> dict[str, float]:
             (NEWEST, [State.PARKED, State.UNSENT, State.HELD, State.REFUSED]),
         )
         return dict(cursor.fetchall())
-
-
-def _held() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM audit_open WHERE state = ANY(%s)", ([State.HELD, State.REFUSED],)
-        )
-        return int(cursor.fetchone()[0])
 
 
 def _unclaimable() -> int:

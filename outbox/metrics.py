@@ -62,11 +62,6 @@ MEASURED = Gauge(
     "When the gauges of the outbox were last set: they are as old as this.",
     multiprocess_mode="mostrecent",
 )
-HELD = Gauge(
-    "outbox_held_events",
-    "Events that Kafka refused, and those held behind them.",
-    multiprocess_mode="mostrecent",
-)
 UNCLAIMABLE = Gauge(
     "outbox_unclaimable_events",
     "Pending events that no drain will claim: of a topic without a route, or of no lane.",

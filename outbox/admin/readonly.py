@@ -109,7 +109,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
     show_facets = admin.ShowFacets.NEVER  # they count per choice
     list_per_page = 50
     sortable_by = ()
-    actions = None
+    actions: Any = None
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return BoundedChangeList
