@@ -1,6 +1,7 @@
 """Every committed event against every receipt: what waits, what is missing (rule R15).
 
-An event is done for a handler that has a receipt of it, `applied` or `discarded`. It is missing
+An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all if
+Kafka refused it and somebody has discarded that dead letter. It is missing
 when the handler's position is past it without one, or when the log no longer holds it. All else
 is under way, however long that takes: it has an age, not a fault.
 
@@ -21,6 +22,7 @@ from django.db import connection, transaction
 
 from outbox import inbox, upkeep
 from outbox.conf import Route
+from outbox.dead_letters import DRAIN_HANDLER
 from outbox.kafka.admin import TopicState
 from outbox.models import InboxReceipt, OutboxEvent, OutboxLane
 
@@ -248,6 +250,9 @@ _READ = """
       ON judged.id <= edge.last_id
      AND (judged.outcome IS NULL OR judged.outcome = {parked})
      AND NOT coalesce(judged."offset" < judged.start_offset, false)
+     AND NOT (judged.status = {dead} AND NOT EXISTS (
+         SELECT FROM dead_letter letter
+         WHERE letter.event_id = judged.event_id AND letter.handler = '{drain}' AND letter.state < 3))
     ORDER BY judged.id
 """
 
@@ -260,7 +265,12 @@ def _read(
     *,
     grace: float,
 ) -> _Page:
-    sql = _READ.format(rows=rows, parked=InboxReceipt.Outcome.PARKED.value)
+    sql = _READ.format(
+        rows=rows,
+        parked=InboxReceipt.Outcome.PARKED.value,
+        dead=OutboxEvent.Status.DEAD.value,
+        drain=DRAIN_HANDLER,
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             sql,

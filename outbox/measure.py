@@ -10,7 +10,7 @@ from django.db import connection
 
 from outbox import inbox, lanes, metrics, queries, upkeep
 from outbox.audit import State
-from outbox.conf import Route, topics
+from outbox.conf import Route, all_topics
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 
@@ -147,6 +147,6 @@ def _unclaimable() -> int:
                                OR lane > (SELECT max(lane) FROM outbox_lane))
                         LIMIT %s) astray)
             """,
-            (UNCLAIMABLE_PER_LANE, [topic.name for topic in topics()], UNCLAIMABLE_PER_LANE),
+            (UNCLAIMABLE_PER_LANE, [topic.name for topic in all_topics()], UNCLAIMABLE_PER_LANE),
         )
         return int(cursor.fetchone()[0])

@@ -14,14 +14,16 @@ from typing import cast
 from django.db import connection, transaction
 from django.utils.module_loading import import_string
 
-from outbox import audit
+from outbox import audit, control, dead_letters
 from outbox.conf import Route
 from outbox.kafka.admin import TopicState
+from outbox.models import DeadLetter
 
 __all__ = ["Plan", "ReplayRefused", "plan", "replay"]
 
 # Longer than an effect's transaction may take.
 LOCK_WAIT = 10.0
+REASON = "replay"
 
 
 class ReplayRefused(RuntimeError):
@@ -84,34 +86,55 @@ def _began(route: Route, state: TopicState) -> dict[int, int]:
     return {row[0]: row[2] for row in rows}
 
 
-def replay(wanted: Plan) -> int:
-    """Forget the handler's tables, receipts and positions, and let it start again; returns the
-    number of receipts that were forgotten.
+def replay(wanted: Plan, *, by: str) -> int:
+    """Forget the handler's tables, receipts, dead letters and positions, and let it start again;
+    returns the number of receipts that were forgotten.
 
-    The pause is committed first, so that a replay that is killed leaves the handler paused and its
-    tables as they were. Receipts are deleted rather than given a generation: everything that reads
-    them would have to know it, and a million are deleted in about two seconds. Raises
-    OperationalError if an effect holds a position for more than ten seconds.
+    The pause is committed first and taken back last: a replay that is killed leaves the handler
+    paused, with its tables whole or empty, and is run again. A handler that was paused before
+    stays so. Receipts are deleted rather than given a generation: everything that reads them would
+    have to know it, and a million are deleted within seconds. Raises OperationalError if an effect
+    holds a position for more than ten seconds.
     """
     handler = wanted.route.handler
+    [standing] = control.standings([handler])
+    paused_before = standing.paused and standing.reason != REASON
+    if not standing.paused:
+        control.pause_handler(handler, reason=REASON, by=by)
+    receipts = _begin_anew(wanted)
+    if not paused_before:
+        control.resume_handler(handler, by=by)
+    return receipts
+
+
+def _begin_anew(wanted: Plan) -> int:
+    handler = wanted.route.handler
     empty = cast(Callable[[], None], import_string(wanted.route.reset))
-    paused_before = _pause(handler)
     with transaction.atomic(), connection.cursor() as cursor:
-        _lock_positions(handler)
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_WAIT}s",))
+        cursor.execute(
+            'SELECT FROM bridge_position WHERE handler = %s ORDER BY topic, "partition" FOR UPDATE',
+            (handler,),
+        )
         cursor.execute("DELETE FROM inbox_receipt WHERE handler = %s", (handler,))
         receipts = int(cursor.rowcount)
         empty()
         audit.forget_handler(handler)
         cursor.execute(
+            "SELECT id FROM dead_letter WHERE handler = %s AND state < 3 ORDER BY id", (handler,)
+        )
+        letters = [row[0] for row in cursor.fetchall()]
+        dead_letters.resolve(letters, DeadLetter.State.DISCARDED, by=REASON, note="read again")
+        cursor.execute(
             """
             UPDATE bridge_position
             SET next_offset = start."offset", start_offset = start."offset", attempts = 0,
-                last_error = '', failed_at = NULL, paused = %s, updated_at = clock_timestamp()
+                last_error = '', failed_at = NULL, letters_open = false, started_next = NULL,
+                started_tries = 0, updated_at = clock_timestamp()
             FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", "offset")
             WHERE handler = %s AND topic = %s AND bridge_position."partition" = start."partition"
             """,
             (
-                paused_before,
                 list(wanted.starts),
                 list(wanted.starts.values()),
                 handler,
@@ -119,25 +142,3 @@ def replay(wanted: Plan) -> int:
             ),
         )
     return receipts
-
-
-def _pause(handler: str) -> bool:
-    """Pause the handler; whether it was paused before, and is to stay so."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        _lock_positions(handler)
-        cursor.execute(
-            "SELECT coalesce(bool_and(paused), false) FROM bridge_position WHERE handler = %s",
-            (handler,),
-        )
-        paused = bool(cursor.fetchone()[0])
-        cursor.execute("UPDATE bridge_position SET paused = true WHERE handler = %s", (handler,))
-    return paused
-
-
-def _lock_positions(handler: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_WAIT}s",))
-        cursor.execute(
-            'SELECT FROM bridge_position WHERE handler = %s ORDER BY topic, "partition" FOR UPDATE',
-            (handler,),
-        )

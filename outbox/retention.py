@@ -1,7 +1,7 @@
 """Letting go of what is done and old (rule R16): outbox rows with their receipts, in small chunks.
 
 A row goes when it is older than the outbox's retention and every route that subscribes to it has
-`applied` or `discarded` it; that is judged from the receipts each time, so nothing that somebody
+`applied` or `discarded` it, or nobody is to (Kafka refused it, and that was discarded); that is judged from the receipts each time, so nothing that somebody
 still needs can go, however late they are.
 """
 
@@ -15,6 +15,7 @@ from django.db import connection, transaction
 
 from outbox import conf, upkeep
 from outbox.conf import Retention
+from outbox.dead_letters import DRAIN_HANDLER
 from outbox.models import InboxReceipt
 
 __all__ = ["Purged", "purge"]
@@ -45,6 +46,7 @@ def purge(retention: Retention | None = None, *, seconds: float = RUN_SECONDS) -
         after = _purge_events(after, kept_for.outbox, purged)
     purged.complete = after is None
     _repeat(lambda: _purge_receipts(kept_for.receipts, purged), give_up, purged)
+    _repeat(lambda: _purge_dead_letters(kept_for.dead_letters, purged), give_up, purged)
     if purged.complete:
         upkeep.note_done("purge")
     return purged
@@ -68,7 +70,11 @@ _EVENTS = f"""
         SELECT event.id, event.event_id
         FROM event_outbox event
         JOIN batch ON batch.id = event.id
-        WHERE batch.old AND event.status = 1 AND NOT EXISTS (
+        WHERE batch.old AND (event.status = 1 OR (event.status = 3 AND NOT EXISTS (
+            SELECT FROM dead_letter letter
+            WHERE letter.event_id = event.event_id AND letter.handler = '{DRAIN_HANDLER}'
+              AND letter.state < 3
+        ))) AND (event.status = 3 OR NOT EXISTS (
             SELECT FROM unnest(%(handlers)s::text[], %(topics)s::text[], %(types)s::text[])
                         AS route (handler, topic, type)
             LEFT JOIN bridge_position position
@@ -80,7 +86,7 @@ _EVENTS = f"""
                             WHERE receipt.event_id = batch.event_id
                               AND receipt.handler = route.handler), {InboxReceipt.Outcome.PARKED.value})
                   = {InboxReceipt.Outcome.PARKED.value}
-        )
+        ))
         FOR UPDATE OF event SKIP LOCKED
     ), receipts AS (
         DELETE FROM inbox_receipt WHERE event_id IN (SELECT event_id FROM due) RETURNING 1
@@ -151,3 +157,26 @@ def _purge_receipts(hours: int, purged: Purged) -> bool:
         upkeep.move_mark(_RECEIPTS_MARK, old=mark, new=last_id)
     purged.receipts += receipts
     return True
+
+
+def _purge_dead_letters(hours: int, purged: Purged) -> bool:
+    """One chunk of dead letters that were resolved long ago, with what was done with them; whether
+    more may follow."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH due AS (
+                SELECT id FROM dead_letter
+                WHERE state >= 3
+                  AND resolved_at < clock_timestamp() - make_interval(hours => %s)
+                ORDER BY resolved_at LIMIT %s FOR UPDATE SKIP LOCKED
+            ), actions AS (
+                DELETE FROM dead_letter_action WHERE letter_id IN (SELECT id FROM due)
+            )
+            DELETE FROM dead_letter WHERE id IN (SELECT id FROM due)
+            """,
+            (hours, CHUNK),
+        )
+        letters = int(cursor.rowcount)
+    purged.dead_letters += letters
+    return letters == CHUNK

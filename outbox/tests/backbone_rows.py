@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 
 from django.db.models import F
 
+from outbox.dead_letters import DRAIN_HANDLER
 from outbox.kafka.admin import TopicState
-from outbox.models import BridgePosition, InboxReceipt, OutboxEvent
+from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
 
-__all__ = ["HANDLER", "LOG", "TOPIC", "age", "positions", "published", "receipt"]
+__all__ = ["HANDLER", "LOG", "TOPIC", "age", "positions", "published", "receipt", "refused"]
 
 HANDLER = "record_sales"
 TOPIC = "order-events"
@@ -38,7 +39,9 @@ def positions(next_offset: int, **changes: Any) -> None:
         )
 
 
-def published(offsets: Sequence[int], *, partition: int = 1, **changes: Any) -> list[OutboxEvent]:
+def published(
+    offsets: Sequence[int], *, partition: int | None = 1, **changes: Any
+) -> list[OutboxEvent]:
     """One event in Kafka for each offset."""
     fields: dict[str, Any] = {
         "topic": TOPIC,
@@ -56,6 +59,15 @@ def published(offsets: Sequence[int], *, partition: int = 1, **changes: Any) -> 
 
 def receipt(event: OutboxEvent, outcome: int = 0, handler: str = HANDLER) -> InboxReceipt:
     return InboxReceipt.objects.create(event_id=event.event_id, handler=handler, outcome=outcome)
+
+
+def refused(state: int) -> OutboxEvent:
+    """An event that Kafka has refused, its dead letter in this state."""
+    [event] = published([0], offset=None, partition=None, status=OutboxEvent.Status.DEAD)
+    DeadLetter.objects.create(
+        handler=DRAIN_HANDLER, event_id=event.event_id, topic=TOPIC, key="k", state=state
+    )
+    return event
 
 
 def age(hours: float) -> None:

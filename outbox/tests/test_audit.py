@@ -17,8 +17,17 @@ from django.db import connection, transaction
 from outbox import audit, conf, tasks, upkeep
 from outbox.audit import State
 from outbox.kafka import admin
-from outbox.models import AuditOpen, InboxReceipt, OutboxEvent, UpkeepMark
-from outbox.tests.backbone_rows import HANDLER, LOG, TOPIC, age, positions, published, receipt
+from outbox.models import AuditOpen, DeadLetter, InboxReceipt, OutboxEvent, UpkeepMark
+from outbox.tests.backbone_rows import (
+    HANDLER,
+    LOG,
+    TOPIC,
+    age,
+    positions,
+    published,
+    receipt,
+    refused,
+)
 
 LOGS = {TOPIC: LOG}
 ROUTE = conf.route_named(HANDLER)
@@ -37,7 +46,6 @@ class TestAnEvent:
             ({"offset": 10}, State.UNDER_WAY),
             ({"offset": None, "partition": None, "status": 0}, State.UNSENT),
             ({"offset": None, "partition": None, "status": 2}, State.HELD),
-            ({"offset": None, "partition": None, "status": 3}, State.REFUSED),
             ({"offset": 12, "partition": 99}, State.NO_POSITION),
         ],
     )
@@ -45,6 +53,14 @@ class TestAnEvent:
         positions(10)
         published([0], **event)
         assert states() == [state]
+
+    @pytest.mark.parametrize(
+        ("letter", "found"),
+        [(DeadLetter.State.DEAD, [State.REFUSED]), (DeadLetter.State.DISCARDED, [])],
+    )
+    def test_that_kafka_has_refused(self, letter: int, found: list[State]) -> None:
+        refused(letter)
+        assert states() == found
 
     @pytest.mark.parametrize(("offset", "state"), [(4, State.GONE), (5, State.UNDER_WAY)])
     def test_that_the_log_no_longer_holds(self, offset: int, state: State) -> None:

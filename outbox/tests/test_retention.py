@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from outbox import conf, retention, tasks, upkeep
 from outbox.checks import check_event_map
 from outbox.conf import Retention
-from outbox.models import InboxReceipt, OutboxEvent, UpkeepMark
+from outbox.models import DeadLetter, DeadLetterAction, InboxReceipt, OutboxEvent, UpkeepMark
 from outbox.retention import purge
-from outbox.tests.backbone_rows import HANDLER, age, positions, published, receipt
+from outbox.tests.backbone_rows import HANDLER, age, positions, published, receipt, refused
 
 KEPT = Retention(receipts=10, outbox=20, dead_letters=100)
 
@@ -50,7 +52,6 @@ class TestARow:
             ({}, InboxReceipt.Outcome.PARKED),
             ({"status": OutboxEvent.Status.NEW}, InboxReceipt.Outcome.APPLIED),
             ({"status": OutboxEvent.Status.HELD}, None),
-            ({"status": OutboxEvent.Status.DEAD}, None),
         ],
     )
     def test_stays_while_it_is_not_done(self, event: dict[str, Any], outcome: int | None) -> None:
@@ -61,6 +62,16 @@ class TestARow:
         age(1000)
         purged = purge(KEPT)
         assert (purged.events, purged.kept, offsets()) == (0, 1, [9])
+
+    @pytest.mark.parametrize(
+        ("letter", "events"), [(DeadLetter.State.DEAD, 0), (DeadLetter.State.DISCARDED, 1)]
+    )
+    def test_that_kafka_has_refused_goes_once_that_is_discarded(
+        self, letter: int, events: int
+    ) -> None:
+        refused(letter)
+        age(1000)
+        assert purge(KEPT).events == events
 
     def test_stays_until_every_handler_is_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
         second = replace(conf.route_named(HANDLER), handler="second")
@@ -135,6 +146,31 @@ class TestAReceiptWithoutARow:
         assert InboxReceipt.objects.count() == 1
         age(10)
         assert (purge(KEPT).receipts, InboxReceipt.objects.count()) == (1, 0)
+
+
+@pytest.mark.django_db
+class TestADeadLetter:
+    @pytest.mark.parametrize(
+        ("state", "hours", "left"),
+        [
+            (DeadLetter.State.APPLIED, 101, 0),
+            (DeadLetter.State.DISCARDED, 101, 0),
+            (DeadLetter.State.DISCARDED, 99, 1),
+            (DeadLetter.State.DEAD, 101, 1),
+        ],
+    )
+    def test_goes_long_after_it_was_resolved(self, state: int, hours: int, left: int) -> None:
+        letter = DeadLetter.objects.create(
+            handler=HANDLER,
+            event_id=uuid4(),
+            topic="t",
+            key="k",
+            state=state,
+            resolved_at=timezone.now() - timedelta(hours=hours),
+        )
+        DeadLetterAction.objects.create(letter=letter, action="replay", by="ops")
+        assert purge(KEPT).dead_letters == 1 - left
+        assert (DeadLetter.objects.count(), DeadLetterAction.objects.count()) == (left, left)
 
 
 @pytest.mark.django_db

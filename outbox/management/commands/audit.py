@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from outbox import audit, conf
+from outbox import repair as repairing
 from outbox.audit import MISSING, Finding, State, Tally
 from outbox.conf import Route
 from outbox.kafka import admin
@@ -25,11 +26,21 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
+        parser.add_argument(
+            "--repair", action="store_true", help="hand what is missing to the redrive"
+        )
+        parser.add_argument(
+            "--out-of-order",
+            action="store_true",
+            help="also events whose successors of the same key are applied already",
+        )
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         routes = _routes(options["handler"])
         logs, warning = _logs(routes)
+        if options["repair"]:
+            self._repair(routes, logs, out_of_order=options["out_of_order"])
         tallies: dict[tuple[str, State], Tally] = {}
         missing: list[Finding] = []
         for route in routes:
@@ -44,6 +55,32 @@ class Command(BaseCommand):
             self._print(tallies, missing, warning)
         if count:
             raise CommandError(f"{count} events are missing.")
+
+    def _repair(
+        self, routes: Sequence[Route], logs: dict[str, admin.TopicState], *, out_of_order: bool
+    ) -> None:
+        """Says what it does on stderr: stdout is the report of what is left."""
+        for route in routes:
+            done = repairing.repair(route, logs, out_of_order=out_of_order)
+            if done.handed_over:
+                self.stderr.write(
+                    f"{route.handler}: {done.handed_over} events handed to the redrive as dead "
+                    "letters that are due now."
+                )
+            if done.positions_moved:
+                self.stderr.write(
+                    f"{route.handler}: {done.positions_moved} positions moved to the start of the log."
+                )
+            if done.out_of_order:
+                self.stderr.write(
+                    f"{route.handler}: {done.out_of_order} events left alone, because later events "
+                    "of their keys are applied or parked: --out-of-order applies them all the same."
+                )
+            if done.other_log:
+                self.stderr.write(
+                    f"{route.handler}: {done.other_log} events went with a topic that was made "
+                    "anew: manage.py sync_routes --recreated publishes them again."
+                )
 
     def _print(
         self, tallies: dict[tuple[str, State], Tally], missing: Sequence[Finding], warning: str

@@ -10,7 +10,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from outbox import conf
 from outbox.kafka import admin
-from outbox.topics import Topic
 
 
 class Command(BaseCommand):
@@ -26,7 +25,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        wanted = [*conf.topics(), *(Topic(topic.dlq, partitions=1) for topic in conf.topics())]
+        wanted = conf.all_topics()
         try:
             created = admin.create(wanted, replication_factor=settings.KAFKA_REPLICATION_FACTOR)
             if options["alter"]:

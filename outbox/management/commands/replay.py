@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from typing import Any
@@ -42,14 +43,14 @@ class Command(BaseCommand):
             )
             if not options["yes"]:
                 raise CommandError("Nothing was changed: add --yes to do it.")
-            receipts = replaying.replay(plan)
+            receipts = replaying.replay(plan, by=getpass.getuser())
         except (LookupError, ReplayRefused) as error:
             raise CommandError(str(error)) from error
         except admin.KafkaUnavailable as error:
             raise CommandError(f"Kafka did not answer: {error}") from error
         except OperationalError as error:
             raise CommandError(
-                f"{error} Nothing was emptied, but the handler may be paused: run this again."
+                f"{error} Nothing was emptied, but the handler is paused: run this again."
             ) from error
         self.stdout.write(
             f"{receipts} receipts forgotten; the handler is at work. It is done when its backlog "

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('outbox', '0002_vacuum'),
+        ('outbox', '0003_dead_letters'),
     ]
 
     operations = [
@@ -59,6 +59,10 @@ class Migration(migrations.Migration):
             model_name='outboxlane',
             name='paused_reason',
             field=models.TextField(blank=True, db_default=''),
+        ),
+        migrations.AddIndex(
+            model_name='deadletter',
+            index=models.Index(condition=models.Q(('state__gte', 3)), fields=['resolved_at'], name='dead_letter_resolved'),
         ),
         migrations.RunSQL(
             "ALTER TABLE audit_open SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0,"
