@@ -70,6 +70,7 @@ def measure_handlers(routes: Sequence[Route]) -> None:
         if ":" not in job:
             metrics.UPKEEP_AGE.labels(job).set(age)
     measure_lanes()
+    metrics.HANDLERS_MEASURED.set_to_current_time()
 
 
 def _logs(routes: Sequence[Route]) -> Mapping[str, TopicState]:

@@ -15,6 +15,8 @@ DRAIN_BATCH = Histogram(
 DRAIN_FAILED = Counter(
     "outbox_drain_failures_total", "Batches that Kafka did not take whole.", ["reason"]
 )
+for _reason in ("refused", "dead"):
+    DRAIN_FAILED.labels(_reason)  # shown as 0, so that the first one is a rise
 BACKLOG = Gauge(
     "outbox_pending_events", "Committed events not yet in Kafka.", multiprocess_mode="mostrecent"
 )
@@ -90,10 +92,15 @@ HELD = Gauge(
     multiprocess_mode="mostrecent",
 )
 
-# What waits, measured from PostgreSQL and Kafka (outbox/measure.py); live: a dead process's go too.
+# What waits, measured from PostgreSQL and Kafka (outbox/measure.py).
 MEASURED = Gauge(
     "outbox_measured_timestamp_seconds",
     "When the gauges of the outbox were last set: they are as old as this.",
+    multiprocess_mode="mostrecent",
+)
+HANDLERS_MEASURED = Gauge(
+    "handler_measured_timestamp_seconds",
+    "When the gauges of handlers, lanes and upkeep were last set.",
     multiprocess_mode="mostrecent",
 )
 UNCLAIMABLE = Gauge(
