@@ -1,0 +1,238 @@
+"""The whole path with poison in it: real processes, and order through retry, dead letter and redrive."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from django.conf import settings
+from django.core.management import call_command
+
+from eventsite.probe import queries as probe_queries
+from eventsite.probe import services as probe_services
+from eventsite.probe.events import PROBE_TOPIC
+from eventsite.probe.models import ProbeEntry
+from eventsite.tests.pipeline import PROBE_HANDLER, settles
+from eventsite.tests.processes import Process, child_environment, command_of, free_port, running
+from outbox.drain import drain
+from outbox.kafka import producer
+from outbox.kafka.log_reader import read_topic
+from outbox.kafka.producer import OutgoingMessage
+from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
+from outbox.queries import published_ends
+from outbox.topics import lane_of, partition_of
+
+pytestmark = pytest.mark.usefixtures("pipeline")
+
+SETTLES = 120.0
+State = DeadLetter.State
+# A worker's start-up file: the probe's effect obeys what the test writes into a folder.
+SITECUSTOMIZE = """
+import os, pathlib, time
+if "worker" in open("/proc/self/cmdline").read():
+    import importlib.abc, importlib.util, sys
+
+    ORDERS = pathlib.Path(os.environ["PROBE_ORDERS"])
+
+    def obey(key):
+        order = ORDERS / key
+        if not order.exists():
+            return
+        word = order.read_text()
+        with (ORDERS / f"{key}.seen").open("a") as seen:
+            seen.write(".")
+        if word == "raise":
+            raise ValueError("poison by order")
+        if word == "exit":
+            os._exit(1)
+        if word == "hang":
+            time.sleep(3600)
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name != "eventsite.probe.tasks":
+                return None
+            sys.meta_path.remove(self)
+            from eventsite.probe import services
+            real = services.append_entries
+            def append_entries(envelopes):
+                for envelope in envelopes:
+                    obey(envelope.key)
+                real(envelopes)
+            services.append_entries = append_entries
+            return None
+
+    sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    """Where the test writes what the effect shall do with a key: raise, exit, hang."""
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return tmp_path
+
+
+def process(name: str, **environment: str) -> AbstractContextManager[Process]:
+    port = free_port()
+    environment = child_environment(METRICS_PORT=str(port), **environment)
+    return running(command_of(name), environment, f"http://127.0.0.1:{port}/health")
+
+
+def worker(orders: Path) -> AbstractContextManager[Process]:
+    """The effects' worker, which obeys `orders`."""
+    path = os.pathsep.join([str(orders), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return process("worker-effects", PYTHONPATH=path, PROBE_ORDERS=str(orders))
+
+
+@contextmanager
+def everything(orders: Path) -> Iterator[None]:
+    with worker(orders), process("worker-outbox"), process("beat"), process("bridge"):
+        yield
+
+
+def draw(*keys: str) -> None:
+    probe_services.draw(keys)
+
+
+def states(key: str) -> list[str]:
+    return [row.get_state_display() for row in DeadLetter.objects.filter(key=key).order_by("id")]
+
+
+def applied(key: str) -> int:
+    return len(probe_numbers(key))
+
+
+def probe_numbers(key: str) -> list[int]:
+    rows = ProbeEntry.objects.filter(key=key).order_by("id")
+    return list(rows.values_list("seq", flat=True))
+
+
+def test_a_failing_event_is_retried_while_its_key_waits_and_others_go_on(orders: Path) -> None:
+    (orders / "bad").write_text("raise")
+    with everything(orders):
+        for _ in range(3):
+            draw("bad", "good")
+        assert settles(lambda: states("bad") == ["retrying", "parked", "parked"], within=SETTLES)
+        assert settles(lambda: applied("good") == 3, within=SETTLES)
+        (orders / "bad").unlink()
+        draw("bad", "good")
+        assert settles(lambda: applied("bad") == 4, within=SETTLES)
+        assert settles(lambda: applied("good") == 4, within=SETTLES)
+    verdict = probe_queries.verdict()
+    assert (verdict.applied, verdict.ok) == (8, True)
+
+
+def test_what_stays_bad_is_dead_told_and_replayed_in_order(orders: Path) -> None:
+    (orders / "bad").write_text("raise")
+    with everything(orders):
+        draw("bad")
+        draw("bad")
+        assert settles(lambda: states("bad") == ["dead", "parked"], within=SETTLES)
+        assert len((orders / "bad.seen").read_text()) >= 4
+        dlq = OutboxEvent.objects.filter(topic=PROBE_TOPIC.dlq, status=OutboxEvent.Status.PUBLISHED)
+        assert settles(dlq.exists, within=SETTLES)
+        [told] = [
+            message
+            for message in read_topic(PROBE_TOPIC.dlq, ends=published_ends(PROBE_TOPIC.dlq))
+            if message.event_id == str(dlq.get().event_id)
+        ]
+        headers = {name: (value or b"").decode() for name, value in told.headers}
+        event = OutboxEvent.objects.filter(key="bad", topic=PROBE_TOPIC.name).earliest("id")
+        assert told.value == event.payload.encode()
+        assert headers["original-topic"] == PROBE_TOPIC.name
+        assert headers["original-partition"] == str(event.partition)
+        assert headers["original-offset"] == str(event.offset)
+        assert (headers["handler"], headers["attempts"]) == (PROBE_HANDLER, "4")
+        assert (headers["error"], headers["replay-count"]) == ("ValueError: poison by order", "0")
+        (orders / "bad").unlink()
+        call_command("dead_letters", "replay", "--topic", PROBE_TOPIC.name, "--limit", "10")
+        assert settles(lambda: applied("bad") == 2, within=SETTLES)
+    assert probe_queries.verdict().ok
+
+
+def test_a_discarded_head_sets_its_followers_free(orders: Path) -> None:
+    (orders / "bad").write_text("raise")
+    with everything(orders):
+        for _ in range(3):
+            draw("bad")
+        assert settles(lambda: states("bad") == ["retrying", "parked", "parked"], within=SETTLES)
+        (orders / "bad").unlink()
+        head = DeadLetter.objects.earliest("id")
+        call_command("dead_letters", "discard", str(head.id))
+        assert settles(lambda: applied("bad") >= 2, within=SETTLES)
+    assert probe_numbers("bad") in ([2, 3], [1, 2, 3])  # the redrive may have been faster
+
+
+@pytest.mark.parametrize("word", ["exit", "hang"])
+def test_an_event_that_ends_its_process_or_never_ends_is_dead_while_others_go_on(
+    orders: Path, word: str
+) -> None:
+    (orders / "killer").write_text(word)
+    neighbour = next(
+        name
+        for name in (f"n{number}" for number in range(10_000))
+        if partition_of(lane_of(name), 12) == partition_of(lane_of("killer"), 12)
+    )
+    with everything(orders):
+        for _ in range(3):
+            draw("killer", neighbour, *(f"cold-{number}" for number in range(40)))
+        within = 2 * SETTLES
+        assert settles(lambda: applied(neighbour) == 3, within=within)
+        assert settles(lambda: states("killer") == ["dead", "parked", "parked"], within=within)
+        draw(neighbour)
+        assert settles(lambda: applied(neighbour) == 4, within=within)
+        assert DeadLetter.objects.count() == 3
+        (orders / "killer").unlink()
+        call_command("dead_letters", "replay", "--key", "killer")
+        assert settles(lambda: applied("killer") == 3, within=within)
+    assert probe_queries.verdict().ok
+
+
+def test_garbage_is_parked_and_its_partition_goes_on(orders: Path) -> None:
+    garbage = OutgoingMessage(PROBE_TOPIC.name, 0, b"k\xff", b"\x80 no JSON", [])
+    assert producer.send([garbage], timeout=5).complete
+    with worker(orders), process("bridge"):
+        assert settles(DeadLetter.objects.exists, within=SETTLES)
+        draw(*(f"key-{number}" for number in range(50)))
+        drain()
+        assert settles(lambda: InboxReceipt.objects.count() == 51, within=SETTLES)
+    assert DeadLetter.objects.get().error.startswith("UnicodeEncodeError")
+
+
+def test_workers_away_accuse_nobody(orders: Path) -> None:
+    """Chunks are sent again and again, and begun by nobody."""
+    draw(*(f"key-{number}" for number in range(30)))
+    drain()
+    positions = BridgePosition.objects.filter(handler=PROBE_HANDLER)
+    with process("bridge"):
+        assert settles(lambda: positions.filter(attempts__gte=2).exists(), within=SETTLES)
+        with redis.Redis.from_url(settings.REDIS_URL) as broker:
+            assert int(broker.llen("probe")) <= 60
+        with worker(orders):
+            assert settles(lambda: InboxReceipt.objects.count() == 30, within=SETTLES)
+    assert not DeadLetter.objects.exists()
+    assert probe_queries.verdict().ok
+
+
+def test_a_broken_handler_is_paused_and_resume_redrives_its_run(orders: Path) -> None:
+    keys = [f"key-{number}" for number in range(60)]
+    for key in keys:
+        (orders / key).write_text("raise")
+    paused = BridgePosition.objects.filter(handler=PROBE_HANDLER, paused=True)
+    with everything(orders):
+        draw(*keys)
+        assert settles(lambda: paused.count() == PROBE_TOPIC.partitions, within=SETTLES)
+        time.sleep(2)
+        assert DeadLetter.objects.count() < len(keys)
+        for key in keys:
+            (orders / key).unlink()
+        call_command("handlers", "resume", PROBE_HANDLER)
+        assert settles(lambda: probe_queries.verdict().applied == len(keys), within=SETTLES)
+    assert probe_queries.verdict().ok
+    assert set(DeadLetter.objects.values_list("state", flat=True)) <= {State.APPLIED}

@@ -1,0 +1,137 @@
+"""A message that Kafka refuses for good: it is dead, its key is held, in order, until it is resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from outbox import drain, drain_letters, refusals
+from outbox.conf import DRAIN, DrainPolicy
+from outbox.dead_letters import DRAIN_HANDLER
+from outbox.models import DeadLetter, OutboxEvent, OutboxLane
+from outbox.tests.test_drain import TOPIC, Kafka, Noted, fresh, kafka, keys_of_lane, write
+
+__all__ = ["fresh", "kafka"]  # fixtures
+
+IMPATIENT = DrainPolicy(backoff_first=0.0)
+Status = OutboxEvent.Status
+
+
+def statuses(key: str = "k") -> str:
+    """One letter a row: new, published, held, dead; in order."""
+    rows = OutboxEvent.objects.filter(key=key, topic=TOPIC.name).order_by("id")
+    return "".join(row.get_status_display()[0] for row in rows)
+
+
+def texts(kafka: Kafka, key: str = "k") -> list[str]:
+    return [value.strip('"') for name, value in kafka.log if name == key and "{" not in value]
+
+
+def drain_on() -> None:
+    """Until nothing more happens."""
+    for _ in range(2 * DRAIN.refusals):
+        drain.drain(IMPATIENT)
+
+
+@pytest.fixture
+def refused(kafka: Kafka) -> Iterator[Kafka]:
+    write(Noted("k", "before"), Noted("k", "bad"), Noted("k", "1"), Noted("k", "2"), Noted("l"))
+    drain_on()
+    return kafka
+
+
+def mend() -> None:
+    OutboxEvent.objects.filter(payload='"bad"').update(payload='"good"')
+
+
+class TestARefusedMessage:
+    def test_is_dead_after_a_few_tries_and_its_key_is_held(self, refused: Kafka) -> None:
+        assert (statuses(), statuses("l")) == ("pdhh", "p")
+        assert texts(refused) == ["before"]
+        letter = DeadLetter.objects.get()
+        assert (letter.handler, letter.state, letter.error) == (
+            DRAIN_HANDLER,
+            DeadLetter.State.DEAD,
+            "too large",
+        )
+        assert letter.attempts == DRAIN.refusals
+        assert refusals._refused == {}
+
+    def test_is_told_without_its_payload(self, refused: Kafka) -> None:
+        told = OutboxEvent.objects.get(topic=TOPIC.dlq)
+        assert (told.status, told.headers["handler"]) == (Status.PUBLISHED, DRAIN_HANDLER)
+        assert "bad" not in told.payload
+
+    def test_holds_what_is_written_later(self, refused: Kafka) -> None:
+        write(Noted("k", "3"), Noted("l", "more"))
+        tried = len(refused.requests)
+        drain_on()
+        assert (statuses(), statuses("l")) == ("pdhhh", "pp")
+        assert len(refused.requests) == tried + 1
+
+    def test_goes_out_first_once_it_is_replayed_and_fits(self, refused: Kafka, capsys: Any) -> None:
+        write(Noted("k", "3"))
+        mend()
+        call_command("dead_letters", "replay", "--handler", DRAIN_HANDLER)
+        assert statuses() == "pnhhn"
+        write(Noted("k", "4"))
+        drain_on()
+        assert texts(refused) == ["before", "good", "1", "2", "3", "4"]
+        assert statuses() == "pppppp"
+        assert DeadLetter.objects.get().state == DeadLetter.State.APPLIED
+        assert not OutboxLane.objects.filter(letters_open=True).exists()
+
+    def test_is_dead_again_if_it_is_refused_again(self, refused: Kafka, capsys: Any) -> None:
+        call_command("dead_letters", "replay", "--handler", DRAIN_HANDLER)
+        drain_on()
+        letter = DeadLetter.objects.get()
+        assert (letter.state, letter.replay_count) == (DeadLetter.State.DEAD, 1)
+        assert statuses() == "pdhh"
+        assert OutboxEvent.objects.filter(topic=TOPIC.dlq).count() == 2
+
+    def test_lets_its_followers_go_once_it_is_discarded(self, refused: Kafka, capsys: Any) -> None:
+        call_command("dead_letters", "discard", "--handler", DRAIN_HANDLER)
+        write(Noted("k", "3"))
+        drain_on()
+        assert (texts(refused), statuses()) == (["before", "1", "2", "3"], "pdppp")
+        assert not OutboxLane.objects.filter(letters_open=True).exists()
+
+    def test_without_holding_would_be_overtaken(
+        self, refused: Kafka, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The guard removed."""
+        monkeypatch.setattr(drain_letters, "hold_followers", lambda _: 0)
+        write(Noted("k", "3"))
+        drain_on()
+        assert texts(refused) == ["before", "3"]
+
+    def test_leaves_other_keys_of_its_lane_alone(self, kafka: Kafka) -> None:
+        bad, other = keys_of_lane(5, 2)
+        write(Noted(bad, "bad"), Noted(bad), Noted(other))
+        drain_on()
+        write(Noted(other), Noted(bad))
+        drain_on()
+        assert (statuses(bad), statuses(other)) == ("dhh", "pp")
+
+
+def test_a_refusal_without_a_name_only_pauses_its_key(kafka: Kafka) -> None:
+    kafka.names_refused = False
+    write(Noted("k", "bad"), Noted("k"))
+    drain_on()
+    assert (statuses(), DeadLetter.objects.count()) == ("nn", 0)
+
+
+def test_a_message_of_a_dead_letter_topic_never_becomes_a_dead_letter(kafka: Kafka) -> None:
+    """Its payload is refused: it goes without. Its ids are refused too: it is dropped, loudly."""
+    write(Noted("k", "bad"), Noted("l", "bad"))
+    OutboxEvent.objects.update(topic=TOPIC.dlq, lane=0)
+    OutboxEvent.objects.filter(key="k").update(headers={"error": "fine"})
+    OutboxEvent.objects.filter(key="l").update(headers={"error": "bad"})
+    for _ in range(4):
+        drain_on()
+    rows = dict(OutboxEvent.objects.values_list("key", "status"))
+    assert rows == {"k": Status.PUBLISHED, "l": Status.DEAD}
+    assert not DeadLetter.objects.exists()
