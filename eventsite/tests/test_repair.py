@@ -9,9 +9,6 @@ from io import StringIO
 from uuid import UUID
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
-from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
@@ -22,7 +19,13 @@ from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
 from eventsite.probe.events import PROBE_TOPIC
 from eventsite.tests import histories
-from eventsite.tests.pipeline import PROBE_HANDLER, apply_probe_log, chunks_since, settles
+from eventsite.tests.pipeline import (
+    PROBE_HANDLER,
+    apply_probe_log,
+    chunks_since,
+    cut_log,
+    settles,
+)
 from eventsite.tests.processes import child_environment, command_of, free_port, running
 from outbox import audit, conf, control, dead_letters, drain, effects, inbox, redrive
 from outbox import repair as repairing
@@ -131,7 +134,7 @@ class TestRepair:
 
     def test_moves_a_position_behind_what_the_log_has_lost(self) -> None:
         publish("a", "b", "c", times=3)
-        cut_logs(PROBE_TOPIC.name)
+        cut_log(PROBE_TOPIC.name)
         assert set(found()) == {State.GONE}
         publish("a")
         done = repairing.repair(ROUTE, logs())
@@ -161,15 +164,6 @@ def partition_of(key: str) -> int:
     number = OutboxEvent.objects.filter(key=key).values_list("partition", flat=True).first()
     assert number is not None
     return number
-
-
-def cut_logs(topic: str) -> None:
-    """What Kafka does when its retention has passed: all that the topic holds now is gone."""
-    client = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
-    ends = admin.topic_states([topic])[topic].latest
-    cuts = [TopicPartition(topic, partition, end) for partition, end in ends.items()]
-    for future in client.delete_records(cuts).values():
-        future.result(10)
 
 
 def figures() -> dict[tuple[str, str], str]:
@@ -269,7 +263,7 @@ class TestReplay:
     def test_is_refused_once_the_log_has_lost_its_beginning(self) -> None:
         publish("a", times=2)
         apply_probe_log()
-        cut_logs(PROBE_TOPIC.name)
+        cut_log(PROBE_TOPIC.name)
         with pytest.raises(ReplayRefused, match="cannot be built again whole"):
             plan_of(PROBE_HANDLER)
         publish("a")
@@ -324,7 +318,7 @@ class TestAHandlerAddedUnderLoad:
 
     @pytest.mark.parametrize(("since", "expected"), [("now", 4), ("earliest", 6)])
     def test_starts_where_it_says(self, since: str, expected: int) -> None:
-        cut_logs(PROBE_TOPIC.name)
+        cut_log(PROBE_TOPIC.name)
         publish("a", times=2)
         probe_services.draw(["a"])  # committed before, in Kafka after
         inbox.create_positions("newcomer", logs()[PROBE_TOPIC.name], since=since)
@@ -374,7 +368,7 @@ class TestARunningBridge:
         assert settles(lambda: probe_queries.verdict().applied == 1, within=45)
         control.pause_handler(PROBE_HANDLER, reason="", by="test")
         publish("a", times=5)
-        cut_logs(PROBE_TOPIC.name)
+        cut_log(PROBE_TOPIC.name)
         control.resume_handler(PROBE_HANDLER, by="test")
         publish("a", times=2)
         repairing.repair(ROUTE, logs())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
@@ -164,10 +165,12 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
     present = [name for name in names if name in metadata.topics]
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
     futures = client.describe_configs(resources) if resources else {}
-    values = {
-        resource.name: {entry.name: str(entry.value) for entry in future.result(TIMEOUT).values()}
-        for resource, future in futures.items()
-    }
+    values = {}
+    for resource, future in futures.items():
+        # Tansu knows no such request; brokers that are away have failed the one before.
+        with suppress(KafkaException):
+            entries = future.result(TIMEOUT).values()
+            values[resource.name] = {entry.name: str(entry.value) for entry in entries}
     return {
         name: TopicConfig(
             partitions=len(metadata.topics[name].partitions),
