@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from io import StringIO
@@ -219,19 +219,35 @@ class TestReplay:
         assert InboxReceipt.objects.filter(handler=PROBE_HANDLER).count() == 3
         assert probe_queries.verdict().ok
 
-    def test_of_a_handler_with_dead_letters_closes_them(self) -> None:
+    def replayed_with_open_letters(self) -> None:
+        """The redrive comes before the bridge has read the log again."""
         publish("a", times=3)
         apply_probe_log()
         lose_receipts(2, 3)
         repairing.repair(ROUTE, logs())
         replaying.replay(plan_of(PROBE_HANDLER), by="test")
-        assert set(DeadLetter.objects.values_list("state", flat=True)) == {
-            DeadLetter.State.DISCARDED
-        }
-        apply_probe_log()
         redrive_all()
+        apply_probe_log()
+
+    def test_closes_the_dead_letters_of_the_handler(self) -> None:
+        self.replayed_with_open_letters()
+        letters = set(DeadLetter.objects.values_list("state", flat=True))
+        assert letters == {DeadLetter.State.DISCARDED}
         verdict = probe_queries.verdict()
         assert (verdict.applied, verdict.ok) == (3, True)
+
+    def test_that_left_them_open_would_break_the_order(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = dead_letters.resolve
+
+        def only_applied(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
+            if state == DeadLetter.State.APPLIED:
+                real(ids, state, by=by, note=note)
+
+        monkeypatch.setattr(dead_letters, "resolve", only_applied)
+        self.replayed_with_open_letters()
+        assert probe_queries.verdict().violations > 0
 
     def test_that_is_killed_leaves_the_handler_paused_and_is_run_again(
         self, monkeypatch: pytest.MonkeyPatch
