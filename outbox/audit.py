@@ -33,6 +33,7 @@ __all__ = [
     "Tally",
     "add_up",
     "adopt_recreated_topics",
+    "behind_seconds",
     "forget_handler",
     "pages",
     "settled_id",
@@ -43,7 +44,7 @@ PAGE = 5000
 # Younger events are not news to beat's audit: nearly all of them are done a moment later.
 GRACE_SECONDS = 30.0
 OPEN_LIMIT = 5000  # of one handler: past so many open events beat's audit looks no further
-WATCH_SECONDS = 2.0
+WATCH_SECONDS = 4.0
 WRITERS_SECONDS = 1.0
 
 
@@ -148,6 +149,20 @@ def watch(route: Route, logs: Mapping[str, TopicState]) -> dict[tuple[str, State
     return tallies
 
 
+def behind_seconds(handler: str) -> float:
+    """Age of the first event that beat's audit has not looked at; 0 if there is none older than
+    the newest it leaves alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - created_at)::float FROM event_outbox"
+            " WHERE id > %s ORDER BY id LIMIT 1",
+            (upkeep.read_mark(_mark(handler)),),
+        )
+        row = cursor.fetchone()
+    age = float(row[0]) if row else 0.0
+    return age if age > GRACE_SECONDS else 0.0
+
+
 def forget_handler(handler: str) -> None:
     """Start the handler's audit again from the first row; inside the transaction of a replay."""
     with connection.cursor() as cursor:
@@ -221,8 +236,8 @@ _NEXT_ROWS = "WHERE id > %s ORDER BY id LIMIT %s"
 _NEXT_SETTLED_ROWS = "WHERE id > %s AND id <= %s ORDER BY id LIMIT %s"
 _OPEN_ROWS = "WHERE id IN (SELECT outbox_id FROM audit_open WHERE handler = %s)"
 
-# One statement, hence one snapshot of positions and receipts, which commit together. The receipt
-# is a scalar subquery: its plan is a probe of the index, whatever the statistics are like.
+# One statement, hence one snapshot of positions and receipts, which commit together. LIMIT 1 keeps
+# the receipt a probe of its index for each row, whatever the statistics are like.
 _READ = """
     WITH batch AS MATERIALIZED (
         SELECT id, event_id, topic, key, type, status, "partition", "offset", created_at
@@ -232,27 +247,31 @@ _READ = """
             min(id) FILTER (WHERE created_at > clock_timestamp() - make_interval(secs => %s)) - 1,
             max(id), 0) AS last_id, count(*) AS rows
         FROM batch
-    ), judged AS (
-        SELECT batch.*, position.topic_id, position.next_offset, position.start_offset,
-               extract(epoch FROM clock_timestamp() - batch.created_at)::float AS age,
-               (SELECT outcome FROM inbox_receipt receipt
-                WHERE receipt.event_id = batch.event_id AND receipt.handler = %s) AS outcome
-        FROM batch
-        LEFT JOIN bridge_position position
-               ON position.handler = %s AND position.topic = batch.topic
-              AND position."partition" = batch."partition"
+    ), undone AS MATERIALIZED (
+        SELECT batch.*, receipt.outcome
+        FROM batch LEFT JOIN LATERAL (
+            SELECT outcome FROM inbox_receipt
+            WHERE inbox_receipt.event_id = batch.event_id AND inbox_receipt.handler = %s LIMIT 1
+        ) receipt ON true
         WHERE batch.topic = %s AND batch.type = ANY(%s)
+          AND (receipt.outcome IS NULL OR receipt.outcome = {parked})
+    ), judged AS (
+        SELECT undone.*, position.topic_id, position.next_offset,
+               extract(epoch FROM clock_timestamp() - undone.created_at)::float AS age
+        FROM undone
+        LEFT JOIN bridge_position position
+               ON position.handler = %s AND position.topic = undone.topic
+              AND position."partition" = undone."partition"
+        WHERE NOT coalesce(undone."offset" < position.start_offset, false)
+          AND NOT (undone.status = {dead} AND NOT EXISTS (
+              SELECT FROM dead_letter letter
+              WHERE letter.event_id = undone.event_id AND letter.handler = '{drain}'
+                AND letter.state < 3))
     )
     SELECT edge.last_id, edge.rows, judged.id, judged.event_id, judged.topic, judged.key,
            judged.type, judged."partition", judged."offset", judged.age, judged.status,
            judged.outcome, judged.topic_id, judged.next_offset
-    FROM edge LEFT JOIN judged
-      ON judged.id <= edge.last_id
-     AND (judged.outcome IS NULL OR judged.outcome = {parked})
-     AND NOT coalesce(judged."offset" < judged.start_offset, false)
-     AND NOT (judged.status = {dead} AND NOT EXISTS (
-         SELECT FROM dead_letter letter
-         WHERE letter.event_id = judged.event_id AND letter.handler = '{drain}' AND letter.state < 3))
+    FROM edge LEFT JOIN judged ON judged.id <= edge.last_id
     ORDER BY judged.id
 """
 
@@ -278,9 +297,9 @@ def _read(
                 *parameters,
                 grace,
                 route.handler,
-                route.handler,
                 route.topic.name,
                 sorted(route.event_types),
+                route.handler,
             ),
         )
         found = cursor.fetchall()

@@ -158,6 +158,12 @@ AUDIT_WAITING = Gauge(
     ["handler"],
     multiprocess_mode="mostrecent",
 )
+AUDIT_BEHIND = Gauge(
+    "audit_behind_seconds",
+    "Age of the first event that the audit has not looked at yet.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
 PURGED = Counter("outbox_purged_total", "Rows deleted after their retention.", ["table"])
 UPKEEP_AGE = Gauge(
     "upkeep_last_done_seconds",

@@ -169,8 +169,8 @@ CELERY_BEAT_SCHEDULE = {
     },
     "audit": {
         "task": "outbox.audit",
-        "schedule": schedule(60.0),
-        "options": {"queue": "upkeep", "expires": 60},
+        "schedule": schedule(30.0),
+        "options": {"queue": "upkeep", "expires": 30},
     },
     "purge": {
         "task": "outbox.purge",

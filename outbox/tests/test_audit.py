@@ -145,6 +145,7 @@ class TestBeatsAudit:
         receipt(missing)
         assert watch() == {}
         assert not AuditOpen.objects.exists()
+        assert audit.behind_seconds(HANDLER) == 0
 
     def test_sees_an_open_event_become_missing(self) -> None:
         positions(10)
@@ -180,6 +181,7 @@ class TestBeatsAudit:
         events = published(range(10, 20))
         age(1)
         assert [watch(), watch()] == [{State.UNDER_WAY: 4}] * 2
+        assert audit.behind_seconds(HANDLER) >= 3600
         receipt(events[0])
         assert watch() == {State.UNDER_WAY: 5}
 
