@@ -107,7 +107,7 @@ def add_up(findings: Iterable[Finding], tallies: dict[tuple[str, State], Tally])
 def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Finding]]:
     """All that one handler is not done with, in commit order per key, a page at a time.
 
-    Reads the whole outbox, about 200,000 events a second and handler. `logs`: what Kafka holds, by
+    Reads the whole outbox, about 100,000 events a second and handler. `logs`: what Kafka holds, by
     topic; without an entry (Kafka is away) nothing is judged by it.
     """
     after = 0
@@ -138,7 +138,7 @@ def watch(route: Route, logs: Mapping[str, TopicState]) -> dict[tuple[str, State
     while limit and found < OPEN_LIMIT and time.monotonic() < give_up:
         mark = upkeep.read_mark(_mark(route.handler))
         with transaction.atomic():
-            page = _read(route, logs, _NEXT_SETTLED_ROWS, (mark, limit, PAGE), grace=GRACE_SECONDS)
+            page = _read(route, logs, _NEXT_ROWS, (mark, PAGE), grace=GRACE_SECONDS, last=limit)
             if not page.rows or page.last_id <= mark:
                 break
             if not upkeep.move_mark(_mark(route.handler), old=mark, new=page.last_id):
@@ -232,19 +232,21 @@ def _store_open(handler: str, findings: Sequence[Finding], *, replace: bool) -> 
 
 # -- one page ------------------------------------------------------------------------------------
 
+_LAST = 2**63 - 1
 _NEXT_ROWS = "WHERE id > %s ORDER BY id LIMIT %s"
-_NEXT_SETTLED_ROWS = "WHERE id > %s AND id <= %s ORDER BY id LIMIT %s"
 _OPEN_ROWS = "WHERE id IN (SELECT outbox_id FROM audit_open WHERE handler = %s)"
 
-# One statement, hence one snapshot of positions and receipts, which commit together. LIMIT 1 keeps
-# the receipt a probe of its index for each row, whatever the statistics are like.
+# One statement, hence one snapshot of positions and receipts, which commit together. Made so that
+# its plan is the same whatever the statistics are like: rows by the primary key with no upper end
+# (one that looks near would have them sorted), and the receipt, by LIMIT 1, a probe for each row.
 _READ = """
     WITH batch AS MATERIALIZED (
         SELECT id, event_id, topic, key, type, status, "partition", "offset", created_at
         FROM event_outbox {rows}
     ), edge AS (
         SELECT coalesce(
-            min(id) FILTER (WHERE created_at > clock_timestamp() - make_interval(secs => %s)) - 1,
+            min(id) FILTER (
+                WHERE created_at > clock_timestamp() - make_interval(secs => %s) OR id > %s) - 1,
             max(id), 0) AS last_id, count(*) AS rows
         FROM batch
     ), undone AS MATERIALIZED (
@@ -283,6 +285,7 @@ def _read(
     parameters: tuple[Any, ...],
     *,
     grace: float,
+    last: int = _LAST,
 ) -> _Page:
     sql = _READ.format(
         rows=rows,
@@ -296,6 +299,7 @@ def _read(
             (
                 *parameters,
                 grace,
+                last,
                 route.handler,
                 route.topic.name,
                 sorted(route.event_types),

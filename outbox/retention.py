@@ -21,7 +21,7 @@ from outbox.models import InboxReceipt
 __all__ = ["Purged", "purge"]
 
 CHUNK = 1000
-RUN_SECONDS = 5.0
+RUN_SECONDS = 10.0
 _RECEIPTS_MARK = "purge:receipts"
 
 

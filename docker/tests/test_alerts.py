@@ -39,20 +39,18 @@ def test_the_rules_pass_their_tests() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("always", [True, False])
-@pytest.mark.parametrize("name", RULES)
-def test_a_rule_that_always_or_never_fires_fails_its_test(
-    tmp_path: Path, name: str, always: bool
-) -> None:
+@pytest.mark.parametrize("expression", ["vector(1) > 0", "vector(0) > 1"])
+def test_rules_that_always_or_never_fire_fail_their_tests(tmp_path: Path, expression: str) -> None:
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
     rules = yaml.safe_load((FOLDER / "alerts.yml").read_text())
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
-        if rule["alert"] == name:
-            rule["expr"] = "vector(1) > 0" if always else "vector(0) > 1"
-            rule.pop("for", None)
+        rule["expr"] = expression
+        rule.pop("for", None)
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules))
     result = tested(tmp_path)
-    assert (result.returncode, f"alertname: {name}" in result.stdout + result.stderr) == (1, True)
+    assert result.returncode == 1
+    failed = set(re.findall(r"alertname: (\w+)", result.stdout + result.stderr))
+    assert failed == set(RULES)
 
 
 def test_the_rules_ask_for_metrics_that_exist() -> None:
