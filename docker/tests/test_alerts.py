@@ -29,13 +29,13 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
-def tested(folder: Path) -> subprocess.CompletedProcess[str]:
+def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:
     return promtool("test", "rules", str(folder / "alerts_test.yml"))
 
 
 def test_the_rules_pass_their_tests() -> None:
     assert promtool("check", "rules", str(FOLDER / "alerts.yml")).returncode == 0
-    result = tested(FOLDER)
+    result = run_tests(FOLDER)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -47,7 +47,7 @@ def test_rules_that_always_or_never_fire_fail_their_tests(tmp_path: Path, expres
         rule["expr"] = expression
         rule.pop("for", None)
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules))
-    result = tested(tmp_path)
+    result = run_tests(tmp_path)
     assert result.returncode == 1
     failed = set(re.findall(r"alertname: (\w+)", result.stdout + result.stderr))
     assert failed == set(RULES)
