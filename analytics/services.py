@@ -21,7 +21,15 @@ from orders.events import (
 )
 from outbox.envelope import EventEnvelope
 
-__all__ = ["ALL", "MINUTES_KEPT", "Figures", "add_up", "prune_orders_per_minute", "record_sales"]
+__all__ = [
+    "ALL",
+    "MINUTES_KEPT",
+    "Figures",
+    "add_up",
+    "prune_orders_per_minute",
+    "record_sales",
+    "reset_sales",
+]
 
 ALL = "all"
 MINUTES_KEPT = timedelta(days=7)
@@ -119,3 +127,8 @@ def prune_orders_per_minute(*, now: datetime) -> int:
         metric_name=MetricName.ORDERS_PER_MINUTE, dimension__lt=oldest
     ).delete()
     return deleted
+
+
+def reset_sales() -> None:
+    """Forget every figure, in the open transaction: a replay counts them again from the log."""
+    SalesMetric.objects.all().delete()

@@ -19,6 +19,7 @@ ROUTES: tuple[Route, ...] = (
         queue="analytics",
         ordered=True,
         dlq="order-events.dlq",
+        reset="analytics.services.reset_sales",
     ),
     Route(
         handler="record_processed_events",
@@ -28,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
         queue="orders",
         ordered=True,
         dlq="orders.created.dlq",
+        reset="orders.services.reset_processed_events",
     ),
 )
 
@@ -41,5 +43,6 @@ if settings.PROBE_ENABLED:
             queue="probe",
             ordered=True,
             dlq="probe-events.dlq",
+            reset="eventsite.probe.services.reset_entries",
         ),
     )

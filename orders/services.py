@@ -22,7 +22,7 @@ from orders.events import (
     SimpleOrderCreated,
     decode_simple_order_created,
 )
-from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus
+from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus, ProcessedEvent
 from orders.queries import OrderDetail, detail_of
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
 from outbox.services import Event, pipelined, publish, unit_of_work
@@ -37,6 +37,7 @@ __all__ = [
     "pay_order",
     "place_orders",
     "record_processed_events",
+    "reset_processed_events",
     "ship_order",
 ]
 
@@ -330,6 +331,11 @@ def record_processed_events(envelopes: Sequence[EventEnvelope]) -> None:
                 [event.amount for event in events],
             ),
         )
+
+
+def reset_processed_events() -> None:
+    """Forget all rows of processed_events, in the open transaction, before a replay."""
+    ProcessedEvent.objects.all().delete()
 
 
 def _new_id() -> UUID:

@@ -81,6 +81,8 @@ class Bridge:
         self._policy = policy
         self._partitions: dict[PartitionKey, _Partition] = {}
         self._next_send = self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
+        self._next_follow = 0.0
+        metrics.POSITION_LOST.labels(route.handler)  # shown as 0, so that the first one is a rise
         self._queue_length: float = 0
         self._consumer = TopicConsumer(
             group=route.handler,
@@ -109,6 +111,7 @@ class Bridge:
         self._receive()
         try:
             self._confirm()
+            self._follow_positions()
             if take_more:
                 self._dispatch()
             self._mirror_when_due()
@@ -430,3 +433,42 @@ class Bridge:
     def _on_lost_offset(self, error: str) -> None:
         metrics.POSITION_LOST.labels(self._route.handler).inc()
         log.error("position_lost", handler=self._route.handler, error=error)
+
+    # -- positions that somebody else has moved ----------------------------------------------
+
+    def _follow_positions(self) -> None:
+        """Read on from where a replay or a repair has put a position; looked at once a second."""
+        now = time.monotonic()
+        if now < self._next_follow or not self._partitions:
+            return
+        self._next_follow = now + self._policy.mirror_interval
+        positions = inbox.read_positions(self._route.handler, self._partitions)
+        for key, position in positions.items():
+            partition = self._partitions[key]
+            partition.paused = position.paused
+            ours = partition.position
+            moved = (
+                position.next_offset < ours if partition.flight else position.next_offset != ours
+            )
+            if moved:
+                self._go_to(partition, position)
+
+    def _go_to(self, partition: _Partition, position: Position) -> None:
+        try:
+            self._consumer.seek(partition.key, position.next_offset)
+        except admin.KafkaUnavailable as error:
+            log.warning("seek_waits", handler=self._route.handler, error=str(error))
+            return
+        log.info(
+            "position_moved",
+            handler=self._route.handler,
+            topic=partition.key[0],
+            partition=partition.key[1],
+            old=partition.position,
+            new=position.next_offset,
+        )
+        partition.buffer.clear()
+        partition.flight = partition.held = None
+        partition.position = position.next_offset
+        partition.failed_at = position.failed_at
+        partition.attempts = position.attempts

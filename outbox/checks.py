@@ -9,6 +9,7 @@ from typing import Any
 from celery import current_app
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, register
+from django.utils.module_loading import import_string
 
 from outbox import conf
 from outbox.conf import Route
@@ -29,6 +30,8 @@ def check_event_map(
         *_duplicates(routes),
         *_reserved(routes),
         *(error for route in routes for error in _route_errors(route)),
+        *(error for route in routes for error in _reset_errors(route)),
+        *_retention_errors(routes),
     ]
 
 
@@ -97,4 +100,40 @@ def _route_errors(route: Route) -> Iterator[Error]:
             f"{where} retries after {route.retries!r} seconds.",
             hint="Give at least one positive number.",
             id="outbox.E009",
+        )
+
+
+def _reset_errors(route: Route) -> Iterator[Error]:
+    if route.reset and not callable(_imported(route.reset)):
+        yield Error(
+            f"Route {route.handler!r} is reset by {route.reset!r}, which is no function.",
+            hint="Give the dotted path of one without arguments that empties the handler's tables.",
+            id="outbox.E010",
+        )
+
+
+def _imported(path: str) -> object:
+    try:
+        return import_string(path)
+    except ImportError:
+        return None
+
+
+def _retention_errors(routes: Sequence[Route]) -> Iterator[Error]:
+    """Rule R16: topic < receipts < outbox."""
+    kept = conf.retention()
+    for topic in {route.topic for route in routes}:
+        if topic.retention_hours >= kept.receipts:
+            yield Error(
+                f"Topic {topic.name!r} is kept for {topic.retention_hours} h, receipts for "
+                f"{kept.receipts} h: Kafka could deliver what nobody remembers to have applied.",
+                hint="Raise RECEIPT_RETENTION_HOURS above the topic's retention_hours.",
+                id="outbox.E011",
+            )
+    if kept.receipts >= kept.outbox:
+        yield Error(
+            f"Receipts are kept for {kept.receipts} h, the outbox for {kept.outbox} h: the audit "
+            "would miss receipts of events that it still sees.",
+            hint="Raise OUTBOX_RETENTION_HOURS above RECEIPT_RETENTION_HOURS.",
+            id="outbox.E012",
         )

@@ -20,9 +20,11 @@ __all__ = [
     "CircuitPolicy",
     "DrainPolicy",
     "RedrivePolicy",
+    "Retention",
     "Route",
     "all_topics",
     "partition_counts",
+    "retention",
     "route_named",
     "routes",
     "topics",
@@ -42,6 +44,8 @@ class Route:
     dlq      topic that tells about this handler's dead letters
     since    where a new handler starts: `earliest` reads what the topic still holds
     retries  seconds to wait before a failing event is tried again; after the last try it is dead
+    reset    dotted path of a function without arguments that empties the handler's tables in the
+             open transaction; without one the handler cannot be replayed
     """
 
     handler: str
@@ -53,6 +57,7 @@ class Route:
     dlq: str
     since: str = "earliest"
     retries: tuple[float, ...] = (1.0, 2.0, 4.0)
+    reset: str = ""
 
     @property
     def tries(self) -> int:
@@ -184,3 +189,26 @@ def all_topics() -> tuple[Topic, ...]:
 def partition_counts() -> dict[str, int]:
     """Topic -> number of partitions, of all topics that the drain sends to."""
     return {topic.name: topic.partitions for topic in all_topics()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long things are kept, in hours (rule R16); topics say their own.
+
+    Longest topic < receipts < outbox: a message that Kafka can still deliver finds its receipt,
+    and what has no receipt is still in the outbox. `receipts` counts for messages of others, which
+    have no row in the outbox; all other receipts go together with their row.
+    """
+
+    receipts: int
+    outbox: int
+    dead_letters: int
+
+
+def retention() -> Retention:
+    """What the settings say."""
+    return Retention(
+        receipts=settings.OUTBOX_RECEIPT_RETENTION_HOURS,
+        outbox=settings.OUTBOX_RETENTION_HOURS,
+        dead_letters=settings.OUTBOX_DEAD_LETTER_RETENTION_HOURS,
+    )

@@ -139,6 +139,7 @@ def claim_lanes(limit: int) -> list[int]:
 
     Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A lane
     with nothing but refused keys or unknown topics is not claimed: it would take another's place.
+    Nor is a paused one; PostgreSQL asks again once it has the lock.
     """
     first_pending = RawSQL(  # noqa: S611  (no text of anybody else)
         f"""(SELECT id FROM event_outbox WHERE event_outbox.lane = outbox_lane.lane AND {_PENDING}
@@ -148,7 +149,7 @@ def claim_lanes(limit: int) -> list[int]:
     lanes = (
         OutboxLane.objects.select_for_update(skip_locked=True, of=("self",))
         .annotate(first_pending=first_pending)
-        .filter(first_pending__isnull=False)
+        .filter(first_pending__isnull=False, paused=False)
         .order_by("first_pending")
     )
     return list(lanes.values_list("lane", flat=True)[:limit])

@@ -25,6 +25,7 @@ from django.db.models import F
 from outbox import metrics
 from outbox.conf import DrainPolicy
 from outbox.models import OutboxLane
+from outbox.queries import open_writers
 from outbox.topics import LANES
 
 __all__ = ["FLOOR_OF_LANE", "Floors", "rewind"]
@@ -67,7 +68,7 @@ class Floors:
         if now < self._next_look:
             return
         self._next_look = now + policy.floor_interval
-        if self._ceiling is not None and not (self._ceiling.writers & _writers()):
+        if self._ceiling is not None and not (self._ceiling.writers & open_writers()):
             sweep = now >= self._next_sweep
             if sweep:
                 self._next_sweep = now + policy.sweep_interval
@@ -76,7 +77,7 @@ class Floors:
         if self._ceiling is None:
             # In this order: who draws a higher id after the first statement does not matter, and
             # who has drawn a lower one before it shows in the second, or has ended.
-            self._ceiling = _Ceiling(_last_id(), _writers())
+            self._ceiling = _Ceiling(_last_id(), open_writers())
 
     def _forget_other_sessions(self) -> None:
         """Another connection may lead to a server that was set back, where ids begin lower."""
@@ -124,20 +125,6 @@ def _last_id() -> int:
         )
         last: int = cursor.fetchone()[0]
     return last
-
-
-def _writers() -> frozenset[str]:
-    """Transactions that may have drawn an id: an INSERT locks the table before it draws."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT virtualtransaction FROM pg_locks
-            WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted
-              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-              AND relation = 'event_outbox'::regclass
-            """
-        )
-        return frozenset(row[0] for row in cursor.fetchall())
 
 
 def _array(numbers: list[int]) -> str:

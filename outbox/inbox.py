@@ -333,8 +333,9 @@ def create_positions(handler: str, topic: TopicState, *, since: str) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO bridge_position (handler, topic, topic_id, "partition", next_offset)
-            SELECT %s, %s, %s, "partition", next_offset
+            INSERT INTO bridge_position
+                (handler, topic, topic_id, "partition", next_offset, start_offset)
+            SELECT %s, %s, %s, "partition", next_offset, next_offset
             FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
             ON CONFLICT (handler, topic, "partition") DO NOTHING
             """,
@@ -360,8 +361,8 @@ def adopt_topic(handler: str, topic: TopicState) -> bool:
         cursor.execute(
             """
             UPDATE bridge_position
-            SET topic_id = %s, next_offset = start.next_offset, attempts = 0, last_error = '',
-                failed_at = NULL, updated_at = clock_timestamp(), started_next = NULL,
+            SET topic_id = %s, next_offset = start.next_offset, start_offset = start.next_offset,
+                attempts = 0, last_error = '', failed_at = NULL, updated_at = clock_timestamp(), started_next = NULL,
                 started_tries = 0
             FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
             WHERE handler = %s AND topic = %s AND topic_id <> %s

@@ -15,6 +15,8 @@ DRAIN_BATCH = Histogram(
 DRAIN_FAILED = Counter(
     "outbox_drain_failures_total", "Batches that Kafka did not take whole.", ["reason"]
 )
+for _reason in ("refused", "dead"):
+    DRAIN_FAILED.labels(_reason)  # shown as 0, so that the first one is a rise
 BACKLOG = Gauge(
     "outbox_pending_events", "Committed events not yet in Kafka.", multiprocess_mode="mostrecent"
 )
@@ -92,4 +94,87 @@ HELD = Gauge(
     "outbox_held_events",
     "Committed events behind a message that Kafka refused, counted up to 10,000.",
     multiprocess_mode="mostrecent",
+)
+
+# What waits, measured from PostgreSQL and Kafka (outbox/measure.py).
+MEASURED = Gauge(
+    "outbox_measured_timestamp_seconds",
+    "When the gauges of the outbox were last set: they are as old as this.",
+    multiprocess_mode="mostrecent",
+)
+HANDLERS_MEASURED = Gauge(
+    "handler_measured_timestamp_seconds",
+    "When the gauges of handlers, lanes and upkeep were last set.",
+    multiprocess_mode="mostrecent",
+)
+UNCLAIMABLE = Gauge(
+    "outbox_unclaimable_events",
+    "Pending events that no drain will claim: of a topic without a route, or of no lane.",
+    multiprocess_mode="mostrecent",
+)
+LANES_PAUSED = Gauge(
+    "outbox_lanes_paused", "Lanes that an operator has paused.", multiprocess_mode="mostrecent"
+)
+LANES_HELD = Gauge(
+    "outbox_lanes_held",
+    "Lanes that a drain has locked now, by its application name.",
+    ["application"],
+    multiprocess_mode="livemostrecent",
+)
+LANE_HELD = Gauge(
+    "outbox_lane_held_seconds",
+    "How long the longest held lane has been held.",
+    multiprocess_mode="mostrecent",
+)
+HANDLER_BACKLOG = Gauge(
+    "handler_backlog_events",
+    "Messages in Kafka behind the handler's positions, whether a bridge runs or not.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+HANDLER_AGE = Gauge(
+    "handler_oldest_unapplied_seconds",
+    "Age of the oldest event in Kafka that the handler has not applied.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+HANDLER_RETENTION = Gauge(
+    "handler_retention_used_ratio",
+    "That age as a share of the topic's retention: at 1 Kafka deletes what was not applied.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+AUDIT_MISSING = Gauge(
+    "audit_missing_events",
+    "Committed events that the handler will never get by itself.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+AUDIT_MISSING_AGE = Gauge(
+    "audit_oldest_missing_seconds",
+    "Age of the oldest of them.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+AUDIT_WAITING = Gauge(
+    "audit_waiting_events",
+    "Events older than half a minute that are under way to the handler.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+AUDIT_BEHIND = Gauge(
+    "audit_behind_seconds",
+    "Age of the first event that the audit has not looked at yet.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+PURGED = Counter("outbox_purged_total", "Rows deleted after their retention.", ["table"])
+UPKEEP_AGE = Gauge(
+    "upkeep_last_done_seconds",
+    "Seconds since the audit, the purge, … last came to its end.",
+    ["job"],
+    multiprocess_mode="mostrecent",
+)
+PROCESS_UP = Gauge(
+    "process_up", "1 while a process of this kind answers.", ["process"], multiprocess_mode="max"
 )

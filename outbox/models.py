@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import MD5, Now
 
 __all__ = [
+    "AuditOpen",
     "BridgePosition",
     "DeadLetter",
     "DeadLetterAction",
@@ -13,6 +14,7 @@ __all__ = [
     "InboxReceipt",
     "OutboxEvent",
     "OutboxLane",
+    "UpkeepMark",
 ]
 
 
@@ -68,9 +70,16 @@ class OutboxEvent(models.Model):
 
 
 class OutboxLane(models.Model):
-    """A lane is locked by the drain that works on it and not updated by it: that would bloat it."""
+    """A lane is locked by the drain that works on it and never updated by one: that would bloat it.
+
+    A paused lane is not claimed; an operator alone pauses and resumes it.
+    """
 
     lane = models.SmallIntegerField(primary_key=True)
+    paused = models.BooleanField(db_default=False)
+    paused_reason = models.TextField(blank=True, db_default="")
+    paused_by = models.TextField(blank=True, db_default="")
+    paused_at = models.DateTimeField(null=True)
     letters_open = models.BooleanField(
         db_default=False, help_text="A key of this lane has a message that Kafka refused."
     )
@@ -98,6 +107,9 @@ class BridgePosition(models.Model):
     partition = models.SmallIntegerField()
     topic_id = models.UUIDField(help_text="Kafka's id of the topic: a topic made anew has another.")
     next_offset = models.BigIntegerField()
+    start_offset = models.BigIntegerField(
+        db_default=0, help_text="Where the handler began: what lies before is not its business."
+    )
     attempts = models.IntegerField(
         db_default=0, help_text="Times the chunk at next_offset was sent again."
     )
@@ -232,6 +244,12 @@ class DeadLetter(models.Model):
                 fields=["state", "id"], name="dead_letter_open", condition=models.Q(state__lt=3)
             ),
             models.Index(fields=["event_id"], name="dead_letter_event"),
+            # What the purge looks for.
+            models.Index(
+                fields=["resolved_at"],
+                name="dead_letter_resolved",
+                condition=models.Q(state__gte=3),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -274,3 +292,36 @@ class HandlerControl(models.Model):
 
     def __str__(self) -> str:
         return self.handler
+
+
+class UpkeepMark(models.Model):
+    """How far a job of the upkeep has come, and when it was last done: `audit:<handler>`, `purge`, …."""
+
+    name = models.TextField(primary_key=True)
+    row_id = models.BigIntegerField(
+        db_default=0, help_text="Rows up to this id need not be looked at again."
+    )
+    done_at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))
+
+    class Meta:
+        db_table = "outbox_upkeep"
+        verbose_name = "upkeep mark"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.row_id}"
+
+
+class AuditOpen(models.Model):
+    """An event behind the audit's mark that one handler is not done with: looked at every time."""
+
+    pk = models.CompositePrimaryKey("handler", "outbox_id")
+    handler = models.TextField()
+    outbox_id = models.BigIntegerField()
+    state = models.TextField()
+
+    class Meta:
+        db_table = "audit_open"
+        verbose_name = "open event of the audit"
+
+    def __str__(self) -> str:
+        return f"{self.handler} {self.outbox_id}: {self.state}"

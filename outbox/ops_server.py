@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from outbox import metrics
 from outbox.health import readiness
 
 __all__ = ["serve_in_background"]
@@ -26,6 +27,7 @@ def serve_in_background(process: str, *, is_well: Callable[[], bool] = lambda: T
     server = _Server((settings.METRICS_HOST, settings.METRICS_PORT), _Handler)
     server.is_well = is_well
     threading.Thread(target=server.serve_forever, name="ops-server", daemon=True).start()
+    metrics.PROCESS_UP.labels(process).set(1)
     port = server.server_address[1]
     print(f"{process}: metrics and health on http://{settings.METRICS_HOST}:{port}", flush=True)
     return port

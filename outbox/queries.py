@@ -17,9 +17,9 @@ __all__ = [
     "Receipt",
     "Timeline",
     "backlog",
-    "has_pending",
     "held_events",
     "open_letters",
+    "open_writers",
     "published_ends",
     "timeline",
 ]
@@ -61,11 +61,6 @@ class Timeline:
 
     event: OutboxEvent
     receipts: tuple[Receipt, ...]
-
-
-def has_pending() -> bool:
-    """Whether any committed event waits for Kafka."""
-    return OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).exists()
 
 
 def backlog() -> Backlog:
@@ -112,6 +107,23 @@ def open_letters() -> list[LetterCount]:
             LetterCount(handler, DeadLetter.State(state).label, count, float(oldest))
             for handler, state, count, oldest in cursor.fetchall()
         ]
+
+
+def open_writers() -> frozenset[str]:
+    """Transactions of others that may have drawn an id of the outbox and not committed its row.
+
+    An INSERT locks the table before it draws, and holds the lock until its transaction ends.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT virtualtransaction FROM pg_locks
+            WHERE locktype = 'relation' AND relation = 'event_outbox'::regclass
+              AND mode = 'RowExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            """
+        )
+        return frozenset(row[0] for row in cursor.fetchall())
 
 
 def published_ends(topic: str) -> dict[int, int]:

@@ -8,13 +8,34 @@ import structlog
 from celery import shared_task
 from django.db import InterfaceError, InternalError, OperationalError
 
-from outbox import conf, control, dead_letters, metrics, nudge, queries, redrive
+from outbox import audit as auditing
+from outbox import (
+    conf,
+    control,
+    dead_letters,
+    measure,
+    metrics,
+    nudge,
+    queries,
+    redrive,
+    retention,
+    upkeep,
+)
 from outbox import drain as draining
+from outbox.audit import MISSING
 from outbox.conf import DRAIN
+from outbox.kafka import admin
 from outbox.models import DeadLetter
 from outbox.queries import LetterCount
 
-__all__ = ["drain_outbox", "measure_backlog", "redrive_letters"]
+__all__ = [
+    "audit",
+    "drain_outbox",
+    "measure_backlog",
+    "measure_handlers",
+    "purge",
+    "redrive_letters",
+]
 
 log = structlog.get_logger("outbox.tasks")
 
@@ -37,9 +58,7 @@ def drain_outbox() -> int:
 def measure_backlog() -> None:
     """Set the gauges of what waits; run by beat every two seconds."""
     try:
-        backlog = queries.backlog()
-        metrics.BACKLOG.set(backlog.events)
-        metrics.OLDEST_AGE.set(backlog.oldest_seconds)
+        measure.measure_outbox()
         metrics.HELD.set(queries.held_events())
         _measure_letters(queries.open_letters())
         for standing in control.standings(route.handler for route in conf.routes()):
@@ -73,3 +92,75 @@ def redrive_letters() -> int:
     except (OperationalError, InterfaceError) as error:
         log.warning("redrive_database_unavailable", error=str(error))
         return 0
+
+
+@shared_task(name="outbox.measure_handlers", time_limit=60)
+def measure_handlers() -> None:
+    """Set the gauges of handlers and lanes; run by beat every ten seconds."""
+    try:
+        measure.measure_handlers(conf.routes())
+    except (OperationalError, InterfaceError) as error:
+        log.warning("handlers_unknown", error=str(error))
+
+
+@shared_task(name="outbox.audit", time_limit=60)
+def audit() -> int:
+    """Go on with the audit from its marks, without repair; run by beat twice a minute.
+
+    Returns the number of events that are missing.
+    """
+    missing = 0
+    with upkeep.only_one("audit") as mine:
+        if not mine:
+            return 0
+        logs = _logs()
+        for route in conf.routes():
+            tallies = auditing.watch(route, logs)
+            lost = [tally for (_, state), tally in tallies.items() if state in MISSING]
+            count = sum(tally.events for tally in lost)
+            waiting = sum(tally.events for tally in tallies.values()) - count
+            oldest = max((tally.oldest_seconds for tally in lost), default=0.0)
+            metrics.AUDIT_MISSING.labels(route.handler).set(count)
+            metrics.AUDIT_MISSING_AGE.labels(route.handler).set(oldest)
+            metrics.AUDIT_WAITING.labels(route.handler).set(waiting)
+            metrics.AUDIT_BEHIND.labels(route.handler).set(auditing.behind_seconds(route.handler))
+            if count:
+                log.error(
+                    "events_missing",
+                    handler=route.handler,
+                    events=count,
+                    oldest_seconds=round(oldest),
+                    advice="manage.py audit",
+                )
+            missing += count
+        upkeep.note_done("audit")
+    return missing
+
+
+def _logs() -> dict[str, admin.TopicState]:
+    try:
+        return admin.topic_states([topic.name for topic in conf.topics()])
+    except admin.KafkaUnavailable as error:
+        log.warning("audit_without_kafka", error=str(error))
+        return {}
+
+
+@shared_task(name="outbox.purge", time_limit=60)
+def purge() -> int:
+    """Delete what is done and past its retention; run by beat every minute. Returns the rows."""
+    with upkeep.only_one("purge") as mine:
+        if not mine:
+            return 0
+        purged = retention.purge()
+    metrics.PURGED.labels("event_outbox").inc(purged.events)
+    metrics.PURGED.labels("inbox_receipt").inc(purged.receipts)
+    metrics.PURGED.labels("dead_letter").inc(purged.dead_letters)
+    if purged.events or purged.receipts or purged.dead_letters:
+        log.info(
+            "purged",
+            events=purged.events,
+            receipts=purged.receipts,
+            dead_letters=purged.dead_letters,
+            kept=purged.kept,
+        )
+    return purged.events + purged.receipts + purged.dead_letters

@@ -12,7 +12,7 @@ import psutil
 from django.db import connection
 
 from eventsite.localstack import LocalStack
-from outbox import queries
+from outbox.models import OutboxEvent
 
 __all__ = ["Moments", "Stage"]
 
@@ -85,7 +85,7 @@ class Stage:
     def wait_published(self, timeout: float = 600.0) -> None:
         """Until nothing is pending."""
         give_up = time.monotonic() + timeout
-        while queries.has_pending():
+        while OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).exists():
             if time.monotonic() > give_up:
                 raise TimeoutError(f"still pending after {timeout:.0f} s")
             time.sleep(0.05)

@@ -1,10 +1,11 @@
-"""The ASGI lifespan: nothing at the start, and what was accepted is finished at the end."""
+"""The ASGI lifespan: little at the start, and what was accepted is finished at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 from eventsite.gateway.asgi_types import Receive, Scope, Send
+from outbox import metrics
 
 __all__ = ["Lifespan"]
 
@@ -18,7 +19,9 @@ class Lifespan:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
-            if message["type"] == "lifespan.shutdown":
+            if message["type"] == "lifespan.startup":
+                metrics.PROCESS_UP.labels("web").set(1)
+            else:
                 await self._at_end()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":

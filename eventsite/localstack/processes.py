@@ -51,6 +51,7 @@ PLAN = Plan(
         Step(("{python}", "manage.py", "migrate", "--no-input")),
         Step(("{python}", "manage.py", "create_topics"), on_new_log=()),
         Step(("{python}", "manage.py", "sync_routes"), on_new_log=("--recreated",)),
+        Step(("{python}", "manage.py", "check_servers")),
         Step(("{python}", "manage.py", "ensure_admin")),
     ),
     processes=(
@@ -73,7 +74,7 @@ PLAN = Plan(
         ProcessSpec(
             name="worker-effects",
             command=(
-                *(*CELERY, "worker", "-Q", "analytics,orders,probe"),
+                *(*CELERY, "worker", "-Q", "analytics,orders,probe,upkeep"),
                 *("-c", "2", "-n", "effects@%h", *QUIET),
             ),
         ),

@@ -9,10 +9,11 @@ import uuid_utils
 from django.db import connection
 
 from eventsite.probe.events import SequenceDrawn, decode_sequence_drawn
+from eventsite.probe.models import ProbeEntry
 from outbox.envelope import EventEnvelope
 from outbox.services import publish, unit_of_work
 
-__all__ = ["append_entries", "draw"]
+__all__ = ["append_entries", "draw", "reset_entries"]
 
 
 def draw(keys: Sequence[str]) -> list[SequenceDrawn]:
@@ -58,3 +59,8 @@ def append_entries(envelopes: Sequence[EventEnvelope]) -> None:
                 [envelope.event_id for envelope in envelopes],
             ),
         )
+
+
+def reset_entries() -> None:
+    """Forget the log, in the open transaction, before a replay."""
+    ProbeEntry.objects.all().delete()

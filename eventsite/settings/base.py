@@ -133,7 +133,7 @@ CELERY_ACCEPT_CONTENT = ["msgspec", "json"]
 CELERY_TASK_DEFAULT_QUEUE = "outbox"
 CELERY_TASK_QUEUES = [
     Queue(name, Exchange(name), routing_key=name)
-    for name in ("outbox", "analytics", "orders", "probe")
+    for name in ("outbox", "upkeep", "analytics", "orders", "probe")
 ]
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_TIME_LIMIT = 15
@@ -168,6 +168,22 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(2.0),
         "options": {"queue": "outbox", "expires": 5},
     },
+    # Upkeep works for seconds, so it has a queue of its own: the drain must not wait for it.
+    "measure_handlers": {
+        "task": "outbox.measure_handlers",
+        "schedule": schedule(10.0),
+        "options": {"queue": "upkeep", "expires": 10},
+    },
+    "audit": {
+        "task": "outbox.audit",
+        "schedule": schedule(30.0),
+        "options": {"queue": "upkeep", "expires": 30},
+    },
+    "purge": {
+        "task": "outbox.purge",
+        "schedule": schedule(60.0),
+        "options": {"queue": "upkeep", "expires": 60},
+    },
     "redrive_letters": {
         "task": "outbox.redrive_letters",
         "schedule": schedule(1.0),
@@ -186,6 +202,12 @@ KAFKA_BOOTSTRAP_SERVERS = env.kafka_bootstrap_servers
 KAFKA_GROUP_PROTOCOL = env.kafka_group_protocol
 KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor
 WATCHDOG_SECONDS = env.watchdog_seconds
+OUTBOX_RECEIPT_RETENTION_HOURS = env.receipt_retention_hours
+OUTBOX_RETENTION_HOURS = env.outbox_retention_hours
+OUTBOX_DEAD_LETTER_RETENTION_HOURS = env.dead_letter_retention_hours
+# Whether `check_servers` refuses what may lose data, but for the risks accepted by name.
+OUTBOX_STRICT_SERVERS = False
+OUTBOX_ACCEPTED_RISKS = env.names(env.accepted_risks)
 METRICS_HOST = env.metrics_host
 METRICS_PORT = env.metrics_port
 PROBE_ENABLED = env.probe

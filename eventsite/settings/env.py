@@ -38,6 +38,14 @@ class Environment(BaseSettings):
     kafka_group_protocol: str = "classic"
     kafka_replication_factor: int = 1
 
+    # Retention, in hours: the longest topic (7 days) < receipts < outbox, or the start is refused
+    receipt_retention_hours: int = 10 * 24
+    outbox_retention_hours: int = 14 * 24
+    dead_letter_retention_hours: int = 90 * 24  # of those that are resolved
+
+    # Risks of the servers that production accepts by name; `manage.py check_servers` lists them
+    accepted_risks: str = ""  # comma separated
+
     # Our processes
     port: int = Field(default=8080, validation_alias=AliasChoices("PORT", "APP_PORT"))
     metrics_host: str = "127.0.0.1"

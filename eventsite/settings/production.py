@@ -13,6 +13,8 @@ if "probe" in [app.rpartition(".")[2] for app in INSTALLED_APPS]:  # noqa: F405
 if env.admin_password == "admin":  # noqa: F405, S105
     ADMIN_PASSWORD = ""  # `ensure_admin` then asks for one instead of making admin / admin
 
+OUTBOX_STRICT_SERVERS = True
+
 SESSION_COOKIE_SECURE = True
 CSRF_COOKIE_SECURE = True
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
 from eventsite.probe import services as probe_services
@@ -22,7 +23,14 @@ from outbox.kafka.log_reader import read_topic
 from outbox.models import BridgePosition
 from outbox.queries import published_ends
 
-__all__ = ["PROBE_HANDLER", "apply_probe_log", "chunks_since", "positions_at_end", "settles"]
+__all__ = [
+    "PROBE_HANDLER",
+    "apply_probe_log",
+    "chunks_since",
+    "cut_log",
+    "positions_at_end",
+    "settles",
+]
 
 PROBE_HANDLER = "append_probe_entries"
 
@@ -96,6 +104,15 @@ def apply_probe_log(effect: Effect = probe_services.append_entries) -> None:
     assert conf.route_named(PROBE_HANDLER).topic == PROBE_TOPIC
     for chunk in list(chunks_since(PROBE_HANDLER)):
         effects.apply_chunks(handler=PROBE_HANDLER, chunks=[chunk], effect=effect)
+
+
+def cut_log(topic: str) -> None:
+    """What Kafka does when its retention has passed: all that the topic holds now is gone."""
+    client = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    ends = admin.topic_states([topic])[topic].latest
+    cuts = [TopicPartition(topic, partition, end) for partition, end in ends.items()]
+    for future in client.delete_records(cuts).values():
+        future.result(10)
 
 
 def settles(condition: Callable[[], bool], *, within: float) -> bool:

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
     OffsetSpec,
+    ResourceType,
 )
 
 from outbox.kafka.config import client_config
 from outbox.topics import Topic
 
-__all__ = ["KafkaUnavailable", "TopicState", "create", "ping", "topic_ids", "topic_states"]
+__all__ = [
+    "KafkaUnavailable",
+    "TopicConfig",
+    "TopicState",
+    "alter_retention",
+    "create",
+    "ping",
+    "topic_configs",
+    "topic_ids",
+    "topic_states",
+]
 
 _NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562, name space of URLs
 TIMEOUT = 10.0
+MIN_INSYNC = 2
+# One broker may fail, and no acknowledged message is lost with it.
+_REPLICATED = {
+    "min.insync.replicas": str(MIN_INSYNC),
+    "unclean.leader.election.enable": "false",
+}
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _NOT_YET = frozenset(
@@ -44,6 +65,15 @@ class TopicState:
     latest: dict[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """How a topic is kept: partitions, replicas of the least replicated one, and its settings."""
+
+    partitions: int
+    replicas: int
+    values: dict[str, str]
+
+
 def ping(timeout: float) -> None:
     """Raises KafkaException unless a broker answers within `timeout` seconds."""
     AdminClient(client_config("health")).list_topics(timeout=timeout)
@@ -61,6 +91,7 @@ def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
                 "retention.ms": str(topic.retention_hours * 3_600_000),
                 "max.message.bytes": str(topic.max_message_bytes),
                 "cleanup.policy": "delete",
+                **(_REPLICATED if replication_factor > MIN_INSYNC else {}),
             },
         )
         for topic in topics
@@ -125,3 +156,47 @@ def _offsets(
             if error.args[0].code() not in _NOT_YET or time.monotonic() > give_up:
                 raise
             time.sleep(0.1)
+
+
+def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
+    """Of the topics that exist; a broker that tells no settings gives empty ones."""
+    client = AdminClient(client_config("admin"))
+    metadata = client.list_topics(timeout=TIMEOUT)
+    present = [name for name in names if name in metadata.topics]
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
+    futures = client.describe_configs(resources) if resources else {}
+    values = {}
+    for resource, future in futures.items():
+        # Tansu knows no such request; brokers that are away have failed the one before.
+        with suppress(KafkaException):
+            entries = future.result(TIMEOUT).values()
+            values[resource.name] = {entry.name: str(entry.value) for entry in entries}
+    return {
+        name: TopicConfig(
+            partitions=len(metadata.topics[name].partitions),
+            replicas=min(len(p.replicas) for p in metadata.topics[name].partitions.values()),
+            values=values.get(name, {}),
+        )
+        for name in present
+    }
+
+
+def alter_retention(topics: Sequence[Topic]) -> None:
+    """Set retention.ms of existing topics to what the code says."""
+    client = AdminClient(client_config("admin"))
+    resources = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            topic.name,
+            incremental_configs=[
+                ConfigEntry(
+                    "retention.ms",
+                    str(topic.retention_hours * 3_600_000),
+                    incremental_operation=AlterConfigOpType.SET,
+                )
+            ],
+        )
+        for topic in topics
+    ]
+    for future in client.incremental_alter_configs(resources).values():
+        future.result(TIMEOUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
@@ -16,10 +17,19 @@ class Command(BaseCommand):
 
     help = "Creates missing Kafka topics; refuses if one exists with another number of partitions."
 
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--alter",
+            action="store_true",
+            help="set the retention of existing topics to what the code says; a shorter one deletes",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = conf.all_topics()
         try:
             created = admin.create(wanted, replication_factor=settings.KAFKA_REPLICATION_FACTOR)
+            if options["alter"]:
+                admin.alter_retention(wanted)
             states = admin.topic_states([topic.name for topic in wanted])
         except admin.KafkaUnavailable as error:
             raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error

@@ -1,0 +1,140 @@
+"""What has not arrived: every committed event against every receipt."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from outbox import audit, conf
+from outbox import repair as repairing
+from outbox.audit import MISSING, Finding, State, Tally
+from outbox.conf import Route
+from outbox.kafka import admin
+
+SHOWN = 20
+
+
+class Command(BaseCommand):
+    """Reads the whole outbox, locks nothing; exit code 1 if anything is missing."""
+
+    help = "Compares every committed event with the receipts of its handlers."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
+        parser.add_argument(
+            "--repair", action="store_true", help="hand what is missing to the redrive"
+        )
+        parser.add_argument(
+            "--out-of-order",
+            action="store_true",
+            help="also events whose successors of the same key are applied already",
+        )
+        parser.add_argument("--json", action="store_true", help="one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        routes = _routes(options["handler"])
+        logs, warning = _logs(routes)
+        if options["repair"]:
+            self._repair(routes, logs, out_of_order=options["out_of_order"])
+        tallies: dict[tuple[str, State], Tally] = {}
+        missing: list[Finding] = []
+        for route in routes:
+            for page in audit.pages(route, logs):
+                audit.add_up(page, tallies)
+                missing += [each for each in page if each.state in MISSING]
+                del missing[SHOWN * len(routes) :]
+        count = sum(t.events for (_, state), t in tallies.items() if state in MISSING)
+        if options["json"]:
+            self._print_json(tallies, missing, count, warning)
+        else:
+            self._print(tallies, missing, warning)
+        if count:
+            raise CommandError(f"{count} events are missing.")
+
+    def _repair(
+        self, routes: Sequence[Route], logs: dict[str, admin.TopicState], *, out_of_order: bool
+    ) -> None:
+        """Says what it does on stderr: stdout is the report of what is left."""
+        for route in routes:
+            done = repairing.repair(route, logs, out_of_order=out_of_order)
+            if done.handed_over:
+                self.stderr.write(
+                    f"{route.handler}: {done.handed_over} events handed to the redrive as dead "
+                    "letters that are due now."
+                )
+            if done.positions_moved:
+                self.stderr.write(
+                    f"{route.handler}: {done.positions_moved} positions moved to the start of the log."
+                )
+            if done.out_of_order:
+                self.stderr.write(
+                    f"{route.handler}: {done.out_of_order} events left alone, because later events "
+                    "of their keys are applied or parked: --out-of-order applies them all the same."
+                )
+            if done.other_log:
+                self.stderr.write(
+                    f"{route.handler}: {done.other_log} events went with a topic that was made "
+                    "anew: manage.py sync_routes --recreated publishes them again."
+                )
+
+    def _print(
+        self, tallies: dict[tuple[str, State], Tally], missing: Sequence[Finding], warning: str
+    ) -> None:
+        if warning:
+            self.stderr.write(warning)
+        for each in missing[:SHOWN]:
+            self.stdout.write(
+                f"MISSING {each.handler}: {each.type} {each.event_id} of {each.topic} "
+                f"key {each.key} at {each.partition} @ {each.offset}, "
+                f"{each.age_seconds:.0f} s old: {each.state}"
+            )
+        for (handler, state), tally in sorted(tallies.items()):
+            word = "missing" if state in MISSING else "waiting"
+            self.stdout.write(
+                f"{handler}: {tally.events} {word}, the oldest {tally.oldest_seconds:.0f} s: {state}"
+            )
+        if not tallies:
+            self.stdout.write("Every committed event has arrived everywhere.")
+
+    def _print_json(
+        self,
+        tallies: dict[tuple[str, State], Tally],
+        missing: Sequence[Finding],
+        count: int,
+        warning: str,
+    ) -> None:
+        report = {
+            "missing": count,
+            "warning": warning,
+            "handlers": [
+                {
+                    "handler": handler,
+                    "state": state.name.lower(),
+                    "missing": state in MISSING,
+                    "events": tally.events,
+                    "oldest_seconds": round(tally.oldest_seconds, 3),
+                }
+                for (handler, state), tally in sorted(tallies.items())
+            ],
+            "first": [asdict(each) for each in missing[:SHOWN]],
+        }
+        self.stdout.write(json.dumps(report, default=str))
+
+
+def _routes(names: list[str] | None) -> list[Route]:
+    try:
+        return [conf.route_named(name) for name in names] if names else list(conf.routes())
+    except LookupError as error:
+        raise CommandError(str(error)) from error
+
+
+def _logs(routes: Sequence[Route]) -> tuple[dict[str, admin.TopicState], str]:
+    try:
+        return admin.topic_states(sorted({route.topic.name for route in routes})), ""
+    except admin.KafkaUnavailable as error:
+        return {}, f"Kafka did not answer ({error}): what its logs have lost is not seen."

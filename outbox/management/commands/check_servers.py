@@ -1,0 +1,34 @@
+"""Whether the servers keep what they promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError
+
+from outbox import startup
+from outbox.startup import Level
+
+
+class Command(BaseCommand):
+    """Run by the preparation of every deployment; exit code 1 on an error."""
+
+    help = "Reports what the settings of PostgreSQL, Kafka and Redis can lose, and what to do."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            results = startup.check_servers()
+        except (OperationalError, InterfaceError) as error:
+            raise CommandError(f"PostgreSQL did not answer: {error}") from error
+        for result in results:
+            risk = f"  [{result.risk}]" if result.risk and result.level is not Level.OK else ""
+            self.stdout.write(f"{result.level:8}{result.server:11}{result.found}{risk}")
+            if result.means:
+                self.stdout.write(f"{'':19}{result.means}")
+        errors = sum(result.level is Level.ERROR for result in results)
+        if errors:
+            raise CommandError(
+                f"{errors} errors. Mend the servers, or accept a risk by its name in [brackets] in "
+                "ACCEPTED_RISKS."
+            )

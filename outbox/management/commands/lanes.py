@@ -1,0 +1,83 @@
+"""Look at lanes, pause and resume them."""
+
+from __future__ import annotations
+
+import getpass
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from outbox import lanes
+from outbox.envelope import rfc3339
+from outbox.lanes import LaneState
+
+
+class Command(BaseCommand):
+    """Takes effect at once and lasts until it is undone; no process is restarted."""
+
+    help = "Lists lanes, or keeps drains from claiming some of them."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        listing = actions.add_parser("list", help="lanes that are paused, held or have events")
+        listing.add_argument("--all", action="store_true", help="the empty ones too")
+        for name in ("pause", "resume"):
+            action = actions.add_parser(name)
+            action.add_argument("lanes", nargs="+", metavar="LANE", help="numbers, or `all`")
+            if name == "pause":
+                action.add_argument("--reason", default="", help="kept with the lane")
+                action.add_argument("--by", default=getpass.getuser(), help="default: your login")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        match options["action"]:
+            case "list":
+                self._list(everything=options["all"])
+            case "pause":
+                changed = self._attempt(
+                    lanes.pause_lanes, options, reason=options["reason"], by=options["by"]
+                )
+                self.stdout.write(f"Paused: {changed or 'none, they were paused before'}.")
+            case "resume":
+                changed = self._attempt(lanes.resume_lanes, options)
+                self.stdout.write(f"Resumed: {changed or 'none, they were not paused'}.")
+
+    def _attempt(self, change: Any, options: dict[str, Any], **more: str) -> list[int]:
+        try:
+            changed: list[int] = change(self._numbers(options["lanes"]), **more)
+        except (lanes.LaneBusy, lanes.UnknownLane) as error:
+            raise CommandError(str(error)) from error
+        return changed
+
+    def _numbers(self, words: list[str]) -> list[int]:
+        if words == ["all"]:
+            return [state.lane for state in lanes.lane_states()]
+        try:
+            return sorted({int(word) for word in words})
+        except ValueError as error:
+            raise CommandError(f"{error}: give numbers of lanes, or `all`.") from error
+
+    def _list(self, *, everything: bool) -> None:
+        states = lanes.lane_states()
+        shown = [each for each in states if everything or _is_news(each)]
+        for state in shown:
+            self.stdout.write(_line(state))
+        paused = sum(state.paused for state in states)
+        self.stdout.write(f"{len(states)} lanes, {paused} paused, {len(shown)} shown.")
+
+
+def _is_news(state: LaneState) -> bool:
+    return bool(state.paused or state.pending or state.holder)
+
+
+def _line(state: LaneState) -> str:
+    parts = [f"lane {state.lane:2}"]
+    if state.paused:
+        at = rfc3339(state.at) if state.at else ""
+        parts.append(f"PAUSED by {state.by} at {at}: {state.reason or 'no reason given'}")
+    if state.pending:
+        more = "+" if state.pending == lanes.COUNTED else ""
+        parts.append(f"{state.pending}{more} events wait, {state.oldest_seconds:.1f} s")
+    if state.holder:
+        parts.append(f"held by {state.holder} for {state.held_seconds:.1f} s")
+    return "  ".join(parts)

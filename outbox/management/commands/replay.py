@@ -1,0 +1,70 @@
+"""Build a handler's tables again from the log."""
+
+from __future__ import annotations
+
+import getpass
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
+
+from outbox import conf
+from outbox import replay as replaying
+from outbox.kafka import admin
+from outbox.replay import ReplayRefused
+
+
+class Command(BaseCommand):
+    """Other handlers are not touched, no process is restarted; while it runs, the handler's tables
+    are empty and fill up again."""
+
+    help = "Empties the tables of one handler and applies the log to them again."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--handler", required=True, metavar="NAME")
+        parser.add_argument(
+            "--since",
+            default="start",
+            metavar="start|earliest|PARTITION=OFFSET,…",
+            help="default: where the handler once began",
+        )
+        parser.add_argument("--yes", action="store_true", help="do it; without it only say what")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            route = conf.route_named(options["handler"])
+            state = admin.topic_states([route.topic.name])[route.topic.name]
+            plan = replaying.plan(route, state, since=_since(options["since"]))
+            self.stdout.write(
+                f"{route.handler}: {route.reset} empties its tables, then {plan.messages} messages "
+                f"of {route.topic.name} are applied again."
+            )
+            if not options["yes"]:
+                raise CommandError("Nothing was changed: add --yes to do it.")
+            receipts = replaying.replay(plan, by=getpass.getuser())
+        except (LookupError, ReplayRefused) as error:
+            raise CommandError(str(error)) from error
+        except admin.KafkaUnavailable as error:
+            raise CommandError(f"Kafka did not answer: {error}") from error
+        except OperationalError as error:
+            raise CommandError(
+                f"{error} Nothing was emptied, but the handler is paused: run this again."
+            ) from error
+        self.stdout.write(
+            f"{receipts} receipts forgotten; the handler is at work. It is done when its backlog "
+            "is 0: manage.py audit says what is still under way."
+        )
+
+
+def _since(text: str) -> str | Mapping[int, int]:
+    if text in ("start", "earliest"):
+        return text
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {int(number): int(offset) for number, offset in pairs}
+    except ValueError as error:
+        raise CommandError(
+            f"--since {text}: give start, earliest, or offsets such as 0=120,3=77."
+        ) from error

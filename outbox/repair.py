@@ -1,0 +1,196 @@
+"""Repair of what the audit misses: missing events become dead letters that are due at once.
+
+The redrive then applies them as it applies any (rule R12): receipt and effect in one transaction
+under the lock of the position, in the order of their key, with its tries and its backoff; what is
+poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
+behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from outbox import audit, dead_letters, inbox
+from outbox.audit import Finding, State
+from outbox.conf import Route
+from outbox.dead_letters import Letter
+from outbox.envelope import EventEnvelope, TraceContext, rfc3339
+from outbox.inbox import PartitionKey, Position
+from outbox.kafka.admin import TopicState
+from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
+
+__all__ = ["Repaired", "repair"]
+
+log = structlog.get_logger("outbox.repair")
+
+LOCK_WAIT = 10.0
+REPAIRABLE = frozenset({State.PASSED, State.GONE})
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What a repair did: events handed to the redrive; left alone because later events of their
+    key are applied or parked; left alone because their topic was made anew; positions moved."""
+
+    handed_over: int = 0
+    out_of_order: int = 0
+    other_log: int = 0
+    positions_moved: int = 0
+
+
+def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool = False) -> Repaired:
+    """Hand everything that the handler misses to the redrive, a page at a time.
+
+    Raises OperationalError if an effect holds a position for more than ten seconds; what was
+    handed over stays so, and the repair can be run again.
+    """
+    done = Repaired()
+    for page in audit.pages(route, logs):
+        done.other_log += sum(each.state is State.OTHER_LOG for each in page)
+        missing = [each for each in page if each.state in REPAIRABLE]
+        if missing:
+            _repair_page(route, missing, done, out_of_order=out_of_order)
+    state = logs.get(route.topic.name)
+    if state and not done.out_of_order:
+        done.positions_moved = _skip_what_is_gone(route, state)
+    return done
+
+
+def _repair_page(
+    route: Route, missing: Sequence[Finding], done: Repaired, *, out_of_order: bool
+) -> None:
+    places = {(each.topic, each.partition) for each in missing if each.partition is not None}
+    with transaction.atomic():
+        positions = inbox.lock_positions(route.handler, places, wait=LOCK_WAIT)
+        overtaken = set() if out_of_order or not route.ordered else _overtaken(route, missing)
+        wanted = [
+            each
+            for each in missing
+            if each.event_id not in overtaken and _still_missing(each, positions)
+        ]
+        events = _envelopes(wanted)
+        new = inbox.insert_receipts(route.handler, events, InboxReceipt.Outcome.PARKED)
+        behind = dead_letters.parked_keys(route.handler, events.values()) if events else set()
+        letters = []
+        for each in wanted:
+            if each.event_id not in new or each.partition is None:
+                continue
+            key = (each.topic, each.key)
+            waits = route.ordered and key in behind
+            behind.add(key)
+            letters.append(
+                Letter(
+                    handler=route.handler,
+                    event=events[each.event_id],
+                    topic_id=positions[each.topic, each.partition].topic_id,
+                    partition=each.partition,
+                    offset=each.offset,
+                    state=DeadLetter.State.PARKED if waits else DeadLetter.State.RETRYING,
+                    error=f"Found by the audit: {each.state}.",
+                )
+            )
+        if letters:
+            dead_letters.park(letters)
+            _say_that_letters_are_open(letters)
+    done.handed_over += len(letters)
+    done.out_of_order += len(overtaken)
+    log.warning("repaired", handler=route.handler, events=len(letters), out_of_order=len(overtaken))
+
+
+def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) -> bool:
+    """Not if a replay has put the position back meanwhile: then the event comes by itself."""
+    if each.partition is None or each.offset is None:
+        return False
+    position = positions[each.topic, each.partition]
+    return each.state is State.GONE or each.offset < position.next_offset
+
+
+def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:
+    """Which of these have a later event of their key that the handler has applied or parked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT missing.event_id
+            FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS missing (event_id, id, key)
+            WHERE EXISTS (
+                SELECT FROM event_outbox later
+                JOIN inbox_receipt receipt
+                  ON receipt.event_id = later.event_id AND receipt.handler = %s
+                WHERE later.id > missing.id AND later.topic = %s AND later.key = missing.key
+                  AND receipt.outcome <> %s
+            )
+            """,
+            (
+                [each.event_id for each in missing],
+                [each.outbox_id for each in missing],
+                [each.key for each in missing],
+                route.handler,
+                route.topic.name,
+                InboxReceipt.Outcome.DISCARDED,
+            ),
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def _envelopes(findings: Sequence[Finding]) -> dict[UUID, EventEnvelope]:
+    rows = OutboxEvent.objects.filter(id__in=[each.outbox_id for each in findings])
+    return {
+        row.event_id: EventEnvelope(
+            event_id=row.event_id,
+            type=row.type,
+            topic=row.topic,
+            key=row.key,
+            source=row.source,
+            time=rfc3339(row.created_at),
+            payload=row.payload,
+            trace=TraceContext(row.traceparent, row.correlation_id),
+        )
+        for row in rows.order_by("id")
+    }
+
+
+def _say_that_letters_are_open(letters: Sequence[Letter]) -> None:
+    places = {(letter.event.topic, letter.partition) for letter in letters}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET letters_open = true
+            WHERE handler = %s AND (topic, "partition") IN
+                (SELECT * FROM unnest(%s::text[], %s::smallint[]))
+            """,
+            (
+                letters[0].handler,
+                [topic for topic, _ in places],
+                [partition for _, partition in places],
+            ),
+        )
+
+
+def _skip_what_is_gone(route: Route, state: TopicState) -> int:
+    """Put positions that lie before the start of the log at its start: what was between is handed
+    over. The bridge follows by itself; without this it would ask for what is gone for ever."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_WAIT}s",))
+        cursor.execute(
+            """
+            UPDATE bridge_position
+            SET next_offset = log.earliest, attempts = 0, last_error = '', failed_at = NULL,
+                started_next = NULL, started_tries = 0, updated_at = clock_timestamp()
+            FROM unnest(%s::smallint[], %s::bigint[]) AS log ("partition", earliest)
+            WHERE handler = %s AND topic = %s AND topic_id = %s
+              AND bridge_position."partition" = log."partition" AND next_offset < log.earliest
+            """,
+            (
+                list(state.earliest),
+                list(state.earliest.values()),
+                route.handler,
+                route.topic.name,
+                state.topic_id,
+            ),
+        )
+        return int(cursor.rowcount)

@@ -1,0 +1,182 @@
+"""Letting go of what is done and old (rule R16): outbox rows with their receipts, in small chunks.
+
+A row goes when it is older than the outbox's retention and every route that subscribes to it has
+`applied` or `discarded` it, or nobody is to (Kafka refused it, and that was discarded); that is judged from the receipts each time, so nothing that somebody
+still needs can go, however late they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+
+from outbox import conf, upkeep
+from outbox.conf import Retention
+from outbox.dead_letters import DRAIN_HANDLER
+from outbox.models import InboxReceipt
+
+__all__ = ["Purged", "purge"]
+
+CHUNK = 1000
+RUN_SECONDS = 10.0
+_RECEIPTS_MARK = "purge:receipts"
+
+
+@dataclass(slots=True)
+class Purged:
+    """What one run deleted, what was old enough but is not done, and whether it came to the end."""
+
+    events: int = 0
+    receipts: int = 0
+    dead_letters: int = 0
+    kept: int = 0
+    complete: bool = True
+
+
+def purge(retention: Retention | None = None, *, seconds: float = RUN_SECONDS) -> Purged:
+    """Delete what may go, for at most about `seconds`; each chunk is a transaction of its own."""
+    kept_for = retention or conf.retention()
+    purged = Purged()
+    give_up = time.monotonic() + seconds
+    after: int | None = 0
+    while after is not None and time.monotonic() < give_up:
+        after = _purge_events(after, kept_for.outbox, purged)
+    purged.complete = after is None
+    _repeat(lambda: _purge_receipts(kept_for.receipts, purged), give_up, purged)
+    _repeat(lambda: _purge_dead_letters(kept_for.dead_letters, purged), give_up, purged)
+    if purged.complete:
+        upkeep.note_done("purge")
+    return purged
+
+
+def _repeat(chunk: Callable[[], bool], give_up: float, purged: Purged) -> None:
+    """Until a chunk says that it was the last one, or time is up."""
+    while chunk():
+        if time.monotonic() > give_up:
+            purged.complete = False
+            return
+
+
+_EVENTS = f"""
+    WITH batch AS MATERIALIZED (
+        SELECT id, event_id, topic, type, status, "partition", "offset",
+               coalesce(published_at, created_at)
+                   < clock_timestamp() - make_interval(hours => %(hours)s) AS old
+        FROM event_outbox WHERE id > %(after)s ORDER BY id LIMIT %(chunk)s
+    ), due AS (
+        SELECT event.id, event.event_id
+        FROM event_outbox event
+        JOIN batch ON batch.id = event.id
+        WHERE batch.old AND (event.status = 1 OR (event.status = 3 AND NOT EXISTS (
+            SELECT FROM dead_letter letter
+            WHERE letter.event_id = event.event_id AND letter.handler = '{DRAIN_HANDLER}'
+              AND letter.state < 3
+        ))) AND (event.status = 3 OR NOT EXISTS (
+            SELECT FROM unnest(%(handlers)s::text[], %(topics)s::text[], %(types)s::text[])
+                        AS route (handler, topic, type)
+            LEFT JOIN bridge_position position
+                   ON position.handler = route.handler AND position.topic = batch.topic
+                  AND position."partition" = batch."partition"
+            WHERE route.topic = batch.topic AND route.type = batch.type
+              AND NOT coalesce(batch."offset" < position.start_offset, false)
+              AND coalesce((SELECT outcome FROM inbox_receipt receipt
+                            WHERE receipt.event_id = batch.event_id
+                              AND receipt.handler = route.handler), {InboxReceipt.Outcome.PARKED.value})
+                  = {InboxReceipt.Outcome.PARKED.value}
+        ))
+        FOR UPDATE OF event SKIP LOCKED
+    ), receipts AS (
+        DELETE FROM inbox_receipt WHERE event_id IN (SELECT event_id FROM due) RETURNING 1
+    ), events AS (
+        DELETE FROM event_outbox WHERE id IN (SELECT id FROM due) RETURNING 1
+    )
+    SELECT (SELECT max(id) FROM batch), (SELECT count(*) FROM batch WHERE old),
+           (SELECT count(*) FROM events), (SELECT count(*) FROM receipts)
+"""
+
+
+def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
+    """One chunk of rows behind `after`; the id to go on from, None when nothing old comes any more."""
+    subscriptions = [
+        (route.handler, route.topic.name, type_)
+        for route in conf.routes()
+        for type_ in sorted(route.event_types)
+    ]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            _EVENTS,
+            {
+                "hours": hours,
+                "after": after,
+                "chunk": CHUNK,
+                "handlers": [handler for handler, _, _ in subscriptions],
+                "topics": [topic for _, topic, _ in subscriptions],
+                "types": [type_ for _, _, type_ in subscriptions],
+            },
+        )
+        last_id, old, events, receipts = cursor.fetchone()
+    purged.events += events
+    purged.receipts += receipts
+    purged.kept += old - events
+    return last_id if old else None
+
+
+_RECEIPTS = f"""
+    WITH batch AS MATERIALIZED (
+        SELECT id, event_id, outcome,
+               applied_at < clock_timestamp() - make_interval(hours => %s) AS old
+        FROM inbox_receipt WHERE id > %s ORDER BY id LIMIT %s
+    ), edge AS (
+        SELECT coalesce(min(id) FILTER (WHERE NOT old) - 1, max(id)) AS last_id FROM batch
+    ), gone AS (
+        DELETE FROM inbox_receipt WHERE id IN (
+            SELECT batch.id FROM batch, edge
+            WHERE batch.id <= edge.last_id AND outcome <> {InboxReceipt.Outcome.PARKED.value}
+              AND NOT EXISTS (
+                  SELECT FROM event_outbox event WHERE event.event_id = batch.event_id)
+        ) RETURNING 1
+    )
+    SELECT (SELECT last_id FROM edge), (SELECT count(*) FROM gone)
+"""
+
+
+def _purge_receipts(hours: int, purged: Purged) -> bool:
+    """One chunk of receipts of messages that are not from our outbox; whether more may follow.
+
+    A mark says how far: those that have a row are passed by for good, they go together with it.
+    """
+    mark = upkeep.read_mark(_RECEIPTS_MARK)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_RECEIPTS, (hours, mark, CHUNK))
+        last_id, receipts = cursor.fetchone()
+        if last_id is None or last_id <= mark:
+            return False
+        upkeep.move_mark(_RECEIPTS_MARK, old=mark, new=last_id)
+    purged.receipts += receipts
+    return True
+
+
+def _purge_dead_letters(hours: int, purged: Purged) -> bool:
+    """One chunk of dead letters that were resolved long ago, with what was done with them; whether
+    more may follow."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH due AS (
+                SELECT id FROM dead_letter
+                WHERE state >= 3
+                  AND resolved_at < clock_timestamp() - make_interval(hours => %s)
+                ORDER BY resolved_at LIMIT %s FOR UPDATE SKIP LOCKED
+            ), actions AS (
+                DELETE FROM dead_letter_action WHERE letter_id IN (SELECT id FROM due)
+            )
+            DELETE FROM dead_letter WHERE id IN (SELECT id FROM due)
+            """,
+            (hours, CHUNK),
+        )
+        letters = int(cursor.rowcount)
+    purged.dead_letters += letters
+    return letters == CHUNK

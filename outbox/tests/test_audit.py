@@ -1,0 +1,307 @@
+"""The audit: what is missing is told from what is under way, and beat's audit overlooks nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+
+from outbox import audit, conf, tasks, upkeep
+from outbox.audit import State
+from outbox.kafka import admin
+from outbox.models import AuditOpen, DeadLetter, InboxReceipt, OutboxEvent, UpkeepMark
+from outbox.tests.backbone_rows import (
+    HANDLER,
+    LOG,
+    TOPIC,
+    age,
+    positions,
+    published,
+    receipt,
+    refused,
+)
+
+LOGS = {TOPIC: LOG}
+ROUTE = conf.route_named(HANDLER)
+
+
+def states() -> list[State]:
+    return [each.state for page in audit.pages(ROUTE, LOGS) for each in page]
+
+
+@pytest.mark.django_db
+class TestAnEvent:
+    @pytest.mark.parametrize(
+        ("event", "state"),
+        [
+            ({"offset": 9}, State.PASSED),
+            ({"offset": 10}, State.UNDER_WAY),
+            ({"offset": None, "partition": None, "status": 0}, State.UNSENT),
+            ({"offset": None, "partition": None, "status": 2}, State.HELD),
+            ({"offset": 12, "partition": 99}, State.NO_POSITION),
+        ],
+    )
+    def test_without_a_receipt(self, event: dict[str, Any], state: State) -> None:
+        positions(10)
+        published([0], **event)
+        assert states() == [state]
+
+    @pytest.mark.parametrize(
+        ("letter", "found"),
+        [(DeadLetter.State.DEAD, [State.REFUSED]), (DeadLetter.State.DISCARDED, [])],
+    )
+    def test_that_kafka_has_refused(self, letter: int, found: list[State]) -> None:
+        refused(letter)
+        assert states() == found
+
+    @pytest.mark.parametrize(("offset", "state"), [(4, State.GONE), (5, State.UNDER_WAY)])
+    def test_that_the_log_no_longer_holds(self, offset: int, state: State) -> None:
+        positions(3)
+        published([offset], partition=0)
+        assert states() == [state]
+
+    def test_of_a_topic_made_anew(self) -> None:
+        positions(3, topic_id=uuid4())
+        published([7])
+        assert states() == [State.OTHER_LOG]
+
+    @pytest.mark.parametrize(
+        ("outcome", "found"),
+        [
+            (InboxReceipt.Outcome.APPLIED, []),
+            (InboxReceipt.Outcome.DISCARDED, []),
+            (InboxReceipt.Outcome.PARKED, [State.PARKED]),
+        ],
+    )
+    def test_with_a_receipt(self, outcome: int, found: list[State]) -> None:
+        positions(10)
+        receipt(published([9])[0], outcome)
+        assert states() == found
+
+    def test_with_the_receipt_of_another_handler(self) -> None:
+        positions(10)
+        receipt(published([9])[0], handler="another")
+        assert states() == [State.PASSED]
+
+    @pytest.mark.parametrize("change", [{"type": "OTHER"}, {"topic": "other"}])
+    def test_nobody_subscribes_to(self, change: dict[str, Any]) -> None:
+        positions(10)
+        published([9], **change)
+        assert states() == []
+
+    def test_from_before_the_handler_began(self) -> None:
+        positions(10, start_offset=8)
+        published([7, 8])
+        assert states() == [State.PASSED]
+
+    def test_is_judged_without_kafka_by_the_position_alone(self) -> None:
+        positions(3)
+        published([2], partition=0)
+        published([4], partition=0)
+        found = [each.state for page in audit.pages(ROUTE, {}) for each in page]
+        assert found == [State.PASSED, State.UNDER_WAY]
+
+
+@pytest.mark.django_db
+def test_pages_end_where_the_outbox_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "PAGE", 2)
+    positions(10)
+    events = published([1, 2, 3, 4, 5])
+    receipt(events[1])
+    found = [each.offset for page in audit.pages(ROUTE, LOGS) for each in page]
+    assert found == [1, 3, 4, 5]
+
+
+def watch() -> dict[State, int]:
+    return {state: tally.events for (_, state), tally in audit.watch(ROUTE, LOGS).items()}
+
+
+def mark() -> int:
+    return upkeep.read_mark(f"audit:{HANDLER}")
+
+
+@pytest.mark.django_db
+class TestBeatsAudit:
+    def test_keeps_what_is_open_and_moves_on(self) -> None:
+        positions(10)
+        done, missing, under_way = published([8, 9, 10])
+        receipt(done)
+        age(1)
+        assert watch() == {State.PASSED: 1, State.UNDER_WAY: 1}
+        assert mark() == under_way.id
+        open_ids = set(AuditOpen.objects.values_list("outbox_id", flat=True))
+        assert open_ids == {missing.id, under_way.id}
+
+        receipt(under_way)
+        assert watch() == {State.PASSED: 1}
+        receipt(missing)
+        assert watch() == {}
+        assert not AuditOpen.objects.exists()
+        assert audit.behind_seconds(HANDLER) == 0
+
+    def test_sees_an_open_event_become_missing(self) -> None:
+        positions(10)
+        published([10])
+        age(1)
+        assert watch() == {State.UNDER_WAY: 1}
+        connection.cursor().execute("UPDATE bridge_position SET next_offset = 11")
+        assert watch() == {State.PASSED: 1}
+
+    def test_reads_behind_its_mark_only_what_is_open(self) -> None:
+        positions(10)
+        [event] = published([9])
+        age(1)
+        receipt(event)
+        assert watch() == {}
+        InboxReceipt.objects.all().delete()
+        assert (watch(), states()) == ({}, [State.PASSED])
+
+    def test_leaves_the_newest_alone(self) -> None:
+        positions(10)
+        published([8])
+        age(1)
+        published([9])
+        assert watch() == {State.PASSED: 1}
+        assert (len(states()), AuditOpen.objects.count()) == (2, 1)
+
+    def test_looks_no_further_than_so_many_open_events(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(audit, "PAGE", 2)
+        monkeypatch.setattr(audit, "OPEN_LIMIT", 4)
+        positions(10)
+        events = published(range(10, 20))
+        age(1)
+        assert [watch(), watch()] == [{State.UNDER_WAY: 4}] * 2
+        assert audit.behind_seconds(HANDLER) >= 3600
+        receipt(events[0])
+        assert watch() == {State.UNDER_WAY: 5}
+
+    def test_begins_again_after_a_replay(self) -> None:
+        positions(10)
+        published([9])
+        age(1)
+        watch()
+        audit.forget_handler(HANDLER)
+        assert (mark(), AuditOpen.objects.count()) == (0, 0)
+        assert watch() == {State.PASSED: 1}
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAWriterThatStaysOpen:
+    """Its row has a lower id than one that is committed already."""
+
+    def overtaken(self, look: Callable[[], object]) -> None:
+        positions(10)
+        holds, end = threading.Event(), threading.Event()
+
+        def slow_writer() -> None:
+            with transaction.atomic():
+                published([8])
+                holds.set()
+                assert end.wait(10)
+            connection.close()
+
+        writer = threading.Thread(target=slow_writer)
+        writer.start()
+        assert holds.wait(5)
+        receipt(published([9])[0])
+        OutboxEvent.objects.update(created_at="2026-01-01T00:00:00Z")
+        look()
+        end.set()
+        writer.join()
+        OutboxEvent.objects.update(created_at="2026-01-01T00:00:00Z")
+
+    def test_is_not_overlooked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(audit, "WRITERS_SECONDS", 0.1)
+        self.overtaken(watch)
+        assert watch() == {State.PASSED: 1}
+
+    def test_would_be_without_the_look_at_writers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(audit, "_writers", set)
+        self.overtaken(watch)
+        assert watch() == {}
+        assert states() == [State.PASSED]
+
+
+def run_command(*arguments: str) -> str:
+    out = StringIO()
+    call_command("audit", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.django_db
+class TestTheCommand:
+    @pytest.fixture(autouse=True)
+    def kafka(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(admin, "topic_states", lambda _: LOGS)
+
+    def test_says_when_all_is_well(self) -> None:
+        assert run_command() == "Every committed event has arrived everywhere.\n"
+
+    def test_names_what_is_missing_and_exits_1(self) -> None:
+        positions(10)
+        [event] = published([9])
+        published([10])
+        age(1)
+        out = StringIO()
+        with pytest.raises(CommandError, match=r"^1 events are missing\.$"):
+            call_command("audit", "--handler", HANDLER, stdout=out)
+        lines = out.getvalue().splitlines()
+        assert lines[0].startswith(f"MISSING {HANDLER}: ORDER_CREATED {event.event_id} of {TOPIC}")
+        assert lines[0].endswith("at 1 @ 9, 3600 s old: passed without a receipt")
+        assert f"{HANDLER}: 1 waiting, the oldest 3600 s: not yet applied" in lines
+
+    def test_waiting_is_no_fault(self) -> None:
+        positions(10)
+        published([10])
+        [told] = json.loads(run_command("--json"))["handlers"]
+        assert (told["state"], told["missing"], told["events"]) == ("under_way", False, 1)
+
+    def test_knows_its_handlers(self) -> None:
+        with pytest.raises(CommandError, match="No handler named 'nobody'"):
+            run_command("--handler", "nobody")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_beats_audit_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "topic_states", lambda _: LOGS)
+    positions(10)
+    published([9])
+    age(1)
+    results: list[int] = []
+
+    def second() -> None:
+        results.append(tasks.audit())
+        connection.close()
+
+    with upkeep.only_one("audit") as mine:
+        assert mine
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+        assert (results, UpkeepMark.objects.count()) == ([0], 0)
+    assert tasks.audit() == 1
+    assert set(UpkeepMark.objects.values_list("name", flat=True)) >= {"audit", f"audit:{HANDLER}"}
+
+
+@pytest.mark.django_db
+def test_a_log_made_anew_brings_no_history_to_a_handler_that_began_later() -> None:
+    positions(10, start_offset=8)
+    early, late = published([7, 9])
+    new = replace(LOG, topic_id=uuid4(), earliest=dict.fromkeys(range(12), 0))
+    route = replace(ROUTE)
+    assert audit.adopt_recreated_topics([route], {TOPIC: new}) == 1
+    early.refresh_from_db()
+    late.refresh_from_db()
+    assert (early.status, late.status) == (OutboxEvent.Status.PUBLISHED, OutboxEvent.Status.NEW)
+    [found] = [each for page in audit.pages(ROUTE, {TOPIC: new}) for each in page]
+    assert (found.outbox_id, found.state) == (late.id, State.UNSENT)
