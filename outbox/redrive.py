@@ -231,6 +231,7 @@ def apply_letters(
     with transaction.atomic():
         limit_transaction()
         lock_place(first)
+        batch = _still_open(batch)
         mine = inbox.settle_receipts(
             handler, [letter.event.event_id for letter in batch], InboxReceipt.Outcome.APPLIED
         )
@@ -249,6 +250,13 @@ def apply_letters(
         letters=[letter.id for letter in batch],
     )
     return len(events), following
+
+
+def _still_open(batch: Sequence[Letter]) -> list[Letter]:
+    """Those that nobody has closed since they were read: a replay of the whole handler, or an
+    operator's discard, may have come first."""
+    open_ids = {letter.id for letter in dead_letters.lock_letters(each.id for each in batch)}
+    return [letter for letter in batch if letter.id in open_ids]
 
 
 def lock_place(letter: Letter, *, even_paused: bool = False) -> None:

@@ -146,18 +146,18 @@ def test_a_refused_message_goes_out_once_it_fits(small_topic: None) -> None:
 
 
 def test_what_stays_refused_is_dead_and_goes_out_in_order_once_it_fits(small_topic: None) -> None:
-    write([Numbered("k", 1, padding=3000), Numbered("k", 2), Numbered("beside", 1)])
-    rows = OutboxEvent.objects.filter(key="k", topic=SMALL.name).order_by("id")
+    write([Numbered("stays", 1, padding=3000), Numbered("stays", 2), Numbered("beside", 1)])
+    rows = OutboxEvent.objects.filter(key="stays", topic=SMALL.name).order_by("id")
     for _ in range(10):
         drain.drain(IMPATIENT)
     assert list(rows.values_list("status", flat=True)) == [Status.DEAD, Status.HELD]
-    write([Numbered("k", 3)])
+    write([Numbered("stays", 3)])
     rows.filter(status=Status.DEAD).update(payload='{"number": 1}')
     call_command("dead_letters", "replay", "--topic", SMALL.name)
     for _ in range(10):
         drain.drain(IMPATIENT)
     assert pending() == []
-    assert logged("k", "beside") == {"k": [1, 2, 3], "beside": [1]}
+    assert logged("stays", "beside") == {"stays": [1, 2, 3], "beside": [1]}
 
 
 def test_another_number_of_partitions_leaves_everything_unclaimed(
@@ -166,11 +166,11 @@ def test_another_number_of_partitions_leaves_everything_unclaimed(
     def one_more() -> dict[str, int]:
         return {topic.name: 13 for topic in conf.topics()}
 
-    probe_services.draw(["k"])
+    probe_services.draw(["stays"])
     producer.discard()
     with monkeypatch.context() as changed:
         changed.setattr(conf, "partition_counts", one_more)
         changed.setattr(drain, "claim_lanes", pytest.fail)
         assert "12 partitions, the code says 13" in drain.drain().stopped
         assert drain.drain().stopped == "backing off"
-    assert pending() == ["k"]
+    assert pending() == ["stays"]

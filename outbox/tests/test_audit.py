@@ -14,7 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from outbox import audit, conf, tasks, upkeep
+from outbox import audit, conf, queries, tasks, upkeep
 from outbox.audit import State
 from outbox.kafka import admin
 from outbox.models import AuditOpen, DeadLetter, InboxReceipt, OutboxEvent, UpkeepMark
@@ -226,7 +226,7 @@ class TestAWriterThatStaysOpen:
         assert watch() == {State.PASSED: 1}
 
     def test_would_be_without_the_look_at_writers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(audit, "_writers", set)
+        monkeypatch.setattr(queries, "open_writers", frozenset)
         self.overtaken(watch)
         assert watch() == {}
         assert states() == [State.PASSED]

@@ -103,6 +103,24 @@ class TestAHead:
             "replay-count": "0",
         }
 
+    @pytest.mark.parametrize("guarded", [True, False])
+    def test_closed_before_its_redrive_has_the_lock_is_left_alone(
+        self, applied: Applied, monkeypatch: pytest.MonkeyPatch, guarded: bool
+    ) -> None:
+        """A replay closes the letters and deletes the receipts; the log brings the event again."""
+
+        def lock_after_a_replay(letter: dead_letters.Letter) -> None:
+            DeadLetter.objects.update(state=DeadLetter.State.DISCARDED)
+            InboxReceipt.objects.all().delete()
+
+        if not guarded:
+            monkeypatch.setattr(redrive, "_still_open", list)
+        monkeypatch.setattr(redrive, "lock_place", lock_after_a_replay)
+        applied.poison.clear()
+        make_due()
+        assert redrive_due(applied) == (0 if guarded else 1)
+        assert applied.payloads == ([] if guarded else ["1"])
+
     def test_is_leased_so_that_two_beats_send_it_once(self) -> None:
         make_due()
         assert len(redrive.claim_due(ROUTE)) == 1
@@ -180,12 +198,13 @@ class TestTheReceipt:
         assert applied.payloads == ["1", "2", "3"]
 
     def test_unasked_lets_both_in(self, applied: Applied, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The guard removed."""
+        """The guard removed, and the look at the letter's state, which would notice it too."""
 
         def believe(handler: str, event_ids: Iterable[UUID], outcome: int) -> set[UUID]:
             return set(event_ids)
 
         monkeypatch.setattr(inbox, "settle_receipts", believe)
+        monkeypatch.setattr(redrive, "_still_open", list)
         self.twice(applied)
         assert applied.payloads == ["1", "2", "3", "1"]
 
