@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+from functools import cached_property
 from typing import Any
 
 import kombu
+import redis
 import structlog
 from celery import Celery, beat, bootsteps
 from celery.app.amqp import AMQP
@@ -18,6 +20,7 @@ from celery.signals import (
     worker_process_shutdown,
     worker_ready,
 )
+from django.conf import settings
 from django.db import close_old_connections
 from prometheus_client import multiprocess
 
@@ -28,6 +31,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
 __all__ = ["Scheduler", "app"]
 
 RECONNECT_SECONDS = 2.0
+QUEUE_BOUND = 50  # tasks; beat adds none to a queue that is longer
 RESULTS_OF_A_PROCESS = 10  # at most so many wait unread; each has one task at work and one to come
 
 log = structlog.get_logger("eventsite.celery")
@@ -77,13 +81,27 @@ class ReadResults(bootsteps.StartStopStep):
 
 
 class Scheduler(beat.Scheduler):
-    """Celery's, but a Redis that is away is one line a task instead of two tracebacks."""
+    """Celery's, but a Redis that is away is one line a task instead of two tracebacks, and nothing
+    is put on a queue that nobody works off: what waits there already will do."""
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        try:
+            if self._redis.llen(entry.options["queue"]) > QUEUE_BOUND:
+                log.warning("queue_full", task=entry.task, queue=entry.options["queue"])
+                return
+        except redis.RedisError as error:
+            log.warning("task_not_sent", task=entry.task, error=str(error))
+            return
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except beat.SchedulingError as error:
             log.warning("task_not_sent", task=entry.task, error=str(error))
+
+    @cached_property
+    def _redis(self) -> redis.Redis:
+        return redis.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5
+        )
 
 
 serializer.register()

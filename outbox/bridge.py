@@ -65,6 +65,23 @@ class _Partition:
     attempts: int = 0
     paused: bool = False
     fetching: bool = True
+    buffered_bytes: int = 0
+
+    def append(self, message: ReceivedMessage) -> None:
+        """Put a message at the end of the buffer."""
+        self.buffer.append(message)
+        self.buffered_bytes += message.size
+
+    def popleft(self) -> ReceivedMessage:
+        """Take the first message off the buffer."""
+        message = self.buffer.popleft()
+        self.buffered_bytes -= message.size
+        return message
+
+    def clear(self) -> None:
+        """Forget what is buffered."""
+        self.buffer.clear()
+        self.buffered_bytes = 0
 
 
 class Bridge:
@@ -131,7 +148,7 @@ class Bridge:
             partition = self._partitions.get((message.topic, message.partition))
             if partition is None:
                 continue
-            partition.buffer.append(message)
+            partition.append(message)
         self._regulate_fetching()
 
     def _regulate_fetching(self) -> None:
@@ -232,18 +249,16 @@ class Bridge:
         group: list[_Partition] = []
         events = size = 0
         for partition in idle:
-            length = len(partition.buffer)
-            weight = sum(message.size for message in partition.buffer)
             full = (
-                events + length > self._policy.chunk_events
-                or size + weight > self._policy.chunk_bytes
+                events + len(partition.buffer) > self._policy.chunk_events
+                or size + partition.buffered_bytes > self._policy.chunk_bytes
             )
             if group and full:
                 yield group
                 group, events, size = [], 0, 0
             group.append(partition)
-            events += length
-            size += weight
+            events += len(partition.buffer)
+            size += partition.buffered_bytes
         yield group
 
     def _send(self, partitions: Sequence[_Partition]) -> None:
@@ -268,7 +283,7 @@ class Bridge:
             for partition in partitions
             if partition.held
         ]
-        if not self._trigger(chunks, deadline):
+        if not self._trigger(chunks):
             for partition in partitions:
                 partition.retry_at = now + 1.0
             return
@@ -285,7 +300,7 @@ class Bridge:
             size += partition.buffer[0].size
             if messages and size > self._policy.chunk_bytes:
                 break
-            messages.append(partition.buffer.popleft())
+            messages.append(partition.popleft())
         return self._chunk(partition, messages)
 
     def _chunk(self, partition: _Partition, messages: Sequence[ReceivedMessage]) -> Chunk:
@@ -317,15 +332,14 @@ class Bridge:
     def _event_types(self) -> frozenset[str]:
         return self._route.event_types
 
-    def _trigger(self, chunks: Sequence[Chunk], deadline: float) -> bool:
-        """Hand chunks to Celery; False if Redis is away. A worker that finds them late drops them."""
+    def _trigger(self, chunks: Sequence[Chunk]) -> bool:
+        """Hand chunks to Celery; False if Redis is away. The position refuses those that are found late."""
         handler = self._route.handler
         try:
             current_app.send_task(
                 self._route.task,
                 kwargs={"chunks": [chunk.to_task() for chunk in chunks]},
                 queue=self._route.queue,
-                expires=deadline,
                 retry=False,
             )
         except (BrokerError, redis.RedisError, OSError) as error:
@@ -467,7 +481,7 @@ class Bridge:
             old=partition.position,
             new=position.next_offset,
         )
-        partition.buffer.clear()
+        partition.clear()
         partition.flight = partition.held = None
         partition.position = position.next_offset
         partition.failed_at = position.failed_at

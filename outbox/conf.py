@@ -91,6 +91,7 @@ class DrainPolicy:
     sweep_interval: float = 60.0
     nudge_interval: float = 0.04
     nudge_debounce: float = 1.0
+    queue_bound: int = 20  # tasks
     refusals: int = 3
 
 

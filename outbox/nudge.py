@@ -27,6 +27,7 @@ __all__ = ["DRAIN_TASK", "nudge", "take_nudge"]
 
 DRAIN_TASK = "outbox.drain_outbox"
 _KEY = "outbox:nudge"
+_QUEUE = "outbox"
 _AWAY_SECONDS = 1.0
 
 
@@ -65,9 +66,14 @@ class _Nudger:
 
 
 def _send() -> None:
-    """Send unless one is already waiting in the queue: the key lives until a drain takes it."""
-    if _redis().set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000)):
-        current_app.send_task(DRAIN_TASK, queue="outbox", expires=5, retry=False)
+    """Send unless one is already waiting in the queue: the key lives until a drain takes it, or
+    for a moment. The length bounds the queue while nobody takes anything off it."""
+    with _redis().pipeline(transaction=False) as commands:
+        commands.set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000))
+        commands.llen(_QUEUE)
+        fresh, waiting = commands.execute()
+    if fresh and waiting <= DRAIN.queue_bound:
+        current_app.send_task(DRAIN_TASK, queue=_QUEUE, retry=False)
 
 
 _nudger: _Nudger | None = None

@@ -130,7 +130,6 @@ def _send(route: Route, letters: Sequence[int]) -> bool:
             route.task,
             kwargs={"letters": list(letters)},
             queue=route.queue,
-            expires=REDRIVE.lease / 2,  # whoever begins later could outlive the lease
             retry=False,
         )
     except (BrokerError, redis.RedisError, OSError) as error:

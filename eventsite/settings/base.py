@@ -157,42 +157,44 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_BEAT_SCHEDULER = "eventsite.celery:Scheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1
+# No task has an expiry: that is a moment of the sender's clock, and a worker whose clock is ahead
+# would drop all of them. Queues are bounded by their length instead (eventsite/celery.py).
 CELERY_BEAT_SCHEDULE = {
     "drain_outbox": {
         "task": "outbox.drain_outbox",
         "schedule": schedule(1.0),
-        "options": {"queue": "outbox", "expires": 5},
+        "options": {"queue": "outbox"},
     },
     "measure_backlog": {
         "task": "outbox.measure_backlog",
         "schedule": schedule(2.0),
-        "options": {"queue": "outbox", "expires": 5},
+        "options": {"queue": "outbox"},
     },
     # Upkeep works for seconds, so it has a queue of its own: the drain must not wait for it.
     "measure_handlers": {
         "task": "outbox.measure_handlers",
         "schedule": schedule(10.0),
-        "options": {"queue": "upkeep", "expires": 10},
+        "options": {"queue": "upkeep"},
     },
     "audit": {
         "task": "outbox.audit",
         "schedule": schedule(30.0),
-        "options": {"queue": "upkeep", "expires": 30},
+        "options": {"queue": "upkeep"},
     },
     "purge": {
         "task": "outbox.purge",
         "schedule": schedule(60.0),
-        "options": {"queue": "upkeep", "expires": 60},
+        "options": {"queue": "upkeep"},
     },
     "redrive_letters": {
         "task": "outbox.redrive_letters",
         "schedule": schedule(1.0),
-        "options": {"queue": "outbox", "expires": 5},
+        "options": {"queue": "outbox"},
     },
     "prune_orders_per_minute": {
         "task": "analytics.prune_orders_per_minute",
         "schedule": schedule(3600.0),
-        "options": {"queue": "analytics", "expires": 600},
+        "options": {"queue": "analytics"},
     },
 }
 

@@ -84,6 +84,17 @@ def test_a_drain_that_begins_lets_the_next_through(sent: list[str]) -> None:
     assert soon(lambda: len(sent) == 2)
 
 
+def test_a_long_queue_gets_no_more(sent: list[str]) -> None:
+    with redis.Redis.from_url(settings.REDIS_URL) as broker:
+        broker.rpush("outbox", *["{}"] * (DRAIN.queue_bound + 1))
+        try:
+            commit()
+            long_enough()
+            assert sent == []
+        finally:
+            broker.delete("outbox")
+
+
 def test_redis_away_slows_nobody(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     # without the library's own retries, whose backoff would only make the test wait
     away = redis.Redis(host="127.0.0.1", port=9, retry=Retry(NoBackoff(), 0))

@@ -1,0 +1,46 @@
+"""Beat puts nothing on a queue that nobody works off, and no task expires by anybody's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from celery.beat import ScheduleEntry
+from celery.schedules import schedule
+from django.conf import settings
+
+from eventsite.celery import QUEUE_BOUND, Scheduler, app
+
+QUEUE = "upkeep"
+
+
+@pytest.fixture
+def broker() -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(QUEUE)
+        yield client
+        client.delete(QUEUE)
+
+
+def put_one(scheduler: Scheduler) -> None:
+    purge = ScheduleEntry(
+        name="purge", task="outbox.purge", schedule=schedule(60), options={"queue": QUEUE}, app=app
+    )
+    scheduler.apply_entry(purge)
+
+
+def test_an_empty_queue_gets_its_task(broker: redis.Redis) -> None:
+    put_one(Scheduler(app=app, lazy=True))
+    assert broker.llen(QUEUE) == 1
+
+
+def test_a_long_queue_gets_no_more(broker: redis.Redis) -> None:
+    broker.rpush(QUEUE, *["{}"] * (QUEUE_BOUND + 1))
+    put_one(Scheduler(app=app, lazy=True))
+    assert broker.llen(QUEUE) == QUEUE_BOUND + 1
+
+
+def test_no_task_has_an_expiry() -> None:
+    for entry in settings.CELERY_BEAT_SCHEDULE.values():
+        assert list(entry["options"]) == ["queue"]  # type: ignore[call-overload]
