@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -68,6 +68,9 @@ class Route:
     def event_types(self) -> frozenset[str]:
         """Names of the subscribed event types, as the `ce_type` header has them."""
         return frozenset(event.type for event in self.event)
+
+
+Policy = TypeVar("Policy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,10 +156,16 @@ class CircuitPolicy:
     least: int = 30
 
 
-DRAIN = DrainPolicy()
-BRIDGE = BridgePolicy()
-REDRIVE = RedrivePolicy()
-CIRCUIT = CircuitPolicy()
+def _policy(kind: type[Policy], setting: str) -> Policy:
+    return kind(**getattr(settings, setting, {}))
+
+
+# Each field can be set by a dict in the settings, for example
+# OUTBOX_BRIDGE_POLICY = {"deadline": 20.0}.
+DRAIN = _policy(DrainPolicy, "OUTBOX_DRAIN_POLICY")
+BRIDGE = _policy(BridgePolicy, "OUTBOX_BRIDGE_POLICY")
+REDRIVE = _policy(RedrivePolicy, "OUTBOX_REDRIVE_POLICY")
+CIRCUIT = _policy(CircuitPolicy, "OUTBOX_CIRCUIT_POLICY")
 
 
 @cache

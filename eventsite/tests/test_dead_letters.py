@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from eventsite.probe import services as probe_services
 from eventsite.probe.events import PROBE_TOPIC
 from eventsite.probe.models import ProbeEntry
 from eventsite.tests.pipeline import PROBE_HANDLER, settles
-from eventsite.tests.processes import Process, child_environment, command_of, free_port, running
+from eventsite.tests.processes import Process, running_together, spec_of
 from outbox.drain import drain
 from outbox.kafka import producer
 from outbox.kafka.log_reader import read_topic
@@ -31,69 +29,25 @@ pytestmark = pytest.mark.usefixtures("pipeline")
 
 SETTLES = 120.0
 State = DeadLetter.State
-# A worker's start-up file: the probe's effect obeys what the test writes into a folder.
-SITECUSTOMIZE = """
-import os, pathlib, time
-if "worker" in open("/proc/self/cmdline").read():
-    import importlib.abc, importlib.util, sys
-
-    ORDERS = pathlib.Path(os.environ["PROBE_ORDERS"])
-
-    def obey(key):
-        order = ORDERS / key
-        if not order.exists():
-            return
-        word = order.read_text()
-        with (ORDERS / f"{key}.seen").open("a") as seen:
-            seen.write(".")
-        if word == "raise":
-            raise ValueError("poison by order")
-        if word == "exit":
-            os._exit(1)
-        if word == "hang":
-            time.sleep(3600)
-
-    class Finder(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path, target=None):
-            if name != "eventsite.probe.tasks":
-                return None
-            sys.meta_path.remove(self)
-            from eventsite.probe import services
-            real = services.append_entries
-            def append_entries(envelopes):
-                for envelope in envelopes:
-                    obey(envelope.key)
-                real(envelopes)
-            services.append_entries = append_entries
-            return None
-
-    sys.meta_path.insert(0, Finder())
-"""
 
 
 @pytest.fixture
 def orders(tmp_path: Path) -> Path:
     """Where the test writes what the effect shall do with a key: raise, exit, hang."""
-    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     return tmp_path
 
 
-def process(name: str, **environment: str) -> AbstractContextManager[Process]:
-    port = free_port()
-    environment = child_environment(METRICS_PORT=str(port), **environment)
-    return running(command_of(name), environment, f"http://127.0.0.1:{port}/health")
+def obeying(orders: Path, *names: str) -> AbstractContextManager[list[Process]]:
+    """Processes whose probe obeys `orders`, started side by side."""
+    changed = {
+        "DJANGO_SETTINGS_MODULE": "eventsite.tests.obedient.settings",
+        "PROBE_ORDERS": str(orders),
+    }
+    return running_together([spec_of(name, **changed) for name in names])
 
 
-def worker(orders: Path) -> AbstractContextManager[Process]:
-    """The effects' worker, which obeys `orders`."""
-    path = os.pathsep.join([str(orders), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return process("worker-effects", PYTHONPATH=path, PROBE_ORDERS=str(orders))
-
-
-@contextmanager
-def everything(orders: Path) -> Iterator[None]:
-    with worker(orders), process("worker-outbox"), process("beat"), process("bridge"):
-        yield
+def everything(orders: Path) -> AbstractContextManager[list[Process]]:
+    return obeying(orders, "worker-effects", "worker-outbox", "beat", "bridge")
 
 
 def draw(*keys: str) -> None:
@@ -197,7 +151,7 @@ def test_an_event_that_ends_its_process_or_never_ends_is_dead_while_others_go_on
 def test_garbage_is_parked_and_its_partition_goes_on(orders: Path) -> None:
     garbage = OutgoingMessage(PROBE_TOPIC.name, 0, b"k\xff", b"\x80 no JSON", [])
     assert producer.send([garbage], timeout=5).complete
-    with worker(orders), process("bridge"):
+    with obeying(orders, "worker-effects", "bridge"):
         assert settles(DeadLetter.objects.exists, within=SETTLES)
         draw(*(f"key-{number}" for number in range(50)))
         drain()
@@ -210,11 +164,11 @@ def test_workers_away_accuse_nobody(orders: Path) -> None:
     draw(*(f"key-{number}" for number in range(30)))
     drain()
     positions = BridgePosition.objects.filter(handler=PROBE_HANDLER)
-    with process("bridge"):
+    with obeying(orders, "bridge"):
         assert settles(lambda: positions.filter(attempts__gte=2).exists(), within=SETTLES)
         with redis.Redis.from_url(settings.REDIS_URL) as broker:
             assert int(broker.llen("probe")) <= 60
-        with worker(orders):
+        with obeying(orders, "worker-effects"):
             assert settles(lambda: InboxReceipt.objects.count() == 30, within=SETTLES)
     assert not DeadLetter.objects.exists()
     assert probe_queries.verdict().ok

@@ -1,0 +1,8 @@
+"""The tests' settings, with short deadlines: events that end their process are found by them."""
+
+from eventsite.settings.test import *  # noqa: F403
+
+# Before the apps whose tasks take the effect over.
+INSTALLED_APPS = ["eventsite.tests.obedient.apps.ObedientConfig", *INSTALLED_APPS]  # noqa: F405
+OUTBOX_BRIDGE_POLICY = {"effect_timeout": 2.0, "task_time_limit": 3, "deadline": 4.0}
+OUTBOX_REDRIVE_POLICY = {"lease": 5.0}
