@@ -1,0 +1,13 @@
+"""The scenarios of `make chaos`, declared in one table."""
+
+from chaos.scenarios import kafka, postgres, processes, redis
+from chaos.scenarios.base import Scenario
+
+__all__ = ["SCENARIOS", "Scenario"]
+
+SCENARIOS: tuple[Scenario, ...] = (
+    *processes.SCENARIOS,
+    *postgres.SCENARIOS,
+    *redis.SCENARIOS,
+    *kafka.SCENARIOS,
+)
