@@ -10,6 +10,6 @@ class ChaosConfig(AppConfig):
     def ready(self) -> None:
         from chaos import misbehave, mutants
 
-        misbehave.install()
         for name in settings.CHAOS_MUTANTS:
             mutants.break_guard(name)
+        misbehave.install()

@@ -3,7 +3,6 @@ that no answer depends on what happened to an older one."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +64,7 @@ class Evidence:
             SELECT count(*), count(*) FILTER (WHERE status = 0),
                    coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)
             FROM event_outbox event
-            WHERE id > %s AND status < 2 AND (status = 0 OR NOT EXISTS (
+            WHERE id > %s AND status < 2 AND topic NOT LIKE '%%.dlq' AND (status = 0 OR NOT EXISTS (
                 SELECT FROM inbox_receipt receipt WHERE receipt.event_id = event.event_id))
             """,
             (since.outbox_id,),
@@ -165,22 +164,29 @@ class Evidence:
         return int(row[1]) if row[0] else None
 
     def digest(self) -> str:
-        """Of all that effects and drains may change: a zombie must leave it as it is."""
-        parts = [
-            self.rows(sql)
-            for sql in (
-                "SELECT count(*), coalesce(sum(hashtext(id || key || seq)), 0) FROM probe_log",
-                "SELECT count(*), coalesce(sum(hashtext(event_id || handler || outcome)), 0)"
-                " FROM inbox_receipt",
-                "SELECT coalesce(sum(hashtext(metric_name || dimension || value)), 0)"
-                " FROM sales_metrics",
-                "SELECT coalesce(sum(hashtext(handler || topic || partition || next_offset)), 0)"
-                " FROM bridge_position",
-                "SELECT count(*), coalesce(sum(hashtext(event_id || ':' || status)), 0)"
-                " FROM event_outbox",
+        """Of all that effects and drains may change, table by table: a zombie must leave it as it
+        is. Positions are not in it: they pass over the duplicates that a drain may send."""
+        parts = {
+            name: self.rows(sql)[0]
+            for name, sql in (
+                ("log", "SELECT count(*), sum(hashtext(id || key || seq)) FROM probe_log"),
+                (
+                    "receipts",
+                    "SELECT count(*), sum(hashtext(event_id || handler || outcome))"
+                    " FROM inbox_receipt",
+                ),
+                (
+                    "figures",
+                    "SELECT count(*), sum(hashtext(metric_name || dimension || value))"
+                    " FROM sales_metrics",
+                ),
+                (
+                    "outbox",
+                    "SELECT count(*), sum(hashtext(event_id || ':' || status)) FROM event_outbox",
+                ),
             )
-        ]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+        }
+        return ", ".join(f"{name} {count} ({hashes})" for name, (count, hashes) in parts.items())
 
     def settings(self) -> dict[str, str]:
         """What durability the figures were measured with."""

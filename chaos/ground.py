@@ -26,8 +26,9 @@ from eventsite.localstack.keeper import Keeper
 from eventsite.localstack.ports import Ports
 from eventsite.localstack.probes import http_answers
 from eventsite.localstack.state import CLONE
+from eventsite.localstack.unit import Program
 
-__all__ = ["QUEUES", "Ground", "GroundError", "Nurse"]
+__all__ = ["QUEUES", "Ground", "GroundError", "Nurse", "changed"]
 
 QUEUES = ("outbox", "analytics", "orders", "probe")
 CATCH_SECONDS = 20.0
@@ -46,6 +47,7 @@ class Ground:
     quick    shorter outages, as in CI
     faults   what was broken and when; `fault` writes it
     figures  what the scenario wants to show beside the invariants
+    stuck    events that had no effect when they should have had it, while something was broken
     broken   demands of the scenario itself that were not met
     """
 
@@ -64,6 +66,7 @@ class Ground:
     attempts: list[Attempt] = field(default_factory=list)
     poison: set[str] = field(default_factory=set)
     extra: list[Unit] = field(default_factory=list)
+    stuck: int = 0
     log_complete: bool = True
     cleanup: ExitStack = field(default_factory=ExitStack)  # closed after `after`
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -100,9 +103,8 @@ class Ground:
 
     def kill(self, name: str, *, back_after: float = 0.5) -> None:
         """SIGKILL, and a new start."""
-        with self.fault(f"SIGKILL {name}"):
-            with self.away(name):
-                time.sleep(back_after)
+        with self.fault(f"SIGKILL {name}"), self.away(name):
+            time.sleep(back_after)
 
     @contextmanager
     def away(self, *names: str) -> Iterator[None]:
@@ -181,27 +183,8 @@ class Ground:
     @contextmanager
     def changed(self, names: Sequence[str], **environment: str) -> Iterator[None]:
         """Processes started again with a changed environment until the end of the block."""
-        before = {name: self.unit(name).program for name in names}
-        for name in names:
-            program = before[name]
-            self.unit(name).stop()
-            self.unit(name).program = replace(
-                program, environment={**program.environment, **environment}
-            )
-        for name in names:
-            self.unit(name).start()
-        for name in names:
-            self.unit(name).wait_ready()
-        try:
+        with changed([self.unit(name) for name in names], environment):
             yield
-        finally:
-            for name in names:
-                self.unit(name).resume()
-                self.unit(name).stop()
-                self.unit(name).program = before[name]
-                self.unit(name).start()
-            for name in names:
-                self.unit(name).wait_ready()
 
     def manage(self, *arguments: str, **environment: str) -> str:
         """What a `manage.py` command prints. Raises GroundError when it fails."""
@@ -249,18 +232,21 @@ class Ground:
 
     # -- events -------------------------------------------------------------------------------
 
-    def write(self, *names: str, mode: str = "", padding: str = "", commit: bool = True) -> Attempt:
-        """One transaction of ours, one event a name (`""` mode for all but the first name)."""
+    def write(
+        self, *names: str, modes: Sequence[str] = (), padding: str = "", commit: bool = True
+    ) -> Attempt:
+        """One transaction of ours, one event a name; `modes` and `padding` are those of the first
+        events, the others have none."""
         keys = [self.prefix + name for name in names]
-        modes = [mode] + [""] * (len(keys) - 1)
+        all_modes = [*modes, *[""] * (len(keys) - len(modes))]
         paddings = [padding] + [""] * (len(keys) - 1)
-        attempt = load.write(keys, modes=modes, paddings=paddings, commit=commit)
+        attempt = load.write(keys, modes=all_modes, paddings=paddings, commit=commit)
         self.attempts.append(attempt)
         return attempt
 
     def write_poison(self, name: str, mode: str) -> str:
         """One poisonous event; its id."""
-        event_id = self.write(name, mode=mode).events[0].event_id
+        event_id = self.write(name, modes=[mode]).events[0].event_id
         self.poison.add(event_id)
         return event_id
 
@@ -282,7 +268,7 @@ class Ground:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Events with a hold mode hold their drain until the end of the block."""
-        for where in ("before", "after", "between"):
+        for where in ("before", "after", "between", "effect"):
             self.switches.off(f"held-{where}")
         self.switches.on("hold")
         try:
@@ -299,6 +285,11 @@ class Ground:
             time.sleep(0.2)
         return True
 
+    def must_settle(self, within: float) -> None:
+        """What has no effect by then is stuck (I6), whatever becomes of it later."""
+        if not self.settled(within):
+            self.stuck += self.evidence.backlog(self.mark).open
+
     def applied(self, attempt: Attempt) -> bool:
         """Whether all events of an attempt are in the probe's log."""
         ids = [event.event_id for event in attempt.events]
@@ -308,6 +299,27 @@ class Ground:
     def redis(self) -> redis.Redis:
         """A client of the stack's Redis."""
         return redis.Redis.from_url(self.stack.env["REDIS_URL"], socket_timeout=3)
+
+
+@contextmanager
+def changed(units: Sequence[Unit], environment: Mapping[str, str]) -> Iterator[None]:
+    """Units started again with a changed environment until the end of the block."""
+    before = [unit.program for unit in units]
+    _start_as(units, [replace(p, environment={**p.environment, **environment}) for p in before])
+    try:
+        yield
+    finally:
+        _start_as(units, before)
+
+
+def _start_as(units: Sequence[Unit], programs: Sequence[Program]) -> None:
+    for unit, program in zip(units, programs, strict=True):
+        unit.resume()
+        unit.stop()
+        unit.program = program
+        unit.start()
+    for unit in units:
+        unit.wait_ready()
 
 
 class Nurse:

@@ -82,7 +82,11 @@ class _RollBack(Exception):
 
 
 def write(
-    keys: Sequence[str], *, modes: Sequence[str] = (), paddings: Sequence[str] = (), commit: bool = True
+    keys: Sequence[str],
+    *,
+    modes: Sequence[str] = (),
+    paddings: Sequence[str] = (),
+    commit: bool = True,
 ) -> Attempt:
     """Draw the next number of each key (a key may come several times) and publish, in one
     transaction; never raises for a database that is away or gone in the middle."""

@@ -6,6 +6,7 @@ exit        its effect ends the process, until `healed`
 hang        its effect never returns, until `healed`
 hold        a drain that has it in its batch waits before it sends, while the switch `hold` is on
 hold-after  the same after everything is acknowledged, before it is settled
+hold-effect an effect that has done its work waits before its transaction goes on
 hold-next   the same between this message and the next of the batch
 
 The switch `fail-all` fails every effect of the probe. Switches are files of CHAOS_DIRECTORY, so
@@ -85,6 +86,8 @@ def _misbehaving(
         if modes and not switches.is_on("healed"):
             _misbehave(modes)
         append(envelopes)
+        if "hold-effect" in modes:
+            _hold(switches, "effect")
 
     return append_entries
 

@@ -6,44 +6,60 @@ import argparse
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 
 from benchmarks.machine import describe
 from chaos.evidence import Evidence
+from chaos.mutation import MUTANTS, play_mutant
 from chaos.report import print_table, write_json
-from chaos.run import Stage
-from chaos.scenarios import SCENARIOS, Scenario
+from chaos.run import Result, Stage
+from chaos.scenarios import SCENARIOS
 from eventsite.localstack import LocalStack
 
 __all__ = ["run"]
 
 
-def run(
-    stack: LocalStack, directory: Path, options: argparse.Namespace, console: Console
-) -> int:
+def run(stack: LocalStack, directory: Path, options: argparse.Namespace, console: Console) -> int:
     """Play what was asked for; the exit code."""
-    Evidence(stack.env["DATABASE_URL"]).rows("CREATE TABLE chaos_log (LIKE probe_log INCLUDING ALL)")
-    machine = {**describe(stack.env["DATABASE_URL"]), "system": platform.platform()}
+    url = stack.env["DATABASE_URL"]
+    Evidence(url).rows("CREATE TABLE chaos_log (LIKE probe_log INCLUDING ALL)")
+    machine = {**describe(url), "system": platform.platform()}
     stage = Stage(stack, directory, options.quick, console.print)
-    results = [stage.play(scenario) for scenario in _chosen(options)]
-    print_table(console, results)
-    path = write_json(results, machine, quick=options.quick, kind="chaos")
-    console.print(f"{path}")
+    results: list[Result] = []
+    try:
+        if options.mutants:
+            for mutant in _chosen(MUTANTS, options.names):
+                results.append(play_mutant(stage, mutant))
+        else:
+            quick = [scenario for scenario in SCENARIOS if scenario.quick or not options.quick]
+            for scenario in _chosen(SCENARIOS, options.names) if options.names else quick:
+                results.append(stage.play(scenario))
+    finally:
+        print_table(console, results)
+        kind = "mutants" if options.mutants else "chaos"
+        console.print(str(write_json(results, machine, quick=options.quick, kind=kind)))
     failed = [result.scenario for result in results if not result.ok]
     if failed:
         console.print(f"[bold red]FAILED: {', '.join(failed)}[/]")
     return 1 if failed or not results else 0
 
 
-def _chosen(options: argparse.Namespace) -> Sequence[Scenario]:
-    names = options.names
-    unknown = set(names) - {scenario.name for scenario in SCENARIOS}
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
+
+
+def _chosen(known: Sequence[T], names: Sequence[str]) -> Sequence[T]:
+    """Those asked for, in the order of the table; all if nobody asked."""
+    unknown = set(names) - {one.name for one in known}
     if unknown:
         raise SystemExit(
-            f"No scenario {', '.join(sorted(unknown))}; there are: "
-            + ", ".join(scenario.name for scenario in SCENARIOS)
+            f"There is no {', '.join(sorted(unknown))}; there are: "
+            + ", ".join(one.name for one in known)
         )
-    if names:
-        return [scenario for scenario in SCENARIOS if scenario.name in names]
-    return [scenario for scenario in SCENARIOS if scenario.quick or not options.quick]
+    return [one for one in known if not names or one.name in names]

@@ -1,4 +1,4 @@
-"""The table scenario × figures, and the same as JSON."""
+"""The table, a line a scenario, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def print_table(console: Console, results: Sequence[Result]) -> None:
     table.add_column("")
     for result in results:
         table.add_row(
-            result.scenario, *_cells(result), _besides(result), "ok" if result.ok else "[red]FAILED[/]"
+            result.scenario,
+            *_cells(result),
+            _besides(result),
+            "ok" if result.ok else "[red]FAILED[/]",
         )
     console.print(table)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connection
 
 from chaos.evidence import Evidence
-from chaos.ground import Ground, Nurse
+from chaos.ground import Ground, Nurse, changed
 from chaos.history import History, Verdict, judge
 from chaos.misbehave import Switches
 from chaos.scenarios import Scenario
@@ -58,6 +58,12 @@ class Stage:
     quick: bool
     say: Callable[[str], None]
     _number: int = 0
+
+    @contextmanager
+    def changed(self, names: Sequence[str], **environment: str) -> Iterator[None]:
+        """Processes of the stack started again with a changed environment until the end."""
+        with changed([self.stack.process(name) for name in names], environment):
+            yield
 
     def play(self, scenario: Scenario) -> Result:
         """Load, faults, recovery, settling, verdict. Never raises for what the scenario does."""
@@ -162,7 +168,7 @@ class Stage:
             figures_differ=recount.compare().different,
             promised_orders=frozenset(found.orders),
             stored_orders=frozenset(evidence.orders(found.orders)),
-            unsettled=unsettled,
+            unsettled=max(unsettled, ground.stuck),
             zombies=ground.zombies,
             recovery=recovery if scenario.rate and ground.faults else 0.0,
             recovery_bound=scenario.recover_within,
@@ -170,7 +176,9 @@ class Stage:
         )
 
     def _tell(self, result: Result) -> None:
-        self.say(f"  {'[green]ok[/]' if result.ok else '[bold red]FAILED[/]'} in {result.seconds} s")
+        self.say(
+            f"  {'[green]ok[/]' if result.ok else '[bold red]FAILED[/]'} in {result.seconds} s"
+        )
         for verdict in result.verdicts:
             if not verdict.ok:
                 mark = "expected" if verdict.invariant in result.expected else "DAMAGE"

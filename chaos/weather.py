@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -37,7 +38,12 @@ class Load:
 
 @contextmanager
 def steady_load(
-    stack: LocalStack, prefix: str, directory: Path, *, rate: float, orders_rate: float,
+    stack: LocalStack,
+    prefix: str,
+    directory: Path,
+    *,
+    rate: float,
+    orders_rate: float,
     database_url: str = "",
 ) -> Iterator[Load]:
     """The writer's process and orders over HTTP until the end of the block; `Load` is complete
@@ -88,7 +94,7 @@ class Watch:
     def recovery(self, fault_end: float) -> float | None:
         """Seconds from `fault_end` to the first of two looks that found nothing old; None: never."""
         after = [(moment, found) for moment, found in self.seen if moment >= fault_end]
-        for (moment, found), (_, next_found) in zip(after, after[1:], strict=False):
+        for (moment, found), (_, next_found) in itertools.pairwise(after):
             if found.oldest_seconds < NORMAL_AGE and next_found.oldest_seconds < NORMAL_AGE:
                 return moment - fault_end
         return None

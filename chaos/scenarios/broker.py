@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -15,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from outbox.kafka.config import client_config
 
-__all__ = ["delete_topic", "limit_messages", "produce_raw", "reset_group"]
+__all__ = ["KafkaException", "delete_topic", "limit_messages", "produce_raw", "reset_group"]
 
 TIMEOUT = 15.0
 

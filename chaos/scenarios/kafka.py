@@ -19,9 +19,9 @@ def kill(ground: Ground) -> None:
 
 
 def frozen(ground: Ground) -> None:
-    with ground.fault("Kafka frozen beyond the flush (5 s) and the sessions (6 s)"):
-        with ground.frozen("kafka"):
-            time.sleep(ground.seconds(30, 9))
+    what = "Kafka frozen beyond the flush (5 s) and the sessions (6 s)"
+    with ground.fault(what), ground.frozen("kafka"):
+        time.sleep(ground.seconds(30, 9))
 
 
 def away(ground: Ground) -> None:
@@ -41,9 +41,7 @@ def topic_made_anew(ground: Ground) -> None:
 
 SCENARIOS = (
     Scenario(name="kafka-kill", title="Kafka: SIGKILL and start", play=kill, quick=True),
-    Scenario(
-        name="kafka-frozen", title="Kafka frozen beyond the message timeout", play=frozen
-    ),
+    Scenario(name="kafka-frozen", title="Kafka frozen beyond the message timeout", play=frozen),
     Scenario(name="kafka-away", title="Kafka away for a minute", play=away),
     Scenario(
         name="topic-anew",

@@ -96,9 +96,7 @@ def writer_holds_a_transaction(ground: Ground) -> None:
 
     def hold() -> None:
         key = f"{ground.prefix}late"
-        events = [
-            ProbeEvent(event_id=str(uuid4()), key=key, seq=number) for number in range(1, 21)
-        ]
+        events = [ProbeEvent(event_id=str(uuid4()), key=key, seq=number) for number in range(1, 21)]
         with unit_of_work(), connection.cursor() as cursor:
             cursor.execute("INSERT INTO probe_sequence (key, seq) VALUES (%s, 20)", (key,))
             publish(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 from chaos.ground import QUEUES, Ground
 from chaos.scenarios.base import Scenario
@@ -32,15 +33,15 @@ def flush_and_kill_a_bridge(ground: Ground) -> None:
 def workers_away(ground: Ground) -> None:
     """Redis stays bounded: the bridge stops sending when the queue is long."""
     peak_memory = peak_queue = 0.0
-    with ground.fault("all workers away"), ground.redis() as client:
-        with ground.away("worker-effects", "worker-outbox"):
-            give_up = time.monotonic() + ground.seconds(600, 30)
-            while time.monotonic() < give_up:
-                info = client.info("memory")
-                assert isinstance(info, dict)
-                peak_memory = max(peak_memory, float(info["used_memory"]) / 2**20)
-                peak_queue = max(peak_queue, *(int(client.llen(name)) for name in QUEUES))
-                time.sleep(1)
+    workers = ground.away("worker-effects", "worker-outbox")
+    with ground.fault("all workers away"), ground.redis() as client, workers:
+        give_up = time.monotonic() + ground.seconds(600, 30)
+        while time.monotonic() < give_up:
+            info = cast(dict[str, int], client.info("memory"))
+            lengths = [cast(int, client.llen(name)) for name in QUEUES]
+            peak_memory = max(peak_memory, info["used_memory"] / 2**20)
+            peak_queue = max(peak_queue, *lengths)
+            time.sleep(1)
     ground.figures["Redis at most"] = f"{peak_memory:.1f} MiB, {peak_queue:.0f} tasks a queue"
     # A task may carry the chunks of all partitions; beat's own tasks are few and expire.
     bound = 2 * BRIDGE.queue_bound
