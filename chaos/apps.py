@@ -1,5 +1,4 @@
 from django.apps import AppConfig
-from django.conf import settings
 
 
 class ChaosConfig(AppConfig):
@@ -8,8 +7,8 @@ class ChaosConfig(AppConfig):
     name = "chaos"
 
     def ready(self) -> None:
-        from chaos import misbehave, mutants
+        from chaos import environment, misbehave, mutants
 
-        for name in settings.CHAOS_MUTANTS:
+        for name in environment.mutants():
             mutants.break_guard(name)
         misbehave.install()

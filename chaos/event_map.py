@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from django.conf import settings
-
+from chaos.environment import second_handler
 from eventsite.event_map import ROUTES as REAL_ROUTES
 from eventsite.probe.events import PROBE_TOPIC, SequenceDrawn
 from outbox.conf import Route
@@ -13,7 +12,7 @@ __all__ = ["ROUTES", "SECOND_HANDLER"]
 SECOND_HANDLER = "append_chaos_entries"
 
 ROUTES: tuple[Route, ...] = REAL_ROUTES
-if settings.CHAOS_SECOND_HANDLER:
+if second_handler():
     ROUTES += (
         Route(
             handler=SECOND_HANDLER,
@@ -23,6 +22,6 @@ if settings.CHAOS_SECOND_HANDLER:
             queue="probe",
             ordered=True,
             dlq=PROBE_TOPIC.dlq,
-            since=settings.CHAOS_SECOND_HANDLER,
+            since=second_handler(),
         ),
     )

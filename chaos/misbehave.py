@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from django.conf import settings
 
+from chaos.environment import directory
 from eventsite.probe import services as probe_services
 from outbox.envelope import EventEnvelope
 from outbox.kafka import producer
@@ -70,9 +70,9 @@ def _mode(payload: str | bytes) -> str:
 
 def install() -> None:
     """Wrap the probe's effect and the producer of this process."""
-    switches = Switches(Path(settings.CHAOS_DIRECTORY))
+    switches = Switches(directory())
     probe_services.append_entries = _misbehaving(probe_services.append_entries, switches)
-    producer.send = _holding(producer.send, switches)  # type: ignore[assignment]
+    producer.send = _holding(producer.send, switches)
     producer._produce = _holding_between(producer._produce, switches)
 
 

@@ -14,7 +14,8 @@ from django.db import connection
 
 from eventsite.probe import services as probe_services
 from eventsite.probe.events import decode_sequence_drawn
-from outbox import bridge, drain, effects, inbox, nudge
+from outbox import drain, effects, inbox, nudge
+from outbox.bridge import Bridge
 from outbox.conf import topics
 from outbox.drain import PendingEvent
 from outbox.envelope import EventEnvelope
@@ -142,7 +143,7 @@ def receipts_off() -> None:
 
 def one_statement() -> None:
     """Effect and receipts in one statement, whose snapshot is older than what it waits for."""
-    inbox.insert_receipts = lambda _, event_ids: set(event_ids)
+    inbox.insert_receipts = lambda handler, event_ids: set(event_ids)  # noqa: ARG005
     probe_services.append_entries = _append_with_receipts
 
 
@@ -183,15 +184,15 @@ def position_lock_off() -> None:
 
 def confirm_at_send() -> None:
     """The bridge moves the position when the task is on its way, as an early offset commit does."""
-    trigger = bridge.Bridge._trigger
+    trigger = Bridge._trigger
 
-    def trigger_and_confirm(self: Any, chunks: Sequence[Chunk], *rest: Any) -> bool:
-        sent = trigger(self, chunks, *rest)
+    def trigger_and_confirm(self: Bridge, chunks: Sequence[Chunk], deadline: float) -> bool:
+        sent = trigger(self, chunks, deadline)
         if sent:
             inbox.advance_positions(self._route.handler, chunks)
         return sent
 
-    bridge.Bridge._trigger = trigger_and_confirm  # type: ignore[method-assign]
+    Bridge._trigger = trigger_and_confirm  # type: ignore[method-assign]
 
 
 BREAKS: Mapping[str, Callable[[], None]] = {
