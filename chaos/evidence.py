@@ -118,10 +118,16 @@ class Evidence:
         return [str(row[0]) for row in found]
 
     def dead_letters(self, since: Mark) -> list[str]:
-        """Events of the scenario that were refused by themselves, in Kafka or in a handler."""
+        """Events of the scenario that failed by themselves, in Kafka or in a handler: not those
+        that only waited behind one."""
         if self.rows("SELECT to_regclass('dead_letter')") == [(None,)]:
             return []
-        return []
+        sql = """
+            SELECT letter.event_id FROM dead_letter letter
+            JOIN event_outbox event USING (event_id)
+            WHERE event.id > %s AND letter.failed_at IS NOT NULL
+        """
+        return [str(row[0]) for row in self.rows(sql, (since.outbox_id,))]
 
     def orders(self, ids: Collection[str]) -> list[str]:
         """Those of these orders that are stored."""

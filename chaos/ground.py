@@ -47,6 +47,7 @@ class Ground:
     quick    shorter outages, as in CI
     faults   what was broken and when; `fault` writes it
     figures  what the scenario wants to show beside the invariants
+    foreign  ids of messages that did not come from the outbox
     stuck    events that had no effect when they should have had it, while something was broken
     broken   demands of the scenario itself that were not met
     """
@@ -65,6 +66,7 @@ class Ground:
     zombies: dict[str, tuple[str, str]] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     poison: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
     extra: list[Unit] = field(default_factory=list)
     stuck: int = 0
     log_complete: bool = True

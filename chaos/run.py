@@ -173,6 +173,7 @@ class Stage:
             recovery=recovery if scenario.rate and ground.faults else 0.0,
             recovery_bound=scenario.recover_within,
             tables=tables,
+            never_updated=frozenset() if scenario.lanes_updated else frozenset({"outbox_lane"}),
         )
 
     def _tell(self, result: Result) -> None:

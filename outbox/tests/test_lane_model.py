@@ -272,9 +272,9 @@ BOUNDED = settings(
 
 def test_lanes_keep_the_order_of_each_key(sessions: None) -> None:
     assert OutboxLane.objects.count() == LANES
-    run_state_machine_as_test(LaneModel, settings=BOUNDED)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(LaneModel, settings=BOUNDED)
 
 
 def test_locks_on_rows_do_not(sessions: None) -> None:
     with pytest.raises(AssertionError, match="key "):
-        run_state_machine_as_test(RowLocks, settings=BOUNDED)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(RowLocks, settings=BOUNDED)
