@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="scenarios or mutants; default: all")
     parser.add_argument("--quick", action="store_true", help="a part of them, shorter, for CI")
     parser.add_argument("--mutants", action="store_true", help="break one guard at a time")
-    parser.add_argument("--list", action="store_true", help="say what there is")
+    parser.add_argument(
+        "--load", type=float, default=1.0, help="share of the load, for a machine that is busy"
+    )
     parser.add_argument("--logs", help="copy the logs of all processes into this directory")
     options = parser.parse_args()
     os.environ.setdefault("LOG_LEVEL", "INFO")

@@ -25,8 +25,8 @@ def run(stack: LocalStack, directory: Path, options: argparse.Namespace, console
     """Play what was asked for; the exit code."""
     url = stack.env["DATABASE_URL"]
     Evidence(url).rows("CREATE TABLE chaos_log (LIKE probe_log INCLUDING ALL)")
-    machine = {**describe(url), "system": platform.platform()}
-    stage = Stage(stack, directory, options.quick, console.print)
+    machine = {**describe(url), "system": platform.platform(), "load": options.load}
+    stage = Stage(stack, directory, options.quick, console.print, options.load)
     results: list[Result] = []
     try:
         if options.mutants:

@@ -57,6 +57,7 @@ class Stage:
     directory: Path
     quick: bool
     say: Callable[[str], None]
+    load: float = 1.0  # share of the scenarios' rates
     _number: int = 0
 
     @contextmanager
@@ -108,7 +109,7 @@ class Stage:
             scenario.after(ground)
             ground.settled(scenario.settle_within)
         unsettled = ground.evidence.backlog(ground.mark).open
-        recovery = seen.recovery(max((f.end for f in ground.faults), default=0.0))
+        recovery = _recovery(seen, ground)
         ground.figures["peak backlog"] = str(seen.peak())
         if found.orders_refused:
             ground.figures["orders refused"] = f"{found.orders_refused}/{found.orders_sent}"
@@ -124,15 +125,14 @@ class Stage:
                 self.stack,
                 ground.prefix,
                 self.directory,
-                rate=scenario.rate,
-                orders_rate=scenario.orders_rate,
+                rate=scenario.rate * self.load,
+                orders_rate=max(1.0, scenario.orders_rate * self.load),
                 database_url=url,
             ) as found:
                 time.sleep(WARM_SECONDS)
                 scenario.play(ground)
-                last = max((fault.end for fault in ground.faults), default=time.time())
                 give_up = time.monotonic() + scenario.recover_within
-                while seen.recovery(last) is None and time.monotonic() < give_up:
+                while _recovery(seen, ground) is None and time.monotonic() < give_up:
                     time.sleep(0.2)
                 time.sleep(CALM_SECONDS)
         return found
@@ -170,7 +170,7 @@ class Stage:
             stored_orders=frozenset(evidence.orders(found.orders)),
             unsettled=max(unsettled, ground.stuck),
             zombies=ground.zombies,
-            recovery=recovery if scenario.rate and ground.faults else 0.0,
+            recovery=recovery if scenario.rate else 0.0,
             recovery_bound=scenario.recover_within,
             tables=tables,
             never_updated=frozenset() if scenario.lanes_updated else frozenset({"outbox_lane"}),
@@ -188,6 +188,14 @@ class Stage:
                     self.say(f"      {example}")
         for text in result.broken:
             self.say(f"  [red]{text}[/]")
+
+
+def _recovery(seen: Watch, ground: Ground) -> float | None:
+    """Seconds from the last fault's end to a normal backlog; 0 where nothing was broken."""
+    if not ground.faults:
+        return 0.0
+    begin = min(fault.begin for fault in ground.faults)
+    return seen.recovery(begin, max(fault.end for fault in ground.faults))
 
 
 def _since(table: Any, updated: int) -> Any:

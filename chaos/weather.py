@@ -91,11 +91,18 @@ class Watch:
 
     seen: list[tuple[float, Backlog]] = field(default_factory=list)
 
-    def recovery(self, fault_end: float) -> float | None:
+    def normal_age(self, before: float) -> float:
+        """What the oldest event's age was before anything was broken, doubled: a busy machine has
+        a normal of its own."""
+        ages = sorted(found.oldest_seconds for moment, found in self.seen if moment < before)
+        return max(NORMAL_AGE, 2 * ages[int(len(ages) * 0.9)]) if ages else NORMAL_AGE
+
+    def recovery(self, fault_begin: float, fault_end: float) -> float | None:
         """Seconds from `fault_end` to the first of two looks that found nothing old; None: never."""
+        normal = self.normal_age(fault_begin)
         after = [(moment, found) for moment, found in self.seen if moment >= fault_end]
         for (moment, found), (_, next_found) in itertools.pairwise(after):
-            if found.oldest_seconds < NORMAL_AGE and next_found.oldest_seconds < NORMAL_AGE:
+            if found.oldest_seconds < normal and next_found.oldest_seconds < normal:
                 return moment - fault_end
         return None
 

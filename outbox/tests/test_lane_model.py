@@ -83,7 +83,8 @@ class Session:
         """The connection breaks in the middle of the transaction, if there is one."""
         self._thread.submit(_break_connection).result()
         self._leave(Crash())
-        self._thread.submit(connection.close).result()
+        # The connection is each thread's own: it is looked up in the thread that uses it.
+        self._thread.submit(lambda: connection.close()).result()  # noqa: PLW0108
 
     def end(self) -> None:
         self.crash()
@@ -157,10 +158,14 @@ class LaneModel(RuleBasedStateMachine):
 
     # -- drains -------------------------------------------------------------------------------
 
+    def _with(self, number: int, wanted: Callable[[Batch | None], bool]) -> int:
+        """This drain, or the other if it is not as wanted."""
+        return number if wanted(self.batches.get(number)) else 1 - number
+
+    @precondition(lambda self: len(self.batches) < 2)
     @rule(number=DRAINS, lanes=st.integers(1, 2), limit=st.integers(1, 4))
     def claim(self, number: int, lanes: int, limit: int) -> None:
-        if number in self.batches:
-            return
+        number = self._with(number, lambda batch: batch is None)
         session = self.sessions[number]
         events = session.begin(lambda: self.claimed(lanes, limit))
         if events:
@@ -173,12 +178,12 @@ class LaneModel(RuleBasedStateMachine):
         claimed = drain.claim_lanes(lanes)
         return drain.pending_events(claimed, limit=limit) if claimed else []
 
+    @precondition(lambda self: any(not batch.sent for batch in self.batches.values()))
     @rule(number=DRAINS, share=st.sampled_from([1.0, 1.0, 0.5, 0.0]))
     def produce(self, number: int, share: float) -> None:
         """All of it, or what a failing producer gets out: a part from the front."""
-        batch = self.batches.get(number)
-        if batch is not None and batch.sent is None:
-            self._append(batch, share)
+        number = self._with(number, lambda batch: batch is not None and batch.sent is None)
+        self._append(self.batches[number], share)
 
     def _append(self, batch: Batch, share: float) -> None:
         count = round(len(batch.events) * share)
@@ -187,11 +192,12 @@ class LaneModel(RuleBasedStateMachine):
             self.log.append((event.envelope.key, str(event.envelope.event_id)))
             batch.sent.acknowledged[index] = len(self.log)
 
+    @precondition(lambda self: any(batch.sent for batch in self.batches.values()))
     @rule(number=DRAINS)
     def settle(self, number: int) -> None:
-        batch = self.batches.get(number)
-        if batch is None or batch.sent is None:
-            return
+        number = self._with(number, lambda batch: batch is not None and batch.sent is not None)
+        batch = self.batches[number]
+        assert batch.sent is not None
         sent = batch.sent
         settled = [
             (batch.events[i].id, batch.events[i].partition, sent.acknowledged[i])
@@ -200,12 +206,14 @@ class LaneModel(RuleBasedStateMachine):
         self.sessions[number].commit(lambda: drain.settle_batch(settled))
         del self.batches[number]
 
+    @precondition(lambda self: self.batches)
     @rule(number=DRAINS, comes_back=st.booleans())
     def crash(self, number: int, comes_back: bool) -> None:
         """PostgreSQL ends the session. A drain that was only stopped still sends what it holds."""
-        batch = self.batches.pop(number, None)
+        number = self._with(number, lambda batch: batch is not None)
+        batch = self.batches.pop(number)
         self.sessions[number].crash()
-        if batch is not None and comes_back and batch.sent is None:
+        if comes_back and batch.sent is None:
             self.zombies.append(batch)
 
     @precondition(lambda self: self.zombies)
@@ -260,7 +268,7 @@ def sessions(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 BOUNDED = settings(
-    max_examples=60,
+    max_examples=45,
     stateful_step_count=30,
     deadline=None,
     database=None,
