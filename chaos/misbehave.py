@@ -1,6 +1,6 @@
 """Effects and drains that misbehave when an event says so; installed by the app's start.
 
-An event's `mode`:
+An event's `mode`, one or several with commas between them:
 raise       its effect fails until the switch `healed` is on
 exit        its effect ends the process, until `healed`
 hang        its effect never returns, until `healed`
@@ -61,17 +61,17 @@ class _Marks(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Marks)
 
 
-def _mode(payload: str | bytes) -> str:
+def _modes(payload: str | bytes) -> set[str]:
     try:
-        return _decoder.decode(payload).mode
+        return {mode for mode in _decoder.decode(payload).mode.split(",") if mode}
     except (msgspec.DecodeError, UnicodeEncodeError):
-        return ""
+        return set()
 
 
 def install() -> None:
     """Wrap the probe's effect and the producer of this process."""
     switches = Switches(directory())
-    probe_services.append_entries = _misbehaving(probe_services.append_entries, switches)
+    probe_services.append_entries = _misbehaving(probe_services.append_entries, switches)  # type: ignore[assignment]
     producer.send = _holding(producer.send, switches)
     producer._produce = _holding_between(producer._produce, switches)
 
@@ -82,7 +82,7 @@ def _misbehaving(
     def append_entries(envelopes: Sequence[EventEnvelope]) -> None:
         if switches.is_on("fail-all"):
             raise Misbehaviour("the handler fails for everyone")
-        modes = {_mode(envelope.payload) for envelope in envelopes} - {""}
+        modes = {mode for envelope in envelopes for mode in _modes(envelope.payload)}
         if modes and not switches.is_on("healed"):
             _misbehave(modes)
         append(envelopes)
@@ -112,7 +112,7 @@ def _hold(switches: Switches, where: str) -> None:
 
 def _holding(send: Callable[..., Delivery], switches: Switches) -> Callable[..., Delivery]:
     def holding_send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
-        modes = {_mode(message.value) for message in messages}
+        modes = {mode for message in messages for mode in _modes(message.value)}
         if "hold" in modes:
             _hold(switches, "before")
         delivery = send(messages, timeout=timeout)
@@ -126,7 +126,7 @@ def _holding(send: Callable[..., Delivery], switches: Switches) -> Callable[...,
 def _holding_between(produce: Callable[..., bool], switches: Switches) -> Callable[..., bool]:
     def holding_produce(client: Any, message: OutgoingMessage, *rest: Any) -> bool:
         taken = produce(client, message, *rest)
-        if _mode(message.value) == "hold-next":
+        if "hold-next" in _modes(message.value):
             _hold(switches, "between")
             client.poll(0)
         return taken

@@ -6,7 +6,7 @@ there. Which scenario shows the damage, and as which invariant, is declared in m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -104,11 +104,11 @@ class _WithRepetitions(dict[UUID, EventEnvelope]):
         super().__init__(found)
         self._found = found
 
+    def __iter__(self) -> Iterator[UUID]:
+        return iter([event_id for event_id, _ in self._found])
+
     def items(self) -> Any:
         return list(self._found)
-
-    def values(self) -> Any:
-        return [event for _, event in self._found]
 
 
 def dedupe_in_chunk_off() -> None:
@@ -133,9 +133,9 @@ def receipts_off() -> None:
     """The position alone decides."""
     insert = inbox.insert_receipts
 
-    def believe(handler: str, event_ids: Iterable[UUID]) -> set[UUID]:
+    def believe(handler: str, event_ids: Iterable[UUID], *outcome: Any) -> set[UUID]:
         ids = list(event_ids)
-        insert(handler, ids)
+        insert(handler, ids, *outcome)
         return set(ids)
 
     inbox.insert_receipts = believe
@@ -143,7 +143,11 @@ def receipts_off() -> None:
 
 def one_statement() -> None:
     """Effect and receipts in one statement, whose snapshot is older than what it waits for."""
-    inbox.insert_receipts = lambda handler, event_ids: set(event_ids)  # noqa: ARG005
+
+    def none_inserted(handler: str, event_ids: Iterable[UUID], *outcome: Any) -> set[UUID]:
+        return set(event_ids)
+
+    inbox.insert_receipts = none_inserted
     probe_services.append_entries = _append_with_receipts
 
 
@@ -179,7 +183,8 @@ def _append_with_receipts(envelopes: Sequence[EventEnvelope]) -> None:
 
 def position_lock_off() -> None:
     """The position is read and not locked: two copies of a chunk run side by side."""
-    inbox.lock_positions = inbox.read_positions
+    read = inbox.read_positions
+    inbox.lock_positions = lambda handler, keys, **_: read(handler, keys)
 
 
 def confirm_at_send() -> None:

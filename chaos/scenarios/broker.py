@@ -31,7 +31,8 @@ def _admin() -> AdminClient:
 
 def delete_topic(name: str) -> None:
     """Delete it, and wait until the broker says so."""
-    for future in _admin().delete_topics([name], operation_timeout=TIMEOUT).values():
+    client = _admin()  # its answers are lost with it
+    for future in client.delete_topics([name], operation_timeout=TIMEOUT).values():
         future.result(TIMEOUT)
 
 
@@ -43,7 +44,8 @@ def limit_messages(topic: str, size: int | None) -> None:
         incremental_operation=AlterConfigOpType.SET,
     )
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    for future in _admin().incremental_alter_configs([resource]).values():
+    client = _admin()
+    for future in client.incremental_alter_configs([resource]).values():
         future.result(TIMEOUT)
 
 
@@ -51,7 +53,8 @@ def reset_group(group: str, topic: str, partitions: int) -> None:
     """Put the group's committed offsets to the beginning; it must have no members."""
     offsets = [TopicPartition(topic, number, 0) for number in range(partitions)]
     request = ConsumerGroupTopicPartitions(group, offsets)
-    for future in _admin().alter_consumer_group_offsets([request]).values():
+    client = _admin()
+    for future in client.alter_consumer_group_offsets([request]).values():
         future.result(TIMEOUT)
 
 
