@@ -200,6 +200,34 @@ def confirm_at_send() -> None:
     Bridge._trigger = trigger_and_confirm  # type: ignore[method-assign]
 
 
+def receipt_outcome_ignored() -> None:
+    """Redrive marks the receipt and does not ask whether it was the one who did."""
+    settle = inbox.settle_receipts
+
+    def always_mine(handler: str, event_ids: Iterable[UUID], *outcome: Any) -> set[UUID]:
+        ids = list(event_ids)
+        settle(handler, ids, *outcome)
+        return set(ids)
+
+    inbox.settle_receipts = always_mine
+
+
+def parked_keys_off() -> None:
+    """Nobody waits behind the dead letter of its key."""
+    effects._followers = lambda *_: set()
+
+
+def right_half_first() -> None:
+    """A failing chunk is divided, and its end is tried before its beginning."""
+    divide = effects.halves
+
+    def reversed_halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
+        left, right = divide(chunk)
+        return right, left
+
+    effects.halves = reversed_halves
+
+
 BREAKS: Mapping[str, Callable[[], None]] = {
     "row-locks": lock_rows,
     "drain-descending": drain_descending,
@@ -212,4 +240,7 @@ BREAKS: Mapping[str, Callable[[], None]] = {
     "one-statement": one_statement,
     "position-lock-off": position_lock_off,
     "confirm-at-send": confirm_at_send,
+    "receipt-outcome-ignored": receipt_outcome_ignored,
+    "parked-keys-off": parked_keys_off,
+    "right-half-first": right_half_first,
 }

@@ -18,7 +18,8 @@ __all__ = ["MUTANTS", "Mutant", "play_mutant"]
 class Mutant:
     """One broken guard.
 
-    breaks     names of mutants.BREAKS; more than one where another guard would catch the first
+    breaks     names of mutants.BREAKS; more than one where another guard would catch the first, or
+               where the mistake has two halves
     processes  those that are started with it; () means only the writer, which is this process
     scenario   under which the checker must report damage
     invariant  that must be damaged
@@ -110,10 +111,36 @@ MUTANTS: tuple[Mutant, ...] = (
         redundant="the lock of the position lets only one copy in",
     ),
     Mutant(
+        name="receipt-outcome-ignored",
+        title="redrive does not ask whose receipt it was",
+        breaks=("receipt-outcome-ignored",),
+        processes=("worker-effects",),
+        scenario="redriven-twice",
+        invariant="I4",
+    ),
+    Mutant(
+        name="parked-keys-off",
+        title="nobody looks for a dead letter of the key",
+        breaks=("parked-keys-off",),
+        processes=("worker-effects",),
+        scenario="behind-poison",
+        invariant="I3",
+    ),
+    Mutant(
+        name="right-half-first",
+        title="the right half of a bisect first",
+        breaks=("right-half-first", "position-check-off"),
+        processes=("worker-effects",),
+        scenario="poison-in-a-chunk",
+        invariant="I3",
+        redundant="the position refuses a half that begins behind it",
+    ),
+    Mutant(
         name="confirm-at-send",
         title="offset committed at send, with FLUSHALL",
-        breaks=("confirm-at-send",),
-        processes=("bridge",),
+        # The position has moved: a worker that looked at it would refuse every chunk.
+        breaks=("confirm-at-send", "position-check-off"),
+        processes=("bridge", "worker-effects"),
         scenario="flushed-on-the-way",
         invariant="I6",
     ),

@@ -1,6 +1,6 @@
 """The scenarios of `make chaos`, declared in one table."""
 
-from chaos.scenarios import kafka, operations, postgres, processes, provocations, redis
+from chaos.scenarios import kafka, operations, poison, postgres, processes, provocations, redis
 from chaos.scenarios.base import Scenario
 
 __all__ = ["SCENARIOS", "Scenario"]
@@ -10,6 +10,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *postgres.SCENARIOS,
     *redis.SCENARIOS,
     *kafka.SCENARIOS,
+    *poison.SCENARIOS,
     *operations.SCENARIOS,
     *provocations.SCENARIOS,
 )

@@ -14,6 +14,7 @@ from chaos.scenarios.base import Play, Scenario
 from eventsite.probe.events import PROBE_TOPIC
 from eventsite.tests.pipeline import PROBE_HANDLER, chunks_since
 from outbox.inbox import Chunk
+from outbox.topics import lane_of, partition_of
 
 __all__ = ["SCENARIOS"]
 
@@ -180,6 +181,57 @@ def flushed_on_the_way(ground: Ground) -> None:
     ground.must_settle(FIRST_DEADLINE + 20)
 
 
+def behind_poison(ground: Ground) -> None:
+    """A key's event fails until it is mended; its successors come meanwhile and in later chunks."""
+    with ground.fault("an event fails until it is mended"):
+        ground.write_poison("hot", "raise")
+        for _ in range(4):
+            ground.write("hot")
+            time.sleep(0.3)
+        ground.switches.on("healed")
+    ground.must_settle(40)
+
+
+def redriven_twice(ground: Ground) -> None:
+    """A copy of the redrive begins while the first has done its work and not committed."""
+    with ground.fault("a dead letter is redriven by two tasks at once"):
+        poison = ground.write_poison("hot", "raise,hold-effect")
+        ground.wait(lambda: bool(_letter(ground, poison)), 30, "the dead letter")
+        with ground.hold():
+            ground.switches.on("healed")
+            ground.wait_held("effect")
+            copy = {"letters": _letter(ground, poison)}
+            current_app.send_task("probe.append_entries", kwargs=copy, queue="probe")
+            time.sleep(1)
+    ground.must_settle(40)
+    time.sleep(3)
+
+
+def _letter(ground: Ground, event_id: str) -> list[int]:
+    sql = "SELECT id FROM dead_letter WHERE event_id = %s"
+    return [int(row[0]) for row in ground.evidence.rows(sql, (event_id,))]
+
+
+def poison_in_a_chunk(ground: Ground) -> None:
+    """Poison of one key between the events of another, all in one chunk of one partition."""
+    partition = partition_of(lane_of(f"{ground.prefix}hot"), PROBE_TOPIC.partitions)
+    neighbour = next(
+        name
+        for name in map("neighbour-{}".format, range(1000))
+        if partition_of(lane_of(f"{ground.prefix}{name}"), PROBE_TOPIC.partitions) == partition
+    )
+    with ground.fault("poison in the middle of a chunk"):
+        with ground.stopped("bridge"):
+            ground.write("hot")
+            ground.write_poison(neighbour, "raise")
+            for _ in range(4):
+                ground.write("hot")
+            _drained(ground)
+        time.sleep(5)
+        ground.switches.on("healed")
+    ground.must_settle(40)
+
+
 def _nothing(ground: Ground) -> None:
     pass
 
@@ -207,5 +259,8 @@ SCENARIOS = (
     _scenario("twice-in-a-chunk", "a chunk holds one event twice", twice_in_a_chunk),
     _scenario("twice-in-two", "the second copy of an event comes later", twice_in_two_chunks),
     _scenario("two-copies", "two copies of one chunk run at once", two_copies_at_once),
+    _scenario("behind-poison", "successors of an event that fails until mended", behind_poison),
+    _scenario("redriven-twice", "two redrives of one dead letter at once", redriven_twice),
+    _scenario("poison-in-a-chunk", "poison in the middle of a chunk", poison_in_a_chunk),
     _scenario("flushed-on-the-way", "Redis forgets chunks on their way", flushed_on_the_way),
 )
