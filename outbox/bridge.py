@@ -8,11 +8,12 @@ Kafka only mirror the positions.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from uuid import UUID
@@ -80,7 +81,7 @@ class Bridge:
         self._policy = policy
         self._partitions: dict[PartitionKey, _Partition] = {}
         self._next_send = self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
-        self._queue_full = False
+        self._queue_length: float = 0
         self._consumer = TopicConsumer(
             group=route.handler,
             topic=route.topic.name,
@@ -146,7 +147,8 @@ class Bridge:
         open_partitions = [p for p in self._partitions.values() if p.flight or p.paused]
         if not open_partitions or now < self._next_confirm:
             return
-        self._next_confirm = now + self._policy.confirm_interval
+        in_flight = any(partition.flight for partition in open_partitions)
+        self._next_confirm = now + (self._policy.confirm_interval if in_flight else 0.5)
         positions = inbox.read_positions(self._route.handler, [p.key for p in open_partitions])
         for partition in open_partitions:
             self._compare(partition, positions[partition.key], now)
@@ -194,11 +196,14 @@ class Bridge:
         now = time.monotonic()
         if not any(p.buffer or p.held for p in self._partitions.values()):
             return
-        if self._queue_is_full(now):
+        waiting = self._queued(now)
+        if waiting > self._policy.queue_bound:
             return
+        again = waiting <= self._policy.resend_bound
         for partition in self._partitions.values():
-            if partition.held and now >= partition.retry_at and not partition.paused:
-                self._send_held(partition, partition.held)
+            ready = partition.held and now >= partition.retry_at and not partition.paused
+            if ready and (again or not partition.held_was_sent):
+                self._send_held(partition)
         for partitions in self._groups(now):
             self._send(partitions)
 
@@ -239,19 +244,25 @@ class Bridge:
     def _send(self, partitions: Sequence[_Partition]) -> None:
         for partition in partitions:
             partition.held, partition.held_was_sent = self._cut(partition), False
-        self._take_off(partitions, self._policy.deadline)
+        self._take_off(partitions)
 
-    def _send_held(self, partition: _Partition, chunk: Chunk) -> None:
+    def _send_held(self, partition: _Partition) -> None:
         """A chunk once more, alone; only one that was really sent counts as an attempt."""
         if partition.held_was_sent:
             inbox.record_retry(self._route.handler, [partition.key])
             partition.attempts += 1
-        deadline = self._policy.deadline * 2 ** min(partition.attempts, 10)
-        self._take_off([partition], min(deadline, self._policy.deadline_max))
+        self._take_off([partition])
 
-    def _take_off(self, partitions: Sequence[_Partition], deadline: float) -> None:
+    def _take_off(self, partitions: Sequence[_Partition]) -> None:
+        """The deadline is the same each time: that nobody was there says nothing of the chunk,
+        and an event that ends its process must be found soon."""
         now = time.monotonic()
-        chunks = [partition.held for partition in partitions if partition.held]
+        deadline = self._policy.deadline
+        chunks = [
+            replace(partition.held, attempt=partition.attempts)
+            for partition in partitions
+            if partition.held
+        ]
         if not self._trigger(chunks, deadline):
             for partition in partitions:
                 partition.retry_at = now + 1.0
@@ -326,15 +337,16 @@ class Bridge:
         )
         return True
 
-    def _queue_is_full(self, now: float) -> bool:
-        """Whether the Celery queue is past its bound, so that Redis never grows without one."""
+    def _queued(self, now: float) -> float:
+        """Length of the Celery queue, looked up twice a second, so that Redis never grows without
+        a bound; infinite while Redis is away."""
         if now >= self._next_queue_check:
             self._next_queue_check = now + 0.5
             try:
-                self._queue_full = self._redis.llen(self._route.queue) > self._policy.queue_bound
+                self._queue_length = self._redis.llen(self._route.queue)
             except redis.RedisError:
-                self._queue_full = True
-        return self._queue_full
+                self._queue_length = math.inf
+        return self._queue_length
 
     @cached_property
     def _redis(self) -> redis.Redis:

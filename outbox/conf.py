@@ -13,10 +13,15 @@ from outbox.topics import Topic
 
 __all__ = [
     "BRIDGE",
+    "CIRCUIT",
     "DRAIN",
+    "REDRIVE",
     "BridgePolicy",
+    "CircuitPolicy",
     "DrainPolicy",
+    "RedrivePolicy",
     "Route",
+    "all_topics",
     "route_named",
     "routes",
     "topics",
@@ -35,7 +40,7 @@ class Route:
     ordered  the effects of one key happen in the order of its commits
     dlq      topic that tells about this handler's dead letters
     since    where a new handler starts: `earliest` reads what the topic still holds
-    retries  seconds to wait before a failing chunk is tried again; the last one repeats
+    retries  seconds to wait before a failing event is tried again; after the last try it is dead
     """
 
     handler: str
@@ -49,6 +54,11 @@ class Route:
     retries: tuple[float, ...] = (1.0, 2.0, 4.0)
 
     @property
+    def tries(self) -> int:
+        """How often an event is tried in all before it is dead."""
+        return len(self.retries) + 1
+
+    @property
     def event_types(self) -> frozenset[str]:
         """Names of the subscribed event types, as the `ce_type` header has them."""
         return frozenset(event.type for event in self.event)
@@ -57,6 +67,7 @@ class Route:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainPolicy:
     """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
+    `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
 
     flush_timeout < PostgreSQL's idle_in_transaction_session_timeout (8 s) < task_time_limit:
     each outer bound only acts when the inner one could not.
@@ -72,6 +83,7 @@ class DrainPolicy:
     backoff_max: float = 5.0
     nudge_interval: float = 0.04
     nudge_debounce: float = 1.0
+    refusals: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +93,11 @@ class BridgePolicy:
     effect_timeout < task_time_limit < deadline: a copy that was started in time has been ended
     when the chunk is sent again. One that a worker found late may still run beside the next: the
     position lets only one of them in.
+
+    busy_wait       how long a chunk waits for a position that a redrive holds
+    suspect_pieces  parts into which a chunk is cut that was begun before and never ended
+    suspect_tries   times a single event may be begun and not ended before it is parked
+    queue_bound     length of the Celery queue from which on nothing is sent; resend_bound: nothing again
     """
 
     chunk_events: int = 500
@@ -90,16 +107,47 @@ class BridgePolicy:
     effect_timeout: float = 6.0
     task_time_limit: int = 8
     deadline: float = 10.0
-    deadline_max: float = 60.0
+    busy_wait: float = 1.0
+    suspect_pieces: int = 16
+    suspect_tries: int = 2
     confirm_interval: float = 0.02
     mirror_interval: float = 1.0
     queue_bound: int = 200
+    resend_bound: int = 50
     poll_timeout: float = 0.25
     stop_timeout: float = 8.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedrivePolicy:
+    """Bounds of trying dead letters again; seconds, letters.
+
+    task_time_limit of the handlers' tasks < lease: nobody tries a letter whose lease has ended.
+    """
+
+    lease: float = 15.0
+    claim: int = 200
+    letters_per_task: int = 20
+    batch: int = 100
+    lock_wait: float = 2.0
+    again: float = 1.0
+    jitter: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitPolicy:
+    """When a handler counts as broken (rule R13): `run` failures without one success on their
+    partitions, or `share` of its last outcomes (about a hundred a partition), `least` of them."""
+
+    run: int = 20
+    share: float = 0.5
+    least: int = 30
+
+
 DRAIN = DrainPolicy()
 BRIDGE = BridgePolicy()
+REDRIVE = RedrivePolicy()
+CIRCUIT = CircuitPolicy()
 
 
 @cache
@@ -120,3 +168,8 @@ def route_named(handler: str) -> Route:
 def topics() -> tuple[Topic, ...]:
     """Every topic of the map, once, by name."""
     return tuple(sorted({route.topic for route in routes()}, key=lambda topic: topic.name))
+
+
+def all_topics() -> tuple[Topic, ...]:
+    """The topics of the map and those of their dead letters: all that the drain sends to."""
+    return (*topics(), *(topic.dlq_topic for topic in topics()))

@@ -8,24 +8,33 @@ the inbox drops it.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from uuid import UUID
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Subquery
 
-from outbox import metrics, queries
-from outbox.conf import DRAIN, DrainPolicy, topics
-from outbox.envelope import EventEnvelope, TraceContext, kafka_headers, rfc3339
+from outbox import drain_letters, metrics, queries
+from outbox.conf import DRAIN, DrainPolicy
+from outbox.conf import all_topics as topics
+from outbox.envelope import EventEnvelope, TraceContext, rfc3339
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import Delivery
 from outbox.models import OutboxEvent, OutboxLane
+from outbox.refusals import (
+    Backoff,
+    PendingEvent,
+    Produced,
+    keys_left_out,
+    produce,
+    remember_refused,
+)
 from outbox.topics import LANES, partition_of
 
 __all__ = [
@@ -41,17 +50,6 @@ __all__ = [
 log = structlog.get_logger("outbox.drain")
 
 
-@dataclass(frozen=True, slots=True)
-class PendingEvent:
-    """One claimed row of the outbox."""
-
-    id: int
-    lane: int
-    partition: int
-    created_at: datetime
-    envelope: EventEnvelope
-
-
 @dataclass(slots=True)
 class DrainReport:
     """What one run did: batches, events settled, and why it stopped early, if it did."""
@@ -59,24 +57,6 @@ class DrainReport:
     batches: int = 0
     settled: int = 0
     stopped: str = ""
-
-
-@dataclass(slots=True)
-class _Backoff:
-    """Running state of one process: how long Kafka is left alone after a failure."""
-
-    until: float = 0.0
-    delay: float = 0.0
-    warm: bool = field(default=False)
-
-    def failed(self, policy: DrainPolicy) -> None:
-        self.delay = min(max(self.delay * 2, policy.backoff_first), policy.backoff_max)
-        self.until = time.monotonic() + self.delay
-        self.warm = False
-
-    def succeeded(self) -> None:
-        self.delay = 0.0
-        self.until = 0.0
 
 
 class LaneMismatch(RuntimeError):
@@ -87,11 +67,7 @@ class LaneMismatch(RuntimeError):
     """
 
 
-_backoff = _Backoff()
-# (topic, key) -> how long a key is left out after Kafka refused its first event.
-_refused: dict[tuple[str, str], _Backoff] = {}
-# Long enough that even a hundred refused keys leave most of the time to the others.
-_REFUSED_PAUSE_MAX = 60.0
+_backoff = Backoff()
 _UNKNOWN_TOPICS_LOOKED_AT = 2000
 
 
@@ -111,7 +87,7 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
         report.batches += 1
         report.settled += len(batch.settled)
         report.stopped = batch.error
-        if not batch.settled and not batch.refused:
+        if not batch.settled and not batch.refused and not batch.held:
             report.stopped = report.stopped or "nothing settled"
         if not report.stopped and not queries.has_pending():
             return report
@@ -123,6 +99,7 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
 class _Batch:
     settled: Sequence[PendingEvent]
     refused: int
+    held: int
     error: str
 
 
@@ -133,14 +110,25 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
         if not lanes:
             return None
         pending = pending_events(lanes, limit=policy.batch_events)
-        delivery = _produce(pending, policy)
+        held = 0
+        if any(event.beside_letters for event in pending):
+            held = drain_letters.hold_followers({e.lane for e in pending if e.beside_letters})
+            pending = pending_events(lanes, limit=policy.batch_events)
+        delivery = produce(pending, policy)
         settled = acknowledged_prefix(pending, delivery)
         settle_batch(
             [(pending[i].id, pending[i].partition, delivery.acknowledged[i]) for i in settled]
         )
-    events = [pending[i] for i in settled]
+        events = [pending[i] for i in settled]
+        beside = [event for event in events if event.beside_letters]
+        if beside:
+            drain_letters.settled(beside)
+        refused = [(pending[i], delivery.refused.get(i, "")) for i in delivery.alone]
+        for_good = remember_refused(events, refused, policy)
+        if for_good:
+            drain_letters.give_up(for_good, attempts=policy.refusals)
     _record(events, pending, delivery, policy)
-    return _Batch(settled=events, refused=len(delivery.refused), error=delivery.error)
+    return _Batch(settled=events, refused=len(refused), held=held, error=delivery.error)
 
 
 def claim_lanes(limit: int) -> list[int]:
@@ -154,7 +142,7 @@ def claim_lanes(limit: int) -> list[int]:
         status=OutboxEvent.Status.NEW,
         topic__in=[topic.name for topic in topics()],
     )
-    for topic, key in _keys_left_out():
+    for topic, key in keys_left_out():
         pending = pending.exclude(topic=topic, key=key)
     lanes = (
         OutboxLane.objects.select_for_update(skip_locked=True, of=("self",))
@@ -171,14 +159,15 @@ def pending_events(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
     holder committed. Read by status, never by "id greater than": ids are drawn before commit.
     Left out: keys that Kafka has just refused, and topics of no route.
     """
-    left_out = _keys_left_out()
+    left_out = keys_left_out()
     counts = {topic.name: topic.partitions for topic in topics()}
     with connection.cursor() as cursor:
         cursor.execute(
             """
             SELECT event.id, event.lane, event.created_at, event.event_id, event.type, event.topic,
-                   event.key, event.source, event.payload, event.traceparent, event.correlation_id
-            FROM unnest(%s::smallint[]) AS claimed (lane)
+                   event.key, event.source, event.payload, event.traceparent,
+                   event.correlation_id, event.headers, claimed.letters_open
+            FROM (SELECT lane, letters_open FROM outbox_lane WHERE lane = ANY(%s)) AS claimed
             CROSS JOIN LATERAL (
                 SELECT * FROM event_outbox
                 WHERE event_outbox.lane = claimed.lane AND status = 0 AND topic = ANY(%s)
@@ -198,27 +187,15 @@ def pending_events(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
         return [_pending(row, counts) for row in cursor.fetchall()]
 
 
-def _pending(
-    row: tuple[int, int, datetime, UUID, str, str, str, str, str, str, str], counts: dict[str, int]
-) -> PendingEvent:
-    (
-        row_id,
-        lane,
-        created_at,
-        event_id,
-        type_,
-        topic,
-        key,
-        source,
-        payload,
-        traceparent,
-        correlation,
-    ) = row
+def _pending(row: tuple[Any, ...], counts: dict[str, int]) -> PendingEvent:
+    row_id, lane, created_at, event_id, type_, topic, key, source, payload, *rest = row
+    traceparent, correlation_id, headers, beside_letters = rest
     return PendingEvent(
         id=row_id,
         lane=lane,
         partition=partition_of(lane, counts[topic]),
         created_at=created_at,
+        beside_letters=beside_letters,
         envelope=EventEnvelope(
             event_id=event_id,
             type=type_,
@@ -227,7 +204,8 @@ def _pending(
             source=source,
             time=rfc3339(created_at),
             payload=payload,
-            trace=TraceContext(traceparent, correlation),
+            trace=TraceContext(traceparent, correlation_id),
+            headers=tuple(json.loads(headers).items()) if headers else (),
         ),
     )
 
@@ -265,11 +243,6 @@ def _compare_lanes() -> None:
         )
 
 
-def _keys_left_out() -> list[tuple[str, str]]:
-    now = time.monotonic()
-    return [key for key, pause in _refused.items() if now < pause.until]
-
-
 def _tell_unknown_topics() -> None:
     """Say aloud what waits for a route; looks at a bounded number of pending rows."""
     with connection.cursor() as cursor:
@@ -284,102 +257,6 @@ def _tell_unknown_topics() -> None:
         for topic, events, first_id in cursor.fetchall():
             metrics.DRAIN_FAILED.labels("unknown_topic").inc()
             log.error("topic_without_route", topic=topic, events=events, first_id=first_id)
-
-
-def _produce(pending: Sequence[PendingEvent], policy: DrainPolicy) -> Delivery:
-    """Send the batch. `error` is left empty if refusals are all that went wrong.
-
-    A refusal ends the producer and takes down the whole request, so only a message refused alone
-    is really refused (rule R5). The partitions that were not accused go together once more, what
-    is left after that one message at a time, keys that were refused before at the very end.
-    """
-    deadline = time.monotonic() + policy.flush_timeout
-    messages = [_message(event) for event in pending]
-    whole = Delivery(size=len(messages))
-    together = [i for i in _open(whole) if not _refused_before(pending[i])]
-    for _ in range(2):
-        if not together:
-            break
-        sent = _send(messages, together, whole, deadline)
-        if not sent.complete and not sent.refusal:
-            whole.error = sent.error
-            return whole
-        accused = {_place(messages[together[index]]) for index in sent.refused}
-        unsent = set(_open(whole)) if accused else set()
-        together = [i for i in together if i in unsent and _place(messages[i]) not in accused]
-    _produce_singly(pending, messages, whole, deadline)
-    return whole
-
-
-def _produce_singly(
-    pending: Sequence[PendingEvent],
-    messages: Sequence[OutgoingMessage],
-    whole: Delivery,
-    deadline: float,
-) -> None:
-    """Add to `whole` what Kafka takes alone. A key stops at its first refusal.
-
-    Each refusal costs a new producer, about half a second; time that runs out after one says
-    nothing of Kafka.
-    """
-    stopped = set()
-    for index in sorted(_open(whole), key=lambda i: _refused_before(pending[i])):
-        key = (messages[index].topic, messages[index].key)
-        if key in stopped:
-            continue
-        if time.monotonic() >= deadline:
-            return
-        alone = _send(messages, [index], whole, deadline)
-        if alone.complete:
-            continue
-        if not alone.refusal:
-            whole.error = "" if whole.refused else alone.error
-            return
-        stopped.add(key)
-        whole.refused[index] = alone.refused.get(0, alone.error)
-        event = pending[index].envelope
-        log.error(
-            "message_refused",
-            event_id=str(event.event_id),
-            topic=event.topic,
-            key=event.key,
-            error=whole.refused[index],
-        )
-        if _refused_before(pending[index]):
-            return  # one of these a batch: the rest of the time belongs to the others
-
-
-def _send(
-    messages: Sequence[OutgoingMessage], indexes: Sequence[int], whole: Delivery, deadline: float
-) -> Delivery:
-    """Send some of the messages and add to `whole` what was acknowledged."""
-    timeout = max(0.0, deadline - time.monotonic())
-    sent = producer.send([messages[index] for index in indexes], timeout=timeout)
-    whole.acknowledged |= {indexes[i]: offset for i, offset in sent.acknowledged.items()}
-    return sent
-
-
-def _refused_before(event: PendingEvent) -> bool:
-    return (event.envelope.topic, event.envelope.key) in _refused
-
-
-def _open(delivery: Delivery) -> list[int]:
-    return [index for index in range(delivery.size) if index not in delivery.acknowledged]
-
-
-def _place(message: OutgoingMessage) -> tuple[str, int]:
-    return message.topic, message.partition
-
-
-def _message(event: PendingEvent) -> OutgoingMessage:
-    envelope = event.envelope
-    return OutgoingMessage(
-        topic=envelope.topic,
-        partition=event.partition,
-        key=envelope.key.encode(),
-        value=envelope.payload.encode(),
-        headers=kafka_headers(envelope),
-    )
 
 
 def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: Delivery) -> list[int]:
@@ -418,7 +295,7 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
 def _record(
     settled: Sequence[PendingEvent],
     pending: Sequence[PendingEvent],
-    delivery: Delivery,
+    delivery: Produced,
     policy: DrainPolicy,
 ) -> None:
     now = time.time()
@@ -427,15 +304,14 @@ def _record(
         metrics.DRAINED.labels(topic).inc(count)
     for event in settled:
         metrics.COMMIT_TO_KAFKA.observe(max(0.0, now - event.created_at.timestamp()))
-    _remember_refused(settled, [pending[index] for index in delivery.refused], policy)
-    if delivery.refused:
+    if delivery.alone:
         metrics.DRAIN_FAILED.labels("refused").inc()
     if not delivery.error:
         _backoff.succeeded()
         log.info(
             "drained",
             events=len(settled),
-            refused=len(delivery.refused),
+            refused=len(delivery.alone),
             correlation_ids=_correlation_ids(settled),
         )
     else:
@@ -445,23 +321,10 @@ def _record(
             "drain_incomplete",
             events=len(pending),
             settled=len(settled),
-            refused=len(delivery.refused),
+            refused=len(delivery.alone),
             error=delivery.error,
             backoff_seconds=_backoff.delay,
         )
-
-
-def _remember_refused(
-    settled: Sequence[PendingEvent], refused: Sequence[PendingEvent], policy: DrainPolicy
-) -> None:
-    """Leave a refused key out for a while: its rows must not fill the batches of its lane."""
-    if _refused:
-        for event in settled:
-            _refused.pop((event.envelope.topic, event.envelope.key), None)
-    longer = replace(policy, backoff_max=_REFUSED_PAUSE_MAX)
-    for event in refused:
-        key = (event.envelope.topic, event.envelope.key)
-        _refused.setdefault(key, _Backoff()).failed(longer)
 
 
 def _correlation_ids(events: Sequence[PendingEvent]) -> list[str]:

@@ -7,6 +7,7 @@ binding in binary content mode
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +18,13 @@ __all__ = [
     "NO_TRACE",
     "EventEnvelope",
     "TraceContext",
+    "from_column",
     "from_kafka",
     "json_number",
     "kafka_headers",
     "message_bytes",
     "rfc3339",
+    "to_column",
 ]
 
 CONTENT_TYPE = b"application/json"
@@ -52,6 +55,7 @@ class EventEnvelope:
     time: str
     payload: str
     trace: TraceContext = NO_TRACE
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def kafka_headers(event: EventEnvelope) -> list[tuple[str, bytes]]:
@@ -66,6 +70,7 @@ def kafka_headers(event: EventEnvelope) -> list[tuple[str, bytes]]:
         ("traceparent", event.trace.traceparent.encode()),
         ("correlation_id", event.trace.correlation_id.encode()),
         ("content-type", CONTENT_TYPE),
+        *((name, value.encode()) for name, value in event.headers),
     ]
 
 
@@ -109,6 +114,35 @@ def _event_id(fields: Mapping[str, str], topic_id: UUID, partition: int, offset:
         return UUID(fields.get("ce_id", ""))
     except ValueError:
         return uuid5(topic_id, f"{partition}/{offset}")
+
+
+_ESCAPED = "\\base64:"
+
+
+def to_column(text: str) -> str:
+    """Text as PostgreSQL can hold it: what has a NUL or bytes that are no UTF-8 becomes base64.
+
+    The same text always becomes the same column, and no two texts share one.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    if "\0" not in text and not text.startswith(_ESCAPED) and _is_utf8(data):
+        return text
+    return _ESCAPED + base64.b64encode(data).decode()
+
+
+def from_column(column: str) -> str:
+    """The inverse of to_column."""
+    if not column.startswith(_ESCAPED):
+        return column
+    return base64.b64decode(column[len(_ESCAPED) :]).decode("utf-8", "surrogateescape")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def rfc3339(moment: datetime) -> str:

@@ -15,20 +15,25 @@ from django.db import connection
 
 from outbox.envelope import EventEnvelope, TraceContext
 from outbox.kafka.admin import TopicState
+from outbox.models import InboxReceipt
 
 __all__ = [
     "Chunk",
     "PartitionKey",
     "Position",
+    "Tally",
     "TaskChunk",
     "adopt_topic",
     "advance_positions",
     "create_positions",
+    "forget_start",
     "insert_receipts",
     "lock_positions",
+    "note_start",
     "read_positions",
     "record_failure",
     "record_retry",
+    "settle_receipts",
     "topic_ids_of",
 ]
 
@@ -50,6 +55,7 @@ class Chunk:
     first_offset: int
     next_offset: int
     events: tuple[tuple[int, EventEnvelope], ...]
+    attempt: int = 0  # how often it was sent before
 
     @property
     def partition_key(self) -> PartitionKey:
@@ -65,6 +71,7 @@ class Chunk:
                 "partition": self.partition,
                 "first": self.first_offset,
                 "next": self.next_offset,
+                "attempt": self.attempt,
                 "events": [
                     [
                         offset,
@@ -92,6 +99,7 @@ class Chunk:
             first_offset=task["first"],
             next_offset=task["next"],
             events=tuple(_event(topic, fields) for fields in task["events"]),
+            attempt=task.get("attempt", 0),
         )
 
 
@@ -120,6 +128,9 @@ class Position:
     attempts: int
     paused: bool
     failed_at: datetime | None
+    letters_open: bool
+    started_next: int | None
+    started_tries: int
 
     @property
     def partition_key(self) -> PartitionKey:
@@ -127,7 +138,10 @@ class Position:
         return self.topic, self.partition
 
 
-_COLUMNS = 'topic, "partition", topic_id, next_offset, attempts, paused, failed_at'
+_COLUMNS = (
+    'topic, "partition", topic_id, next_offset, attempts, paused, failed_at,'
+    " letters_open, started_next, started_tries"
+)
 _THESE = '(topic, "partition") IN (SELECT * FROM unnest(%s::text[], %s::smallint[]))'
 
 
@@ -138,14 +152,22 @@ def read_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[Partition
     )
 
 
-def lock_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
-    """The same under FOR UPDATE NOWAIT, locked in sorted order.
+def lock_positions(
+    handler: str, keys: Iterable[PartitionKey], *, wait: float = 0.0
+) -> dict[PartitionKey, Position]:
+    """The same under FOR UPDATE, locked in sorted order, waiting at most `wait` seconds for each.
 
-    Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them.
+    Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them. What is
+    read is the newest version of each row, also of one that another has just changed.
     """
+    if wait:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('lock_timeout', %s, true)", (f"{round(wait * 1000)}ms",)
+            )
     return _select(
         f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}"
-        ' ORDER BY topic, "partition" FOR UPDATE NOWAIT',
+        f' ORDER BY topic, "partition" FOR UPDATE {"" if wait else "NOWAIT"}',
         handler,
         keys,
     )
@@ -164,7 +186,9 @@ def _columns(keys: Iterable[PartitionKey]) -> tuple[list[str], list[int]]:
     return [topic for topic, _ in pairs], [partition for _, partition in pairs]
 
 
-def insert_receipts(handler: str, event_ids: Iterable[UUID]) -> set[UUID]:
+def insert_receipts(
+    handler: str, event_ids: Iterable[UUID], outcome: int = InboxReceipt.Outcome.APPLIED
+) -> set[UUID]:
     """Write a receipt for each event that has none; returns the ids that were new.
 
     Sorted, so that two transactions meet in the same order and cannot deadlock.
@@ -172,30 +196,108 @@ def insert_receipts(handler: str, event_ids: Iterable[UUID]) -> set[UUID]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO inbox_receipt (event_id, handler)
-            SELECT event_id, %s FROM unnest(%s::uuid[]) AS event (event_id) ORDER BY event_id
+            INSERT INTO inbox_receipt (event_id, handler, outcome)
+            SELECT event_id, %s, %s::smallint FROM unnest(%s::uuid[]) AS event (event_id)
+            ORDER BY event_id
             ON CONFLICT (event_id, handler) DO NOTHING
             RETURNING event_id
             """,
-            (handler, list(event_ids)),
+            (handler, outcome, list(event_ids)),
         )
         return {row[0] for row in cursor.fetchall()}
 
 
-def advance_positions(handler: str, chunks: Sequence[Chunk]) -> None:
-    """Move the locked positions behind the chunks: the confirmation, if the transaction commits."""
+def settle_receipts(handler: str, event_ids: Iterable[UUID], outcome: int) -> set[UUID]:
+    """Turn parked receipts into applied or discarded ones; returns the ids for which that was
+    done here. Others have been applied or discarded by somebody else: no effect may follow.
+
+    A receipt that is missing altogether is written: nobody has applied its event.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO inbox_receipt AS receipt (event_id, handler, outcome)
+            SELECT event_id, %s, %s::smallint FROM unnest(%s::uuid[]) AS event (event_id)
+            ORDER BY event_id
+            ON CONFLICT (event_id, handler)
+            DO UPDATE SET outcome = excluded.outcome, applied_at = clock_timestamp()
+            WHERE receipt.outcome = %s
+            RETURNING event_id
+            """,
+            (handler, outcome, list(event_ids), InboxReceipt.Outcome.PARKED),
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the events of one chunk; followers of a parked key count as parked alone."""
+
+    applied: int
+    failed: int = 0
+    parked: int = 0
+
+
+def advance_positions(handler: str, chunks: Sequence[Chunk], tallies: Sequence[Tally] = ()) -> None:
+    """Move the locked positions behind the chunks: the confirmation, if the transaction commits.
+
+    The failures of a partition are counted beside: in a row, and among its last hundred outcomes
+    (older ones fade). Without `tallies` every event of the chunks was applied.
+    """
+    tallies = tallies or [Tally(len(chunk.events)) for chunk in chunks]
     topics, partitions = _columns(chunk.partition_key for chunk in chunks)
     with connection.cursor() as cursor:
         cursor.execute(
             """
             UPDATE bridge_position
             SET next_offset = done.next_offset, attempts = 0, last_error = '', failed_at = NULL,
-                updated_at = clock_timestamp()
-            FROM unnest(%s::text[], %s::smallint[], %s::bigint[]) AS done (topic, "partition", next_offset)
+                updated_at = clock_timestamp(), started_next = NULL, started_tries = 0,
+                letters_open = letters_open OR done.failed + done.parked > 0,
+                failure_run = CASE WHEN done.failed > 0 THEN failure_run + done.failed
+                                   WHEN done.applied > 0 THEN 0 ELSE failure_run END,
+                failures = failures * done.kept + done.failed,
+                outcomes = least(100, outcomes * done.kept + done.applied + done.failed),
+                failing_since = CASE WHEN done.failed > 0 THEN coalesce(failing_since, now())
+                                     WHEN failures * done.kept >= 1 THEN failing_since END
+            FROM (
+                SELECT *, 1 - least(100, applied + failed) / 100.0::float8 AS kept
+                FROM unnest(%s::text[], %s::smallint[], %s::bigint[], %s::int[], %s::int[],
+                            %s::int[])
+                     AS chunk (topic, "partition", next_offset, applied, failed, parked)
+            ) AS done
             WHERE handler = %s AND bridge_position.topic = done.topic
               AND bridge_position."partition" = done."partition"
             """,
-            (topics, partitions, [chunk.next_offset for chunk in chunks], handler),
+            (
+                topics,
+                partitions,
+                [chunk.next_offset for chunk in chunks],
+                [tally.applied for tally in tallies],
+                [tally.failed for tally in tallies],
+                [tally.parked for tally in tallies],
+                handler,
+            ),
+        )
+
+
+def note_start(handler: str, key: PartitionKey, next_offset: int, tries: int) -> None:
+    """Say that effects from the locked position up to `next_offset` are about to begin."""
+    _note_start(handler, key, next_offset, tries)
+
+
+def forget_start(handler: str, key: PartitionKey) -> None:
+    """Take that back: the process is alive, something else went wrong."""
+    _note_start(handler, key, None, 0)
+
+
+def _note_start(handler: str, key: PartitionKey, next_offset: int | None, tries: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET started_next = %s, started_tries = %s
+            WHERE handler = %s AND topic = %s AND "partition" = %s
+            """,
+            (next_offset, tries, handler, *key),
         )
 
 
@@ -256,7 +358,8 @@ def adopt_topic(handler: str, topic: TopicState) -> bool:
             """
             UPDATE bridge_position
             SET topic_id = %s, next_offset = start.next_offset, attempts = 0, last_error = '',
-                failed_at = NULL, updated_at = clock_timestamp()
+                failed_at = NULL, updated_at = clock_timestamp(), started_next = NULL,
+                started_tries = 0
             FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
             WHERE handler = %s AND topic = %s AND topic_id <> %s
               AND bridge_position."partition" = start."partition"

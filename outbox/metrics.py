@@ -55,3 +55,37 @@ COMMIT_TO_EFFECT = Histogram(
     ["handler"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
+PARKED = Counter(
+    "dead_letters_parked_total", "Events set aside, failed ones and followers.", ["handler"]
+)
+REDRIVEN = Counter(
+    "dead_letters_redriven_total",
+    "Events tried again, by result: applied, failed, dead.",
+    ["handler", "result"],
+)
+LETTERS_OPEN = Gauge(
+    "dead_letters_open",
+    "Dead letters nobody has resolved, counted up to 10,000.",
+    ["handler", "state"],
+    multiprocess_mode="mostrecent",
+)
+LETTERS_OLDEST = Gauge(
+    "dead_letters_oldest_seconds",
+    "Age of the oldest of them.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+HANDLER_PAUSED = Gauge(
+    "handler_paused", "1 while a handler is paused.", ["handler"], multiprocess_mode="mostrecent"
+)
+CIRCUIT_OPEN = Gauge(
+    "handler_circuit_open",
+    "1 while a handler is paused by its circuit.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+HELD = Gauge(
+    "outbox_held_events",
+    "Committed events behind a message that Kafka refused, counted up to 10,000.",
+    multiprocess_mode="mostrecent",
+)

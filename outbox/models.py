@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import MD5, Now
 
-__all__ = ["BridgePosition", "InboxReceipt", "OutboxEvent", "OutboxLane"]
+__all__ = [
+    "BridgePosition",
+    "DeadLetter",
+    "DeadLetterAction",
+    "HandlerControl",
+    "InboxReceipt",
+    "OutboxEvent",
+    "OutboxLane",
+]
 
 
 class OutboxEvent(models.Model):
@@ -37,6 +45,9 @@ class OutboxEvent(models.Model):
     published_at = models.DateTimeField(null=True)
     partition = models.SmallIntegerField(null=True)
     offset = models.BigIntegerField(null=True)
+    headers = models.JSONField(
+        null=True, help_text="Headers beside those of every event, text by name; dead letters only."
+    )
 
     class Meta:
         db_table = "event_outbox"
@@ -46,6 +57,10 @@ class OutboxEvent(models.Model):
             models.Index(
                 fields=["lane", "id"], name="event_outbox_pending", condition=models.Q(status=0)
             ),
+            # What waits behind a message that Kafka refused.
+            models.Index(
+                fields=["lane", "id"], name="event_outbox_held", condition=models.Q(status=2)
+            ),
         ]
 
     def __str__(self) -> str:
@@ -53,9 +68,12 @@ class OutboxEvent(models.Model):
 
 
 class OutboxLane(models.Model):
-    """A lane is locked by the drain that works on it and never updated: an update would bloat it."""
+    """A lane is locked by the drain that works on it and not updated by it: that would bloat it."""
 
     lane = models.SmallIntegerField(primary_key=True)
+    letters_open = models.BooleanField(
+        db_default=False, help_text="A key of this lane has a message that Kafka refused."
+    )
 
     class Meta:
         db_table = "outbox_lane"
@@ -84,6 +102,18 @@ class BridgePosition(models.Model):
     last_error = models.TextField(blank=True, db_default="")
     failed_at = models.DateTimeField(null=True)
     updated_at = models.DateTimeField(db_default=Now())
+    letters_open = models.BooleanField(
+        db_default=False, help_text="Some key of this partition may have an open dead letter."
+    )
+    started_next = models.BigIntegerField(
+        null=True, help_text="Effects up to this offset were begun from next_offset and not ended."
+    )
+    started_tries = models.SmallIntegerField(db_default=0)
+    # The circuit (rule R13), see outbox/control.py.
+    failure_run = models.IntegerField(db_default=0)
+    failures = models.FloatField(db_default=0.0)
+    outcomes = models.FloatField(db_default=0.0)
+    failing_since = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "bridge_position"
@@ -121,3 +151,122 @@ class InboxReceipt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.handler} {self.event_id}"
+
+
+class DeadLetter(models.Model):
+    """One event that one handler, or the drain, could not process; kept until somebody resolves it.
+
+    Open letters of one (handler, topic, key) stand in the order of their ids: the first is the
+    head, what comes behind it is parked (rule R12). Text that PostgreSQL cannot hold is written
+    as `envelope.to_column` does it.
+    """
+
+    class State(models.IntegerChoices):
+        RETRYING = 0, "retrying"
+        PARKED = 1, "parked"
+        DEAD = 2, "dead"
+        APPLIED = 3, "applied"
+        DISCARDED = 4, "discarded"
+
+    id = models.BigAutoField(primary_key=True)
+    handler = models.TextField()
+    event_id = models.UUIDField()
+    topic = models.TextField()
+    topic_id = models.UUIDField(null=True)
+    partition = models.SmallIntegerField(null=True)
+    offset = models.BigIntegerField(null=True)
+    key = models.TextField()
+    type = models.TextField(blank=True)
+    source = models.TextField(blank=True)
+    event_time = models.TextField(blank=True)
+    payload = models.TextField(blank=True)
+    traceparent = models.TextField(blank=True)
+    correlation_id = models.TextField(blank=True)
+    state = models.SmallIntegerField(choices=State.choices)
+    attempts = models.IntegerField(db_default=0, help_text="Times its effect was begun.")
+    next_attempt_at = models.DateTimeField(
+        null=True, help_text="When it is due; while it is being tried, the end of the lease."
+    )
+    error = models.TextField(blank=True)
+    failed_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))
+    replay_count = models.IntegerField(db_default=0)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.TextField(blank=True, db_default="")
+    note = models.TextField(blank=True, db_default="")
+
+    class Meta:
+        db_table = "dead_letter"
+        verbose_name = "dead letter"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["handler", "event_id"],
+                name="dead_letter_open_event",
+                condition=models.Q(state__lt=3),
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["handler", "next_attempt_at"],
+                name="dead_letter_due",
+                condition=models.Q(state=0),
+            ),
+            # md5, because a key may be longer than an index entry.
+            models.Index(
+                "handler",
+                "topic",
+                MD5("key"),
+                "id",
+                name="dead_letter_open_key",
+                condition=models.Q(state__lt=3),
+            ),
+            models.Index(
+                fields=["handler", "topic", "partition"],
+                name="dead_letter_open_place",
+                condition=models.Q(state__lt=3),
+            ),
+            models.Index(
+                fields=["state", "id"], name="dead_letter_open", condition=models.Q(state__lt=3)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.handler} {self.event_id} {self.State(self.state).label}"
+
+
+class DeadLetterAction(models.Model):
+    """Who did what with a dead letter, and when."""
+
+    id = models.BigAutoField(primary_key=True)
+    letter = models.ForeignKey(DeadLetter, models.CASCADE, related_name="actions")
+    action = models.TextField()
+    by = models.TextField()
+    note = models.TextField(blank=True)
+    at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))
+
+    class Meta:
+        db_table = "dead_letter_action"
+        verbose_name = "dead letter action"
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.by}"
+
+
+class HandlerControl(models.Model):
+    """Whether a handler may run; `bridge_position.paused` is what its chunks look at."""
+
+    handler = models.TextField(primary_key=True)
+    paused = models.BooleanField(db_default=False)
+    reason = models.TextField(blank=True, db_default="")
+    changed_by = models.TextField(blank=True, db_default="")
+    changed_at = models.DateTimeField(null=True)
+    failing_since = models.DateTimeField(
+        null=True, help_text="Set by the circuit: what was parked since is tried again at resume."
+    )
+
+    class Meta:
+        db_table = "handler_control"
+        verbose_name = "handler"
+
+    def __str__(self) -> str:
+        return self.handler

@@ -9,11 +9,23 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Max
 
-from outbox.models import InboxReceipt, OutboxEvent
+from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
 
-__all__ = ["Backlog", "Receipt", "Timeline", "backlog", "has_pending", "published_ends", "timeline"]
+__all__ = [
+    "Backlog",
+    "LetterCount",
+    "Receipt",
+    "Timeline",
+    "backlog",
+    "has_pending",
+    "held_events",
+    "open_letters",
+    "published_ends",
+    "timeline",
+]
 
 BACKLOG_COUNT_LIMIT = 100_000
+LETTERS_COUNT_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +33,16 @@ class Backlog:
     """Pending events (counted up to 100,000) and the age of the oldest, in seconds."""
 
     events: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LetterCount:
+    """Open dead letters of one handler in one state, and the age of the oldest, in seconds."""
+
+    handler: str
+    state: str
+    letters: int
     oldest_seconds: float
 
 
@@ -58,6 +80,38 @@ def backlog() -> Backlog:
         )
         count, oldest = cursor.fetchone()
     return Backlog(events=count, oldest_seconds=float(oldest))
+
+
+def held_events() -> int:
+    """Events behind a message that Kafka refused, counted up to 10,000 by an index of their own."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 2 LIMIT %s) held",
+            (LETTERS_COUNT_LIMIT,),
+        )
+        return int(cursor.fetchone()[0])
+
+
+def open_letters() -> list[LetterCount]:
+    """Per handler and state; looks at 10,000 open letters of each state at most, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT handler, letter.state, count(*),
+                   extract(epoch FROM clock_timestamp() - min(created_at))
+            FROM unnest(ARRAY[0, 1, 2]) AS open (state)
+            CROSS JOIN LATERAL (
+                SELECT handler, dead_letter.state, created_at FROM dead_letter
+                WHERE dead_letter.state = open.state AND dead_letter.state < 3 ORDER BY id LIMIT %s
+            ) AS letter
+            GROUP BY handler, letter.state
+            """,
+            (LETTERS_COUNT_LIMIT,),
+        )
+        return [
+            LetterCount(handler, DeadLetter.State(state).label, count, float(oldest))
+            for handler, state, count, oldest in cursor.fetchall()
+        ]
 
 
 def published_ends(topic: str) -> dict[int, int]:

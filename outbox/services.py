@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from django.db import (
     DatabaseError,
@@ -17,7 +18,7 @@ from django.db import (
 )
 
 from outbox import metrics, nudge
-from outbox.conf import topics
+from outbox.conf import all_topics, topics
 from outbox.envelope import NO_TRACE, TraceContext, message_bytes
 from outbox.topics import Topic, lane_of
 
@@ -37,23 +38,29 @@ __all__ = [
 # driver files both under InternalError.
 SESSION_ENDED = ("25P03", "25P04")
 
+_COLUMNS = "event_id, lane, topic, key, type, source, payload, traceparent, correlation_id"
+_ARRAYS = "%s::uuid[], %s::smallint[]" + ", %s::text[]" * 7
 _INSERT = """
-    INSERT INTO event_outbox
-        (event_id, lane, topic, key, type, source, payload, traceparent, correlation_id)
-    SELECT event_id, lane, topic, key, type, source, payload, traceparent, correlation_id
-    FROM unnest(%s::uuid[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::text[],
-                %s::text[], %s::text[], %s::text[])
-         WITH ORDINALITY AS event (event_id, lane, topic, key, type, source, payload,
-                                   traceparent, correlation_id, position)
+    INSERT INTO event_outbox ({columns})
+    SELECT {columns} FROM unnest({arrays}) WITH ORDINALITY AS event ({columns}, position)
     ORDER BY position
 """
+_INSERT_PLAIN = _INSERT.format(columns=_COLUMNS, arrays=_ARRAYS)
+_INSERT_WITH_HEADERS = _INSERT.format(
+    columns=f"{_COLUMNS}, headers", arrays=f"{_ARRAYS}, %s::jsonb[]"
+)
 
 
 class Event(Protocol):
     """What `publish` takes: a frozen value of a writer's `events.py`."""
 
-    topic: ClassVar[Topic]
-    source: ClassVar[str]
+    @property
+    def topic(self) -> Topic:
+        """Where it goes; for almost every event a constant of its class."""
+
+    @property
+    def source(self) -> str:
+        """Who tells it, for example /orders."""
 
     @property
     def event_id(self) -> str:
@@ -101,12 +108,17 @@ class OutcomeUnknown(OperationalError):
     outcome = "unknown"
 
 
-def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> None:
+def publish(
+    events: Sequence[Event],
+    *,
+    traces: Sequence[TraceContext] = (),
+    headers: Sequence[Mapping[str, str]] = (),
+) -> None:
     """Add events to the open transaction, in order; they reach Kafka if and only if it commits.
 
     The caller has created or locked the row of each key before (rule R1). `traces`: one for each
-    event, or none. One statement, whatever the number. Raises NotInTransaction, UnknownTopic and
-    EventTooLarge, in each case before writing.
+    event, or none; so are `headers`, which go beside those of every message. One statement, whatever the
+    number. Raises NotInTransaction, UnknownTopic and EventTooLarge, in each case before writing.
     """
     if not connection.in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
@@ -117,7 +129,7 @@ def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> 
     payloads = [event.to_json() for event in events]
     for event, payload in zip(events, payloads, strict=True):
         _refuse_too_large(event, payload)
-    columns = (
+    columns: tuple[list[str] | list[int], ...] = (
         [event.event_id for event in events],
         [lane_of(event.key) for event in events],
         [event.topic.name for event in events],
@@ -129,7 +141,10 @@ def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> 
         [trace.correlation_id for trace in traces],
     )
     with connection.cursor() as cursor:
-        cursor.execute(_INSERT, columns)
+        if headers:
+            cursor.execute(_INSERT_WITH_HEADERS, (*columns, [json.dumps(each) for each in headers]))
+        else:
+            cursor.execute(_INSERT_PLAIN, columns)
     transaction.on_commit(nudge.nudge, robust=True)
     for topic, count in Counter(event.topic.name for event in events).items():
         metrics.PUBLISHED.labels(topic).inc(count)
@@ -137,7 +152,7 @@ def publish(events: Sequence[Event], *, traces: Sequence[TraceContext] = ()) -> 
 
 def _refuse_unknown_topics(events: Sequence[Event]) -> None:
     unknown = {event.topic.name for event in events} - {topic.name for topic in topics()}
-    if unknown:
+    if unknown and (unknown := unknown - {topic.name for topic in all_topics()}):
         raise UnknownTopic(f"{', '.join(sorted(unknown))}: {UnknownTopic.__doc__}")
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-__all__ = ["LANES", "Topic", "lane_of", "partition_of"]
+__all__ = ["DLQ_SUFFIX", "LANES", "Topic", "lane_of", "partition_of"]
 
 LANES = 64
 PARTITIONS = 12
+DLQ_SUFFIX = ".dlq"
+DLQ_RETENTION_HOURS = 30 * 24
+DLQ_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,18 @@ class Topic:
     @property
     def dlq(self) -> str:
         """Name of the topic that tells the world about this topic's dead letters."""
-        return f"{self.name}.dlq"
+        return f"{self.name}{DLQ_SUFFIX}"
+
+    @property
+    def dlq_topic(self) -> Topic:
+        """That topic: kept longer, with room for the headers that a dead letter adds."""
+        return Topic(
+            self.dlq,
+            partitions=1,
+            retention_hours=max(DLQ_RETENTION_HOURS, self.retention_hours),
+            max_message_bytes=self.max_message_bytes + DLQ_HEADER_BYTES,
+            ordered_keys=False,
+        )
 
 
 def lane_of(key: str) -> int:

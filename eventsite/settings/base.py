@@ -161,6 +161,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(2.0),
         "options": {"queue": "outbox", "expires": 5},
     },
+    "redrive_letters": {
+        "task": "outbox.redrive_letters",
+        "schedule": schedule(1.0),
+        "options": {"queue": "outbox", "expires": 5},
+    },
     "prune_orders_per_minute": {
         "task": "analytics.prune_orders_per_minute",
         "schedule": schedule(3600.0),

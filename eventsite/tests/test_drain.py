@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import transaction
 
 from eventsite.probe import services as probe_services
-from outbox import conf, drain
+from outbox import conf, drain, refusals
 from outbox.kafka import admin, producer
 from outbox.kafka.log_reader import read_topic
 from outbox.models import OutboxEvent
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("pipeline", "fresh")
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_backoff", drain._Backoff())
-    monkeypatch.setattr(drain, "_refused", {})
+    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
+    monkeypatch.setattr(refusals, "_refused", {})
 
 
 # The code believes in 1 MB, the broker takes 2 kB a request: see the fixture.
@@ -58,7 +58,8 @@ def small_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     """A topic of the map whose broker takes less than the code says."""
     if settings.KAFKA_GROUP_PROTOCOL == "classic":
         pytest.skip("Tansu knows no max.message.bytes")
-    admin.create([replace(SMALL, max_message_bytes=2000)], replication_factor=1)
+    small = replace(SMALL, max_message_bytes=2000)
+    admin.create([small, SMALL.dlq_topic], replication_factor=1)
     routes = (*conf.routes(), replace(conf.routes()[0], handler="nobody", topic=SMALL))
     monkeypatch.setattr(conf, "routes", lambda: routes)
 

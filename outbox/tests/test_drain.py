@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.signals import post_migrate
 
-from outbox import conf, drain
+from outbox import conf, drain, refusals
 from outbox.conf import DrainPolicy
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
@@ -90,8 +90,8 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> Kafka:
 
 @pytest.fixture(autouse=True)
 def fresh(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_backoff", drain._Backoff())
-    monkeypatch.setattr(drain, "_refused", {})
+    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
+    monkeypatch.setattr(refusals, "_refused", {})
 
 
 def write(*events: Noted) -> None:

@@ -14,7 +14,7 @@ from kombu.utils import json as kombu_json
 from outbox import effects, inbox
 from outbox.envelope import EventEnvelope
 from outbox.inbox import Chunk, TaskChunk
-from outbox.models import BridgePosition, InboxReceipt
+from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
 HANDLER = "record_sales"
 TOPIC = "order-events"
@@ -152,30 +152,12 @@ class TestAChunk:
 
 @pytest.mark.usefixtures("position")
 class TestAFailingEffect:
-    def test_leaves_nothing_but_a_word(self, applied: Applied) -> None:
-        applied.poison = "2"
-        assert run(applied, chunk(10, [event(1), event(2)])) == 0
-        assert (applied.payloads, next_offset(), InboxReceipt.objects.count()) == ([], 10, 0)
-        row = BridgePosition.objects.get(partition=0)
-        assert row.last_error == "ValueError: poison"
-        assert row.failed_at is not None
-
-    def test_holds_up_no_other_partition(self, applied: Applied) -> None:
+    def test_costs_its_event_and_nothing_else(self, applied: Applied) -> None:
         applied.poison = "2"
         count = run(applied, chunk(10, [event(1)], partition=0), chunk(10, [event(2)], partition=1))
         assert count == 1
-        assert (applied.payloads, next_offset(0), next_offset(1)) == (["1"], 11, 10)
-
-    def test_is_forgotten_once_it_succeeds(self, applied: Applied) -> None:
-        again = chunk(10, [event(2)])
-        applied.poison = "2"
-        run(applied, again)
-        inbox.record_retry(HANDLER, [(TOPIC, 0)])
-        assert BridgePosition.objects.get(partition=0).attempts == 1
-        applied.poison = ""
-        assert run(applied, again) == 1
-        row = BridgePosition.objects.get(partition=0)
-        assert (row.attempts, row.last_error, row.failed_at) == (0, "", None)
+        assert (applied.payloads, next_offset(0), next_offset(1)) == (["1"], 11, 11)
+        assert DeadLetter.objects.get().partition == 1
 
 
 @pytest.mark.django_db(transaction=True)

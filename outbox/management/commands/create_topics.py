@@ -9,7 +9,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from outbox import conf
 from outbox.kafka import admin
-from outbox.topics import Topic
 
 
 class Command(BaseCommand):
@@ -18,7 +17,7 @@ class Command(BaseCommand):
     help = "Creates missing Kafka topics; refuses if one exists with another number of partitions."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        wanted = [*conf.topics(), *(Topic(topic.dlq, partitions=1) for topic in conf.topics())]
+        wanted = conf.all_topics()
         try:
             created = admin.create(wanted, replication_factor=settings.KAFKA_REPLICATION_FACTOR)
             states = admin.topic_states([topic.name for topic in wanted])

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import audit, conf, inbox
+from outbox import audit, conf, control, inbox
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 
@@ -42,6 +42,7 @@ class Command(BaseCommand):
                     "only in the old log are repaired by: manage.py sync_routes --recreated"
                 )
             created += inbox.create_positions(route.handler, state, since=route.since)
+        control.register_handlers(route.handler for route in conf.routes())
         self.stdout.write(f"{created} positions created.")
 
     def _states(self) -> dict[str, TopicState]:

@@ -1,0 +1,173 @@
+"""Dead letters of the drain: what Kafka refuses for good, and what is held behind it (rule R6).
+
+Each function runs in a transaction that holds the lock of the lane. The refused row is DEAD;
+later rows of its key become HELD when a claim meets them, so they leave the pending index, and
+come back in the order of their ids once the letter is resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import structlog
+from django.db import connection
+
+from outbox import dead_letters, metrics
+from outbox.dead_letters import DRAIN_HANDLER, Letter
+from outbox.envelope import from_column
+from outbox.models import DeadLetter, OutboxEvent, OutboxLane
+from outbox.refusals import PendingEvent
+from outbox.topics import lane_of
+
+__all__ = ["discard", "give_up", "hold_followers", "lock_lane", "put_back", "settled"]
+
+Place = tuple[str, str]
+
+log = structlog.get_logger("outbox.drain")
+
+
+def give_up(refused: Sequence[tuple[PendingEvent, str]], *, attempts: int) -> None:
+    """Turn rows that Kafka refused for good into dead letters. A message on a dead letter topic is
+    sent without its payload instead, and if that is refused too, it is only told of."""
+    for event, reason in refused:
+        if dead_letters.is_dlq(event.envelope.topic):
+            _shorten_or_drop(event, reason)
+    ours = [each for each in refused if not dead_letters.is_dlq(each[0].envelope.topic)]
+    if not ours:
+        return
+    letters = [
+        Letter(
+            DRAIN_HANDLER,
+            event.envelope,
+            state=DeadLetter.State.DEAD,
+            attempts=attempts,
+            error=reason,
+        )
+        for event, reason in ours
+    ]
+    dead_letters.park(letters)
+    reasons = {event.envelope.event_id: reason for event, reason in ours}
+    rows = DeadLetter.objects.filter(
+        handler=DRAIN_HANDLER, event_id__in=list(reasons), state__lt=DeadLetter.State.APPLIED
+    )
+    known = dead_letters.lock_letters(rows.values_list("id", flat=True))
+    dead_letters.bury(
+        [replace(letter, error=reasons[letter.event.event_id]) for letter in known], whole=False
+    )
+    OutboxEvent.objects.filter(id__in=[event.id for event, _ in ours]).update(
+        status=OutboxEvent.Status.DEAD
+    )
+    lanes = {event.lane for event, _ in ours}
+    OutboxLane.objects.filter(lane__in=lanes, letters_open=False).update(letters_open=True)
+    hold_followers(lanes)
+    for event, reason in ours:
+        metrics.DRAIN_FAILED.labels("dead").inc()
+        log.error(
+            "message_dead",
+            event_id=str(event.envelope.event_id),
+            topic=event.envelope.topic,
+            key=event.envelope.key,
+            error=reason,
+            advice="manage.py dead_letters inspect --handler outbox.drain, then replay or discard",
+        )
+
+
+def _shorten_or_drop(event: PendingEvent, reason: str) -> None:
+    short = dead_letters.ids_only(dict(event.envelope.headers))
+    row = OutboxEvent.objects.filter(id=event.id)
+    if event.envelope.payload != short:
+        row.update(payload=short)
+        return
+    row.update(status=OutboxEvent.Status.DEAD)
+    log.error(
+        "dead_letter_not_told",
+        event_id=str(event.envelope.event_id),
+        topic=event.envelope.topic,
+        error=reason,
+    )
+
+
+def hold_followers(lanes: Iterable[int]) -> int:
+    """Take what waits behind a dead letter out of the pending index; returns the number of rows."""
+    heads = _open_heads(set(lanes))
+    if not heads:
+        return 0
+    event_ids, topics, keys = zip(*heads, strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE event_outbox SET status = 2
+            FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS head (event_id, topic, key)
+            WHERE event_outbox.status = 0 AND event_outbox.lane = ANY(%s)
+              AND event_outbox.topic = head.topic AND event_outbox.key = head.key
+              AND event_outbox.event_id <> head.event_id
+            """,
+            (list(event_ids), list(topics), list(keys), list({lane_of(key) for key in keys})),
+        )
+        return int(cursor.rowcount)
+
+
+def settled(events: Sequence[PendingEvent]) -> None:
+    """Events of lanes with open letters were published: the letters among them are resolved, and
+    what was held behind them goes on."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT id FROM dead_letter
+            WHERE handler = %s AND event_id = ANY(%s) AND state = 0 FOR UPDATE
+            """,
+            (DRAIN_HANDLER, [event.envelope.event_id for event in events]),
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+    letters = dead_letters.lock_letters(ids) if ids else []
+    for letter in letters:
+        dead_letters.resolve([letter.id], DeadLetter.State.APPLIED, by="drain")
+        _release(letter)
+
+
+def lock_lane(letter: Letter) -> None:
+    """Wait for the drain that holds the letter's lane, and keep others out until the transaction
+    ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', '10s', true)")
+        cursor.execute(
+            "SELECT FROM outbox_lane WHERE lane = %s FOR UPDATE", (lane_of(letter.event.key),)
+        )
+
+
+def put_back(letter: Letter) -> None:
+    """The refused row is pending again, with what its payload is now; its followers stay held."""
+    OutboxEvent.objects.filter(
+        event_id=letter.event.event_id, status=OutboxEvent.Status.DEAD
+    ).update(status=OutboxEvent.Status.NEW)
+
+
+def discard(letter: Letter) -> None:
+    """The refused row stays dead, what was held behind it goes on. The letter is resolved already;
+    a row that was put back is taken out again."""
+    OutboxEvent.objects.filter(
+        event_id=letter.event.event_id, status=OutboxEvent.Status.NEW
+    ).update(status=OutboxEvent.Status.DEAD)
+    _release(letter)
+
+
+def _release(letter: Letter) -> None:
+    lane = lane_of(letter.event.key)
+    OutboxEvent.objects.filter(
+        lane=lane,
+        status=OutboxEvent.Status.HELD,
+        topic=letter.event.topic,
+        key=letter.event.key,
+    ).update(status=OutboxEvent.Status.NEW)
+    if not _open_heads({lane}):
+        OutboxLane.objects.filter(lane=lane).update(letters_open=False)
+
+
+def _open_heads(lanes: set[int]) -> list[tuple[object, str, str]]:
+    """(event id, topic, key) of the open letters of these lanes."""
+    rows = DeadLetter.objects.filter(
+        handler=DRAIN_HANDLER, state__lt=DeadLetter.State.APPLIED
+    ).values_list("event_id", "topic", "key")
+    heads = [(event_id, topic, from_column(key)) for event_id, topic, key in rows]
+    return [head for head in heads if lane_of(head[2]) in lanes]

@@ -1,0 +1,60 @@
+"""Telling errors that pass from errors of an event (rule R11)."""
+
+from __future__ import annotations
+
+import redis
+from django.db import Error, InterfaceError, OperationalError, connection
+
+from outbox.conf import BRIDGE
+
+__all__ = ["describe", "is_busy", "is_timeout", "is_transient", "limit_transaction", "sqlstate_of"]
+
+LOCK_NOT_AVAILABLE = "55P03"
+# Serialization, deadlock, lock timeout.
+_PASSING = frozenset({"40001", "40P01", LOCK_NOT_AVAILABLE})
+# Connection lost, out of resources, operator's intervention, trouble of the server's system.
+_PASSING_CLASSES = ("08", "53", "57", "58")
+# The statement, the transaction or the session was ended because it took too long.
+_TIMEOUTS = frozenset({"57014", "25P03", "25P04"})
+TRANSACTION_TIMEOUT_SINCE = 170_000  # PostgreSQL 17
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """The SQLSTATE of a database error, empty for anything else."""
+    return getattr(error.__cause__, "sqlstate", None) or ""
+
+
+def is_busy(error: Exception) -> bool:
+    """Another transaction holds one of the positions."""
+    return sqlstate_of(error) == LOCK_NOT_AVAILABLE
+
+
+def is_timeout(error: Exception) -> bool:
+    """The event may be to blame: it was ended for taking too long."""
+    return sqlstate_of(error) in _TIMEOUTS
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same events can be expected to pass later without anyone's help."""
+    if isinstance(error, Error):
+        state = sqlstate_of(error)
+        if not state:  # no answer from the server at all
+            return isinstance(error, OperationalError | InterfaceError)
+        return state in _PASSING | _TIMEOUTS or state.startswith(_PASSING_CLASSES)
+    return isinstance(
+        error, ConnectionError | TimeoutError | redis.ConnectionError | redis.TimeoutError
+    )
+
+
+def describe(error: Exception) -> str:
+    """One line for people, for example `ValueError: no such product`."""
+    return f"{type(error).__name__}: {error}"
+
+
+def limit_transaction() -> None:
+    """Have PostgreSQL end the open transaction when an effect's time is up."""
+    version: int = connection.pg_version  # type: ignore[attr-defined]  # of the PostgreSQL backend
+    whole = version >= TRANSACTION_TIMEOUT_SINCE
+    setting = "transaction_timeout" if whole else "statement_timeout"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config(%s, %s, true)", (setting, f"{BRIDGE.effect_timeout}s"))

@@ -1,0 +1,169 @@
+"""Find, look at, replay and discard dead letters."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from argparse import ArgumentParser
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from outbox import resolution
+from outbox.envelope import rfc3339
+from outbox.models import DeadLetter, DeadLetterAction
+from outbox.resolution import DISCARD, REPLAY, FollowersWithoutHead, Selection
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+STATES = {state.label: state for state in DeadLetter.State}
+OPEN = ("retrying", "parked", "dead")
+
+
+class Command(BaseCommand):
+    """list and inspect change nothing; replay and discard say what they did with each letter, and
+    can be started again after an interruption: what is done is not done twice."""
+
+    help = "Dead letters: list, inspect, replay (try again now), discard (never)."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        for name, text in (
+            ("list", "one line a letter"),
+            ("inspect", "everything that is known of each letter, as JSON, one a line"),
+            (REPLAY, "dead heads are due at once with all their tries; followers go after them"),
+            (DISCARD, "the events are never applied; what waits behind them goes on"),
+        ):
+            action = actions.add_parser(name, help=text)
+            action.add_argument("ids", nargs="*", type=int, metavar="ID")
+            action.add_argument("--topic", default="")
+            action.add_argument("--handler", default="")
+            action.add_argument("--key")
+            action.add_argument("--error", default="", metavar="TEXT", help="text in the error")
+            action.add_argument(
+                "--since",
+                type=since,
+                metavar="TIME",
+                help="2026-03-11T22:00:00Z, or 15m, 2h, 3d ago",
+            )
+            action.add_argument("--state", action="append", choices=STATES, help="may be repeated")
+            action.add_argument("--limit", type=positive, default=100, metavar="N")
+            if name in (REPLAY, DISCARD):
+                action.add_argument("--dry-run", action="store_true")
+                action.add_argument("--rate", type=float, default=0.0, metavar="PER_SECOND")
+                action.add_argument("--by", default="", help="default: the user of this system")
+                action.add_argument("--note", default="", help="kept with the letter")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        action, limit = options["action"], options["limit"]
+        wanted = _selection(options)
+        if action == "list":
+            for letter in resolution.select(wanted)[:limit]:
+                self.stdout.write(_line(letter))
+        elif action == "inspect":
+            for letter in resolution.select(wanted)[:limit]:
+                self.stdout.write(json.dumps(described(letter), ensure_ascii=False))
+        else:
+            self._resolve(action, wanted, options)
+
+    def _resolve(self, action: str, wanted: Selection, options: dict[str, Any]) -> None:
+        try:
+            if options["dry_run"]:
+                letters, beside = resolution.preview(wanted, limit=options["limit"])
+                for letter in letters:
+                    self.stdout.write(_line(letter))
+                self.stdout.write(
+                    f"Would {action} {len(letters)} letters; {beside} followers go on after them."
+                )
+                return
+            done = skipped = 0
+            for outcome in resolution.resolve_letters(
+                action,
+                wanted,
+                by=options["by"] or getpass.getuser(),
+                limit=options["limit"],
+                rate=options["rate"],
+                note=options["note"],
+            ):
+                done += outcome.done
+                skipped += not outcome.done
+                self.stdout.write(f"{_line(outcome.letter)}  -> {outcome.word}")
+        except FollowersWithoutHead as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"{done} {action}ed, {skipped} skipped.")
+
+
+def _selection(options: dict[str, Any]) -> Selection:
+    default = ("dead",) if options["action"] == REPLAY and not options["ids"] else OPEN
+    return Selection(
+        ids=options["ids"],
+        topic=options["topic"],
+        handler=options["handler"],
+        key=options["key"],
+        error=options["error"],
+        since=options["since"],
+        states=[STATES[label] for label in options["state"] or default],
+    )
+
+
+def since(text: str) -> datetime:
+    """A moment, or how long ago. Raises ValueError."""
+    if text[:-1].isdigit() and text[-1] in UNITS:
+        return timezone.now() - timedelta(**{UNITS[text[-1]]: int(text[:-1])})
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else timezone.make_aware(moment)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1. Raises ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _line(letter: DeadLetter) -> str:
+    place = "" if letter.offset is None else f" {letter.partition}@{letter.offset}"
+    error = f"  {letter.error.splitlines()[0][:120]}" if letter.error else ""
+    return (
+        f"{letter.id}  {letter.get_state_display()}  {letter.handler}  {letter.topic}{place}"
+        f"  key={letter.key[:80]}  {letter.event_id}  attempts={letter.attempts}"
+        f" replays={letter.replay_count}{error}"
+    )
+
+
+def described(letter: DeadLetter) -> dict[str, Any]:
+    """All of a letter, its history included, as JSON values."""
+    return {
+        "id": letter.id,
+        "state": letter.get_state_display(),
+        "handler": letter.handler,
+        "event_id": str(letter.event_id),
+        "type": letter.type,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "key": letter.key,
+        "time": letter.event_time,
+        "payload": letter.payload,
+        "attempts": letter.attempts,
+        "replay_count": letter.replay_count,
+        "error": letter.error,
+        "failed_at": _moment(letter.failed_at),
+        "created_at": _moment(letter.created_at),
+        "next_attempt_at": _moment(letter.next_attempt_at),
+        "resolved_at": _moment(letter.resolved_at),
+        "resolved_by": letter.resolved_by,
+        "note": letter.note,
+        "correlation_id": letter.correlation_id,
+        "traceparent": letter.traceparent,
+        "history": [
+            {"action": each.action, "by": each.by, "at": _moment(each.at), "note": each.note}
+            for each in DeadLetterAction.objects.filter(letter=letter).order_by("id")
+        ],
+    }
+
+
+def _moment(at: datetime | None) -> str | None:
+    return rfc3339(at) if at else None

@@ -1,0 +1,328 @@
+"""Trying dead letters again: what is due is claimed from PostgreSQL and applied by its handler's
+own task, never through Kafka (rule R12).
+
+A claim is a lease on the row. The worker raises `attempts` in a transaction of its own before the
+effect begins, so a letter that ends its process uses its tries up like any other. The effect runs
+under the lock of the position, and the receipt decides: only who turns it from parked to applied
+may run the effect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import redis
+import structlog
+from celery import current_app
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from kombu.exceptions import OperationalError as BrokerError
+
+from outbox import conf, dead_letters, inbox, metrics
+from outbox.conf import BRIDGE, REDRIVE, Route
+from outbox.dead_letters import Letter
+from outbox.envelope import EventEnvelope, to_column
+from outbox.failures import describe, is_timeout, is_transient, limit_transaction
+from outbox.inbox import PartitionKey
+from outbox.models import DeadLetter, InboxReceipt
+
+__all__ = ["apply_letters", "claim_due", "free_place", "lock_place", "run_letters", "send_due"]
+
+REDRIVER = "redrive"
+
+log = structlog.get_logger("outbox.redrive")
+
+
+class _Paused(ConnectionError):
+    """The handler is paused: its letters wait, like everything else of it."""
+
+
+# -- claiming: the beat task -------------------------------------------------------------------
+
+
+def send_due() -> int:
+    """Hand the letters that are due to their handlers' tasks; returns how many."""
+    sent = 0
+    for handler in handlers_due():
+        route = conf.route_named(handler)
+        ids = claim_due(route)
+        for begin in range(0, len(ids), REDRIVE.letters_per_task):
+            letters = ids[begin : begin + REDRIVE.letters_per_task]
+            if not _send(route, letters):
+                return sent
+            sent += len(letters)
+    return sent
+
+
+def handlers_due() -> list[str]:
+    """Handlers with a letter that is due, unless they are paused; one probe of an index each."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT handler FROM unnest(%s::text[]) AS route (handler)
+            WHERE EXISTS (
+                SELECT FROM dead_letter AS letter
+                WHERE letter.handler = route.handler AND state = 0
+                  AND next_attempt_at <= clock_timestamp()
+            ) AND NOT EXISTS (
+                SELECT FROM handler_control AS control
+                WHERE control.handler = route.handler AND paused
+            )
+            """,
+            ([route.handler for route in conf.routes()],),
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def claim_due(route: Route) -> list[int]:
+    """Lease the due letters of a handler, a bounded number; returns their ids.
+
+    Those whose tries are used up without an answer, because each ended its process, are dead.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT id, attempts FROM dead_letter
+            WHERE handler = %s AND state = 0 AND next_attempt_at <= clock_timestamp()
+            ORDER BY next_attempt_at LIMIT %s FOR UPDATE SKIP LOCKED
+            """,
+            (route.handler, REDRIVE.claim),
+        )
+        rows = cursor.fetchall()
+        if not rows:
+            return []
+        used_up = [letter_id for letter_id, attempts in rows if attempts >= route.tries]
+        if used_up:
+            _bury(dead_letters.lock_letters(used_up))
+        due = [letter_id for letter_id, attempts in rows if attempts < route.tries]
+        cursor.execute(
+            """
+            UPDATE dead_letter SET next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+            WHERE id = ANY(%s)
+            """,
+            (REDRIVE.lease, due),
+        )
+    return due
+
+
+def _send(route: Route, letters: Sequence[int]) -> bool:
+    """False if Redis is away: the leases run out, and the letters are due again."""
+    try:
+        current_app.send_task(
+            route.task,
+            kwargs={"letters": list(letters)},
+            queue=route.queue,
+            expires=REDRIVE.lease,
+            retry=False,
+        )
+    except (BrokerError, redis.RedisError, OSError) as error:
+        log.warning("celery_unavailable", handler=route.handler, error=str(error))
+        return False
+    return True
+
+
+# -- applying: the handler's task ---------------------------------------------------------------
+
+
+def run_letters(
+    *, handler: str, letters: Sequence[int], effect: Callable[[Sequence[EventEnvelope]], None]
+) -> int:
+    """Try these letters and, once one of them is through, what waits behind it; returns the number
+    of events applied. Never raises: what is not applied stays due."""
+    if not letters:
+        return 0
+    route = conf.route_named(handler)
+    give_up = time.monotonic() + BRIDGE.effect_timeout
+    applied = 0
+    for letter_id in letters:
+        try:
+            applied += _run_key(route, letter_id, effect, give_up)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("redrive_left", handler=handler, letter=letter_id, error=str(error))
+    return applied
+
+
+def _run_key(
+    route: Route,
+    letter_id: int,
+    effect: Callable[[Sequence[EventEnvelope]], None],
+    give_up: float,
+) -> int:
+    """Head first, alone; then what waits behind it, in growing batches; if one fails, one by one."""
+    applied, size, one_by_one = 0, 1, False
+    next_id: int | None = letter_id
+    while next_id is not None and time.monotonic() < give_up:
+        batch = _begin(route, next_id, size)
+        if not batch:
+            break
+        try:
+            done, following = apply_letters(route, batch, effect)
+        except Exception as error:  # noqa: BLE001  (whatever an effect raises, the letter stays)
+            if is_transient(error) and not is_timeout(error):
+                _give_back(batch[0], describe(error))
+                break
+            if len(batch) == 1:
+                _failed(route, batch[0], error)
+                break
+            _give_back(batch[0], describe(error))
+            size, one_by_one = 1, True
+            continue
+        applied += done
+        next_id = following
+        size = 1 if one_by_one else min(size * 4, REDRIVE.batch)
+    return applied
+
+
+def _begin(route: Route, letter_id: int, size: int) -> list[Letter]:
+    """Count the try before it is made; the head and up to size - 1 of its followers, empty if the
+    letter is no longer to be tried."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE dead_letter SET attempts = attempts + 1,
+                    next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+                WHERE id = %s AND state = 0 AND attempts < %s
+                """,
+                (REDRIVE.lease, letter_id, route.tries),
+            )
+            if not cursor.rowcount:
+                return []
+        [head] = dead_letters.lock_letters([letter_id])
+        if size == 1 or not route.ordered:
+            return [head]
+        run = dead_letters.head_of(route.handler, head.event.topic, head.event.key, limit=size)
+    return run if run[0].id == head.id else [head]
+
+
+def apply_letters(
+    route: Route, batch: Sequence[Letter], effect: Callable[[Sequence[EventEnvelope]], None]
+) -> tuple[int, int | None]:
+    """One transaction over letters of one key, in order: receipts, effect, rows, and the next one
+    made the head. Returns how many effects ran, and the id of that next one.
+
+    Raises what the database or the effect raises, and ConnectionError while the handler is paused.
+    """
+    handler, first = route.handler, batch[0]
+    with transaction.atomic():
+        limit_transaction()
+        lock_place(first)
+        mine = inbox.settle_receipts(
+            handler, [letter.event.event_id for letter in batch], InboxReceipt.Outcome.APPLIED
+        )
+        events = [letter.event for letter in batch if letter.event.event_id in mine]
+        if events:
+            effect(events)
+        dead_letters.resolve([letter.id for letter in batch], DeadLetter.State.APPLIED, by=REDRIVER)
+        following = free_place(route, first, delay=REDRIVE.lease)
+    metrics.REDRIVEN.labels(handler, "applied").inc(len(events))
+    log.info(
+        "redriven",
+        handler=handler,
+        topic=first.event.topic,
+        key=first.event.key,
+        events=len(events),
+        letters=[letter.id for letter in batch],
+    )
+    return len(events), following
+
+
+def lock_place(letter: Letter, *, even_paused: bool = False) -> None:
+    """Lock the position whose partition the letter comes from. Raises ConnectionError if its
+    handler is paused there."""
+    key = _place(letter)
+    position = inbox.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait).get(key)
+    if position is not None and position.paused and not even_paused:
+        raise _Paused(_Paused.__doc__)
+
+
+def free_place(route: Route, letter: Letter, *, delay: float) -> int | None:
+    """After a letter was resolved: make the next one of its key the head, due after `delay`
+    seconds; returns its id. With nothing open, the partition stops asking for parked keys."""
+    if route.ordered:
+        following = dead_letters.head_of(route.handler, letter.event.topic, letter.event.key)
+        if following:
+            dead_letters.promote(following[0].id, delay=delay)
+            return following[0].id
+    topic, partition = _place(letter)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET letters_open = false
+            WHERE handler = %s AND topic = %s AND "partition" = %s AND letters_open
+              AND NOT EXISTS (
+                SELECT FROM dead_letter AS letter
+                WHERE letter.handler = bridge_position.handler
+                  AND letter.topic = bridge_position.topic
+                  AND letter."partition" = bridge_position."partition" AND letter.state < 3
+              )
+            """,
+            (letter.handler, topic, partition),
+        )
+    return None
+
+
+def _place(letter: Letter) -> PartitionKey:
+    assert letter.partition is not None  # only letters of the drain have none
+    return letter.event.topic, letter.partition
+
+
+def _failed(route: Route, letter: Letter, error: Exception) -> None:
+    """Due again after its backoff; dead if that was its last try."""
+    metrics.REDRIVEN.labels(route.handler, "failed").inc()
+    log.warning(
+        "redrive_failed",
+        handler=route.handler,
+        event_id=str(letter.event.event_id),
+        attempts=letter.attempts,
+        error=describe(error),
+    )
+    with transaction.atomic():
+        still = [each for each in dead_letters.lock_letters([letter.id]) if each.state == 0]
+        if still and letter.attempts >= route.tries:
+            _bury(still, describe(error))
+        elif still:
+            _due_in(letter, dead_letters.backoff(route, letter.attempts), describe(error))
+
+
+def _bury(letters: Sequence[Letter], error: str = "") -> None:
+    dead_letters.bury([replace(each, error=error or each.error) for each in letters])
+    for letter in letters:
+        metrics.REDRIVEN.labels(letter.handler, "dead").inc()
+        log.error(
+            "event_dead",
+            handler=letter.handler,
+            event_id=str(letter.event.event_id),
+            topic=letter.event.topic,
+            key=letter.event.key,
+            attempts=letter.attempts,
+            error=error or letter.error,
+            advice="manage.py dead_letters inspect, then replay or discard",
+        )
+
+
+def _give_back(letter: Letter, reason: str) -> None:
+    """Not the letter's fault: the try does not count."""
+    log.info("redrive_given_back", handler=letter.handler, letter=letter.id, reason=reason)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter SET attempts = greatest(attempts - 1, 0),
+                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+            WHERE id = %s AND state = 0
+            """,
+            (REDRIVE.again, letter.id),
+        )
+
+
+def _due_in(letter: Letter, seconds: float, error: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
+                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+            WHERE id = %s AND state = 0
+            """,
+            (to_column(error[: dead_letters.ERROR_LENGTH]), seconds, letter.id),
+        )

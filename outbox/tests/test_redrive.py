@@ -1,0 +1,292 @@
+"""Dead letters are tried again in order, once, and told to the world when nothing helps."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import OperationalError, connection, transaction
+
+from outbox import conf, control, dead_letters, inbox, redrive
+from outbox.conf import REDRIVE
+from outbox.envelope import EventEnvelope, from_column, to_column
+from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
+from outbox.tests.letters import (
+    HANDLER,
+    TOPIC,
+    Applied,
+    chunk,
+    create_positions,
+    event,
+    make_due,
+    outcomes,
+    position,
+    redrive_due,
+    run,
+    states,
+)
+
+ROUTE = conf.route_named(HANDLER)
+
+
+@pytest.fixture
+def applied(db: None) -> Applied:
+    """A key whose head failed, with two followers."""
+    create_positions()
+    applied = Applied("1")
+    run(applied, chunk([event("1"), event("2"), event("3")]))
+    assert states() == ["retrying", "parked", "parked"]
+    return applied
+
+
+@pytest.mark.usefixtures("applied")
+class TestAHead:
+    def test_is_not_tried_before_it_is_due(self, applied: Applied) -> None:
+        applied.poison.clear()
+        assert redrive_due(applied) == 0
+
+    def test_goes_first_and_its_followers_after_it(self, applied: Applied) -> None:
+        applied.poison.clear()
+        make_due()
+        assert redrive_due(applied) == 3
+        assert applied.payloads == ["1", "2", "3"]
+        assert (states(), outcomes()) == (["applied"] * 3, [3, 0, 0])
+        assert not position().letters_open
+        assert run(applied, chunk([event("4")], first=13)) == 1
+
+    def test_waits_longer_each_time_and_is_dead_after_its_tries(self, applied: Applied) -> None:
+        waits = []
+        for _ in ROUTE.retries:
+            make_due()
+            redrive_due(applied)
+            letter = DeadLetter.objects.earliest("id")
+            if letter.next_attempt_at and letter.failed_at:
+                waits.append((letter.next_attempt_at - letter.failed_at).total_seconds())
+        assert states() == ["dead", "parked", "parked"]
+        assert DeadLetter.objects.earliest("id").attempts == ROUTE.tries == 4
+        assert [round(wait / nominal) for wait, nominal in zip(waits, (2, 4), strict=True)] == [
+            1,
+            1,
+        ]
+        make_due()
+        assert redrive_due(applied) == 0
+        assert applied.payloads == []
+
+    def test_that_is_dead_is_told_on_the_dead_letter_topic(self, applied: Applied) -> None:
+        for _ in ROUTE.retries:
+            make_due()
+            redrive_due(applied)
+        told = OutboxEvent.objects.get(topic=ROUTE.dlq)
+        letter = DeadLetter.objects.earliest("id")
+        assert (told.payload, told.key, told.type) == ("1", "k", "DEAD_LETTER")
+        assert told.headers.pop("failed-at") is not None
+        assert told.headers == {
+            "original-event-id": str(letter.event_id),
+            "original-topic": TOPIC,
+            "original-partition": "0",
+            "original-offset": "10",
+            "handler": HANDLER,
+            "error": "ValueError: poison",
+            "attempts": "4",
+            "replay-count": "0",
+        }
+
+    def test_is_leased_so_that_two_beats_send_it_once(self) -> None:
+        make_due()
+        assert len(redrive.claim_due(ROUTE)) == 1
+        assert redrive.claim_due(ROUTE) == []
+
+    def test_keeps_its_tries_when_the_error_passes(self, applied: Applied) -> None:
+        applied.error = OperationalError("away")
+        for _ in range(10):
+            make_due()
+            redrive_due(applied)
+        assert (states()[0], DeadLetter.objects.earliest("id").attempts) == ("retrying", 1)
+
+    def test_is_not_tried_while_the_handler_is_paused(self, applied: Applied) -> None:
+        applied.poison.clear()
+        make_due()
+        control.pause_handler(HANDLER, reason="a look", by="me")
+        assert redrive.handlers_due() == []
+        assert redrive_due(applied) == 0
+        assert DeadLetter.objects.earliest("id").attempts == 1
+        control.resume_handler(HANDLER, by="me")
+        make_due()
+        assert redrive.handlers_due() == [HANDLER]
+        assert redrive_due(applied) == 3
+
+
+class TestAFollower:
+    def test_that_fails_becomes_the_head(self, applied: Applied) -> None:
+        applied.poison = {"2"}
+        make_due()
+        assert redrive_due(applied) == 1
+        assert (applied.payloads, states()) == (["1"], ["applied", "retrying", "parked"])
+        assert position().letters_open
+        run(applied, chunk([event("4")], first=13))
+        applied.poison.clear()
+        make_due()
+        assert redrive_due(applied) == 3
+        assert applied.payloads == ["1", "2", "3", "4"]
+
+    def test_in_a_long_line_is_found_behind_many(self, applied: Applied) -> None:
+        run(applied, chunk([event(str(n)) for n in range(4, 300)], first=13))
+        applied.poison = {"250"}
+        make_due()
+        redrive_due(applied)
+        assert applied.payloads == [str(number) for number in range(1, 250)]
+        assert (states("250"), states("251")) == (["retrying"], ["parked"])
+        applied.poison.clear()
+        make_due()
+        redrive_due(applied)
+        assert applied.payloads == [str(number) for number in range(1, 300)]
+
+
+class TestTheReceipt:
+    def twice(self, applied: Applied) -> None:
+        """Two copies of one redrive: the second has read its letters before the first is through."""
+        applied.poison.clear()
+        make_due()
+        [letter_id] = redrive.claim_due(ROUTE)
+        late = redrive._begin(ROUTE, letter_id, 1)
+        redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=applied)
+        redrive.apply_letters(ROUTE, late, applied)
+
+    def test_lets_only_one_of_two_copies_in(self, applied: Applied) -> None:
+        self.twice(applied)
+        assert applied.payloads == ["1", "2", "3"]
+
+    def test_unasked_lets_both_in(self, applied: Applied, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The guard removed."""
+
+        def believe(handler: str, event_ids: Iterable[UUID], outcome: int) -> set[UUID]:
+            return set(event_ids)
+
+        monkeypatch.setattr(inbox, "settle_receipts", believe)
+        self.twice(applied)
+        assert applied.payloads == ["1", "2", "3", "1"]
+
+    def test_that_was_purged_is_written_again(self, applied: Applied) -> None:
+        InboxReceipt.objects.all().delete()
+        applied.poison.clear()
+        make_due()
+        assert redrive_due(applied) == 3
+        assert outcomes() == [3, 0, 0]
+
+    def test_that_says_discarded_keeps_the_effect_out(self, applied: Applied) -> None:
+        InboxReceipt.objects.update(outcome=InboxReceipt.Outcome.DISCARDED)
+        applied.poison.clear()
+        make_due()
+        assert redrive_due(applied) == 0
+        assert applied.payloads == []
+
+
+@pytest.mark.django_db(transaction=True)
+class TestConcurrently:
+    @pytest.fixture(autouse=True)
+    def head(self, transactional_db: None) -> None:
+        create_positions()
+        run(Applied("1"), chunk([event("1"), event("2")]))
+        make_due()
+
+    def in_threads(self, *work: Any) -> None:
+        def closing(step: Any) -> None:
+            step()
+            connection.close()
+
+        threads = [threading.Thread(target=closing, args=(step,)) for step in work]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def test_two_redrives_at_once_apply_once(self) -> None:
+        applied = Applied()
+        [letter_id] = redrive.claim_due(ROUTE)
+
+        def redrive_it() -> None:
+            redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=applied)
+
+        self.in_threads(*[redrive_it] * 4)
+        assert (applied.payloads, states()) == (["1", "2"], ["applied", "applied"])
+
+    def test_a_busy_position_means_later_and_costs_no_try(self) -> None:
+        applied = Applied()
+        [letter_id] = redrive.claim_due(ROUTE)
+        with transaction.atomic():
+            inbox.lock_positions(HANDLER, [(TOPIC, 0)])
+            self.in_threads(
+                lambda: redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=applied)
+            )
+        assert applied.payloads == []
+        assert DeadLetter.objects.earliest("id").attempts == 1
+        make_due()
+        assert redrive_due(applied) == 2
+
+    def test_a_chunk_that_meets_a_redrive_waits_for_it(self) -> None:
+        inside, go_on = threading.Event(), threading.Event()
+        order: list[str] = []
+
+        def slow(events: Sequence[EventEnvelope]) -> None:
+            inside.set()
+            go_on.wait(0.3)
+            order.extend(item.payload for item in events)
+
+        def meet() -> None:
+            assert inside.wait(5)
+            applied = Applied()
+            assert run(applied, chunk([event("3"), event("x", key="x")], first=12)) >= 1
+            order.extend(applied.payloads)
+
+        [letter_id] = redrive.claim_due(ROUTE)
+        self.in_threads(
+            lambda: redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=slow), meet
+        )
+        make_due()
+        redrive_due_to(order)
+        assert [item for item in order if item != "x"] == ["1", "2", "3"]
+
+
+def redrive_due_to(order: list[str]) -> None:
+    applied = Applied()
+    redrive_due(applied)
+    order += applied.payloads
+
+
+class TestTheMessage:
+    def buried(self, **changes: Any) -> OutboxEvent:
+        create_positions()
+        run(Applied("bad"), chunk([replace(event("bad"), key="k")]))
+        [letter] = dead_letters.head_of(HANDLER, TOPIC, "k")
+        letter = replace(letter, event=replace(letter.event, **changes), error="x" * 9000)
+        with transaction.atomic():
+            dead_letters.bury([letter])
+        return OutboxEvent.objects.get(topic=ROUTE.dlq)
+
+    def test_carries_the_value_as_it_was(self, db: None) -> None:
+        assert self.buried(payload='{"a": 1}').payload == '{"a": 1}'
+
+    @pytest.mark.parametrize("payload", ["x" * 1_100_000, "\udc80 no UTF-8", "a\0b"])
+    def test_carries_only_ids_and_error_where_the_value_does_not_fit(
+        self, db: None, payload: str
+    ) -> None:
+        told = self.buried(payload=payload)
+        assert json.loads(told.payload) == told.headers
+        assert len(told.headers["error"]) == 500
+
+
+@pytest.mark.parametrize("text", ["", "plain ä", "\udc80\udcff", "a\0b", "\\base64:", "\\x"])
+def test_any_text_survives_its_column(text: str) -> None:
+    column = to_column(text)
+    assert from_column(column) == text
+    assert "\0" not in column
+    column.encode()
+
+
+def test_the_lease_outlasts_the_task() -> None:
+    assert conf.BRIDGE.task_time_limit < REDRIVE.lease
