@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from celery import shared_task
 from django.db import connection
 
 from chaos.event_map import SECOND_HANDLER
 from eventsite.probe.events import decode_sequence_drawn
-from outbox.conf import BRIDGE
-from outbox.effects import run_chunks
+from outbox.effects import effect_task
 from outbox.envelope import EventEnvelope
-from outbox.inbox import TaskChunk
 
 __all__ = ["append_entries"]
 
@@ -36,7 +33,4 @@ def _append(envelopes: Sequence[EventEnvelope]) -> None:
         )
 
 
-@shared_task(name="chaos.append_entries", time_limit=BRIDGE.task_time_limit)
-def append_entries(*, chunks: list[TaskChunk]) -> int:
-    """Apply chunks of the probe's topic to a log of its own; returns the number of events applied."""
-    return run_chunks(handler=SECOND_HANDLER, chunks=chunks, effect=_append)
+append_entries = effect_task(name="chaos.append_entries", handler=SECOND_HANDLER, effect=_append)
