@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--logs", help="copy the logs of all processes into this directory")
     options = parser.parse_args()
     os.environ.setdefault("LOG_LEVEL", "INFO")
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
     try:
         with tempfile.TemporaryDirectory(prefix="eventsite-chaos-") as name:
             return _on_a_stack(Path(name), options, console)
