@@ -155,7 +155,9 @@ def play_mutant(stage: Stage, mutant: Mutant) -> Result:
         both = _play(stage, mutant, mutant.breaks)
         if damaged:
             both.broken.append(f"{mutant.breaks[0]} alone is seen ({damaged}): it is not redundant")
-        both.figures["redundant"] = mutant.redundant
+        both.redundant = (
+            f"{mutant.breaks[0]} alone: no damage, {mutant.redundant}; with {mutant.breaks[1]} too"
+        )
         return _judged(both, mutant)
     return _judged(_play(stage, mutant, mutant.breaks), mutant)
 
@@ -182,7 +184,7 @@ def _judged(result: Result, mutant: Mutant) -> Result:
     """Turn the verdict round: damage is what is wanted."""
     damaged = {verdict.invariant for verdict in result.verdicts if not verdict.ok}
     result.expected = dict.fromkeys(damaged, f"the mutant {mutant.name}")
-    result.scenario = f"{mutant.name} / {mutant.scenario}"
+    result.mutant, result.announced, result.title = mutant.name, mutant.invariant, mutant.title
     if mutant.invariant not in damaged:
         seen = ", ".join(sorted(damaged)) or "no damage at all"
         result.broken.append(f"{mutant.invariant} should be damaged; seen: {seen}")

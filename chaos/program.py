@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.machine import describe
 from chaos.evidence import Evidence
 from chaos.mutation import MUTANTS, play_mutant
-from chaos.report import print_table, write_json
+from chaos.report import print_mutants, print_table, write_json
 from chaos.run import Result, Stage
 from chaos.scenarios import SCENARIOS
 from eventsite.localstack import LocalStack
@@ -37,10 +37,10 @@ def run(stack: LocalStack, directory: Path, options: argparse.Namespace, console
             for scenario in _chosen(SCENARIOS, options.names) if options.names else quick:
                 results.append(stage.play(scenario))
     finally:
-        print_table(console, results)
+        (print_mutants if options.mutants else print_table)(console, results)
         kind = "mutants" if options.mutants else "chaos"
         console.print(str(write_json(results, machine, quick=options.quick, kind=kind)))
-    failed = [result.scenario for result in results if not result.ok]
+    failed = [result.mutant or result.scenario for result in results if not result.ok]
     if failed:
         console.print(f"[bold red]FAILED: {', '.join(failed)}[/]")
     return 1 if failed or not results else 0

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from chaos.run import Result
 
-__all__ = ["RESULTS", "print_table", "write_json"]
+__all__ = ["RESULTS", "print_mutants", "print_table", "write_json"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 INVARIANTS = [f"I{number}" for number in range(1, 11)]
@@ -34,6 +34,25 @@ def print_table(console: Console, results: Sequence[Result]) -> None:
             *_cells(result),
             _besides(result),
             "ok" if result.ok else "[red]FAILED[/]",
+        )
+    console.print(table)
+
+
+def print_mutants(console: Console, results: Sequence[Result]) -> None:
+    """One line a mutant: what was announced, and all that was seen."""
+    table = Table(title="What the checker saw of each broken guard", title_justify="left")
+    for column in ("mutant", "scenario", "what is broken", "announced", "seen", ""):
+        table.add_column(column, overflow="fold")
+    for result in results:
+        seen = [f"{v.invariant}: {v.damage}" for v in result.verdicts if not v.ok]
+        notes = [*result.broken, *([result.redundant] if result.redundant else [])]
+        table.add_row(
+            result.mutant,
+            result.scenario,
+            result.title,
+            result.announced,
+            "; ".join([*seen, *notes]) or "nothing",
+            "caught" if result.ok else "[bold red]MISSED[/]",
         )
     console.print(table)
 

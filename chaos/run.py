@@ -38,6 +38,9 @@ class Result:
     broken: list[str] = field(default_factory=list)
     expected: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    mutant: str = ""
+    announced: str = ""  # the invariant that the mutant must damage
+    redundant: str = ""  # which guard alone would have kept it
 
     @property
     def ok(self) -> bool:
