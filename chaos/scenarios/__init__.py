@@ -13,4 +13,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     *poison.SCENARIOS,
     *operations.SCENARIOS,
     *provocations.SCENARIOS,
+    operations.RESTORE,
 )
