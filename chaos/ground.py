@@ -76,14 +76,15 @@ class Ground:
     # -- what is broken -----------------------------------------------------------------------
 
     @contextmanager
-    def fault(self, name: str) -> Iterator[None]:
-        """Whatever happens inside is the reason for duplicates and for waiting."""
+    def fault(self, name: str, *, repeats: bool = True) -> Iterator[None]:
+        """Whatever happens inside is the reason for waiting, and for duplicates in Kafka unless
+        `repeats` is False: then it does not touch any drain."""
         begin = time.time()
         self.say(f"  {name}")
         try:
             yield
         finally:
-            self.faults.append(Fault(name, begin, time.time()))
+            self.faults.append(Fault(name, begin, time.time(), repeats))
 
     def demand(self, holds: bool, otherwise: str) -> None:
         """A condition of this scenario beside the ten invariants."""

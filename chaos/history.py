@@ -88,11 +88,15 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something was broken from `begin` to `end` (seconds since the epoch)."""
+    """Something was broken from `begin` to `end` (seconds since the epoch).
+
+    `repeats`: it can take a drain's batch or its settling, so that the batch goes out again.
+    """
 
     name: str
     begin: float
     end: float
+    repeats: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +322,7 @@ def _was_on_its_way(row: Stored, faults: Iterable[Fault]) -> bool:
     return any(
         row.created_at <= fault.end + FAULT_MARGIN and settled >= fault.begin - FAULT_MARGIN
         for fault in faults
+        if fault.repeats
     )
 
 

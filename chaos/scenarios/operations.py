@@ -34,7 +34,7 @@ def add_a_handler(ground: Ground) -> None:
     """Positions first, then the worker, then the bridge; it hears all that is published after that."""
     ground.evidence.rows("TRUNCATE chaos_log")
     new = {"CHAOS_SECOND_HANDLER": "now"}
-    with ground.fault("worker and bridge start again with one more handler"):
+    with ground.fault("worker and bridge start again with one more handler", repeats=False):
         ground.manage("sync_routes", **new)
         since = time.time()
         ground.cleanup.callback(_forget_handler, ground)
@@ -90,7 +90,10 @@ def purge_and_reset(ground: Ground) -> None:
     purged = ground.evidence.rows(
         "DELETE FROM event_outbox WHERE id <= %s AND topic = 'probe-events' RETURNING id", old
     )
-    with ground.fault("offsets of the group are reset to the beginning"), ground.stopped("bridge"):
+    with (
+        ground.fault("offsets of the group are reset to the beginning", repeats=False),
+        ground.stopped("bridge"),
+    ):
         # A stopped member may be counted for a moment longer.
         ground.wait(_reset_offsets, 30, "the group's offsets reset")
     ground.figures["events forgotten"] = str(len(purged))

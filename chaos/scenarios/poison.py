@@ -24,7 +24,7 @@ DEAD_WITHIN = 60.0
 
 def _poison(ground: Ground, mode: str, *names: str) -> None:
     """Poison of a mode on each of these keys, each with successors, and wait until it is dead."""
-    with ground.fault(f"poison: {mode}"):
+    with ground.fault(f"poison: {mode}", repeats=False):
         for name in names:
             ground.write_poison(name, mode)
             ground.write(name)
@@ -59,7 +59,7 @@ def raises(ground: Ground) -> None:
 def _found_and_mended(ground: Ground, mode: str, name: str) -> None:
     """Poison that takes its process along is found by what was begun and never ended. Until it is
     dead every try costs a lease; a quick run mends it as soon as it is found."""
-    with ground.fault(f"poison: {mode}"):
+    with ground.fault(f"poison: {mode}", repeats=False):
         event_id = ground.write_poison(name, mode)
         ground.write(name)
         ground.write(name, name)
@@ -89,7 +89,7 @@ def hangs(ground: Ground) -> None:
 def undecodable(ground: Ground) -> None:
     """Messages of a foreign producer, past the outbox: they are dead letters, and nobody waits."""
     topic_id = admin.topic_ids([PROBE_TOPIC.name])[PROBE_TOPIC.name]
-    with ground.fault("events that cannot be decoded"):
+    with ground.fault("events that cannot be decoded", repeats=False):
         for number, value in enumerate((b"no JSON", b"\xff\xfe\x00", b'{"key": 7}', b"")):
             key = f"{ground.prefix}foreign-{number}"
             partition = partition_of(lane_of(key), PROBE_TOPIC.partitions)
@@ -148,7 +148,7 @@ def too_large(ground: Ground) -> None:
 
 def broken_handler(ground: Ground) -> None:
     """It fails for everyone: the circuit pauses it, nobody's event is poison for that."""
-    with ground.fault("the handler fails for everyone"):
+    with ground.fault("the handler fails for everyone", repeats=False):
         ground.switches.on("fail-all")
         ground.wait(lambda: _paused(ground), 60, "the circuit")
         time.sleep(ground.seconds(20, 5))

@@ -58,7 +58,9 @@ def _through_a_proxy(ground: Ground) -> Iterator[str]:
 def cut_at_commit(ground: Ground) -> None:
     [proxy] = _proxies
     cuts = 0
-    with ground.fault("the writer's connection is cut at COMMIT, before and after it is passed on"):
+    with ground.fault(
+        "the writer's connection is cut at COMMIT, before and after it is passed on", repeats=False
+    ):
         for number in range(round(ground.seconds(60, 20))):
             proxy.set(Fault.BEFORE_COMMIT if number % 2 else Fault.AFTER_COMMIT)
             cuts += proxy.happened.wait(3)
@@ -85,7 +87,7 @@ def reader_holds_a_snapshot(ground: Ground) -> None:
     with psycopg.connect(ground.stack.env["DATABASE_URL"]) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT count(*) FROM event_outbox")
-        with ground.fault("a reader holds a snapshot"):
+        with ground.fault("a reader holds a snapshot", repeats=False):
             time.sleep(ground.seconds(180, 15))
 
 
@@ -110,7 +112,7 @@ def writer_holds_a_transaction(ground: Ground) -> None:
         connection.close()
 
     thread = threading.Thread(target=hold)
-    with ground.fault("a writer holds its transaction open"):
+    with ground.fault("a writer holds its transaction open", repeats=False):
         thread.start()
         ground.demand(holding.wait(10), "the writer did not begin")
         thread.join()

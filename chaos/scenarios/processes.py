@@ -33,7 +33,7 @@ def kill_each(ground: Ground) -> None:
 
 def kill_effects_repeatedly(ground: Ground) -> None:
     """The pool's processes, not their parent: Celery starts others."""
-    with ground.fault("SIGKILL of the effects' processes, again and again"):
+    with ground.fault("SIGKILL of the effects' processes, again and again", repeats=False):
         for _ in range(round(ground.seconds(20, 6))):
             ground.kill_children("worker-effects")
             time.sleep(1)
@@ -64,7 +64,7 @@ def wake_drain(ground: Ground) -> None:
 def freeze_worker(ground: Ground) -> None:
     ground.cleanup.enter_context(ground.another("worker-effects"))
     ground.cleanup.callback(ground.unit("worker-effects").resume)
-    with ground.fault("SIGSTOP of an effects' worker"):
+    with ground.fault("SIGSTOP of an effects' worker", repeats=False):
         ground.unit("worker-effects").pause()
         time.sleep(FROZEN_SECONDS)
 
@@ -76,7 +76,7 @@ def wake_worker(ground: Ground) -> None:
 def freeze_bridge(ground: Ground) -> None:
     ground.cleanup.enter_context(ground.another("bridge"))
     ground.cleanup.callback(ground.unit("bridge").resume)
-    with ground.fault("SIGSTOP of a bridge"):
+    with ground.fault("SIGSTOP of a bridge", repeats=False):
         ground.unit("bridge").pause()
         time.sleep(FROZEN_SECONDS)
 
@@ -91,7 +91,7 @@ def two_beats(ground: Ground) -> None:
 
 
 def bridges_come_and_go(ground: Ground) -> None:
-    with ground.fault("bridges join and leave"):
+    with ground.fault("bridges join and leave", repeats=False):
         for _ in range(1 if ground.quick else 3):
             with ExitStack() as started:
                 for _ in range(2):

@@ -93,7 +93,7 @@ def refused_in_the_middle(ground: Ground) -> None:
 
 def out_of_turn(ground: Ground) -> None:
     """Copies of two chunks reach the worker in the wrong order, as from a bridge that slept."""
-    with ground.fault("chunks come in the wrong order"), ground.stopped("bridge"):
+    with ground.fault("chunks come in the wrong order", repeats=False), ground.stopped("bridge"):
         first, second = _two_chunks(ground)
         for chunk in (second, first, second):
             _send(chunk)
@@ -157,7 +157,7 @@ def twice_in_two_chunks(ground: Ground) -> None:
 
 def two_copies_at_once(ground: Ground) -> None:
     """One copy of a chunk has done its work and not committed when the other begins."""
-    with ground.fault("two copies of a chunk run at once"), ground.stopped("bridge"):
+    with ground.fault("two copies of a chunk run at once", repeats=False), ground.stopped("bridge"):
         ground.write("hot", modes=["hold-effect"])
         _drained(ground)
         [chunk] = [chunk for chunk in chunks_since(PROBE_HANDLER, size=1) if chunk.events]
@@ -183,7 +183,7 @@ def flushed_on_the_way(ground: Ground) -> None:
 
 def behind_poison(ground: Ground) -> None:
     """A key's event fails until it is mended; its successors come meanwhile and in later chunks."""
-    with ground.fault("an event fails until it is mended"):
+    with ground.fault("an event fails until it is mended", repeats=False):
         ground.write_poison("hot", "raise")
         for _ in range(4):
             ground.write("hot")
@@ -194,7 +194,7 @@ def behind_poison(ground: Ground) -> None:
 
 def redriven_twice(ground: Ground) -> None:
     """A copy of the redrive begins while the first has done its work and not committed."""
-    with ground.fault("a dead letter is redriven by two tasks at once"):
+    with ground.fault("a dead letter is redriven by two tasks at once", repeats=False):
         poison = ground.write_poison("hot", "raise,hold-effect")
         ground.wait(lambda: bool(_letter(ground, poison)), 30, "the dead letter")
         with ground.hold():
@@ -220,7 +220,7 @@ def poison_in_a_chunk(ground: Ground) -> None:
         for name in map("neighbour-{}".format, range(1000))
         if partition_of(lane_of(f"{ground.prefix}{name}"), PROBE_TOPIC.partitions) == partition
     )
-    with ground.fault("poison in the middle of a chunk"):
+    with ground.fault("poison in the middle of a chunk", repeats=False):
         with ground.stopped("bridge"):
             ground.write("hot")
             ground.write_poison(neighbour, "raise")

@@ -192,6 +192,10 @@ class TestDuplicatesInKafka:
         assert damaged(killed) == {}
         assert verdicts(killed)["I5"].figure == "1"
 
+    def test_of_a_fault_that_touches_no_drain(self) -> None:
+        faults = (Fault("poison", 105.2, 105.3, repeats=False),)
+        assert damaged(replace(CLEAN, logged=self.TWICE, faults=faults)) == {"I5": 1}
+
     @pytest.mark.parametrize("moment", [50.0, 200.0])
     def test_of_an_event_that_was_not(self, moment: float) -> None:
         faults = (Fault("kill", moment, moment),)
