@@ -211,7 +211,7 @@ def _committed_is_delivered(history: History) -> Verdict:
         elif history.log_complete and row.event_id not in logged:
             damage.append(f"{_name(row)} was committed and is not in Kafka")
     unknown = sum(event.outcome is Outcome.UNKNOWN for event in history.written)
-    figure = f"{len(history.stored)} events" + (f", {unknown} unknown" if unknown else "")
+    figure = f"{len(history.stored)}" + (f", {unknown} unknown" if unknown else "")
     return _verdict("I1", "committed ⇒ delivered", damage, figure)
 
 
@@ -241,7 +241,7 @@ def _rolled_back_is_never(history: History) -> Verdict:
         for entry in history.applied
         if entry.event_id not in stored and entry.event_id not in told
     ]
-    return _verdict("I2", "rolled back ⇒ never", damage, f"{len(never)} not committed")
+    return _verdict("I2", "rolled back ⇒ never", damage, str(len(never)))
 
 
 def _order_of_each_key(history: History) -> Verdict:
@@ -255,7 +255,7 @@ def _order_of_each_key(history: History) -> Verdict:
     logged = [rows[m.event_id] for m in by_place if m.event_id in rows]
     damage += [f"{text} is in Kafka behind {other}" for text, other in _inversions(logged)]
     keys = len({(row.topic, row.key) for row in history.stored})
-    return _verdict("I3", "order per key", damage, f"{keys} keys")
+    return _verdict("I3", "order per key", damage, str(keys))
 
 
 def _numbers_out_of_order(stored: Sequence[Stored]) -> list[str]:
@@ -300,7 +300,7 @@ def _effects_once(history: History) -> Verdict:
     ]
     if history.figures_differ:
         damage.append(f"{history.figures_differ} sales figures differ from the recount")
-    return _verdict("I4", "each effect once", damage, f"{len(history.applied)} entries")
+    return _verdict("I4", "each effect once", damage, str(len(history.applied)))
 
 
 def _duplicates_in_kafka(history: History) -> Verdict:
@@ -329,7 +329,7 @@ def _was_on_its_way(row: Stored, faults: Iterable[Fault]) -> bool:
 def _nothing_stuck(history: History) -> Verdict:
     """I6. All that was committed had its effect (or waited as a dead letter) within the bound."""
     damage = ["it had no effect within the bound"] * history.unsettled
-    return _verdict("I6", "nothing stuck", damage, f"{history.unsettled} left")
+    return _verdict("I6", "nothing stuck", damage, str(history.unsettled))
 
 
 def _zombies(history: History) -> Verdict:
@@ -339,14 +339,14 @@ def _zombies(history: History) -> Verdict:
         for name, (before, after) in history.zombies.items()
         if before != after
     ]
-    return _verdict("I7", "a zombie changes nothing", damage, f"{len(history.zombies)} woken")
+    return _verdict("I7", "a zombie changes nothing", damage, str(len(history.zombies)))
 
 
 def _dead_letters(history: History) -> Verdict:
     """I8. Exactly the poison became dead letters."""
     damage = [f"{i} is poison and no dead letter" for i in history.poison - history.dead_letters]
     damage += [f"{i} is a dead letter and no poison" for i in history.dead_letters - history.poison]
-    figure = f"{len(history.dead_letters)} of {len(history.poison)}"
+    figure = f"{len(history.dead_letters)}/{len(history.poison)}"
     return _verdict("I8", "dead letters = poison", sorted(damage), figure)
 
 

@@ -18,7 +18,7 @@ INVARIANTS = [f"I{number}" for number in range(1, 11)]
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Scenarios or mutants as Markdown."""
-    mutants = any(result["mutant"] for result in results)
+    mutants = any(result.get("mutant") for result in results)
     return _mutants(results) if mutants else _scenarios(results)
 
 
@@ -38,7 +38,7 @@ def _cell(verdict: dict[str, Any] | None, expected: dict[str, str]) -> str:
     if verdict is None:
         return "-"
     if not verdict["damage"]:
-        return str(verdict["figure"]).removesuffix(" events").removesuffix(" entries")
+        return str(verdict["figure"])
     return f"{verdict['damage']}{'' if verdict['invariant'] in expected else ' **damaged**'}"
 
 
@@ -70,7 +70,7 @@ def main(paths: Sequence[str]) -> None:
     results: dict[str, dict[str, Any]] = {}
     for path in paths:
         for result in json.loads(Path(path).read_text())["results"]:
-            results[result["mutant"] or result["scenario"]] = result
+            results[result.get("mutant") or result["scenario"]] = result
     print(table(list(results.values())))  # noqa: T201
 
 

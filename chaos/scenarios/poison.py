@@ -74,7 +74,7 @@ def _found_and_mended(ground: Ground, mode: str, name: str) -> None:
 
 
 def _is_open(ground: Ground, event_id: str) -> bool:
-    sql = "SELECT FROM dead_letter WHERE state < 3 AND event_id = %s"
+    sql = "SELECT 1 FROM dead_letter WHERE state < 3 AND event_id = %s"
     return bool(ground.evidence.rows(sql, (event_id,)))
 
 
