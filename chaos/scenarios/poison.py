@@ -106,18 +106,9 @@ def undecodable(ground: Ground) -> None:
                 ground.foreign.add(str(event_id))
         ground.wait(lambda: _foreign_open(ground) == len(ground.foreign), 60, "foreign letters")
         ground.write("foreign-0")
-    ground.manage(
-        "dead_letters", "discard", "--handler", HANDLER, "--key", f"{ground.prefix}foreign-0"
-    )
-    for number in range(1, 4):
-        ground.manage(
-            "dead_letters",
-            "discard",
-            "--handler",
-            HANDLER,
-            "--key",
-            f"{ground.prefix}foreign-{number}",
-        )
+    sql = "SELECT id FROM dead_letter WHERE event_id = ANY(%s::uuid[]) ORDER BY id"
+    letters = [str(row[0]) for row in ground.evidence.rows(sql, (list(ground.foreign),))]
+    ground.manage("dead_letters", "discard", *letters)
 
 
 def _foreign_open(ground: Ground) -> int:
