@@ -71,6 +71,20 @@ class Evidence:
         )
         return Backlog(int(count), int(pending), float(oldest))
 
+    def unfinished(self, since: Mark) -> int:
+        """Events of the scenario whose effect is still to come, in whatever way they wait: also as
+        a dead letter or behind one."""
+        [(count,)] = self.rows(
+            """
+            SELECT count(*) FROM event_outbox event
+            WHERE id > %s AND topic NOT LIKE '%%.dlq' AND (status <> 1 OR NOT EXISTS (
+                SELECT FROM inbox_receipt receipt
+                WHERE receipt.event_id = event.event_id AND receipt.outcome <> 1))
+            """,
+            (since.outbox_id,),
+        )
+        return int(count)
+
     def stored(self, since: Mark) -> list[Stored]:
         """The scenario's rows of the outbox."""
         return [

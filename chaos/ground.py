@@ -280,9 +280,9 @@ class Ground:
             self.switches.off("hold")
 
     def settled(self, within: float) -> bool:
-        """Wait until every event of the scenario has its receipt."""
+        """Wait until every event of the scenario has had its effect."""
         give_up = time.monotonic() + within
-        while self.evidence.backlog(self.mark).open:
+        while self.evidence.unfinished(self.mark):
             if time.monotonic() > give_up:
                 return False
             time.sleep(0.2)
@@ -291,7 +291,7 @@ class Ground:
     def must_settle(self, within: float) -> None:
         """What has no effect by then is stuck (I6), whatever becomes of it later."""
         if not self.settled(within):
-            self.stuck += self.evidence.backlog(self.mark).open
+            self.stuck += self.evidence.unfinished(self.mark)
 
     def applied(self, attempt: Attempt) -> bool:
         """Whether all events of an attempt are in the probe's log."""

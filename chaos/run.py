@@ -111,7 +111,7 @@ class Stage:
             ground.settled(scenario.settle_within)
             scenario.after(ground)
             ground.settled(scenario.settle_within)
-        unsettled = ground.evidence.backlog(ground.mark).open
+        unsettled = ground.evidence.unfinished(ground.mark)
         recovery = _recovery(seen, ground)
         ground.figures["peak backlog"] = str(seen.peak())
         if found.orders_refused:

@@ -182,14 +182,15 @@ def flushed_on_the_way(ground: Ground) -> None:
 
 
 def behind_poison(ground: Ground) -> None:
-    """A key's event fails until it is mended; its successors come meanwhile and in later chunks."""
+    """A key's event fails until it is mended; its successors have come before that."""
     with ground.fault("an event fails until it is mended", repeats=False):
-        ground.write_poison("hot", "raise")
+        poison = ground.write_poison("hot", "raise")
+        ground.wait(lambda: bool(_letter(ground, poison)), 30, "the dead letter")
         for _ in range(4):
             ground.write("hot")
-            time.sleep(0.3)
+        ground.wait(lambda: not ground.evidence.backlog(ground.mark).open, 20, "the successors")
         ground.switches.on("healed")
-    ground.must_settle(40)
+    ground.must_settle(60)
 
 
 def redriven_twice(ground: Ground) -> None:
@@ -223,13 +224,13 @@ def poison_in_a_chunk(ground: Ground) -> None:
     with ground.fault("poison in the middle of a chunk", repeats=False):
         with ground.stopped("bridge"):
             ground.write("hot")
-            ground.write_poison(neighbour, "raise")
+            poison = ground.write_poison(neighbour, "raise")
             for _ in range(4):
                 ground.write("hot")
             _drained(ground)
-        time.sleep(5)
+        ground.wait(lambda: bool(_letter(ground, poison)), 30, "the dead letter")
         ground.switches.on("healed")
-    ground.must_settle(40)
+    ground.must_settle(60)
 
 
 def _nothing(ground: Ground) -> None:
