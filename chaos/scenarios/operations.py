@@ -111,7 +111,9 @@ def _reset_offsets() -> bool:
 
 def clock_off(ground: Ground) -> None:
     library = _faketime()
-    for name in ("worker-effects", "worker-outbox", "bridge", "beat", "web"):
+    # Not bridge and drain: librdkafka's timed waits never end under libfaketime 0.9.10, which a bare
+    # consumer shows too.
+    for name in ("worker-effects", "beat", "web"):
         for offset in ("+1h",) if ground.quick else ("+1h", "-1h"):
             fake = {
                 "LD_PRELOAD": library,
