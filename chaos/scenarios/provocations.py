@@ -228,9 +228,11 @@ def poison_in_a_chunk(ground: Ground) -> None:
             for _ in range(4):
                 ground.write("hot")
             _drained(ground)
-        ground.wait(lambda: bool(_letter(ground, poison)), 30, "the dead letter")
+        give_up = time.monotonic() + 10
+        while not _letter(ground, poison) and time.monotonic() < give_up:
+            time.sleep(0.1)
         ground.switches.on("healed")
-    ground.must_settle(60)
+    ground.must_settle(30)
 
 
 def _nothing(ground: Ground) -> None:
