@@ -108,9 +108,9 @@ class Stage:
     def _history(self, scenario: Scenario, ground: Ground) -> History:
         with watch(ground.evidence, ground.mark) as seen, ground.cleanup:
             found = self._play_under_load(scenario, ground, seen)
-            ground.settled(scenario.settle_within)
+            ground.settled(_patience(scenario, ground))
             scenario.after(ground)
-            ground.settled(scenario.settle_within)
+            ground.settled(_patience(scenario, ground))
         unsettled = ground.evidence.unfinished(ground.mark)
         recovery = _recovery(seen, ground)
         ground.figures["peak backlog"] = str(seen.peak())
@@ -191,6 +191,11 @@ class Stage:
                     self.say(f"      {example}")
         for text in result.broken:
             self.say(f"  [red]{text}[/]")
+
+
+def _patience(scenario: Scenario, ground: Ground) -> float:
+    """Seconds to wait for the rest; what is stuck already has been waited for."""
+    return 5.0 if ground.stuck else scenario.settle_within
 
 
 def _recovery(seen: Watch, ground: Ground) -> float | None:
