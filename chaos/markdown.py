@@ -47,7 +47,7 @@ def _mutants(results: Sequence[dict[str, Any]]) -> str:
     lines = [head, ["---"] * len(head)]
     for result in results:
         seen = [f"{v['invariant']}: {v['damage']}" for v in result["verdicts"] if v["damage"]]
-        notes = [*result["broken"], *([result["redundant"]] if result["redundant"] else [])]
+        notes = [*result["broken"], *([result["redundant"]] if result.get("redundant") else [])]
         lines.append(
             [
                 f"`{result['mutant']}`",
