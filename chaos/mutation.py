@@ -24,7 +24,7 @@ class Mutant:
     scenario   under which the checker must report damage
     invariant  that must be damaged
     redundant  why a second guard is broken too, and that it alone keeps the promise: then
-               `breaks[0]` alone must show no damage
+               `breaks[0]` alone must not damage the invariant
     """
 
     name: str
@@ -153,11 +153,9 @@ def play_mutant(stage: Stage, mutant: Mutant) -> Result:
         alone = _play(stage, mutant, mutant.breaks[:1])
         damaged = [verdict.invariant for verdict in alone.verdicts if not verdict.ok]
         both = _play(stage, mutant, mutant.breaks)
-        if damaged:
-            both.broken.append(f"{mutant.breaks[0]} alone is seen ({damaged}): it is not redundant")
-        both.redundant = (
-            f"{mutant.breaks[0]} alone: no damage, {mutant.redundant}; with {mutant.breaks[1]} too"
-        )
+        if mutant.invariant in damaged:
+            both.broken.append(f"{mutant.breaks[0]} alone damages {mutant.invariant} too")
+        both.redundant = f"{mutant.breaks[0]} alone: {mutant.invariant} holds, {mutant.redundant}; with {mutant.breaks[1]} too"
         return _judged(both, mutant)
     return _judged(_play(stage, mutant, mutant.breaks), mutant)
 

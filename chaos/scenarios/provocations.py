@@ -228,7 +228,7 @@ def poison_in_a_chunk(ground: Ground) -> None:
             for _ in range(4):
                 ground.write("hot")
             _drained(ground)
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 25
         while not _letter(ground, poison) and time.monotonic() < give_up:
             time.sleep(0.1)
         ground.switches.on("healed")
