@@ -1,0 +1,23 @@
+"""What a process under chaos is told by its environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["directory", "mutants", "second_handler"]
+
+
+def directory() -> Path:
+    """Where switches and barriers are files."""
+    return Path(os.environ.get("CHAOS_DIRECTORY", "/nonexistent"))
+
+
+def mutants() -> list[str]:
+    """Guards of mutants.py that are broken in this process."""
+    return [name for name in os.environ.get("CHAOS_MUTANTS", "").split(",") if name]
+
+
+def second_handler() -> str:
+    """Where the handler that is added under load starts (`now`, `earliest`); empty: there is none."""
+    return os.environ.get("CHAOS_SECOND_HANDLER", "")

@@ -1,0 +1,254 @@
+"""Guards broken one at a time, in the processes that have CHAOS_MUTANTS set.
+
+Each function replaces one guard by what somebody would have written without knowing why it is
+there. Which scenario shows the damage, and as which invariant, is declared in mutation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from eventsite.probe import services as probe_services
+from eventsite.probe.events import decode_sequence_drawn
+from outbox import drain, effects, inbox, nudge, redrive
+from outbox.bridge import Bridge
+from outbox.conf import topics
+from outbox.drain import PendingEvent
+from outbox.envelope import EventEnvelope
+from outbox.inbox import Chunk, PartitionKey, Position
+from outbox.kafka import producer
+from outbox.models import OutboxEvent
+
+__all__ = ["BREAKS", "break_guard"]
+
+
+def break_guard(name: str) -> None:
+    """Break one guard in this process. Raises KeyError for a name there is not."""
+    BREAKS[name]()
+
+
+def _put(module: ModuleType, name: str, replacement: object) -> None:
+    """Where the replacement takes anything and so has no signature to compare."""
+    setattr(module, name, replacement)
+
+
+def _nothing() -> None:
+    """Broken elsewhere: in the settings, or by what the scenario does."""
+
+
+def lock_rows() -> None:
+    """The usual outbox: SKIP LOCKED on the rows, no lock on what orders them."""
+
+    def any_lane(limit: int) -> list[int]:
+        pending = OutboxEvent.objects.filter(
+            status=OutboxEvent.Status.NEW, topic__in=[topic.name for topic in topics()]
+        )
+        free = pending.select_for_update(skip_locked=True).order_by("id")
+        return sorted(set(free.values_list("lane", flat=True)[:2000]))
+
+    read_all = drain.pending_events
+
+    def only_free(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
+        free = OutboxEvent.objects.filter(lane__in=lanes, status=OutboxEvent.Status.NEW)
+        ids = set(free.select_for_update(skip_locked=True).values_list("id", flat=True))
+        return [event for event in read_all(lanes, limit=limit) if event.id in ids]
+
+    drain.claim_lanes = any_lane
+    drain.pending_events = only_free
+
+
+def drain_descending() -> None:
+    """The newest first."""
+    read = drain.pending_events
+
+    def descending(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
+        return read(lanes, limit=limit)[::-1]
+
+    drain.pending_events = descending
+
+
+def drop_nudges() -> None:
+    """Nobody asks for a drain after a commit."""
+    nudge.nudge = lambda: None
+
+
+def gapless_off() -> None:
+    """A failed message is stepped over: the producer lives on, and nothing is purged."""
+    configured = producer._config
+
+    def without_gapless() -> dict[str, Any]:
+        return configured() | {"enable.gapless.guarantee": False}
+
+    def forget() -> None:
+        producer._producer = None
+
+    producer._config = without_gapless
+    producer.discard = forget
+
+
+def position_check_off() -> None:
+    """Whatever chunk comes is applied."""
+    effects._refusal = lambda *_: ""
+
+    def everything(
+        chunks: Iterable[Chunk], positions: Mapping[PartitionKey, Position]
+    ) -> dict[UUID, EventEnvelope]:
+        return {event.event_id: event for chunk in chunks for _, event in chunk.events}
+
+    effects._not_yet_applied = everything
+
+
+class _WithRepetitions(dict[UUID, EventEnvelope]):
+    """Events by id, which gives every occurrence when it is walked through."""
+
+    def __init__(self, found: Sequence[tuple[UUID, EventEnvelope]]) -> None:
+        super().__init__(found)
+        self._found = found
+
+    def __iter__(self) -> Iterator[UUID]:
+        return iter([event_id for event_id, _ in self._found])
+
+    def items(self) -> Any:
+        return list(self._found)
+
+
+def dedupe_in_chunk_off() -> None:
+    """Receipts tell what is new, but nobody looks whether a chunk has it twice."""
+
+    def with_repetitions(
+        chunks: Iterable[Chunk], positions: Mapping[PartitionKey, Position]
+    ) -> dict[UUID, EventEnvelope]:
+        return _WithRepetitions(
+            [
+                (event.event_id, event)
+                for chunk in chunks
+                for offset, event in chunk.events
+                if offset >= positions[chunk.partition_key].next_offset
+            ]
+        )
+
+    effects._not_yet_applied = with_repetitions
+
+
+def receipts_off() -> None:
+    """The position alone decides."""
+    insert = inbox.insert_receipts
+
+    def believe(handler: str, event_ids: Iterable[UUID], *outcome: Any) -> set[UUID]:
+        ids = list(event_ids)
+        insert(handler, ids, *outcome)
+        return set(ids)
+
+    _put(inbox, "insert_receipts", believe)
+
+
+def one_statement() -> None:
+    """Effect and receipts in one statement, whose snapshot is older than what it waits for."""
+
+    def none_inserted(handler: str, event_ids: Iterable[UUID], *outcome: Any) -> set[UUID]:
+        return set(event_ids)
+
+    _put(inbox, "insert_receipts", none_inserted)
+    probe_services.append_entries = _append_with_receipts
+
+
+def _append_with_receipts(envelopes: Sequence[EventEnvelope]) -> None:
+    events = [decode_sequence_drawn(envelope.payload) for envelope in envelopes]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH arrived AS (
+                SELECT * FROM unnest(%s::text[], %s::bigint[], %s::uuid[]) WITH ORDINALITY
+                     AS arrived (key, seq, event_id, position)
+            ), receipts AS (
+                INSERT INTO inbox_receipt (event_id, handler)
+                SELECT event_id, 'append_probe_entries' FROM arrived
+                ON CONFLICT (event_id, handler) DO NOTHING
+                RETURNING event_id
+            ), waited AS (SELECT count(*) FROM receipts)
+            INSERT INTO probe_log (key, seq, event_id)
+            SELECT key, seq, event_id FROM arrived, waited
+            WHERE NOT EXISTS (
+                SELECT FROM inbox_receipt receipt
+                WHERE receipt.event_id = arrived.event_id
+                  AND receipt.handler = 'append_probe_entries')
+            ORDER BY position
+            """,
+            (
+                [event.key for event in events],
+                [event.seq for event in events],
+                [envelope.event_id for envelope in envelopes],
+            ),
+        )
+
+
+def position_lock_off() -> None:
+    """The position is read and not locked: two copies of a chunk run side by side."""
+    read = inbox.read_positions
+    inbox.lock_positions = lambda handler, keys, **_: read(handler, keys)
+
+
+def confirm_at_send() -> None:
+    """The bridge moves the position when the task is on its way, as an early offset commit does."""
+    trigger = Bridge._trigger
+
+    def trigger_and_confirm(self: Bridge, chunks: Sequence[Chunk]) -> bool:
+        sent = trigger(self, chunks)
+        if sent:
+            inbox.advance_positions(self._route.handler, chunks)
+        return sent
+
+    Bridge._trigger = trigger_and_confirm  # type: ignore[method-assign]
+
+
+def receipt_outcome_ignored() -> None:
+    """Redrive marks the receipt and does not ask whether it was the one who did; nor does it look
+    at its letters again, which finds the same case."""
+    settle = inbox.settle_receipts
+
+    def always_mine(handler: str, event_ids: Iterable[UUID], *outcome: Any) -> set[UUID]:
+        ids = list(event_ids)
+        settle(handler, ids, *outcome)
+        return set(ids)
+
+    _put(inbox, "settle_receipts", always_mine)
+    redrive._still_open = list  # type: ignore[assignment]
+
+
+def parked_keys_off() -> None:
+    """Nobody waits behind the dead letter of its key."""
+    effects._followers = lambda *_: set()
+
+
+def right_half_first() -> None:
+    """A failing chunk is divided, and its end is tried before its beginning."""
+    divide = effects.halves
+
+    def reversed_halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
+        left, right = divide(chunk)
+        return right, left
+
+    effects.halves = reversed_halves
+
+
+BREAKS: Mapping[str, Callable[[], None]] = {
+    "row-locks": lock_rows,
+    "drain-descending": drain_descending,
+    "idle-timeout-off": _nothing,
+    "nudges-dropped": drop_nudges,
+    "gapless-off": gapless_off,
+    "position-check-off": position_check_off,
+    "chunk-dedupe-off": dedupe_in_chunk_off,
+    "receipts-off": receipts_off,
+    "one-statement": one_statement,
+    "position-lock-off": position_lock_off,
+    "confirm-at-send": confirm_at_send,
+    "receipt-outcome-ignored": receipt_outcome_ignored,
+    "parked-keys-off": parked_keys_off,
+    "right-half-first": right_half_first,
+}

@@ -1,0 +1,17 @@
+"""The scenarios of `make chaos`, declared in one table."""
+
+from chaos.scenarios import kafka, operations, poison, postgres, processes, provocations, redis
+from chaos.scenarios.base import Scenario
+
+__all__ = ["SCENARIOS", "Scenario"]
+
+SCENARIOS: tuple[Scenario, ...] = (
+    *processes.SCENARIOS,
+    *postgres.SCENARIOS,
+    *redis.SCENARIOS,
+    *kafka.SCENARIOS,
+    *poison.SCENARIOS,
+    *operations.SCENARIOS,
+    *provocations.SCENARIOS,
+    operations.RESTORE,
+)

@@ -1,0 +1,151 @@
+"""PostgreSQL stopped, cut off, stormed, held up, and set back in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+from django.db import connection
+
+from chaos.ground import Ground
+from chaos.history import Outcome
+from chaos.load import Attempt, ProbeEvent
+from chaos.scenarios.base import Scenario
+from eventsite.tests.weather import Fault, Proxy, proxy_to
+from outbox.services import publish, unit_of_work
+
+__all__ = ["SCENARIOS"]
+
+
+def immediate_stop(ground: Ground) -> None:
+    postgres = ground.stack.server("postgres")
+    for _ in range(1 if ground.quick else 3):
+        with ground.fault("PostgreSQL: immediate stop and start"):
+            os.kill(postgres.pid, signal.SIGQUIT)
+            ground.wait(lambda: not postgres.is_alive(), 30, "PostgreSQL stopped")
+            time.sleep(ground.seconds(3, 1))
+            postgres.start()
+            postgres.wait_ready()
+        time.sleep(3)
+
+
+_proxies: list[Proxy] = []
+
+
+def through_a_proxy(ground: Ground) -> AbstractContextManager[str] | None:
+    return _through_a_proxy(ground)
+
+
+@contextmanager
+def _through_a_proxy(ground: Ground) -> Iterator[str]:
+    url = ground.stack.env["DATABASE_URL"]
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    with proxy_to(parts.hostname, parts.port) as proxy:
+        _proxies.append(proxy)
+        yield url.replace(f":{parts.port}/", f":{proxy.port}/")
+    _proxies.remove(proxy)
+
+
+def cut_at_commit(ground: Ground) -> None:
+    [proxy] = _proxies
+    cuts = 0
+    with ground.fault(
+        "the writer's connection is cut at COMMIT, before and after it is passed on", repeats=False
+    ):
+        for number in range(round(ground.seconds(60, 20))):
+            proxy.set(Fault.BEFORE_COMMIT if number % 2 else Fault.AFTER_COMMIT)
+            cuts += proxy.happened.wait(3)
+            time.sleep(0.3)
+    ground.figures["cuts"] = str(cuts)
+    ground.demand(cuts > 5, f"only {cuts} connections were cut")
+
+
+def terminate_storm(ground: Ground) -> None:
+    ended = 0
+    with ground.fault("pg_terminate_backend of everybody, five times a second"):
+        give_up = time.monotonic() + ground.seconds(20, 6)
+        while time.monotonic() < give_up:
+            with suppress(psycopg.Error):
+                ended += ground.evidence.rows(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                )[0][0]
+            time.sleep(0.2)
+    ground.figures["sessions ended"] = str(ended)
+
+
+def reader_holds_a_snapshot(ground: Ground) -> None:
+    with psycopg.connect(ground.stack.env["DATABASE_URL"]) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT count(*) FROM event_outbox")
+        with ground.fault("a reader holds a snapshot", repeats=False):
+            time.sleep(ground.seconds(180, 15))
+
+
+def writer_holds_a_transaction(ground: Ground) -> None:
+    """Its numbers are drawn long before they can be seen: who reads by "id > last" loses them."""
+    seconds = ground.seconds(180, 15)
+    holding = threading.Event()
+
+    def hold() -> None:
+        key = f"{ground.prefix}late"
+        events = [ProbeEvent(event_id=str(uuid4()), key=key, seq=number) for number in range(1, 21)]
+        with unit_of_work(), connection.cursor() as cursor:
+            cursor.execute("INSERT INTO probe_sequence (key, seq) VALUES (%s, 20)", (key,))
+            publish(events)
+            holding.set()
+            give_up = time.monotonic() + seconds
+            while time.monotonic() < give_up:
+                # Idle in a transaction for 8 s would end the session.
+                cursor.execute("SELECT 1")
+                time.sleep(1)
+        ground.attempts.append(Attempt(Outcome.COMMITTED, events, time.time()))
+        connection.close()
+
+    thread = threading.Thread(target=hold)
+    with ground.fault("a writer holds its transaction open", repeats=False):
+        thread.start()
+        ground.demand(holding.wait(10), "the writer did not begin")
+        thread.join()
+    ground.demand(bool(ground.attempts), "the late transaction did not commit")
+
+
+SCENARIOS = (
+    Scenario(
+        name="postgres-stop",
+        title="PostgreSQL: immediate stop and start",
+        play=immediate_stop,
+        quick=True,
+    ),
+    Scenario(
+        name="cut-at-commit",
+        title="the writer's connection is cut at the moment of COMMIT",
+        play=cut_at_commit,
+        writer_url=through_a_proxy,
+        quick=True,
+    ),
+    Scenario(
+        name="terminate-storm",
+        title="pg_terminate_backend of every session, five times a second",
+        play=terminate_storm,
+    ),
+    Scenario(
+        name="held-by-reader",
+        title="a reader holds a snapshot open for minutes",
+        play=reader_holds_a_snapshot,
+    ),
+    Scenario(
+        name="held-by-writer",
+        title="a writer holds a transaction with events open for minutes",
+        play=writer_holds_a_transaction,
+    ),
+)
