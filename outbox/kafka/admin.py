@@ -104,7 +104,19 @@ def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+    _wait_until_listed(client, created)
     return created
+
+
+def _wait_until_listed(client: AdminClient, names: Sequence[str]) -> None:
+    """A broker answers "created" before its metadata names the topic and its partitions."""
+    give_up = time.monotonic() + TIMEOUT
+    while time.monotonic() < give_up:
+        listed = client.list_topics(timeout=TIMEOUT).topics
+        if all(name in listed and listed[name].partitions for name in names):
+            return
+        time.sleep(0.1)
+    raise KafkaUnavailable(f"created, but not listed after {TIMEOUT:.0f} s: {', '.join(names)}")
 
 
 def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
