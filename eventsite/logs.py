@@ -43,12 +43,18 @@ def configure(level: str) -> None:
     logging.config.dictConfig(_standard_library(level.upper()))
 
 
-class _NamedLogger(structlog.BytesLogger):
-    """Writes to standard error, and keeps the name that get_logger was given."""
+class _NamedLogger:
+    """Writes lines to standard error, and keeps the name that get_logger was given."""
 
     def __init__(self, name: str = "") -> None:
-        super().__init__(sys.stderr.buffer)
         self.name = name
+
+    def msg(self, line: bytes) -> None:
+        """One write a line, so that threads do not mix theirs."""
+        sys.stderr.buffer.write(line + b"\n")
+        sys.stderr.buffer.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _add_logger_name(logger: _NamedLogger, method: str, event: EventDict) -> EventDict:

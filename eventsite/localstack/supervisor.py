@@ -109,7 +109,7 @@ def _write(record: Record, stack: LocalStack, keeper: Keeper) -> None:
     record.base_url = stack.base_url
     record.servers = {server.name: server.description for server in stack.servers}
     record.environment = {name: stack.env[name] for name in SERVER_VARIABLES if name in stack.env}
-    record.admin = stack.output.get("ensure_admin", "")
+    record.admin = stack.output.get("prepare", "").rpartition("\n")[2]
     record.units = [_unit_record(unit, keeper.restarts[unit.name]) for unit in _units(stack)]
     record.write(stack.state.record)
 

@@ -123,28 +123,40 @@ def test_a_discarded_head_sets_its_followers_free(orders: Path) -> None:
     assert probe_numbers("bad") in ([2, 3], [1, 2, 3])  # the redrive may have been faster
 
 
-@pytest.mark.parametrize("word", ["exit", "hang"])
-def test_an_event_that_ends_its_process_or_never_ends_is_dead_while_others_go_on(
-    orders: Path, word: str
+def beside(key: str) -> str:
+    """Another key of the same partition."""
+    names = (f"beside-{number}" for number in range(10_000))
+    place = partition_of(lane_of(key), 12)
+    return next(name for name in names if partition_of(lane_of(name), 12) == place)
+
+
+def test_events_that_end_their_process_or_never_end_are_dead_while_others_go_on(
+    orders: Path,
 ) -> None:
-    (orders / "killer").write_text(word)
-    neighbour = next(
-        name
-        for name in (f"n{number}" for number in range(10_000))
-        if partition_of(lane_of(name), 12) == partition_of(lane_of("killer"), 12)
-    )
+    killers = ["exit", "hang"]
+    assert len({partition_of(lane_of(killer), 12) for killer in killers}) == 2
+    neighbours = [beside(killer) for killer in killers]
+    for killer in killers:
+        (orders / killer).write_text(killer)
+
+    def all_applied(keys: list[str], times: int) -> bool:
+        return settles(lambda: all(applied(key) == times for key in keys), within=2 * SETTLES)
+
+    def all_isolated() -> bool:
+        return all(states(killer) == ["dead", "parked", "parked"] for killer in killers)
+
     with everything(orders):
         for _ in range(3):
-            draw("killer", neighbour, *(f"cold-{number}" for number in range(40)))
-        within = 2 * SETTLES
-        assert settles(lambda: applied(neighbour) == 3, within=within)
-        assert settles(lambda: states("killer") == ["dead", "parked", "parked"], within=within)
-        draw(neighbour)
-        assert settles(lambda: applied(neighbour) == 4, within=within)
-        assert DeadLetter.objects.count() == 3
-        (orders / "killer").unlink()
-        call_command("dead_letters", "replay", "--key", "killer")
-        assert settles(lambda: applied("killer") == 3, within=within)
+            draw(*killers, *neighbours, *(f"cold-{number}" for number in range(40)))
+        assert all_applied(neighbours, 3)
+        assert settles(all_isolated, within=2 * SETTLES)
+        draw(*neighbours)
+        assert all_applied(neighbours, 4)
+        assert DeadLetter.objects.count() == 6
+        for killer in killers:
+            (orders / killer).unlink()
+            call_command("dead_letters", "replay", "--key", killer)
+        assert all_applied(killers, 3)
     assert probe_queries.verdict().ok
 
 

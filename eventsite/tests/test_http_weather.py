@@ -35,7 +35,10 @@ def web_of_proxy(proxy: Proxy) -> Iterator[Web]:
 
 @pytest.fixture
 def web(web_of_proxy: Web, proxy: Proxy, transactional_db: None) -> Iterator[Web]:
-    """A web process that reaches PostgreSQL by the proxy."""
+    """A web process that reaches PostgreSQL by the proxy, with connections of this test: on older
+    ones statements are prepared, and the proxy would not know them by their text."""
+    proxy.set(Fault.AWAY)
+    proxy.set(Fault.NONE)
     yield web_of_proxy
     proxy.set(Fault.NONE)
 

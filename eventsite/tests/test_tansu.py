@@ -50,7 +50,7 @@ def test_what_the_broker_forgot_is_published_again_and_applied_once(stack: Local
     kafka.start()
     kafka.wait_ready()
     stack.follow_new_log()
-    assert "15 events published again" in stack.output["sync_routes"]
+    assert "15 events published again" in stack.output["prepare"]
     effects.start()
     third = place_orders(port, 10)
 

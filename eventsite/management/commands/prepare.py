@@ -1,0 +1,29 @@
+"""Everything that must be done before the processes start, in one go."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    """migrate, create_topics, sync_routes, check_servers, ensure_admin; any of them can stop it."""
+
+    help = "Prepares database and topics for this release; safe to run again."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--new-log",
+            action="store_true",
+            help="Kafka's log is a new one: positions move to it, what was not applied goes out again",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", interactive=False, verbosity=1, stdout=self.stdout)
+        call_command("create_topics", stdout=self.stdout)
+        call_command("sync_routes", recreated=options["new_log"], stdout=self.stdout)
+        call_command("check_servers", stdout=self.stdout)
+        call_command("ensure_admin", stdout=self.stdout)
