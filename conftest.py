@@ -6,6 +6,8 @@ from collections.abc import Generator
 
 import pytest
 
+PROCESS_TESTS = ("eventsite/tests/", "eventsite/localstack/", "docker/")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -13,6 +15,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test fails the run: where everything is installed nothing may be skipped",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests start processes and wait for them begin first, each in its random place:
+    otherwise one worker ends with the longest of them while the other has nothing left."""
+    items.sort(key=lambda item: not item.nodeid.startswith(PROCESS_TESTS))
 
 
 @pytest.hookimpl(wrapper=True)
