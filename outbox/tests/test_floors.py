@@ -1,0 +1,135 @@
+"""Floors: dead entries are not passed again, and no row is ever left below one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from django.db import connection, transaction
+
+from outbox import drain, floors, metrics
+from outbox.conf import DRAIN
+from outbox.models import OutboxEvent, OutboxLane
+from outbox.services import publish
+from outbox.tests.test_drain import Kafka, Noted, kafka
+from outbox.topics import LANES, lane_of
+
+__all__ = ["kafka"]
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("kafka")]
+
+EAGER = replace(DRAIN, floor_interval=0.0, sweep_interval=1e9)
+LANE = lane_of("k")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "_floors", floors.Floors())
+
+
+def write(*texts: str) -> None:
+    with transaction.atomic():
+        publish([Noted("k", text) for text in texts])
+
+
+def floor() -> int:
+    return drain._floors._floors[LANE]
+
+
+def raised() -> int:
+    """The floor after a drain has had time to raise it: a ceiling first, then the floor."""
+    for _ in range(3):
+        drain.drain(EAGER)
+    return floor()
+
+
+def newest() -> int:
+    return OutboxEvent.objects.latest("id").id
+
+
+def in_a_thread(work: Callable[[], None]) -> threading.Thread:
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_floor_lies_behind_what_was_settled(kafka: Kafka) -> None:
+    write("1", "2")
+    assert raised() == newest() + 1
+    write("3")
+    assert drain.drain(EAGER).settled == 1
+    assert [text for _, text in kafka.log] == ['"1"', '"2"', '"3"']
+
+
+def overtaken(writes: Callable[[], None]) -> int:
+    """A writer has drawn its id and waits while a later one commits and the floors are raised;
+    events that are still pending after it has committed and a drain has run."""
+    drawn, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        with transaction.atomic():
+            write("slow")
+            drawn.set()
+            assert go_on.wait(20)
+
+    thread = in_a_thread(slow)
+    assert drawn.wait(10)
+    writes()
+    raised()
+    go_on.set()
+    thread.join()
+    drain.drain(EAGER)
+    return OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).count()
+
+
+def test_no_floor_is_raised_over_an_open_writer() -> None:
+    assert overtaken(lambda: write("fast")) == 0
+
+
+def test_without_the_look_at_writers_a_row_is_left_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard removed; the sweep of each minute finds it, sends it and says so."""
+    with monkeypatch.context() as changed:
+        changed.setattr(floors, "open_writers", frozenset)
+        assert overtaken(lambda: write("fast")) == 1
+    before = metrics.FLOOR_UNDERCUT._value.get()
+    for _ in range(3):
+        drain.drain(replace(EAGER, sweep_interval=0.0))
+    assert metrics.FLOOR_UNDERCUT._value.get() == before + 1
+    assert not OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).exists()
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_rows_made_pending_again_are_seen_if_they_are_counted(counted: bool) -> None:
+    write("1", "2")
+    raised()
+    with transaction.atomic():
+        if counted:
+            floors.rewind([LANE])
+        OutboxEvent.objects.update(status=OutboxEvent.Status.NEW)
+    assert drain.drain(EAGER).settled == (2 if counted else 0)
+
+
+def test_another_session_begins_from_zero() -> None:
+    """It may lead to a server that was set back in time, where ids begin lower."""
+    write("1")
+    assert raised() > 0
+    connection.close()
+    drain._floors.refresh(DRAIN)
+    assert drain._floors._floors == [0] * LANES
+
+
+def test_every_lane_has_its_floor(kafka: Kafka) -> None:
+    with transaction.atomic():
+        publish([Noted(f"key-{number}") for number in range(300)])
+    raised()
+    assert set(drain._floors._floors) == {newest() + 1}
+    assert OutboxLane.objects.count() == LANES
+    assert len(kafka.log) == 300
