@@ -33,7 +33,7 @@ manage: $(RUN) ## run manage.py on the running stack (ARGS="event <id>")
 	@$(STACK) manage -- $(ARGS)
 
 test: $(DEV) ## run the tests on servers of their own (ARGS="-k name")
-	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -p eventsite.tests.own_servers $(ARGS)
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p eventsite.tests.own_servers $(ARGS)
 
 check: $(DEV) ## lint, format, types, import contracts, Django's checks
 	.venv/bin/ruff check

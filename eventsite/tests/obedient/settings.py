@@ -4,5 +4,5 @@ from eventsite.settings.test import *  # noqa: F403
 
 # Before the apps whose tasks take the effect over.
 INSTALLED_APPS = ["eventsite.tests.obedient.apps.ObedientConfig", *INSTALLED_APPS]  # noqa: F405
-OUTBOX_BRIDGE_POLICY = {"effect_timeout": 2.0, "task_time_limit": 3, "deadline": 4.0}
-OUTBOX_REDRIVE_POLICY = {"lease": 5.0}
+OUTBOX_BRIDGE_POLICY = {"effect_timeout": 1.5, "task_time_limit": 2, "deadline": 3.0}
+OUTBOX_REDRIVE_POLICY = {"lease": 4.0}
