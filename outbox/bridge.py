@@ -154,7 +154,10 @@ class Bridge:
     def _regulate_fetching(self) -> None:
         """Keep the buffers bounded: a slow handler pauses its partitions, polling goes on."""
         for partition in self._partitions.values():
-            wanted = len(partition.buffer) < self._policy.buffer_events
+            wanted = (
+                len(partition.buffer) < self._policy.buffer_events
+                and partition.buffered_bytes < self._policy.buffer_bytes
+            )
             if wanted != partition.fetching:
                 (self._consumer.resume if wanted else self._consumer.pause)([partition.key])
                 partition.fetching = wanted

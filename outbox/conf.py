@@ -115,6 +115,7 @@ class BridgePolicy:
     chunk_events: int = 500
     chunk_bytes: int = 1_048_576
     buffer_events: int = 5000
+    buffer_bytes: int = 4_194_304
     send_interval: float = 0.05
     effect_timeout: float = 6.0
     task_time_limit: int = 8

@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 import structlog
+from celery import current_app
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
@@ -39,6 +40,8 @@ class Command(BaseCommand):
         stop = StopFlag()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        # Made before there are threads: two of them making it at once may fail in kombu.
+        assert current_app.amqp.producer_pool
         failures: list[Exception] = []
         threads = [
             threading.Thread(target=_run, args=(route, stop, failures), name=route.handler)
