@@ -90,6 +90,8 @@ def purge_and_reset(ground: Ground) -> None:
     purged = ground.evidence.rows(
         "DELETE FROM event_outbox WHERE id <= %s AND topic = 'probe-events' RETURNING id", old
     )
+    # What autovacuum does within a minute: most of these tables was just deleted.
+    ground.evidence.rows("VACUUM event_outbox, inbox_receipt")
     with (
         ground.fault("offsets of the group are reset to the beginning", repeats=False),
         ground.stopped("bridge"),
