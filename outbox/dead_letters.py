@@ -52,6 +52,7 @@ DRAIN_HANDLER = "outbox.drain"
 NEVER_ENDED = "The process ended, or its time was up, while it ran this event."
 ERROR_LENGTH = 4000
 _ERROR_HEADER_LENGTH = 500
+_TRACE_LENGTH = 128
 
 State = DeadLetter.State
 _COLUMNS = (
@@ -281,7 +282,7 @@ def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
     headers = [_headers(letter, failed_at[letter.id]) for letter in told]
     publish(
         [_message(letter, each, whole) for letter, each in zip(told, headers, strict=True)],
-        traces=[letter.event.trace for letter in told],
+        traces=[_trace(letter.event.trace) for letter in told],
         headers=headers,
     )
 
@@ -319,6 +320,15 @@ def _message(letter: Letter, headers: dict[str, str], whole: bool) -> _DeadLette
         key = str(letter.event.event_id)
     return _DeadLetterTold(
         event_id=str(uuid4()), topic=topic, type="DEAD_LETTER", key=key, payload=payload
+    )
+
+
+def _trace(trace: TraceContext) -> TraceContext:
+    """Without what is no id: a foreign message carries anything there, also what neither
+    PostgreSQL nor the headers of a message can hold."""
+    ids = (trace.traceparent, trace.correlation_id)
+    return TraceContext(
+        *(text if text == to_column(text) and len(text) <= _TRACE_LENGTH else "" for text in ids)
     )
 
 

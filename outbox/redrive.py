@@ -44,18 +44,27 @@ class _Paused(ConnectionError):
 
 
 def send_due() -> int:
-    """Hand the letters that are due to their handlers' tasks; returns how many."""
+    """Hand the letters that are due to their handlers' tasks; returns how many. What goes wrong
+    for one handler is logged, and keeps nothing from the others."""
     sent = 0
     for handler in handlers_due():
-        route = conf.route_named(handler)
-        if _queue_is_full(route):
-            continue
-        ids = claim_due(route)
-        for begin in range(0, len(ids), REDRIVE.letters_per_task):
-            letters = ids[begin : begin + REDRIVE.letters_per_task]
-            if not _send(route, letters):
-                return sent
-            sent += len(letters)
+        try:
+            sent += _send_due_of(conf.route_named(handler))
+        except Exception as error:
+            log.exception("redrive_not_claimed", handler=handler, error=describe(error))
+    return sent
+
+
+def _send_due_of(route: Route) -> int:
+    if _queue_is_full(route):
+        return 0
+    sent = 0
+    ids = claim_due(route)
+    for begin in range(0, len(ids), REDRIVE.letters_per_task):
+        letters = ids[begin : begin + REDRIVE.letters_per_task]
+        if not _send(route, letters):
+            break
+        sent += len(letters)
     return sent
 
 
@@ -97,17 +106,31 @@ def claim_due(route: Route) -> list[int]:
         if not rows:
             return []
         used_up = [letter_id for letter_id, attempts in rows if attempts >= route.tries]
-        if used_up:
-            _bury(dead_letters.lock_letters(used_up))
+        for letter in dead_letters.lock_letters(used_up):
+            _bury_or_log(letter)
         due = [letter_id for letter_id, attempts in rows if attempts < route.tries]
         cursor.execute(
             """
             UPDATE dead_letter SET next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = ANY(%s)
+            WHERE id = ANY(%s) AND state = 0
             """,
-            (REDRIVE.lease, due),
+            (REDRIVE.lease, [letter_id for letter_id, _ in rows]),
         )
     return due
+
+
+def _bury_or_log(letter: Letter) -> None:
+    """In a savepoint of its own: a letter that cannot be buried is looked at again after its lease,
+    and keeps no other from its turn."""
+    try:
+        with transaction.atomic():
+            _bury([letter])
+    except Exception as error:
+        if is_transient(error):
+            raise
+        log.exception(
+            "letter_not_buried", handler=letter.handler, letter=letter.id, error=describe(error)
+        )
 
 
 def _queue_is_full(route: Route) -> bool:

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, transaction
 
 from outbox import conf, control, dead_letters, failures, inbox, redrive
 from outbox.conf import REDRIVE
-from outbox.envelope import EventEnvelope, from_column, to_column
+from outbox.envelope import EventEnvelope, TraceContext, from_column, to_column
 from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
 from outbox.tests.letters import (
     HANDLER,
@@ -295,6 +295,57 @@ def redrive_due_to(order: list[str]) -> None:
     order += applied.payloads
 
 
+class TestALetterThatCannotBeBuried:
+    @pytest.fixture(autouse=True)
+    def one_of_two(self, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both ended their process at each try; the first cannot be told to the world."""
+        create_positions()
+        run(Applied("a", "b"), chunk([event("a", key="a"), event("b", key="b")]))
+        DeadLetter.objects.update(attempts=ROUTE.tries)
+        make_due()
+        bury = dead_letters.bury
+
+        def refuse_one(letters: Sequence[dead_letters.Letter], **options: Any) -> None:
+            bury(letters, **options)
+            if letters[0].event.payload == "a":
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1 / 0")
+
+        monkeypatch.setattr(dead_letters, "bury", refuse_one)
+
+    def test_keeps_no_other_from_it(self) -> None:
+        assert redrive.claim_due(ROUTE) == []
+        assert states() == ["retrying", "dead"]
+        assert OutboxEvent.objects.get(topic=ROUTE.dlq).payload == "b"
+
+    def test_is_looked_at_again_after_its_lease(self) -> None:
+        redrive.claim_due(ROUTE)
+        assert redrive.handlers_due() == []
+        make_due()
+        assert redrive.handlers_due() == [HANDLER]
+
+
+def test_what_goes_wrong_for_one_handler_keeps_nothing_from_the_next(
+    applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[str] = []
+
+    def claim_due(route: conf.Route) -> list[Any]:
+        claimed.append(route.handler)
+        if len(claimed) == 1:
+            raise ValueError("a bug")
+        return []
+
+    monkeypatch.setattr(redrive, "claim_due", claim_due)
+    DeadLetter.objects.filter(payload="2").update(
+        handler=next(each.handler for each in conf.routes() if each.handler != HANDLER),
+        state=DeadLetter.State.RETRYING,
+    )
+    make_due()
+    assert redrive.send_due() == 0
+    assert len(claimed) == 2
+
+
 class TestTheMessage:
     def buried(self, **changes: Any) -> OutboxEvent:
         create_positions()
@@ -316,6 +367,11 @@ class TestTheMessage:
         assert told.headers is not None
         assert json.loads(told.payload) == told.headers
         assert len(told.headers["error"]) == 500
+
+    @pytest.mark.parametrize("text", ["a\0b", "\udc80", "x" * 10_000])
+    def test_goes_without_a_trace_that_is_no_id(self, db: None, text: str) -> None:
+        told = self.buried(trace=TraceContext(text, "the-request"))
+        assert (told.traceparent, told.correlation_id) == ("", "the-request")
 
 
 @pytest.mark.parametrize("text", ["", "plain ä", "\udc80\udcff", "a\0b", "\\base64:", "\\x"])
