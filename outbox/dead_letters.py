@@ -35,6 +35,7 @@ __all__ = [
     "ERROR_LENGTH",
     "NEVER_ENDED",
     "Letter",
+    "Place",
     "backoff",
     "bury",
     "head_of",
@@ -52,12 +53,18 @@ DRAIN_HANDLER = "outbox.drain"
 NEVER_ENDED = "The process ended, or its time was up, while it ran this event."
 ERROR_LENGTH = 4000
 _ERROR_HEADER_LENGTH = 500
+_TRACE_LENGTH = 128
 
 State = DeadLetter.State
 _COLUMNS = (
     'id, handler, event_id, topic, topic_id, "partition", "offset", key, type, source, event_time,'
     " payload, traceparent, correlation_id, state, attempts, error, failed_at, replay_count"
 )
+
+
+Place = tuple[str, int, str]
+"""(topic, partition, key): what keeps an order. Messages of others may have no key, which makes
+one sequence of each partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,12 @@ class Letter:
     failed_at: datetime | None = None
     replay_count: int = 0
     id: int = 0
+
+    @property
+    def place(self) -> Place:
+        """What it holds up, or waits in; not for letters of the drain, which have no partition."""
+        assert self.partition is not None
+        return self.event.topic, self.partition, self.event.key
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
@@ -116,27 +129,31 @@ def backoff(route: Route, attempts: int) -> float:
 # -- parking --------------------------------------------------------------------------------
 
 
-def parked_keys(handler: str, events: Iterable[EventEnvelope]) -> set[tuple[str, str]]:
-    """Which (topic, key) among these events have an open dead letter of the handler.
+def parked_keys(handler: str, places: Iterable[Place]) -> set[Place]:
+    """Which of these places have an open dead letter of the handler.
 
     A statement of its own after the position is locked: its snapshot sees all that the last
     holder of the lock committed.
     """
-    wanted = sorted({(event.topic, to_column(event.key)) for event in events})
+    wanted = {(topic, partition, to_column(key)) for topic, partition, key in places}
+    if not wanted:
+        return set()
+    names, partitions, keys = zip(*sorted(wanted), strict=True)
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT topic, key FROM unnest(%s::text[], %s::text[]) AS wanted (topic, key)
+            SELECT topic, "partition", key
+            FROM unnest(%s::text[], %s::smallint[], %s::text[]) AS wanted (topic, "partition", key)
             WHERE EXISTS (
                 SELECT FROM dead_letter AS letter
                 WHERE letter.handler = %s AND letter.topic = wanted.topic
                   AND md5(letter.key) = md5(wanted.key) AND letter.key = wanted.key
-                  AND letter.state < 3
+                  AND letter."partition" = wanted."partition" AND letter.state < 3
             )
             """,
-            ([topic for topic, _ in wanted], [key for _, key in wanted], handler),
+            (list(names), list(partitions), list(keys), handler),
         )
-        return {(topic, from_column(key)) for topic, key in cursor.fetchall()}
+        return {(topic, partition, from_column(key)) for topic, partition, key in cursor.fetchall()}
 
 
 def park(letters: Sequence[Letter], *, delay: float = 0.0) -> None:
@@ -216,16 +233,19 @@ def read_letter(letter_id: int) -> Letter | None:
     return Letter.from_row(row) if row else None
 
 
-def head_of(handler: str, topic: str, key: str, *, limit: int = 1) -> list[Letter]:
-    """The first open letters of a key, in order."""
+def head_of(handler: str, place: Place, *, limit: int = 1, parked: bool = False) -> list[Letter]:
+    """The first open letters of a key, in order; `parked`: of those that wait behind another."""
+    topic, partition, key = place
+    column = to_column(key)
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             SELECT {_COLUMNS} FROM dead_letter
             WHERE handler = %s AND topic = %s AND md5(key) = md5(%s) AND key = %s AND state < 3
+              AND "partition" = %s AND (state = 1 OR NOT %s)
             ORDER BY id LIMIT %s
             """,
-            (handler, topic, to_column(key), to_column(key), limit),
+            (handler, topic, column, column, partition, parked, limit),
         )
         return [Letter.from_row(row) for row in cursor.fetchall()]
 
@@ -281,7 +301,7 @@ def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
     headers = [_headers(letter, failed_at[letter.id]) for letter in told]
     publish(
         [_message(letter, each, whole) for letter, each in zip(told, headers, strict=True)],
-        traces=[letter.event.trace for letter in told],
+        traces=[_trace(letter.event.trace) for letter in told],
         headers=headers,
     )
 
@@ -319,6 +339,15 @@ def _message(letter: Letter, headers: dict[str, str], whole: bool) -> _DeadLette
         key = str(letter.event.event_id)
     return _DeadLetterTold(
         event_id=str(uuid4()), topic=topic, type="DEAD_LETTER", key=key, payload=payload
+    )
+
+
+def _trace(trace: TraceContext) -> TraceContext:
+    """Without what is no id: a foreign message carries anything there, also what neither
+    PostgreSQL nor the headers of a message can hold."""
+    ids = (trace.traceparent, trace.correlation_id)
+    return TraceContext(
+        *(text if text == to_column(text) and len(text) <= _TRACE_LENGTH else "" for text in ids)
     )
 
 

@@ -112,8 +112,10 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
         pending = pending_events(lanes, limit=policy.batch_events)
         held = 0
         if any(event.beside_letters for event in pending):
-            held = drain_letters.hold_followers({e.lane for e in pending if e.beside_letters})
-            pending = pending_events(lanes, limit=policy.batch_events)
+            held, heads = drain_letters.hold_followers(lanes)
+            read = pending_events(lanes, limit=policy.batch_events)
+            pending = drain_letters.without_followers(read, heads)
+            held += len(read) - len(pending)
         delivery = produce(pending, policy)
         settled = acknowledged_prefix(pending, delivery)
         settle_batch(
@@ -131,7 +133,13 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
     whole = len(lanes) < policy.lanes_per_claim and len(pending) <= policy.batch_events // len(
         lanes
     )
-    return _Batch(settled=events, refused=len(refused), held=held, error=delivery.error, last=whole)
+    return _Batch(
+        settled=events,
+        refused=len(refused),
+        held=held,
+        error=delivery.error,
+        last=whole and not held,
+    )
 
 
 def claim_lanes(limit: int) -> list[int]:

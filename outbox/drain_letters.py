@@ -21,9 +21,18 @@ from outbox.models import DeadLetter, OutboxEvent, OutboxLane
 from outbox.refusals import PendingEvent
 from outbox.topics import lane_of
 
-__all__ = ["discard", "give_up", "hold_followers", "lock_lane", "put_back", "settled"]
+__all__ = [
+    "discard",
+    "give_up",
+    "hold_followers",
+    "lock_lane",
+    "put_back",
+    "settled",
+    "without_followers",
+]
 
-Place = tuple[str, str]
+Heads = dict[tuple[str, str], str]
+"""(topic, key) -> id of the event that Kafka refused and that the rest of the key waits for."""
 
 log = structlog.get_logger("outbox.drain")
 
@@ -89,12 +98,12 @@ def _shorten_or_drop(event: PendingEvent, reason: str) -> None:
     )
 
 
-def hold_followers(lanes: Iterable[int]) -> int:
-    """Take what waits behind a dead letter out of the pending index; returns the number of rows."""
+def hold_followers(lanes: Iterable[int]) -> tuple[int, Heads]:
+    """Take what waits behind a dead letter out of the pending index; returns the number of rows,
+    and the heads they wait for."""
     heads = _open_heads(set(lanes))
     if not heads:
-        return 0
-    event_ids, topics, keys = zip(*heads, strict=True)
+        return 0, {}
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -104,9 +113,20 @@ def hold_followers(lanes: Iterable[int]) -> int:
               AND event_outbox.topic = head.topic AND event_outbox.key = head.key
               AND event_outbox.event_id <> head.event_id
             """,
-            (list(event_ids), list(topics), list(keys), list({lane_of(key) for key in keys})),
+            (
+                list(heads.values()),
+                [topic for topic, _ in heads],
+                [key for _, key in heads],
+                list({lane_of(key) for _, key in heads}),
+            ),
         )
-        return int(cursor.rowcount)
+        return int(cursor.rowcount), heads
+
+
+def without_followers(pending: Sequence[PendingEvent], heads: Heads) -> list[PendingEvent]:
+    """These events without those that a head keeps back. Writers take no lock of the lane: a row
+    of the key may be committed after `hold_followers` has looked, and the next claim holds it."""
+    return [event for event in pending if heads.get(event.place, event.event_id) == event.event_id]
 
 
 def settled(events: Sequence[PendingEvent]) -> None:
@@ -167,10 +187,10 @@ def _release(letter: Letter) -> None:
         OutboxLane.objects.filter(lane=lane).update(letters_open=False)
 
 
-def _open_heads(lanes: set[int]) -> list[tuple[object, str, str]]:
-    """(event id, topic, key) of the open letters of these lanes."""
+def _open_heads(lanes: set[int]) -> Heads:
+    """The open letters of these lanes."""
     rows = DeadLetter.objects.filter(
         handler=DRAIN_HANDLER, state__lt=DeadLetter.State.APPLIED
     ).values_list("event_id", "topic", "key")
-    heads = [(event_id, topic, from_column(key)) for event_id, topic, key in rows]
-    return [head for head in heads if lane_of(head[2]) in lanes]
+    heads = {(topic, from_column(key)): str(event_id) for event_id, topic, key in rows}
+    return {place: head for place, head in heads.items() if lane_of(place[1]) in lanes}

@@ -45,7 +45,7 @@ def effect_task(*, name: str, handler: str, effect: Effect) -> Any:
     """The Celery task of a handler, one line in an app's tasks.py: it applies the chunks that the
     bridge sends and the dead letters that are due again; returns the number of events applied."""
 
-    def apply(*, chunks: Sequence[TaskChunk] = (), letters: Sequence[int] = ()) -> int:
+    def apply(*, chunks: Sequence[TaskChunk] = (), letters: Sequence[redrive.Claim] = ()) -> int:
         applied = run_chunks(handler=handler, chunks=chunks, effect=effect) if chunks else 0
         return applied + redrive.run_letters(handler=handler, letters=letters, effect=effect)
 
@@ -202,7 +202,7 @@ def _park(handler: str, chunk: Chunk, error: str) -> bool:
             return False
         position = positions[chunk.partition_key]
         pending = {event.event_id: event} if offset >= position.next_offset else {}
-        followers = _followers(handler, pending, [position])
+        followers = _followers(handler, [chunk], pending, positions)
         new = inbox.insert_receipts(handler, pending, InboxReceipt.Outcome.PARKED)
         failed = 0
         if new and not followers:
@@ -229,16 +229,24 @@ def _park(handler: str, chunk: Chunk, error: str) -> bool:
 
 
 def _followers(
-    handler: str, events: Mapping[UUID, EventEnvelope], positions: Iterable[Position]
+    handler: str,
+    chunks: Iterable[Chunk],
+    events: Mapping[UUID, EventEnvelope],
+    positions: Mapping[PartitionKey, Position],
 ) -> set[UUID]:
     """Which events must wait behind an open dead letter of their key; asks only where the locked
     position says that there are any."""
-    places = {position.topic for position in positions if position.letters_open}
-    asked = [event for event in events.values() if event.topic in places]
+    asked = {
+        event.event_id: (event.topic, chunk.partition, event.key)
+        for chunk in chunks
+        if positions[chunk.partition_key].letters_open
+        for _, event in chunk.events
+        if event.event_id in events
+    }
     if not asked or not conf.route_named(handler).ordered:
         return set()
-    keys = dead_letters.parked_keys(handler, asked)
-    return {event.event_id for event in asked if (event.topic, event.key) in keys}
+    parked = dead_letters.parked_keys(handler, asked.values())
+    return {event_id for event_id, place in asked.items() if place in parked}
 
 
 def _park_followers(handler: str, chunks: Iterable[Chunk], ids: set[UUID]) -> list[Letter]:
@@ -276,7 +284,7 @@ def apply_chunks(
         )
         accepted = [chunk for chunk in chunks if _accepts(handler, positions, chunk)]
         events = _not_yet_applied(accepted, positions)
-        followers = _followers(handler, events, positions.values())
+        followers = _followers(handler, accepted, events, positions)
         parked = _hold_back(handler, accepted, followers) if followers else []
         due = [event_id for event_id in events if event_id not in followers]
         new = inbox.insert_receipts(handler, due) if due else set()

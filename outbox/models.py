@@ -171,9 +171,9 @@ class InboxReceipt(models.Model):
 class DeadLetter(models.Model):
     """One event that one handler, or the drain, could not process; kept until somebody resolves it.
 
-    Open letters of one (handler, topic, key) stand in the order of their ids: the first is the
-    head, what comes behind it is parked (rule R12). Text that PostgreSQL cannot hold is written
-    as `envelope.to_column` does it.
+    Open letters of one (handler, topic, partition, key) stand in the order of their ids: the first
+    is the head, what comes behind it is parked (rule R12). Text that PostgreSQL cannot hold is
+    written as `envelope.to_column` does it.
     """
 
     class State(models.IntegerChoices):

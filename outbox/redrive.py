@@ -29,9 +29,21 @@ from outbox.failures import describe, is_timeout, is_transient, limit_transactio
 from outbox.inbox import PartitionKey
 from outbox.models import DeadLetter, InboxReceipt
 
-__all__ = ["apply_letters", "claim_due", "free_place", "lock_place", "run_letters", "send_due"]
+__all__ = [
+    "Claim",
+    "apply_letters",
+    "claim_due",
+    "free_place",
+    "lock_place",
+    "run_letters",
+    "send_due",
+]
 
 REDRIVER = "redrive"
+
+Claim = tuple[int, int]
+"""(id of a letter, its attempts when it was claimed). A copy of a task that a worker finds late
+begins nothing: somebody has tried the letter since. Through JSON it is a list."""
 
 log = structlog.get_logger("outbox.redrive")
 
@@ -44,18 +56,27 @@ class _Paused(ConnectionError):
 
 
 def send_due() -> int:
-    """Hand the letters that are due to their handlers' tasks; returns how many."""
+    """Hand the letters that are due to their handlers' tasks; returns how many. What goes wrong
+    for one handler is logged, and keeps nothing from the others."""
     sent = 0
     for handler in handlers_due():
-        route = conf.route_named(handler)
-        if _queue_is_full(route):
-            continue
-        ids = claim_due(route)
-        for begin in range(0, len(ids), REDRIVE.letters_per_task):
-            letters = ids[begin : begin + REDRIVE.letters_per_task]
-            if not _send(route, letters):
-                return sent
-            sent += len(letters)
+        try:
+            sent += _send_due_of(conf.route_named(handler))
+        except Exception as error:
+            log.exception("redrive_not_claimed", handler=handler, error=describe(error))
+    return sent
+
+
+def _send_due_of(route: Route) -> int:
+    if _queue_is_full(route):
+        return 0
+    sent = 0
+    claims = claim_due(route)
+    for begin in range(0, len(claims), REDRIVE.letters_per_task):
+        letters = claims[begin : begin + REDRIVE.letters_per_task]
+        if not _send(route, letters):
+            break
+        sent += len(letters)
     return sent
 
 
@@ -79,8 +100,8 @@ def handlers_due() -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def claim_due(route: Route) -> list[int]:
-    """Lease the due letters of a handler, a bounded number; returns their ids.
+def claim_due(route: Route) -> list[Claim]:
+    """Lease the due letters of a handler, a bounded number.
 
     Those whose tries are used up without an answer, because each ended its process, are dead.
     """
@@ -97,17 +118,31 @@ def claim_due(route: Route) -> list[int]:
         if not rows:
             return []
         used_up = [letter_id for letter_id, attempts in rows if attempts >= route.tries]
-        if used_up:
-            _bury(dead_letters.lock_letters(used_up))
-        due = [letter_id for letter_id, attempts in rows if attempts < route.tries]
+        for letter in dead_letters.lock_letters(used_up):
+            _bury_or_log(letter)
+        due = [(letter_id, attempts) for letter_id, attempts in rows if attempts < route.tries]
         cursor.execute(
             """
             UPDATE dead_letter SET next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = ANY(%s)
+            WHERE id = ANY(%s) AND state = 0
             """,
-            (REDRIVE.lease, due),
+            (REDRIVE.lease, [letter_id for letter_id, _ in rows]),
         )
     return due
+
+
+def _bury_or_log(letter: Letter) -> None:
+    """In a savepoint of its own: a letter that cannot be buried is looked at again after its lease,
+    and keeps no other from its turn."""
+    try:
+        with transaction.atomic():
+            _bury([letter])
+    except Exception as error:
+        if is_transient(error):
+            raise
+        log.exception(
+            "letter_not_buried", handler=letter.handler, letter=letter.id, error=describe(error)
+        )
 
 
 def _queue_is_full(route: Route) -> bool:
@@ -123,7 +158,7 @@ def _broker() -> redis.Redis:
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5)
 
 
-def _send(route: Route, letters: Sequence[int]) -> bool:
+def _send(route: Route, letters: Sequence[Claim]) -> bool:
     """False if Redis is away: the leases run out, and the letters are due again."""
     try:
         current_app.send_task(
@@ -142,7 +177,7 @@ def _send(route: Route, letters: Sequence[int]) -> bool:
 
 
 def run_letters(
-    *, handler: str, letters: Sequence[int], effect: Callable[[Sequence[EventEnvelope]], None]
+    *, handler: str, letters: Sequence[Claim], effect: Callable[[Sequence[EventEnvelope]], None]
 ) -> int:
     """Try these letters and, once one of them is through, what waits behind it; returns the number
     of events applied. Never raises: what is not applied stays due."""
@@ -151,12 +186,12 @@ def run_letters(
     route = conf.route_named(handler)
     give_up = time.monotonic() + BRIDGE.effect_timeout
     applied = 0
-    for number, letter_id in enumerate(letters):
+    for number, (letter_id, attempts) in enumerate(letters):
         try:
             if time.monotonic() > give_up:
-                _due_now(letters[number:])
+                _due_now([left for left, _ in letters[number:]])
                 break
-            applied += _run_key(route, letter_id, effect, give_up)
+            applied += _run_key(route, (letter_id, attempts), effect, give_up)
         except (DatabaseError, InterfaceError) as error:
             log.warning("redrive_left", handler=handler, letter=letter_id, error=str(error))
     return applied
@@ -164,18 +199,18 @@ def run_letters(
 
 def _run_key(
     route: Route,
-    letter_id: int,
+    claim: Claim,
     effect: Callable[[Sequence[EventEnvelope]], None],
     give_up: float,
 ) -> int:
     """Head first, alone; then what waits behind it, in growing batches; if one fails, one by one."""
     applied, size, one_by_one = 0, 1, False
-    next_id: int | None = letter_id
-    while next_id is not None:
+    following: Claim | None = claim
+    while following is not None:
         if applied and time.monotonic() > give_up:
-            _due_now([next_id])
+            _due_now([following[0]])
             break
-        batch = _begin(route, next_id, size)
+        batch = _begin(route, following, size)
         if not batch:
             break
         try:
@@ -191,38 +226,38 @@ def _run_key(
             size, one_by_one = 1, True
             continue
         applied += done
-        next_id = following
         size = 1 if one_by_one else min(size * 4, REDRIVE.batch)
     return applied
 
 
-def _begin(route: Route, letter_id: int, size: int) -> list[Letter]:
+def _begin(route: Route, claim: Claim, size: int) -> list[Letter]:
     """Count the try before it is made; the head and up to size - 1 of its followers, empty if the
-    letter is no longer to be tried."""
+    letter is no longer to be tried, or was tried since it was claimed."""
+    letter_id, attempts = claim
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(
                 """
                 UPDATE dead_letter SET attempts = attempts + 1,
                     next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-                WHERE id = %s AND state = 0 AND attempts < %s
+                WHERE id = %s AND state = 0 AND attempts = %s AND attempts < %s
                 """,
-                (REDRIVE.lease, letter_id, route.tries),
+                (REDRIVE.lease, letter_id, attempts, route.tries),
             )
             if not cursor.rowcount:
                 return []
         [head] = dead_letters.lock_letters([letter_id])
         if size == 1 or not route.ordered:
             return [head]
-        run = dead_letters.head_of(route.handler, head.event.topic, head.event.key, limit=size)
+        run = dead_letters.head_of(route.handler, head.place, limit=size)
     return run if run[0].id == head.id else [head]
 
 
 def apply_letters(
     route: Route, batch: Sequence[Letter], effect: Callable[[Sequence[EventEnvelope]], None]
-) -> tuple[int, int | None]:
+) -> tuple[int, Claim | None]:
     """One transaction over letters of one key, in order: receipts, effect, rows, and the next one
-    made the head. Returns how many effects ran, and the id of that next one.
+    made the head. Returns how many effects ran, and the claim of that next one.
 
     Raises what the database or the effect raises, and ConnectionError while the handler is paused.
     """
@@ -267,14 +302,17 @@ def lock_place(letter: Letter, *, even_paused: bool = False) -> None:
         raise _Paused(_Paused.__doc__)
 
 
-def free_place(letter: Letter, *, ordered: bool, delay: float) -> int | None:
+def free_place(letter: Letter, *, ordered: bool, delay: float) -> Claim | None:
     """After a letter was resolved: make the next one of its key the head, due after `delay`
-    seconds; returns its id. With nothing open, the partition stops asking for parked keys."""
-    if ordered:
-        following = dead_letters.head_of(letter.handler, letter.event.topic, letter.event.key)
-        if following:
-            dead_letters.promote(following[0].id, delay=delay)
-            return following[0].id
+    seconds; returns its claim. With nothing open, the partition stops asking for parked keys.
+
+    A handler that was ordered once may have parked letters, which nothing else would wake.
+    """
+    following = dead_letters.head_of(letter.handler, letter.place, parked=not ordered)
+    if following:
+        [head] = following
+        dead_letters.promote(head.id, delay=delay)
+        return head.id, head.attempts
     topic, partition = _place(letter)
     with connection.cursor() as cursor:
         cursor.execute(

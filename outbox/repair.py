@@ -64,9 +64,9 @@ def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool =
 def _repair_page(
     route: Route, missing: Sequence[Finding], done: Repaired, *, out_of_order: bool
 ) -> None:
-    places = {(each.topic, each.partition) for each in missing if each.partition is not None}
+    partitions = {(each.topic, each.partition) for each in missing if each.partition is not None}
     with transaction.atomic():
-        positions = inbox.lock_positions(route.handler, places, wait=LOCK_WAIT)
+        positions = inbox.lock_positions(route.handler, partitions, wait=LOCK_WAIT)
         overtaken = set() if out_of_order or not route.ordered else _overtaken(route, missing)
         wanted = [
             each
@@ -75,14 +75,19 @@ def _repair_page(
         ]
         events = _envelopes(wanted)
         new = inbox.insert_receipts(route.handler, events, InboxReceipt.Outcome.PARKED)
-        behind = dead_letters.parked_keys(route.handler, events.values()) if events else set()
+        places = {
+            each.event_id: (each.topic, each.partition, each.key)
+            for each in wanted
+            if each.partition is not None and each.event_id in events
+        }
+        behind = dead_letters.parked_keys(route.handler, places.values()) if places else set()
         letters = []
         for each in wanted:
             if each.event_id not in new or each.partition is None:
                 continue
-            key = (each.topic, each.key)
-            waits = route.ordered and key in behind
-            behind.add(key)
+            place = places[each.event_id]
+            waits = route.ordered and place in behind
+            behind.add(place)
             letters.append(
                 Letter(
                     handler=route.handler,

@@ -140,9 +140,12 @@ def _lock(letter: Letter) -> None:
 
 
 def _replay(letter: Letter, by: str, note: str) -> str:
-    """Due now, with all its tries; a follower comes by itself once its head is through."""
+    """Due now, with all its tries; a follower comes by itself once its head is through. One that
+    was left without a head is made the head."""
     if letter.state == State.PARKED:
-        return "follows its head"
+        [head] = dead_letters.head_of(letter.handler, letter.place)
+        if head.id != letter.id:
+            return "follows its head"
     again = letter.state == State.DEAD
     if letter.handler == DRAIN_HANDLER:
         if not again:
@@ -187,14 +190,14 @@ def _refuse_headless(letters: Iterable[DeadLetter]) -> None:
     listed = list(letters)
     ids = {letter.id for letter in listed}
     followers = {
-        (letter.handler, letter.topic, letter.key): letter.id
+        (letter.handler, letter.topic, letter.partition, letter.key): letter.id
         for letter in listed
         if letter.state == State.PARKED
     }
     headless = [
         letter_id
-        for (handler, topic, key), letter_id in followers.items()
-        if (head := _of_key(handler, topic, key).values_list("id", flat=True).first()) is not None
+        for place, letter_id in followers.items()
+        if (head := _of_key(*place).values_list("id", flat=True).first()) is not None
         and head not in ids
     ]
     if headless:
@@ -203,12 +206,13 @@ def _refuse_headless(letters: Iterable[DeadLetter]) -> None:
         raise FollowersWithoutHead(f"{sentence} Such as: {some}.")
 
 
-def _of_key(handler: str, topic: str, key: str) -> QuerySet[DeadLetter]:
+def _of_key(handler: str, topic: str, partition: int | None, key: str) -> QuerySet[DeadLetter]:
     return (
         DeadLetter.objects.annotate(key_md5=MD5("key"))
         .filter(
             handler=handler,
             topic=topic,
+            partition=partition,
             key=key,
             state__lt=State.APPLIED,
             key_md5=MD5(Value(key, TextField())),
@@ -224,18 +228,20 @@ def _followers_beside(letters: Sequence[DeadLetter]) -> int:
             """
             SELECT count(*) FROM (
                 SELECT FROM (
-                    SELECT DISTINCT handler, topic, key
-                    FROM unnest(%s::text[], %s::text[], %s::text[]) AS named (handler, topic, key)
+                    SELECT DISTINCT handler, topic, "partition", key
+                    FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::text[])
+                        AS named (handler, topic, "partition", key)
                 ) AS wanted
                 JOIN dead_letter AS letter ON letter.handler = wanted.handler
                     AND letter.topic = wanted.topic AND md5(letter.key) = md5(wanted.key)
-                    AND letter.key = wanted.key
+                    AND letter.key = wanted.key AND letter."partition" = wanted."partition"
                 WHERE letter.state = 1 AND letter.state < 3 AND letter.id <> ALL(%s) LIMIT 10000
             ) AS beside
             """,
             (
                 [letter.handler for letter in letters],
                 [letter.topic for letter in letters],
+                [letter.partition for letter in letters],
                 [letter.key for letter in letters],
                 [letter.id for letter in letters],
             ),

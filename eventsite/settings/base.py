@@ -165,12 +165,13 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(1.0),
         "options": {"queue": "outbox"},
     },
+    # Upkeep has a queue of its own: it works for seconds, and the drain must not wait for it; nor it
+    # for the drains, of which beat puts more on their queue than a backlog lets end.
     "measure_backlog": {
         "task": "outbox.measure_backlog",
         "schedule": schedule(2.0),
-        "options": {"queue": "outbox"},
+        "options": {"queue": "upkeep"},
     },
-    # Upkeep works for seconds, so it has a queue of its own: the drain must not wait for it.
     "measure_handlers": {
         "task": "outbox.measure_handlers",
         "schedule": schedule(10.0),
@@ -189,7 +190,7 @@ CELERY_BEAT_SCHEDULE = {
     "redrive_letters": {
         "task": "outbox.redrive_letters",
         "schedule": schedule(1.0),
-        "options": {"queue": "outbox"},
+        "options": {"queue": "upkeep"},
     },
     "prune_orders_per_minute": {
         "task": "analytics.prune_orders_per_minute",

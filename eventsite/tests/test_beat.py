@@ -11,6 +11,7 @@ from celery.schedules import schedule
 from django.conf import settings
 
 from eventsite.celery import QUEUE_BOUND, Scheduler, app
+from outbox import nudge
 
 QUEUE = "upkeep"
 
@@ -44,3 +45,10 @@ def test_a_long_queue_gets_no_more(broker: redis.Redis) -> None:
 def test_no_task_has_an_expiry() -> None:
     for entry in settings.CELERY_BEAT_SCHEDULE.values():
         assert list(entry["options"]) == ["queue"]  # type: ignore[call-overload]
+
+
+def test_nothing_waits_behind_the_drains() -> None:
+    """Each may run for seconds, and beat adds one a second."""
+    entries = settings.CELERY_BEAT_SCHEDULE.values()
+    queued = [entry["task"] for entry in entries if entry["options"]["queue"] == "outbox"]  # type: ignore[index]
+    assert queued == [nudge.DRAIN_TASK]

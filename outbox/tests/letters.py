@@ -89,5 +89,10 @@ def make_due() -> None:
 
 def redrive_due(applied: Applied) -> int:
     """What beat and a worker do with the letters that are due by now."""
-    ids = redrive.claim_due(conf.route_named(HANDLER))
-    return redrive.run_letters(handler=HANDLER, letters=ids, effect=applied)
+    return redrive_copy(applied, redrive.claim_due(conf.route_named(HANDLER)))
+
+
+def redrive_copy(applied: Applied, claims: Sequence[redrive.Claim]) -> int:
+    """What a worker does with one task of these letters, as it gets it: through JSON."""
+    letters = kombu_json.loads(kombu_json.dumps(claims))
+    return redrive.run_letters(handler=HANDLER, letters=letters, effect=applied)

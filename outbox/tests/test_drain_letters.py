@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 
 from outbox import drain, drain_letters, refusals
 from outbox.conf import DRAIN, DrainPolicy
@@ -103,7 +106,7 @@ class TestARefusedMessage:
         self, refused: Kafka, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The guard removed."""
-        monkeypatch.setattr(drain_letters, "hold_followers", lambda _: 0)
+        monkeypatch.setattr(drain_letters, "hold_followers", lambda _: (0, {}))
         write(Noted("k", "3"))
         drain_on()
         assert texts(refused) == ["before", "3"]
@@ -115,6 +118,52 @@ class TestARefusedMessage:
         write(Noted(other), Noted(bad))
         drain_on()
         assert (statuses(bad), statuses(other)) == ("dhh", "pp")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestARowCommittedBetweenTheHoldAndTheRead:
+    @pytest.fixture(autouse=True)
+    def writer(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Each time followers were held, somebody commits the next of these of the same key."""
+        texts = ["3", "4", "5"]
+        hold_followers = drain_letters.hold_followers
+
+        def write_one() -> None:
+            write(Noted("k", texts.pop(0)))
+            connection.close()
+
+        def hold_and_be_late(lanes: Iterable[int]) -> Any:
+            held = hold_followers(lanes)
+            if texts:
+                thread = threading.Thread(target=write_one)
+                thread.start()
+                thread.join()
+            return held
+
+        monkeypatch.setattr(drain_letters, "hold_followers", hold_and_be_late)
+        return texts
+
+    def sent(self, kafka: Kafka) -> list[str]:
+        write(Noted("k", "bad"), Noted("k", "1"), Noted("k", "2"))
+        drain_on()
+        mend()
+        call_command("dead_letters", "replay", "--handler", DRAIN_HANDLER)
+        drain_on()
+        return texts(kafka)
+
+    def test_waits_for_the_head_and_for_what_is_held(
+        self, kafka: Kafka, writer: list[str], capsys: Any
+    ) -> None:
+        assert self.sent(kafka) == ["good", "1", "2", "3", "4", "5"]
+        assert not writer
+        assert not OutboxLane.objects.filter(letters_open=True).exists()
+
+    def test_overtakes_without_the_look_after_the_read(
+        self, kafka: Kafka, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        """The guard removed."""
+        monkeypatch.setattr(drain_letters, "without_followers", lambda pending, _: pending)
+        assert self.sent(kafka) != ["good", "1", "2", "3", "4", "5"]
 
 
 def test_a_refusal_without_a_name_only_pauses_its_key(kafka: Kafka) -> None:

@@ -126,7 +126,7 @@ class TestBisecting:
         applied = Decoding()
         assert run(applied, chunk([garbage, follower, event("other")])) == 1
         assert states() == ["retrying", "parked"]
-        [kept] = dead_letters.head_of(HANDLER, TOPIC, garbage.key)
+        [kept] = dead_letters.head_of(HANDLER, (TOPIC, 0, garbage.key))
         assert kept.event.payload.encode("utf-8", "surrogateescape") == raw
         assert kept.event.key.encode("utf-8", "surrogateescape") == key
         assert kept.event.event_id == garbage.event_id

@@ -14,7 +14,8 @@ from django.db import OperationalError, connection, transaction
 
 from outbox import conf, control, dead_letters, failures, inbox, redrive
 from outbox.conf import REDRIVE
-from outbox.envelope import EventEnvelope, from_column, to_column
+from outbox.envelope import EventEnvelope, TraceContext, from_column, to_column
+from outbox.inbox import Chunk
 from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
 from outbox.tests.letters import (
     HANDLER,
@@ -26,6 +27,7 @@ from outbox.tests.letters import (
     make_due,
     outcomes,
     position,
+    redrive_copy,
     redrive_due,
     run,
     states,
@@ -126,6 +128,20 @@ class TestAHead:
         assert len(redrive.claim_due(ROUTE)) == 1
         assert redrive.claim_due(ROUTE) == []
 
+    def test_is_tried_once_by_the_copies_of_all_its_leases(self, applied: Applied) -> None:
+        """Workers were away: each lease that ran out has left a task on the queue."""
+        copies = []
+        for _ in range(5):
+            make_due()
+            copies.append(redrive.claim_due(ROUTE))
+        for copy in copies:
+            redrive_copy(applied, copy)
+        letter = DeadLetter.objects.earliest("id")
+        assert (letter.attempts, letter.state) == (2, DeadLetter.State.RETRYING)
+        make_due()
+        applied.poison.clear()
+        assert redrive_due(applied) == 3
+
     def test_left_when_time_is_up_is_due_at_once(
         self, applied: Applied, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -188,9 +204,10 @@ class TestTheReceipt:
         """Two copies of one redrive: the second has read its letters before the first is through."""
         applied.poison.clear()
         make_due()
-        [letter_id] = redrive.claim_due(ROUTE)
-        late = redrive._begin(ROUTE, letter_id, 1)
-        redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=applied)
+        [claim] = redrive.claim_due(ROUTE)
+        late = redrive._begin(ROUTE, claim, 1)
+        make_due()
+        redrive_due(applied)
         redrive.apply_letters(ROUTE, late, applied)
 
     def test_lets_only_one_of_two_copies_in(self, applied: Applied) -> None:
@@ -244,21 +261,21 @@ class TestConcurrently:
 
     def test_two_redrives_at_once_apply_once(self) -> None:
         applied = Applied()
-        [letter_id] = redrive.claim_due(ROUTE)
+        [claim] = redrive.claim_due(ROUTE)
 
         def redrive_it() -> None:
-            redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=applied)
+            redrive.run_letters(handler=HANDLER, letters=[claim], effect=applied)
 
         self.in_threads(*[redrive_it] * 4)
         assert (applied.payloads, states()) == (["1", "2"], ["applied", "applied"])
 
     def test_a_busy_position_means_later_and_costs_no_try(self) -> None:
         applied = Applied()
-        [letter_id] = redrive.claim_due(ROUTE)
+        [claim] = redrive.claim_due(ROUTE)
         with transaction.atomic():
             inbox.lock_positions(HANDLER, [(TOPIC, 0)])
             self.in_threads(
-                lambda: redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=applied)
+                lambda: redrive.run_letters(handler=HANDLER, letters=[claim], effect=applied)
             )
         assert applied.payloads == []
         assert DeadLetter.objects.earliest("id").attempts == 1
@@ -280,9 +297,9 @@ class TestConcurrently:
             assert run(applied, chunk([event("3"), event("x", key="x")], first=12)) >= 1
             order.extend(applied.payloads)
 
-        [letter_id] = redrive.claim_due(ROUTE)
+        [claim] = redrive.claim_due(ROUTE)
         self.in_threads(
-            lambda: redrive.run_letters(handler=HANDLER, letters=[letter_id], effect=slow), meet
+            lambda: redrive.run_letters(handler=HANDLER, letters=[claim], effect=slow), meet
         )
         make_due()
         redrive_due_to(order)
@@ -295,11 +312,107 @@ def redrive_due_to(order: list[str]) -> None:
     order += applied.payloads
 
 
+class TestMessagesWithoutAKey:
+    """Of others: each partition is a sequence of its own."""
+
+    def keyless(self, payload: str, partition: int, first: int = 10) -> Chunk:
+        return chunk([event(payload, key="")], first=first, partition=partition)
+
+    def test_wait_for_none_in_another_partition(self, db: None) -> None:
+        create_positions()
+        applied = Applied("0a", "1a")
+        run(applied, self.keyless("0a", 0))
+        assert run(applied, self.keyless("1", 1)) == 1
+        run(applied, self.keyless("1a", 1, first=11))
+        run(applied, self.keyless("0b", 0, first=11), self.keyless("1b", 1, first=12))
+        assert states() == ["retrying", "retrying", "parked", "parked"]
+        DeadLetter.objects.filter(payload="1a").update(state=DeadLetter.State.DEAD)
+        applied.poison.clear()
+        make_due()
+        assert redrive_due(applied) == 2
+        assert applied.payloads == ["1", "0a", "0b"]
+        assert states("1a", "1b") == ["dead", "parked"]
+        assert (position(0).letters_open, position(1).letters_open) == (False, True)
+
+
+class TestAHandlerThatIsOrderedNoMore:
+    @pytest.fixture(autouse=True)
+    def unordered(self, applied: Applied, monkeypatch: pytest.MonkeyPatch) -> None:
+        route = replace(ROUTE, ordered=False)
+        monkeypatch.setattr(conf, "route_named", lambda _: route)
+
+    def test_gets_what_was_parked_while_it_was(self, applied: Applied) -> None:
+        applied.poison.clear()
+        make_due()
+        assert redrive_due(applied) == 3
+        assert states() == ["applied"] * 3
+        assert not position().letters_open
+
+    def test_does_not_try_another_failed_one_before_its_time(self, applied: Applied) -> None:
+        DeadLetter.objects.filter(payload__in="23").update(
+            state=DeadLetter.State.RETRYING, next_attempt_at="2999-01-01T00:00:00Z"
+        )
+        applied.poison.clear()
+        DeadLetter.objects.filter(payload="1").update(next_attempt_at="2026-01-01T00:00:00Z")
+        assert redrive_due(applied) == 1
+
+
+class TestALetterThatCannotBeBuried:
+    @pytest.fixture(autouse=True)
+    def one_of_two(self, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both ended their process at each try; the first cannot be told to the world."""
+        create_positions()
+        run(Applied("a", "b"), chunk([event("a", key="a"), event("b", key="b")]))
+        DeadLetter.objects.update(attempts=ROUTE.tries)
+        make_due()
+        bury = dead_letters.bury
+
+        def refuse_one(letters: Sequence[dead_letters.Letter], **options: Any) -> None:
+            bury(letters, **options)
+            if letters[0].event.payload == "a":
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1 / 0")
+
+        monkeypatch.setattr(dead_letters, "bury", refuse_one)
+
+    def test_keeps_no_other_from_it(self) -> None:
+        assert redrive.claim_due(ROUTE) == []
+        assert states() == ["retrying", "dead"]
+        assert OutboxEvent.objects.get(topic=ROUTE.dlq).payload == "b"
+
+    def test_is_looked_at_again_after_its_lease(self) -> None:
+        redrive.claim_due(ROUTE)
+        assert redrive.handlers_due() == []
+        make_due()
+        assert redrive.handlers_due() == [HANDLER]
+
+
+def test_what_goes_wrong_for_one_handler_keeps_nothing_from_the_next(
+    applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[str] = []
+
+    def claim_due(route: conf.Route) -> list[Any]:
+        claimed.append(route.handler)
+        if len(claimed) == 1:
+            raise ValueError("a bug")
+        return []
+
+    monkeypatch.setattr(redrive, "claim_due", claim_due)
+    DeadLetter.objects.filter(payload="2").update(
+        handler=next(each.handler for each in conf.routes() if each.handler != HANDLER),
+        state=DeadLetter.State.RETRYING,
+    )
+    make_due()
+    assert redrive.send_due() == 0
+    assert len(claimed) == 2
+
+
 class TestTheMessage:
     def buried(self, **changes: Any) -> OutboxEvent:
         create_positions()
         run(Applied("bad"), chunk([replace(event("bad"), key="k")]))
-        [letter] = dead_letters.head_of(HANDLER, TOPIC, "k")
+        [letter] = dead_letters.head_of(HANDLER, (TOPIC, 0, "k"))
         letter = replace(letter, event=replace(letter.event, **changes), error="x" * 9000)
         with transaction.atomic():
             dead_letters.bury([letter])
@@ -316,6 +429,11 @@ class TestTheMessage:
         assert told.headers is not None
         assert json.loads(told.payload) == told.headers
         assert len(told.headers["error"]) == 500
+
+    @pytest.mark.parametrize("text", ["a\0b", "\udc80", "x" * 10_000])
+    def test_goes_without_a_trace_that_is_no_id(self, db: None, text: str) -> None:
+        told = self.buried(trace=TraceContext(text, "the-request"))
+        assert (told.traceparent, told.correlation_id) == ("", "the-request")
 
 
 @pytest.mark.parametrize("text", ["", "plain ä", "\udc80\udcff", "a\0b", "\\base64:", "\\x"])

@@ -124,6 +124,19 @@ class TestReplay:
         command("replay", *ids("b1"), capsys=capsys)
         assert redrive_due(applied) == 1
 
+    def test_of_one_without_a_head_makes_it_the_head(self, applied: Applied, capsys: Any) -> None:
+        """Its head stood in another partition, or was resolved by hand."""
+        DeadLetter.objects.filter(payload="a1").update(partition=1)
+        applied.poison.clear()
+        assert command("replay", *ids("a3", "a2"), capsys=capsys)[-1] == "1 replayed, 1 skipped."
+        assert redrive_due(applied) == 2
+        assert applied.payloads == ["a2", "a3"]
+
+    def test_counts_no_followers_of_another_partition(self, applied: Applied, capsys: Any) -> None:
+        DeadLetter.objects.filter(payload="a3").update(partition=1)
+        lines = command("replay", "--dry-run", *ids("a1"), capsys=capsys)
+        assert lines[-1] == "Would replay 1 letters; 1 followers go on after them."
+
     def test_keeps_to_its_rate(self, applied: Applied, monkeypatch: Any, capsys: Any) -> None:
         slept: list[float] = []
         monkeypatch.setattr("outbox.resolution.time.sleep", slept.append)
