@@ -12,7 +12,7 @@ which row everything is done, except the rows of the table audit_open, which are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -36,6 +36,7 @@ __all__ = [
     "adopt_recreated_topics",
     "behind_seconds",
     "forget_handler",
+    "lock_lanes",
     "pages",
     "settled_id",
     "watch",
@@ -47,6 +48,9 @@ GRACE_SECONDS = 30.0
 OPEN_LIMIT = 5000  # of one handler: past so many open events beat's audit looks no further
 WATCH_SECONDS = 4.0
 WRITERS_SECONDS = 1.0
+# Between reading the clock here and in PostgreSQL; so long after its publication a row is not
+# compared with the end of a log.
+CLOCK_SECONDS = 5.0
 
 
 class State(StrEnum):
@@ -113,11 +117,11 @@ def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Fin
     """
     after = 0
     while True:
-        page = _read(route, logs, _NEXT_ROWS, (after, PAGE), grace=0.0)
-        if not page.rows:
-            return
+        page = _read(route, logs, _NEXT_ROWS, (after, PAGE))
         if page.findings:
             yield page.findings
+        if page.last_id <= after:
+            return
         after = page.last_id
 
 
@@ -131,7 +135,7 @@ def watch(route: Route, logs: Mapping[str, TopicState]) -> dict[tuple[str, State
     """
     give_up = time.monotonic() + WATCH_SECONDS
     tallies: dict[tuple[str, State], Tally] = {}
-    again = _read(route, logs, _OPEN_ROWS, (route.handler,), grace=0.0)
+    again = _read(route, logs, _OPEN_ROWS, (route.handler,))
     _store_open(route.handler, again.findings, replace=True)
     add_up(again.findings, tallies)
     limit = settled_id()
@@ -229,12 +233,13 @@ _OPEN_ROWS = "WHERE id IN (SELECT outbox_id FROM audit_open WHERE handler = %s)"
 # (one that looks near would have them sorted), and the receipt, by LIMIT 1, a probe for each row.
 _READ = """
     WITH batch AS MATERIALIZED (
-        SELECT id, event_id, topic, key, type, status, "partition", "offset", created_at
+        SELECT id, event_id, topic, key, type, status, "partition", "offset", created_at,
+               published_at
         FROM event_outbox {rows}
     ), edge AS (
         SELECT coalesce(
             min(id) FILTER (
-                WHERE created_at > clock_timestamp() - make_interval(secs => %s) OR id > %s) - 1,
+                WHERE created_at > clock_timestamp() - make_interval(secs => %s::float8) OR id > %s) - 1,
             max(id), 0) AS last_id, count(*) AS rows
         FROM batch
     ), undone AS MATERIALIZED (
@@ -247,7 +252,9 @@ _READ = """
           AND (receipt.outcome IS NULL OR receipt.outcome = {parked})
     ), judged AS (
         SELECT undone.*, position.topic_id, position.next_offset,
-               extract(epoch FROM clock_timestamp() - undone.created_at)::float AS age
+               extract(epoch FROM clock_timestamp() - undone.created_at)::float AS age,
+               coalesce(undone.published_at
+                   < statement_timestamp() - make_interval(secs => %s), false) AS in_log
         FROM undone
         LEFT JOIN bridge_position position
                ON position.handler = %s AND position.topic = undone.topic
@@ -260,7 +267,7 @@ _READ = """
     )
     SELECT edge.last_id, edge.rows, judged.id, judged.event_id, judged.topic, judged.key,
            judged.type, judged."partition", judged."offset", judged.age, judged.status,
-           judged.outcome, judged.topic_id, judged.next_offset
+           judged.outcome, judged.topic_id, judged.next_offset, judged.in_log
     FROM edge LEFT JOIN judged ON judged.id <= edge.last_id
     ORDER BY judged.id
 """
@@ -272,15 +279,19 @@ def _read(
     rows: str,
     parameters: tuple[Any, ...],
     *,
-    grace: float,
+    grace: float | None = None,
     last: int = _LAST,
 ) -> _Page:
+    """`grace`: seconds; only rows before the first that is younger. None: all, whatever their
+    times say, for a database's clock may have been set back."""
     sql = _READ.format(
         rows=rows,
         parked=InboxReceipt.Outcome.PARKED.value,
         dead=OutboxEvent.Status.DEAD.value,
         drain=DRAIN_HANDLER,
     )
+    state = logs.get(route.topic.name)
+    since_read = time.monotonic() - state.read_at if state else 0.0
     with connection.cursor() as cursor:
         cursor.execute(
             sql,
@@ -291,11 +302,11 @@ def _read(
                 route.handler,
                 route.topic.name,
                 sorted(route.event_types),
+                since_read + CLOCK_SECONDS,
                 route.handler,
             ),
         )
         found = cursor.fetchall()
-    state = logs.get(route.topic.name)
     last_id, count = found[0][:2]
     findings = [_finding(route.handler, row[2:], state) for row in found if row[2] is not None]
     return _Page(last_id=last_id, rows=count, findings=findings)
@@ -314,11 +325,13 @@ _Row = tuple[
     int | None,
     UUID | None,
     int | None,
+    bool,
 ]
 
 
 def _finding(handler: str, row: _Row, state: TopicState | None) -> Finding:
-    id_, event_id, topic, key, type_, partition, offset, age, status, outcome, topic_id, next_ = row
+    id_, event_id, topic, key, type_, partition, offset, age = row[:8]
+    status, outcome, topic_id, next_, in_log = row[8:]
     if outcome == InboxReceipt.Outcome.PARKED:
         found = State.PARKED
     elif status != OutboxEvent.Status.PUBLISHED or partition is None or offset is None:
@@ -329,11 +342,19 @@ def _finding(handler: str, row: _Row, state: TopicState | None) -> Finding:
         found = State.OTHER_LOG
     elif offset < next_:
         found = State.PASSED
-    elif state and offset < state.earliest.get(partition, 0):
+    elif state and _is_gone(state, partition, offset, in_log=in_log):
         found = State.GONE
     else:
         found = State.UNDER_WAY
     return Finding(handler, id_, event_id, topic, key, type_, partition, offset, age, found)
+
+
+def _is_gone(state: TopicState, partition: int, offset: int, *, in_log: bool) -> bool:
+    """Before the log's start, by retention; or behind its end although it was there before the
+    log was read: a broker has lost it."""
+    if offset < state.earliest.get(partition, 0):
+        return True
+    return in_log and offset >= state.latest.get(partition, 0)
 
 
 _UNPUBLISHED = {
@@ -347,24 +368,62 @@ _UNPUBLISHED = {
 # -- a log that is gone --------------------------------------------------------------------------
 
 
-def adopt_recreated_topics(routes: Iterable[Route], states: dict[str, TopicState]) -> int:
-    """Move the positions of topics that were made anew to their new log, and publish again what
-    their handlers have no receipt for; returns the number of such events. One transaction, with
-    every lane locked, so that no drain works meanwhile.
+def adopt_recreated_topics(
+    routes: Sequence[Route],
+    read_states: Callable[[], Mapping[str, TopicState]],
+    read_ids: Callable[[str], Collection[UUID]],
+) -> int:
+    """Move the positions of topics that were made anew to the end of their new log, and publish
+    again behind it what their handlers have no receipt for; returns the number of such events.
+
+    One transaction, with every lane locked before `read_states` and `read_ids` (of the events that
+    a topic holds) ask Kafka, so that no drain works meanwhile: what is in the new log by then is settled, and is published again unless a receipt
+    says that it need not be.
 
     Safe for order: a handler applies a partition front to back, so what it lacks of a key is
-    always the key's tail, and what it has is dropped by its receipts.
+    always the key's tail, and all of that goes out again in its order, behind the positions. Had
+    they been put before what is in the new log already, that would overtake the events of its
+    keys that went with the old one.
+
+    Messages of others that the new log held before are skipped: nothing can publish them again.
     """
-    republished = 0
     with transaction.atomic():
-        list(OutboxLane.objects.select_for_update().order_by("lane").values_list("lane"))
-        for route in routes:
-            _discard_before_start(route, states[route.topic.name])
-            if inbox.adopt_topic(route.handler, states[route.topic.name]):
-                republished += _publish_again(route)
+        lock_lanes()
+        states = read_states()
+        anew = _made_anew(routes, states)
+        # All of them before the first row loses its offset, which alone says that it lies before.
+        held = {topic: read_ids(topic) for topic in {route.topic.name for route in anew}}
+        for route in anew:
+            _discard_before_start(route, held[route.topic.name])
+        republished = 0
+        for route in anew:
+            inbox.adopt_topic(route.handler, states[route.topic.name])
+            republished += _publish_again(route)
         if republished:
             floors.rewind(range(LANES))
     return republished
+
+
+def lock_lanes() -> None:
+    """Keep drains from working until the transaction ends. Waits for those that do; and may be held
+    while Kafka is asked, so the connection's own bounds are too short."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('lock_timeout', '15s', true),"
+            " set_config('idle_in_transaction_session_timeout', '10min', true)"
+        )
+    list(OutboxLane.objects.select_for_update().order_by("lane").values_list("lane"))
+
+
+def _made_anew(routes: Sequence[Route], states: Mapping[str, TopicState]) -> list[Route]:
+    """All routes of the topics of which some handler knows an older log: one that began in the new
+    log has positions before events that are about to be published again, too."""
+    topics = {
+        route.topic.name
+        for route in routes
+        if inbox.topic_ids_of(route.handler, route.topic.name) - {states[route.topic.name].topic_id}
+    }
+    return [route for route in routes if route.topic.name in topics]
 
 
 def _publish_again(route: Route) -> int:
@@ -383,9 +442,9 @@ def _publish_again(route: Route) -> int:
         return int(cursor.rowcount)
 
 
-def _discard_before_start(route: Route, state: TopicState) -> None:
+def _discard_before_start(route: Route, in_new_log: Collection[UUID]) -> None:
     """A receipt for what was in the old log before the handler began: its offset, which alone says
-    so, means nothing in the new one."""
+    so, means nothing in the new one. Offsets of what is in the new one by now say nothing either."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -395,8 +454,11 @@ def _discard_before_start(route: Route, state: TopicState) -> None:
             JOIN event_outbox event
               ON event.topic = position.topic AND event."partition" = position."partition"
              AND event.status = 1 AND event."offset" < position.start_offset
-            WHERE position.handler = %s AND position.topic = %s AND position.topic_id <> %s
+            WHERE position.handler = %s AND position.topic = %s
               AND position.start_offset > 0 AND event.type = ANY(%s)
+              AND NOT EXISTS (
+                  SELECT FROM unnest(%s::uuid[]) AS held (event_id)
+                  WHERE held.event_id = event.event_id)
             ORDER BY event.event_id
             ON CONFLICT (event_id, handler) DO NOTHING
             """,
@@ -404,7 +466,7 @@ def _discard_before_start(route: Route, state: TopicState) -> None:
                 InboxReceipt.Outcome.DISCARDED,
                 route.handler,
                 route.topic.name,
-                state.topic_id,
                 sorted(route.event_types),
+                list(in_new_log),
             ),
         )

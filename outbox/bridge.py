@@ -65,7 +65,19 @@ class _Partition:
     attempts: int = 0
     paused: bool = False
     fetching: bool = True
+    lost: bool = False  # the log does not hold what is to be read next
+    refused: bool = False  # ... and has said so since it was last asked
+    ask_again_at: float = 0.0
     buffered_bytes: int = 0
+
+    @property
+    def read_next(self) -> int:
+        """The first offset that has not been received."""
+        if self.buffer:
+            return self.buffer[-1].offset + 1
+        if self.flight:
+            return self.flight.chunk.next_offset
+        return self.held.next_offset if self.held else self.position
 
     def append(self, message: ReceivedMessage) -> None:
         """Put a message at the end of the buffer."""
@@ -150,6 +162,7 @@ class Bridge:
                 continue
             partition.append(message)
         self._regulate_fetching()
+        self._ask_again()
 
     def _regulate_fetching(self) -> None:
         """Keep the buffers bounded: a slow handler pauses its partitions, polling goes on."""
@@ -447,9 +460,46 @@ class Bridge:
             self._partitions.pop(key, None)
         log.info("partitions_revoked", handler=self._route.handler, partitions=len(keys))
 
-    def _on_lost_offset(self, error: str) -> None:
+    # -- positions that the log does not hold ------------------------------------------------
+
+    def _on_lost_offset(self, key: PartitionKey, error: str) -> None:
         metrics.POSITION_LOST.labels(self._route.handler).inc()
-        log.error("position_lost", handler=self._route.handler, error=error)
+        partition = self._partitions.get(key)
+        if partition is None:
+            return
+        if not partition.lost:
+            log.error("position_lost", handler=self._route.handler, partition=key[1], error=error)
+        partition.lost, partition.refused = True, True
+        partition.ask_again_at = time.monotonic() + self._policy.lost_retry
+
+    def _ask_again(self) -> None:
+        """The client fetches such a partition no more by itself, also when its log has grown again
+        or was brought back: begin again until nobody objects for `lost_retry` seconds."""
+        now = time.monotonic()
+        for partition in self._partitions.values():
+            if not partition.lost or now < partition.ask_again_at or not partition.fetching:
+                continue
+            partition.lost = partition.refused
+            partition.refused = False
+            partition.ask_again_at = now + self._policy.lost_retry
+            if partition.lost:
+                self._seek(partition, partition.read_next)
+        metrics.OUT_OF_RANGE.labels(self._route.handler).set(
+            sum(partition.lost for partition in self._partitions.values())
+        )
+
+    def _seek(self, partition: _Partition, offset: int) -> bool:
+        try:
+            if partition.lost:
+                self._consumer.begin_again(partition.key, offset)
+                partition.fetching = True
+            else:
+                self._consumer.seek(partition.key, offset)
+        except admin.KafkaUnavailable as error:
+            log.warning("seek_waits", handler=self._route.handler, error=str(error))
+            partition.refused = True  # to be asked again
+            return False
+        return True
 
     # -- positions that somebody else has moved ----------------------------------------------
 
@@ -471,10 +521,7 @@ class Bridge:
                 self._go_to(partition, position)
 
     def _go_to(self, partition: _Partition, position: Position) -> None:
-        try:
-            self._consumer.seek(partition.key, position.next_offset)
-        except admin.KafkaUnavailable as error:
-            log.warning("seek_waits", handler=self._route.handler, error=str(error))
+        if not self._seek(partition, position.next_offset):
             return
         log.info(
             "position_moved",
@@ -485,6 +532,7 @@ class Bridge:
             new=position.next_offset,
         )
         partition.clear()
+        partition.refused = False
         partition.flight = partition.held = None
         partition.position = position.next_offset
         partition.failed_at = position.failed_at

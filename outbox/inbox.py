@@ -354,27 +354,24 @@ def topic_ids_of(handler: str, topic: str) -> set[UUID]:
         return {row[0] for row in cursor.fetchall()}
 
 
-def adopt_topic(handler: str, topic: TopicState) -> bool:
-    """Put the positions that belong to an older log of this name at the start of the new one;
-    whether there were any."""
+def adopt_topic(handler: str, topic: TopicState) -> None:
+    """Put the handler's positions at the end of a log that was made anew. They began in an older
+    one (`start_offset` -1), so no offset of this one lies before their start."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
             UPDATE bridge_position
-            SET topic_id = %s, next_offset = start.next_offset, start_offset = start.next_offset,
-                attempts = 0, last_error = '', failed_at = NULL, updated_at = clock_timestamp(), started_next = NULL,
-                started_tries = 0
-            FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
-            WHERE handler = %s AND topic = %s AND topic_id <> %s
-              AND bridge_position."partition" = start."partition"
+            SET topic_id = %s, next_offset = log.latest, start_offset = -1,
+                attempts = 0, last_error = '', failed_at = NULL, updated_at = clock_timestamp(),
+                started_next = NULL, started_tries = 0
+            FROM unnest(%s::smallint[], %s::bigint[]) AS log ("partition", latest)
+            WHERE handler = %s AND topic = %s AND bridge_position."partition" = log."partition"
             """,
             (
                 topic.topic_id,
-                list(topic.earliest),
-                list(topic.earliest.values()),
+                list(topic.latest),
+                list(topic.latest.values()),
                 handler,
                 topic.name,
-                topic.topic_id,
             ),
         )
-        return bool(cursor.rowcount)

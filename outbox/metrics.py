@@ -43,7 +43,15 @@ BRIDGE_LAG = Gauge(
     multiprocess_mode="livesum",
 )
 POSITION_LOST = Counter(
-    "bridge_position_lost_total", "Positions that the log no longer holds.", ["handler"]
+    "bridge_position_lost_total",
+    "Times that the log did not hold what the handler is to apply next; asked again and again.",
+    ["handler"],
+)
+OUT_OF_RANGE = Gauge(
+    "bridge_positions_out_of_range",
+    "Partitions of this bridge that stand because the log does not hold what comes next.",
+    ["handler"],
+    multiprocess_mode="livesum",
 )
 EFFECTS_APPLIED = Counter("effects_applied_total", "Events applied.", ["handler"])
 DUPLICATES = Counter("effects_duplicates_total", "Events dropped as already applied.", ["handler"])

@@ -108,7 +108,9 @@ class BridgePosition(models.Model):
     topic_id = models.UUIDField(help_text="Kafka's id of the topic: a topic made anew has another.")
     next_offset = models.BigIntegerField()
     start_offset = models.BigIntegerField(
-        db_default=0, help_text="Where the handler began: what lies before is not its business."
+        db_default=0,
+        help_text="Where the handler began: what lies before is not its business; "
+        "-1: in an older log, so all of this one is.",
     )
     attempts = models.IntegerField(
         db_default=0, help_text="Times the chunk at next_offset was sent again."

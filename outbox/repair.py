@@ -21,8 +21,9 @@ from outbox.conf import Route
 from outbox.dead_letters import Letter
 from outbox.envelope import EventEnvelope, TraceContext, rfc3339
 from outbox.inbox import PartitionKey, Position
+from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
-from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
+from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
 
 __all__ = ["Repaired", "repair"]
 
@@ -46,10 +47,11 @@ class Repaired:
 def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool = False) -> Repaired:
     """Hand everything that the handler misses to the redrive, a page at a time.
 
-    Raises OperationalError if an effect holds a position for more than ten seconds; what was
-    handed over stays so, and the repair can be run again.
+    Raises OperationalError if an effect holds a position, or a drain a lane, for too long, and
+    KafkaUnavailable; what was handed over stays so, and the repair can be run again.
     """
     done = Repaired()
+    logs = _read_again_without_drains(route, logs)
     for page in audit.pages(route, logs):
         done.other_log += sum(each.state is State.OTHER_LOG for each in page)
         missing = [each for each in page if each.state in REPAIRABLE]
@@ -57,7 +59,7 @@ def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool =
             _repair_page(route, missing, done, out_of_order=out_of_order)
     state = logs.get(route.topic.name)
     if state and not done.out_of_order:
-        done.positions_moved = _skip_what_is_gone(route, state)
+        done.positions_moved = _skip_what_is_gone(route, state) + _back_to_the_end(route, state)
     return done
 
 
@@ -199,3 +201,63 @@ def _skip_what_is_gone(route: Route, state: TopicState) -> int:
             ),
         )
         return int(cursor.rowcount)
+
+
+# -- a log that has lost its end -------------------------------------------------------------------
+
+
+def _read_again_without_drains(
+    route: Route, logs: Mapping[str, TopicState]
+) -> Mapping[str, TopicState]:
+    """If a position lies beyond the end of the log: the same with the route's log as it is while
+    no drain works, so that all that it holds by then is settled and seen by the audit."""
+    topic = route.topic.name
+    if topic not in logs or not _beyond(route, logs[topic]):
+        return logs
+    with transaction.atomic():
+        audit.lock_lanes()
+        return {**logs, **admin.topic_states([topic])}
+
+
+def _back_to_the_end(route: Route, state: TopicState) -> int:
+    """Put positions beyond the end of the log where it ended when the repair began: what a broker
+    lost is handed over, and so is what was written in its place by then.
+
+    Whether they are beyond it is asked once more under their lock, where they cannot move: a
+    handler may be further by now than the end was then.
+    """
+    beyond = _beyond(route, state)
+    if not beyond:
+        return 0
+    topic = route.topic.name
+    with transaction.atomic(), connection.cursor() as cursor:
+        positions = inbox.lock_positions(
+            route.handler, [(topic, number) for number in beyond], wait=LOCK_WAIT
+        )
+        cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', '60s', true)")
+        now = admin.topic_states([topic])[topic]
+        ends = {
+            position.partition: state.latest[position.partition]
+            for position in positions.values()
+            if position.topic_id == now.topic_id
+            and position.next_offset > now.latest[position.partition]
+        }
+        cursor.execute(
+            """
+            UPDATE bridge_position
+            SET next_offset = log.latest, attempts = 0, last_error = '', failed_at = NULL,
+                started_next = NULL, started_tries = 0, updated_at = clock_timestamp()
+            FROM unnest(%s::smallint[], %s::bigint[]) AS log ("partition", latest)
+            WHERE handler = %s AND topic = %s AND bridge_position."partition" = log."partition"
+            """,
+            (list(ends), list(ends.values()), route.handler, topic),
+        )
+    return len(ends)
+
+
+def _beyond(route: Route, state: TopicState) -> list[int]:
+    """Partitions whose position lies beyond the end of the log, without a lock."""
+    rows = BridgePosition.objects.filter(
+        handler=route.handler, topic=route.topic.name, topic_id=state.topic_id
+    ).values_list("partition", "next_offset")
+    return [number for number, next_ in rows if next_ > state.latest.get(number, next_)]

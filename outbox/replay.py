@@ -59,6 +59,12 @@ def plan(route: Route, state: TopicState, *, since: str | Mapping[int, int] = "s
     if set(given) - set(began):
         raise ReplayRefused(f"{route.topic.name} has the partitions {sorted(began)}.")
     starts = dict(state.earliest) if since == "earliest" else {**began, **given}
+    if -1 in starts.values():
+        raise ReplayRefused(
+            f"{route.topic.name} was made anew since the handler began, and what the older log held "
+            "is not in it: the tables cannot be built again whole. --since earliest builds them "
+            "from what is left."
+        )
     for number, start in starts.items():
         low, high = state.earliest[number], state.latest[number]
         if not low <= start <= high:

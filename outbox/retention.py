@@ -63,14 +63,15 @@ def _repeat(chunk: Callable[[], bool], give_up: float, purged: Purged) -> None:
 _EVENTS = f"""
     WITH batch AS MATERIALIZED (
         SELECT id, event_id, topic, type, status, "partition", "offset",
+               created_at < clock_timestamp() - make_interval(hours => %(hours)s) AS old,
                coalesce(published_at, created_at)
-                   < clock_timestamp() - make_interval(hours => %(hours)s) AS old
+                   < clock_timestamp() - make_interval(hours => %(hours)s) AS sent_long_ago
         FROM event_outbox WHERE id > %(after)s ORDER BY id LIMIT %(chunk)s
     ), due AS (
         SELECT event.id, event.event_id
         FROM event_outbox event
         JOIN batch ON batch.id = event.id
-        WHERE batch.old AND (event.status = 1 OR (event.status = 3 AND NOT EXISTS (
+        WHERE batch.sent_long_ago AND (event.status = 1 OR (event.status = 3 AND NOT EXISTS (
             SELECT FROM dead_letter letter
             WHERE letter.event_id = event.event_id AND letter.handler = '{DRAIN_HANDLER}'
               AND letter.state < 3
@@ -94,12 +95,18 @@ _EVENTS = f"""
         DELETE FROM event_outbox WHERE id IN (SELECT id FROM due) RETURNING 1
     )
     SELECT (SELECT max(id) FROM batch), (SELECT count(*) FROM batch WHERE old),
+           (SELECT count(*) FROM batch WHERE sent_long_ago),
            (SELECT count(*) FROM events), (SELECT count(*) FROM receipts)
 """
 
 
 def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
-    """One chunk of rows behind `after`; the id to go on from, None when nothing old comes any more."""
+    """One chunk of rows behind `after`; the id to go on from, None when nothing old comes any more.
+
+    Rows are written in about the order of their ids, so that end is told by when they were
+    written; but a row goes by when it was published, which a redrive or a log made anew may have
+    done much later.
+    """
     subscriptions = [
         (route.handler, route.topic.name, type_)
         for route in conf.routes()
@@ -117,10 +124,10 @@ def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
                 "types": [type_ for _, _, type_ in subscriptions],
             },
         )
-        last_id, old, events, receipts = cursor.fetchone()
+        last_id, old, due, events, receipts = cursor.fetchone()
     purged.events += events
     purged.receipts += receipts
-    purged.kept += old - events
+    purged.kept += due - events
     return last_id if old else None
 
 

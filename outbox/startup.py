@@ -157,7 +157,7 @@ def _counts() -> Iterator[Result]:
 
 
 def _kafka() -> Iterator[Result]:
-    wanted = conf.topics()
+    wanted = conf.all_topics()
     try:
         found = admin.topic_configs([topic.name for topic in wanted])
     except admin.KafkaUnavailable as error:
@@ -211,6 +211,34 @@ def _topic(topic: Topic, found: TopicConfig) -> Iterator[Result]:
         means=f"The code says {topic.retention_hours} h, and receipts and outbox are kept by it. "
         f"Set retention.ms = {topic.retention_hours * 3_600_000}, for example by manage.py "
         "create_topics --alter.",
+    )
+    segment = _number(found.values, "segment.ms")
+    yield _judge(
+        "kafka",
+        f"{name}: segment.ms = {segment}",
+        good=segment is not None and segment <= admin.SEGMENT_MS,
+        risk="long-segments",
+        means="Kafka deletes whole segments only, so a quiet topic keeps messages for so much longer "
+        f"than its retention, and by then their receipts may be gone. Set segment.ms = "
+        f"{admin.SEGMENT_MS}, for example by manage.py create_topics --alter.",
+    )
+    policy = found.values.get("cleanup.policy", "unknown")
+    yield _judge(
+        "kafka",
+        f"{name}: cleanup.policy = {policy}",
+        good=policy == "delete",
+        risk="compacted",
+        means="A compacted topic forgets earlier events of a key, whether they were applied or not. "
+        "Set cleanup.policy = delete.",
+    )
+    size = _number(found.values, "max.message.bytes")
+    yield _judge(
+        "kafka",
+        f"{name}: max.message.bytes = {size}",
+        good=size is not None and size >= topic.max_message_bytes,
+        risk="small-messages",
+        means=f"The code lets events of {topic.max_message_bytes} bytes be published; what Kafka "
+        f"refuses becomes a dead letter. Set max.message.bytes = {topic.max_message_bytes}.",
     )
 
 

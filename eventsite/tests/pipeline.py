@@ -17,7 +17,7 @@ from outbox import conf, effects, inbox
 from outbox.effects import Effect
 from outbox.envelope import EventEnvelope, from_kafka
 from outbox.inbox import Chunk
-from outbox.kafka import admin
+from outbox.kafka import admin, producer
 from outbox.kafka.consumer import ReceivedMessage, received
 from outbox.kafka.log_reader import read_topic
 from outbox.models import BridgePosition
@@ -28,6 +28,7 @@ __all__ = [
     "apply_probe_log",
     "chunks_since",
     "cut_log",
+    "make_anew",
     "positions_at_end",
     "settles",
 ]
@@ -113,6 +114,20 @@ def cut_log(topic: str) -> None:
     cuts = [TopicPartition(topic, partition, end) for partition, end in ends.items()]
     for future in client.delete_records(cuts).values():
         future.result(10)
+
+
+def make_anew(topic: str) -> None:
+    """Delete a topic with all that it holds, and make it again."""
+    client = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    old = admin.topic_ids([topic])[topic]
+    client.delete_topics([topic], operation_timeout=10)[topic].result(10)
+    producer.discard()  # it knows the old one
+
+    def is_new() -> bool:
+        admin.create(conf.all_topics(), replication_factor=settings.KAFKA_REPLICATION_FACTOR)
+        return admin.topic_ids([topic])[topic] != old
+
+    assert settles(is_new, within=20)
 
 
 def settles(condition: Callable[[], bool], *, within: float) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from io import StringIO
+from urllib.request import urlopen
 from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 
 from analytics import services as analytics
@@ -24,6 +26,7 @@ from eventsite.tests.pipeline import (
     apply_probe_log,
     chunks_since,
     cut_log,
+    make_anew,
     settles,
 )
 from eventsite.tests.processes import child_environment, command_of, free_port, running
@@ -329,6 +332,76 @@ def _killed(*_: object, **__: object) -> None:
     raise InterruptedError
 
 
+class TestATopicMadeAnew:
+    """While a drain goes on: what it sends reaches the new log before anybody adopts that."""
+
+    @pytest.fixture(autouse=True)
+    def adopted(self, pipeline: None) -> None:
+        publish("a", "b", times=2)  # lost with the log
+        make_anew(PROBE_TOPIC.name)
+        publish("a", "b", "c")
+        call_command("sync_routes", "--recreated", stdout=StringIO())
+
+    def test_keeps_the_order_of_its_keys(self) -> None:
+        while drain.drain_batch():
+            pass
+        apply_probe_log()
+        assert found() == []
+        verdict = probe_queries.verdict()
+        assert (verdict.applied, verdict.violations, verdict.ok) == (7, 0, True)
+
+    def test_cannot_be_replayed_as_if_it_were_whole(self) -> None:
+        with pytest.raises(ReplayRefused, match="made anew since the handler began"):
+            plan_of(PROBE_HANDLER)
+        assert plan_of(PROBE_HANDLER, since="earliest").messages == 3
+
+
+class TestALogThatLostItsEnd:
+    """As after the loss of a broker's data: the same topic, but it ends before its positions."""
+
+    @pytest.fixture(autouse=True)
+    def no_margin(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(audit, "CLOCK_SECONDS", 0.0)
+
+    def lose_all(self) -> None:
+        make_anew(PROBE_TOPIC.name)
+        BridgePosition.objects.filter(topic=PROBE_TOPIC.name).update(
+            topic_id=logs()[PROBE_TOPIC.name].topic_id, start_offset=0
+        )
+
+    def test_is_found_and_repaired_in_order(self) -> None:
+        publish("a", times=3)
+        apply_probe_log()
+        publish("a", times=2)
+        self.lose_all()
+        assert found() == [State.GONE] * 2
+        publish("a")
+        assert found() == [State.GONE] * 2 + [State.PASSED]
+        done = repairing.repair(ROUTE, logs())
+        assert (done.handed_over, done.out_of_order) == (3, 0)
+        position = BridgePosition.objects.get(handler=PROBE_HANDLER, partition=partition_of("a"))
+        assert position.next_offset == 1
+        assert repairing.repair(ROUTE, logs()).positions_moved == 0
+        publish("a")
+        OutboxEvent.objects.filter(offset__gt=1).update(offset=0)  # for the reader of the log
+        apply_probe_log()
+        redrive_all()
+        verdict = probe_queries.verdict()
+        assert (verdict.applied, verdict.ok) == (7, True)
+
+    def test_is_not_seen_in_what_a_drain_has_just_sent(self) -> None:
+        before = logs()
+        publish("a", times=2)
+        states = {each.state for page in audit.pages(ROUTE, before) for each in page}
+        assert states == {State.UNDER_WAY}
+
+    def test_moves_no_position_that_is_only_newer_than_what_was_read(self) -> None:
+        before = logs()
+        publish("a", times=2)
+        apply_probe_log()
+        assert repairing.repair(ROUTE, before).positions_moved == 0
+
+
 class TestAHandlerAddedUnderLoad:
     """Another reader of the probe's topic, with events before, meanwhile and after."""
 
@@ -378,6 +451,31 @@ class TestARunningBridge:
         publish("a", "b", times=5)
         assert settles(lambda: probe_queries.verdict().applied == 50, within=45)
         assert probe_queries.verdict().ok
+
+    def test_goes_on_once_a_log_has_grown_past_a_position_beyond_its_end(self) -> None:
+        port = free_port()
+
+        def standing() -> float:
+            with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                lines = answer.read().decode().splitlines()
+            name = f'bridge_positions_out_of_range{{handler="{PROBE_HANDLER}"'
+            return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+        with ExitStack() as started:
+            for name in ("worker-effects", "bridge"):
+                port = free_port()
+                environment = child_environment(METRICS_PORT=str(port))
+                url = f"http://127.0.0.1:{port}/health"
+                started.enter_context(running(command_of(name), environment, url))
+            publish("a")
+            assert settles(lambda: probe_queries.verdict().applied == 1, within=45)
+            BridgePosition.objects.filter(
+                handler=PROBE_HANDLER, partition=partition_of("a")
+            ).update(next_offset=F("next_offset") + 3)
+            assert settles(lambda: standing() == 1, within=45)
+            publish("a", times=5)
+            assert settles(lambda: InboxReceipt.objects.count() == 3, within=45)
+            assert settles(lambda: standing() == 0, within=45)
 
     def test_goes_on_behind_what_the_log_has_lost(self, processes: None) -> None:
         publish("a")

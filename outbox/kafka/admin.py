@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID, uuid5
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -23,6 +23,7 @@ from outbox.kafka.config import client_config
 from outbox.topics import Topic
 
 __all__ = [
+    "SEGMENT_MS",
     "KafkaUnavailable",
     "TopicConfig",
     "TopicState",
@@ -37,6 +38,9 @@ __all__ = [
 _NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562, name space of URLs
 TIMEOUT = 10.0
 MIN_INSYNC = 2
+# Kafka deletes whole segments and never the one it writes to: a quiet topic keeps a message for its
+# retention and so much longer. By default that is a week.
+SEGMENT_MS = 24 * 3_600_000
 # One broker may fail, and no acknowledged message is lost with it.
 _REPLICATED = {
     "min.insync.replicas": str(MIN_INSYNC),
@@ -57,12 +61,16 @@ KafkaUnavailable = KafkaException
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """One topic as the broker has it; offsets are per partition, next to be written last."""
+    """One topic as the broker has it; offsets are per partition, next to be written last.
+
+    `read_at`: monotonic time before it was asked; what reached the log by then, this has seen.
+    """
 
     name: str
     topic_id: UUID
     earliest: dict[int, int]
     latest: dict[int, int]
+    read_at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
             replication_factor=replication_factor,
             config={
                 "retention.ms": str(topic.retention_hours * 3_600_000),
+                "segment.ms": str(SEGMENT_MS),
                 "max.message.bytes": str(topic.max_message_bytes),
                 "cleanup.policy": "delete",
                 **(_REPLICATED if replication_factor > MIN_INSYNC else {}),
@@ -121,6 +130,7 @@ def _wait_until_listed(client: AdminClient, names: Sequence[str]) -> None:
 
 def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
     """Ids and offset ranges of the topics that exist. Raises KafkaException while Kafka is away."""
+    read_at = time.monotonic()
     client = AdminClient(client_config("admin"))
     metadata = client.list_topics(timeout=TIMEOUT)
     present = [name for name in names if name in metadata.topics]
@@ -133,6 +143,7 @@ def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
             topic_id=ids[name],
             earliest=_offsets(client, partitions, _EARLIEST),
             latest=_offsets(client, partitions, _LATEST),
+            read_at=read_at,
         )
     return states
 
@@ -194,17 +205,17 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
 
 
 def alter_retention(topics: Sequence[Topic]) -> None:
-    """Set retention.ms of existing topics to what the code says."""
+    """Set retention.ms and segment.ms of existing topics to what the code says."""
     client = AdminClient(client_config("admin"))
     resources = [
         ConfigResource(
             ResourceType.TOPIC,
             topic.name,
             incremental_configs=[
-                ConfigEntry(
-                    "retention.ms",
-                    str(topic.retention_hours * 3_600_000),
-                    incremental_operation=AlterConfigOpType.SET,
+                ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+                for name, value in (
+                    ("retention.ms", topic.retention_hours * 3_600_000),
+                    ("segment.ms", SEGMENT_MS),
                 )
             ],
         )

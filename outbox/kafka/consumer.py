@@ -45,7 +45,8 @@ class TopicConsumer:
 
     on_assign(partitions) -> the offset to start each of them at; on_revoke(partitions). Both run
     inside `receive`. Nothing is committed but what `mirror` is told, and an offset that the log
-    no longer has is reported, never silently replaced by another (auto.offset.reset=error).
+    does not have is reported, never silently replaced by another (auto.offset.reset=error): then
+    the partition is fetched no more until `begin_again`.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TopicConsumer:
         topic: str,
         on_assign: Callable[[Sequence[PartitionKey]], Mapping[PartitionKey, int]],
         on_revoke: Callable[[Sequence[PartitionKey]], None],
-        on_lost_offset: Callable[[str], None],
+        on_lost_offset: Callable[[PartitionKey, str], None],
     ) -> None:
         self._on_assign = on_assign
         self._on_revoke = on_revoke
@@ -85,6 +86,13 @@ class TopicConsumer:
         """Read a partition from another offset on."""
         self._consumer.seek(TopicPartition(*key, offset))
 
+    def begin_again(self, key: PartitionKey, offset: int) -> None:
+        """The same for a partition whose offset was lost, which the client has stopped and where
+        `seek` is refused; a pause of it is forgotten."""
+        partition = TopicPartition(*key, offset)
+        self._consumer.incremental_unassign([partition])
+        self._consumer.incremental_assign([partition])
+
     def mirror(self, positions: Mapping[PartitionKey, int]) -> None:
         """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them.
 
@@ -111,7 +119,10 @@ class TopicConsumer:
         if error is None:
             return True
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._on_lost_offset(error.str())
+            topic, partition = message.topic(), message.partition()
+            assert topic is not None
+            assert partition is not None
+            self._on_lost_offset((topic, partition), error.str())
         elif error.fatal():
             raise KafkaException(error)
         else:

@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='bridgeposition',
             name='start_offset',
-            field=models.BigIntegerField(db_default=0, help_text='Where the handler began: what lies before is not its business.'),
+            field=models.BigIntegerField(db_default=0, help_text='Where the handler began: what lies before is not its business; -1: in an older log, so all of this one is.'),
         ),
         migrations.AddField(
             model_name='outboxlane',

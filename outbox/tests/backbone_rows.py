@@ -31,11 +31,10 @@ def positions(next_offset: int, **changes: Any) -> None:
     """The handler at this offset of every partition."""
     for partition in range(12):
         BridgePosition.objects.create(
-            handler=HANDLER,
             topic=TOPIC,
             partition=partition,
             next_offset=next_offset,
-            **{"topic_id": TOPIC_ID, **changes},
+            **{"handler": HANDLER, "topic_id": TOPIC_ID, **changes},
         )
 
 

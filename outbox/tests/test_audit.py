@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from io import StringIO
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from outbox import audit, conf, queries, tasks, upkeep
+from outbox import audit, conf, queries, retention, tasks, upkeep
 from outbox.audit import State
+from outbox.conf import Route
 from outbox.kafka import admin
-from outbox.models import AuditOpen, DeadLetter, InboxReceipt, OutboxEvent, UpkeepMark
+from outbox.models import (
+    AuditOpen,
+    BridgePosition,
+    DeadLetter,
+    InboxReceipt,
+    OutboxEvent,
+    UpkeepMark,
+)
 from outbox.tests.backbone_rows import (
     HANDLER,
     LOG,
@@ -118,6 +127,44 @@ def test_pages_end_where_the_outbox_does(monkeypatch: pytest.MonkeyPatch) -> Non
     receipt(events[1])
     found = [each.offset for page in audit.pages(ROUTE, LOGS) for each in page]
     assert found == [1, 3, 4, 5]
+
+
+@pytest.mark.django_db
+class TestADatabaseClockSetBack:
+    """Rows seem to be written in times to come."""
+
+    def test_hides_nothing_from_a_whole_audit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(audit, "PAGE", 2)
+        positions(10)
+        published([7, 8, 9])
+        age(-1)
+        assert states() == [State.PASSED] * 3
+
+    def test_forgets_no_open_row(self) -> None:
+        positions(10)
+        published([9])
+        age(1)
+        assert watch() == {State.PASSED: 1}
+        age(-2)
+        assert [watch(), watch()] == [{State.PASSED: 1}] * 2
+
+
+@pytest.mark.django_db
+class TestTheEndOfALog:
+    @pytest.mark.parametrize(("offset", "state"), [(98, State.UNDER_WAY), (99, State.GONE)])
+    def test_before_which_a_row_was_published(self, offset: int, state: State) -> None:
+        positions(10)
+        published([offset])
+        age(1)
+        assert states() == [state]
+
+    def test_says_nothing_of_rows_published_after_it_was_read(self) -> None:
+        positions(10)
+        published([99])
+        age(0.5)
+        earlier = replace(LOG, read_at=time.monotonic() - 3600)
+        [page] = audit.pages(ROUTE, {TOPIC: earlier})
+        assert [each.state for each in page] == [State.UNDER_WAY]
 
 
 def watch() -> dict[State, int]:
@@ -294,14 +341,82 @@ def test_two_beats_audit_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.django_db
-def test_a_log_made_anew_brings_no_history_to_a_handler_that_began_later() -> None:
-    positions(10, start_offset=8)
-    early, late = published([7, 9])
-    new = replace(LOG, topic_id=uuid4(), earliest=dict.fromkeys(range(12), 0))
-    route = replace(ROUTE)
-    assert audit.adopt_recreated_topics([route], {TOPIC: new}) == 1
-    early.refresh_from_db()
-    late.refresh_from_db()
-    assert (early.status, late.status) == (OutboxEvent.Status.PUBLISHED, OutboxEvent.Status.NEW)
-    [found] = [each for page in audit.pages(ROUTE, {TOPIC: new}) for each in page]
-    assert (found.outbox_id, found.state) == (late.id, State.UNSENT)
+class TestALogMadeAnew:
+    NEW = replace(
+        LOG,
+        topic_id=uuid4(),
+        earliest=dict.fromkeys(range(12), 0),
+        latest=dict.fromkeys(range(12), 3),
+    )
+
+    def adopt(self, *routes: Route, held: Collection[UUID] = ()) -> int:
+        return audit.adopt_recreated_topics(routes, lambda: {TOPIC: self.NEW}, lambda _: held)
+
+    def test_holds_nothing_from_before_a_handler_began(self) -> None:
+        positions(10, start_offset=8)
+        [late] = published([0])
+        assert self.adopt(ROUTE, held=[late.event_id]) == 1
+        assert not InboxReceipt.objects.exists()
+
+    def test_brings_no_history_to_a_handler_that_began_later(self) -> None:
+        positions(10, start_offset=8)
+        early, late = published([7, 9])
+        assert self.adopt(ROUTE) == 1
+        early.refresh_from_db()
+        late.refresh_from_db()
+        assert (early.status, late.status) == (
+            OutboxEvent.Status.PUBLISHED,
+            OutboxEvent.Status.NEW,
+        )
+        [found] = [each for page in audit.pages(ROUTE, {TOPIC: self.NEW}) for each in page]
+        assert (found.outbox_id, found.state) == (late.id, State.UNSENT)
+
+    @pytest.mark.parametrize("newcomer_first", [True, False])
+    def test_brings_none_either_if_another_handler_lacks_it(self, newcomer_first: bool) -> None:
+        positions(3)
+        newcomer = replace(ROUTE, handler="newcomer")
+        positions(10, handler="newcomer", start_offset=8)
+        [history] = published([7])
+        assert self.adopt(*((newcomer, ROUTE) if newcomer_first else (ROUTE, newcomer))) == 1
+        outcomes = InboxReceipt.objects.filter(event_id=history.event_id)
+        assert list(outcomes.values_list("handler", "outcome")) == [
+            ("newcomer", InboxReceipt.Outcome.DISCARDED)
+        ]
+
+    def test_goes_on_behind_what_it_holds_already(self) -> None:
+        positions(10)
+        published([11, 0])  # in the old log, and by a drain that was quicker in the new one
+        assert self.adopt(ROUTE) == 2
+        rows = BridgePosition.objects.values_list("topic_id", "next_offset", "start_offset")
+        assert set(rows) == {(self.NEW.topic_id, 3, -1)}
+        assert self.adopt(ROUTE) == 0
+
+    def test_moves_those_too_that_began_in_it(self) -> None:
+        positions(10)
+        positions(0, handler="newcomer", topic_id=self.NEW.topic_id)
+        self.adopt(ROUTE, replace(ROUTE, handler="newcomer"))
+        assert set(BridgePosition.objects.values_list("next_offset", flat=True)) == {3}
+
+    def test_is_read_once_no_drain_can_work(self) -> None:
+        positions(10)
+
+        def read() -> dict[str, admin.TopicState]:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
+                    " AND relation = 'outbox_lane'::regclass AND mode = 'RowShareLock'"
+                )
+                assert cursor.fetchone() == (1,)
+            return {TOPIC: self.NEW}
+
+        audit.adopt_recreated_topics([ROUTE], read, lambda _: ())
+
+    def test_makes_every_row_count_for_audit_and_purge(self) -> None:
+        positions(10, start_offset=8)
+        self.adopt(ROUTE)
+        published([0])
+        assert [each.state for page in audit.pages(ROUTE, {TOPIC: self.NEW}) for each in page] == [
+            State.PASSED
+        ]
+        age(24 * 365)
+        assert retention.purge().events == 0

@@ -105,6 +105,21 @@ class TestARow:
             cursor.execute("UPDATE event_outbox SET published_at = clock_timestamp()")
         assert purge(KEPT).events == 0
 
+    def test_goes_from_behind_ones_that_were_published_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retention, "CHUNK", 2)
+        positions(10)
+        events = published([1, 2, 3, 4])
+        for event in events:
+            receipt(event)
+        age(21)
+        again = OutboxEvent.objects.filter(id__in=[event.id for event in events[:2]])
+        again.update(published_at=timezone.now())
+        purged = purge(KEPT)
+        assert (purged.events, purged.kept, purged.complete) == (2, 0, True)
+        assert offsets() == [1, 2]
+
     def test_that_is_done_goes_from_behind_ones_that_are_not(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -18,6 +18,7 @@ from outbox.kafka import admin
 from outbox.kafka.admin import TopicConfig
 from outbox.models import BridgePosition, OutboxLane
 from outbox.startup import Level, Result
+from outbox.topics import Topic
 
 pytestmark = pytest.mark.django_db
 
@@ -28,13 +29,25 @@ GOOD_TOPIC = TopicConfig(
         "min.insync.replicas": "2",
         "unclean.leader.election.enable": "false",
         "retention.ms": str(7 * 24 * 3_600_000),
+        "segment.ms": str(24 * 3_600_000),
+        "cleanup.policy": "delete",
+        "max.message.bytes": "1000000",
     },
 )
 
 
+def good(topic: Topic) -> TopicConfig:
+    values = {
+        **GOOD_TOPIC.values,
+        "retention.ms": str(topic.retention_hours * 3_600_000),
+        "max.message.bytes": str(topic.max_message_bytes),
+    }
+    return replace(GOOD_TOPIC, partitions=topic.partitions, values=values)
+
+
 @pytest.fixture
 def good_kafka(monkeypatch: pytest.MonkeyPatch) -> dict[str, TopicConfig]:
-    found = {topic.name: GOOD_TOPIC for topic in conf.topics()}
+    found = {topic.name: good(topic) for topic in conf.all_topics()}
     monkeypatch.setattr(admin, "topic_configs", lambda _: found)
     return found
 
@@ -105,6 +118,10 @@ def test_a_quorum_is_one_that_commits_wait_for(names: str, commit: str, level: L
         ({"unclean.leader.election.enable": "true"}, "unclean-election"),
         ({"retention.ms": "-1"}, "other-retention"),
         ({"retention.ms": ""}, "other-retention"),
+        ({"segment.ms": str(7 * 24 * 3_600_000)}, "long-segments"),
+        ({"cleanup.policy": "compact"}, "compacted"),
+        ({"cleanup.policy": "compact,delete"}, "compacted"),
+        ({"max.message.bytes": "999999"}, "small-messages"),
     ],
 )
 def test_each_setting_of_a_topic_counts(
@@ -115,6 +132,14 @@ def test_each_setting_of_a_topic_counts(
     values = {**GOOD_TOPIC.values, **{k: v for k, v in change.items() if k != "replicas"}}
     good_kafka[name] = replace(GOOD_TOPIC, replicas=replicas, values=values)
     assert set(violations()) == {"single-postgresql", risk}
+
+
+def test_dead_letter_topics_count_too(good_kafka: dict[str, TopicConfig]) -> None:
+    topic = conf.topics()[0].dlq_topic
+    good_kafka[topic.name] = replace(good(topic), replicas=1)
+    assert violations()["few-replicas"].found.startswith(topic.name)
+    del good_kafka[topic.name]
+    assert f"{topic.name} does not exist" in violations()
 
 
 @pytest.mark.parametrize("what", ["lanes", "positions", "partitions", "topic"])

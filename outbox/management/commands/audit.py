@@ -61,7 +61,10 @@ class Command(BaseCommand):
     ) -> None:
         """Says what it does on stderr: stdout is the report of what is left."""
         for route in routes:
-            done = repairing.repair(route, logs, out_of_order=out_of_order)
+            try:
+                done = repairing.repair(route, logs, out_of_order=out_of_order)
+            except admin.KafkaUnavailable as error:
+                raise CommandError(f"Kafka did not answer ({error}): run it again.") from error
             if done.handed_over:
                 self.stderr.write(
                     f"{route.handler}: {done.handed_over} events handed to the redrive as dead "
@@ -69,7 +72,7 @@ class Command(BaseCommand):
                 )
             if done.positions_moved:
                 self.stderr.write(
-                    f"{route.handler}: {done.positions_moved} positions moved to the start of the log."
+                    f"{route.handler}: {done.positions_moved} positions moved to where the log begins or ends now."
                 )
             if done.out_of_order:
                 self.stderr.write(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -11,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from outbox import audit, conf, control, inbox
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
+from outbox.kafka.log_reader import read_topic
 
 
 class Command(BaseCommand):
@@ -22,15 +25,16 @@ class Command(BaseCommand):
         parser.add_argument(
             "--recreated",
             action="store_true",
-            help="accept topics that were deleted and made anew: positions go to the start of the "
-            "new log, and events without every receipt are published again",
+            help="accept topics that were deleted and made anew: positions go to the end of the new "
+            "log, and events without every receipt are published again behind it; messages of "
+            "others that it holds by then are skipped",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        states = self._states()
         if options["recreated"]:
-            count = audit.adopt_recreated_topics(conf.routes(), states)
+            count = audit.adopt_recreated_topics(conf.routes(), self._states, _event_ids)
             self.stdout.write(f"{count} events published again, their log was lost.")
+        states = self._states()
         created = 0
         for route in conf.routes():
             state = states[route.topic.name]
@@ -55,3 +59,15 @@ class Command(BaseCommand):
         if missing:
             raise CommandError(f"Topics {missing} do not exist: run manage.py create_topics first.")
         return states
+
+
+def _event_ids(topic: str) -> set[UUID]:
+    """Of all that a topic holds; messages of others may have none."""
+    ids = set()
+    try:
+        for message in read_topic(topic):
+            with suppress(ValueError):
+                ids.add(UUID(message.event_id))
+    except (admin.KafkaUnavailable, TimeoutError) as error:
+        raise CommandError(f"{topic} cannot be read ({error}): run it again.") from error
+    return ids
