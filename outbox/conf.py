@@ -92,7 +92,7 @@ class DrainPolicy:
     backoff_max: float = 5.0
     floor_interval: float = 1.0
     sweep_interval: float = 60.0
-    nudge_interval: float = 0.04
+    nudge_interval: float = 0.025
     nudge_debounce: float = 1.0
     queue_bound: int = 20  # tasks
     refusals: int = 3

@@ -56,7 +56,7 @@ def drain_outbox() -> int:
 
 @shared_task(name="outbox.measure_backlog", acks_late=False, time_limit=DRAIN.task_time_limit)
 def measure_backlog() -> None:
-    """Set the gauges of what waits; run by beat every two seconds."""
+    """Set the gauges of what waits; run by beat every five seconds."""
     try:
         measure.measure_outbox()
         metrics.HELD.set(queries.held_events())

@@ -297,7 +297,7 @@ class LocalStack:
     def _unit(self, spec: ProcessSpec, ports: Ports) -> Unit:
         port = int(self.env["PORT"]) if spec.web else ports.choose(spec.name)
         metrics = self._metrics_directory(spec.name)
-        own = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        own = {"PROMETHEUS_MULTIPROC_DIR": str(metrics), "SERVICE_NAME": spec.name}
         if not spec.web:
             own["METRICS_PORT"] = str(port)
         health = f"http://127.0.0.1:{port}{spec.health}"

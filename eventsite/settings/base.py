@@ -169,7 +169,7 @@ CELERY_BEAT_SCHEDULE = {
     # for the drains, of which beat puts more on their queue than a backlog lets end.
     "measure_backlog": {
         "task": "outbox.measure_backlog",
-        "schedule": schedule(2.0),
+        "schedule": schedule(5.0),
         "options": {"queue": "upkeep"},
     },
     "measure_handlers": {
