@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from outbox.models import OutboxEvent
 __all__ = ["Moments", "Stage"]
 
 HANDLER = "record_sales"
+# A line of the embedded server's log: its prefix ends in the application's name.
+_STATEMENT = re.compile(rb"\] (\S+) LOG:  (?:statement|execute)")
 OURS = ("web", "worker-outbox", "worker-effects", "beat", "bridge")
 
 
@@ -148,7 +151,7 @@ class Stage:
         the dict is filled at the end of the block."""
         counted: dict[str, int] = {}
         log = self.stack.server("postgres").log
-        _alter("log_statement = 'all'", "log_parameter_max_length = 0", "log_line_prefix = '%a|'")
+        _alter("log_statement = 'all'", "log_parameter_max_length = 0")
         offset = log.stat().st_size
         try:
             yield counted
@@ -157,8 +160,8 @@ class Stage:
             with log.open("rb") as lines:
                 lines.seek(offset)
                 for line in lines:
-                    name, bar, rest = line.decode("utf-8", "replace").partition("|")
-                    if bar and rest.startswith(("LOG:  statement:", "LOG:  execute")):
+                    if found := _STATEMENT.search(line):
+                        name = found[1].decode()
                         counted[name] = counted.get(name, 0) + 1
 
 

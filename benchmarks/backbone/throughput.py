@@ -121,8 +121,7 @@ def statements(stage: Stage, events: int) -> list[Figure]:
     """What PostgreSQL's log says it was asked at full speed, BEGIN and COMMIT counted."""
     with stage.statements() as counted:
         _both(stage, events)
-    drained = counted.get("worker-outbox", 0)
-    applied = counted.get("worker-effects", 0)
+    drained, applied = counted["worker-outbox"], counted["worker-effects"]
     return [
         Figure(
             name="SQL statements of the drain",

@@ -32,7 +32,7 @@ SETTINGS = {
     "shared_buffers": "128MB",
     "jit": "off",
     "max_wal_size": "2GB",
-    "log_line_prefix": "%m [%p] ",
+    "log_line_prefix": "%m [%p] %a ",
 }
 
 
