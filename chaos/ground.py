@@ -118,10 +118,7 @@ class Ground:
         try:
             yield
         finally:
-            for name in names:
-                self.unit(name).start()
-            for name in names:
-                self.unit(name).wait_ready()
+            self._start_again(names)
 
     @contextmanager
     def stopped(self, *names: str) -> Iterator[None]:
@@ -131,10 +128,13 @@ class Ground:
         try:
             yield
         finally:
-            for name in names:
-                self.unit(name).start()
-            for name in names:
-                self.unit(name).wait_ready()
+            self._start_again(names)
+
+    def _start_again(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.unit(name).start()
+        for name in names:
+            self.unit(name).wait_ready()
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:

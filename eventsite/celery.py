@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from functools import cached_property
 from typing import Any
 
 import kombu
-import redis
 import structlog
 from celery import Celery, beat, bootsteps
 from celery.app.amqp import AMQP
@@ -20,7 +18,6 @@ from celery.signals import (
     worker_process_shutdown,
     worker_ready,
 )
-from django.conf import settings
 from django.db import close_old_connections
 from prometheus_client import multiprocess
 
@@ -85,23 +82,18 @@ class Scheduler(beat.Scheduler):
     is put on a queue that nobody works off: what waits there already will do."""
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        try:
-            if self._redis.llen(entry.options["queue"]) > QUEUE_BOUND:
-                log.warning("queue_full", task=entry.task, queue=entry.options["queue"])
-                return
-        except redis.RedisError as error:
-            log.warning("task_not_sent", task=entry.task, error=str(error))
+        from outbox.broker import queue_length
+
+        queue = entry.options["queue"]
+        if queue_length(queue) > QUEUE_BOUND:
+            log.warning(
+                "task_not_sent", task=entry.task, queue=queue, error="full, or Redis is away"
+            )
             return
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except beat.SchedulingError as error:
             log.warning("task_not_sent", task=entry.task, error=str(error))
-
-    @cached_property
-    def _redis(self) -> redis.Redis:
-        return redis.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5
-        )
 
 
 serializer.register()

@@ -8,7 +8,6 @@ Kafka only mirror the positions.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -18,14 +17,10 @@ from datetime import datetime
 from functools import cached_property
 from uuid import UUID
 
-import redis
 import structlog
-from celery import current_app
-from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
-from kombu.exceptions import OperationalError as BrokerError
 
-from outbox import inbox, metrics
+from outbox import broker, inbox, metrics
 from outbox.conf import BRIDGE, BridgePolicy, Route
 from outbox.envelope import from_kafka
 from outbox.inbox import Chunk, PartitionKey, Position
@@ -351,15 +346,7 @@ class Bridge:
     def _trigger(self, chunks: Sequence[Chunk]) -> bool:
         """Hand chunks to Celery; False if Redis is away. The position refuses those that are found late."""
         handler = self._route.handler
-        try:
-            current_app.send_task(
-                self._route.task,
-                kwargs={"chunks": [chunk.to_task() for chunk in chunks]},
-                queue=self._route.queue,
-                retry=False,
-            )
-        except (BrokerError, redis.RedisError, OSError) as error:
-            log.warning("celery_unavailable", handler=handler, error=str(error))
+        if not broker.send(self._route, chunks=[chunk.to_task() for chunk in chunks]):
             return False
         metrics.CHUNKS_SENT.labels(handler).inc(len(chunks))
         log.info(
@@ -377,17 +364,8 @@ class Bridge:
         a bound; infinite while Redis is away."""
         if now >= self._next_queue_check:
             self._next_queue_check = now + 0.5
-            try:
-                self._queue_length = self._redis.llen(self._route.queue)
-            except redis.RedisError:
-                self._queue_length = math.inf
+            self._queue_length = broker.queue_length(self._route.queue)
         return self._queue_length
-
-    @cached_property
-    def _redis(self) -> redis.Redis:
-        return redis.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5
-        )
 
     # -- mirror ------------------------------------------------------------------------------
 

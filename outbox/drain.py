@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -288,13 +288,8 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
             FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[]) AS sent (id, "partition", "offset")
             WHERE event_outbox.id = sent.id
             """,
-            [_array(column) for column in zip(*settled, strict=True)],
+            [floors.array_literal(column) for column in zip(*settled, strict=True)],
         )
-
-
-def _array(numbers: Iterable[int]) -> str:
-    """An array literal of PostgreSQL; psycopg would spend as long on it as Kafka on the messages."""
-    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _record(

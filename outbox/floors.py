@@ -28,7 +28,7 @@ from outbox.models import OutboxLane
 from outbox.queries import open_writers
 from outbox.topics import LANES
 
-__all__ = ["FLOOR_OF_LANE", "Floors", "rewind"]
+__all__ = ["FLOOR_OF_LANE", "Floors", "array_literal", "rewind"]
 
 # For a statement with a row of outbox_lane at hand; takes the two of Floors.parameters().
 FLOOR_OF_LANE = """
@@ -51,15 +51,18 @@ class Floors:
     """What one drain process remembers; lost with it, and taken anew by the next."""
 
     def __init__(self) -> None:
+        self._session: object = None
+        self._forget()
+
+    def _forget(self) -> None:
         self._floors = [0] * LANES
         self._rewinds = [0] * LANES
         self._ceiling: _Ceiling | None = None
         self._next_look = self._next_sweep = 0.0
-        self._session: object = None
 
     def parameters(self) -> tuple[str, str]:
         """For FLOOR_OF_LANE: the counts of rewinds and the floors, by lane."""
-        return _array(self._rewinds), _array(self._floors)
+        return array_literal(self._rewinds), array_literal(self._floors)
 
     def refresh(self, policy: DrainPolicy) -> None:
         """Raise the floors, if it is time to; called before a claim, outside its transaction."""
@@ -83,25 +86,24 @@ class Floors:
         """Another connection may lead to a server that was set back, where ids begin lower."""
         connection.ensure_connection()
         if connection.connection is not self._session:
-            self.__init__()  # type: ignore[misc]
+            self._forget()
             self._session = connection.connection
 
     def _raise_to(self, ceiling: int, *, sweep: bool) -> None:
         """The first pending id of each lane up to the ceiling, or the one behind the ceiling."""
-        begin = _array([0] * LANES) if sweep else self.parameters()[1]
+        begin = array_literal([0] * LANES) if sweep else self.parameters()[1]
         with connection.cursor() as cursor:
             cursor.execute(
-                """
+                f"""
                 SELECT lane, rewinds, coalesce((
                     SELECT id FROM event_outbox
                     WHERE event_outbox.lane = outbox_lane.lane AND status = 0 AND id <= %s
-                      AND id >= CASE WHEN rewinds = (%s::bigint[])[outbox_lane.lane + 1]
-                                THEN (%s::bigint[])[outbox_lane.lane + 1] ELSE 0 END
+                      AND id >= {FLOOR_OF_LANE}
                     ORDER BY id LIMIT 1
                 ), %s + 1)
                 FROM outbox_lane ORDER BY lane
                 """,
-                (ceiling, _array(self._rewinds), begin, ceiling),
+                (ceiling, array_literal(self._rewinds), begin, ceiling),
             )
             rows: list[tuple[int, int, int]] = cursor.fetchall()
         for lane, rewinds, first in rows:
@@ -127,5 +129,6 @@ def _last_id() -> int:
     return last
 
 
-def _array(numbers: list[int]) -> str:
+def array_literal(numbers: Iterable[int]) -> str:
+    """An array literal of PostgreSQL; psycopg would spend as long on it as Kafka on the messages."""
     return f"{{{','.join(map(str, numbers))}}}"

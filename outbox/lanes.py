@@ -9,11 +9,12 @@ from typing import Any
 
 from django.db import OperationalError, connection, transaction
 
+from outbox.failures import is_busy
+
 __all__ = ["LaneBusy", "LaneState", "UnknownLane", "lane_states", "pause_lanes", "resume_lanes"]
 
 # Longer than the 8 s after which PostgreSQL takes a lane from a drain that hangs.
 LOCK_WAIT = 10.0
-LOCK_NOT_AVAILABLE = "55P03"
 COUNTED = 1000
 
 
@@ -86,7 +87,7 @@ def _change(
             cursor.execute(update, parameters)
             return sorted(row[0] for row in cursor.fetchall())
     except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+        if not is_busy(error):
             raise
         holders = {state.holder for state in lane_states() if state.holder and state.lane in lanes}
         raise LaneBusy(

@@ -12,16 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 
-import redis
 import structlog
-from celery import current_app
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from kombu.exceptions import OperationalError as BrokerError
 
-from outbox import conf, dead_letters, inbox, metrics
+from outbox import broker, conf, dead_letters, inbox, metrics
 from outbox.conf import BRIDGE, REDRIVE, Route
 from outbox.dead_letters import Letter
 from outbox.envelope import EventEnvelope, to_column
@@ -68,13 +63,13 @@ def send_due() -> int:
 
 
 def _send_due_of(route: Route) -> int:
-    if _queue_is_full(route):
+    if broker.queue_length(route.queue) > BRIDGE.queue_bound:
         return 0
     sent = 0
     claims = claim_due(route)
     for begin in range(0, len(claims), REDRIVE.letters_per_task):
         letters = claims[begin : begin + REDRIVE.letters_per_task]
-        if not _send(route, letters):
+        if not broker.send(route, letters=letters):  # due again after their leases
             break
         sent += len(letters)
     return sent
@@ -143,34 +138,6 @@ def _bury_or_log(letter: Letter) -> None:
         log.exception(
             "letter_not_buried", handler=letter.handler, letter=letter.id, error=describe(error)
         )
-
-
-def _queue_is_full(route: Route) -> bool:
-    """Whether nobody works off the handler's queue, so that Redis never grows without a bound."""
-    try:
-        return int(_broker().llen(route.queue)) > BRIDGE.queue_bound
-    except redis.RedisError:
-        return True
-
-
-@cache
-def _broker() -> redis.Redis:
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=0.5)
-
-
-def _send(route: Route, letters: Sequence[Claim]) -> bool:
-    """False if Redis is away: the leases run out, and the letters are due again."""
-    try:
-        current_app.send_task(
-            route.task,
-            kwargs={"letters": list(letters)},
-            queue=route.queue,
-            retry=False,
-        )
-    except (BrokerError, redis.RedisError, OSError) as error:
-        log.warning("celery_unavailable", handler=route.handler, error=str(error))
-        return False
-    return True
 
 
 # -- applying: the handler's task ---------------------------------------------------------------

@@ -20,6 +20,7 @@ from django.db import (
 from outbox import metrics, nudge
 from outbox.conf import all_topics, topics
 from outbox.envelope import NO_TRACE, TraceContext, message_bytes
+from outbox.failures import sqlstate_of
 from outbox.topics import Topic, lane_of
 
 __all__ = [
@@ -189,7 +190,7 @@ def unit_of_work() -> Iterator[None]:
             yield
             commit_started = True
     except (OperationalError, InterfaceError, InternalError) as error:
-        if isinstance(error, InternalError) and _sqlstate(error) not in SESSION_ENDED:
+        if isinstance(error, InternalError) and sqlstate_of(error) not in SESSION_ENDED:
             raise
         if commit_started and not _refused_by_server(error):
             raise OutcomeUnknown(str(error)) from error
@@ -199,9 +200,5 @@ def unit_of_work() -> Iterator[None]:
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:
     """Whether the server said no to COMMIT: an SQLSTATE that is neither a lost connection (08)
     nor an operator's intervention (57), either of which can come after the commit was written."""
-    sqlstate = _sqlstate(error)
+    sqlstate = sqlstate_of(error)
     return bool(sqlstate) and sqlstate[:2] not in ("08", "57")
-
-
-def _sqlstate(error: DatabaseError | InterfaceError) -> str:
-    return getattr(error.__cause__, "sqlstate", None) or ""
