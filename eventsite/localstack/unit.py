@@ -20,6 +20,7 @@ from eventsite.localstack.spawn import Login, spawn
 
 __all__ = ["Program", "Unit", "rotate", "stop_all"]
 
+STOPS_WITHIN = 5.0  # seconds from SIGSTOP until every thread stands still
 LOG_ROTATES_AT = 20 * 1024 * 1024  # bytes; looked at when the program starts
 
 
@@ -137,8 +138,9 @@ class Unit:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP it and everything it started: alive, but silent."""
-        self._signal_all(signal.SIGSTOP)
+        """SIGSTOP it and everything it started, and wait until no thread of it runs: alive, but silent."""
+        for process in self._signal_all(signal.SIGSTOP):
+            _wait_stopped(process)
 
     def resume(self) -> None:
         self._signal_all(signal.SIGCONT)
@@ -152,15 +154,18 @@ class Unit:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
 
-    def _signal_all(self, number: signal.Signals) -> None:
+    def _signal_all(self, number: signal.Signals) -> list[psutil.Process]:
         """Signal the whole tree: PostgreSQL's backends, for one, have sessions of their own."""
         if self._child is None or not self.is_alive():
-            return
+            return []
+        signalled = []
         with suppress(psutil.NoSuchProcess):
             root = psutil.Process(self._child.pid)
             for process in (root, *root.children(recursive=True)):
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
+                    signalled.append(process)
+        return signalled
 
 
 def rotate(log: Path) -> None:
@@ -176,3 +181,17 @@ def stop_all(units: list[Unit]) -> None:
     begin = time.monotonic()
     for unit in units:
         unit.stop(max(0.0, unit.program.grace - (time.monotonic() - begin)))
+
+
+def _wait_stopped(process: psutil.Process) -> None:
+    """A signal is sent before it is obeyed: a thread may answer one more request meanwhile."""
+    deadline = time.monotonic() + STOPS_WITHIN
+    with suppress(psutil.NoSuchProcess):
+        while time.monotonic() < deadline and not _stands_still(process):
+            time.sleep(0.005)
+
+
+def _stands_still(process: psutil.Process) -> bool:
+    # only Linux shows a state for each thread, under an id like that of a process
+    threads = (thread.id for thread in process.threads()) if psutil.LINUX else (process.pid,)
+    return all(psutil.Process(thread).status() == psutil.STATUS_STOPPED for thread in threads)
