@@ -15,6 +15,7 @@ from eventsite.gateway.layer import Gateway  # noqa: E402
 from eventsite.gateway.lifespan import Lifespan  # noqa: E402
 from eventsite.hot_paths.layer import HotPaths  # noqa: E402
 from orders.api.commands import PLACE_ORDER  # noqa: E402
+from outbox.collector import calm_down  # noqa: E402
 
 hot_paths = HotPaths(
     DjangoApplication(threads=settings.WEB_THREADS),
@@ -24,3 +25,4 @@ hot_paths = HotPaths(
 application = ProtocolTypeRouter(
     {"http": Gateway(hot_paths), "lifespan": Lifespan(at_end=hot_paths.close)}
 )
+calm_down()

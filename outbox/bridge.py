@@ -22,7 +22,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from outbox import broker, inbox, metrics
 from outbox.conf import BRIDGE, BridgePolicy, Route
-from outbox.envelope import from_kafka
+from outbox.envelope import correlation_fields, from_kafka
 from outbox.inbox import Chunk, PartitionKey, Position
 from outbox.kafka import admin
 from outbox.kafka.consumer import ReceivedMessage, TopicConsumer
@@ -353,8 +353,8 @@ class Bridge:
             "sent",
             handler=handler,
             chunks=len(chunks),
-            correlation_ids=sorted(
-                {e.trace.correlation_id for chunk in chunks for _, e in chunk.events} - {""}
+            **correlation_fields(
+                event.trace.correlation_id for chunk in chunks for _, event in chunk.events
             ),
         )
         return True

@@ -83,7 +83,7 @@ class DrainPolicy:
     """
 
     lanes_per_claim: int = 16
-    batch_events: int = 2000
+    batch_events: int = 4000
     connect_timeout: float = 3.0
     flush_timeout: float = 5.0
     run_seconds: float = 5.0
@@ -112,7 +112,7 @@ class BridgePolicy:
     queue_bound     length of the Celery queue from which on nothing is sent; resend_bound: nothing again
     """
 
-    chunk_events: int = 500
+    chunk_events: int = 1000
     chunk_bytes: int = 1_048_576
     buffer_events: int = 5000
     buffer_bytes: int = 4_194_304

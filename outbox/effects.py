@@ -21,14 +21,13 @@ from django.db import DatabaseError, InterfaceError, transaction
 from outbox import conf, control, dead_letters, inbox, metrics, redrive, suspects
 from outbox.conf import BRIDGE
 from outbox.dead_letters import Letter
-from outbox.envelope import EventEnvelope, to_column
+from outbox.envelope import EventEnvelope, correlation_fields, to_column
 from outbox.failures import (
     LOCK_NOT_AVAILABLE,
     describe,
     is_busy,
     is_timeout,
     is_transient,
-    limit_transaction,
 )
 from outbox.inbox import Chunk, PartitionKey, Position, Tally, TaskChunk
 from outbox.models import DeadLetter, InboxReceipt
@@ -196,8 +195,9 @@ def _park(handler: str, chunk: Chunk, error: str) -> bool:
     route = conf.route_named(handler)
     [(offset, event)] = chunk.events
     with transaction.atomic():
-        limit_transaction()
-        positions = inbox.lock_positions(handler, [chunk.partition_key], wait=BRIDGE.busy_wait)
+        positions = inbox.lock_positions(
+            handler, [chunk.partition_key], wait=BRIDGE.busy_wait, limited=True
+        )
         if not _accepts(handler, positions, chunk):
             return False
         position = positions[chunk.partition_key]
@@ -278,9 +278,8 @@ def apply_chunks(
     `wait`: seconds to wait for a position that another transaction holds.
     """
     with transaction.atomic():
-        limit_transaction()
         positions = inbox.lock_positions(
-            handler, (chunk.partition_key for chunk in chunks), wait=wait
+            handler, (chunk.partition_key for chunk in chunks), wait=wait, limited=True
         )
         accepted = [chunk for chunk in chunks if _accepts(handler, positions, chunk)]
         events = _not_yet_applied(accepted, positions)
@@ -369,7 +368,7 @@ def _report_applied(handler: str, events: Sequence[EventEnvelope]) -> None:
         "applied",
         handler=handler,
         events=len(events),
-        correlation_ids=sorted({event.trace.correlation_id for event in events} - {""}),
+        **correlation_fields(event.trace.correlation_id for event in events),
     )
 
 

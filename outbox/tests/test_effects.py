@@ -144,8 +144,8 @@ class TestAChunk:
         self, applied: Applied, django_assert_num_queries: Any
     ) -> None:
         chunks = [chunk(10, [event(1)], partition=1), chunk(10, [event(2)], partition=0)]
-        # savepoint of the test's own transaction, limit, lock, receipts, positions, release
-        with django_assert_num_queries(6):
+        # savepoint of the test's own transaction, lock and limit, receipts, positions, release
+        with django_assert_num_queries(5):
             assert run(applied, *chunks) == 2
         assert (next_offset(0), next_offset(1)) == (11, 11)
 
