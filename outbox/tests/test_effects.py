@@ -13,6 +13,7 @@ from kombu.utils import json as kombu_json
 
 from outbox import effects, inbox
 from outbox.envelope import EventEnvelope
+from outbox.failures import LOCK_NOT_AVAILABLE
 from outbox.inbox import Chunk, TaskChunk
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
@@ -182,7 +183,7 @@ class TestTwoCopiesAtOnce:
             thread = threading.Thread(target=second_copy)
             thread.start()
             thread.join()
-        assert outcome == [effects.LOCK_NOT_AVAILABLE, "0"]
+        assert outcome == [LOCK_NOT_AVAILABLE, "0"]
         assert applied.payloads == []
         assert run(applied, same) == 1
 

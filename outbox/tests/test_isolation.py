@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from django.db import OperationalError
 
-from outbox import conf, control, dead_letters, effects, failures, inbox, suspects
+from outbox import conf, control, dead_letters, failures, inbox, isolation, suspects
 from outbox.conf import CIRCUIT
 from outbox.envelope import EventEnvelope, from_kafka
 from outbox.inbox import Chunk
@@ -93,13 +93,13 @@ class TestBisecting:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The guard removed: the right half goes first, from the offset where the left one begins."""
-        real = effects.halves
+        real = isolation.halves
 
         def swapped(whole: Chunk) -> tuple[Chunk, Chunk]:
             left, right = real(whole)
             return replace(right, first_offset=left.first_offset), left
 
-        monkeypatch.setattr(effects, "halves", swapped)
+        monkeypatch.setattr(isolation, "halves", swapped)
         applied = Applied("3")
         run(applied, chunk([event(str(number), key=f"k{number}") for number in range(4)]))
         assert position().next_offset == 14
