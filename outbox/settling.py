@@ -43,7 +43,8 @@ def send_and_settle(
     deadline = time.monotonic() + policy.flush_timeout
     whole = Produced(size=len(pending))
     settled: list[PendingEvent] = []
-    half = (len(pending) + 1) // 2 if len(pending) >= _WORTH_HALVING else len(pending)
+    parts = 2 if len(pending) >= _WORTH_HALVING else 1
+    half = max(1, -(-len(pending) // parts))
     marks: list[Future[Any]] = []
     with connection.cursor() as cursor, ThreadPoolExecutor(1, "settle") as beside:
         for start in range(0, len(pending), half):
