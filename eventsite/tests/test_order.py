@@ -137,7 +137,7 @@ class TestThePosition:
     def test_removed_is_seen_as_a_violation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(applying, "_refusal", lambda *_: "")
         monkeypatch.setattr(
-            effects,
+            applying,
             "_not_yet_applied",
             lambda chunks, _: {e.event_id: e for chunk in chunks for _, e in chunk.events},
         )
