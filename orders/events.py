@@ -1,6 +1,6 @@
 """What the rest of the world hears about orders: the subscription list of other apps.
 
-Shapes: contract of POST /orders and of the topics order-events and orders.created. Times are
+Shapes: contract of POST /orders and of the topics order-events, orders.created and stock. Times are
 RFC 3339 in UTC with milliseconds; amounts are exact JSON numbers without trailing zeros.
 """
 
@@ -17,6 +17,7 @@ __all__ = [
     "ORDERS_CREATED_TOPIC",
     "ORDER_EVENTS",
     "ORDER_EVENTS_TOPIC",
+    "STOCK_TOPIC",
     "OrderCancelled",
     "OrderCreated",
     "OrderEvent",
@@ -24,12 +25,16 @@ __all__ = [
     "OrderShipped",
     "PaymentCompleted",
     "SimpleOrderCreated",
+    "StockEvent",
+    "StockReleased",
+    "StockReserved",
     "decode_order_event",
     "decode_simple_order_created",
 ]
 
 ORDER_EVENTS_TOPIC = Topic("order-events")
 ORDERS_CREATED_TOPIC = Topic("orders.created")
+STOCK_TOPIC = Topic("stock")
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -148,3 +153,39 @@ _simple_order_created_decoder = msgspec.json.Decoder(SimpleOrderCreated)
 def decode_simple_order_created(payload: str) -> SimpleOrderCreated:
     """Read a value of topic orders.created. Raises msgspec.DecodeError for anything else."""
     return _simple_order_created_decoder.decode(payload)
+
+
+class StockEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType"):
+    """What one line of an order does to the stock of its product. Two lines with the same product
+    are two events, so that what is released adds up to what was reserved line by line."""
+
+    topic: ClassVar[Topic] = STOCK_TOPIC
+    source: ClassVar[str] = "/orders"
+    type: ClassVar[str]
+
+    event_id: str
+    order_id: str
+    product_id: str
+    quantity: int
+    timestamp: str
+
+    @property
+    def key(self) -> str:
+        """The order, whose row is locked; a product's is not."""
+        return self.order_id
+
+    def to_json(self) -> str:
+        """The message's value."""
+        return _encoder.encode(self).decode()
+
+
+class StockReserved(StockEvent, frozen=True, kw_only=True, tag="STOCK_RESERVED"):
+    """A line of a new order."""
+
+    type: ClassVar[str] = "STOCK_RESERVED"
+
+
+class StockReleased(StockEvent, frozen=True, kw_only=True, tag="STOCK_RELEASED"):
+    """A line of an order that was cancelled."""
+
+    type: ClassVar[str] = "STOCK_RELEASED"

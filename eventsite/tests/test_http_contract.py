@@ -89,7 +89,7 @@ def test_order_body(web: Web) -> None:
     stored = Order.objects.get(id=UUID(answer.json["orderId"]))
     assert (stored.total, stored.customer_id) == (Decimal(70), "cust-123")
     assert OrderLine.objects.count() == 2
-    event = json.loads(OutboxEvent.objects.get().payload)
+    event = json.loads(OutboxEvent.objects.get(topic="order-events").payload)
     assert event["createdAt"] == event["timestamp"] == answer.json["createdAt"]
 
 
