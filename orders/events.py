@@ -7,7 +7,7 @@ RFC 3339 in UTC with milliseconds; amounts are exact JSON numbers without traili
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -39,11 +39,16 @@ STOCK_TOPIC = Topic("stock")
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
+# Asked of what is read, not of what is written: figures are made of these.
+_Moment = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+_Quantity = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class OrderItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One line of an order."""
 
     product_id: str
-    quantity: int
+    quantity: _Quantity
     price: Decimal
 
 
@@ -59,8 +64,8 @@ class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_
     order_id: str
     customer_id: str
     total_price: Decimal
-    timestamp: str
-    created_at: str
+    timestamp: _Moment
+    created_at: _Moment
 
     @property
     def key(self) -> str:
@@ -99,7 +104,7 @@ class OrderCancelled(OrderEvent, frozen=True, kw_only=True, tag="ORDER_CANCELLED
 
     items: tuple[OrderItem, ...]
     reason: str
-    previous_status: str
+    previous_status: Literal["CREATED", "PAID"]
 
 
 ORDER_EVENTS = (OrderCreated, PaymentCompleted, OrderShipped, OrderCancelled)
@@ -110,8 +115,12 @@ _order_event_decoder = msgspec.json.Decoder(
 
 
 def decode_order_event(payload: str) -> OrderEvent:
-    """Read a value of topic order-events. Raises msgspec.DecodeError for anything else."""
+    """Read a value of topic order-events. Raises msgspec.DecodeError for anything else, also for
+    what would make figures of nonsense: a price that is negative or no number, a time of another
+    shape, a cancellation of what cannot be cancelled."""
     event: OrderEvent = _order_event_decoder.decode(payload)
+    if not event.total_price.is_finite() or event.total_price < 0:
+        raise msgspec.ValidationError(f"totalPrice {event.total_price} is no amount of money")
     return event
 
 
