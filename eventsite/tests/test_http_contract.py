@@ -465,6 +465,24 @@ def test_illegal_move(
     assert row_counts() == before
 
 
+def test_one_of_fifty_racing_changes_wins(web: Web) -> None:
+    order_id = placed(web, "pay")
+    with ThreadPoolExecutor(50) as pool:
+        wanted = ["ship", "cancel"] * 25
+        paths = [f"/orders/{order_id}/{step}" for step in wanted]
+        answers = list(pool.map(web.post, paths))
+    assert Counter(answer.status for answer in answers) == {200: 1, 409: 49}
+    [winner] = [step for step, answer in zip(wanted, answers, strict=True) if answer.status == 200]
+    status = {"ship": "SHIPPED", "cancel": "CANCELLED"}[winner]
+    for answer in answers:
+        if answer.status == 409:
+            assert (answer.json["status"], answer.json["allowed"]) == (status, [])
+    detail = web.get(f"/orders/{order_id}").json
+    assert [step["to"] for step in detail["history"]] == ["CREATED", "PAID", status]
+    released = OutboxEvent.objects.filter(type="STOCK_RELEASED").count()
+    assert released == (2 if winner == "cancel" else 0)
+
+
 @pytest.mark.parametrize(
     "body",
     [
