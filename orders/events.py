@@ -7,7 +7,7 @@ RFC 3339 in UTC with milliseconds; amounts are exact JSON numbers without traili
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -42,6 +42,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 # Asked of what is read, not of what is written: figures are made of these.
 _Moment = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 _Quantity = Annotated[int, msgspec.Meta(ge=1)]
+_Cancellable = Annotated[str, msgspec.Meta(pattern=r"^(CREATED|PAID)$")]
 
 
 class OrderItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -104,7 +105,7 @@ class OrderCancelled(OrderEvent, frozen=True, kw_only=True, tag="ORDER_CANCELLED
 
     items: tuple[OrderItem, ...]
     reason: str
-    previous_status: Literal["CREATED", "PAID"]
+    previous_status: _Cancellable
 
 
 ORDER_EVENTS = (OrderCreated, PaymentCompleted, OrderShipped, OrderCancelled)
