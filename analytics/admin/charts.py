@@ -119,7 +119,7 @@ def _bar(reading: Reading, index: int, place: Decimal, top: Decimal, base: int) 
 
 
 def _anchor(middle: float) -> str:
-    """How a label at this percentage keeps inside the chart."""
+    """How the label of a peak at this percentage keeps inside the chart."""
     return "start" if middle < EDGE else "end" if middle > 100 - EDGE else "middle"
 
 
