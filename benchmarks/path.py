@@ -62,7 +62,7 @@ def _measure(stack: LocalStack, rate: float, seconds: float) -> dict[str, Any]:
     post = measure.percentiles([1000 * answer.latency for answer in accepted])
     kafka = measure.commit_to_kafka(since, until)
     achieved = len(accepted) / (until - since).total_seconds()
-    lost = settled.events - settled.applied
+    lost = settled.heard - settled.applied
     return {
         "machine": described,
         "rate_wanted": rate,

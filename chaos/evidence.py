@@ -37,6 +37,11 @@ class Backlog:
     oldest_seconds: float
 
 
+def _heard() -> list[str]:
+    """Topics that have a handler here."""
+    return [route.topic.name for route in conf.routes()]
+
+
 class Evidence:
     """Reads one stack's database and Kafka."""
 
@@ -64,10 +69,11 @@ class Evidence:
             SELECT count(*), count(*) FILTER (WHERE status = 0),
                    coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)
             FROM event_outbox event
-            WHERE id > %s AND status < 2 AND topic NOT LIKE '%%.dlq' AND (status = 0 OR NOT EXISTS (
-                SELECT FROM inbox_receipt receipt WHERE receipt.event_id = event.event_id))
+            WHERE id > %s AND status < 2 AND topic NOT LIKE '%%.dlq'
+              AND (status = 0 OR (topic = ANY(%s) AND NOT EXISTS (
+                SELECT FROM inbox_receipt receipt WHERE receipt.event_id = event.event_id)))
             """,
-            (since.outbox_id,),
+            (since.outbox_id, _heard()),
         )
         return Backlog(int(count), int(pending), float(oldest))
 
@@ -77,11 +83,12 @@ class Evidence:
         [(count,)] = self.rows(
             """
             SELECT count(*) FROM event_outbox event
-            WHERE id > %s AND topic NOT LIKE '%%.dlq' AND (status <> 1 OR NOT EXISTS (
+            WHERE id > %s AND topic NOT LIKE '%%.dlq'
+              AND (status <> 1 OR (topic = ANY(%s) AND NOT EXISTS (
                 SELECT FROM inbox_receipt receipt
-                WHERE receipt.event_id = event.event_id AND receipt.outcome <> 1))
+                WHERE receipt.event_id = event.event_id AND receipt.outcome <> 1)))
             """,
-            (since.outbox_id,),
+            (since.outbox_id, _heard()),
         )
         return int(count)
 
@@ -119,13 +126,20 @@ class Evidence:
         ]
 
     def receipts(self, since: Mark, *, parked: bool) -> list[str]:
-        """Events of the scenario with a receipt, or those that wait as or behind a dead letter."""
+        """Events of the scenario with a receipt, or those that wait as or behind a dead letter. An
+        event that only other programs read has no receipt: it counts as had once it is published."""
         sql = """
             SELECT receipt.event_id FROM inbox_receipt receipt
             JOIN event_outbox event USING (event_id)
             WHERE event.id > %s AND (receipt.outcome = 1) = %s
         """
         found = self.rows(sql, (since.outbox_id, parked))
+        if not parked:
+            told = (
+                "SELECT event_id FROM event_outbox WHERE id > %s AND status = 1"
+                " AND topic NOT LIKE '%%.dlq' AND topic <> ALL(%s)"
+            )
+            found += self.rows(told, (since.outbox_id, _heard()))
         if parked:
             held = "SELECT event_id FROM event_outbox WHERE id > %s AND status > 1"
             found += self.rows(held, (since.outbox_id,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -20,9 +20,19 @@ from orders.events import (
     OrderShipped,
     PaymentCompleted,
     SimpleOrderCreated,
+    StockEvent,
+    StockReleased,
+    StockReserved,
     decode_simple_order_created,
 )
-from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus, ProcessedEvent
+from orders.models import (
+    ALLOWED_NEXT,
+    Order,
+    OrderChange,
+    OrderLine,
+    OrderStatus,
+    ProcessedEvent,
+)
 from orders.queries import OrderDetail, detail_of
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
 from outbox.services import Event, pipelined, publish, unit_of_work
@@ -133,20 +143,21 @@ def _draft(order: NewOrder) -> _Draft:
             for line in order.lines
         ),
     )
-    events: tuple[Event, ...] = (created,)
+    told: OrderCreated | SimpleOrderCreated = created
+    events: tuple[Event, ...] = (created, *_stock(StockReserved, created, order.lines))
     if order.amount is not None:
-        simple = SimpleOrderCreated(
+        told = SimpleOrderCreated(
             event_id=str(_new_id()),
             order_id=str(order_id),
             user_id=order.customer_id,
             amount=json_number(order.amount),
             created_at=rfc3339(at),
         )
-        events = (created, simple)
+        events = (created, told)
     return _Draft(
         order=order,
         placed=PlacedOrder(
-            order_id=order_id, event_id=UUID(events[-1].event_id), total=order.total, created_at=at
+            order_id=order_id, event_id=UUID(told.event_id), total=order.total, created_at=at
         ),
         events=events,
     )
@@ -222,14 +233,14 @@ def cancel_order(
 def _change(
     order_id: UUID,
     to_status: OrderStatus,
-    make_event: Callable[..., OrderEvent],
+    make_events: Callable[..., Sequence[Event]],
     *,
     actor: str,
     at: datetime,
     trace: TraceContext,
     reason: str = "",
 ) -> OrderDetail:
-    """Lock the order, check the move, write status, history and event: one winner of any race.
+    """Lock the order, check the move, write status, history and events: one winner of any race.
 
     What the caller is told is read before COMMIT: nothing can fail once the change is stored.
     """
@@ -242,7 +253,7 @@ def _change(
         if to_status not in ALLOWED_NEXT[status]:
             raise IllegalTransition(status, to_status)
         before = detail_of(order)
-        event = make_event(before, reason, **_common_fields(order, at))
+        events = make_events(before, reason, **_common_fields(order, at))
         change = OrderChange(
             order=order,
             from_status=status,
@@ -250,11 +261,11 @@ def _change(
             reason=reason,
             actor=actor,
             at=at,
-            event_ids=[UUID(event.event_id)],
+            event_ids=[UUID(event.event_id) for event in events],
         )
         with pipelined():
             _write(change)
-            publish([event], traces=[trace])
+            publish(events, traces=[trace] * len(events))
     order.status = to_status
     return replace(before, changes=[*before.changes, change])
 
@@ -294,20 +305,40 @@ def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
     }
 
 
-def _payment_completed(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
-    return PaymentCompleted(**common)
+def _payment_completed(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+    return [PaymentCompleted(**common)]
 
 
-def _order_shipped(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
-    return OrderShipped(**common)
+def _order_shipped(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+    return [OrderShipped(**common)]
 
 
-def _order_cancelled(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
+def _order_cancelled(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+    """The order's event, and what each of its lines gives back."""
     items = tuple(
         OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
         for line in before.lines
     )
-    return OrderCancelled(items=items, reason=reason, previous_status=before.order.status, **common)
+    cancelled = OrderCancelled(
+        items=items, reason=reason, previous_status=before.order.status, **common
+    )
+    return [cancelled, *_stock(StockReleased, cancelled, before.lines)]
+
+
+def _stock(
+    kind: type[StockReserved | StockReleased],
+    event: OrderEvent,
+    lines: Sequence[NewOrderLine] | Sequence[OrderLine],
+) -> Iterator[StockEvent]:
+    """What the lines of the order in `event` do to the stock, one event each."""
+    for line in lines:
+        yield kind(
+            event_id=str(_new_id()),
+            order_id=event.order_id,
+            product_id=line.product_id,
+            quantity=line.quantity,
+            timestamp=event.timestamp,
+        )
 
 
 def record_processed_events(envelopes: Sequence[EventEnvelope]) -> None:

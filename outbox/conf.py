@@ -28,6 +28,7 @@ __all__ = [
     "route_named",
     "routes",
     "topics",
+    "topics_for_others",
 ]
 
 
@@ -186,9 +187,17 @@ def route_named(handler: str) -> Route:
 
 
 @cache
+def topics_for_others() -> tuple[Topic, ...]:
+    """The topics named by the setting OUTBOX_TOPICS_FOR_OTHERS, which no handler here reads: an
+    event of one is done when it is in Kafka."""
+    return cast(tuple[Topic, ...], import_string(settings.OUTBOX_TOPICS_FOR_OTHERS))
+
+
+@cache
 def topics() -> tuple[Topic, ...]:
-    """Every topic of the map, once, by name."""
-    return tuple(sorted({route.topic for route in routes()}, key=lambda topic: topic.name))
+    """Every topic of the map, with and without a handler, once, by name."""
+    found = {route.topic for route in routes()} | set(topics_for_others())
+    return tuple(sorted(found, key=lambda topic: topic.name))
 
 
 @cache

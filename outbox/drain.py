@@ -157,7 +157,7 @@ def claim_lanes(limit: int) -> list[int]:
 
 
 # What of a lane may go out now, for a query that has its row of outbox_lane at hand: see
-# outbox/floors.py for the floor. Left out: keys that Kafka has just refused, topics of no route.
+# outbox/floors.py for the floor. Left out: keys that Kafka has just refused, topics not in the map.
 _PENDING = f"""
     status = 0 AND event_outbox.id >= {floors.FLOOR_OF_LANE} AND topic = ANY(%s)
     AND (topic, key) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))

@@ -91,9 +91,10 @@ class EventTooLarge(ValueError):
 
 
 class UnknownTopic(LookupError):
-    """The event's topic has no route in the event map: nobody would hear it, no drain would send it.
+    """The event's topic is not in the event map: no drain would send it.
 
-    Add a line for it to the map that OUTBOX_EVENT_MAP names.
+    Add a route for it to the map that OUTBOX_EVENT_MAP names; or, if only other programs read it,
+    the topic to the list that OUTBOX_TOPICS_FOR_OTHERS names.
     """
 
 

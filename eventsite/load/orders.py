@@ -24,25 +24,29 @@ TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """`rate` orders a second until `orders` are sent; shares of them are paid or cancelled later."""
+    """`rate` orders a second until `orders` are sent. Shares of them are paid and cancelled later,
+    and of the paid ones a share is shipped, which nothing follows."""
 
     orders: int
     rate: float
     simple_share: float = 0.5
     paid_share: float = 1 / 3
+    shipped_share: float = 1 / 4
     cancelled_share: float = 0.05
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered or failed request. `latency`: seconds from the intended start; `status` 0: none."""
+    """One answered or failed request. `latency`: seconds from the intended start; `status` 0: none;
+    `lines`: how many the order has."""
 
     operation: str
     status: int
     latency: float
     order_id: str = ""
     error: str = ""
+    lines: int = 0
 
 
 @dataclass(slots=True)
@@ -59,8 +63,13 @@ class LoadResult:
         return [a for a in self.answers if a.operation == "place" and a.status in ACCEPTED]
 
     def changes(self) -> list[Answer]:
-        """The answers to payments and cancellations, good or bad: each attempt has one."""
+        """The answers to payments, shipments and cancellations, good or bad: each attempt has one."""
         return [a for a in self.answers if a.operation != "place"]
+
+    def stock_events(self) -> int:
+        """How many the promised orders and changes have made: one a line that is reserved or released."""
+        cancelled = [a for a in self.changes() if a.operation == "cancel" and a.status in ACCEPTED]
+        return sum(answer.lines for answer in (*self.accepted(), *cancelled))
 
 
 async def run_load(
@@ -102,13 +111,18 @@ class _Life:
         self._intended = intended
         self._chooser = chooser
         self._plan = plan
+        self._lines = 0
 
     async def run(self) -> None:
         simple = self._chooser.random() < self._plan.simple_share
         body = _simple_body(self._chooser) if simple else _order_body(self._chooser)
+        self._lines = len(body.get("items", ()))
         order_id = await self._post("place", "/orders", body, self._intended)
         if order_id and self._chooser.random() < self._plan.paid_share:
             await self._later("pay", order_id)
+            if self._chooser.random() < self._plan.shipped_share:
+                await self._later("ship", order_id)
+                return
         if order_id and self._chooser.random() < self._plan.cancelled_share:
             await self._later("cancel", order_id)
 
@@ -128,7 +142,9 @@ class _Life:
         except (aiohttp.ClientError, TimeoutError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         latency = time.perf_counter() - intended
-        self._result.answers.append(Answer(operation, status, latency, order_id, error))
+        self._result.answers.append(
+            Answer(operation, status, latency, order_id, error, self._lines)
+        )
         self._result.placed += operation == "place" and status in ACCEPTED
         return order_id
 

@@ -201,6 +201,7 @@ CELERY_BEAT_SCHEDULE = {
 
 # The backbone (outbox/conf.py reads these).
 OUTBOX_EVENT_MAP = "eventsite.event_map.ROUTES"
+OUTBOX_TOPICS_FOR_OTHERS = "eventsite.event_map.FOR_OTHERS"
 KAFKA_BOOTSTRAP_SERVERS = env.kafka_bootstrap_servers
 KAFKA_GROUP_PROTOCOL = env.kafka_group_protocol
 KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -89,7 +91,7 @@ def test_order_body(web: Web) -> None:
     stored = Order.objects.get(id=UUID(answer.json["orderId"]))
     assert (stored.total, stored.customer_id) == (Decimal(70), "cust-123")
     assert OrderLine.objects.count() == 2
-    event = json.loads(OutboxEvent.objects.get().payload)
+    event = json.loads(OutboxEvent.objects.get(topic="order-events").payload)
     assert event["createdAt"] == event["timestamp"] == answer.json["createdAt"]
 
 
@@ -463,6 +465,24 @@ def test_illegal_move(
     error = assert_error(web.post(f"/orders/{order_id}/{wanted}"), 409, "status", "allowed")
     assert (error["status"], error["allowed"]) == (status, allowed)
     assert row_counts() == before
+
+
+def test_one_of_fifty_racing_changes_wins(web: Web) -> None:
+    order_id = placed(web, "pay")
+    with ThreadPoolExecutor(50) as pool:
+        wanted = ["ship", "cancel"] * 25
+        paths = [f"/orders/{order_id}/{step}" for step in wanted]
+        answers = list(pool.map(web.post, paths))
+    assert Counter(answer.status for answer in answers) == {200: 1, 409: 49}
+    [winner] = [step for step, answer in zip(wanted, answers, strict=True) if answer.status == 200]
+    status = {"ship": "SHIPPED", "cancel": "CANCELLED"}[winner]
+    for answer in answers:
+        if answer.status == 409:
+            assert (answer.json["status"], answer.json["allowed"]) == (status, [])
+    detail = web.get(f"/orders/{order_id}").json
+    assert [step["to"] for step in detail["history"]] == ["CREATED", "PAID", status]
+    released = OutboxEvent.objects.filter(type="STOCK_RELEASED").count()
+    assert released == (2 if winner == "cancel" else 0)
 
 
 @pytest.mark.parametrize(
