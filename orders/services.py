@@ -33,6 +33,7 @@ __all__ = [
     "NewOrderLine",
     "OrderNotFound",
     "PlacedOrder",
+    "add_orders",
     "cancel_order",
     "pay_order",
     "place_orders",
@@ -100,12 +101,20 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     All or nothing, a fixed number of statements whatever the size; one order is a batch of one.
     Raises NotStored or OutcomeUnknown if the database fails.
     """
+    with unit_of_work(), pipelined():
+        return add_orders(orders)
+
+
+def add_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
+    """The same in the open transaction, two statements whose results nobody reads.
+
+    Raises NotInTransaction.
+    """
     drafts = [_draft(order) for order in orders]
     events = [event for draft in drafts for event in draft.events]
     traces = [draft.order.trace for draft in drafts for _ in draft.events]
-    with unit_of_work(), pipelined():
-        _insert(drafts)
-        publish(events, traces=traces)
+    _insert(drafts)
+    publish(events, traces=traces)
     return [draft.placed for draft in drafts]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -13,12 +14,14 @@ from rest_framework.views import APIView
 
 from orders import queries, services
 from orders.api import representations
-from orders.api.commands import placed, read_order
+from orders.api.commands import PLACE_ORDER
 from orders.api.serializers import CancelSerializer, PageSerializer
 from orders.queries import OrderDetail, OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
+from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
+from restapi.idempotency import Keyed, key_of
 
 __all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
@@ -48,12 +51,12 @@ class OrdersView(APIView):
             response["Link"] = f'<{request.path}?{parameters.urlencode()}>; rel="next"'
         return response
 
-    def post(self, request: Request) -> Response:
-        """Place an order, in either body."""
-        order = read_order(request.data)
-        [result] = services.place_orders([order])
-        status, body = placed(order, result)
-        return Response(body, status=status)
+    def post(self, request: Request) -> HttpResponse:
+        """Place an order, in either body; once for each Idempotency-Key."""
+        key = key_of(request)
+        order = PLACE_ORDER.read(request.data)
+        [answer] = PLACE_ORDER.perform([Keyed(order, key)])
+        return to_response(answer)
 
 
 class OrderView(APIView):
