@@ -25,7 +25,7 @@ from orders.events import (
 from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus, ProcessedEvent
 from orders.queries import OrderDetail, detail_of
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.services import Event, pipelined, publish, unit_of_work
+from outbox.services import Event, joined_unit_of_work, pipelined, publish, unit_of_work
 
 __all__ = [
     "IllegalTransition",
@@ -201,7 +201,7 @@ def _insert(drafts: Sequence[_Draft]) -> None:
 
 
 def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> OrderDetail:
-    """CREATED -> PAID; the order as this left it.
+    """CREATED -> PAID; the order as this left it. In the open transaction, else in one of its own.
 
     Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
     """
@@ -243,7 +243,7 @@ def _change(
     What the caller is told is read before COMMIT: nothing can fail once the change is stored.
     """
     at = _to_milliseconds(at)
-    with unit_of_work():
+    with joined_unit_of_work():
         order = Order.objects.select_for_update().filter(id=order_id).first()
         if order is None:
             raise OrderNotFound(f"There is no order {order_id}.")

@@ -10,8 +10,7 @@ was not asked. With bytes a doubtful case is a 422 and nothing is done. The key 
 which the draft's examples have, are part of it.
 
 Only what was done is kept. A request that is refused (400, 404, 409) or fails (5xx) rolls its
-transaction back and the row of its key with it, so the key stays free; a body that is not valid is
-refused before its key is looked at.
+transaction back and the row of its key with it, so the key stays free.
 
 Who inserts or deletes the row of a key holds the key's advisory lock until COMMIT. It is only ever
 tried for, so nobody waits for somebody else's unfinished key: who does not get it and finds no row

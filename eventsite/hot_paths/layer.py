@@ -72,7 +72,8 @@ class HotPaths:
             answer = await self._submit(path, Keyed(command, key))
         except (NotStored, OutcomeUnknown) as error:
             scope["route"] = path.route
-            await self._send(send, json_answer(*unavailable(error)))
+            status, value, extra = unavailable(error)
+            await self._send(send, json_answer(status, value, tuple(extra)))
         except Refused:
             await self._django(scope, again, send)
         else:

@@ -174,6 +174,19 @@ def test_good_keys(web: Web, key: str) -> None:
     assert_replay(post(web, key), first)
 
 
+def test_a_key_belongs_to_one_endpoint(web: Web) -> None:
+    key = new_key()
+    ids = [web.post("/orders", ORDER).json["orderId"] for _ in range(2)]
+    assert_done(post(web, key))
+    for path in (f"/orders/{ids[0]}/pay", f"/orders/{ids[0]}/ship", f"/orders/{ids[1]}/pay"):
+        first = web.post(path, headers={"Idempotency-Key": key})
+        assert_done(first, 200)
+        assert_replay(web.post(path, headers={"Idempotency-Key": key}), first)
+        assert web.post(path).status == 409  # that was no second payment
+    counts = row_counts()
+    assert (counts["orders"], counts["order_changes"], counts["idempotency_keys"]) == (3, 6, 4)
+
+
 # Refused
 
 
@@ -283,6 +296,15 @@ def test_a_process_that_dies_leaves_the_key_free(webs: dict[str, Web], way: str)
     assert_done(insisting(survivor, key))
     counts = row_counts()
     assert (counts["orders"], counts["event_outbox"], counts["idempotency_keys"]) == (1, 1, 1)
+
+
+def test_a_transition_that_is_not_allowed_leaves_the_key_free(web: Web) -> None:
+    key = {"Idempotency-Key": new_key()}
+    order = f"/orders/{web.post('/orders', ORDER).json['orderId']}"
+    refused_answer = web.post(f"{order}/ship", headers=key)
+    assert (refused_answer.status, refused_answer.json["allowed"]) == (409, ["PAID", "CANCELLED"])
+    assert web.post(f"{order}/pay").status == 200
+    assert_done(web.post(f"{order}/ship", headers=key), 200)
 
 
 # All at once

@@ -21,7 +21,7 @@ from orders.services import IllegalTransition, OrderNotFound
 from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
-from restapi.idempotency import Keyed, key_of
+from restapi.idempotency import Keyed, key_of, perform_once
 
 __all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
@@ -78,15 +78,22 @@ class _TransitionView(APIView):
         """The one call into the domain."""
         raise NotImplementedError
 
-    def post(self, request: Request, order_id: str) -> Response:
-        """200 with the order, 404, or 409 with the status and what it allows."""
+    def post(self, request: Request, order_id: str) -> HttpResponse:
+        """200 with the order, 404, or 409 with the status and what it allows; once for each
+        Idempotency-Key."""
+        wanted = Keyed(_parse_id(order_id), key_of(request))
         try:
-            changed = self.change(request, _parse_id(order_id))
+            [answer] = perform_once(
+                [wanted],
+                write=lambda ids: [self.change(request, ids[0])],
+                answer=lambda _, changed: (200, representations.detail(changed)),
+                write_reads=True,
+            )
         except OrderNotFound as error:
             raise NotFound(str(error)) from error
         except IllegalTransition as error:
             raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
-        return Response(representations.detail(changed))
+        return to_response(answer)
 
 
 class PayView(_TransitionView):
