@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from orders import queries, services
 from orders.api import representations
-from orders.api.commands import PLACE_ORDER
+from orders.api.commands import PLACE_ORDER, read_order
 from orders.api.serializers import CancelSerializer, PageSerializer
 from orders.queries import OrderDetail, OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
@@ -54,7 +54,7 @@ class OrdersView(APIView):
     def post(self, request: Request) -> HttpResponse:
         """Place an order, in either body; once for each Idempotency-Key."""
         key = key_of(request)
-        order = PLACE_ORDER.read(request.data)
+        order = read_order(request.data)
         [answer] = PLACE_ORDER.perform([Keyed(order, key)])
         return to_response(answer)
 
