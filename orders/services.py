@@ -35,7 +35,7 @@ from orders.models import (
 )
 from orders.queries import OrderDetail, detail_of
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.services import Event, pipelined, publish, unit_of_work
+from outbox.services import Event, joined_unit_of_work, pipelined, publish, unit_of_work
 
 __all__ = [
     "IllegalTransition",
@@ -43,6 +43,7 @@ __all__ = [
     "NewOrderLine",
     "OrderNotFound",
     "PlacedOrder",
+    "add_orders",
     "cancel_order",
     "pay_order",
     "place_orders",
@@ -110,12 +111,20 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     All or nothing, a fixed number of statements whatever the size; one order is a batch of one.
     Raises NotStored or OutcomeUnknown if the database fails.
     """
+    with unit_of_work(), pipelined():
+        return add_orders(orders)
+
+
+def add_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
+    """The same in the open transaction, two statements whose results nobody reads.
+
+    Raises NotInTransaction.
+    """
     drafts = [_draft(order) for order in orders]
     events = [event for draft in drafts for event in draft.events]
     traces = [draft.order.trace for draft in drafts for _ in draft.events]
-    with unit_of_work(), pipelined():
-        _insert(drafts)
-        publish(events, traces=traces)
+    _insert(drafts)
+    publish(events, traces=traces)
     return [draft.placed for draft in drafts]
 
 
@@ -203,7 +212,7 @@ def _insert(drafts: Sequence[_Draft]) -> None:
 
 
 def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> OrderDetail:
-    """CREATED -> PAID; the order as this left it.
+    """CREATED -> PAID; the order as this left it. In the open transaction, else in one of its own.
 
     Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
     """
@@ -245,7 +254,7 @@ def _change(
     What the caller is told is read before COMMIT: nothing can fail once the change is stored.
     """
     at = _to_milliseconds(at)
-    with unit_of_work():
+    with joined_unit_of_work():
         order = Order.objects.select_for_update().filter(id=order_id).first()
         if order is None:
             raise OrderNotFound(f"There is no order {order_id}.")

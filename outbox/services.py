@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 from django.db import (
@@ -30,6 +30,7 @@ __all__ = [
     "NotStored",
     "OutcomeUnknown",
     "UnknownTopic",
+    "joined_unit_of_work",
     "pipelined",
     "publish",
     "unit_of_work",
@@ -196,6 +197,13 @@ def unit_of_work() -> Iterator[None]:
         if commit_started and not _refused_by_server(error):
             raise OutcomeUnknown(str(error)) from error
         raise NotStored(str(error)) from error
+
+
+@contextmanager
+def joined_unit_of_work() -> Iterator[None]:
+    """The open transaction, whose owner commits it; where none is open, a unit of work."""
+    with nullcontext() if connection.in_atomic_block else unit_of_work():
+        yield
 
 
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:

@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_standardized_errors",
     "outbox",
+    "restapi",
     "orders",
     "analytics",
     "eventsite",
@@ -190,6 +191,11 @@ CELERY_BEAT_SCHEDULE = {
     "redrive_letters": {
         "task": "outbox.redrive_letters",
         "schedule": schedule(1.0),
+        "options": {"queue": "upkeep"},
+    },
+    "prune_idempotency_keys": {
+        "task": "restapi.prune_idempotency_keys",
+        "schedule": schedule(60.0),
         "options": {"queue": "upkeep"},
     },
     "prune_orders_per_minute": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import apps
 from django.db.models import Model
 
-OURS = {"outbox", "orders", "analytics", "eventsite", "probe"}
+OURS = {"outbox", "restapi", "orders", "analytics", "eventsite", "probe"}
 
 
 def test_no_relation_crosses_an_app() -> None:

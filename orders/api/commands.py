@@ -43,6 +43,6 @@ PLACE_ORDER = HotPath(
     path="/orders",
     route="orders",
     read=read_order,
-    perform=services.place_orders,
+    write=services.add_orders,
     answer=placed,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -13,12 +14,14 @@ from rest_framework.views import APIView
 
 from orders import queries, services
 from orders.api import representations
-from orders.api.commands import placed, read_order
+from orders.api.commands import PLACE_ORDER, read_order
 from orders.api.serializers import CancelSerializer, PageSerializer
 from orders.queries import OrderDetail, OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
+from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
+from restapi.idempotency import Keyed, key_of, perform_once
 
 __all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
@@ -48,12 +51,12 @@ class OrdersView(APIView):
             response["Link"] = f'<{request.path}?{parameters.urlencode()}>; rel="next"'
         return response
 
-    def post(self, request: Request) -> Response:
-        """Place an order, in either body."""
+    def post(self, request: Request) -> HttpResponse:
+        """Place an order, in either body; once for each Idempotency-Key."""
+        key = key_of(request)
         order = read_order(request.data)
-        [result] = services.place_orders([order])
-        status, body = placed(order, result)
-        return Response(body, status=status)
+        [answer] = PLACE_ORDER.perform([Keyed(order, key)])
+        return to_response(answer)
 
 
 class OrderView(APIView):
@@ -75,15 +78,22 @@ class _TransitionView(APIView):
         """The one call into the domain."""
         raise NotImplementedError
 
-    def post(self, request: Request, order_id: str) -> Response:
-        """200 with the order, 404, or 409 with the status and what it allows."""
+    def post(self, request: Request, order_id: str) -> HttpResponse:
+        """200 with the order, 404, or 409 with the status and what it allows; once for each
+        Idempotency-Key."""
+        wanted = Keyed(_parse_id(order_id), key_of(request))
         try:
-            changed = self.change(request, _parse_id(order_id))
+            [answer] = perform_once(
+                [wanted],
+                write=lambda ids: [self.change(request, ids[0])],
+                answer=lambda _, changed: (200, representations.detail(changed)),
+                write_reads=True,
+            )
         except OrderNotFound as error:
             raise NotFound(str(error)) from error
         except IllegalTransition as error:
             raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
-        return Response(representations.detail(changed))
+        return to_response(answer)
 
 
 class PayView(_TransitionView):

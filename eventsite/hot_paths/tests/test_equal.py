@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventsite.tests.web import JSON, Answer, Web, web_process
+from restapi.models import IdempotencyRow
 from restapi.tests.bodies import anything, near_misses
 from restapi.tests.tables import row_counts
 
@@ -99,6 +100,74 @@ def test_nasty_requests(
 @given(body=st.one_of(near_misses, anything))
 def test_any_body(ways: tuple[Web, Web], body: Any) -> None:
     assert_equal(ways, "POST", "/orders", json.dumps(body).encode(), JSON)
+
+
+def with_key(key: str | bytes) -> Mapping[str, str]:
+    """Both ways take the same bytes."""
+    raw = key.encode() if isinstance(key, str) else key
+    return JSON | {"Idempotency-Key": raw.decode("latin-1")}
+
+
+def assert_equal_series(ways: tuple[Web, Web], *requests: tuple[bytes, str]) -> list[int]:
+    """The same keyed requests, one after the other; the second way finds the keys free again."""
+    series = []
+    for web in ways:
+        IdempotencyRow.objects.all().delete()
+        before = row_counts()
+        answers = [web.request("POST", "/orders", body, with_key(key)) for body, key in requests]
+        series.append(
+            [
+                ([(told(answer), answer.header("idempotent-replayed")) for answer in answers]),
+                stored(before),
+            ]
+        )
+    assert series[0] == series[1]
+    return [answer.status for answer in answers]
+
+
+def test_keyed_requests(ways: tuple[Web, Web]) -> None:
+    simple, order = json.dumps(SIMPLE).encode(), json.dumps(ORDER).encode()
+    statuses = assert_equal_series(
+        ways,
+        (simple, "a"),
+        (simple, "a"),
+        (order, "a"),
+        (b"{", "a"),
+        (order, "b"),
+        (order + b" ", "b"),
+        (order, "b"),
+        (b"{}", "c"),
+        (order, "c"),
+        (order, ""),
+        (order, "x" * 255),
+        (order, "x" * 256),
+        (order, "\u00e9"),
+        (b"{}", "\u00e9"),
+    )
+    assert statuses == [200, 200, 422, 400, 201, 422, 201, 400, 201, 400, 201, 400, 400, 400]
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    key=st.text(st.characters(max_codepoint=0xFF, exclude_categories=["Cc"]), max_size=300),
+    body=near_misses,
+)
+def test_any_key(ways: tuple[Web, Web], key: str, body: Any) -> None:
+    encoded = json.dumps(body).encode()
+    assert_equal_series(ways, (encoded, key), (encoded, key))
+
+
+def test_keyed_requests_are_coalesced(ways: tuple[Web, Web]) -> None:
+    before = [coalesced(web) for web in ways]
+    for web in ways:
+        IdempotencyRow.objects.all().delete()
+        for _ in range(2):
+            assert web.post("/orders", SIMPLE, with_key("k")).status == 200
+    assert [coalesced(web) for web in ways] == [before[0] + 2, before[1]]
 
 
 def test_the_two_ways_really_differ(ways: tuple[Web, Web]) -> None:
