@@ -62,7 +62,9 @@ class Environment(BaseSettings):
     # Gateway
     api_keys_required: bool = False  # production settings always require one
     rate_limit: str = ""  # of each caller, "100/s burst 200"; unset: none
-    trusted_proxies: int = 0  # proxies in front, each of which appends to X-Forwarded-For
+    trusted_proxies: int = Field(
+        default=0, ge=0
+    )  # proxies in front, each of which appends to X-Forwarded-For
 
     # Notifications
     webhook_url: str = ""
