@@ -60,11 +60,11 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     def has_add_permission(self, *args: Any) -> bool:
         request: HttpRequest = args[0]
-        return bool(request.user.has_perm("apikeys.add_apikey"))  # type: ignore[union-attr]
+        return bool(request.user.has_perm("apikeys.add_apikey"))
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
         """For the actions; `change` stays refused, because no row is edited."""
-        return bool(request.user.has_perm("apikeys.change_apikey"))  # type: ignore[union-attr]
+        return bool(request.user.has_perm("apikeys.change_apikey"))
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None

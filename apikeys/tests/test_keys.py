@@ -117,7 +117,7 @@ def test_every_change_is_a_later_revision_and_a_use_is_none() -> None:
     assert queries.changed_since(mark) == []
     ApiKey.objects.filter(name="a").update(scopes=["orders:write"])
     [changed] = queries.changed_since(mark)
-    assert (changed.name, changed.scopes) == ("a", {"orders:write"})
+    assert (changed.name, changed.scopes) == ("a", frozenset({"orders:write"}))
     services.revoke_key(prefix=second.row.prefix, by="me", at=NOW)
     [revoked] = queries.changed_since(changed.revision)
     assert (revoked.name, revoked.revoked) == ("b", True)

@@ -14,11 +14,8 @@ __all__ = ["AccessLog"]
 
 
 class _Line(msgspec.Struct):
-    event: str
-    logger: str
-    level: str
-    at: datetime
     service: str
+    at: datetime
     method: str
     path: str
     route: str
@@ -28,6 +25,9 @@ class _Line(msgspec.Struct):
     correlation_id: str
     trace_id: str
     span_id: str
+    event: str = "request"
+    logger: str = "gateway"
+    level: str = "info"
 
 
 class AccessLog:
@@ -54,20 +54,17 @@ class AccessLog:
         if self._silent:
             return
         line = _Line(
-            event="request",
-            logger="gateway",
-            level="info",
-            at=datetime.now(UTC),
-            service=self._service,
-            method=method,
-            path=path,
-            route=route,
-            status=status,
-            duration_ms=round(seconds * 1000, 2),
-            caller=caller,
-            correlation_id=ids.trace.correlation_id,
-            trace_id=ids.trace_id,
-            span_id=ids.span_id,
+            self._service,
+            datetime.now(UTC),
+            method,
+            path,
+            route,
+            status,
+            round(seconds * 1000, 2),
+            caller,
+            ids.trace.correlation_id,
+            ids.trace_id,
+            ids.span_id,
         )
         try:
             encoded = self._encoder.encode(line)

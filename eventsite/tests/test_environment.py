@@ -7,6 +7,7 @@ import re
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsConfigDict
 
 from eventsite.localstack.environment import read_environment
 from eventsite.settings.env import REPOSITORY, Environment
@@ -19,6 +20,12 @@ NAMES = (
 )  # fmt: skip
 
 
+class Bare(Environment):
+    """Without the file `.env` of whoever runs this."""
+
+    model_config = SettingsConfigDict(env_file=None)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
@@ -27,7 +34,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(**variables: str) -> Environment:
     os.environ.update(variables)
-    return Environment(_env_file=None)
+    return Bare()
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ def test_redis_url_wins_over_both_older_names() -> None:
 
 def test_the_local_stack_reads_the_same() -> None:
     read(KAFKA_BROKERS="k:1", REDIS_ADDR="r:1", REDIS_PASSWORD="a/b", APP_PORT="81")
-    ours, stack = Environment(_env_file=None), read_environment()
+    ours, stack = Bare(), read_environment()
     assert stack.kafka_bootstrap_servers == ours.kafka_bootstrap_servers == "k:1"
     assert stack.redis_url == ours.redis_url == "redis://:a%2Fb@r:1/0"
     assert stack.web_port == ours.port == 81

@@ -175,7 +175,7 @@ def test_misses_are_paced(monkeypatch: pytest.MonkeyPatch) -> None:
         return await really(0)
 
     monkeypatch.setattr(keyring, "MISSES_A_SECOND", 10)
-    monkeypatch.setattr(keyring.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
 
     async def scenario(ring: Keyring, table: Table, clock: Clock) -> None:
         for number in range(5):
@@ -242,7 +242,7 @@ def test_a_database_that_hangs_holds_up_the_first_and_nobody_else(
         assert await ring.find(b"\x01")  # waited
         clock.now += 10
         waits: list[object] = []
-        monkeypatch.setattr(keyring.asyncio, "wait", lambda *_, **__: waits.append(1))
+        monkeypatch.setattr(asyncio, "wait", lambda *_, **__: waits.append(1))
         for _ in range(10):
             assert await ring.find(b"\x01")
         assert waits == []

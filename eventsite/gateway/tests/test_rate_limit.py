@@ -39,7 +39,7 @@ class Bucket:
         self.server, self.limit, self.name = server, limit, bucket_of(f"test:{uuid4()}")
 
     def take(self, wanted: int, at: float) -> tuple[int, int]:
-        taken, milliseconds = self.server.eval(  # type: ignore[misc]
+        taken, milliseconds = self.server.eval(
             TAKE, 1, self.name, repr(self.limit.per_second), self.limit.burst, wanted, round(at)
         )
         return taken, milliseconds
@@ -251,7 +251,7 @@ def test_a_frozen_redis_is_waited_for_once(caller: str, monkeypatch: pytest.Monk
                 waits.append(seconds)
                 return really(seconds)
 
-            monkeypatch.setattr(rate_limit.asyncio, "timeout", timeout)
+            monkeypatch.setattr(asyncio, "timeout", timeout)
             before = failed_open()
             proxy.set(Fault.SILENT)
             together = await asyncio.gather(*(limiter.take(caller) for _ in range(100)))
