@@ -67,6 +67,7 @@ class Keyring:
         self._revision = 0
         self._as_of = float("-inf")  # all that was committed before is known
         self._whole_at = float("-inf")
+        self._lost_before = False
         self._away_until = float("-inf")
         self._began = float("-inf")
         self._reading = False
@@ -121,11 +122,8 @@ class Keyring:
 
     async def _wait(self, read: asyncio.Future[None]) -> None:
         """Not when the last read has failed or hangs: then what is in memory counts."""
-        if self._is_away():
-            return
-        await asyncio.wait([read], timeout=PATIENCE)
-        if not read.done():
-            self._lost("No answer.")
+        if not self._is_away():
+            await asyncio.shield(read)  # who hangs up does not end it for the others
 
     def _is_away(self) -> bool:
         now = self._clock()
@@ -151,6 +149,7 @@ class Keyring:
             whole = began - self._whole_at > WHOLE_EVERY
             used, self._used = self._used, set()
             self._reading = True
+            patience = loop.call_later(PATIENCE, self._give_up, told)
             try:
                 changed = await loop.run_in_executor(
                     self._thread, self._read, 0 if whole else self._revision, used
@@ -163,15 +162,32 @@ class Keyring:
                 self._take(changed, whole=whole)
                 self._as_of = began
                 self._whole_at = began if whole else self._whole_at
-                self._away_until = float("-inf")
+                self._found()
+            patience.cancel()
             self._reading = False
-            told.set_result(None)
+            _release(told)
         self._reader = None
+
+    def _give_up(self, told: asyncio.Future[None]) -> None:
+        """The read hangs: nobody waits for it any longer, nor for the one behind it."""
+        self._lost("No answer.")
+        behind, self._next = self._next, None
+        for waited_for in (told, behind):
+            if waited_for is not None:
+                _release(waited_for)
 
     def _lost(self, error: str) -> None:
         metrics.KEYS_UNREAD.inc()
-        log.warning("api_keys_unread", error=error)
+        if not self._lost_before:
+            log.warning("api_keys_unread", error=error)
+        self._lost_before = True
         self._away_until = self._clock() + AGAIN_AFTER
+
+    def _found(self) -> None:
+        if self._lost_before:
+            log.info("api_keys_read_again")
+        self._lost_before = False
+        self._away_until = float("-inf")
 
     def _take(self, changed: Sequence[KeyState], *, whole: bool) -> None:
         if whole:
@@ -182,3 +198,8 @@ class Keyring:
             if not key.revoked:
                 self._keys[key.sha256] = key
                 self._by_id[key.id] = key.sha256
+
+
+def _release(waited_for: asyncio.Future[None]) -> None:
+    if not waited_for.done():
+        waited_for.set_result(None)

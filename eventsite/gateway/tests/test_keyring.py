@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import pytest
+import structlog
 from django.db import OperationalError
 
 from apikeys.queries import KeyState
@@ -69,6 +70,7 @@ Scenario = Callable[[Keyring, Table, Clock], Coroutine[Any, Any, None]]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "MISSES_A_SECOND", 1e9)
+    monkeypatch.setattr(keyring, "PATIENCE", 20.0)
 
 
 def play(scenario: Scenario, *rows: KeyState) -> Table:
@@ -242,10 +244,40 @@ def test_a_database_that_hangs_holds_up_the_first_and_nobody_else(
         assert await ring.find(b"\x01")  # waited
         clock.now += 10
         waits: list[object] = []
-        monkeypatch.setattr(asyncio, "wait", lambda *_, **__: waits.append(1))
+        monkeypatch.setattr(asyncio, "shield", waits.append)
         for _ in range(10):
             assert await ring.find(b"\x01")
         assert waits == []
+
+    play(scenario, key(1))
+
+
+def test_an_outage_is_one_line_in_the_log() -> None:
+    async def scenario(ring: Keyring, table: Table, clock: Clock) -> None:
+        table.away = True
+        for _ in range(5):
+            unknown = [ring.find(b"%d" % number) for number in range(100)]
+            told = await asyncio.gather(*unknown, return_exceptions=True)
+            assert {type(each) for each in told} == {KeysUnread}
+            clock.now += 10
+        assert len(table.asked) == 5
+
+    with structlog.testing.capture_logs() as logs:
+        play(scenario)
+    assert [line["event"] for line in logs] == ["api_keys_unread"]
+
+
+def test_who_hangs_up_leaves_the_others_their_answer() -> None:
+    async def scenario(ring: Keyring, table: Table, clock: Clock) -> None:
+        table.answers.clear()
+        asking = [asyncio.ensure_future(ring.find(b"\x01")) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        asking[0].cancel()
+        asking[2].cancel()
+        await asyncio.sleep(0.01)
+        table.answers.set()
+        told = await asyncio.gather(*asking, return_exceptions=True)
+        assert told[1::2] == [key(1), key(1)]
 
     play(scenario, key(1))
 
