@@ -3,7 +3,7 @@
 A bucket holds `burst` tokens and gets `per_second` new ones a second, without steps; a request
 takes one or is refused. Requests that wait for Redis at the same moment share one round trip.
 
-When Redis is away or slower than PATIENCE, requests are let through and counted: a limit protects
+When Redis is away or slower than RATE_LIMIT_PATIENCE, requests are let through and counted: a limit protects
 from too much, and refusing everybody would be worse. The first failure opens a breaker: until a
 probe behind the requests' back was answered in time, nobody waits for Redis again.
 """
@@ -26,7 +26,6 @@ from eventsite.gateway import metrics
 
 __all__ = ["TAKE", "RateLimit", "RateLimiter", "bucket_of"]
 
-PATIENCE = 0.05  # seconds for one round trip; a request waits for two at most
 CONNECTS_WITHIN = 1.0  # seconds, at start and by the probe, never in a request
 PROBES_EVERY = 0.5  # seconds
 
@@ -85,10 +84,14 @@ def bucket_of(caller: str) -> str:
 
 
 class RateLimiter:
-    """Belongs to one event loop, and to `start` and `close` around its use."""
+    """Belongs to one event loop, and to `start` and `close` around its use.
 
-    def __init__(self, limit: RateLimit, redis_url: str) -> None:
+    `patience`: seconds for one round trip; a request waits for two at most.
+    """
+
+    def __init__(self, limit: RateLimit, redis_url: str, *, patience: float) -> None:
         self.limit = limit
+        self.patience = patience
         self._redis: Redis = Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0))
         self._waiting: dict[str, list[asyncio.Future[int]]] = {}
         self._flusher: asyncio.Task[None] | None = None
@@ -127,7 +130,7 @@ class RateLimiter:
         while self._waiting:
             asked, self._waiting = self._waiting, {}
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self.patience):
                     answers = await self._take({c: len(each) for c, each in asked.items()})
             except Exception as error:  # noqa: BLE001  (whatever it is, nobody waits for it)
                 self._open(error)
@@ -167,7 +170,7 @@ class RateLimiter:
         """Close the breaker, once a round trip on an open connection was quick enough."""
         async with asyncio.timeout(CONNECTS_WITHIN):
             await self._redis.ping()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.patience):
             await self._redis.ping()
         self._is_open = False
 

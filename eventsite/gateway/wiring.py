@@ -38,7 +38,11 @@ def gateway_around(application: Application) -> Assembled:
     """Raises ValueError when RATE_LIMIT cannot be read."""
     limiter = None
     if settings.RATE_LIMIT:
-        limiter = RateLimiter(RateLimit.parse(settings.RATE_LIMIT), settings.REDIS_URL)
+        limiter = RateLimiter(
+            RateLimit.parse(settings.RATE_LIMIT),
+            settings.REDIS_URL,
+            patience=settings.RATE_LIMIT_PATIENCE,
+        )
     keyring = Keyring()
     gateway = Gateway(
         application,

@@ -129,6 +129,7 @@ MAX_BODY_BYTES = 1024 * 1024
 API_SCOPES = ("orders:read", "orders:write", "analytics:read")
 API_KEYS_REQUIRED = env.api_keys_required
 RATE_LIMIT = env.rate_limit
+RATE_LIMIT_PATIENCE = env.rate_limit_patience
 TRUSTED_PROXIES = env.trusted_proxies
 
 # Celery: PostgreSQL and Kafka remember, Redis only carries. A task that is lost is sent again

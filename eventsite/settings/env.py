@@ -62,6 +62,7 @@ class Environment(BaseSettings):
     # Gateway
     api_keys_required: bool = False  # production settings always require one
     rate_limit: str = ""  # of each caller, "100/s burst 200"; unset: none
+    rate_limit_patience: float = Field(default=0.05, gt=0)  # seconds for Redis, then let through
     trusted_proxies: int = Field(
         default=0, ge=0
     )  # proxies in front, each of which appends to X-Forwarded-For

@@ -16,7 +16,7 @@ NAMES = (
     "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "REDIS_URL", "REDIS_ADDR", "REDIS_PASSWORD", "PORT",
     "APP_PORT", "DATABASE_URL", "RABBITMQ_URL", "LOG_LEVEL", "WEBHOOK_URL",
     "RATE_LIMIT_PER_CHANNEL", "WORKER_CONCURRENCY", "API_KEYS_REQUIRED", "RATE_LIMIT",
-    "TRUSTED_PROXIES",
+    "RATE_LIMIT_PATIENCE", "TRUSTED_PROXIES",
 )  # fmt: skip
 
 
@@ -66,6 +66,7 @@ pytestmark = pytest.mark.usefixtures("given")
         ("WORKER_CONCURRENCY", "5", "worker_concurrency", 5),
         ("API_KEYS_REQUIRED", "1", "api_keys_required", True),
         ("RATE_LIMIT", "5/s", "rate_limit", "5/s"),
+        ("RATE_LIMIT_PATIENCE", "0.2", "rate_limit_patience", 0.2),
         ("TRUSTED_PROXIES", "2", "trusted_proxies", 2),
     ],
 )

@@ -18,6 +18,7 @@ from eventsite.tests.weather import Fault, proxy_to
 
 SLOW = "1/h burst 50"  # nothing comes back during a test
 SECOND = 1_000_000
+PATIENT = 5.0  # seconds; a machine that is busy with other tests answers late
 PORT = urlsplit(settings.REDIS_URL).port or 6379
 
 
@@ -131,7 +132,7 @@ def with_limiter(
     text: str, use: Callable[[RateLimiter], Awaitable[None]], url: str | None = None
 ) -> None:
     async def run() -> None:
-        limiter = RateLimiter(RateLimit.parse(text), url or settings.REDIS_URL)
+        limiter = RateLimiter(RateLimit.parse(text), url or settings.REDIS_URL, patience=PATIENT)
         await limiter.start()
         try:
             await asyncio.wait_for(use(limiter), 60)
@@ -139,12 +140,6 @@ def with_limiter(
             await limiter.close()
 
     asyncio.run(run())
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is busy with other tests answers late; that is tested apart."""
-    monkeypatch.setattr(rate_limit, "PATIENCE", 5.0)
 
 
 def test_of_many_at_once_exactly_the_burst_goes_through(caller: str) -> None:
@@ -161,7 +156,7 @@ def test_processes_share_a_bucket(caller: str) -> None:
     """Two limiters, each with its own connection, at the same time."""
 
     async def use(limiter: RateLimiter) -> None:
-        other = RateLimiter(limiter.limit, settings.REDIS_URL)
+        other = RateLimiter(limiter.limit, settings.REDIS_URL, patience=PATIENT)
         await other.start()
 
         async def one_by_one(mine: RateLimiter) -> list[int]:
@@ -242,7 +237,7 @@ def test_a_frozen_redis_is_waited_for_once(caller: str, monkeypatch: pytest.Monk
 
         async def use(limiter: RateLimiter) -> None:
             assert await limiter.take(caller) == 0
-            monkeypatch.setattr(rate_limit, "PATIENCE", 0.05)
+            limiter.patience = 0.05
             monkeypatch.setattr(rate_limit, "PROBES_EVERY", 3600)
             waits: list[float | None] = []
             really = asyncio.timeout
