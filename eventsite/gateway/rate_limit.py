@@ -168,7 +168,7 @@ class RateLimiter:
 
     async def _check(self) -> None:
         """Close the breaker, once a round trip on an open connection was quick enough."""
-        async with asyncio.timeout(CONNECTS_WITHIN):
+        async with asyncio.timeout(max(CONNECTS_WITHIN, self.patience)):
             await self._redis.ping()
         async with asyncio.timeout(self.patience):
             await self._redis.ping()
