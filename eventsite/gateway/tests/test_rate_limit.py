@@ -110,6 +110,13 @@ def test_asking_often_neither_gains_nor_loses(bucket: Callable[[str], Bucket]) -
     assert sum(even.take(1, step * 1_000)[0] for step in range(1, 10_001)) == 1000
 
 
+def test_rounding_holds_back_no_token(bucket: Callable[[str], Bucket]) -> None:
+    """A third of a token three times is a token, though each third was written down rounded."""
+    hourly = bucket("1/h burst 1")
+    hourly.take(1, 0)
+    assert [hourly.take(1, hour * 3600 * SECOND / 3)[0] for hour in (1, 2, 3)] == [0, 0, 1]
+
+
 def test_a_clock_that_was_set_back_neither_stops_nor_gives(bucket: Callable[[str], Bucket]) -> None:
     ten = bucket("10/s burst 5")
     assert ten.take(5, 3600 * SECOND)[0] == 5
