@@ -11,8 +11,8 @@ django.setup(set_prefix=False)
 from django.conf import settings  # noqa: E402
 
 from eventsite.gateway.django_app import DjangoApplication, middleware_headers  # noqa: E402
-from eventsite.gateway.layer import Gateway  # noqa: E402
 from eventsite.gateway.lifespan import Lifespan  # noqa: E402
+from eventsite.gateway.wiring import gateway_around  # noqa: E402
 from eventsite.hot_paths.layer import HotPaths  # noqa: E402
 from orders.api.commands import PLACE_ORDER  # noqa: E402
 from outbox.collector import calm_down  # noqa: E402
@@ -22,7 +22,14 @@ hot_paths = HotPaths(
     [PLACE_ORDER] if settings.HOT_PATHS else [],
     headers=middleware_headers(),
 )
+gateway = gateway_around(hot_paths)
 application = ProtocolTypeRouter(
-    {"http": Gateway(hot_paths), "lifespan": Lifespan(at_end=hot_paths.close)}
+    {
+        "http": gateway.application,
+        "lifespan": Lifespan(
+            at_start=[gateway.start],
+            at_end=[hot_paths.close, gateway.close],
+        ),
+    }
 )
 calm_down()

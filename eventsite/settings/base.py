@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "restapi",
     "orders",
     "analytics",
+    "apikeys",
     "eventsite",
 ]
 if env.probe:
@@ -124,6 +125,14 @@ REST_FRAMEWORK = {
 DRF_STANDARDIZED_ERRORS = {"EXCEPTION_FORMATTER_CLASS": "restapi.errors.ErrorFormatter"}
 MAX_BODY_BYTES = 1024 * 1024
 
+# The gateway (eventsite/gateway). Scopes are `<app>:<verb>`; gateway/routes.py says which path
+# needs which. Where no key is required, one that is sent is checked all the same.
+API_SCOPES = ("orders:read", "orders:write", "analytics:read")
+API_KEYS_REQUIRED = env.api_keys_required
+RATE_LIMIT = env.rate_limit
+RATE_LIMIT_PATIENCE = env.rate_limit_patience
+TRUSTED_PROXIES = env.trusted_proxies
+
 # Celery: PostgreSQL and Kafka remember, Redis only carries. A task that is lost is sent again
 # by the bridge (chunks) or by beat (everything else), so no result is kept.
 REDIS_URL = env.redis_url
@@ -141,6 +150,7 @@ CELERY_TASK_TIME_LIMIT = 15
 # Celery closes the database connection after each task, and a new one costs more than the task.
 CELERY_DB_REUSE_MAX = 2**31
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CONCURRENCY = env.worker_concurrency or None  # a worker's own `-c` wins
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
