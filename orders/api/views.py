@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from orders import queries, services
-from orders.api import representations
+from orders.api import representations, schema
 from orders.api.commands import placed, read_order
 from orders.api.serializers import CancelSerializer, PageSerializer
 from orders.queries import OrderDetail, OrderFilter
@@ -23,6 +23,7 @@ from restapi.errors import Conflict
 __all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
 
+@schema.orders
 class OrdersView(APIView):
     """/orders"""
 
@@ -56,6 +57,7 @@ class OrdersView(APIView):
         return Response(body, status=status)
 
 
+@schema.order
 class OrderView(APIView):
     """/orders/{id}"""
 
@@ -86,6 +88,7 @@ class _TransitionView(APIView):
         return Response(representations.detail(changed))
 
 
+@schema.pay
 class PayView(_TransitionView):
     """/orders/{id}/pay"""
 
@@ -93,6 +96,7 @@ class PayView(_TransitionView):
         return services.pay_order(order_id=order_id, **_circumstances())
 
 
+@schema.ship
 class ShipView(_TransitionView):
     """/orders/{id}/ship"""
 
@@ -100,6 +104,7 @@ class ShipView(_TransitionView):
         return services.ship_order(order_id=order_id, **_circumstances())
 
 
+@schema.cancel
 class CancelView(_TransitionView):
     """/orders/{id}/cancel"""
 
