@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from restapi.openapi import ErrorBody, errors
+from restapi.openapi import errors
 
 __all__ = ["DocumentView", "SwaggerView", "alive", "document", "metrics", "ready"]
 
@@ -124,5 +124,5 @@ metrics = extend_schema(
     summary="Prometheus metrics",
     description="",
     auth=[],
-    responses={(200, "text/plain"): str, 405: OpenApiResponse(ErrorBody)},
+    responses={(200, "text/plain"): str, **_OPEN},
 )

@@ -150,7 +150,7 @@ class HouseSchema(AutoSchema):
         return [*HEADERS]
 
     def _get_request_body(self, direction: str = "request") -> dict[str, Any] | None:
-        body: dict[str, Any] | None = super()._get_request_body(direction)
+        body: dict[str, Any] | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]
         if body and isinstance(self.get_request_serializer(), PolymorphicProxySerializer):
             body["required"] = True  # one of several bodies: the library would call it optional
         return body
@@ -158,7 +158,9 @@ class HouseSchema(AutoSchema):
     def _map_serializer_field(
         self, field: Any, direction: str, bypass_extensions: bool = False
     ) -> Any:
-        schema = super()._map_serializer_field(field, direction, bypass_extensions)
+        schema = super()._map_serializer_field(  # type: ignore[no-untyped-call]
+            field, direction, bypass_extensions
+        )
         if isinstance(field, serializers.ListSerializer):
             for keyword, bound in (("minItems", "min_length"), ("maxItems", "max_length")):
                 if (value := getattr(field, bound)) is not None:
@@ -166,7 +168,7 @@ class HouseSchema(AutoSchema):
         return schema
 
     def _insert_field_validators(self, field: Any, schema: dict[str, Any]) -> None:
-        super()._insert_field_validators(field, schema)
+        super()._insert_field_validators(field, schema)  # type: ignore[no-untyped-call]
         # The library adds "or empty" to a pattern; ours say themselves whether that is allowed.
         if "oneOf" in schema:
             schema |= schema.pop("oneOf")[0]

@@ -134,6 +134,7 @@ SPECTACULAR_SETTINGS = {
         " of a request are taken if they are well formed, else made, and answered. Every GET answers"
         " HEAD, every path OPTIONS with `Allow`; any other method is a 405, an unknown path a 404."
     ),
+    "TAGS": [{"name": "orders"}, {"name": "analytics"}, {"name": "operations"}],
     "SERVE_INCLUDE_SCHEMA": False,
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
     "SORT_OPERATION_PARAMETERS": False,
