@@ -262,7 +262,15 @@ order = extend_schema_view(
 
 def _transition(verb: str, to: OrderStatus, *, reason: bool = False) -> Any:
     """Documents one of the POSTs that move an order; `reason`: it takes a body."""
-    step = {"from": "CREATED", "to": to.value, "reason": "", "actor": "anonymous", "at": AT}
+    body = {"reason": "changed my mind"} if reason else {}
+    step = {
+        "from": "CREATED",
+        "to": to.value,
+        "reason": "",
+        **body,
+        "actor": "anonymous",
+        "at": AT,
+    }
     after = {**DETAIL, "status": to.value, "history": [CREATED, step]}
     refused = {
         "error": f"An order that is CANCELLED cannot become {to}.",
@@ -276,17 +284,13 @@ def _transition(verb: str, to: OrderStatus, *, reason: bool = False) -> Any:
             tags=["orders"],
             summary=f"{verb.capitalize()} an order",
             description=f"To {to}, with its event in the same transaction."
-            + ("" if reason else " A body is not read."),
+            + ("" if reason else " Asks for nothing; a body must be a JSON object."),
             parameters=[ORDER_ID],
-            request=CancelSerializer if reason else None,
-            examples=[
-                OpenApiExample("reason", value={"reason": "changed my mind"}, request_only=True)
-            ]
-            if reason
-            else [],
+            request=CancelSerializer if reason else {"application/json": {"type": "object"}},
+            examples=[OpenApiExample("body", value=body, request_only=True)],
             responses={
                 200: OpenApiResponse(OrderDetail, examples=[OpenApiExample("order", value=after)]),
-                **errors(404, 413, *((400, 415) if reason else ())),
+                **errors(400, 404, 413, 415),
                 409: OpenApiResponse(
                     IllegalMove,
                     description="Not from the status it is in.",

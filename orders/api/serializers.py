@@ -14,6 +14,7 @@ from restapi.fields import MoneyField, StrictInteger, Text
 
 __all__ = [
     "CancelSerializer",
+    "NoFieldsSerializer",
     "OrderSerializer",
     "PageSerializer",
     "SimpleOrderSerializer",
@@ -44,6 +45,10 @@ class OrderSerializer(serializers.Serializer[object]):
 
     customerId = Text(max_length=255)
     items = serializers.ListSerializer[object](child=ItemSerializer(), min_length=1, max_length=100)
+
+
+class NoFieldsSerializer(serializers.Serializer[object]):
+    """{}: nothing is asked for, but what comes must be an object."""
 
 
 class CancelSerializer(serializers.Serializer[object]):

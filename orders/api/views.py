@@ -9,12 +9,13 @@ from django.utils import timezone
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from orders import queries, services
 from orders.api import representations, schema
 from orders.api.commands import placed, read_order
-from orders.api.serializers import CancelSerializer, PageSerializer
+from orders.api.serializers import CancelSerializer, NoFieldsSerializer, PageSerializer
 from orders.queries import OrderDetail, OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
 from restapi.context import caller, trace_context
@@ -73,14 +74,19 @@ class OrderView(APIView):
 class _TransitionView(APIView):
     """A POST that moves an order to another status and answers with the order."""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+    body: type[Serializer[object]] = NoFieldsSerializer
+
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
         """The one call into the domain."""
         raise NotImplementedError
 
     def post(self, request: Request, order_id: str) -> Response:
         """200 with the order, 404, or 409 with the status and what it allows."""
+        parsed = _parse_id(order_id)
+        body = self.body(data=request.data)
+        body.is_valid(raise_exception=True)
         try:
-            changed = self.change(request, _parse_id(order_id))
+            changed = self.change(parsed, body.validated_data)
         except OrderNotFound as error:
             raise NotFound(str(error)) from error
         except IllegalTransition as error:
@@ -92,7 +98,7 @@ class _TransitionView(APIView):
 class PayView(_TransitionView):
     """/orders/{id}/pay"""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
         return services.pay_order(order_id=order_id, **_circumstances())
 
 
@@ -100,7 +106,7 @@ class PayView(_TransitionView):
 class ShipView(_TransitionView):
     """/orders/{id}/ship"""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
         return services.ship_order(order_id=order_id, **_circumstances())
 
 
@@ -108,12 +114,10 @@ class ShipView(_TransitionView):
 class CancelView(_TransitionView):
     """/orders/{id}/cancel"""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
-        body = CancelSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        return services.cancel_order(
-            order_id=order_id, reason=body.validated_data["reason"], **_circumstances()
-        )
+    body = CancelSerializer
+
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
+        return services.cancel_order(order_id=order_id, reason=fields["reason"], **_circumstances())
 
 
 def _circumstances() -> dict[str, Any]:
