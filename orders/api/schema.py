@@ -110,8 +110,11 @@ class OrderDetail(OrderSummary):
 class IllegalMove(ErrorBody):
     """The order is in a status from which this change is not allowed."""
 
-    status = serializers.ChoiceField(OrderStatus.choices)
-    allowed = serializers.ListField(child=serializers.ChoiceField(OrderStatus.choices))
+    # Not there in the 409 of an idempotency key whose first request still runs.
+    status = serializers.ChoiceField(OrderStatus.choices, required=False)
+    allowed = serializers.ListField(
+        child=serializers.ChoiceField(OrderStatus.choices), required=False
+    )
 
 
 class _OneShape(OpenApiSerializerExtension):
@@ -285,15 +288,15 @@ def _transition(verb: str, to: OrderStatus, *, reason: bool = False) -> Any:
             summary=f"{verb.capitalize()} an order",
             description=f"To {to}, with its event in the same transaction."
             + ("" if reason else " Asks for nothing; a body must be a JSON object."),
-            parameters=[ORDER_ID],
+            parameters=[ORDER_ID, KEY, REPLAYED],
             request=CancelSerializer if reason else {"application/json": {"type": "object"}},
             examples=[OpenApiExample("body", value=body, request_only=True)],
             responses={
                 200: OpenApiResponse(OrderDetail, examples=[OpenApiExample("order", value=after)]),
-                **errors(400, 404, 413, 415),
+                **errors(400, 404, 413, 415, 422),
                 409: OpenApiResponse(
                     IllegalMove,
-                    description="Not from the status it is in.",
+                    description="Not from the status it is in, or the key's first request still runs.",
                     examples=[OpenApiExample("illegal", value=refused)],
                 ),
             },
