@@ -121,7 +121,8 @@ def many_orders(db: None) -> None:
             """
             INSERT INTO orders (id, customer_id, total, status, created_at)
             SELECT gen_random_uuid(), 'customer-' || n %% 2000, 1,
-                   (ARRAY['CREATED', 'PAID', 'SHIPPED', 'CANCELLED'])[1 + n %% 4],
+                   CASE WHEN n %% 1000 = 0 THEN 'CANCELLED'
+                        ELSE (ARRAY['CREATED', 'PAID', 'SHIPPED'])[1 + n %% 3] END,
                    %s::timestamptz + n * interval '1 second'
             FROM generate_series(1, 40000) n
             """,
@@ -146,7 +147,7 @@ BEHIND = [None, Cursor(NOON + timedelta(seconds=8000), UUID(int=7))]
 
 def test_a_list_looks_at_few_rows(many_orders: None) -> None:
     """Of 40,000 orders hardly more than the page and the filter need, whatever is combined."""
-    for narrowed, after in product(LISTS, BEHIND):
+    for narrowed, after in product([*LISTS, {"status": "CANCELLED"}], BEHIND):
         [plan] = _plans(narrowed, after)
         scans = [node for node in _nodes(plan) if "Scan" in node["Node Type"]]
         looked_at = [n["Actual Rows"] + n.get("Rows Removed by Filter", 0) for n in scans]
@@ -160,7 +161,7 @@ def test_each_filter_has_its_index(many_orders: None) -> None:
         ({}, "orders_newest"),
         ({"created_from": FILTERS["created_from"]}, "orders_newest"),
         ({"created_to": FILTERS["created_to"]}, "orders_newest"),
-        ({"status": "PAID"}, "orders_of_status"),
+        ({"status": "CANCELLED"}, "orders_of_status"),  # rare: a common one is met on any page
         ({"customer_id": "customer-7"}, "orders_of_customer"),
     ):
         for after in BEHIND:
