@@ -60,6 +60,10 @@ ROUTES = (
     _of_operators("metrics"),
     _of_operators("health"),
     _of_operators("health/ready"),
+    # What there is to call is told without a key; trying it out takes one.
+    Route(pattern="openapi.json", keyed=False),
+    Route(pattern="swagger", keyed=False),
+    Route(pattern="swagger/", keyed=False),
     # People with a session and a password; guessing that is limited by address.
     Route(pattern="admin", keyed=False),
     Route(pattern="admin/<path:page>", keyed=False),

@@ -13,7 +13,7 @@ from typing import Any
 
 from eventsite.tests.processes import Process, child_environment, command_of, free_port, running
 
-__all__ = ["JSON", "Answer", "Web", "web_process"]
+__all__ = ["JSON", "Answer", "Web", "assert_error", "web_process"]
 
 JSON = {"Content-Type": "application/json"}
 Body = bytes | Iterable[bytes] | None
@@ -79,6 +79,21 @@ class Web:
         """For what no HTTP client would send."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as raw:
             yield raw
+
+
+def assert_error(answer: Answer, status: int, *extra: str) -> dict[str, Any]:
+    """The one shape of errors; its body."""
+    assert answer.status == status, answer.body
+    body: dict[str, Any] = answer.json
+    assert body.keys() == {"error", "details", *extra}
+    assert isinstance(body["error"], str)
+    assert body["error"]
+    assert isinstance(body["details"], list)
+    for detail in body["details"]:
+        assert detail.keys() == {"field", "message"}
+        assert detail["field"]
+        assert detail["message"]
+    return body
 
 
 @contextmanager
