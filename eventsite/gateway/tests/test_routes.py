@@ -79,5 +79,5 @@ def test_every_scope_of_the_table_can_be_given_and_the_other_way_round() -> None
 
 def test_what_is_open() -> None:
     assert {route.pattern for route in ROUTES if not route.keyed} == {
-        "health", "health/ready", "metrics", "admin", "admin/<path:page>", "static/<path:path>",
+        "health", "health/ready", "metrics", "openapi.json", "swagger", "swagger/", "admin", "admin/<path:page>", "static/<path:path>",
     }  # fmt: skip
