@@ -9,14 +9,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from outbox.health import readiness
+from restapi.hot_path import Answer, HotConstant
+from restapi.json import to_json
 
-__all__ = ["alive", "metrics", "ready"]
+__all__ = ["ALIVE", "alive", "metrics", "ready"]
+
+_ALIVE = {"status": "alive"}
 
 
 @api_view(["GET", "HEAD"])
 def alive(request: Request) -> Response:
     """The process answers; nothing else is asked."""
-    return Response({"status": "alive"})
+    return Response(_ALIVE)
+
+
+ALIVE = HotConstant(path="/health", route="health", answer=Answer(200, to_json(_ALIVE)))
 
 
 @api_view(["GET", "HEAD"])

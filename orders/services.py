@@ -24,6 +24,7 @@ from orders.events import (
 )
 from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus, ProcessedEvent
 from orders.queries import OrderDetail, detail_of
+from outbox.arrays import array_literal, text_array_literal
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
 from outbox.services import Event, pipelined, publish, unit_of_work
 
@@ -112,20 +113,23 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
 @dataclass(frozen=True, slots=True)
 class _Draft:
     order: NewOrder
+    order_id: str
+    created_at: str
     placed: PlacedOrder
     events: tuple[Event, ...]
 
 
 def _draft(order: NewOrder) -> _Draft:
-    order_id = _new_id()
-    at = _to_milliseconds(order.at)
+    # Written once each: in a batch, turning ids and times into text is most of the work.
+    order_id, at, total = _new_id(), _to_milliseconds(order.at), order.total
+    created_at, total_price = rfc3339(at), json_number(total)
     created = OrderCreated(
-        event_id=str(_new_id()),
-        order_id=str(order_id),
+        event_id=_new_id(),
+        order_id=order_id,
         customer_id=order.customer_id,
-        total_price=json_number(order.total),
-        timestamp=rfc3339(at),
-        created_at=rfc3339(at),
+        total_price=total_price,
+        timestamp=created_at,
+        created_at=created_at,
         items=tuple(
             OrderItem(
                 product_id=line.product_id, quantity=line.quantity, price=json_number(line.price)
@@ -136,17 +140,19 @@ def _draft(order: NewOrder) -> _Draft:
     events: tuple[Event, ...] = (created,)
     if order.amount is not None:
         simple = SimpleOrderCreated(
-            event_id=str(_new_id()),
-            order_id=str(order_id),
+            event_id=_new_id(),
+            order_id=order_id,
             user_id=order.customer_id,
-            amount=json_number(order.amount),
-            created_at=rfc3339(at),
+            amount=total_price,
+            created_at=created_at,
         )
         events = (created, simple)
     return _Draft(
         order=order,
+        order_id=order_id,
+        created_at=created_at,
         placed=PlacedOrder(
-            order_id=order_id, event_id=UUID(events[-1].event_id), total=order.total, created_at=at
+            order_id=UUID(order_id), event_id=UUID(events[-1].event_id), total=total, created_at=at
         ),
         events=events,
     )
@@ -154,7 +160,7 @@ def _draft(order: NewOrder) -> _Draft:
 
 def _insert(drafts: Sequence[_Draft]) -> None:
     """Orders, lines and history in one statement: one round trip and one plan for the batch."""
-    lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
+    lines = [(draft.order_id, line) for draft in drafts for line in draft.order.lines]
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -177,16 +183,18 @@ def _insert(drafts: Sequence[_Draft]) -> None:
             FROM fresh
             """,
             (
-                [draft.placed.order_id for draft in drafts],
-                [draft.order.customer_id for draft in drafts],
-                [draft.placed.total for draft in drafts],
-                [draft.placed.created_at for draft in drafts],
-                [draft.order.actor for draft in drafts],
-                [" ".join(event.event_id for event in draft.events) for draft in drafts],
-                [order_id for order_id, _ in lines],
-                [line.product_id for _, line in lines],
-                [line.quantity for _, line in lines],
-                [line.price for _, line in lines],
+                array_literal([draft.order_id for draft in drafts]),
+                text_array_literal([draft.order.customer_id for draft in drafts]),
+                array_literal([draft.placed.total for draft in drafts]),
+                array_literal([draft.created_at for draft in drafts]),
+                text_array_literal([draft.order.actor for draft in drafts]),
+                text_array_literal(
+                    [" ".join(e.event_id for e in draft.events) for draft in drafts]
+                ),
+                array_literal([order_id for order_id, _ in lines]),
+                text_array_literal([line.product_id for _, line in lines]),
+                array_literal([line.quantity for _, line in lines]),
+                array_literal([line.price for _, line in lines]),
             ),
         )
 
@@ -285,7 +293,7 @@ def _write(change: OrderChange) -> None:
 def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
     """What every event of an order says."""
     return {
-        "event_id": str(_new_id()),
+        "event_id": _new_id(),
         "order_id": str(order.id),
         "customer_id": order.customer_id,
         "total_price": json_number(order.total),
@@ -338,8 +346,8 @@ def reset_processed_events() -> None:
     ProcessedEvent.objects.all().delete()
 
 
-def _new_id() -> UUID:
-    return UUID(int=uuid_utils.uuid7().int)
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
 
 
 def _to_milliseconds(moment: datetime) -> datetime:

@@ -20,6 +20,7 @@ from django.db import connection, transaction
 from django.db.models.expressions import RawSQL
 
 from outbox import conf, drain_letters, floors, metrics
+from outbox.arrays import array_literal
 from outbox.conf import DRAIN, DrainPolicy
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery
@@ -288,7 +289,7 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
             FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[]) AS sent (id, "partition", "offset")
             WHERE event_outbox.id = sent.id
             """,
-            [floors.array_literal(column) for column in zip(*settled, strict=True)],
+            [array_literal(column) for column in zip(*settled, strict=True)],
         )
 
 

@@ -12,6 +12,7 @@ from orders.queries import Cursor
 from restapi.fields import MoneyField, StrictInteger, Text
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "CancelSerializer",
     "OrderSerializer",
     "PageSerializer",
@@ -21,6 +22,7 @@ __all__ = [
 
 SIMPLE_FIELDS = ("user_id", "amount")
 ORDER_FIELDS = ("customerId", "items")
+DEFAULT_LIMIT = 20  # orders on a page
 
 
 class SimpleOrderSerializer(serializers.Serializer[object]):
@@ -75,7 +77,7 @@ class PageSerializer(serializers.Serializer[object]):
     customerId = serializers.CharField(max_length=255, required=False, trim_whitespace=False)
     created_from = serializers.DateTimeField(required=False, default_timezone=UTC)
     created_to = serializers.DateTimeField(required=False, default_timezone=UTC)
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=DEFAULT_LIMIT)
     cursor = CursorField(required=False)
 
 

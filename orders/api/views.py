@@ -42,10 +42,9 @@ class OrdersView(APIView):
             after=wanted.get("cursor"),
         )
         response = Response([representations.summary(order) for order in page.orders])
-        if page.next is not None:
-            parameters = request.query_params.copy()
-            parameters["cursor"] = page.next.to_text()
-            response["Link"] = f'<{request.path}?{parameters.urlencode()}>; rel="next"'
+        link = representations.next_page(request.path, request.query_params, page.next)
+        if link:
+            response["Link"] = link
         return response
 
     def post(self, request: Request) -> Response:

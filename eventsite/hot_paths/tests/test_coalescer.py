@@ -39,9 +39,9 @@ class Backend:
 
 async def submitted(
     coalescer: Coalescer[int, str], numbers: Sequence[int]
-) -> list[asyncio.Task[str]]:
-    """One task a number, all of them handed in."""
-    tasks = [asyncio.create_task(coalescer.submit(number)) for number in numbers]
+) -> list[asyncio.Future[str]]:
+    """What each number will become, all of them handed in."""
+    tasks = [coalescer.submit(number) for number in numbers]
     await asyncio.sleep(0)
     return tasks
 
