@@ -146,6 +146,18 @@ def orders_page(
     return Page(orders[:limit], Cursor(last.created_at, last.id))
 
 
+# The orders that there are of these ids, each as one JSON text.
+DETAILS = """
+    SELECT json_build_array(
+        json_build_array(id, customer_id, total, status, created_at),
+        ARRAY(SELECT json_build_array(product_id, quantity, price)
+              FROM order_lines WHERE order_id = orders.id ORDER BY id),
+        ARRAY(SELECT json_build_array(from_status, to_status, reason, actor, at, event_ids)
+              FROM order_changes WHERE order_id = orders.id ORDER BY id))::text
+    FROM orders WHERE id = ANY(%s::uuid[])
+"""
+
+
 def order_detail(order_id: UUID) -> OrderDetail | None:
     """One order, or None."""
     return order_details([str(order_id)]).get(str(order_id))
@@ -159,15 +171,7 @@ def order_details(order_ids: Collection[str]) -> dict[str, OrderDetail]:
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT json_build_array(
-                json_build_array(id, customer_id, total, status, created_at),
-                ARRAY(SELECT json_build_array(product_id, quantity, price)
-                      FROM order_lines WHERE order_id = orders.id ORDER BY id),
-                ARRAY(SELECT json_build_array(from_status, to_status, reason, actor, at, event_ids)
-                      FROM order_changes WHERE order_id = orders.id ORDER BY id))::text
-            FROM orders WHERE id = ANY(%s::uuid[])
-            """,
+            DETAILS,
             (array_literal(order_ids),),
         )
         documents = [_document_decoder.decode(text) for (text,) in cursor.fetchall()]

@@ -158,30 +158,33 @@ def _draft(order: NewOrder) -> _Draft:
     )
 
 
+INSERT_ORDERS = """
+    WITH fresh AS (
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[],
+                             %s::text[], %s::text[])
+            AS fresh (id, customer_id, total, created_at, actor, event_ids)
+    ), placed AS (
+        INSERT INTO orders (id, customer_id, total, status, created_at)
+        SELECT id, customer_id, total, 'CREATED', created_at FROM fresh
+    ), lined AS (
+        INSERT INTO order_lines (order_id, product_id, quantity, price)
+        SELECT order_id, product_id, quantity, price
+        FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
+            AS line (order_id, product_id, quantity, price, position)
+        ORDER BY position
+    )
+    INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
+    SELECT id, NULL, 'CREATED', actor, created_at, string_to_array(event_ids, ' ')::uuid[]
+    FROM fresh
+"""
+
+
 def _insert(drafts: Sequence[_Draft]) -> None:
     """Orders, lines and history in one statement: one round trip and one plan for the batch."""
     lines = [(draft.order_id, line) for draft in drafts for line in draft.order.lines]
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            WITH fresh AS (
-                SELECT * FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[],
-                                     %s::text[], %s::text[])
-                    AS fresh (id, customer_id, total, created_at, actor, event_ids)
-            ), placed AS (
-                INSERT INTO orders (id, customer_id, total, status, created_at)
-                SELECT id, customer_id, total, 'CREATED', created_at FROM fresh
-            ), lined AS (
-                INSERT INTO order_lines (order_id, product_id, quantity, price)
-                SELECT order_id, product_id, quantity, price
-                FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
-                    AS line (order_id, product_id, quantity, price, position)
-                ORDER BY position
-            )
-            INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
-            SELECT id, NULL, 'CREATED', actor, created_at, string_to_array(event_ids, ' ')::uuid[]
-            FROM fresh
-            """,
+            INSERT_ORDERS,
             (
                 array_literal([draft.order_id for draft in drafts]),
                 text_array_literal([draft.order.customer_id for draft in drafts]),

@@ -47,7 +47,7 @@ _INSERT = """
     SELECT {columns} FROM unnest({arrays}) WITH ORDINALITY AS event ({columns}, position)
     ORDER BY position
 """
-_INSERT_PLAIN = _INSERT.format(columns=_COLUMNS, arrays=_ARRAYS)
+INSERT_EVENTS = _INSERT.format(columns=_COLUMNS, arrays=_ARRAYS)
 _INSERT_WITH_HEADERS = _INSERT.format(
     columns=f"{_COLUMNS}, headers", arrays=f"{_ARRAYS}, %s::jsonb[]"
 )
@@ -147,7 +147,7 @@ def publish(
             written = text_array_literal([json.dumps(each) for each in headers])
             cursor.execute(_INSERT_WITH_HEADERS, (*columns, written))
         else:
-            cursor.execute(_INSERT_PLAIN, columns)
+            cursor.execute(INSERT_EVENTS, columns)
     transaction.on_commit(nudge.nudge, robust=True)
     for topic, count in Counter(event.topic.name for event in events).items():
         metrics.PUBLISHED.labels(topic).inc(count)

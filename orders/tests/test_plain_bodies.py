@@ -45,7 +45,6 @@ def assert_agrees(body: bytes) -> None:
         ORDER % ITEM,
         ORDER % b", ".join([ITEM] * 100),
         b'{"items":[{"price":0,"quantity":10000,"productId":"p"}],"customerId":"c"}',
-        b'{"customerId": "c1", "items": [{"productId": "user_id", "quantity": 1, "price": 1}]}',
     ],
 )
 def test_plain_bodies_take_the_shortcut(body: bytes) -> None:
@@ -87,6 +86,7 @@ def test_plain_bodies_take_the_shortcut(body: bytes) -> None:
         b'{"user_id": "' + b"u" * 256 + b'", "amount": 1}',
         b'{"user_id": 1, "amount": 1}',
         b'{"amount": 1}',
+        b'{"customerId": "c1", "items": [{"productId": "user_id", "quantity": 1, "price": 1}]}',
         ORDER % b"",
         ORDER % b", ".join([ITEM] * 101),
         ORDER % b'{"productId": "p", "quantity": 0, "price": 1}',
