@@ -34,7 +34,7 @@ def main() -> int:
             "hang-up": (0.5, lambda: None),
             "postgres": (0.0, lambda: _restart(postgres)),
             "web": (0.0, lambda: _restart(web)),
-            "all": (0.2, lambda: (_restart(postgres), _restart(web))[0]),
+            "all": (0.2, lambda: _restart(postgres, web)),
         }
         for name, (hanging_up, fault) in scenarios.items():
             begin = time.perf_counter()
@@ -56,10 +56,12 @@ def main() -> int:
     return int(faults > 0)
 
 
-def _restart(unit: Unit) -> None:
-    unit.kill()
-    unit.start()
-    unit.wait_ready()
+def _restart(*units: Unit) -> None:
+    for unit in units:
+        unit.kill()
+    for unit in units:
+        unit.start()
+        unit.wait_ready()
 
 
 def _print(line: str) -> None:

@@ -12,6 +12,8 @@ from benchmarks.hot_paths.serving import BARE, OURS, UNGATED, Served, serving
 from benchmarks.hot_paths.wrk import Measured, measure
 from benchmarks.report import Figure
 from eventsite.localstack import LocalStack
+from orders.services import INSERT_ORDERS
+from outbox.services import INSERT_EVENTS
 
 __all__ = ["Rates"]
 
@@ -145,8 +147,8 @@ class Rates:
             begin = time.perf_counter()
             for orders, outbox in prepared:
                 with connection.pipeline():
-                    connection.execute(bare.INSERT_ORDERS, orders)
-                    connection.execute(bare.INSERT_EVENTS, outbox)
+                    connection.execute(INSERT_ORDERS, orders)
+                    connection.execute(INSERT_EVENTS, outbox)
                     connection.commit()
             return rows / (time.perf_counter() - begin)
 
