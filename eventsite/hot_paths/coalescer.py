@@ -50,7 +50,7 @@ class Coalescer(Generic[Command, Result]):
         *,
         name: str,
         max_batch: int = 256,
-        max_waiting: int = 4096,
+        max_waiting: int = 16_384,
         patience: float = 10.0,
     ) -> None:
         self._perform = perform

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
+from eventsite.gateway.asgi_types import Scope
 from eventsite.hot_paths.coalescer import Coalescer, Refused
 from outbox.services import NotStored, OutcomeUnknown
 from restapi.errors import unavailable
@@ -34,7 +35,7 @@ class Endpoint(Protocol):
     route: str
     takes_body: bool
 
-    async def answer(self, wanted: str, body: bytes) -> Answer | None:
+    async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         """`wanted`: what stands in place of {id}. None: Django answers."""
 
     async def close(self) -> None:
@@ -60,7 +61,7 @@ class _Write:
         self._path = path
         self._coalescer = Coalescer(_on_a_live_connection(path.perform), name=_name(self))
 
-    async def answer(self, wanted: str, body: bytes) -> Answer | None:
+    async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         try:
             command = self._path.read(body)
         except Exception:  # noqa: BLE001  (every refusal has its canonical answer)
@@ -87,7 +88,7 @@ class _Read:
         find = _on_a_live_connection(_failing_like_a_write(path.find))
         self._coalescer = Coalescer(find, name=_name(self))
 
-    async def answer(self, wanted: str, body: bytes) -> Answer | None:
+    async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         if body:
             return None
         try:
@@ -109,7 +110,7 @@ class _Constant:
         self.route = path.route
         self._answer = path.answer
 
-    async def answer(self, wanted: str, body: bytes) -> Answer | None:
+    async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         return None if body else self._answer
 
     async def close(self) -> None:

@@ -76,7 +76,7 @@ class HotPaths:
             return
         endpoint, always = found
         message = await receive()
-        answer = await endpoint.answer(wanted, message["body"])
+        answer = await endpoint.answer(scope, wanted, message["body"])
         if answer is None:
 
             async def again() -> Message:

@@ -187,6 +187,36 @@ def test_nasty_gets(ways: tuple[Web, Web], order_of: int) -> None:
         assert_equal(ways, method, fill_in(path, order_id), body, headers)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Type", "application/json"), ("Content-Type", "application/json")],
+        [("Content-Type", "text/plain"), ("Content-Type", "application/json")],
+        [("Content-Type", "application/json"), ("Cookie", "a=b"), ("Cookie", "csrftoken=x")],
+        [("Transfer-Encoding", "chunked"), ("Content-Type", "application/json")],
+    ],
+)
+def test_headers_given_twice(ways: tuple[Web, Web], headers: list[tuple[str, str]]) -> None:
+    chunked = ("Transfer-Encoding", "chunked") in headers
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SIMPLE_BODY), SIMPLE_BODY) if chunked else SIMPLE_BODY
+    sized = headers if chunked else [*headers, ("Content-Length", str(len(body)))]
+    head = "".join(f"{name}: {value}\r\n" for name, value in sized)
+    answers, rows = [], []
+    for web in ways:
+        before = row_counts()
+        with web.socket() as raw:
+            raw.sendall(
+                f"POST /orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n".encode()
+            )
+            raw.sendall(body)
+            answers.append(b"".join(iter(lambda: raw.recv(65536), b"")))
+        rows.append(stored(before))
+    assert answers[0].split(b"\r\n")[0] == answers[1].split(b"\r\n")[0]
+    bodies = [MADE_UP.sub(b"?", answer.partition(b"\r\n\r\n")[2]) for answer in answers]
+    assert bodies[0] == bodies[1]
+    assert rows[0] == rows[1]
+
+
 def test_lists_of_every_length(ways: tuple[Web, Web]) -> None:
     """None, a full page, and one more: then there is a Link."""
     for count in (0, 20, 1):
