@@ -9,8 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from outbox.health import readiness
-from restapi.hot_path import Answer, HotConstant
-from restapi.json import to_json
+from restapi.answers import json_answer
+from restapi.hot_path import HotConstant
 
 __all__ = ["ALIVE", "alive", "metrics", "ready"]
 
@@ -23,7 +23,7 @@ def alive(request: Request) -> Response:
     return Response(_ALIVE)
 
 
-ALIVE = HotConstant(path="/health", route="health", answer=Answer(200, to_json(_ALIVE)))
+ALIVE = HotConstant(path="/health", route="health", answer=json_answer(200, _ALIVE))
 
 
 @api_view(["GET", "HEAD"])

@@ -9,19 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Answer", "AnyHotPath", "HotConstant", "HotPath", "HotRead"]
+from restapi.answers import Answer
+
+__all__ = ["AnyHotPath", "HotConstant", "HotPath", "HotRead"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes out, JSON; `headers` beside those that every answer of its path has."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

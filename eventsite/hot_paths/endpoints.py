@@ -10,9 +10,9 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from eventsite.gateway.asgi_types import Scope
 from eventsite.hot_paths.coalescer import Coalescer, Refused
 from outbox.services import NotStored, OutcomeUnknown
+from restapi.answers import Answer, json_answer
 from restapi.errors import unavailable
-from restapi.hot_path import Answer, AnyHotPath, HotConstant, HotPath, HotRead
-from restapi.json import to_json
+from restapi.hot_path import AnyHotPath, HotConstant, HotPath, HotRead
 
 __all__ = ["Endpoint", "endpoint_of"]
 
@@ -72,8 +72,7 @@ class _Write:
             return _unavailable(error)
         except Refused:
             return None
-        status, value = self._path.answer(command, result)
-        return Answer(status, to_json(value))
+        return json_answer(*self._path.answer(command, result))
 
     async def close(self) -> None:
         await self._coalescer.close()
@@ -123,7 +122,7 @@ def _name(endpoint: _Write | _Read) -> str:
 
 def _unavailable(error: NotStored | OutcomeUnknown) -> Answer:
     status, body, headers = unavailable(error)
-    return Answer(status, to_json(body), tuple(headers))
+    return json_answer(status, body, tuple(headers))
 
 
 def _failing_like_a_write(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from uuid import UUID
 
+from django.http import HttpRequest
 from django.urls import resolve
 
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
@@ -114,6 +115,6 @@ def _is_plain(scope: Scope, endpoint: Endpoint) -> bool:
 
 def _allowed(path: str) -> bytes:
     """The Allow header that Django REST framework gives to every answer of a view."""
-    view = resolve(path.replace(_ID, str(UUID(int=0)))).func
-    methods: list[str] = view.cls().allowed_methods  # type: ignore[attr-defined]
-    return ", ".join(methods).encode()
+    view = resolve(path.replace(_ID, str(UUID(int=0)))).func.cls()  # type: ignore[attr-defined]
+    view.setup(HttpRequest())  # a view that answers GET answers HEAD
+    return ", ".join(view.allowed_methods).encode()

@@ -9,7 +9,8 @@ from django.http import QueryDict
 from orders import queries
 from orders.api import representations
 from orders.api.serializers import DEFAULT_LIMIT
-from restapi.hot_path import Answer, HotRead
+from restapi.answers import Answer, json_answer
+from restapi.hot_path import HotRead
 from restapi.json import to_json
 
 __all__ = ["LIST_ORDERS", "READ_ORDER"]
@@ -17,7 +18,7 @@ __all__ = ["LIST_ORDERS", "READ_ORDER"]
 
 def _orders(order_ids: Sequence[str]) -> list[Answer | None]:
     found = {
-        order_id: Answer(200, to_json(representations.detail(detail)))
+        order_id: json_answer(200, representations.detail(detail))
         for order_id, detail in queries.order_details(set(order_ids)).items()
     }
     return [found.get(order_id) for order_id in order_ids]

@@ -155,7 +155,7 @@ def assert_equal(
         before = row_counts()
         answers.append(web.request(method, path, body, headers))
         rows.append(stored(before))
-    made_up = method == "POST"
+    made_up = method.upper() == "POST"
     assert told(answers[0], made_up=made_up) == told(answers[1], made_up=made_up)
     assert rows[0] == rows[1]
     return answers[0].status
