@@ -73,6 +73,14 @@ def test_clients_hang_up(stack: LocalStack) -> None:
     assert len(volley.accepted) == REQUESTS / 2, volley
 
 
+@pytest.fixture
+def swept(stack: LocalStack) -> Iterator[None]:
+    yield
+    with psycopg.connect(stack.env["DATABASE_URL"]) as connection:
+        connection.execute("TRUNCATE orders, order_lines, order_changes, event_outbox")
+
+
+@pytest.mark.usefixtures("swept")
 def test_the_account_sees_what_is_wrong(stack: LocalStack) -> None:
     """Each kind of damage, made by hand."""
     volley = asyncio.run(fire(stack.base_url, run="bad", requests=40))

@@ -129,12 +129,17 @@ def ways(ways_of_module: tuple[Web, Web], transactional_db: None) -> tuple[Web, 
 
 
 def headers_of(answer: Answer) -> list[tuple[str, str]]:
-    """All but those that are made for each request; a new CSRF token is as good as another."""
+    """All but those that are made for each request. A new CSRF token is as good as another, and
+    the methods of a function's view have another order in each process."""
     return sorted(
-        (name.lower(), CSRF.sub("?", value))
+        (name.lower(), CSRF.sub("?", _sorted(value) if name.lower() == "allow" else value))
         for name, value in answer.headers
         if name.lower() not in OF_THE_REQUEST
     )
+
+
+def _sorted(methods: str) -> str:
+    return ", ".join(sorted(methods.split(", ")))
 
 
 def told(answer: Answer, *, made_up: bool) -> tuple[int, list[tuple[str, str]], bytes]:
