@@ -34,7 +34,7 @@ FIRST_PAGE = """
            to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
     FROM orders ORDER BY created_at DESC, id DESC LIMIT 21
 """
-OPTIONS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+OPTIONS = "-c plan_cache_mode=force_generic_plan"
 _decode = msgspec.json.Decoder().decode
 
 Perform = Callable[[psycopg.AsyncConnection[Any], Sequence[Any]], Awaitable[Sequence[bytes]]]

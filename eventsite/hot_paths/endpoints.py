@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -19,13 +20,12 @@ __all__ = ["Endpoint", "endpoint_of"]
 Command = TypeVar("Command")
 Result = TypeVar("Result")
 
-# All that this connection does is found by a key or inserted: one plan is right for any parameters,
-# and that goes for the checks of foreign keys, which would be planned anew for every row. It must
-# only never be a plan that reads a whole table because that was empty when the plan was made.
-_PLAN_ONCE = """
-    SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
-           set_config('enable_seqscan', 'off', false)
-"""
+# All that these connections do is inserted or found by a key: one plan is right for any parameters,
+# also for the checks of foreign keys, which would otherwise be planned anew for every row. But a
+# plan made while a table was empty may read all of it later, so none is kept for long.
+_KEEP_PLANS = "SET plan_cache_mode = force_generic_plan"
+_FORGET_PLANS = "DISCARD PLANS"
+_PLAN_SECONDS = 1.0
 
 
 class Endpoint(Protocol):
@@ -142,15 +142,12 @@ def _failing_like_a_write(
 def _on_a_live_connection(
     perform: Callable[[Sequence[Command]], Sequence[Result]],
 ) -> Callable[[Sequence[Command]], Sequence[Result]]:
-    planned_for: object = None
+    plans = _Plans()
 
     def on_a_live_connection(commands: Sequence[Command]) -> Sequence[Result]:
-        nonlocal planned_for
         close_old_connections()  # what Django does around a request
         try:
-            if connection.connection is None or connection.connection is not planned_for:
-                _plan_once()
-                planned_for = connection.connection
+            plans.refresh()
             return perform(commands)
         finally:
             close_old_connections()
@@ -158,9 +155,23 @@ def _on_a_live_connection(
     return on_a_live_connection
 
 
-def _plan_once() -> None:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(_PLAN_ONCE)
-    except (OperationalError, InterfaceError) as error:
-        raise NotStored(str(error)) from error
+class _Plans:
+    """The plans of one thread's connection."""
+
+    def __init__(self) -> None:
+        self._connection: object = None
+        self._made = 0.0
+
+    def refresh(self) -> None:
+        """Keep plans, forget those that are old. Raises NotStored."""
+        now = time.monotonic()
+        known = connection.connection is not None and connection.connection is self._connection
+        if known and now - self._made < _PLAN_SECONDS:
+            return
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_KEEP_PLANS)
+                cursor.execute(_FORGET_PLANS)
+        except (OperationalError, InterfaceError) as error:
+            raise NotStored(str(error)) from error
+        self._connection, self._made = connection.connection, now
