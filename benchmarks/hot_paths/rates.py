@@ -125,8 +125,7 @@ class Rates:
         with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE) orders, order_lines, order_changes")
             rows = connection.execute(
-                "SELECT id::text FROM orders JOIN order_lines ON order_id = orders.id"
-                " GROUP BY 1 ORDER BY 1 DESC LIMIT %s",
+                "SELECT order_id::text FROM order_lines GROUP BY 1 ORDER BY 1 DESC LIMIT %s",
                 (IDS,),
             ).fetchall()
         Path(self._ids).write_text("".join(f"{row[0]}\n" for row in rows))
