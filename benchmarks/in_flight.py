@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.in_flight", description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
     options = parser.parse_args()
-    raise_file_limit(2 * options.requests + 1000)
+    raise_file_limit(options.requests + 1000)
     web_only = tuple(spec for spec in PLAN.processes if spec.web)
     plan = Plan(preparation=PLAN.preparation, processes=web_only)
     faults = 0

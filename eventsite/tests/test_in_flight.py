@@ -24,7 +24,7 @@ WEB_ONLY = Plan(
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    raise_file_limit(2 * REQUESTS)
+    raise_file_limit(REQUESTS + 1000)
     settings = {"DJANGO_SETTINGS_MODULE": "eventsite.settings.local"}
     with LocalStack.ephemeral(
         own_servers=True, kafka="tansu", plan=WEB_ONLY, extra_env=settings, report=lambda _: None
