@@ -10,16 +10,23 @@ from rest_framework.response import Response
 
 from eventsite import documentation
 from outbox.health import readiness
+from restapi.answers import json_answer
 from restapi.errors import RETRY_AFTER_SECONDS
+from restapi.hot_path import HotConstant
 
-__all__ = ["alive", "metrics", "ready"]
+__all__ = ["ALIVE", "alive", "metrics", "ready"]
+
+_ALIVE = {"status": "alive"}
 
 
 @documentation.alive
 @api_view(["GET", "HEAD"])
 def alive(request: Request) -> Response:
     """The process answers; nothing else is asked."""
-    return Response({"status": "alive"})
+    return Response(_ALIVE)
+
+
+ALIVE = HotConstant(path="/health", route="health", answer=json_answer(200, _ALIVE))
 
 
 @documentation.ready

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -33,7 +33,8 @@ from orders.models import (
     OrderStatus,
     ProcessedEvent,
 )
-from orders.queries import OrderDetail, detail_of
+from orders.queries import OrderDetail, StoredLine, detail_of
+from outbox.arrays import array_literal, text_array_literal
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
 from outbox.services import Event, joined_unit_of_work, pipelined, publish, unit_of_work
 
@@ -131,20 +132,23 @@ def add_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
 @dataclass(frozen=True, slots=True)
 class _Draft:
     order: NewOrder
+    order_id: str
+    created_at: str
     placed: PlacedOrder
     events: tuple[Event, ...]
 
 
 def _draft(order: NewOrder) -> _Draft:
-    order_id = _new_id()
-    at = _to_milliseconds(order.at)
+    # Written once each: in a batch, turning ids and times into text is most of the work.
+    order_id, at, total = _new_id(), _to_milliseconds(order.at), order.total
+    created_at, total_price = rfc3339(at), json_number(total)
     created = OrderCreated(
-        event_id=str(_new_id()),
-        order_id=str(order_id),
+        event_id=_new_id(),
+        order_id=order_id,
         customer_id=order.customer_id,
-        total_price=json_number(order.total),
-        timestamp=rfc3339(at),
-        created_at=rfc3339(at),
+        total_price=total_price,
+        timestamp=created_at,
+        created_at=created_at,
         items=tuple(
             OrderItem(
                 product_id=line.product_id, quantity=line.quantity, price=json_number(line.price)
@@ -156,57 +160,64 @@ def _draft(order: NewOrder) -> _Draft:
     events: tuple[Event, ...] = (created, *_stock(StockReserved, created, order.lines))
     if order.amount is not None:
         told = SimpleOrderCreated(
-            event_id=str(_new_id()),
-            order_id=str(order_id),
+            event_id=_new_id(),
+            order_id=order_id,
             user_id=order.customer_id,
-            amount=json_number(order.amount),
-            created_at=rfc3339(at),
+            amount=total_price,
+            created_at=created_at,
         )
         events = (created, told)
     return _Draft(
         order=order,
+        order_id=order_id,
+        created_at=created_at,
         placed=PlacedOrder(
-            order_id=order_id, event_id=UUID(told.event_id), total=order.total, created_at=at
+            order_id=UUID(order_id), event_id=UUID(told.event_id), total=total, created_at=at
         ),
         events=events,
     )
 
 
+INSERT_ORDERS = """
+    WITH fresh AS (
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[],
+                             %s::text[], %s::text[])
+            AS fresh (id, customer_id, total, created_at, actor, event_ids)
+    ), placed AS (
+        INSERT INTO orders (id, customer_id, total, status, created_at)
+        SELECT id, customer_id, total, 'CREATED', created_at FROM fresh
+    ), lined AS (
+        INSERT INTO order_lines (order_id, product_id, quantity, price)
+        SELECT order_id, product_id, quantity, price
+        FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
+            AS line (order_id, product_id, quantity, price, position)
+        ORDER BY position
+    )
+    INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
+    SELECT id, NULL, 'CREATED', actor, created_at, string_to_array(event_ids, ' ')::uuid[]
+    FROM fresh
+"""
+
+
 def _insert(drafts: Sequence[_Draft]) -> None:
     """Orders, lines and history in one statement: one round trip and one plan for the batch."""
-    lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
+    lines = [(draft.order_id, line) for draft in drafts for line in draft.order.lines]
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            WITH fresh AS (
-                SELECT * FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[],
-                                     %s::text[], %s::text[])
-                    AS fresh (id, customer_id, total, created_at, actor, event_ids)
-            ), placed AS (
-                INSERT INTO orders (id, customer_id, total, status, created_at)
-                SELECT id, customer_id, total, 'CREATED', created_at FROM fresh
-            ), lined AS (
-                INSERT INTO order_lines (order_id, product_id, quantity, price)
-                SELECT order_id, product_id, quantity, price
-                FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
-                    AS line (order_id, product_id, quantity, price, position)
-                ORDER BY position
-            )
-            INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
-            SELECT id, NULL, 'CREATED', actor, created_at, string_to_array(event_ids, ' ')::uuid[]
-            FROM fresh
-            """,
+            INSERT_ORDERS,
             (
-                [draft.placed.order_id for draft in drafts],
-                [draft.order.customer_id for draft in drafts],
-                [draft.placed.total for draft in drafts],
-                [draft.placed.created_at for draft in drafts],
-                [draft.order.actor for draft in drafts],
-                [" ".join(event.event_id for event in draft.events) for draft in drafts],
-                [order_id for order_id, _ in lines],
-                [line.product_id for _, line in lines],
-                [line.quantity for _, line in lines],
-                [line.price for _, line in lines],
+                array_literal([draft.order_id for draft in drafts]),
+                text_array_literal([draft.order.customer_id for draft in drafts]),
+                array_literal([draft.placed.total for draft in drafts]),
+                array_literal([draft.created_at for draft in drafts]),
+                text_array_literal([draft.order.actor for draft in drafts]),
+                text_array_literal(
+                    [" ".join(e.event_id for e in draft.events) for draft in drafts]
+                ),
+                array_literal([order_id for order_id, _ in lines]),
+                text_array_literal([line.product_id for _, line in lines]),
+                array_literal([line.quantity for _, line in lines]),
+                array_literal([line.price for _, line in lines]),
             ),
         )
 
@@ -305,7 +316,7 @@ def _write(change: OrderChange) -> None:
 def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
     """What every event of an order says."""
     return {
-        "event_id": str(_new_id()),
+        "event_id": _new_id(),
         "order_id": str(order.id),
         "customer_id": order.customer_id,
         "total_price": json_number(order.total),
@@ -337,12 +348,12 @@ def _order_cancelled(before: OrderDetail, reason: str, **common: Any) -> Sequenc
 def _stock(
     kind: type[StockReserved | StockReleased],
     event: OrderEvent,
-    lines: Sequence[NewOrderLine] | Sequence[OrderLine],
+    lines: Iterable[NewOrderLine | OrderLine | StoredLine],
 ) -> Iterator[StockEvent]:
     """What the lines of the order in `event` do to the stock, one event each."""
     for line in lines:
         yield kind(
-            event_id=str(_new_id()),
+            event_id=_new_id(),
             order_id=event.order_id,
             product_id=line.product_id,
             quantity=line.quantity,
@@ -378,8 +389,8 @@ def reset_processed_events() -> None:
     ProcessedEvent.objects.all().delete()
 
 
-def _new_id() -> UUID:
-    return UUID(int=uuid_utils.uuid7().int)
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
 
 
 def _to_milliseconds(moment: datetime) -> datetime:

@@ -18,6 +18,7 @@ from django.db import (
 )
 
 from outbox import metrics, nudge
+from outbox.arrays import array_literal, text_array_literal
 from outbox.conf import all_topics, topics
 from outbox.envelope import NO_TRACE, TraceContext, message_bytes
 from outbox.failures import sqlstate_of
@@ -47,7 +48,7 @@ _INSERT = """
     SELECT {columns} FROM unnest({arrays}) WITH ORDINALITY AS event ({columns}, position)
     ORDER BY position
 """
-_INSERT_PLAIN = _INSERT.format(columns=_COLUMNS, arrays=_ARRAYS)
+INSERT_EVENTS = _INSERT.format(columns=_COLUMNS, arrays=_ARRAYS)
 _INSERT_WITH_HEADERS = _INSERT.format(
     columns=f"{_COLUMNS}, headers", arrays=f"{_ARRAYS}, %s::jsonb[]"
 )
@@ -132,22 +133,23 @@ def publish(
     payloads = [event.to_json() for event in events]
     for event, payload in zip(events, payloads, strict=True):
         _refuse_too_large(event, payload)
-    columns: tuple[list[str] | list[int], ...] = (
-        [event.event_id for event in events],
-        [lane_of(event.key) for event in events],
-        [event.topic.name for event in events],
-        [event.key for event in events],
-        [event.type for event in events],
-        [event.source for event in events],
-        payloads,
-        [trace.traceparent for trace in traces],
-        [trace.correlation_id for trace in traces],
+    columns = (
+        text_array_literal([event.event_id for event in events]),
+        array_literal([lane_of(event.key) for event in events]),
+        text_array_literal([event.topic.name for event in events]),
+        text_array_literal([event.key for event in events]),
+        text_array_literal([event.type for event in events]),
+        text_array_literal([event.source for event in events]),
+        text_array_literal(payloads),
+        text_array_literal([trace.traceparent for trace in traces]),
+        text_array_literal([trace.correlation_id for trace in traces]),
     )
     with connection.cursor() as cursor:
         if headers:
-            cursor.execute(_INSERT_WITH_HEADERS, (*columns, [json.dumps(each) for each in headers]))
+            written = text_array_literal([json.dumps(each) for each in headers])
+            cursor.execute(_INSERT_WITH_HEADERS, (*columns, written))
         else:
-            cursor.execute(_INSERT_PLAIN, columns)
+            cursor.execute(INSERT_EVENTS, columns)
     transaction.on_commit(nudge.nudge, robust=True)
     for topic, count in Counter(event.topic.name for event in events).items():
         metrics.PUBLISHED.labels(topic).inc(count)

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connection
 
-from outbox import floors
+from outbox.arrays import array_literal
 from outbox.conf import DrainPolicy
 from outbox.kafka.producer import Delivery
 from outbox.refusals import PendingEvent, Produced, produce
@@ -86,4 +86,4 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
 
 
 def _columns(rows: Sequence[tuple[int, int, int]]) -> list[str]:
-    return [floors.array_literal(column) for column in zip(*rows, strict=True)]
+    return [array_literal(column) for column in zip(*rows, strict=True)]

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -56,7 +56,8 @@ class Web:
         """One request on a connection of its own; a body that is no bytes goes out in chunks."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            connection.request(method, path, body=body, headers=dict(headers or {}))
+            with suppress(BrokenPipeError):  # it may answer, and hang up, before it has read all
+                connection.request(method, path, body=body, headers=dict(headers or {}))
             answer = connection.getresponse()
             return Answer(answer.status, tuple(answer.getheaders()), answer.read())
         finally:

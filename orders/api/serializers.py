@@ -13,6 +13,7 @@ from orders.queries import Cursor
 from restapi.fields import MoneyField, StrictInteger, Text
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "CancelSerializer",
     "NoFieldsSerializer",
     "OrderSerializer",
@@ -23,6 +24,7 @@ __all__ = [
 
 SIMPLE_FIELDS = ("user_id", "amount")
 ORDER_FIELDS = ("customerId", "items")
+DEFAULT_LIMIT = 20  # orders on a page
 
 
 class SimpleOrderSerializer(serializers.Serializer[object]):
@@ -80,7 +82,7 @@ class PageSerializer(serializers.Serializer[object]):
     created_to = serializers.DateTimeField(
         required=False, default_timezone=UTC, help_text="Not included."
     )
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=DEFAULT_LIMIT)
     cursor = CursorField(required=False, help_text="From the Link header of the page before.")
 
 

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from orders import queries, services
 from orders.api import representations, schema
-from orders.api.commands import PLACE_ORDER
+from orders.api.commands import PLACE_ORDER, read_order
 from orders.api.serializers import CancelSerializer, NoFieldsSerializer, PageSerializer
 from orders.queries import OrderDetail, OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
@@ -47,16 +47,15 @@ class OrdersView(APIView):
             after=wanted.get("cursor"),
         )
         response = Response([representations.summary(order) for order in page.orders])
-        if page.next is not None:
-            parameters = request.query_params.copy()
-            parameters["cursor"] = page.next.to_text()
-            response["Link"] = f'<{request.path}?{parameters.urlencode()}>; rel="next"'
+        link = representations.next_page(request.path, request.query_params, page.next)
+        if link:
+            response["Link"] = link
         return response
 
     def post(self, request: Request) -> HttpResponse:
         """Place an order, in either body; once for each Idempotency-Key."""
         key = key_of(request)
-        order = PLACE_ORDER.read(request.data)
+        order = read_order(request.data)
         [answer] = PLACE_ORDER.perform([Keyed(order, key)])
         return to_response(answer)
 
