@@ -25,7 +25,10 @@ NOBODY = "01890000-0000-7000-8000-00000000dead"
 MADE_UP = re.compile(
     rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 )
-OF_THE_REQUEST = frozenset({"date", "x-request-id", "x-correlation-id", "traceparent"})
+# "connection" tells whether the body had come when the gateway refused the request: an accident.
+OF_THE_REQUEST = frozenset(
+    {"connection", "date", "x-request-id", "x-correlation-id", "traceparent"}
+)
 CSRF = re.compile(r"csrftoken=\w+|expires=[^;]+")
 
 NASTY_POSTS: list[tuple[str, str, bytes, Mapping[str, str]]] = [
