@@ -137,7 +137,7 @@ class _Orders:
 
     async def place(self, intended: float) -> bool:
         """One order; whether it was accepted."""
-        body = self._payloads.next()
+        body = self._payloads.next().body
         sent = time.perf_counter()
         self.tally.note_sent(intended, sent)
         try:

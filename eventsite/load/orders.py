@@ -77,7 +77,7 @@ async def run_load(
         life = _Life(client, result, intended, random.Random(chooser.random()), plan)  # noqa: S311
         result.sent += 1
         on_progress(result)
-        await life.run(payloads.next())
+        await life.run(payloads.next().body)
 
     try:
         await start_by_the_clock(itertools.islice(evenly(plan.rate), plan.orders), live)

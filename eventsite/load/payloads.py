@@ -6,10 +6,11 @@ import itertools
 import random
 from bisect import bisect
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["KINDS", "Payloads"]
+__all__ = ["KINDS", "Payload", "Payloads"]
 
 KINDS = ("orders", "simple", "mixed")
 PRODUCTS = 1000
@@ -17,6 +18,13 @@ SKEW = 1.1  # Zipf's exponent: of 1,000 products the first ten sell about half
 MAX_LINES = 5
 MAX_QUANTITY = 5
 _encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Payload(NamedTuple):
+    """A body of POST /orders, JSON, and how many lines the order has: none is a simple one."""
+
+    body: bytes
+    lines: int
 
 
 class Payloads:
@@ -38,26 +46,24 @@ class Payloads:
         prices = random.Random(f"prices {seed}")  # noqa: S311
         self._prices = [Decimal(prices.randrange(99, 50_000)).scaleb(-2) for _ in range(PRODUCTS)]
 
-    def next(self) -> bytes:
-        """The next body, JSON."""
-        simple = self._chooser.random() < self._simple_share
-        return _encode(self._simple() if simple else self._order())
+    def next(self) -> Payload:
+        """The next one."""
+        if self._chooser.random() < self._simple_share:
+            return Payload(_encode(self._simple()), 0)
+        lines = [self._line() for _ in range(1 + int(self._chooser.random() * MAX_LINES))]
+        return Payload(_encode({"customerId": self._customer(), "items": lines}), len(lines))
 
     def _simple(self) -> dict[str, object]:
         cents = self._chooser.randrange(1, 50_000)
         return {"user_id": self._customer(), "amount": Decimal(cents).scaleb(-2)}
 
-    def _order(self) -> dict[str, object]:
-        lines = [self._line() for _ in range(self._chooser.randint(1, MAX_LINES))]
-        return {"customerId": self._customer(), "items": lines}
-
     def _line(self) -> dict[str, object]:
         product = bisect(self._cumulated, self._chooser.random() * self._cumulated[-1])
         return {
             "productId": f"product-{product + 1:04}",
-            "quantity": self._chooser.randint(1, MAX_QUANTITY),
+            "quantity": 1 + int(self._chooser.random() * MAX_QUANTITY),
             "price": self._prices[product],
         }
 
     def _customer(self) -> str:
-        return f"customer-{self._chooser.randrange(self._customers)}"
+        return f"customer-{int(self._chooser.random() * self._customers)}"

@@ -22,6 +22,7 @@ from eventsite.load.histogram import Histogram
 from eventsite.load.measure import database_now
 from eventsite.load.tally import Tally
 from eventsite.recount import HANDLER, compare
+from outbox import conf
 
 __all__ = ["Verdict", "verify_by_database", "verify_by_http"]
 
@@ -100,7 +101,7 @@ def _clock_ahead() -> float:
     return min(looks)[1]
 
 
-# The events of each accepted order; the first is the one of topic order-events.
+# The accepted orders that are stored, and their events; the first is that of topic order-events.
 _ACCEPTED = """
     accepted AS (SELECT * FROM unnest(%(ids)s::uuid[], %(moments)s::float8[]) AS each (id, moment)),
     known AS (
@@ -108,14 +109,20 @@ _ACCEPTED = """
         FROM accepted JOIN orders ON orders.id = accepted.id
         LEFT JOIN order_changes change
                ON change.order_id = accepted.id AND change.from_status IS NULL
-    ), event AS (
-        SELECT known.id, wanted.event_id FROM known, unnest(known.event_ids) AS wanted (event_id)
     )"""
 
+# No figures hold it, or another event of it that somebody here listens to is not applied. What the
+# outbox has let go is done.
 _WITHOUT_EFFECT = """
-    SELECT id FROM known WHERE event_ids IS NULL
+    SELECT id FROM known WHERE NOT EXISTS (
+        SELECT FROM inbox_receipt receipt
+        WHERE receipt.event_id = known.event_ids[1]
+          AND receipt.handler = %(handler)s AND receipt.outcome = 0)
     UNION
-    SELECT id FROM event WHERE NOT EXISTS (
+    SELECT known.id
+    FROM known, unnest(known.event_ids) AS wanted (event_id)
+    JOIN event_outbox event ON event.event_id = wanted.event_id AND event.topic = ANY(%(heard)s)
+    WHERE NOT EXISTS (
         SELECT FROM inbox_receipt receipt
         WHERE receipt.event_id = event.event_id AND receipt.outcome = 0)"""
 
@@ -127,15 +134,22 @@ def _wait_for_effects(ids: Sequence[UUID], give_up: float) -> None:
 
 def _without_effect(ids: Sequence[UUID]) -> list[UUID]:
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", {"ids": list(ids), "moments": [0.0] * len(ids)}
-        )
+        cursor.execute(f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", _parameters(ids))
         return [row[0] for row in cursor.fetchall()]
+
+
+def _parameters(ids: Sequence[UUID], moments: Sequence[float] = ()) -> dict[str, Any]:
+    return {
+        "ids": list(ids),
+        "moments": list(moments),
+        "handler": HANDLER,
+        "heard": [route.topic.name for route in conf.routes()],
+    }
 
 
 def _judge(found: Verdict, ids: Sequence[UUID], moments: Sequence[float]) -> None:
     """Add one batch; `moments`: when each was answered, by the database's clock."""
-    parameters: dict[str, Any] = {"ids": list(ids), "moments": list(moments), "handler": HANDLER}
+    parameters = _parameters(ids, moments)
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH {_ACCEPTED} SELECT id FROM accepted"
