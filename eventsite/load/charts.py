@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Axis", "Bars", "Line", "chart", "linear", "logarithmic"]
+__all__ = ["Axis", "Bars", "Line", "chart", "exactly", "linear", "logarithmic"]
 
 WIDTH, HEIGHT = 900, 260
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 30
@@ -47,6 +47,14 @@ def linear(highest: float, unit: str = "", *, steps: int = 4) -> Axis:
     count = round(top / step)
     ticks = [(step * n, f"{step * n:,g}{unit if n == count else ''}") for n in range(count + 1)]
     return Axis(lambda value: value / top, ticks)
+
+
+def exactly(highest: float, unit: str = "", *, steps: int = 8) -> Axis:
+    """From 0 to `highest` itself, with round ticks before it."""
+    step = _round_step(highest / steps)
+    values = [step * n for n in range(math.floor(highest / step + 1e-9) + 1)]
+    ticks = [(value, f"{value:,g}{unit if value == values[-1] else ''}") for value in values]
+    return Axis(lambda value: value / highest, ticks)
 
 
 def logarithmic(lowest: float, highest: float, write: Callable[[float], str]) -> Axis:

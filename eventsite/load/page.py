@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from eventsite.load.charts import Axis, Bars, Line, chart, linear, logarithmic
+from eventsite.load.charts import Axis, Bars, Line, chart, exactly, linear, logarithmic
 from eventsite.load.histogram import Histogram
 from eventsite.load.summary import PERCENTILES, Summary
 from eventsite.load.tally import Slot
@@ -26,10 +26,10 @@ body { margin: 0 auto; padding: 28px 20px 48px; max-width: 1000px; background: v
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 23px; margin: 0 0 2px; } h2 { font-size: 16px; margin: 0 0 8px; }
 .sub { color: var(--soft); margin: 0 0 18px; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 10px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); gap: 10px; }
 .tile, figure, section { background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; padding: 14px 16px; }
-.tile b { display: block; font-size: 24px; font-weight: 600; line-height: 1.25;
+  border-radius: 8px; padding: 13px 14px; }
+.tile b { display: block; font-size: 21px; white-space: nowrap; font-weight: 600; line-height: 1.25;
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13px; }
 .bad b { color: var(--red); } .good b { color: var(--good); }
@@ -56,7 +56,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 5px 12px 5px 0; text-align: right; border-top: 1px solid var(--line); }
 tr:first-child > * { border-top: 0; }
 th { color: var(--soft); font-weight: 500; } td:first-child, th:first-child { text-align: left; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 0 12px; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(370px, 1fr)); gap: 0 12px; }
 .two td { overflow-wrap: anywhere; }
 .note { border-left: 4px solid var(--orange); } .note p { margin: 3px 0; }
 .crossed { color: var(--red); font-weight: 600; } .kept { color: var(--good); }
@@ -138,7 +138,7 @@ def _thresholds(summary: Summary) -> str:
 def _over_time(summary: Summary) -> Iterable[str]:
     timeline = summary.tally.timeline
     slots, width = timeline.slots, timeline.width
-    x = linear(max(len(slots) * width, 1.0), " s", steps=8)
+    x = exactly(max(len(slots) * width, 1.0), " s")
     middles = [(number + 0.5) * width for number in range(len(slots))]
     hover = [
         (number * width, (number + 1) * width, _told(number * width, width, slot))
@@ -153,14 +153,11 @@ def _over_time(summary: Summary) -> Iterable[str]:
     y = _latency_axis(value for each in lines for _, value in each.points)
     origin = "the last answer" if summary.plan.closed else "the intended start"
     yield chart(f"Latency from {origin}, by when it was due", x, y, lines, hover=hover)
-    # The last slot of a run is only begun.
-    spans = [min(width, max(summary.tally.seconds - n * width, 0.001)) for n in range(len(slots))]
+    # The last slots are begun only, or hold nothing but late answers: a rate would mislead.
+    whole = [n for n in range(len(slots)) if (n + 1) * width <= summary.tally.seconds + 0.01]
     rates = [
-        Line(name, style, list(zip(middles, values, strict=True)))
-        for name, style, values in (
-            ("due", "dashed", [s.due / span for s, span in zip(slots, spans, strict=True)]),
-            ("accepted", "blue", [slot.answered / width for slot in slots]),
-        )
+        Line("due", "dashed", [(middles[n], slots[n].due / width) for n in whole]),
+        Line("accepted", "blue", [(middles[n], slots[n].answered / width) for n in whole]),
     ]
     highest = max((value for each in rates for _, value in each.points), default=1.0)
     yield chart("Orders a second", x, linear(highest, " /s"), rates, hover=hover)

@@ -285,8 +285,7 @@ def test_what_makes_no_sense_is_refused_before_the_load(
     with pytest.raises((CommandError, SystemExit)) as refused:
         call_command_as_from_a_shell(*arguments)
     error = refused.value
-    code = error.returncode if isinstance(error, CommandError) else error.code
-    assert code == 2
+    assert (error.returncode if isinstance(error, CommandError) else error.args[0]) == 2
     assert says in str(error) + capsys.readouterr().err
 
 
