@@ -1,8 +1,8 @@
 """HTTP/1.1 for a load generator: as little work a request as Python allows.
 
 Its own client because at 3,000 requests a second a generator must not be what it measures: aiohttp
-takes some 230 µs of processor time a request, this one 15 (`python -m benchmarks.load_generator`).
-httptools parses, the rest is one request at a time on each of a pool of kept connections.
+alone would fill most of a core (docs/performance.md). httptools parses, the rest is one request at
+a time on each of a pool of kept connections.
 """
 
 from __future__ import annotations
