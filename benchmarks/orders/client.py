@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ __all__ = ["TOOL", "Requests", "Sample", "full_speed"]
 
 TOOL = "wrk" if shutil.which("wrk") else "own client"
 LUA = Path(__file__).with_name("requests.lua")
+REST_SECONDS = 1.0  # requests whose client has gone away are still worked on
 MICRO = 1_000_000
 
 
@@ -44,7 +46,8 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Good answers a second, milliseconds, and how many requests failed or were refused."""
+    """Good answers a second, milliseconds (nan without an answer), and how many requests failed or
+    were refused."""
 
     rate: float
     p50: float
@@ -53,12 +56,13 @@ class Sample:
 
     @classmethod
     def of(cls, answers: int, seconds: float, p50_us: float, p99_us: float, errors: int) -> Self:
-        good = answers - errors
-        return cls(rate=good / seconds, p50=p50_us / 1000, p99=p99_us / 1000, errors=errors)
+        p50, p99 = (us / 1000 if answers else math.nan for us in (p50_us, p99_us))
+        return cls(rate=(answers - errors) / seconds, p50=p50, p99=p99, errors=errors)
 
 
 def full_speed(url: str, wanted: Requests, *, connections: int, seconds: float) -> Sample:
-    """Send until `seconds` have passed."""
+    """Send until `seconds` have passed; begins when what the one before left has been answered."""
+    time.sleep(REST_SECONDS)
     keys = f"bench-{uuid4().hex[:10]}" if wanted.keyed else "-"
     if TOOL == "wrk":
         return _by_wrk(url, wanted, connections, seconds, keys)
