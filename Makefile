@@ -9,7 +9,7 @@ DEV := .venv/.installed-dev
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs manage test test-http check format lock bench-backbone bench-path bench-hot-paths chaos clean-state
+.PHONY: help demo up down status logs manage test test-http check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths chaos clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,12 @@ bench-path: $(RUN) ## measure the way of an event from request to effect
 
 bench-hot-paths: $(RUN) ## measure what is answered before Django (needs wrk)
 	@$(PY) -m benchmarks.hot_paths $(ARGS)
+
+bench-orders: $(RUN) ## measure POST and GET /orders beside the barest program that does the same
+	@$(PY) -m benchmarks.orders $(ARGS)
+
+bench-load: $(RUN) ## measure what the load generator itself can send
+	@$(PY) -m benchmarks.load_generator $(ARGS)
 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
 	@$(PY) -m chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)
