@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID, uuid5
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -34,6 +37,8 @@ __all__ = [
     "topic_ids",
     "topic_states",
 ]
+
+Answer = TypeVar("Answer")
 
 _NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562, name space of URLs
 TIMEOUT = 10.0
@@ -108,7 +113,7 @@ def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
     created = []
     for name, future in client.create_topics(wanted, operation_timeout=TIMEOUT).items():
         try:
-            future.result(TIMEOUT)
+            _result(future)
             created.append(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -158,12 +163,21 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
         high, low = (
             value & 0xFFFFFFFFFFFFFFFF
             for value in (
-                future.result(TIMEOUT).topic_id.get_most_significant_bits(),
-                future.result(TIMEOUT).topic_id.get_least_significant_bits(),
+                _result(future).topic_id.get_most_significant_bits(),
+                _result(future).topic_id.get_least_significant_bits(),
             )
         )
         ids[name] = UUID(int=(high << 64) | low) if high or low else uuid5(_NAMESPACE, name)
     return ids
+
+
+def _result(future: Future[Answer]) -> Answer:
+    """What the broker says. Raises KafkaUnavailable, also when it says nothing in time."""
+    try:
+        return future.result(TIMEOUT)
+    except FutureTimeout:
+        silence = KafkaError(KafkaError._TIMED_OUT, f"no answer within {TIMEOUT:.0f} s")
+        raise KafkaUnavailable(silence) from None
 
 
 def _offsets(
@@ -174,7 +188,7 @@ def _offsets(
     while True:
         futures = client.list_offsets(dict.fromkeys(partitions, spec))
         try:
-            return {p.partition: f.result(TIMEOUT).offset for p, f in futures.items()}
+            return {p.partition: _result(f).offset for p, f in futures.items()}
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET or time.monotonic() > give_up:
                 raise
@@ -192,7 +206,7 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
     for resource, future in futures.items():
         # Tansu knows no such request; brokers that are away have failed the one before.
         with suppress(KafkaException):
-            entries = future.result(TIMEOUT).values()
+            entries = _result(future).values()
             values[resource.name] = {entry.name: str(entry.value) for entry in entries}
     return {
         name: TopicConfig(
@@ -222,4 +236,4 @@ def alter_retention(topics: Sequence[Topic]) -> None:
         for topic in topics
     ]
     for future in client.incremental_alter_configs(resources).values():
-        future.result(TIMEOUT)
+        _result(future)
