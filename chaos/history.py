@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+
+from chaos import order_life
+from chaos.order_life import OrderLives
+from chaos.outcome import Outcome
 
 __all__ = [
     "Applied",
@@ -32,15 +35,6 @@ DEAD_ROWS_ALLOWED = 20_000
 FAULT_MARGIN = 2.0
 
 
-class Outcome(StrEnum):
-    """What the writer was told of one transaction."""
-
-    COMMITTED = "committed"
-    NOT_STORED = "not_stored"
-    UNKNOWN = "unknown"
-    ROLLED_BACK = "rolled_back"
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """One event of one attempt, as the writer knows it."""
@@ -55,7 +49,7 @@ class Written:
 class Stored:
     """One row of the outbox; moments in seconds since the epoch, by the database's clock.
 
-    `seq` is the probe's number, None for other events.
+    `seq` is the probe's number, None for other events. `heard`: some handler listens to it.
     """
 
     id: int
@@ -65,6 +59,7 @@ class Stored:
     created_at: float
     published_at: float | None
     seq: int | None = None
+    heard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +108,13 @@ class History:
     """All that is known of one scenario.
 
     probe_topic      topic whose application order `applied` has
-    log_complete     False where the topic was deleted: then only effects can be demanded
+    log_complete     False where the probe's topic was deleted: of it only effects can be demanded
     receipts         event ids with a receipt `applied` or `discarded`, one entry a receipt
     parked           event ids that wait as or behind a dead letter when the scenario ends
     dead_letters     event ids that were dead letters of their own (not followers) at any time
     poison           event ids that were sent to become dead letters
     figures_differ   sales figures that differ from the recount
-    promised_orders  orders answered 200 or 201;  stored_orders: orders there are
+    orders           what buyers were told, and each order's history
     unsettled        events that had no receipt when the bound of the settling passed
     zombies          name -> (digest before it woke, digest after)
     recovery         seconds from the end of the last fault to a normal backlog; None: never
@@ -137,8 +132,7 @@ class History:
     faults: Sequence[Fault] = ()
     log_complete: bool = True
     figures_differ: int = 0
-    promised_orders: frozenset[str] = frozenset()
-    stored_orders: frozenset[str] = frozenset()
+    orders: OrderLives = field(default_factory=OrderLives)
     unsettled: int = 0
     zombies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     recovery: float | None = 0.0
@@ -185,7 +179,8 @@ def _verdict(invariant: str, title: str, damage: Iterable[str], figure: str) -> 
 
 
 def _committed_is_delivered(history: History) -> Verdict:
-    """I1. What was answered "committed" is stored; what is stored is in Kafka and applied.
+    """I1. What was answered "committed" is stored; what is stored is in Kafka, and applied where
+    somebody listens to it.
 
     An event answered "unknown" may be stored or not, but if it is, it is delivered like any other.
     """
@@ -198,17 +193,15 @@ def _committed_is_delivered(history: History) -> Verdict:
         for event in history.written
         if event.outcome is Outcome.COMMITTED and event.event_id not in stored
     ]
-    damage += [
-        f"order {order_id} was promised and is not stored"
-        for order_id in sorted(history.promised_orders - history.stored_orders)
-    ]
+    damage += order_life.missing(history.orders, _outbox_ids(history))
     for row in history.stored:
         if row.event_id in history.parked:
             continue
         effect = applied if row.topic == history.probe_topic else receipts
-        if row.event_id not in effect:
+        lost = not history.log_complete and row.topic == history.probe_topic
+        if row.heard and row.event_id not in effect:
             damage.append(f"{_name(row)} was committed and has no effect")
-        elif history.log_complete and row.event_id not in logged:
+        elif not lost and row.event_id not in logged:
             damage.append(f"{_name(row)} was committed and is not in Kafka")
     unknown = sum(event.outcome is Outcome.UNKNOWN for event in history.written)
     figure = f"{len(history.stored)}" + (f", {unknown} unknown" if unknown else "")
@@ -241,6 +234,8 @@ def _rolled_back_is_never(history: History) -> Verdict:
         for entry in history.applied
         if entry.event_id not in stored and entry.event_id not in told
     ]
+    order_events = {row.event_id: row.key for row in history.stored if row.seq is None}
+    damage += order_life.forbidden(history.orders, order_events)
     return _verdict("I2", "rolled back ⇒ never", damage, str(len(never)))
 
 
@@ -249,6 +244,7 @@ def _order_of_each_key(history: History) -> Verdict:
     so do its first occurrences in Kafka."""
     rows = {row.event_id: row for row in history.stored}
     damage = _numbers_out_of_order(history.stored)
+    damage += order_life.out_of_turn(history.orders, _outbox_ids(history))
     applied = [rows[e.event_id] for e in history.applied if e.event_id in rows]
     damage += [f"{text} was applied after {other}" for text, other in _inversions(applied)]
     by_place = sorted(history.logged, key=lambda m: (m.topic, m.partition, m.offset))
@@ -369,6 +365,10 @@ def _dead_rows(history: History) -> Verdict:
             damage.append(f"{name} was updated {table.updated} times")
     worst = max((table.dead for table in history.tables.values()), default=0)
     return _verdict("I10", "dead rows bounded", damage, str(worst))
+
+
+def _outbox_ids(history: History) -> dict[str, int]:
+    return {row.event_id: row.id for row in history.stored}
 
 
 def _name(row: Stored) -> str:

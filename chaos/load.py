@@ -22,7 +22,8 @@ from uuid import uuid4
 import django
 import msgspec
 
-from chaos.history import Outcome, Written
+from chaos.history import Written
+from chaos.outcome import Outcome
 from eventsite.probe.events import PROBE_TOPIC
 from outbox.topics import Topic
 

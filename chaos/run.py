@@ -114,8 +114,8 @@ class Stage:
         unsettled = ground.evidence.unfinished(ground.mark)
         recovery = _recovery(seen, ground)
         ground.figures["peak backlog"] = str(seen.peak())
-        if found.orders_refused:
-            ground.figures["orders refused"] = f"{found.orders_refused}/{found.orders_sent}"
+        if found.bought.sent:
+            ground.figures["orders"] = found.bought.summary()
         return self._read(scenario, ground, found, unsettled, recovery)
 
     def _play_under_load(self, scenario: Scenario, ground: Ground, seen: Watch) -> Load:
@@ -169,8 +169,7 @@ class Stage:
             faults=ground.faults,
             log_complete=ground.log_complete,
             figures_differ=recount.compare().different,
-            promised_orders=frozenset(found.orders),
-            stored_orders=frozenset(evidence.orders(found.orders)),
+            orders=evidence.order_lives(found.bought.answered, stored),
             unsettled=max(unsettled, ground.stuck),
             zombies=ground.zombies,
             recovery=recovery if scenario.rate else 0.0,

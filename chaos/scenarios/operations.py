@@ -1,8 +1,7 @@
-"""What operators do under load, and what time does to them: handlers, offsets, clocks, backups."""
+"""What operators do under load: handlers added, offsets reset, backups taken back."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -14,19 +13,11 @@ from chaos.event_map import SECOND_HANDLER
 from chaos.ground import Ground, GroundError
 from chaos.scenarios import broker
 from chaos.scenarios.base import Scenario
-from eventsite.localstack.state import CLONE
 from eventsite.probe.events import PROBE_TOPIC
 
 __all__ = ["RESTORE", "SCENARIOS"]
 
 PROBE_HANDLER = "append_probe_entries"
-FAKETIME = "libfaketimeMT.so.1"
-FAKETIME_PLACES = (
-    "/usr/lib/x86_64-linux-gnu/faketime",
-    "/usr/lib/aarch64-linux-gnu/faketime",
-    str(CLONE / ".localstack/faketime/usr/lib/x86_64-linux-gnu/faketime"),
-)
-CLOCK_SECONDS = 30.0
 PROCESSES = ("web", "worker-outbox", "worker-effects", "beat", "bridge")
 
 
@@ -111,39 +102,6 @@ def _reset_offsets() -> bool:
     return True
 
 
-def clock_off(ground: Ground) -> None:
-    library = _faketime()
-    # Not bridge and drain: librdkafka's timed waits never end under libfaketime 0.9.10, which a bare
-    # consumer shows too.
-    for name in ("worker-effects", "beat", "web"):
-        for offset in ("+1h",) if ground.quick else ("+1h", "-1h"):
-            fake = {
-                "LD_PRELOAD": library,
-                "FAKETIME": offset,
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "FAKETIME_DONT_RESET": "1",
-            }
-            what = f"the clock of {name} is off by {offset}"
-            with ground.fault(what), ground.changed([name], **fake):
-                attempt = ground.write(f"under-{name}{offset}")
-                begin = time.monotonic()
-                while not ground.applied(attempt) and time.monotonic() - begin < CLOCK_SECONDS:
-                    time.sleep(0.1)
-                seconds = time.monotonic() - begin
-                ground.figures[f"{name} {offset}"] = f"{seconds:.1f} s to the effect"
-                ground.demand(ground.applied(attempt), f"no effect while {what}")
-
-
-def _faketime() -> str:
-    for place in (os.environ.get("CHAOS_FAKETIME", ""), *FAKETIME_PLACES):
-        if place and (Path(place) / FAKETIME).exists():
-            return str(Path(place) / FAKETIME)
-    raise GroundError(
-        f"{FAKETIME} is missing: apt-get install libfaketime,"
-        " or name its directory in CHAOS_FAKETIME."
-    )
-
-
 def restore(ground: Ground) -> None:
     """Everything stops, the database becomes what it was five seconds before, everything starts.
 
@@ -203,11 +161,6 @@ SCENARIOS = (
         before=some_history,
         play=purge_and_reset,
         quick=True,
-    ),
-    Scenario(
-        name="clock-off",
-        title="the clock of one process is off by an hour, each in turn",
-        play=clock_off,
     ),
 )
 

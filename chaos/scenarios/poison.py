@@ -63,7 +63,9 @@ def _found_and_mended(ground: Ground, mode: str, name: str) -> None:
         event_id = ground.write_poison(name, mode)
         ground.write(name)
         ground.write(name, name)
-        seconds = ground.wait(lambda: _is_open(ground, event_id), 120, "the dead letter")
+        seconds = ground.wait(
+            lambda: ground.evidence.letter_is_open(event_id), 120, "the dead letter"
+        )
         ground.figures["until found"] = f"{seconds:.1f} s"
         if not ground.quick:
             _wait_dead(ground, within=300)
@@ -71,11 +73,6 @@ def _found_and_mended(ground: Ground, mode: str, name: str) -> None:
         ground.switches.on("healed")
     else:
         _redrive(ground)
-
-
-def _is_open(ground: Ground, event_id: str) -> bool:
-    sql = "SELECT 1 FROM dead_letter WHERE state < 3 AND event_id = %s"
-    return bool(ground.evidence.rows(sql, (event_id,)))
 
 
 def kills(ground: Ground) -> None:

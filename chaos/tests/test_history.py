@@ -12,13 +12,14 @@ from chaos.history import (
     Fault,
     History,
     Logged,
-    Outcome,
     Stored,
     TableHealth,
     Verdict,
     Written,
     judge,
 )
+from chaos.order_life import Answered, OrderLives, Step
+from chaos.outcome import Outcome
 
 TOPIC = "probe-events"
 EVENTS = [("a", 1), ("b", 1), ("a", 2), ("a", 3), ("b", 2)]
@@ -56,8 +57,11 @@ CLEAN = History(
     logged=(*log_of(*IDS), Logged("o1", "order-events", 3, 0)),
     applied=entries_of(*IDS),
     receipts=(*IDS, "o1"),
-    promised_orders=frozenset({"order-1"}),
-    stored_orders=frozenset({"order-1"}),
+    orders=OrderLives(
+        answered=(Answered("order-1", "CREATED", Outcome.COMMITTED),),
+        steps=(Step(1, "order-1", None, "CREATED", ("o1",)),),
+        statuses={"order-1": "CREATED"},
+    ),
     tables={"outbox_lane": TableHealth(64, 0, 0), "event_outbox": TableHealth(6, 6, 6)},
 )
 
@@ -84,12 +88,24 @@ class TestCommittedIsDelivered:
         assert damaged(history) == {"I1": 1}
         assert damaged(replace(history, log_complete=False)) == {}
 
+    def test_only_the_probes_log_may_be_lost(self) -> None:
+        history = replace(CLEAN, logged=CLEAN.logged[:-1], log_complete=False)
+        assert damaged(history) == {"I1": 1}
+
+    def test_what_nobody_listens_to_is_only_in_kafka(self) -> None:
+        rows = (*ROWS, replace(ORDER, heard=False))
+        history = replace(CLEAN, stored=rows, receipts=IDS)
+        assert damaged(history) == {}
+        assert damaged(replace(history, logged=CLEAN.logged[:-1])) == {"I1": 1}
+
     def test_a_promised_row_is_gone(self) -> None:
         gone = Written("c1", "c", 1, Outcome.COMMITTED)
         assert damaged(replace(CLEAN, written=(*CLEAN.written, gone))) == {"I1": 1}
 
     def test_a_promised_order_is_gone(self) -> None:
-        assert damaged(replace(CLEAN, stored_orders=frozenset())) == {"I1": 1}
+        none = replace(CLEAN.orders, steps=(), statuses={})
+        history = replace(CLEAN, orders=none, stored=ROWS, logged=CLEAN.logged[:-1])
+        assert damaged(history) == {"I1": 1}
 
     def test_an_event_without_a_log_has_no_receipt(self) -> None:
         assert damaged(replace(CLEAN, receipts=IDS)) == {"I1": 1}
@@ -147,6 +163,11 @@ class TestOrder:
 
     def test_the_changes_of_an_order_overtake(self) -> None:
         paid = replace(ORDER, id=10, event_id="o2")
+        lives = replace(
+            CLEAN.orders,
+            steps=(*CLEAN.orders.steps, Step(2, "order-1", "CREATED", "PAID", ("o2",))),
+            statuses={"order-1": "PAID"},
+        )
         logged = (
             *CLEAN.logged[:-1],
             Logged("o2", "order-events", 3, 0),
@@ -155,6 +176,7 @@ class TestOrder:
         history = replace(
             CLEAN,
             stored=(*CLEAN.stored, paid),
+            orders=lives,
             logged=logged,
             receipts=(*CLEAN.receipts, "o2"),
         )
