@@ -36,7 +36,7 @@ class Bought:
         """For people."""
         changes = [answer for answer in self.answered if answer.to_status != "CREATED"]
         kept = sum(answer.outcome is Outcome.COMMITTED for answer in changes)
-        return f"{self.sent} orders ({self.refused} refused), {kept} of {len(changes)} changes"
+        return f"{self.sent} sent, {self.refused} refused; {kept} of {len(changes)} changes made"
 
 
 def buy(base_url: str, rate: float, stop: threading.Event, bought: Bought) -> None:
