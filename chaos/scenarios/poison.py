@@ -10,6 +10,7 @@ from chaos.ground import Ground
 from chaos.scenarios import broker
 from chaos.scenarios.base import Scenario
 from eventsite.probe.events import PROBE_TOPIC
+from outbox.conf import CIRCUIT
 from outbox.kafka import admin
 from outbox.topics import lane_of, partition_of
 
@@ -142,6 +143,8 @@ def broken_handler(ground: Ground) -> None:
         time.sleep(ground.seconds(20, 5))
         ground.switches.off("fail-all")
         ground.figures["parked when it tripped"] = str(_letters(ground))
+        failed = len(ground.evidence.dead_letters(ground.mark))
+        ground.demand(failed <= 2 * CIRCUIT.run, f"{failed} failed before the circuit tripped")
         ground.figures["resume"] = ground.manage("handlers", "resume", HANDLER)
 
 
