@@ -77,7 +77,7 @@ class _Buyer:
         if not order_id:
             self._bought.refused += 1
             return
-        self._bought.answered.append(Answered(order_id, "CREATED", outcome))
+        self._bought.answered.append(Answered(order_id, "CREATED", outcome, time.time()))
         choice = self._chooser.random()
         if choice < RACED_SHARE:
             await self._change(order_id, ("pay", "cancel", "pay"))
@@ -89,9 +89,12 @@ class _Buyer:
     async def _change(self, order_id: str, steps: Sequence[str]) -> None:
         """All these at once, after a moment."""
         await asyncio.sleep(self._chooser.uniform(0.1, 1.0))
-        answers = [self._post(f"/orders/{order_id}/{step}", None) for step in steps]
-        for step, (outcome, _) in zip(steps, await asyncio.gather(*answers), strict=True):
-            self._bought.answered.append(Answered(order_id, STATUSES[step], outcome))
+        await asyncio.gather(*(self._ask(order_id, step) for step in steps))
+
+    async def _ask(self, order_id: str, step: str) -> None:
+        outcome, _ = await self._post(f"/orders/{order_id}/{step}", None)
+        answer = Answered(order_id, STATUSES[step], outcome, time.time())
+        self._bought.answered.append(answer)
 
     async def _post(self, path: str, body: dict[str, Any] | None) -> tuple[Outcome, str]:
         """What became of it, and the order's id where the answer names one."""

@@ -43,6 +43,7 @@ class Written:
     key: str
     seq: int
     outcome: Outcome
+    at: float = 0.0  # when it was told, seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class History:
     orders           what buyers were told, and each order's history
     unsettled        events that had no receipt when the bound of the settling passed
     zombies          name -> (digest before it woke, digest after)
+    lost_between     moments between which the database forgot what was committed, on purpose
     recovery         seconds from the end of the last fault to a normal backlog; None: never
     """
 
@@ -133,6 +135,7 @@ class History:
     log_complete: bool = True
     figures_differ: int = 0
     orders: OrderLives = field(default_factory=OrderLives)
+    lost_between: tuple[float, float] | None = None
     unsettled: int = 0
     zombies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     recovery: float | None = 0.0
@@ -188,23 +191,25 @@ def _committed_is_delivered(history: History) -> Verdict:
     applied = {entry.event_id for entry in history.applied}
     logged = {message.event_id for message in history.logged}
     receipts = set(history.receipts)
+    lost = _lost(history)
     damage = [
         f"{event.key}:{event.seq} was committed and is not stored"
         for event in history.written
-        if event.outcome is Outcome.COMMITTED and event.event_id not in stored
+        if event.outcome is Outcome.COMMITTED and event.event_id not in stored | lost
     ]
-    damage += order_life.missing(history.orders, _outbox_ids(history))
+    damage += order_life.missing(history.orders, _outbox_ids(history), history.lost_between)
     for row in history.stored:
         if row.event_id in history.parked:
             continue
         effect = applied if row.topic == history.probe_topic else receipts
-        lost = not history.log_complete and row.topic == history.probe_topic
+        log_lost = not history.log_complete and row.topic == history.probe_topic
         if row.heard and row.event_id not in effect:
             damage.append(f"{_name(row)} was committed and has no effect")
-        elif not lost and row.event_id not in logged:
+        elif not log_lost and row.event_id not in logged:
             damage.append(f"{_name(row)} was committed and is not in Kafka")
     unknown = sum(event.outcome is Outcome.UNKNOWN for event in history.written)
     figure = f"{len(history.stored)}" + (f", {unknown} unknown" if unknown else "")
+    figure += f", {len(lost)} lost" if lost else ""
     return _verdict("I1", "committed ⇒ delivered", damage, figure)
 
 
@@ -228,7 +233,7 @@ def _rolled_back_is_never(history: History) -> Verdict:
         for where, ids in found.items()
         if event.event_id in ids
     ]
-    told = {event.event_id for event in never}
+    told = {event.event_id for event in never} | _lost(history)
     damage += [
         f"{entry.key}:{entry.seq} was applied and never committed"
         for entry in history.applied
@@ -286,12 +291,14 @@ def _inversions(rows: Iterable[Stored]) -> list[tuple[str, str]]:
 
 def _effects_once(history: History) -> Verdict:
     """I4. One entry in the log an event, one receipt an event, and the figures add up."""
-    entries = Counter(f"{entry.key}:{entry.seq}" for entry in history.applied)
+    lost = _lost(history)  # their numbers were drawn again
+    applied = [entry for entry in history.applied if entry.event_id not in lost]
+    entries = Counter(f"{entry.key}:{entry.seq}" for entry in applied)
     damage = [f"{name} was applied {count} times" for name, count in entries.items() if count > 1]
     receipts = set(history.receipts)
     damage += [
         f"{entry.key}:{entry.seq} was applied without a receipt"
-        for entry in history.applied
+        for entry in applied
         if entry.event_id not in receipts and entry.event_id not in history.parked
     ]
     if history.figures_differ:
@@ -365,6 +372,19 @@ def _dead_rows(history: History) -> Verdict:
             damage.append(f"{name} was updated {table.updated} times")
     worst = max((table.dead for table in history.tables.values()), default=0)
     return _verdict("I10", "dead rows bounded", damage, str(worst))
+
+
+def _lost(history: History) -> set[str]:
+    """Events that the database was made to forget: they may have effects, and no row."""
+    if history.lost_between is None:
+        return set()
+    begin, end = history.lost_between
+    stored = {row.event_id for row in history.stored}
+    return {
+        event.event_id
+        for event in history.written
+        if event.outcome in (Outcome.COMMITTED, Outcome.UNKNOWN) and begin <= event.at <= end
+    } - stored
 
 
 def _outbox_ids(history: History) -> dict[str, int]:

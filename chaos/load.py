@@ -64,7 +64,7 @@ class Attempt:
 
     def written(self) -> list[Written]:
         """Its events as the checker wants them."""
-        return [Written(e.event_id, e.key, e.seq, self.outcome) for e in self.events]
+        return [Written(e.event_id, e.key, e.seq, self.outcome, self.at) for e in self.events]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

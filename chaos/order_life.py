@@ -26,11 +26,13 @@ LEGAL = {
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request of a buyer: the status it asked for (CREATED, PAID, …) and what it was told."""
+    """One request of a buyer: the status it asked for (CREATED, PAID, …), what it was told and when
+    (seconds since the epoch)."""
 
     order_id: str
     to_status: str
     outcome: Outcome
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,21 @@ class OrderLives:
     statuses: Mapping[str, str] = field(default_factory=dict)
 
 
-def missing(lives: OrderLives, outbox: Mapping[str, int]) -> Iterator[str]:
+def missing(
+    lives: OrderLives,
+    outbox: Mapping[str, int],
+    lost_between: tuple[float, float] | None = None,
+) -> Iterator[str]:
     """I1. A change that a buyer was promised is in the history, and each change has its events.
 
-    `outbox`: ids of rows by the id of their event.
+    `outbox`: ids of rows by the id of their event. What was promised between the moments of
+    `lost_between` may be gone.
     """
+    begin, end = lost_between or (0.0, -1.0)
     promised = Counter(
-        (a.order_id, a.to_status) for a in lives.answered if a.outcome is Outcome.COMMITTED
+        (answer.order_id, answer.to_status)
+        for answer in lives.answered
+        if answer.outcome is Outcome.COMMITTED and not begin <= answer.at <= end
     )
     steps = Counter((step.order_id, step.to_status) for step in lives.steps)
     for (order_id, status), count in promised.items():

@@ -170,6 +170,7 @@ class Stage:
             log_complete=ground.log_complete,
             figures_differ=recount.compare().different,
             orders=evidence.order_lives(found.bought.answered, stored),
+            lost_between=ground.lost_between,
             unsettled=max(unsettled, ground.stuck),
             zombies=ground.zombies,
             recovery=recovery if scenario.rate else 0.0,

@@ -131,6 +131,40 @@ class TestCommittedIsDelivered:
         assert damaged(waiting) == {}
 
 
+class TestLostOnPurpose:
+    """The database was set back: what was promised in between is lost, and nothing else."""
+
+    GONE = Written("c1", "c", 1, Outcome.COMMITTED, at=150.0)
+    LOST = replace(CLEAN, written=(*CLEAN.written, GONE), lost_between=(140.0, 160.0))
+
+    def test_in_between(self) -> None:
+        assert damaged(self.LOST) == {}
+        assert verdicts(self.LOST)["I1"].figure == "6, 1 lost"
+
+    def test_its_number_drawn_again_and_applied_from_the_log(self) -> None:
+        again = Written("c2", "c", 1, Outcome.COMMITTED, at=170.0)
+        history = replace(
+            self.LOST,
+            written=(*self.LOST.written, again),
+            stored=(*CLEAN.stored, replace(row(10, "c", 1), event_id="c2")),
+            logged=(*CLEAN.logged, Logged("c1", TOPIC, 1, 0), Logged("c2", TOPIC, 1, 1)),
+            applied=(*CLEAN.applied, *entries_of("c1"), Applied("c2", "c", 1)),
+            receipts=(*CLEAN.receipts, "c2"),
+        )
+        assert damaged(history) == {}
+
+    @pytest.mark.parametrize("at", [139.0, 161.0])
+    def test_before_and_after(self, at: float) -> None:
+        written = (*CLEAN.written, replace(self.GONE, at=at))
+        assert damaged(replace(self.LOST, written=written)) == {"I1": 1}
+
+    @pytest.mark.parametrize(("at", "damage"), [(150.0, {}), (161.0, {"I1": 1})])
+    def test_a_promised_change(self, at: float, damage: dict[str, int]) -> None:
+        paid = Answered("order-1", "PAID", Outcome.COMMITTED, at)
+        lives = replace(CLEAN.orders, answered=(*CLEAN.orders.answered, paid))
+        assert damaged(replace(self.LOST, orders=lives)) == damage
+
+
 class TestRolledBackIsNever:
     @pytest.mark.parametrize("outcome", [Outcome.ROLLED_BACK, Outcome.NOT_STORED])
     def test_it_exists_somewhere(self, outcome: Outcome) -> None:
