@@ -12,9 +12,10 @@ from typing import Any
 
 from django.db import connection
 
+from chaos.checker import Verdict, judge
 from chaos.evidence import Evidence
 from chaos.ground import Ground, Nurse, changed
-from chaos.history import History, Verdict, judge
+from chaos.history import History
 from chaos.misbehave import Switches
 from chaos.scenarios import Scenario
 from chaos.weather import Load, Watch, steady_load, watch
@@ -176,7 +177,7 @@ class Stage:
             recovery=recovery if scenario.rate else 0.0,
             recovery_bound=scenario.recover_within,
             tables=tables,
-            never_updated=frozenset() if scenario.lanes_updated else frozenset({"outbox_lane"}),
+            lane_updates=scenario.lane_updates,
         )
 
     def _tell(self, result: Result) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from chaos.checker import Verdict, judge
 from chaos.history import (
     Applied,
     Fault,
@@ -14,9 +15,7 @@ from chaos.history import (
     Logged,
     Stored,
     TableHealth,
-    Verdict,
     Written,
-    judge,
 )
 from chaos.order_life import Answered, OrderLives, Step
 from chaos.outcome import Outcome
@@ -281,6 +280,7 @@ class TestTheRest:
         assert damaged(replace(CLEAN, tables=bloated)) == {"I10": 1}
         updated = {"outbox_lane": TableHealth(64, 0, 1)}
         assert damaged(replace(CLEAN, tables=updated)) == {"I10": 1}
+        assert damaged(replace(CLEAN, tables=updated, lane_updates=1)) == {}
 
     def test_examples_are_few_and_the_count_is_whole(self) -> None:
         found = verdicts(replace(CLEAN, applied=(), receipts=("o1",)))["I1"]
