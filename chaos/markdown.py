@@ -40,7 +40,8 @@ def _cell(verdict: dict[str, Any] | None, expected: dict[str, str]) -> str:
         return "-"
     if not verdict["damage"]:
         return str(verdict["figure"])
-    return f"{verdict['damage']}{'' if verdict['invariant'] in expected else ' **damaged**'}"
+    word = "expected" if verdict["invariant"] in expected else "**damaged**"
+    return f"{verdict['damage']} {word}"
 
 
 def _mutants(results: Sequence[dict[str, Any]]) -> str:
