@@ -70,6 +70,7 @@ def _committed_is_delivered(history: History) -> Verdict:
     """
     stored = {row.event_id for row in history.stored}
     applied = {entry.event_id for entry in history.applied}
+    effects = {history.probe_topic: applied, **history.effects}
     logged = {message.event_id for message in history.logged}
     receipts = set(history.receipts)
     lost = _lost(history)
@@ -82,7 +83,7 @@ def _committed_is_delivered(history: History) -> Verdict:
     for row in history.stored:
         if row.event_id in history.parked:
             continue
-        effect = applied if row.topic == history.probe_topic else receipts
+        effect = effects.get(row.topic, receipts)
         log_lost = not history.log_complete and row.topic == history.probe_topic
         if row.heard and row.event_id not in effect:
             damage.append(f"{_name(row)} was committed and has no effect")

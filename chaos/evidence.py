@@ -128,6 +128,14 @@ class Evidence:
             )
         ]
 
+    def processed(self, since: Mark) -> list[str]:
+        """The scenario's events of topic orders.created whose effect is there."""
+        sql = """
+            SELECT processed.event_id FROM processed_events processed
+            JOIN event_outbox event USING (event_id) WHERE event.id > %s
+        """
+        return [str(row[0]) for row in self.rows(sql, (since.outbox_id,))]
+
     def receipts(self, since: Mark, *, parked: bool) -> list[str]:
         """Events of the scenario with a receipt, or those that wait as or behind a dead letter."""
         sql = """

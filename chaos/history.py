@@ -95,6 +95,7 @@ class History:
     probe_topic      topic whose application order `applied` has
     log_complete     False where the probe's topic was deleted: of it only effects can be demanded
     receipts         event ids with a receipt `applied` or `discarded`, one entry a receipt
+    effects          topic -> event ids of it whose effect, a row of their own, is there
     parked           event ids that wait as or behind a dead letter when the scenario ends
     dead_letters     event ids that were dead letters of their own (not followers) at any time
     poison           event ids that were sent to become dead letters
@@ -113,6 +114,7 @@ class History:
     logged: Sequence[Logged] = ()
     applied: Sequence[Applied] = ()
     receipts: Sequence[str] = ()
+    effects: Mapping[str, frozenset[str]] = field(default_factory=dict)
     parked: frozenset[str] = frozenset()
     dead_letters: frozenset[str] = frozenset()
     poison: frozenset[str] = frozenset()

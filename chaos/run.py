@@ -21,6 +21,7 @@ from chaos.scenarios import Scenario
 from chaos.weather import Load, Watch, steady_load, watch
 from eventsite import recount
 from eventsite.localstack import LocalStack
+from orders.events import ORDERS_CREATED_TOPIC
 
 __all__ = ["Result", "Stage"]
 
@@ -164,6 +165,7 @@ class Stage:
             logged=[message for message in evidence.logged() if message.event_id in known],
             applied=evidence.applied(mark),
             receipts=evidence.receipts(mark, parked=False),
+            effects={ORDERS_CREATED_TOPIC.name: frozenset(evidence.processed(mark))},
             parked=frozenset(evidence.receipts(mark, parked=True)),
             dead_letters=frozenset(evidence.dead_letters(mark)),
             poison=frozenset(ground.poison),

@@ -106,6 +106,11 @@ class TestCommittedIsDelivered:
         history = replace(CLEAN, orders=none, stored=ROWS, logged=CLEAN.logged[:-1])
         assert damaged(history) == {"I1": 1}
 
+    def test_an_event_with_a_receipt_has_no_effect(self) -> None:
+        here = replace(CLEAN, effects={"order-events": frozenset({"o1"})})
+        assert damaged(here) == {}
+        assert damaged(replace(CLEAN, effects={"order-events": frozenset()})) == {"I1": 1}
+
     def test_an_event_without_a_log_has_no_receipt(self) -> None:
         assert damaged(replace(CLEAN, receipts=IDS)) == {"I1": 1}
 
