@@ -74,10 +74,11 @@ def _committed_is_delivered(history: History) -> Verdict:
     logged = {message.event_id for message in history.logged}
     receipts = set(history.receipts)
     lost = _lost(history)
+    found = stored | lost
     damage = [
         f"{event.key}:{event.seq} was committed and is not stored"
         for event in history.written
-        if event.outcome is Outcome.COMMITTED and event.event_id not in stored | lost
+        if event.outcome is Outcome.COMMITTED and event.event_id not in found
     ]
     damage += order_life.missing(history.orders, _outbox_ids(history), history.lost_between)
     for row in history.stored:
