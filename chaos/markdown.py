@@ -64,7 +64,9 @@ def _mutants(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _joined(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(
+        f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |" for cells in lines
+    )
 
 
 def measured_on(runs: Sequence[dict[str, Any]]) -> str:
