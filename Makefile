@@ -9,7 +9,7 @@ DEV := .venv/.installed-dev
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs manage test check format lock bench-backbone bench-path chaos clean-state
+.PHONY: help demo up down status logs manage test test-http check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths chaos clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,11 @@ manage: $(RUN) ## run manage.py on the running stack (ARGS="event <id>")
 test: $(DEV) ## run the tests on servers of their own (ARGS="-k name")
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p eventsite.tests.own_servers $(ARGS)
 
+# New files of such tests join by themselves. Those of the hot paths compare both ways anyway.
+HTTP_TESTS = $(shell grep -rl --include='test_*.py' 'eventsite.tests.web import' eventsite/tests)
+test-http: $(DEV) ## run the tests that talk HTTP (HOT_PATHS=off: all through Django)
+	@$(MAKE) --no-print-directory test ARGS="$(HTTP_TESTS) $(ARGS)"
+
 check: $(DEV) ## lint, format, types, import contracts, Django's checks
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -57,6 +62,15 @@ bench-backbone: $(RUN) ## measure outbox, drain, bridge and effects at full spee
 
 bench-path: $(RUN) ## measure the way of an event from request to effect
 	@$(PY) -m benchmarks.path $(ARGS)
+
+bench-hot-paths: $(RUN) ## measure what is answered before Django (needs wrk)
+	@$(PY) -m benchmarks.hot_paths $(ARGS)
+
+bench-orders: $(RUN) ## measure POST and GET /orders beside the barest program that does the same
+	@$(PY) -m benchmarks.orders $(ARGS)
+
+bench-load: $(RUN) ## measure what the load generator itself can send
+	@$(PY) -m benchmarks.load_generator $(ARGS)
 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
 	@$(PY) -m chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)

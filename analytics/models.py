@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-__all__ = ["MetricName", "SalesMetric", "SalesMetricListing"]
+__all__ = ["MetricName", "SalesMetric", "SalesMetricListing", "SalesOverview"]
 
 
 class MetricName(models.TextChoices):
@@ -57,3 +57,11 @@ class SalesMetricListing(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class SalesOverview(SalesMetricListing):
+    """The figures as one page of charts; a model only so that the admin lists and guards it."""
+
+    class Meta:
+        proxy = True
+        verbose_name = verbose_name_plural = "sales at a glance"

@@ -9,7 +9,14 @@ from decimal import Decimal
 
 from analytics.models import MetricName, SalesMetric
 
-__all__ = ["STATUSES", "Summary", "sales_metrics", "summary", "top_products"]
+__all__ = [
+    "STATUSES",
+    "Summary",
+    "revenue_per_day",
+    "sales_metrics",
+    "summary",
+    "top_products",
+]
 
 STATUSES = ("CREATED", "PAID", "SHIPPED", "CANCELLED")
 MINUTES = 60
@@ -41,6 +48,13 @@ def summary(*, now: datetime) -> Summary:
         per_minute=[(minute, int(counts.get(minute, 0))) for minute in minutes],
         top_products=top_products(limit=10),
     )
+
+
+def revenue_per_day(*, now: datetime, days: int) -> Sequence[tuple[str, Decimal]]:
+    """(YYYY-MM-DD, revenue) of the last days in UTC, today the last, zeros included."""
+    wanted = [f"{now - timedelta(days=back):%Y-%m-%d}" for back in reversed(range(days))]
+    revenues = _values(MetricName.REVENUE_TOTAL, wanted)
+    return [(day, revenues.get(day, Decimal(0))) for day in wanted]
 
 
 def _values(metric: MetricName, dimensions: Sequence[str]) -> dict[str, Decimal]:

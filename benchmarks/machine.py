@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
+
+from eventsite.load.machine import describe_machine
 
 __all__ = ["describe", "insert_ceiling"]
 
@@ -23,24 +21,7 @@ def describe(database_url: str) -> dict[str, Any]:
                 (["server_version", "fsync", "synchronous_commit", "full_page_writes"],),
             ).fetchall()
         )
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "processor": _processor(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "load_average_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "postgresql": settings,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
+    return describe_machine() | {"postgresql": settings}
 
 
 def insert_ceiling(database_url: str, seconds: float = 2.0) -> float:

@@ -22,6 +22,8 @@ from benchmarks import machine
 from eventsite.load.orders import LoadPlan, run_load
 from eventsite.localstack import LocalStack
 
+__all__ = ["TARGET_RATE_SHARE", "measure_path"]
+
 RESULTS = Path(__file__).parent / "results"
 TARGET_P99_MS = 1000.0
 TARGET_RATE_SHARE = 0.99  # of the rate wanted: a slower load is another measurement
@@ -38,14 +40,15 @@ def main() -> int:
     with LocalStack.ephemeral(own_servers=True) as stack:
         os.environ.update(stack.env | {"LOG_LEVEL": "ERROR"})
         django.setup()
-        result = _measure(stack, options.rate, options.seconds)
+        result = measure_path(stack, options.rate, options.seconds)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "path.json").write_text(json.dumps(result, indent=2) + "\n")
     _print(result)
     return int(bool(os.environ.get("STRICT")) and not result["target_met"])
 
 
-def _measure(stack: LocalStack, rate: float, seconds: float) -> dict[str, Any]:
+def measure_path(stack: LocalStack, rate: float, seconds: float) -> dict[str, Any]:
+    """A steady load on the running stack, and how long everything took until it was settled."""
     from eventsite.load import measure  # noqa: PLC0415  (needs Django's settings)
 
     described = machine.describe(stack.env["DATABASE_URL"])
@@ -62,7 +65,7 @@ def _measure(stack: LocalStack, rate: float, seconds: float) -> dict[str, Any]:
     post = measure.percentiles([1000 * answer.latency for answer in accepted])
     kafka = measure.commit_to_kafka(since, until)
     achieved = len(accepted) / (until - since).total_seconds()
-    lost = settled.events - settled.applied
+    lost = settled.heard - settled.applied
     return {
         "machine": described,
         "rate_wanted": rate,

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
+import msgspec
 
 from chaos.order_life import Answered
 from chaos.outcome import Outcome
+from eventsite.load.client import Client, Failed
 
 __all__ = ["Bought", "buy"]
 
-TIMEOUT = aiohttp.ClientTimeout(total=30)
 RACED_SHARE = 0.3
 PAID_SHARE = 0.3
 STATUSES = {"pay": "PAID", "ship": "SHIPPED", "cancel": "CANCELLED"}
@@ -47,11 +47,11 @@ def buy(base_url: str, rate: float, stop: threading.Event, bought: Bought) -> No
 async def _buy(base_url: str, rate: float, stop: threading.Event, bought: Bought) -> None:
     chooser = random.Random(1)  # noqa: S311  (a repeatable choice, not a secret)
     lives = set()
-    connector = aiohttp.TCPConnector(limit=256)
-    async with aiohttp.ClientSession(base_url, connector=connector, timeout=TIMEOUT) as session:
+    client = Client(base_url)
+    try:
         due = time.monotonic()
         while not stop.is_set():
-            life = _Buyer(session, bought, random.Random(chooser.random()))  # noqa: S311
+            life = _Buyer(client, bought, random.Random(chooser.random()))  # noqa: S311
             task = asyncio.create_task(life.live())
             lives.add(task)
             task.add_done_callback(lives.discard)
@@ -59,15 +59,15 @@ async def _buy(base_url: str, rate: float, stop: threading.Event, bought: Bought
             due = max(due + 1 / rate, time.monotonic() - 1.0)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*lives)
+    finally:
+        client.close()
 
 
 class _Buyer:
     """One order from its placing to its last change."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, bought: Bought, chooser: random.Random
-    ) -> None:
-        self._session = session
+    def __init__(self, client: Client, bought: Bought, chooser: random.Random) -> None:
+        self._client = client
         self._bought = bought
         self._chooser = chooser
 
@@ -98,17 +98,18 @@ class _Buyer:
 
     async def _post(self, path: str, body: dict[str, Any] | None) -> tuple[Outcome, str]:
         """What became of it, and the order's id where the answer names one."""
+        content = b"" if body is None else msgspec.json.encode(body)
         try:
-            async with self._session.post(path, json=body) as response:
-                answer = await response.json()
-                status = response.status
-        except aiohttp.ClientConnectorError:
-            return Outcome.NOT_STORED, ""  # it was never sent
-        except (aiohttp.ClientError, TimeoutError, ValueError):
+            reply = await self._client.request(b"POST", path.encode(), content)
+            answer = msgspec.json.decode(reply.body)
+        except Failed as failure:
+            # Refused: it was never sent.
+            return Outcome.NOT_STORED if failure.kind == "refused" else Outcome.UNKNOWN, ""
+        except msgspec.DecodeError:
             return Outcome.UNKNOWN, ""
-        if status < 300:
+        if reply.status < 300:
             return Outcome.COMMITTED, answer.get("order_id") or answer.get("orderId") or ""
-        if status < 500 or answer.get("outcome") == "not_stored":
+        if reply.status < 500 or answer.get("outcome") == "not_stored":
             return Outcome.NOT_STORED, ""
         return Outcome.UNKNOWN, ""
 

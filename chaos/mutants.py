@@ -15,7 +15,7 @@ from django.db import connection
 
 from eventsite.probe import services as probe_services
 from eventsite.probe.events import decode_sequence_drawn
-from outbox import drain, effects, inbox, nudge, redrive
+from outbox import applying, drain, inbox, isolation, nudge, redrive
 from outbox.bridge import Bridge
 from outbox.conf import topics
 from outbox.drain import PendingEvent
@@ -93,14 +93,14 @@ def gapless_off() -> None:
 
 def position_check_off() -> None:
     """Whatever chunk comes is applied."""
-    effects._refusal = lambda *_: ""
+    applying._refusal = lambda *_: ""
 
     def everything(
         chunks: Iterable[Chunk], positions: Mapping[PartitionKey, Position]
     ) -> dict[UUID, EventEnvelope]:
         return {event.event_id: event for chunk in chunks for _, event in chunk.events}
 
-    effects._not_yet_applied = everything
+    applying._not_yet_applied = everything
 
 
 class _WithRepetitions(dict[UUID, EventEnvelope]):
@@ -132,7 +132,7 @@ def dedupe_in_chunk_off() -> None:
             ]
         )
 
-    effects._not_yet_applied = with_repetitions
+    applying._not_yet_applied = with_repetitions
 
 
 def receipts_off() -> None:
@@ -222,18 +222,18 @@ def receipt_outcome_ignored() -> None:
 
 def parked_keys_off() -> None:
     """Nobody waits behind the dead letter of its key."""
-    effects._followers = lambda *_: set()
+    applying.followers_of = lambda *_: set()
 
 
 def right_half_first() -> None:
     """A failing chunk is divided, and its end is tried before its beginning."""
-    divide = effects.halves
+    divide = isolation.halves
 
     def reversed_halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
         left, right = divide(chunk)
         return right, left
 
-    effects.halves = reversed_halves
+    isolation.halves = reversed_halves
 
 
 BREAKS: Mapping[str, Callable[[], None]] = {

@@ -118,9 +118,10 @@ def _begin_like_a_request(**kwargs: Any) -> None:
 @worker_init.connect
 def _serve_worker_endpoints(sender: Any, **kwargs: Any) -> None:
     from eventsite.worker_progress import WorkerProgress
-    from outbox import ops_server
+    from outbox import collector, ops_server
     from outbox.watchdog import Watchdog
 
+    collector.calm_down()
     progress = WorkerProgress(sender)
     watchdog = Watchdog("worker", progress, before_end=progress.kill_children)
     ops_server.serve_in_background("worker", is_well=watchdog.is_well)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from django.conf import settings
 
 from eventsite.probe.events import PROBE_TOPIC, SequenceDrawn
-from orders.events import ORDER_EVENTS, ORDER_EVENTS_TOPIC, ORDERS_CREATED_TOPIC, SimpleOrderCreated
+from orders.events import (
+    ORDER_EVENTS,
+    ORDER_EVENTS_TOPIC,
+    ORDERS_CREATED_TOPIC,
+    STOCK_TOPIC,
+    SimpleOrderCreated,
+)
 from outbox.conf import Route
+from outbox.topics import Topic
 
-__all__ = ["ROUTES"]
+__all__ = ["FOR_OTHERS", "ROUTES"]
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -32,6 +39,9 @@ ROUTES: tuple[Route, ...] = (
         reset="orders.services.reset_processed_events",
     ),
 )
+
+# Topics that only other programs read: their events are done when they are in Kafka.
+FOR_OTHERS: tuple[Topic, ...] = (STOCK_TOPIC,)
 
 if settings.PROBE_ENABLED:
     ROUTES += (

@@ -65,7 +65,7 @@ def travels_of(wanted: UUID) -> Travels | None:
     found = order_detail(wanted)
     if found is None:
         return None
-    event_ids = [event_id for change in found.changes for event_id in change.event_ids]
+    event_ids = [UUID(str(each)) for change in found.changes for each in change.event_ids]
     journeys = {event_id: journey_of(event_id) for event_id in event_ids}
     return Travels(
         order_id=wanted,

@@ -6,7 +6,7 @@ from django.contrib.staticfiles.views import serve
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from eventsite import health
+from eventsite import documentation, health
 from restapi import errors
 
 admin.site.site_title = admin.site.site_header = "Event backbone"
@@ -19,6 +19,9 @@ urlpatterns = [
     path("metrics", health.metrics),
     path("health", health.alive),
     path("health/ready", health.ready),
+    path("openapi.json", documentation.DocumentView.as_view()),
+    path("swagger", RedirectView.as_view(pattern_name="swagger")),
+    path("swagger/", documentation.SwaggerView.as_view(), name="swagger"),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
 ]

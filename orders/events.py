@@ -1,13 +1,13 @@
 """What the rest of the world hears about orders: the subscription list of other apps.
 
-Shapes: contract of POST /orders and of the topics order-events and orders.created. Times are
+Shapes: contract of POST /orders and of the topics order-events, orders.created and stock. Times are
 RFC 3339 in UTC with milliseconds; amounts are exact JSON numbers without trailing zeros.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ __all__ = [
     "ORDERS_CREATED_TOPIC",
     "ORDER_EVENTS",
     "ORDER_EVENTS_TOPIC",
+    "STOCK_TOPIC",
     "OrderCancelled",
     "OrderCreated",
     "OrderEvent",
@@ -24,21 +25,31 @@ __all__ = [
     "OrderShipped",
     "PaymentCompleted",
     "SimpleOrderCreated",
+    "StockEvent",
+    "StockReleased",
+    "StockReserved",
     "decode_order_event",
     "decode_simple_order_created",
 ]
 
 ORDER_EVENTS_TOPIC = Topic("order-events")
 ORDERS_CREATED_TOPIC = Topic("orders.created")
+STOCK_TOPIC = Topic("stock")
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+# Asked of what is read, not of what is written: figures are made of these.
+_Moment = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+_Quantity = Annotated[int, msgspec.Meta(ge=1)]
+_Cancellable = Annotated[str, msgspec.Meta(pattern=r"^(CREATED|PAID)$")]
 
 
 class OrderItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One line of an order."""
 
     product_id: str
-    quantity: int
+    quantity: _Quantity
     price: Decimal
 
 
@@ -54,8 +65,8 @@ class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_
     order_id: str
     customer_id: str
     total_price: Decimal
-    timestamp: str
-    created_at: str
+    timestamp: _Moment
+    created_at: _Moment
 
     @property
     def key(self) -> str:
@@ -94,7 +105,7 @@ class OrderCancelled(OrderEvent, frozen=True, kw_only=True, tag="ORDER_CANCELLED
 
     items: tuple[OrderItem, ...]
     reason: str
-    previous_status: str
+    previous_status: _Cancellable
 
 
 ORDER_EVENTS = (OrderCreated, PaymentCompleted, OrderShipped, OrderCancelled)
@@ -105,8 +116,12 @@ _order_event_decoder = msgspec.json.Decoder(
 
 
 def decode_order_event(payload: str) -> OrderEvent:
-    """Read a value of topic order-events. Raises msgspec.DecodeError for anything else."""
+    """Read a value of topic order-events. Raises msgspec.DecodeError for anything else, also for
+    what would make figures of nonsense: a price that is negative or no number, a time of another
+    shape, a cancellation of what cannot be cancelled."""
     event: OrderEvent = _order_event_decoder.decode(payload)
+    if not event.total_price.is_finite() or event.total_price < 0:
+        raise msgspec.ValidationError(f"totalPrice {event.total_price} is no amount of money")
     return event
 
 
@@ -148,3 +163,39 @@ _simple_order_created_decoder = msgspec.json.Decoder(SimpleOrderCreated)
 def decode_simple_order_created(payload: str) -> SimpleOrderCreated:
     """Read a value of topic orders.created. Raises msgspec.DecodeError for anything else."""
     return _simple_order_created_decoder.decode(payload)
+
+
+class StockEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType"):
+    """What one line of an order does to the stock of its product. Two lines with the same product
+    are two events, so that what is released adds up to what was reserved line by line."""
+
+    topic: ClassVar[Topic] = STOCK_TOPIC
+    source: ClassVar[str] = "/orders"
+    type: ClassVar[str]
+
+    event_id: str
+    order_id: str
+    product_id: str
+    quantity: int
+    timestamp: str
+
+    @property
+    def key(self) -> str:
+        """The order, whose row is locked; a product's is not."""
+        return self.order_id
+
+    def to_json(self) -> str:
+        """The message's value."""
+        return _encoder.encode(self).decode()
+
+
+class StockReserved(StockEvent, frozen=True, kw_only=True, tag="STOCK_RESERVED"):
+    """A line of a new order."""
+
+    type: ClassVar[str] = "STOCK_RESERVED"
+
+
+class StockReleased(StockEvent, frozen=True, kw_only=True, tag="STOCK_RELEASED"):
+    """A line of an order that was cancelled."""
+
+    type: ClassVar[str] = "STOCK_RELEASED"

@@ -80,8 +80,8 @@ class OrderLine(models.Model):
 
 
 class OrderChange(models.Model):
-    """One step in an order's history; append-only. `event_ids` are the events published with it,
-    the one on topic order-events first."""
+    """One step in an order's history; append-only. `event_ids` are all events published with
+    it: the one on topic order-events first, then those of other topics."""
 
     id = models.BigAutoField(primary_key=True)
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="changes")

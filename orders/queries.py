@@ -4,34 +4,71 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Self
 from uuid import UUID
 
+import msgspec
+from django.db import connection
+
 from orders.models import Order, OrderChange, OrderLine
+from outbox.arrays import array_literal
 
 __all__ = [
     "Cursor",
     "OrderDetail",
     "OrderFilter",
     "Page",
+    "StoredLine",
+    "StoredOrder",
     "detail_of",
     "order_detail",
+    "order_details",
     "orders_page",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class StoredOrder(msgspec.Struct, frozen=True, array_like=True):
+    """A row of `orders` as it was read; for readers that would only pay for a model's life."""
+
+    id: str
+    customer_id: str
+    total: Decimal
+    status: str
+    created_at: datetime
+
+
+class StoredLine(msgspec.Struct, frozen=True, array_like=True):
+    """A row of `order_lines`."""
+
+    product_id: str
+    quantity: int
+    price: Decimal
+
+
+class StoredChange(msgspec.Struct, frozen=True, array_like=True):
+    """A row of `order_changes`."""
+
+    from_status: str | None
+    to_status: str
+    reason: str
+    actor: str
+    at: datetime
+    event_ids: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class OrderDetail:
     """One order with its lines and history, both in the order they were written."""
 
-    order: Order
-    lines: Sequence[OrderLine]
-    changes: Sequence[OrderChange]
+    order: Order | StoredOrder
+    lines: Sequence[OrderLine | StoredLine]
+    changes: Sequence[OrderChange | StoredChange]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +101,8 @@ class Cursor:
             data = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
         except (binascii.Error, UnicodeEncodeError) as error:
             raise ValueError("not base64url") from error
-        if len(data) != 24:
-            raise ValueError("not 24 bytes")
+        if len(data) != 24 or "+" in text or "/" in text:  # which b64decode takes as well
+            raise ValueError("not 24 bytes in base64url")
         micros = int.from_bytes(data[:8], "big", signed=True)
         try:
             created_at = _EPOCH + timedelta(microseconds=micros)
@@ -110,10 +147,41 @@ def orders_page(
     return Page(orders[:limit], Cursor(last.created_at, last.id))
 
 
+# The orders that there are of these ids, each as one JSON text.
+DETAILS = """
+    SELECT json_build_array(
+        json_build_array(id, customer_id, total, status, created_at),
+        ARRAY(SELECT json_build_array(product_id, quantity, price)
+              FROM order_lines WHERE order_id = orders.id ORDER BY id),
+        ARRAY(SELECT json_build_array(from_status, to_status, reason, actor, at, event_ids)
+              FROM order_changes WHERE order_id = orders.id ORDER BY id))::text
+    FROM orders WHERE id = ANY(%s::uuid[])
+"""
+
+
 def order_detail(order_id: UUID) -> OrderDetail | None:
     """One order, or None."""
-    order = Order.objects.filter(id=order_id).first()
-    return None if order is None else detail_of(order)
+    return order_details([str(order_id)]).get(str(order_id))
+
+
+def order_details(order_ids: Collection[str]) -> dict[str, OrderDetail]:
+    """Those of these orders that there are, by id; ids as we write them.
+
+    One statement and one snapshot: status and history of an order always agree. PostgreSQL hands
+    each order over as one JSON text, which is read faster than its rows would be.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            DETAILS,
+            (array_literal(order_ids),),
+        )
+        documents = [_document_decoder.decode(text) for (text,) in cursor.fetchall()]
+    return {order.id: OrderDetail(order, lines, changes) for order, lines, changes in documents}
+
+
+_document_decoder = msgspec.json.Decoder(
+    tuple[StoredOrder, tuple[StoredLine, ...], tuple[StoredChange, ...]]
+)
 
 
 def detail_of(order: Order) -> OrderDetail:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -20,12 +20,23 @@ from orders.events import (
     OrderShipped,
     PaymentCompleted,
     SimpleOrderCreated,
+    StockEvent,
+    StockReleased,
+    StockReserved,
     decode_simple_order_created,
 )
-from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus, ProcessedEvent
-from orders.queries import OrderDetail, detail_of
+from orders.models import (
+    ALLOWED_NEXT,
+    Order,
+    OrderChange,
+    OrderLine,
+    OrderStatus,
+    ProcessedEvent,
+)
+from orders.queries import OrderDetail, StoredLine, detail_of
+from outbox.arrays import array_literal, text_array_literal
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.services import Event, pipelined, publish, unit_of_work
+from outbox.services import Event, joined_unit_of_work, pipelined, publish, unit_of_work
 
 __all__ = [
     "IllegalTransition",
@@ -33,6 +44,7 @@ __all__ = [
     "NewOrderLine",
     "OrderNotFound",
     "PlacedOrder",
+    "add_orders",
     "cancel_order",
     "pay_order",
     "place_orders",
@@ -100,32 +112,43 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     All or nothing, a fixed number of statements whatever the size; one order is a batch of one.
     Raises NotStored or OutcomeUnknown if the database fails.
     """
+    with unit_of_work(), pipelined():
+        return add_orders(orders)
+
+
+def add_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
+    """The same in the open transaction, two statements whose results nobody reads.
+
+    Raises NotInTransaction.
+    """
     drafts = [_draft(order) for order in orders]
     events = [event for draft in drafts for event in draft.events]
     traces = [draft.order.trace for draft in drafts for _ in draft.events]
-    with unit_of_work(), pipelined():
-        _insert(drafts)
-        publish(events, traces=traces)
+    _insert(drafts)
+    publish(events, traces=traces)
     return [draft.placed for draft in drafts]
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
     order: NewOrder
+    order_id: str
+    created_at: str
     placed: PlacedOrder
     events: tuple[Event, ...]
 
 
 def _draft(order: NewOrder) -> _Draft:
-    order_id = _new_id()
-    at = _to_milliseconds(order.at)
+    # Written once each: in a batch, turning ids and times into text is most of the work.
+    order_id, at, total = _new_id(), _to_milliseconds(order.at), order.total
+    created_at, total_price = rfc3339(at), json_number(total)
     created = OrderCreated(
-        event_id=str(_new_id()),
-        order_id=str(order_id),
+        event_id=_new_id(),
+        order_id=order_id,
         customer_id=order.customer_id,
-        total_price=json_number(order.total),
-        timestamp=rfc3339(at),
-        created_at=rfc3339(at),
+        total_price=total_price,
+        timestamp=created_at,
+        created_at=created_at,
         items=tuple(
             OrderItem(
                 product_id=line.product_id, quantity=line.quantity, price=json_number(line.price)
@@ -133,66 +156,74 @@ def _draft(order: NewOrder) -> _Draft:
             for line in order.lines
         ),
     )
-    events: tuple[Event, ...] = (created,)
+    told: OrderCreated | SimpleOrderCreated = created
+    events: tuple[Event, ...] = (created, *_stock(StockReserved, created, order.lines))
     if order.amount is not None:
-        simple = SimpleOrderCreated(
-            event_id=str(_new_id()),
-            order_id=str(order_id),
+        told = SimpleOrderCreated(
+            event_id=_new_id(),
+            order_id=order_id,
             user_id=order.customer_id,
-            amount=json_number(order.amount),
-            created_at=rfc3339(at),
+            amount=total_price,
+            created_at=created_at,
         )
-        events = (created, simple)
+        events = (created, told)
     return _Draft(
         order=order,
+        order_id=order_id,
+        created_at=created_at,
         placed=PlacedOrder(
-            order_id=order_id, event_id=UUID(events[-1].event_id), total=order.total, created_at=at
+            order_id=UUID(order_id), event_id=UUID(told.event_id), total=total, created_at=at
         ),
         events=events,
     )
 
 
+INSERT_ORDERS = """
+    WITH fresh AS (
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[],
+                             %s::text[], %s::text[])
+            AS fresh (id, customer_id, total, created_at, actor, event_ids)
+    ), placed AS (
+        INSERT INTO orders (id, customer_id, total, status, created_at)
+        SELECT id, customer_id, total, 'CREATED', created_at FROM fresh
+    ), lined AS (
+        INSERT INTO order_lines (order_id, product_id, quantity, price)
+        SELECT order_id, product_id, quantity, price
+        FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
+            AS line (order_id, product_id, quantity, price, position)
+        ORDER BY position
+    )
+    INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
+    SELECT id, NULL, 'CREATED', actor, created_at, string_to_array(event_ids, ' ')::uuid[]
+    FROM fresh
+"""
+
+
 def _insert(drafts: Sequence[_Draft]) -> None:
     """Orders, lines and history in one statement: one round trip and one plan for the batch."""
-    lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
+    lines = [(draft.order_id, line) for draft in drafts for line in draft.order.lines]
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            WITH fresh AS (
-                SELECT * FROM unnest(%s::uuid[], %s::text[], %s::numeric[], %s::timestamptz[],
-                                     %s::text[], %s::text[])
-                    AS fresh (id, customer_id, total, created_at, actor, event_ids)
-            ), placed AS (
-                INSERT INTO orders (id, customer_id, total, status, created_at)
-                SELECT id, customer_id, total, 'CREATED', created_at FROM fresh
-            ), lined AS (
-                INSERT INTO order_lines (order_id, product_id, quantity, price)
-                SELECT order_id, product_id, quantity, price
-                FROM unnest(%s::uuid[], %s::text[], %s::int[], %s::numeric[]) WITH ORDINALITY
-                    AS line (order_id, product_id, quantity, price, position)
-                ORDER BY position
-            )
-            INSERT INTO order_changes (order_id, from_status, to_status, actor, at, event_ids)
-            SELECT id, NULL, 'CREATED', actor, created_at, string_to_array(event_ids, ' ')::uuid[]
-            FROM fresh
-            """,
+            INSERT_ORDERS,
             (
-                [draft.placed.order_id for draft in drafts],
-                [draft.order.customer_id for draft in drafts],
-                [draft.placed.total for draft in drafts],
-                [draft.placed.created_at for draft in drafts],
-                [draft.order.actor for draft in drafts],
-                [" ".join(event.event_id for event in draft.events) for draft in drafts],
-                [order_id for order_id, _ in lines],
-                [line.product_id for _, line in lines],
-                [line.quantity for _, line in lines],
-                [line.price for _, line in lines],
+                array_literal([draft.order_id for draft in drafts]),
+                text_array_literal([draft.order.customer_id for draft in drafts]),
+                array_literal([draft.placed.total for draft in drafts]),
+                array_literal([draft.created_at for draft in drafts]),
+                text_array_literal([draft.order.actor for draft in drafts]),
+                text_array_literal(
+                    [" ".join(e.event_id for e in draft.events) for draft in drafts]
+                ),
+                array_literal([order_id for order_id, _ in lines]),
+                text_array_literal([line.product_id for _, line in lines]),
+                array_literal([line.quantity for _, line in lines]),
+                array_literal([line.price for _, line in lines]),
             ),
         )
 
 
 def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> OrderDetail:
-    """CREATED -> PAID; the order as this left it.
+    """CREATED -> PAID; the order as this left it. In the open transaction, else in one of its own.
 
     Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
     """
@@ -222,19 +253,19 @@ def cancel_order(
 def _change(
     order_id: UUID,
     to_status: OrderStatus,
-    make_event: Callable[..., OrderEvent],
+    make_events: Callable[..., Sequence[Event]],
     *,
     actor: str,
     at: datetime,
     trace: TraceContext,
     reason: str = "",
 ) -> OrderDetail:
-    """Lock the order, check the move, write status, history and event: one winner of any race.
+    """Lock the order, check the move, write status, history and events: one winner of any race.
 
     What the caller is told is read before COMMIT: nothing can fail once the change is stored.
     """
     at = _to_milliseconds(at)
-    with unit_of_work():
+    with joined_unit_of_work():
         order = Order.objects.select_for_update().filter(id=order_id).first()
         if order is None:
             raise OrderNotFound(f"There is no order {order_id}.")
@@ -242,7 +273,7 @@ def _change(
         if to_status not in ALLOWED_NEXT[status]:
             raise IllegalTransition(status, to_status)
         before = detail_of(order)
-        event = make_event(before, reason, **_common_fields(order, at))
+        events = make_events(before, reason, **_common_fields(order, at))
         change = OrderChange(
             order=order,
             from_status=status,
@@ -250,11 +281,11 @@ def _change(
             reason=reason,
             actor=actor,
             at=at,
-            event_ids=[UUID(event.event_id)],
+            event_ids=[UUID(event.event_id) for event in events],
         )
         with pipelined():
             _write(change)
-            publish([event], traces=[trace])
+            publish(events, traces=[trace] * len(events))
     order.status = to_status
     return replace(before, changes=[*before.changes, change])
 
@@ -285,7 +316,7 @@ def _write(change: OrderChange) -> None:
 def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
     """What every event of an order says."""
     return {
-        "event_id": str(_new_id()),
+        "event_id": _new_id(),
         "order_id": str(order.id),
         "customer_id": order.customer_id,
         "total_price": json_number(order.total),
@@ -294,20 +325,40 @@ def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
     }
 
 
-def _payment_completed(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
-    return PaymentCompleted(**common)
+def _payment_completed(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+    return [PaymentCompleted(**common)]
 
 
-def _order_shipped(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
-    return OrderShipped(**common)
+def _order_shipped(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+    return [OrderShipped(**common)]
 
 
-def _order_cancelled(before: OrderDetail, reason: str, **common: Any) -> OrderEvent:
+def _order_cancelled(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+    """The order's event, and what each of its lines gives back."""
     items = tuple(
         OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
         for line in before.lines
     )
-    return OrderCancelled(items=items, reason=reason, previous_status=before.order.status, **common)
+    cancelled = OrderCancelled(
+        items=items, reason=reason, previous_status=before.order.status, **common
+    )
+    return [cancelled, *_stock(StockReleased, cancelled, before.lines)]
+
+
+def _stock(
+    kind: type[StockReserved | StockReleased],
+    event: OrderEvent,
+    lines: Iterable[NewOrderLine | OrderLine | StoredLine],
+) -> Iterator[StockEvent]:
+    """What the lines of the order in `event` do to the stock, one event each."""
+    for line in lines:
+        yield kind(
+            event_id=_new_id(),
+            order_id=event.order_id,
+            product_id=line.product_id,
+            quantity=line.quantity,
+            timestamp=event.timestamp,
+        )
 
 
 def record_processed_events(envelopes: Sequence[EventEnvelope]) -> None:
@@ -338,8 +389,8 @@ def reset_processed_events() -> None:
     ProcessedEvent.objects.all().delete()
 
 
-def _new_id() -> UUID:
-    return UUID(int=uuid_utils.uuid7().int)
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
 
 
 def _to_milliseconds(moment: datetime) -> datetime:

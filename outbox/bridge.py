@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import cached_property
-from uuid import UUID
 
 import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from outbox import broker, inbox, metrics
 from outbox.conf import BRIDGE, BridgePolicy, Route
-from outbox.envelope import from_kafka
+from outbox.envelope import correlation_fields, from_kafka
 from outbox.inbox import Chunk, PartitionKey, Position
 from outbox.kafka import admin
 from outbox.kafka.consumer import ReceivedMessage, TopicConsumer
+from outbox.partitions import Flight, Partition
 
 __all__ = ["Bridge", "PositionMissing"]
 
@@ -34,61 +32,6 @@ log = structlog.get_logger("outbox.bridge")
 
 class PositionMissing(RuntimeError):
     """The handler has no position for a partition: run `manage.py sync_routes` once, then start again."""
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A chunk that was sent and is not yet confirmed."""
-
-    chunk: Chunk
-    deadline: float
-
-
-@dataclass(slots=True)
-class _Partition:
-    """Running state of one assigned partition; times are of the monotonic clock."""
-
-    key: PartitionKey
-    topic_id: UUID
-    position: int
-    buffer: deque[ReceivedMessage] = field(default_factory=deque)
-    flight: _Flight | None = None
-    held: Chunk | None = None  # cut, but not on its way: to be sent when `retry_at` comes
-    held_was_sent: bool = False
-    failed_at: datetime | None = None
-    retry_at: float = 0.0
-    attempts: int = 0
-    paused: bool = False
-    fetching: bool = True
-    lost: bool = False  # the log does not hold what is to be read next
-    refused: bool = False  # ... and has said so since it was last asked
-    ask_again_at: float = 0.0
-    buffered_bytes: int = 0
-
-    @property
-    def read_next(self) -> int:
-        """The first offset that has not been received."""
-        if self.buffer:
-            return self.buffer[-1].offset + 1
-        if self.flight:
-            return self.flight.chunk.next_offset
-        return self.held.next_offset if self.held else self.position
-
-    def append(self, message: ReceivedMessage) -> None:
-        """Put a message at the end of the buffer."""
-        self.buffer.append(message)
-        self.buffered_bytes += message.size
-
-    def popleft(self) -> ReceivedMessage:
-        """Take the first message off the buffer."""
-        message = self.buffer.popleft()
-        self.buffered_bytes -= message.size
-        return message
-
-    def clear(self) -> None:
-        """Forget what is buffered."""
-        self.buffer.clear()
-        self.buffered_bytes = 0
 
 
 class Bridge:
@@ -103,7 +46,7 @@ class Bridge:
         self._route = route
         self._stop = stop
         self._policy = policy
-        self._partitions: dict[PartitionKey, _Partition] = {}
+        self._partitions: dict[PartitionKey, Partition] = {}
         self._next_send = self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
         self._next_follow = 0.0
         metrics.POSITION_LOST.labels(route.handler)  # shown as 0, so that the first one is a rise
@@ -172,7 +115,7 @@ class Bridge:
 
     # -- confirm: positions are the truth ---------------------------------------------------
 
-    def _in_flight(self) -> list[_Partition]:
+    def _in_flight(self) -> list[Partition]:
         return [partition for partition in self._partitions.values() if partition.flight]
 
     def _confirm(self) -> None:
@@ -186,7 +129,7 @@ class Bridge:
         for partition in open_partitions:
             self._compare(partition, positions[partition.key], now)
 
-    def _compare(self, partition: _Partition, position: Position, now: float) -> None:
+    def _compare(self, partition: Partition, position: Position, now: float) -> None:
         partition.paused = position.paused
         partition.attempts = position.attempts
         flight = partition.flight
@@ -206,7 +149,7 @@ class Bridge:
         delays = self._route.retries
         return delays[min(attempts, len(delays) - 1)]
 
-    def _retry_later(self, partition: _Partition, reason: str, retry_at: float) -> None:
+    def _retry_later(self, partition: Partition, reason: str, retry_at: float) -> None:
         assert partition.flight is not None
         partition.held = partition.flight.chunk
         partition.held_was_sent = True
@@ -240,7 +183,7 @@ class Bridge:
         for partitions in self._groups(now):
             self._send(partitions)
 
-    def _groups(self, now: float) -> Iterator[list[_Partition]]:
+    def _groups(self, now: float) -> Iterator[list[Partition]]:
         """Idle partitions with messages, together up to one task's size.
 
         A lone message goes at once; under load sends keep `send_interval` apart, and each
@@ -257,7 +200,7 @@ class Bridge:
         if waiting < self._policy.chunk_events and now < self._next_send:
             return
         self._next_send = now + self._policy.send_interval
-        group: list[_Partition] = []
+        group: list[Partition] = []
         events = size = 0
         for partition in idle:
             full = (
@@ -272,19 +215,19 @@ class Bridge:
             size += partition.buffered_bytes
         yield group
 
-    def _send(self, partitions: Sequence[_Partition]) -> None:
+    def _send(self, partitions: Sequence[Partition]) -> None:
         for partition in partitions:
             partition.held, partition.held_was_sent = self._cut(partition), False
         self._take_off(partitions)
 
-    def _send_held(self, partition: _Partition) -> None:
+    def _send_held(self, partition: Partition) -> None:
         """A chunk once more, alone; only one that was really sent counts as an attempt."""
         if partition.held_was_sent:
             inbox.record_retry(self._route.handler, [partition.key])
             partition.attempts += 1
         self._take_off([partition])
 
-    def _take_off(self, partitions: Sequence[_Partition]) -> None:
+    def _take_off(self, partitions: Sequence[Partition]) -> None:
         """The deadline is the same each time: that nobody was there says nothing of the chunk,
         and an event that ends its process must be found soon."""
         now = time.monotonic()
@@ -299,11 +242,11 @@ class Bridge:
                 partition.retry_at = now + 1.0
             return
         for partition, chunk in zip(partitions, chunks, strict=True):
-            partition.flight = _Flight(chunk=chunk, deadline=now + deadline)
+            partition.flight = Flight(chunk=chunk, deadline=now + deadline)
             partition.held = None
         self._next_confirm = min(self._next_confirm, now + self._policy.confirm_interval)
 
-    def _cut(self, partition: _Partition) -> Chunk:
+    def _cut(self, partition: Partition) -> Chunk:
         """Take the next chunk off the buffer: at most chunk_events and chunk_bytes, at least one message."""
         messages: list[ReceivedMessage] = []
         size = 0
@@ -314,7 +257,7 @@ class Bridge:
             messages.append(partition.popleft())
         return self._chunk(partition, messages)
 
-    def _chunk(self, partition: _Partition, messages: Sequence[ReceivedMessage]) -> Chunk:
+    def _chunk(self, partition: Partition, messages: Sequence[ReceivedMessage]) -> Chunk:
         events = []
         for message in messages:
             event = from_kafka(
@@ -353,8 +296,8 @@ class Bridge:
             "sent",
             handler=handler,
             chunks=len(chunks),
-            correlation_ids=sorted(
-                {e.trace.correlation_id for chunk in chunks for _, e in chunk.events} - {""}
+            **correlation_fields(
+                event.trace.correlation_id for chunk in chunks for _, event in chunk.events
             ),
         )
         return True
@@ -389,7 +332,7 @@ class Bridge:
     def _on_assign(self, keys: Sequence[PartitionKey]) -> Mapping[PartitionKey, int]:
         positions = self._start_positions(keys)
         for key, position in positions.items():
-            self._partitions[key] = _Partition(
+            self._partitions[key] = Partition(
                 key=key,
                 topic_id=position.topic_id,
                 position=position.next_offset,
@@ -466,7 +409,7 @@ class Bridge:
             sum(partition.lost for partition in self._partitions.values())
         )
 
-    def _seek(self, partition: _Partition, offset: int) -> bool:
+    def _seek(self, partition: Partition, offset: int) -> bool:
         try:
             if partition.lost:
                 self._consumer.begin_again(partition.key, offset)
@@ -498,7 +441,7 @@ class Bridge:
             if moved:
                 self._go_to(partition, position)
 
-    def _go_to(self, partition: _Partition, position: Position) -> None:
+    def _go_to(self, partition: Partition, position: Position) -> None:
         if not self._seek(partition, position.next_offset):
             return
         log.info(

@@ -31,6 +31,7 @@ def check_event_map(
         *_reserved(routes),
         *(error for route in routes for error in _route_errors(route)),
         *(error for route in routes for error in _reset_errors(route)),
+        *_topic_errors(routes),
         *_retention_errors(routes),
     ]
 
@@ -117,6 +118,19 @@ def _imported(path: str) -> object:
         return import_string(path)
     except ImportError:
         return None
+
+
+def _topic_errors(routes: Sequence[Route]) -> Iterator[Error]:
+    """A topic is heard here or only by others."""
+    for_others = {topic.name for topic in conf.topics_for_others()}
+    for route in routes:
+        if route.topic.name in for_others:
+            yield Error(
+                f"Topic {route.topic.name!r} has the handler {route.handler!r} and stands in the "
+                "list of topics that only others read.",
+                hint="Take it out of the list that OUTBOX_TOPICS_FOR_OTHERS names.",
+                id="outbox.E013",
+            )
 
 
 def _retention_errors(routes: Sequence[Route]) -> Iterator[Error]:

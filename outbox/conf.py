@@ -28,6 +28,7 @@ __all__ = [
     "route_named",
     "routes",
     "topics",
+    "topics_for_others",
 ]
 
 
@@ -83,7 +84,7 @@ class DrainPolicy:
     """
 
     lanes_per_claim: int = 16
-    batch_events: int = 2000
+    batch_events: int = 4000
     connect_timeout: float = 3.0
     flush_timeout: float = 5.0
     run_seconds: float = 5.0
@@ -112,7 +113,7 @@ class BridgePolicy:
     queue_bound     length of the Celery queue from which on nothing is sent; resend_bound: nothing again
     """
 
-    chunk_events: int = 500
+    chunk_events: int = 1000
     chunk_bytes: int = 1_048_576
     buffer_events: int = 5000
     buffer_bytes: int = 4_194_304
@@ -186,9 +187,17 @@ def route_named(handler: str) -> Route:
 
 
 @cache
+def topics_for_others() -> tuple[Topic, ...]:
+    """The topics named by the setting OUTBOX_TOPICS_FOR_OTHERS, which no handler here reads: an
+    event of one is done when it is in Kafka."""
+    return cast(tuple[Topic, ...], import_string(settings.OUTBOX_TOPICS_FOR_OTHERS))
+
+
+@cache
 def topics() -> tuple[Topic, ...]:
-    """Every topic of the map, once, by name."""
-    return tuple(sorted({route.topic for route in routes()}, key=lambda topic: topic.name))
+    """Every topic of the map, with and without a handler, once, by name."""
+    found = {route.topic for route in routes()} | set(topics_for_others())
+    return tuple(sorted(found, key=lambda topic: topic.name))
 
 
 @cache

@@ -21,17 +21,17 @@ from django.db.models.expressions import RawSQL
 
 from outbox import conf, drain_letters, floors, metrics
 from outbox.conf import DRAIN, DrainPolicy
+from outbox.envelope import correlation_fields
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery
 from outbox.models import OutboxLane
 from outbox.refusals import (
     Backoff,
     PendingEvent,
     Produced,
     keys_left_out,
-    produce,
     remember_refused,
 )
+from outbox.settling import send_and_settle
 from outbox.topics import LANES
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "claim_lanes",
     "drain",
     "drain_batch",
-    "settle_batch",
 ]
 
 log = structlog.get_logger("outbox.drain")
@@ -116,12 +115,7 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
             read = pending_events(lanes, limit=policy.batch_events)
             pending = drain_letters.without_followers(read, heads)
             held += len(read) - len(pending)
-        delivery = produce(pending, policy)
-        settled = acknowledged_prefix(pending, delivery)
-        settle_batch(
-            [(pending[i].id, pending[i].partition, delivery.acknowledged[i]) for i in settled]
-        )
-        events = [pending[i] for i in settled]
+        delivery, events = send_and_settle(pending, policy)
         beside = [event for event in events if event.beside_letters]
         if beside:
             drain_letters.settled(beside)
@@ -130,15 +124,14 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
         if for_good:
             drain_letters.give_up(for_good, attempts=policy.refusals)
     _record(events, pending, delivery, policy)
-    whole = len(lanes) < policy.lanes_per_claim and len(pending) <= policy.batch_events // len(
-        lanes
-    )
+    everything = len(lanes) < policy.lanes_per_claim
+    whole = everything and len(pending) <= policy.batch_events // len(lanes)
     return _Batch(
         settled=events,
         refused=len(refused),
         held=held,
         error=delivery.error,
-        last=whole and not held,
+        last=whole and delivery.complete and not held,
     )
 
 
@@ -164,7 +157,7 @@ def claim_lanes(limit: int) -> list[int]:
 
 
 # What of a lane may go out now, for a query that has its row of outbox_lane at hand: see
-# outbox/floors.py for the floor. Left out: keys that Kafka has just refused, topics of no route.
+# outbox/floors.py for the floor. Left out: keys that Kafka has just refused, topics not in the map.
 _PENDING = f"""
     status = 0 AND event_outbox.id >= {floors.FLOOR_OF_LANE} AND topic = ANY(%s)
     AND (topic, key) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))
@@ -261,37 +254,6 @@ def _tell_unknown_topics() -> None:
             log.error("topic_without_route", topic=topic, events=events, first_id=first_id)
 
 
-def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: Delivery) -> list[int]:
-    """Indexes to settle: of each (topic, key) what was acknowledged before the first that was not."""
-    if delivery.complete:
-        return list(range(len(pending)))
-    open_keys: set[tuple[str, str]] = set()
-    settled = []
-    for index, event in enumerate(pending):
-        if index not in delivery.acknowledged:
-            open_keys.add(event.place)
-        elif event.place not in open_keys:
-            settled.append(index)
-    return settled
-
-
-def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
-    """Mark (id, partition, offset) as published, one statement for all."""
-    if not settled:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE event_outbox
-            SET status = 1, published_at = clock_timestamp(),
-                "partition" = sent."partition", "offset" = sent."offset"
-            FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[]) AS sent (id, "partition", "offset")
-            WHERE event_outbox.id = sent.id
-            """,
-            [floors.array_literal(column) for column in zip(*settled, strict=True)],
-        )
-
-
 def _record(
     settled: Sequence[PendingEvent],
     pending: Sequence[PendingEvent],
@@ -312,7 +274,7 @@ def _record(
             "drained",
             events=len(settled),
             refused=len(delivery.alone),
-            correlation_ids=_correlation_ids(settled),
+            **correlation_fields(event.correlation_id for event in settled),
         )
     else:
         _backoff.failed(policy)
@@ -325,7 +287,3 @@ def _record(
             error=delivery.error,
             backoff_seconds=_backoff.delay,
         )
-
-
-def _correlation_ids(events: Sequence[PendingEvent]) -> list[str]:
-    return sorted({event.correlation_id for event in events} - {""})

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid5
+
+import msgspec
 
 __all__ = [
     "NO_TRACE",
     "EventEnvelope",
     "TraceContext",
+    "correlation_fields",
     "from_column",
     "from_kafka",
     "json_number",
@@ -32,8 +35,8 @@ CONTENT_TYPE = b"application/json"
 HEADER_BYTES = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+# These two are made tens of thousands of times a second: a Struct costs a fifth of a dataclass.
+class TraceContext(msgspec.Struct, frozen=True, gc=False):
     """Ids that travel from the request to the last effect (rule R20)."""
 
     traceparent: str = ""
@@ -43,8 +46,7 @@ class TraceContext:
 NO_TRACE = TraceContext()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventEnvelope:
+class EventEnvelope(msgspec.Struct, frozen=True, kw_only=True):
     """One event on its way: the row of the outbox and the message in Kafka say the same."""
 
     event_id: UUID
@@ -56,6 +58,10 @@ class EventEnvelope:
     payload: str
     trace: TraceContext = NO_TRACE
     headers: tuple[tuple[str, str], ...] = ()
+
+
+_SPECVERSION = ("ce_specversion", b"1.0")
+_CONTENT_TYPE = ("content-type", CONTENT_TYPE)
 
 
 def kafka_headers(
@@ -70,7 +76,7 @@ def kafka_headers(
 ) -> list[tuple[str, bytes]]:
     """The message's headers, in the order of the contract."""
     return [
-        ("ce_specversion", b"1.0"),
+        _SPECVERSION,
         ("ce_id", event_id.encode()),
         ("ce_type", type_.encode()),
         ("ce_source", source.encode()),
@@ -78,7 +84,7 @@ def kafka_headers(
         ("ce_subject", key.encode()),
         ("traceparent", traceparent.encode()),
         ("correlation_id", correlation_id.encode()),
-        ("content-type", CONTENT_TYPE),
+        _CONTENT_TYPE,
     ]
 
 
@@ -124,9 +130,28 @@ def _text(headers: Mapping[str, bytes | None], name: str) -> str:
 
 def _event_id(text: str, topic_id: UUID, partition: int, offset: int) -> UUID:
     try:
+        return msgspec.convert(
+            text, UUID
+        )  # a third of the cost of UUID(text), which knows more forms
+    except msgspec.ValidationError:
+        pass
+    try:
         return UUID(text)
     except ValueError:
         return uuid5(topic_id, f"{partition}/{offset}")
+
+
+_IDS_OF_A_LINE = 100
+
+
+def correlation_fields(ids: Iterable[str]) -> dict[str, Any]:
+    """Fields of a log line about several events: their correlation ids, each once, sorted. Of more
+    than a hundred only the first are named: the others' events are found in the database."""
+    different = sorted(set(ids) - {""})
+    fields: dict[str, Any] = {"correlation_ids": different[:_IDS_OF_A_LINE]}
+    if len(different) > _IDS_OF_A_LINE:
+        fields["correlation_ids_left_out"] = len(different) - _IDS_OF_A_LINE
+    return fields
 
 
 _ESCAPED = "\\base64:"

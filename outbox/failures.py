@@ -7,7 +7,15 @@ from django.db import Error, InterfaceError, OperationalError, connection
 
 from outbox.conf import BRIDGE
 
-__all__ = ["describe", "is_busy", "is_timeout", "is_transient", "limit_transaction", "sqlstate_of"]
+__all__ = [
+    "describe",
+    "is_busy",
+    "is_timeout",
+    "is_transient",
+    "limit_transaction",
+    "sqlstate_of",
+    "transaction_limit",
+]
 
 LOCK_NOT_AVAILABLE = "55P03"
 # Serialization, deadlock, lock timeout.
@@ -51,10 +59,14 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def limit_transaction() -> None:
-    """Have PostgreSQL end the open transaction when an effect's time is up."""
+def transaction_limit() -> tuple[str, str]:
+    """Setting and value with which PostgreSQL ends a transaction when an effect's time is up."""
     version: int = connection.pg_version  # type: ignore[attr-defined]  # of the PostgreSQL backend
     whole = version >= TRANSACTION_TIMEOUT_SINCE
-    setting = "transaction_timeout" if whole else "statement_timeout"
+    return "transaction_timeout" if whole else "statement_timeout", f"{BRIDGE.effect_timeout}s"
+
+
+def limit_transaction() -> None:
+    """Set the limit for the open transaction."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config(%s, %s, true)", (setting, f"{BRIDGE.effect_timeout}s"))
+        cursor.execute("SELECT set_config(%s, %s, true)", transaction_limit())

@@ -23,12 +23,13 @@ from django.db import connection
 from django.db.models import F
 
 from outbox import metrics
+from outbox.arrays import array_literal
 from outbox.conf import DrainPolicy
 from outbox.models import OutboxLane
 from outbox.queries import open_writers
 from outbox.topics import LANES
 
-__all__ = ["FLOOR_OF_LANE", "Floors", "array_literal", "rewind"]
+__all__ = ["FLOOR_OF_LANE", "Floors", "rewind"]
 
 # For a statement with a row of outbox_lane at hand; takes the two of Floors.parameters().
 FLOOR_OF_LANE = """
@@ -127,8 +128,3 @@ def _last_id() -> int:
         )
         last: int = cursor.fetchone()[0]
     return last
-
-
-def array_literal(numbers: Iterable[int]) -> str:
-    """An array literal of PostgreSQL; psycopg would spend as long on it as Kafka on the messages."""
-    return f"{{{','.join(map(str, numbers))}}}"

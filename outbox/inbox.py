@@ -6,14 +6,16 @@ Everything here but `read_positions` and `record_*` runs inside the transaction 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NewType, Self
 from uuid import UUID
 
+import msgspec
 from django.db import connection
 
 from outbox.envelope import EventEnvelope, TraceContext
+from outbox.failures import transaction_limit
 from outbox.kafka.admin import TopicState
 from outbox.models import InboxReceipt
 
@@ -99,23 +101,38 @@ class Chunk:
             partition=task["partition"],
             first_offset=task["first"],
             next_offset=task["next"],
-            events=tuple(_event(topic, fields) for fields in task["events"]),
+            events=tuple(
+                (event.offset, event.under(topic))
+                for event in msgspec.convert(task["events"], list[_TaskEvent])
+            ),
             attempt=task.get("attempt", 0),
         )
 
 
-def _event(topic: str, fields: Sequence[Any]) -> tuple[int, EventEnvelope]:
-    offset, event_id, type_, key, source, time, payload, traceparent, correlation_id = fields
-    return offset, EventEnvelope(
-        event_id=UUID(event_id),
-        type=type_,
-        topic=topic,
-        key=key,
-        source=source,
-        time=time,
-        payload=payload,
-        trace=TraceContext(traceparent, correlation_id),
-    )
+class _TaskEvent(msgspec.Struct, array_like=True, gc=False):
+    """An event as a task carries it; see Chunk.to_task."""
+
+    offset: int
+    event_id: UUID
+    type: str
+    key: str
+    source: str
+    time: str
+    payload: str
+    traceparent: str
+    correlation_id: str
+
+    def under(self, topic: str) -> EventEnvelope:
+        return EventEnvelope(
+            event_id=self.event_id,
+            type=self.type,
+            topic=topic,
+            key=self.key,
+            source=self.source,
+            time=self.time,
+            payload=self.payload,
+            trace=TraceContext(self.traceparent, self.correlation_id),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,7 @@ _COLUMNS = (
     'topic, "partition", topic_id, next_offset, attempts, paused, failed_at,'
     " letters_open, started_next, started_tries"
 )
+_WIDTH = len(fields(Position))
 _THESE = '(topic, "partition") IN (SELECT * FROM unnest(%s::text[], %s::smallint[]))'
 
 
@@ -154,33 +172,38 @@ def read_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[Partition
 
 
 def lock_positions(
-    handler: str, keys: Iterable[PartitionKey], *, wait: float = 0.0
+    handler: str, keys: Iterable[PartitionKey], *, wait: float = 0.0, limited: bool = False
 ) -> dict[PartitionKey, Position]:
     """The same under FOR UPDATE, locked in sorted order, waiting at most `wait` seconds for each.
 
+    `limited`: from here on the transaction may take no longer than an effect, see failures.py.
     Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them. What is
     read is the newest version of each row, also of one that another has just changed.
     """
+    # In the same statement: one round trip less for each chunk.
+    limit = transaction_limit() if limited else ()
     sql = (
-        f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}"
-        ' ORDER BY topic, "partition" FOR UPDATE'
+        f"SELECT {_COLUMNS}{', set_config(%s, %s, true)' if limit else ''} FROM bridge_position"
+        f' WHERE handler = %s AND {_THESE} ORDER BY topic, "partition" FOR UPDATE'
     )
     if not wait:
-        return _select(f"{sql} NOWAIT", handler, keys)
+        return _select(f"{sql} NOWAIT", handler, keys, *limit)
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(wait * 1000)}ms",))
-        positions = _select(sql, handler, keys)
+        positions = _select(sql, handler, keys, *limit)
         cursor.execute(
             "SET LOCAL lock_timeout TO DEFAULT"
         )  # the effect's own waits are another matter
     return positions
 
 
-def _select(sql: str, handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
+def _select(
+    sql: str, handler: str, keys: Iterable[PartitionKey], *first: str
+) -> dict[PartitionKey, Position]:
     topics, partitions = _columns(keys)
     with connection.cursor() as cursor:
-        cursor.execute(sql, (handler, topics, partitions))
-        positions = [Position(*row) for row in cursor.fetchall()]
+        cursor.execute(sql, (*first, handler, topics, partitions))
+        positions = [Position(*row[:_WIDTH]) for row in cursor.fetchall()]
     return {position.partition_key: position for position in positions}
 
 

@@ -9,8 +9,8 @@ import structlog
 from django.db import connection
 
 from outbox import inbox, lanes, metrics, queries, upkeep
-from outbox.audit import State
 from outbox.conf import Route, all_topics
+from outbox.findings import State
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 

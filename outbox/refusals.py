@@ -161,14 +161,21 @@ class Produced(Delivery):
 
     alone: set[int] = field(default_factory=set)
 
+    def add(self, part: Produced, start: int) -> None:
+        """Take over what is known of a part, which begins at index `start`."""
+        self.acknowledged |= {start + i: offset for i, offset in part.acknowledged.items()}
+        self.refused |= {start + i: reason for i, reason in part.refused.items()}
+        self.alone |= {start + i for i in part.alone}
+        self.error = self.error or part.error
 
-def produce(pending: Sequence[PendingEvent], policy: DrainPolicy) -> Produced:
-    """Send the batch. `error` is left empty if refusals are all that went wrong.
+
+def produce(pending: Sequence[PendingEvent], *, deadline: float) -> Produced:
+    """Send events, until `deadline` on the monotonic clock. `error` is left empty if refusals are
+    all that went wrong.
 
     The partitions that were not accused go together once more, what is left after that one
     message at a time, keys that were refused before at the very end.
     """
-    deadline = time.monotonic() + policy.flush_timeout
     messages = [event.message() for event in pending]
     whole = Produced(size=len(messages))
     together = list(range(len(messages)))

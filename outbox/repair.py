@@ -15,11 +15,11 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
-from outbox import audit, dead_letters, inbox
-from outbox.audit import Finding, State
+from outbox import dead_letters, findings, inbox, recreated
 from outbox.conf import Route
 from outbox.dead_letters import Letter
 from outbox.envelope import EventEnvelope, TraceContext, rfc3339
+from outbox.findings import Finding, State
 from outbox.inbox import PartitionKey, Position
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
@@ -52,7 +52,7 @@ def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool =
     """
     done = Repaired()
     logs = _read_again_without_drains(route, logs)
-    for page in audit.pages(route, logs):
+    for page in findings.pages(route, logs):
         done.other_log += sum(each.state is State.OTHER_LOG for each in page)
         missing = [each for each in page if each.state in REPAIRABLE]
         if missing:
@@ -215,7 +215,7 @@ def _read_again_without_drains(
     if topic not in logs or not _beyond(route, logs[topic]):
         return logs
     with transaction.atomic():
-        audit.lock_lanes()
+        recreated.lock_lanes()
         return {**logs, **admin.topic_states([topic])}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 from django.db import (
@@ -18,6 +18,7 @@ from django.db import (
 )
 
 from outbox import metrics, nudge
+from outbox.arrays import array_literal, text_array_literal
 from outbox.conf import all_topics, topics
 from outbox.envelope import NO_TRACE, TraceContext, message_bytes
 from outbox.failures import sqlstate_of
@@ -30,6 +31,7 @@ __all__ = [
     "NotStored",
     "OutcomeUnknown",
     "UnknownTopic",
+    "joined_unit_of_work",
     "pipelined",
     "publish",
     "unit_of_work",
@@ -46,7 +48,7 @@ _INSERT = """
     SELECT {columns} FROM unnest({arrays}) WITH ORDINALITY AS event ({columns}, position)
     ORDER BY position
 """
-_INSERT_PLAIN = _INSERT.format(columns=_COLUMNS, arrays=_ARRAYS)
+INSERT_EVENTS = _INSERT.format(columns=_COLUMNS, arrays=_ARRAYS)
 _INSERT_WITH_HEADERS = _INSERT.format(
     columns=f"{_COLUMNS}, headers", arrays=f"{_ARRAYS}, %s::jsonb[]"
 )
@@ -91,9 +93,10 @@ class EventTooLarge(ValueError):
 
 
 class UnknownTopic(LookupError):
-    """The event's topic has no route in the event map: nobody would hear it, no drain would send it.
+    """The event's topic is not in the event map: no drain would send it.
 
-    Add a line for it to the map that OUTBOX_EVENT_MAP names.
+    Add a route for it to the map that OUTBOX_EVENT_MAP names; or, if only other programs read it,
+    the topic to the list that OUTBOX_TOPICS_FOR_OTHERS names.
     """
 
 
@@ -130,22 +133,23 @@ def publish(
     payloads = [event.to_json() for event in events]
     for event, payload in zip(events, payloads, strict=True):
         _refuse_too_large(event, payload)
-    columns: tuple[list[str] | list[int], ...] = (
-        [event.event_id for event in events],
-        [lane_of(event.key) for event in events],
-        [event.topic.name for event in events],
-        [event.key for event in events],
-        [event.type for event in events],
-        [event.source for event in events],
-        payloads,
-        [trace.traceparent for trace in traces],
-        [trace.correlation_id for trace in traces],
+    columns = (
+        text_array_literal([event.event_id for event in events]),
+        array_literal([lane_of(event.key) for event in events]),
+        text_array_literal([event.topic.name for event in events]),
+        text_array_literal([event.key for event in events]),
+        text_array_literal([event.type for event in events]),
+        text_array_literal([event.source for event in events]),
+        text_array_literal(payloads),
+        text_array_literal([trace.traceparent for trace in traces]),
+        text_array_literal([trace.correlation_id for trace in traces]),
     )
     with connection.cursor() as cursor:
         if headers:
-            cursor.execute(_INSERT_WITH_HEADERS, (*columns, [json.dumps(each) for each in headers]))
+            written = text_array_literal([json.dumps(each) for each in headers])
+            cursor.execute(_INSERT_WITH_HEADERS, (*columns, written))
         else:
-            cursor.execute(_INSERT_PLAIN, columns)
+            cursor.execute(INSERT_EVENTS, columns)
     transaction.on_commit(nudge.nudge, robust=True)
     for topic, count in Counter(event.topic.name for event in events).items():
         metrics.PUBLISHED.labels(topic).inc(count)
@@ -195,6 +199,13 @@ def unit_of_work() -> Iterator[None]:
         if commit_started and not _refused_by_server(error):
             raise OutcomeUnknown(str(error)) from error
         raise NotStored(str(error)) from error
+
+
+@contextmanager
+def joined_unit_of_work() -> Iterator[None]:
+    """The open transaction, whose owner commits it; where none is open, a unit of work."""
+    with nullcontext() if connection.in_atomic_block else unit_of_work():
+        yield
 
 
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:

@@ -22,8 +22,8 @@ from outbox import (
     upkeep,
 )
 from outbox import drain as draining
-from outbox.audit import MISSING
 from outbox.conf import DRAIN
+from outbox.findings import MISSING
 from outbox.kafka import admin
 from outbox.models import DeadLetter
 from outbox.queries import LetterCount

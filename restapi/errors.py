@@ -18,6 +18,7 @@ from rest_framework.settings import api_settings
 from restapi.json import JSONRenderer
 
 __all__ = [
+    "RETRY_AFTER_SECONDS",
     "Conflict",
     "ErrorFormatter",
     "exception_handler",

@@ -1,4 +1,7 @@
-"""How an app declares an endpoint that may be answered before Django, many requests at a time."""
+"""How an app declares an endpoint that may be answered before Django, many requests at a time.
+
+Three kinds; docs/hot-paths.md shows how to add one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["HotPath"]
+from restapi.answers import Answer
+from restapi.idempotency import Keyed, perform_once
+
+__all__ = ["AnyHotPath", "HotConstant", "HotPath", "HotRead"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
@@ -18,16 +24,57 @@ class HotPath(Generic[Command, Result]):
 
     method, path  the exact request line; a query string or a trailing slash is Django's
     route         label of the metrics and the log, as Django's resolver has it
-    read          parsed JSON body -> command. Whatever it raises, Django answers the request
-    perform       commands -> results in the same order, all stored or none. Called on a thread
-                  of its own; raises NotStored or OutcomeUnknown if the database fails, anything
-                  else only before COMMIT
+    read          the body's bytes -> command. Whatever it raises, Django answers the request
+    write         commands -> results in the same order, in the open transaction and in pipeline
+                  mode (`perform_once`)
     answer        (command, result) -> (status, JSON body)
     """
 
     method: str
     path: str
     route: str
-    read: Callable[[Any], Command]
-    perform: Callable[[Sequence[Command]], Sequence[Result]]
+    read: Callable[[bytes], Command]
+    write: Callable[[Sequence[Command]], Sequence[Result]]
     answer: Callable[[Command, Result], tuple[int, dict[str, Any]]]
+
+    @property
+    def endpoint(self) -> str:
+        """What idempotency keys belong to, beside the caller."""
+        return f"{self.method} {self.path}"
+
+    def perform(self, requests: Sequence[Keyed[Command]]) -> list[Answer]:
+        """Answers in the same order: commands all stored or none, each key once.
+
+        Called on a thread of its own. Raises NotStored or OutcomeUnknown if the database fails,
+        anything else only before COMMIT.
+        """
+        return perform_once(requests, write=self.write, answer=self.answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotRead:
+    """A GET without a query string, whose answer the view makes by the same functions.
+
+    path   exact, or with `{id}` as its last segment: one UUID as we write it, in lower case
+    route  as in HotPath
+    find   what stood in place of `{id}`, of each waiting request ("" where the path has none) ->
+           their answers in the same order; None: nothing is there, Django says it in its words.
+           Called on a thread of its own, after all these requests have come: what it reads is
+           never older than the question. A database error is a 503
+    """
+
+    path: str
+    route: str
+    find: Callable[[Sequence[str]], Sequence[Answer | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotConstant:
+    """A GET that is always answered the same."""
+
+    path: str
+    route: str
+    answer: Answer
+
+
+AnyHotPath = HotPath[Any, Any] | HotRead | HotConstant

@@ -15,7 +15,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-__all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON", "parse_json"]
+__all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON", "parse_json", "to_json"]
 
 _encoder = msgspec.json.Encoder(decimal_format="number", uuid_format="canonical")
 
@@ -109,8 +109,13 @@ class OnlyJSON(DefaultContentNegotiation):
         return renderer, str(renderer.media_type)
 
 
-class JSONRenderer(BaseRenderer):
+def to_json(data: Any) -> bytes:
     """Decimals as numbers, as they are; make them `json_number` and times `rfc3339` before."""
+    return _encoder.encode(data)
+
+
+class JSONRenderer(BaseRenderer):
+    """`to_json`; nothing for None."""
 
     media_type = "application/json"
     format = "json"
@@ -122,4 +127,4 @@ class JSONRenderer(BaseRenderer):
         accepted_media_type: str | None = None,
         renderer_context: Mapping[str, Any] | None = None,
     ) -> bytes:
-        return b"" if data is None else _encoder.encode(data)
+        return b"" if data is None else to_json(data)

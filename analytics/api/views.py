@@ -11,12 +11,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from analytics import queries
+from analytics.api import schema
 from analytics.api.serializers import MetricsQuery, TopProductsQuery
 from outbox.envelope import json_number, rfc3339
 
 __all__ = ["MetricsView", "SummaryView", "TopProductsView"]
 
 
+@schema.summary
 class SummaryView(APIView):
     """/analytics/summary"""
 
@@ -38,6 +40,7 @@ class SummaryView(APIView):
         )
 
 
+@schema.metrics
 class MetricsView(APIView):
     """/analytics/metrics"""
 
@@ -63,6 +66,7 @@ class MetricsView(APIView):
         )
 
 
+@schema.top_products
 class TopProductsView(APIView):
     """/analytics/top-products"""
 

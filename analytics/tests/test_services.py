@@ -14,6 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 
+from analytics import services
 from analytics.models import SalesMetric
 from analytics.services import MINUTES_KEPT, add_up, prune_orders_per_minute, record_sales
 from analytics.tests.lives import Life, histories, recount
@@ -51,6 +52,10 @@ def figures() -> dict[tuple[str, str], Decimal]:
 
 def life(*way: str, number: int = 1, items: tuple[OrderItem, ...] = ITEMS) -> Life:
     return Life(number=number, way=way, created_at=NOON, amount=Decimal(0), items=items)
+
+
+GOOD = life("CREATED").events()[0].to_json()
+CANCELLED = life("CREATED", "CANCELLED").events()[1].to_json()
 
 
 @given(histories())
@@ -147,7 +152,19 @@ def test_parts_that_cancel_out_write_nothing() -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "payload",
-    ["", "{}", "null", "[1]", '{"eventType":"ORDER_MELTED"}', "\udcff", '{"eventType":1}'],
+    [
+        *("", "{}", "null", "[1]", '{"eventType":"ORDER_MELTED"}', "\udcff", '{"eventType":1}'),
+        GOOD.replace('"totalPrice":62.6', '"totalPrice":-62.6'),
+        GOOD.replace('"totalPrice":62.6', '"totalPrice":"NaN"'),
+        GOOD.replace('"totalPrice":62.6', '"totalPrice":"Infinity"'),
+        GOOD.replace('"quantity":2', '"quantity":-2'),
+        GOOD.replace('"quantity":2', '"quantity":0'),
+        GOOD.replace('"quantity":2', '"quantity":2.5'),
+        GOOD.replace("2026-03-12T12:00:30.000Z", "12 March"),
+        GOOD.replace("2026-03-12T12:00:30.000Z", "2026-03-12T12:00:30.000+02:00"),
+        CANCELLED.replace('"previousStatus":"CREATED"', '"previousStatus":"SHIPPED"'),
+        CANCELLED.replace('"previousStatus":"CREATED"', '"previousStatus":"all"'),
+    ],
 )
 def test_an_event_of_another_shape_stores_nothing(payload: str) -> None:
     [good] = envelopes(life("CREATED").events())
@@ -160,6 +177,7 @@ def test_an_event_of_another_shape_stores_nothing(payload: str) -> None:
         time="",
         payload=payload,
     )
+    assert payload not in (GOOD, CANCELLED)
     before = row_counts()
     with pytest.raises((msgspec.DecodeError, UnicodeEncodeError)):
         record_sales([good, bad])
@@ -207,3 +225,19 @@ def test_minutes_past_the_kept_window_are_forgotten() -> None:
     gone = before.keys() - figures().keys()
     assert gone == {("orders_per_minute", f"{moment:%Y-%m-%dT%H:%M}") for moment in old}
     assert prune_orders_per_minute(now=NOON) == 0
+
+
+@pytest.mark.django_db
+def test_minutes_are_forgotten_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "PRUNE_BATCH", 10)
+    for back in range(25):
+        SalesMetric.objects.create(
+            metric_name="orders_per_minute",
+            dimension=f"{NOON - timedelta(days=8, minutes=back):%Y-%m-%dT%H:%M}",
+            value=1,
+            updated_at=NOON,
+        )
+    with CaptureQueriesContext(connection) as captured:
+        assert prune_orders_per_minute(now=NOON) == 25
+    assert len(captured) == 4  # 10, 10, 5 and none
+    assert figures() == {}

@@ -138,12 +138,13 @@ class Stage:
 
     def memory(self) -> dict[str, int]:
         """Unique memory of each of our processes with its children, in bytes."""
-        result = {}
-        for name in OURS:
-            root = psutil.Process(self.stack.process(name).pid)
-            tree = (root, *root.children(recursive=True))
-            result[name] = sum(process.memory_full_info().uss for process in tree)
-        return result
+        return {name: self.memory_of(name) for name in OURS}
+
+    def memory_of(self, name: str) -> int:
+        """Unique memory of one process with its children, in bytes."""
+        root = psutil.Process(self.stack.process(name).pid)
+        tree = (root, *root.children(recursive=True))
+        return sum(process.memory_full_info().uss for process in tree)
 
     @contextmanager
     def statements(self) -> Iterator[dict[str, int]]:

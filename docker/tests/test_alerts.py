@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from eventsite.gateway import metrics as gateway_metrics
 from outbox import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ def test_rules_that_always_or_never_fire_fail_their_tests(tmp_path: Path, expres
 def test_the_rules_ask_for_metrics_that_exist() -> None:
     ours = {
         name
-        for each in vars(metrics).values()
+        for each in (*vars(metrics).values(), *vars(gateway_metrics).values())
         if isinstance(each, MetricWrapperBase)
         for family in each.describe()
         for name in (family.name, f"{family.name}_total")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eventsite.demo.report import Line
@@ -19,8 +20,10 @@ class Half:
     sent               orders sent
     accepted           of them answered 200 or 201
     simple             of these answered 200: they came in the simple body
-    changes_attempted  payments and cancellations sent, all of them legal
+    changes_attempted  payments, shipments and cancellations sent, all of them legal
     changes_answered   of them answered 200
+    operations         how many of each kind were sent
+    stock              lines of the accepted orders, and of those whose cancellation was answered 200
     drawn              numbers of the probe committed meanwhile
     """
 
@@ -29,6 +32,8 @@ class Half:
     simple: int
     changes_attempted: int
     changes_answered: int
+    operations: Mapping[str, int]
+    stock: int
     drawn: int
     post: Latency
     to_kafka: Latency
@@ -39,6 +44,7 @@ class Half:
 class Observations:
     """Both halves, and what there is in the end.
 
+    stock            committed events of topic stock
     missing          accepted orders that are not in the database
     order            over all numbers of the probe, those of the warm-up too
     calm_duplicates  duplicates in Kafka before the kills
@@ -49,6 +55,7 @@ class Observations:
     calm: Half
     rough: Half
     counts: Counts
+    stock: int
     missing: int
     order: OrderVerdict
     kafka: KafkaCount
@@ -68,6 +75,10 @@ def _orders(seen: Observations) -> list[Line]:
     accepted = seen.calm.accepted + seen.rough.accepted
     attempted = seen.calm.changes_attempted + seen.rough.changes_attempted
     changed = seen.calm.changes_answered + seen.rough.changes_answered
+    paid, shipped, cancelled = (
+        sum(half.operations.get(name, 0) for half in (seen.calm, seen.rough))
+        for name in ("pay", "ship", "cancel")
+    )
     return [
         Line("orders sent", f"{sent}", None, "both bodies mixed, arrivals by the clock"),
         Line("accepted", f"{accepted}", accepted == sent, "answered 200 or 201"),
@@ -75,22 +86,28 @@ def _orders(seen: Observations) -> list[Line]:
             "changes",
             f"{attempted}/{changed}",
             attempted == changed,
-            "payments and cancellations attempted/answered 200",
+            f"attempted/answered 200: {paid} payments, {shipped} shipments, "
+            f"{cancelled} cancellations",
         ),
         Line(
             "committed",
             f"{seen.counts.orders}",
             not seen.missing and seen.counts.orders == accepted,
-            f"{seen.missing} accepted orders missing; {changed} payments and cancellations",
+            f"{seen.missing} accepted orders missing; {changed} changes of them",
         ),
     ]
 
 
 def _events(seen: Observations) -> list[Line]:
     found = seen.counts
-    # An order is one event, a simple one a second, each change and each number drawn one more.
-    expected = seen.order.drawn + sum(
-        half.accepted + half.simple + half.changes_answered for half in (seen.calm, seen.rough)
+    halves = (seen.calm, seen.rough)
+    stock = sum(half.stock for half in halves)
+    # An order is one event, a simple one a second, each change and each number drawn one more, and
+    # so is each line that is reserved or released.
+    expected = (
+        seen.order.drawn
+        + stock
+        + sum(half.accepted + half.simple + half.changes_answered for half in halves)
     )
     return [
         Line(
@@ -104,6 +121,12 @@ def _events(seen: Observations) -> list[Line]:
             f"{found.events}",
             found.events == expected,
             f"{seen.order.drawn} of them the probe's",
+        ),
+        Line(
+            "of them stock",
+            f"{seen.stock}",
+            seen.stock == stock > 0,
+            "one for each line reserved or released; no handler here, other programs read them",
         ),
         Line(
             "published",
@@ -124,8 +147,13 @@ def _effects(seen: Observations) -> list[Line]:
     found, order = seen.counts, seen.order
     wrong_rows = abs(found.processed_events - (seen.calm.simple + seen.rough.simple))
     return [
-        Line("effects applied", f"{found.applied}", found.applied == found.events, "receipts"),
-        Line("lost", f"{found.events - found.applied}", found.events == found.applied),
+        Line(
+            "effects applied",
+            f"{found.applied}",
+            found.applied == found.heard == found.events - seen.stock,
+            "receipts of all events but those of topic stock",
+        ),
+        Line("lost", f"{found.heard - found.applied}", found.heard == found.applied),
         Line(
             "duplicate effects",
             f"{wrong_rows + abs(order.duplicates)}",

@@ -86,7 +86,7 @@ def probe_load() -> Iterator[Drawn]:
 
 @contextmanager
 def event_progress(console: Console) -> Iterator[Progress]:
-    """Live bars, one already there: effects applied of the events committed so far."""
+    """Live bars, one already there: effects applied of the events committed so far for a handler."""
     columns = (
         TextColumn("{task.description:>16}"),
         BarColumn(),
@@ -103,7 +103,7 @@ def event_progress(console: Console) -> Iterator[Progress]:
                     found = measure.counts()
                 except DatabaseError:
                     continue
-                progress.update(task, total=found.events, completed=found.applied)
+                progress.update(task, total=found.heard, completed=found.applied)
 
         watcher = Background(watch)
         try:

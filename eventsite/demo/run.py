@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,6 +21,7 @@ from eventsite.load.orders import LoadPlan, LoadResult, run_load
 from eventsite.localstack import LocalStack
 from eventsite.probe import queries as probe_queries
 from eventsite.recount import compare
+from orders.events import STOCK_TOPIC
 
 __all__ = ["run"]
 
@@ -104,7 +106,7 @@ def _settle(console: Console) -> measure.Counts:
 def _unsettled(found: measure.Counts) -> str:
     return (
         f"not every effect is there: {found.events} events committed, "
-        f"{found.published} published, {found.applied} applied"
+        f"{found.published} published, {found.applied} of {found.heard} applied"
     )
 
 
@@ -120,6 +122,7 @@ def _observe(
         calm=_half(calm),
         rough=_half(rough),
         counts=found,
+        stock=measure.count_of_topic(STOCK_TOPIC.name),
         missing=measure.count_missing(placed),
         order=probe_queries.verdict(),
         kafka=measure.count_in_kafka(),
@@ -139,6 +142,8 @@ def _half(phase: _Phase) -> Half:
         simple=sum(answer.status == 200 for answer in placed),
         changes_attempted=len(changes),
         changes_answered=sum(answer.status == 200 for answer in changes),
+        operations=Counter(answer.operation for answer in changes),
+        stock=phase.result.stock_events(),
         drawn=phase.drawn,
         post=measure.percentiles([1000 * answer.latency for answer in placed]),
         to_kafka=measure.commit_to_kafka(phase.since, phase.until),

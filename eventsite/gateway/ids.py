@@ -5,9 +5,9 @@ Format of traceparent: W3C Trace Context, level 1 (https://www.w3.org/TR/trace-c
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import uuid_utils
@@ -17,41 +17,47 @@ from outbox.envelope import TraceContext
 __all__ = ["RequestIds", "request_ids"]
 
 _TRACEPARENT = re.compile(
-    rb"^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})$"
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
 )
-_PRINTABLE = re.compile(rb"^[\x21-\x7e]{1,128}$")
+_PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
+# These ids must differ from each other, they are no secret; Python seeds anew after a fork.
+_bits = random.getrandbits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestIds:
     """`request_id` is only answered back; `trace` travels on. One sent alone stands for both."""
 
     request_id: str
     trace: TraceContext
+    trace_id: str
+    span_id: str
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer carries."""
+        return [
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-correlation-id", self.trace.correlation_id.encode()),
+            (b"traceparent", self.trace.traceparent.encode()),
+        ]
 
 
-def request_ids(headers: Iterable[tuple[bytes, bytes]]) -> RequestIds:
+def request_ids(found: Mapping[bytes, bytes]) -> RequestIds:
     """The caller's ids, with a span of our own. What is malformed is replaced, never passed on."""
-    found = {name: value for name, value in headers if name in _WANTED}
-    request_id = _printable(found.get(b"x-request-id", b""))
-    correlation_id = _printable(found.get(b"x-correlation-id", b"")) or request_id or _new_id()
-    trace = TraceContext(_traceparent(found.get(b"traceparent", b"")), correlation_id)
-    return RequestIds(request_id or correlation_id, trace)
+    request_id = _printable(found.get(b"x-request-id"))
+    correlation_id = _printable(found.get(b"x-correlation-id")) or request_id
+    correlation_id = correlation_id or str(uuid_utils.uuid7())
+    trace_id, flags = _received(found.get(b"traceparent"))
+    trace_id = trace_id or f"{_bits(128):032x}"
+    span_id = f"{_bits(64):016x}"
+    trace = TraceContext(f"00-{trace_id}-{span_id}-{flags}", correlation_id)
+    return RequestIds(request_id or correlation_id, trace, trace_id, span_id)
 
 
-def _printable(value: bytes) -> str:
-    return value.decode() if _PRINTABLE.match(value) else ""
+def _printable(value: bytes | None) -> str:
+    return value.decode() if value and _PRINTABLE.fullmatch(value) else ""
 
 
-def _new_id() -> str:
-    return str(uuid_utils.uuid7())
-
-
-_WANTED = frozenset({b"x-correlation-id", b"x-request-id", b"traceparent"})
-
-
-def _traceparent(received: bytes) -> str:
-    match = _TRACEPARENT.match(received)
-    trace_id = match[1].decode() if match else secrets.token_hex(16)
-    flags = match[2].decode() if match else "01"
-    return f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"
+def _received(traceparent: bytes | None) -> tuple[str, str]:
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    return (match[1].decode(), match[2].decode()) if match else ("", "01")

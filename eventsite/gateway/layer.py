@@ -3,66 +3,132 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import structlog
-from django.conf import settings
-from django.urls import Resolver404, resolve
 
-from eventsite.gateway import metrics
+from eventsite.gateway import metrics, refusals, routes
+from eventsite.gateway.access_log import AccessLog
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
+from eventsite.gateway.callers import admitted, client_address
+from eventsite.gateway.headers import wanted_headers
 from eventsite.gateway.ids import RequestIds, request_ids
+from eventsite.gateway.keyring import Keyring
+from eventsite.gateway.rate_limit import RateLimiter
+from eventsite.gateway.refusals import BodyIncomplete, Refused
 from restapi.context import CURRENT_CALLER, CURRENT_TRACE
-from restapi.json import JSONRenderer
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "Rules"]
 
-METHODS = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
-)
-UNKNOWN = "unknown"
-QUIET = frozenset({"health", "health/ready", "metrics"})
+ANONYMOUS = "anonymous"
 
 log = structlog.get_logger("gateway")
 
 
-class Gateway:
-    """Gives every request its ids and every answer its log line, whoever answers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the settings say. `headers`: what Django's middleware adds to every answer."""
 
-    def __init__(self, application: Application) -> None:
+    keys_required: bool
+    trusted_proxies: int
+    max_body_bytes: int
+    headers: Sequence[tuple[bytes, bytes]]
+
+
+class Gateway:
+    """Gives every request its ids, its caller and its limit, and every answer its log line and
+    its place in the metrics, whoever answers."""
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        rules: Rules,
+        keyring: Keyring,
+        limiter: RateLimiter | None,
+        access_log: AccessLog,
+    ) -> None:
         self._application = application
+        self._rules = rules
+        self._keyring = keyring
+        self._limiter = limiter
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        ids = request_ids(scope["headers"])
-        CURRENT_TRACE.set(ids.trace)
+        method, path = scope["method"], scope["path"]
+        found = wanted_headers(scope["headers"])
+        ids = request_ids(found)
+        route = routes.find_route(path)
         answer = _Answer(send, ids)
+        caller = ANONYMOUS
+        CURRENT_TRACE.set(ids.trace)
+        CURRENT_CALLER.set(caller)
         try:
-            body = await _read_body(scope, receive)
-            if body is None:
-                scope["route"] = _route(scope["path"])
-                await _refuse(
-                    answer, 413, f"The body is larger than {settings.MAX_BODY_BYTES} bytes."
-                )
-            else:
-                scope = _with_length(scope, body)
-                await self._application(scope, _replay(body), answer)
-        except BodyIncomplete:
-            scope["route"] = _route(scope["path"])
-            await _refuse(answer, 400, "The body could not be read to its end.")
+            if route.keyed:
+                required = self._rules.keys_required
+                key = await admitted(self._keyring, found, route, method, required=required)
+                if key is not None:
+                    caller = key.name
+                    CURRENT_CALLER.set(caller)
+            if self._limiter is not None and route.limited:
+                await self._within_limit(self._limiter, caller, scope, found)
+            body = await _read_body(found, receive, self._rules.max_body_bytes)
+            if body and b"content-length" not in found:
+                _add_length(scope, body)
+            await self._application(scope, _replay(body), answer)
+        except Refused as refused:
+            await self._refuse(answer, refused)
+        except Exception:
+            if answer.status:  # too late for another answer
+                raise
+            log.exception("unhandled_error")
+            await self._refuse(answer, refusals.server_error())
         finally:
-            _account(scope, answer.status, time.perf_counter() - started)
+            # A path that the table does not know may be known to Django.
+            label = route.pattern if route is not routes.UNKNOWN else scope.get("route", "unknown")
+            seconds = time.perf_counter() - started
+            metrics.count(method, label, answer.status, seconds)
+            if route.logged:
+                self._access_log.write(
+                    method=method,
+                    path=path,
+                    route=label,
+                    status=answer.status,
+                    seconds=seconds,
+                    caller=caller,
+                    ids=ids,
+                )
 
+    async def _within_limit(
+        self, limiter: RateLimiter, caller: str, scope: Scope, found: Mapping[bytes, bytes]
+    ) -> None:
+        if caller == ANONYMOUS:
+            address = client_address(scope, found, proxies=self._rules.trusted_proxies)
+            seconds = await limiter.take(f"address:{address}")
+        else:
+            seconds = await limiter.take(f"key:{caller}")
+        if seconds:
+            raise refusals.too_many(limiter.limit.text, seconds)
 
-class BodyIncomplete(Exception):
-    """The body broke off: the client hung up, or what came is not in the coding it announced.
-
-    Servers tell both as a disconnect. Who is still there gets an answer, the others do not mind.
-    """
+    async def _refuse(self, send: Send, refused: Refused) -> None:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(refused.body)).encode()),
+            *self._rules.headers,
+            *refused.headers,
+        ]
+        start = {"type": "http.response.start", "status": refused.status, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": refused.body})
 
 
 class _Answer:
     """Passes an answer on, with the ids added and the status remembered."""
+
+    __slots__ = ("_ids", "_send", "status")
 
     def __init__(self, send: Send, ids: RequestIds) -> None:
         self._send = send
@@ -72,45 +138,30 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            trace = self._ids.trace
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-request-id", self._ids.request_id.encode()),
-                (b"x-correlation-id", trace.correlation_id.encode()),
-                (b"traceparent", trace.traceparent.encode()),
-            ]
+            message["headers"] = [*message.get("headers", ()), *self._ids.headers()]
         await self._send(message)
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
-    """The whole body, or None as soon as it is known to be larger than MAX_BODY_BYTES."""
-    if _declared_length(scope) > settings.MAX_BODY_BYTES:
-        return None
+async def _read_body(found: Mapping[bytes, bytes], receive: Receive, at_most: int) -> bytes:
+    """The whole body; refused as soon as it is known to be larger than `at_most` bytes."""
+    declared = found.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > at_most:
+        raise refusals.body_too_large(at_most)
     body = b""
     while True:
         message: Message = await receive()
         if message["type"] == "http.disconnect":
             raise BodyIncomplete
         body += cast(bytes, message.get("body", b""))
-        if len(body) > settings.MAX_BODY_BYTES:
-            return None
+        if len(body) > at_most:
+            raise refusals.body_too_large(at_most)
         if not message.get("more_body", False):
             return body
 
 
-def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else 0
-    return 0
-
-
-def _with_length(scope: Scope, body: bytes) -> Scope:
+def _add_length(scope: Scope, body: bytes) -> None:
     """Django reads a body only if its length is told, which one sent in chunks does not do."""
-    headers = list(scope["headers"])
-    if not body or any(name == b"content-length" for name, _ in headers):
-        return scope
-    return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
+    scope["headers"] = [*scope["headers"], (b"content-length", str(len(body)).encode())]
 
 
 def _replay(body: bytes) -> Receive:
@@ -120,41 +171,3 @@ def _replay(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
-
-
-async def _refuse(send: Send, status: int, message: str) -> None:
-    """An error in the shape of all others, without reading the rest of the request."""
-    body = JSONRenderer().render({"error": message, "details": []})
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _account(scope: Scope, status: int, seconds: float) -> None:
-    route = scope.get("route", UNKNOWN)  # set by whoever answered
-    method = scope["method"] if scope["method"] in METHODS else "OTHER"
-    metrics.REQUESTS.labels(method, route, str(status)).inc()
-    metrics.DURATION.labels(method, route).observe(seconds)
-    if route in QUIET:
-        return
-    log.info(
-        "request",
-        method=method,
-        path=scope["path"],
-        route=route,
-        status=status,
-        duration_ms=round(seconds * 1000, 2),
-        caller=CURRENT_CALLER.get(),
-    )
-
-
-def _route(path: str) -> str:
-    """The pattern that would serve a path; everything unknown is one label."""
-    try:
-        return resolve(path).route
-    except Resolver404:
-        return UNKNOWN

@@ -1,8 +1,8 @@
-"""Many requests, one transaction: natural batching without a timer.
+"""Many requests, one statement: natural batching without a timer.
 
-A command that comes while nothing is being stored goes at once and alone; those that come while
-a batch is being stored wait for it and are the next batch. So a single caller waits for nobody,
-and under load the batches grow by themselves.
+A command that comes while nothing is being done goes at once and alone; those that come while a
+batch is under way wait for it and are the next batch, oldest first. So a single caller waits for
+nobody, and under load the batches grow by themselves.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Coalescer(Generic[Command, Result]):
     `perform` takes commands and returns their results in the same order; it raises NotStored or
     OutcomeUnknown (everybody in the batch is told, nothing is tried again) or anything else before
     COMMIT (the batch is halved until only the culprit is left). At most `max_batch` commands in a
-    batch, `max_waiting` in the queue, each at most `patience` seconds in it. Belongs to one event
-    loop.
+    batch, `max_waiting` in the queue, each at most `patience` seconds in it, even while a batch
+    hangs. Belongs to one event loop.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Coalescer(Generic[Command, Result]):
         *,
         name: str,
         max_batch: int = 256,
-        max_waiting: int = 4096,
+        max_waiting: int = 16_384,
         patience: float = 10.0,
     ) -> None:
         self._perform = perform
@@ -59,55 +59,83 @@ class Coalescer(Generic[Command, Result]):
         self._patience = patience
         self._waiting: deque[_Waiting[Command, Result]] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None  # for the oldest that waits
         self._closed = False
         self._batch = metrics.BATCH.labels(name)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"flush-{name}")
 
-    async def submit(self, command: Command) -> Result:
-        """The command's result, after COMMIT.
+    def submit(self, command: Command) -> asyncio.Future[Result]:
+        """Will have the command's result, after COMMIT.
 
-        Raises NotStored (also when the queue is full, the wait was too long or the process is
-        stopping), OutcomeUnknown or Refused. A caller that goes away changes nothing for the
-        others, and its command may still be stored.
+        Raises NotStored when the queue is full or the process is stopping; the future NotStored
+        (also when the wait was too long), OutcomeUnknown or Refused. A caller that goes away
+        changes nothing for the others, and its command may still be stored.
         """
         if self._closed:
             raise NotStored("This process is stopping.")
         if len(self._waiting) >= self._max_waiting:
             raise NotStored("Too many requests are waiting.")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(command, loop.create_future(), loop.time() + self._patience)
-        self._waiting.append(waiting)
+        future: asyncio.Future[Result] = loop.create_future()
+        expires = loop.time() + self._patience
+        self._waiting.append(_Waiting(command, future, expires))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
-        result: Result = await waiting.future
-        return result
+        if self._alarm is None:
+            self._alarm = loop.call_at(expires, self._expire)
+        return future
 
     async def close(self) -> None:
         """Store what is waiting, then take no more."""
         self._closed = True
         if self._flusher is not None:
             await self._flusher
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._thread.shutdown(wait=False)
 
     async def _flush(self) -> None:
+        try:
+            while batch := self._next_batch():
+                await self._flush_batch(batch)
+        finally:
+            self._flusher = None
+
+    async def _flush_batch(self, batch: list[_Waiting[Command, Result]]) -> None:
+        commands = [waiting.command for waiting in batch]
+        self._batch.observe(len(commands))
         loop = asyncio.get_running_loop()
-        while batch := self._next_batch(loop.time()):
-            commands = [waiting.command for waiting in batch]
-            self._batch.observe(len(commands))
+        try:
             outcomes = await loop.run_in_executor(self._thread, self._outcomes, commands)
+        except BaseException:  # the process comes to its end in the middle of it
+            outcomes = [OutcomeUnknown("The process ended while storing.")] * len(batch)
+            raise
+        finally:
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 _tell(waiting.future, outcome)
-        self._flusher = None
 
-    def _next_batch(self, now: float) -> list[_Waiting[Command, Result]]:
+    def _next_batch(self) -> list[_Waiting[Command, Result]]:
+        self._drop_expired()
         batch: list[_Waiting[Command, Result]] = []
         while self._waiting and len(batch) < self._max_batch:
             waiting = self._waiting.popleft()
-            if waiting.expires < now:
-                _tell(waiting.future, NotStored("The request waited too long."))
-            elif not waiting.future.done():
+            if not waiting.future.done():
                 batch.append(waiting)
         return batch
+
+    def _expire(self) -> None:
+        """The alarm: who has waited too long is told so, though a batch may still hang."""
+        self._drop_expired()
+        self._alarm = None
+        if self._waiting:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_at(self._waiting[0].expires, self._expire)
+
+    def _drop_expired(self) -> None:
+        """All wait equally long at most, so the oldest is the first to give up."""
+        now = asyncio.get_running_loop().time()
+        while self._waiting and self._waiting[0].expires <= now:
+            _tell(self._waiting.popleft().future, NotStored("The request waited too long."))
 
     def _outcomes(self, commands: Sequence[Command]) -> list[Result | Exception]:
         try:

@@ -1,30 +1,45 @@
 """Answers what it is sure of before Django; everything else goes to Django unchanged.
 
-Sure means: the exact method and path, a plain JSON body, no header that would change the answer,
-and a body that the app's own validation takes. Whatever is odd gets its canonical answer there.
+Sure means: the exact method and path, no query string, no header that would change the answer,
+and for a write a plain JSON body that the app's own validation takes. Whatever is odd gets its
+canonical answer there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from uuid import UUID
 
-from django.db import close_old_connections
+from django.http import HttpRequest
+from django.urls import resolve
 
-from eventsite.gateway.asgi_types import Application, Receive, Scope, Send
-from eventsite.hot_paths.coalescer import Coalescer, Refused
-from outbox.services import NotStored, OutcomeUnknown
-from restapi.errors import unavailable
-from restapi.hot_path import HotPath
-from restapi.json import JSONRenderer, parse_json
+from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
+from eventsite.hot_paths.endpoints import Endpoint, endpoint_of
+from restapi.hot_path import AnyHotPath
 
 __all__ = ["HotPaths"]
 
 # Headers that change what Django would answer, or that it may one day look at.
 _UNSURE = frozenset(
-    {b"content-encoding", b"idempotency-key", b"x-http-method-override", b"expect", b"range"}
+    {
+        b"content-encoding",
+        b"cookie",  # a malformed csrftoken is answered with a new one
+        b"expect",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-unmodified-since",
+        b"range",
+        b"x-http-method-override",
+    }
 )
 _JSON = b"application/json"
+_ID = "{id}"
+_ID_LENGTH = 36
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+Headers = list[tuple[bytes, bytes]]
 
 
 class HotPaths:
@@ -36,85 +51,69 @@ class HotPaths:
     def __init__(
         self,
         django: Application,
-        paths: Sequence[HotPath[Any, Any]],
+        paths: Sequence[AnyHotPath],
         *,
         headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
         self._django = django
-        self._headers = [(b"content-type", _JSON), *headers]
-        self._paths = {(path.method, path.path): path for path in paths}
-        self._coalescers: dict[str, Coalescer[Any, Any]] = {}
+        self._exact: dict[tuple[str, str], tuple[Endpoint, Headers]] = {}
+        self._with_id: dict[tuple[str, str], tuple[Endpoint, Headers]] = {}
+        for path in paths:
+            endpoint = endpoint_of(path)
+            always = [(b"content-type", _JSON), (b"allow", _allowed(path.path)), *headers]
+            known = self._with_id if path.path.endswith(_ID) else self._exact
+            known[endpoint.method, path.path.removesuffix(_ID)] = endpoint, always
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = self._paths.get((scope["method"], scope["path"]))
-        if path is None or not _is_plain(scope):
+        path: str = scope["path"]
+        wanted = ""
+        found = self._exact.get((scope["method"], path))
+        if found is None and _UUID.fullmatch(path, len(path) - _ID_LENGTH):
+            wanted = path[-_ID_LENGTH:]
+            found = self._with_id.get((scope["method"], path[:-_ID_LENGTH]))
+        if found is None or scope["query_string"] or not _is_plain(scope, found[0]):
             await self._django(scope, receive, send)
             return
+        endpoint, always = found
         message = await receive()
+        answer = await endpoint.answer(scope, wanted, message["body"])
+        if answer is None:
 
-        async def again() -> Any:
-            return message
+            async def again() -> Message:
+                return message
 
-        try:
-            command = path.read(parse_json(message["body"]))
-        except Exception:  # noqa: BLE001  (every refusal has its canonical answer)
             await self._django(scope, again, send)
             return
-        try:
-            result = await self._coalescer(path).submit(command)
-        except (NotStored, OutcomeUnknown) as error:
-            scope["route"] = path.route
-            status, body, extra = unavailable(error)
-            await self._send(send, status, body, extra)
-        except Refused:
-            await self._django(scope, again, send)
-        else:
-            scope["route"] = path.route
-            await self._send(send, *path.answer(command, result))
+        scope["route"] = endpoint.route
+        length = (b"content-length", str(len(answer.body)).encode())
+        start = {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [*always, length, *answer.headers],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": answer.body})
 
     async def close(self) -> None:
         """Store what has been accepted; for the end of the process."""
-        for coalescer in self._coalescers.values():
-            await coalescer.close()
-
-    def _coalescer(self, path: HotPath[Any, Any]) -> Coalescer[Any, Any]:
-        """Made at the first request, inside the event loop it belongs to."""
-        if path.route not in self._coalescers:
-            self._coalescers[path.route] = Coalescer(_on_a_live_connection(path), name=path.route)
-        return self._coalescers[path.route]
-
-    async def _send(
-        self,
-        send: Send,
-        status: int,
-        body: dict[str, Any],
-        extra: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
-        encoded = JSONRenderer().render(body)
-        length = (b"content-length", str(len(encoded)).encode())
-        headers = [*self._headers, length, *extra]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": encoded})
+        for endpoint, _ in (*self._exact.values(), *self._with_id.values()):
+            await endpoint.close()
 
 
-def _is_plain(scope: Scope) -> bool:
-    if scope["query_string"]:
-        return False
+def _is_plain(scope: Scope, endpoint: Endpoint) -> bool:
     content_type = None
     for name, value in scope["headers"]:
         if name in _UNSURE:
             return False
         if name == b"content-type":
+            if content_type is not None:
+                return False
             content_type = value
-    return content_type == _JSON
+    return content_type == _JSON or not endpoint.takes_body
 
 
-def _on_a_live_connection(path: HotPath[Any, Any]) -> Any:
-    def perform(commands: Sequence[Any]) -> Sequence[Any]:
-        close_old_connections()  # what Django does around a request
-        try:
-            return path.perform(commands)
-        finally:
-            close_old_connections()
-
-    return perform
+def _allowed(path: str) -> bytes:
+    """The Allow header that Django REST framework gives to every answer of a view."""
+    view = resolve(path.replace(_ID, str(UUID(int=0)))).func.cls()  # type: ignore[attr-defined]
+    view.setup(HttpRequest())  # a view that answers GET answers HEAD
+    return ", ".join(view.allowed_methods).encode()

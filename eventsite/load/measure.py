@@ -22,6 +22,7 @@ __all__ = [
     "commit_to_kafka",
     "count_in_kafka",
     "count_missing",
+    "count_of_topic",
     "counts",
     "database_now",
     "held_lanes_backlog",
@@ -32,18 +33,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows at one moment."""
+    """Rows at one moment. `heard`: the committed events whose topic has a handler here, one each;
+    those that only others read have none."""
 
     orders: int
     events: int
     published: int
+    heard: int
     applied: int
     processed_events: int
 
     @property
     def settled(self) -> bool:
-        """Every committed event is in Kafka and applied. Each event has one handler here."""
-        return self.events == self.published == self.applied
+        """Every committed event is in Kafka, and applied if it has a handler."""
+        return self.events == self.published and self.heard == self.applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,13 @@ def counts() -> Counts:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM event_outbox),
-                   (SELECT count(*) FROM event_outbox WHERE status = 1),
+            SELECT (SELECT count(*) FROM orders), outbox.*,
                    (SELECT count(*) FROM inbox_receipt WHERE outcome = 0),
                    (SELECT count(*) FROM processed_events)
-            """
+            FROM (SELECT count(*), count(*) FILTER (WHERE status = 1),
+                         count(*) FILTER (WHERE topic = ANY(%s)) FROM event_outbox) outbox
+            """,
+            ([route.topic.name for route in conf.routes()],),
         )
         return Counts(*cursor.fetchone())
 
@@ -149,6 +154,13 @@ def count_missing(order_ids: Sequence[str]) -> int:
             """,
             (list(order_ids),),
         )
+        return int(cursor.fetchone()[0])
+
+
+def count_of_topic(topic: str) -> int:
+    """Committed events of one topic."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM event_outbox WHERE topic = %s", (topic,))
         return int(cursor.fetchone()[0])
 
 

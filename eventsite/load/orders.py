@@ -1,48 +1,53 @@
-"""Orders over HTTP in an open model: arrivals by the clock, latency from the intended start.
+"""Orders over HTTP by the clock, each with the life that follows: paid later, or cancelled.
 
-A closed loop waits for slow answers and so hides them; here a late answer delays nobody else,
-and a late start counts against the server (see "coordinated omission").
+For the demo, chaos and bench-path, which want every answer; `generator.py` sends orders alone, in
+any number.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import aiohttp
+import msgspec
+
+from eventsite.load.arrivals import evenly, start_by_the_clock
+from eventsite.load.client import Client, Failed
+from eventsite.load.payloads import Payload, Payloads
 
 __all__ = ["Answer", "LoadPlan", "LoadResult", "run_load"]
 
-PRODUCTS = [f"product-{number:03}" for number in range(200)]
 ACCEPTED = (200, 201)
-TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """`rate` orders a second until `orders` are sent; shares of them are paid or cancelled later."""
+    """`rate` orders a second until `orders` are sent. Shares of them are paid and cancelled later,
+    and of the paid ones a share is shipped, which nothing follows."""
 
     orders: int
     rate: float
-    simple_share: float = 0.5
     paid_share: float = 1 / 3
+    shipped_share: float = 1 / 4
     cancelled_share: float = 0.05
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered or failed request. `latency`: seconds from the intended start; `status` 0: none."""
+    """One answered or failed request. `latency`: seconds from the intended start; `status` 0: none;
+    `lines`: how many the order has."""
 
     operation: str
     status: int
     latency: float
     order_id: str = ""
     error: str = ""
+    lines: int = 0
 
 
 @dataclass(slots=True)
@@ -59,8 +64,13 @@ class LoadResult:
         return [a for a in self.answers if a.operation == "place" and a.status in ACCEPTED]
 
     def changes(self) -> list[Answer]:
-        """The answers to payments and cancellations, good or bad: each attempt has one."""
+        """The answers to payments, shipments and cancellations, good or bad: each attempt has one."""
         return [a for a in self.answers if a.operation != "place"]
+
+    def stock_events(self) -> int:
+        """How many the promised orders and changes have made: one a line that is reserved or released."""
+        cancelled = [a for a in self.changes() if a.operation == "cancel" and a.status in ACCEPTED]
+        return sum(answer.lines for answer in (*self.accepted(), *cancelled))
 
 
 async def run_load(
@@ -69,19 +79,19 @@ async def run_load(
     """Send the plan's orders and what follows them; returns when the last answer is there."""
     chooser = random.Random(plan.seed)  # noqa: S311  (a repeatable choice, not a secret)
     result = LoadResult(started=time.perf_counter())
-    connector = aiohttp.TCPConnector(limit=512)
-    async with aiohttp.ClientSession(base_url, connector=connector, timeout=TIMEOUT) as session:
-        lives = []
-        for number in range(plan.orders):
-            intended = result.started + number / plan.rate
-            delay = intended - time.perf_counter()
-            if delay > 0:
-                await asyncio.sleep(delay)
-            life = _Life(session, result, intended, random.Random(chooser.random()), plan)  # noqa: S311
-            lives.append(asyncio.create_task(life.run()))
-            result.sent += 1
-            on_progress(result)
-        await asyncio.gather(*lives)
+    client = Client(base_url)
+    payloads = Payloads(seed=plan.seed, kind="mixed")
+
+    async def live(intended: float) -> None:
+        life = _Life(client, result, intended, random.Random(chooser.random()), plan)  # noqa: S311
+        result.sent += 1
+        on_progress(result)
+        await life.run(payloads.next())
+
+    try:
+        await start_by_the_clock(itertools.islice(evenly(plan.rate), plan.orders), live)
+    finally:
+        client.close()
     on_progress(result)
     return result
 
@@ -91,24 +101,27 @@ class _Life:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        client: Client,
         result: LoadResult,
         intended: float,
         chooser: random.Random,
         plan: LoadPlan,
     ) -> None:
-        self._session = session
+        self._client = client
         self._result = result
         self._intended = intended
         self._chooser = chooser
         self._plan = plan
+        self._lines = 0
 
-    async def run(self) -> None:
-        simple = self._chooser.random() < self._plan.simple_share
-        body = _simple_body(self._chooser) if simple else _order_body(self._chooser)
+    async def run(self, payload: Payload) -> None:
+        body, self._lines = payload
         order_id = await self._post("place", "/orders", body, self._intended)
         if order_id and self._chooser.random() < self._plan.paid_share:
             await self._later("pay", order_id)
+            if self._chooser.random() < self._plan.shipped_share:
+                await self._later("ship", order_id)
+                return
         if order_id and self._chooser.random() < self._plan.cancelled_share:
             await self._later("cancel", order_id)
 
@@ -116,40 +129,20 @@ class _Life:
         await asyncio.sleep(self._chooser.uniform(0.2, 1.0))
         await self._post(operation, f"/orders/{order_id}/{operation}", None, time.perf_counter())
 
-    async def _post(self, operation: str, path: str, body: Any, intended: float) -> str:
+    async def _post(self, operation: str, path: str, body: bytes | None, intended: float) -> str:
         """The order's id, or an empty string if nothing was promised."""
         status, order_id, error = 0, "", ""
         try:
-            async with self._session.post(path, json=body) as response:
-                answer = await response.json()
-                status = response.status
-                order_id = answer.get("order_id") or answer.get("orderId") or ""
-                error = answer.get("error", "")
-        except (aiohttp.ClientError, TimeoutError) as failure:
+            reply = await self._client.request(b"POST", path.encode(), body or b"")
+            status = reply.status
+            answer = msgspec.json.decode(reply.body)
+            order_id = answer.get("order_id") or answer.get("orderId") or ""
+            error = answer.get("error", "")
+        except (Failed, msgspec.DecodeError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         latency = time.perf_counter() - intended
-        self._result.answers.append(Answer(operation, status, latency, order_id, error))
+        self._result.answers.append(
+            Answer(operation, status, latency, order_id, error, self._lines)
+        )
         self._result.placed += operation == "place" and status in ACCEPTED
         return order_id
-
-
-def _simple_body(chooser: random.Random) -> dict[str, Any]:
-    return {
-        "user_id": f"user-{chooser.randrange(5000)}",
-        "amount": chooser.randrange(1, 50_000) / 100,
-    }
-
-
-def _order_body(chooser: random.Random) -> dict[str, Any]:
-    """Few products sell most: the index falls off exponentially."""
-    return {
-        "customerId": f"customer-{chooser.randrange(5000)}",
-        "items": [
-            {
-                "productId": PRODUCTS[min(int(chooser.expovariate(0.05)), len(PRODUCTS) - 1)],
-                "quantity": chooser.randrange(1, 5),
-                "price": chooser.randrange(1, 20_000) / 100,
-            }
-            for _ in range(chooser.randrange(1, 5))
-        ],
-    }

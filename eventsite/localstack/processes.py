@@ -57,6 +57,8 @@ PLAN = Plan(
                 *("--workers", "1", "--loop", "uvloop", "--no-access-log"),
                 # requests that hang on a server may not keep it from stopping
                 *("--workers-kill-timeout", "8"),
+                # connections it has open, idle ones included; the queues behind it have bounds
+                *("--backlog", "16384", "--backpressure", "16384"),
             ),
             health="/health/ready",
             web=True,

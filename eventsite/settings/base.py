@@ -40,9 +40,13 @@ INSTALLED_APPS = [
     "django_prometheus",
     "rest_framework",
     "drf_standardized_errors",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "outbox",
+    "restapi",
     "orders",
     "analytics",
+    "apikeys",
     "eventsite",
 ]
 if env.probe:
@@ -119,9 +123,45 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_PARSER_CLASSES": ["restapi.json.JSONParser"],
     "EXCEPTION_HANDLER": "restapi.errors.exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "restapi.openapi.HouseSchema",
 }
 DRF_STANDARDIZED_ERRORS = {"EXCEPTION_FORMATTER_CLASS": "restapi.errors.ErrorFormatter"}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Orders and analytics",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "DESCRIPTION": (
+        "Errors have one shape: `{error, details: [{field, message}]}`. Times are UTC with"
+        " milliseconds, money is a JSON number. `X-Request-ID`, `X-Correlation-ID` and `traceparent`"
+        " of a request are taken if they are well formed, else made, and answered. Every GET answers"
+        " HEAD, every path OPTIONS with `Allow`; any other method is a 405, an unknown path a 404."
+    ),
+    "TAGS": [{"name": "orders"}, {"name": "analytics"}, {"name": "operations"}],
+    "SERVE_INCLUDE_SCHEMA": False,
+    "ENABLE_DJANGO_DEPLOY_CHECK": False,
+    "SORT_OPERATION_PARAMETERS": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "COMPONENT_NO_READ_ONLY_REQUIRED": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    # Enums stay where they are, few and short, instead of becoming components.
+    "POSTPROCESSING_HOOKS": ["restapi.openapi.without_enum_ids"],
+    "SECURITY": [{}, {"bearer": []}, {"apiKey": []}],
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+    },
+}
 MAX_BODY_BYTES = 1024 * 1024
+
+# The gateway (eventsite/gateway). Scopes are `<app>:<verb>`; gateway/routes.py says which path
+# needs which. Where no key is required, one that is sent is checked all the same.
+API_SCOPES = ("orders:read", "orders:write", "analytics:read")
+API_KEYS_REQUIRED = env.api_keys_required
+RATE_LIMIT = env.rate_limit
+RATE_LIMIT_PATIENCE = env.rate_limit_patience
+TRUSTED_PROXIES = env.trusted_proxies
 
 # Celery: PostgreSQL and Kafka remember, Redis only carries. A task that is lost is sent again
 # by the bridge (chunks) or by beat (everything else), so no result is kept.
@@ -140,6 +180,7 @@ CELERY_TASK_TIME_LIMIT = 15
 # Celery closes the database connection after each task, and a new one costs more than the task.
 CELERY_DB_REUSE_MAX = 2**31
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CONCURRENCY = env.worker_concurrency or None  # a worker's own `-c` wins
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
@@ -192,6 +233,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(1.0),
         "options": {"queue": "upkeep"},
     },
+    "prune_idempotency_keys": {
+        "task": "restapi.prune_idempotency_keys",
+        "schedule": schedule(60.0),
+        "options": {"queue": "upkeep"},
+    },
     "prune_orders_per_minute": {
         "task": "analytics.prune_orders_per_minute",
         "schedule": schedule(3600.0),
@@ -201,6 +247,7 @@ CELERY_BEAT_SCHEDULE = {
 
 # The backbone (outbox/conf.py reads these).
 OUTBOX_EVENT_MAP = "eventsite.event_map.ROUTES"
+OUTBOX_TOPICS_FOR_OTHERS = "eventsite.event_map.FOR_OTHERS"
 KAFKA_BOOTSTRAP_SERVERS = env.kafka_bootstrap_servers
 KAFKA_GROUP_PROTOCOL = env.kafka_group_protocol
 KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor

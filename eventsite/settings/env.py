@@ -9,6 +9,7 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +38,7 @@ class Environment(BaseSettings):
     # `consumer` is KIP-848 and needs Kafka 4 (or 3.7+ with it switched on); `classic` works anywhere.
     kafka_group_protocol: str = "classic"
     kafka_replication_factor: int = 1
+    rabbitmq_url: str = "amqp://guest:guest@localhost:5672/"
 
     # Retention, in hours: the longest topic (7 days) < receipts < outbox, or the start is refused
     receipt_retention_hours: int = 10 * 24
@@ -54,7 +56,20 @@ class Environment(BaseSettings):
     log_level: str = "INFO"
     service_name: str = "eventsite"
     watchdog_seconds: float = 15  # a worker or bridge that has stood still for so long ends itself
+    worker_concurrency: int = 0  # of a worker started without -c; 0: one process a core
     probe: bool = False  # the order probe of demo, chaos and benchmarks
+
+    # Gateway
+    api_keys_required: bool = False  # production settings always require one
+    rate_limit: str = ""  # of each caller, "100/s burst 200"; unset: none
+    rate_limit_patience: float = Field(default=0.05, gt=0)  # seconds for Redis, then let through
+    trusted_proxies: int = Field(
+        default=0, ge=0
+    )  # proxies in front, each of which appends to X-Forwarded-For
+
+    # Notifications
+    webhook_url: str = ""
+    rate_limit_per_channel: int = 100  # messages a second
 
     # Web
     hot_paths: bool = True  # off: every request goes through Django
@@ -70,7 +85,8 @@ class Environment(BaseSettings):
     @model_validator(mode="after")
     def _redis_url_from_seed_names(self) -> Environment:
         if not self.redis_url:
-            credentials = f":{self.redis_password}@" if self.redis_password else ""
+            password = quote(self.redis_password, safe="")
+            credentials = f":{password}@" if self.redis_password else ""
             self.redis_url = f"redis://{credentials}{self.redis_addr}/0"
         return self
 

@@ -14,6 +14,7 @@ if env.admin_password == "admin":  # noqa: F405, S105
     ADMIN_PASSWORD = ""  # `ensure_admin` then asks for one instead of making admin / admin
 
 OUTBOX_STRICT_SERVERS = True
+API_KEYS_REQUIRED = True
 
 SESSION_COOKIE_SECURE = True
 CSRF_COOKIE_SECURE = True

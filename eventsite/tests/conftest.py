@@ -11,6 +11,7 @@ from django.core.management import call_command
 
 from eventsite.tests.pipeline import positions_at_end
 from eventsite.tests.web import Web, web_process
+from restapi.tests.tables import row_counts
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,13 @@ def web(web_of_module: Web, transactional_db: None) -> Web:
 def refusing_web(web_of_module: Web, db: None) -> Web:
     """The same for requests that store nothing; quicker, because nothing must be cleaned."""
     return web_of_module
+
+
+@pytest.fixture
+def nothing_stored(refusing_web: Web) -> Iterator[None]:
+    before = row_counts()
+    yield
+    assert row_counts() == before
 
 
 @pytest.fixture(scope="session")

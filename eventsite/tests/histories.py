@@ -16,7 +16,7 @@ from outbox import inbox
 from outbox.envelope import NO_TRACE, EventEnvelope, rfc3339
 from outbox.models import OutboxEvent
 
-__all__ = ["apply", "cancel", "order_events", "pay", "place", "ship"]
+__all__ = ["apply", "cancel", "envelope", "order_events", "pay", "place", "ship"]
 
 
 def place(
@@ -58,13 +58,14 @@ def order_events(order_id: UUID | None = None) -> list[OutboxEvent]:
 
 def apply(events: Iterable[OutboxEvent]) -> None:
     """What the handler's task does with a chunk: receipts and figures in one transaction."""
-    envelopes = [_envelope(event) for event in events]
+    envelopes = [envelope(event) for event in events]
     with transaction.atomic():
         new = inbox.insert_receipts("record_sales", [each.event_id for each in envelopes])
         analytics.record_sales([each for each in envelopes if each.event_id in new])
 
 
-def _envelope(event: OutboxEvent) -> EventEnvelope:
+def envelope(event: OutboxEvent) -> EventEnvelope:
+    """The event as a handler gets it."""
     return EventEnvelope(
         event_id=event.event_id,
         type=event.type,

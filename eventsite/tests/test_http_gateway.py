@@ -149,14 +149,6 @@ def test_ready(refusing_web: Web, query: str) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/ready"])
-def test_health_is_read_only(refusing_web: Web, path: str) -> None:
-    answer = refusing_web.post(path, {})
-    assert answer.status == 405
-    assert set(answer.header("allow").split(", ")) == {"GET", "HEAD", "OPTIONS"}
-    assert answer.json.keys() == {"error", "details"}
-
-
 def test_metrics_name_the_route_and_never_the_path(refusing_web: Web) -> None:
     order_id, path = str(uuid4()), "orders/<str:order_id>"
     before = metric(refusing_web, "GET", path, "404")
@@ -186,35 +178,6 @@ def test_metrics_say_how_long(refusing_web: Web) -> None:
 
 
 # Methods and clients
-
-
-@pytest.mark.parametrize("path", ["/orders", "/health", "/analytics/summary", "/metrics"])
-def test_head_is_get_without_a_body(refusing_web: Web, path: str) -> None:
-    answer = refusing_web.request("HEAD", path)
-    assert (answer.status, answer.body) == (200, b"")
-    assert answer.header("content-type") == refusing_web.get(path).header("content-type")
-
-
-def test_head_of_an_unknown_order(refusing_web: Web) -> None:
-    answer = refusing_web.request("HEAD", f"/orders/{uuid4()}")
-    assert (answer.status, answer.body) == (404, b"")
-
-
-@pytest.mark.parametrize(
-    ("path", "allowed"),
-    [
-        ("/orders", "GET, POST, HEAD, OPTIONS"),
-        ("/orders/01890000-0000-7000-8000-00000000dead/pay", "POST, OPTIONS"),
-        ("/analytics/summary", "GET, HEAD, OPTIONS"),
-    ],
-)
-def test_options(refusing_web: Web, path: str, allowed: str) -> None:
-    before = row_counts()
-    answer = refusing_web.request("OPTIONS", path)
-    assert answer.status == 200
-    assert answer.header("allow") == allowed
-    assert isinstance(answer.json, dict)
-    assert row_counts() == before
 
 
 def test_requests_in_one_go_are_answered_in_order(refusing_web: Web) -> None:

@@ -161,6 +161,15 @@ def test_an_event_type_that_nobody_subscribed_to_waits_for_nobody() -> None:
     assert _stops(event) == [("outbox", "committed"), ("kafka", "waiting")]
 
 
+def test_an_event_for_others_waits_for_kafka_alone() -> None:
+    place(at=timezone.now(), lines=[("p1", 1, "1")])
+    event = OutboxEvent.objects.get(topic="stock")
+    event.created_at = COMMITTED
+    assert _stops(event) == [("outbox", "committed"), ("kafka", "waiting")]
+    _publish(event)
+    assert _stops(event) == [("outbox", "committed"), ("kafka", "published")]
+
+
 def test_a_parked_and_a_held_event_say_so() -> None:
     event = _event()
     _publish(event)
@@ -195,7 +204,7 @@ def test_events_that_retention_took_are_named() -> None:
     travels = travels_of(order_id)
     assert travels is not None
     assert travels.let_go == [first.event_id]
-    assert [journey.event_id for journey in travels.journeys] == [second.event_id]
+    assert [journey.type for journey in travels.journeys] == ["STOCK_RESERVED", second.type]
     assert f"Event {first.event_id} is done and has left the outbox." in _run(order_id)
 
 

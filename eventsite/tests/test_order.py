@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
 from eventsite.tests.pipeline import PROBE_HANDLER, apply_probe_log, chunks_since
-from outbox import drain, effects, inbox
+from outbox import applying, drain, effects, inbox
 from outbox.conf import DrainPolicy
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
@@ -135,9 +135,9 @@ class TestThePosition:
         assert (verdict.applied, verdict.ok) == (2, True)
 
     def test_removed_is_seen_as_a_violation(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(effects, "_refusal", lambda *_: "")
+        monkeypatch.setattr(applying, "_refusal", lambda *_: "")
         monkeypatch.setattr(
-            effects,
+            applying,
             "_not_yet_applied",
             lambda chunks, _: {e.event_id: e for chunk in chunks for _, e in chunk.events},
         )

@@ -30,11 +30,11 @@ from eventsite.tests.pipeline import (
     settles,
 )
 from eventsite.tests.processes import child_environment, command_of, free_port, running
-from outbox import audit, conf, control, dead_letters, drain, effects, inbox, redrive
+from outbox import conf, control, dead_letters, drain, effects, findings, inbox, redrive
 from outbox import repair as repairing
 from outbox import replay as replaying
-from outbox.audit import State
 from outbox.effects import Effect
+from outbox.findings import State
 from outbox.kafka import admin
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
 from outbox.replay import ReplayRefused
@@ -56,7 +56,7 @@ def logs() -> dict[str, admin.TopicState]:
 
 
 def found() -> list[State]:
-    return [each.state for page in audit.pages(ROUTE, logs()) for each in page]
+    return [each.state for page in findings.pages(ROUTE, logs()) for each in page]
 
 
 def lose_receipts(*numbers: int) -> None:
@@ -361,7 +361,7 @@ class TestALogThatLostItsEnd:
 
     @pytest.fixture(autouse=True)
     def no_margin(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(audit, "CLOCK_SECONDS", 0.0)
+        monkeypatch.setattr(findings, "CLOCK_SECONDS", 0.0)
 
     def lose_all(self) -> None:
         make_anew(PROBE_TOPIC.name)
@@ -392,7 +392,7 @@ class TestALogThatLostItsEnd:
     def test_is_not_seen_in_what_a_drain_has_just_sent(self) -> None:
         before = logs()
         publish("a", times=2)
-        states = {each.state for page in audit.pages(ROUTE, before) for each in page}
+        states = {each.state for page in findings.pages(ROUTE, before) for each in page}
         assert states == {State.UNDER_WAY}
 
     def test_moves_no_position_that_is_only_newer_than_what_was_read(self) -> None:
@@ -421,11 +421,11 @@ class TestAHandlerAddedUnderLoad:
         conf_routes = conf.routes()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(conf, "routes", lambda: (*conf_routes, newcomer))
-            waiting = [each for page in audit.pages(newcomer, logs()) for each in page]
+            waiting = [each for page in findings.pages(newcomer, logs()) for each in page]
             assert len(waiting) == expected
             for chunk in list(chunks_since("newcomer")):
                 effects.apply_chunks(handler="newcomer", chunks=[chunk], effect=remember)
-            assert [each for page in audit.pages(newcomer, logs()) for each in page] == []
+            assert [each for page in findings.pages(newcomer, logs()) for each in page] == []
         assert len(applied) == len(set(applied)) == expected
         ids = OutboxEvent.objects.order_by("id").values_list("event_id", flat=True)
         assert applied == list(ids)[-expected:]

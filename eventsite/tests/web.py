@@ -6,14 +6,14 @@ import http.client
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from eventsite.tests.processes import Process, child_environment, command_of, free_port, running
 
-__all__ = ["JSON", "Answer", "Web", "web_process"]
+__all__ = ["JSON", "Answer", "Web", "assert_error", "web_process"]
 
 JSON = {"Content-Type": "application/json"}
 Body = bytes | Iterable[bytes] | None
@@ -56,7 +56,8 @@ class Web:
         """One request on a connection of its own; a body that is no bytes goes out in chunks."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            connection.request(method, path, body=body, headers=dict(headers or {}))
+            with suppress(BrokenPipeError):  # it may answer, and hang up, before it has read all
+                connection.request(method, path, body=body, headers=dict(headers or {}))
             answer = connection.getresponse()
             return Answer(answer.status, tuple(answer.getheaders()), answer.read())
         finally:
@@ -79,6 +80,21 @@ class Web:
         """For what no HTTP client would send."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as raw:
             yield raw
+
+
+def assert_error(answer: Answer, status: int, *extra: str) -> dict[str, Any]:
+    """The one shape of errors; its body."""
+    assert answer.status == status, answer.body
+    body: dict[str, Any] = answer.json
+    assert body.keys() == {"error", "details", *extra}
+    assert isinstance(body["error"], str)
+    assert body["error"]
+    assert isinstance(body["details"], list)
+    for detail in body["details"]:
+        assert detail.keys() == {"field", "message"}
+        assert detail["field"]
+        assert detail["message"]
+    return body
 
 
 @contextmanager

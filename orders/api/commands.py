@@ -8,17 +8,27 @@ from django.utils import timezone
 
 from orders import services
 from orders.api import representations
+from orders.api.plain_bodies import plain_order
 from orders.api.serializers import validated_order
 from orders.services import NewOrder, NewOrderLine, PlacedOrder
 from restapi.context import caller, trace_context
 from restapi.hot_path import HotPath
+from restapi.json import parse_json
 
-__all__ = ["PLACE_ORDER", "placed", "read_order"]
+__all__ = ["PLACE_ORDER", "placed", "read_body", "read_order"]
 
 
 def read_order(body: object) -> NewOrder:
     """The order that a body of either shape asks for. Raises ValidationError."""
-    simple, fields = validated_order(body)
+    return _new_order(*validated_order(body))
+
+
+def read_body(body: bytes) -> NewOrder:
+    """The same of a body in JSON. Raises ValidationError and ParseError."""
+    return _new_order(*(plain_order(body) or validated_order(parse_json(body))))
+
+
+def _new_order(simple: bool, fields: dict[str, Any]) -> NewOrder:
     at, actor, trace = timezone.now(), caller(), trace_context()
     if simple:
         return NewOrder(
@@ -42,7 +52,7 @@ PLACE_ORDER = HotPath(
     method="POST",
     path="/orders",
     route="orders",
-    read=read_order,
-    perform=services.place_orders,
+    read=read_body,
+    write=services.add_orders,
     answer=placed,
 )

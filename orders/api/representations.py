@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import QueryDict
+
 from orders.models import Order, OrderStatus
-from orders.queries import OrderDetail
+from orders.queries import Cursor, OrderDetail, StoredOrder
 from orders.services import PlacedOrder
 from outbox.envelope import json_number, rfc3339
 
-__all__ = ["detail", "placed_order", "placed_simple_order", "summary"]
+__all__ = ["detail", "next_page", "placed_order", "placed_simple_order", "summary"]
 
 
 def placed_simple_order(placed: PlacedOrder) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def placed_order(placed: PlacedOrder) -> dict[str, Any]:
     }
 
 
-def summary(order: Order) -> dict[str, Any]:
+def summary(order: Order | StoredOrder) -> dict[str, Any]:
     """One entry of the list."""
     return {
         "orderId": str(order.id),
@@ -40,6 +42,15 @@ def summary(order: Order) -> dict[str, Any]:
         "totalPrice": json_number(order.total),
         "createdAt": rfc3339(order.created_at),
     }
+
+
+def next_page(path: str, parameters: QueryDict, cursor: Cursor | None) -> str:
+    """The Link header of a page that was asked for so; empty on the last one."""
+    if cursor is None:
+        return ""
+    parameters = parameters.copy()
+    parameters["cursor"] = cursor.to_text()
+    return f'<{path}?{parameters.urlencode()}>; rel="next"'
 
 
 def detail(found: OrderDetail) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from decimal import Decimal
 from typing import Any
 
 from rest_framework import serializers
@@ -12,7 +13,9 @@ from orders.queries import Cursor
 from restapi.fields import MoneyField, StrictInteger, Text
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "CancelSerializer",
+    "NoFieldsSerializer",
     "OrderSerializer",
     "PageSerializer",
     "SimpleOrderSerializer",
@@ -21,18 +24,14 @@ __all__ = [
 
 SIMPLE_FIELDS = ("user_id", "amount")
 ORDER_FIELDS = ("customerId", "items")
+DEFAULT_LIMIT = 20  # orders on a page
 
 
 class SimpleOrderSerializer(serializers.Serializer[object]):
     """{"user_id", "amount"}"""
 
     user_id = Text(max_length=255)
-    amount = MoneyField(max_digits=12, min_value=0)
-
-    def validate_amount(self, value: object) -> object:
-        if not value:
-            raise serializers.ValidationError("Must be greater than 0.")
-        return value
+    amount = MoneyField(max_digits=12, min_value=Decimal("0.01"))
 
 
 class ItemSerializer(serializers.Serializer[object]):
@@ -48,6 +47,10 @@ class OrderSerializer(serializers.Serializer[object]):
 
     customerId = Text(max_length=255)
     items = serializers.ListSerializer[object](child=ItemSerializer(), min_length=1, max_length=100)
+
+
+class NoFieldsSerializer(serializers.Serializer[object]):
+    """{}: nothing is asked for, but what comes must be an object."""
 
 
 class CancelSerializer(serializers.Serializer[object]):
@@ -73,10 +76,14 @@ class PageSerializer(serializers.Serializer[object]):
 
     status = serializers.ChoiceField(OrderStatus.choices, required=False)
     customerId = serializers.CharField(max_length=255, required=False, trim_whitespace=False)
-    created_from = serializers.DateTimeField(required=False, default_timezone=UTC)
-    created_to = serializers.DateTimeField(required=False, default_timezone=UTC)
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
-    cursor = CursorField(required=False)
+    created_from = serializers.DateTimeField(
+        required=False, default_timezone=UTC, help_text="Included."
+    )
+    created_to = serializers.DateTimeField(
+        required=False, default_timezone=UTC, help_text="Not included."
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=DEFAULT_LIMIT)
+    cursor = CursorField(required=False, help_text="From the Link header of the page before.")
 
 
 # Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no

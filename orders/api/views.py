@@ -5,24 +5,29 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from orders import queries, services
-from orders.api import representations
-from orders.api.commands import placed, read_order
-from orders.api.serializers import CancelSerializer, PageSerializer
+from orders.api import representations, schema
+from orders.api.commands import PLACE_ORDER, read_order
+from orders.api.serializers import CancelSerializer, NoFieldsSerializer, PageSerializer
 from orders.queries import OrderDetail, OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
+from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
+from restapi.idempotency import Keyed, key_of, perform_once
 
 __all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
 
+@schema.orders
 class OrdersView(APIView):
     """/orders"""
 
@@ -42,20 +47,20 @@ class OrdersView(APIView):
             after=wanted.get("cursor"),
         )
         response = Response([representations.summary(order) for order in page.orders])
-        if page.next is not None:
-            parameters = request.query_params.copy()
-            parameters["cursor"] = page.next.to_text()
-            response["Link"] = f'<{request.path}?{parameters.urlencode()}>; rel="next"'
+        link = representations.next_page(request.path, request.query_params, page.next)
+        if link:
+            response["Link"] = link
         return response
 
-    def post(self, request: Request) -> Response:
-        """Place an order, in either body."""
+    def post(self, request: Request) -> HttpResponse:
+        """Place an order, in either body; once for each Idempotency-Key."""
+        key = key_of(request)
         order = read_order(request.data)
-        [result] = services.place_orders([order])
-        status, body = placed(order, result)
-        return Response(body, status=status)
+        [answer] = PLACE_ORDER.perform([Keyed(order, key)])
+        return to_response(answer)
 
 
+@schema.order
 class OrderView(APIView):
     """/orders/{id}"""
 
@@ -71,44 +76,56 @@ class OrderView(APIView):
 class _TransitionView(APIView):
     """A POST that moves an order to another status and answers with the order."""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+    body: type[Serializer[object]] = NoFieldsSerializer
+
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
         """The one call into the domain."""
         raise NotImplementedError
 
-    def post(self, request: Request, order_id: str) -> Response:
-        """200 with the order, 404, or 409 with the status and what it allows."""
+    def post(self, request: Request, order_id: str) -> HttpResponse:
+        """200 with the order, 404, or 409 with the status and what it allows; once for each
+        Idempotency-Key."""
+        wanted = Keyed(_parse_id(order_id), key_of(request))  # before DRF reads the body
+        body = self.body(data=request.data)
+        body.is_valid(raise_exception=True)
         try:
-            changed = self.change(request, _parse_id(order_id))
+            [answer] = perform_once(
+                [wanted],
+                write=lambda ids: [self.change(ids[0], body.validated_data)],
+                answer=lambda _, changed: (200, representations.detail(changed)),
+                write_reads=True,
+            )
         except OrderNotFound as error:
             raise NotFound(str(error)) from error
         except IllegalTransition as error:
             raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
-        return Response(representations.detail(changed))
+        return to_response(answer)
 
 
+@schema.pay
 class PayView(_TransitionView):
     """/orders/{id}/pay"""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
         return services.pay_order(order_id=order_id, **_circumstances())
 
 
+@schema.ship
 class ShipView(_TransitionView):
     """/orders/{id}/ship"""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
         return services.ship_order(order_id=order_id, **_circumstances())
 
 
+@schema.cancel
 class CancelView(_TransitionView):
     """/orders/{id}/cancel"""
 
-    def change(self, request: Request, order_id: UUID) -> OrderDetail:
-        body = CancelSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        return services.cancel_order(
-            order_id=order_id, reason=body.validated_data["reason"], **_circumstances()
-        )
+    body = CancelSerializer
+
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
+        return services.cancel_order(order_id=order_id, reason=fields["reason"], **_circumstances())
 
 
 def _circumstances() -> dict[str, Any]:

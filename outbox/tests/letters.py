@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from kombu.utils import json as kombu_json
 
 from outbox import conf, effects, redrive
+from outbox.effects import Effect
 from outbox.envelope import EventEnvelope
 from outbox.inbox import Chunk, TaskChunk
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
@@ -59,11 +60,11 @@ def create_positions(partitions: int = 2) -> None:
         )
 
 
-def run(applied: Applied, *chunks: Chunk, attempt: int = 0) -> int:
+def run(effect: Effect, *chunks: Chunk, attempt: int = 0) -> int:
     """As a worker gets it: through JSON."""
     sent = [replace(item, attempt=attempt) for item in chunks]
     carried = [TaskChunk(kombu_json.loads(kombu_json.dumps(item.to_task()))) for item in sent]
-    return effects.run_chunks(handler=HANDLER, chunks=carried, effect=applied)
+    return effects.run_chunks(handler=HANDLER, chunks=carried, effect=effect)
 
 
 def position(partition: int = 0) -> BridgePosition:
@@ -87,12 +88,12 @@ def make_due() -> None:
     DeadLetter.objects.filter(state=State.RETRYING).update(next_attempt_at="2026-01-01T00:00:00Z")
 
 
-def redrive_due(applied: Applied) -> int:
+def redrive_due(effect: Effect) -> int:
     """What beat and a worker do with the letters that are due by now."""
-    return redrive_copy(applied, redrive.claim_due(conf.route_named(HANDLER)))
+    return redrive_copy(effect, redrive.claim_due(conf.route_named(HANDLER)))
 
 
-def redrive_copy(applied: Applied, claims: Sequence[redrive.Claim]) -> int:
+def redrive_copy(effect: Effect, claims: Sequence[redrive.Claim]) -> int:
     """What a worker does with one task of these letters, as it gets it: through JSON."""
     letters = kombu_json.loads(kombu_json.dumps(claims))
-    return redrive.run_letters(handler=HANDLER, letters=letters, effect=applied)
+    return redrive.run_letters(handler=HANDLER, letters=letters, effect=effect)

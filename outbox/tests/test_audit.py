@@ -15,9 +15,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from outbox import audit, conf, queries, retention, tasks, upkeep
-from outbox.audit import State
+from outbox import audit, conf, findings, queries, recreated, retention, tasks, upkeep
 from outbox.conf import Route
+from outbox.findings import State
 from outbox.kafka import admin
 from outbox.models import (
     AuditOpen,
@@ -43,7 +43,7 @@ ROUTE = conf.route_named(HANDLER)
 
 
 def states() -> list[State]:
-    return [each.state for page in audit.pages(ROUTE, LOGS) for each in page]
+    return [each.state for page in findings.pages(ROUTE, LOGS) for each in page]
 
 
 @pytest.mark.django_db
@@ -115,17 +115,17 @@ class TestAnEvent:
         positions(3)
         published([2], partition=0)
         published([4], partition=0)
-        found = [each.state for page in audit.pages(ROUTE, {}) for each in page]
+        found = [each.state for page in findings.pages(ROUTE, {}) for each in page]
         assert found == [State.PASSED, State.UNDER_WAY]
 
 
 @pytest.mark.django_db
 def test_pages_end_where_the_outbox_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "PAGE", 2)
+    monkeypatch.setattr(findings, "PAGE", 2)
     positions(10)
     events = published([1, 2, 3, 4, 5])
     receipt(events[1])
-    found = [each.offset for page in audit.pages(ROUTE, LOGS) for each in page]
+    found = [each.offset for page in findings.pages(ROUTE, LOGS) for each in page]
     assert found == [1, 3, 4, 5]
 
 
@@ -134,7 +134,7 @@ class TestADatabaseClockSetBack:
     """Rows seem to be written in times to come."""
 
     def test_hides_nothing_from_a_whole_audit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(audit, "PAGE", 2)
+        monkeypatch.setattr(findings, "PAGE", 2)
         positions(10)
         published([7, 8, 9])
         age(-1)
@@ -163,7 +163,7 @@ class TestTheEndOfALog:
         published([99])
         age(0.5)
         earlier = replace(LOG, read_at=time.monotonic() - 3600)
-        [page] = audit.pages(ROUTE, {TOPIC: earlier})
+        [page] = findings.pages(ROUTE, {TOPIC: earlier})
         assert [each.state for each in page] == [State.UNDER_WAY]
 
 
@@ -350,7 +350,7 @@ class TestALogMadeAnew:
     )
 
     def adopt(self, *routes: Route, held: Collection[UUID] = ()) -> int:
-        return audit.adopt_recreated_topics(routes, lambda: {TOPIC: self.NEW}, lambda _: held)
+        return recreated.adopt_recreated_topics(routes, lambda: {TOPIC: self.NEW}, lambda _: held)
 
     def test_holds_nothing_from_before_a_handler_began(self) -> None:
         positions(10, start_offset=8)
@@ -368,7 +368,7 @@ class TestALogMadeAnew:
             OutboxEvent.Status.PUBLISHED,
             OutboxEvent.Status.NEW,
         )
-        [found] = [each for page in audit.pages(ROUTE, {TOPIC: self.NEW}) for each in page]
+        [found] = [each for page in findings.pages(ROUTE, {TOPIC: self.NEW}) for each in page]
         assert (found.outbox_id, found.state) == (late.id, State.UNSENT)
 
     @pytest.mark.parametrize("newcomer_first", [True, False])
@@ -409,14 +409,14 @@ class TestALogMadeAnew:
                 assert cursor.fetchone() == (1,)
             return {TOPIC: self.NEW}
 
-        audit.adopt_recreated_topics([ROUTE], read, lambda _: ())
+        recreated.adopt_recreated_topics([ROUTE], read, lambda _: ())
 
     def test_makes_every_row_count_for_audit_and_purge(self) -> None:
         positions(10, start_offset=8)
         self.adopt(ROUTE)
         published([0])
-        assert [each.state for page in audit.pages(ROUTE, {TOPIC: self.NEW}) for each in page] == [
-            State.PASSED
-        ]
+        assert [
+            each.state for page in findings.pages(ROUTE, {TOPIC: self.NEW}) for each in page
+        ] == [State.PASSED]
         age(24 * 365)
         assert retention.purge().events == 0

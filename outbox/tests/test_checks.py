@@ -63,6 +63,13 @@ def test_order_is_refused_where_writers_lock_no_row(monkeypatch: pytest.MonkeyPa
     assert errors(monkeypatch, replace(broken, ordered=False)) == []
 
 
+def test_a_topic_that_is_heard_here_is_not_only_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    route = conf.routes()[0]
+    assert conf.topics_for_others() == (Topic("stock"),)
+    monkeypatch.setattr(conf, "topics_for_others", lambda: (route.topic,))
+    assert errors(monkeypatch, route) == ["outbox.E013"]
+
+
 def test_an_unknown_handler_is_named_with_those_there_are() -> None:
     with pytest.raises(LookupError, match=r"'nobody'.*record_sales"):
         conf.route_named("nobody")

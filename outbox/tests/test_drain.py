@@ -13,10 +13,10 @@ from uuid import uuid4
 import pytest
 from django.apps import apps
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models.signals import post_migrate
 
-from outbox import conf, drain, refusals
+from outbox import conf, drain, refusals, settling
 from outbox.conf import DrainPolicy
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
@@ -125,7 +125,7 @@ class TestTheAcknowledgedPrefix:
         write(*[Noted(key) for key in keys])
         pending = drain.pending_events(sorted({lane_of(key) for key in keys}), limit=1000)
         delivery = Delivery(size=len(keys), acknowledged=dict.fromkeys(acknowledged, 0))
-        return drain.acknowledged_prefix(pending, delivery)
+        return list(settling.acknowledged_prefix(pending, delivery))
 
     def test_is_everything_if_all_was_acknowledged(self) -> None:
         assert self.settled("aabb", range(4)) == [0, 1, 2, 3]
@@ -188,6 +188,51 @@ class TestARefusedMessage:
         assert drain.drain().settled == len(others)
         assert pending_keys() == set(refused)
         assert time.monotonic() - began < 4
+
+
+class TestALargeBatch:
+    """Goes out half by half, the first being settled while the second is on its way."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(settling, "_WORTH_HALVING", 4)
+
+    def test_is_settled_whole_in_order(self, kafka: Kafka) -> None:
+        write(*[Noted("k", str(number)) for number in range(9)])
+        report = drain.drain()
+        assert (report.settled, report.stopped, kafka.requests) == (9, "", [5, 4])
+        assert kafka.log == [("k", f'"{number}"') for number in range(9)]
+        offsets = OutboxEvent.objects.order_by("id").values_list("offset", flat=True)
+        assert list(offsets) == list(range(9))
+        assert pending_keys() == set()
+
+    def test_whose_first_half_is_refused_in_part_goes_on_in_the_next(self, kafka: Kafka) -> None:
+        write(Noted("a"), Noted("a", "bad"), Noted("a", "after"), Noted("b"), Noted("c"))
+        report = drain.drain()
+        assert report.settled == 3
+        assert pending_texts("a") == ["bad", "after"]
+        assert pending_keys() == {"a"}
+
+    def test_whose_first_half_was_not_acknowledged_ends_there(self, kafka: Kafka) -> None:
+        write(*[Noted("k", str(number)) for number in range(8)])
+        drain._backoff.warm = kafka.away = True
+        assert drain.drain().stopped == "away"
+        assert kafka.requests == [4]
+
+    def test_that_postgresql_will_not_settle_stays_pending(
+        self, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(*[Noted("k", str(number)) for number in range(8)])
+        settle = settling._SETTLE
+        monkeypatch.setattr(
+            settling, "_SETTLE", settle.replace("SET status = 1", "SET lane = NULL")
+        )
+        with pytest.raises(IntegrityError):
+            drain.drain_batch()
+        assert pending_keys() == {"k"}
+        monkeypatch.setattr(settling, "_SETTLE", settle)
+        assert drain.drain().settled == 8
+        assert [key for key, _ in kafka.log] == ["k"] * 16
 
 
 class TestKafkaAway:

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from outbox import conf, drain, nudge
+from outbox import conf, drain, nudge, settling
 from outbox.drain import PendingEvent
 from outbox.kafka.producer import Delivery
 from outbox.models import OutboxEvent, OutboxLane
@@ -201,9 +201,9 @@ class LaneModel(RuleBasedStateMachine):
         sent = batch.sent
         settled = [
             (batch.events[i].id, batch.events[i].partition, sent.acknowledged[i])
-            for i in drain.acknowledged_prefix(batch.events, sent)
+            for i in settling.acknowledged_prefix(batch.events, sent)
         ]
-        self.sessions[number].commit(lambda: drain.settle_batch(settled))
+        self.sessions[number].commit(lambda: settling.settle_batch(settled))
         del self.batches[number]
 
     @precondition(lambda self: self.batches)
@@ -240,7 +240,7 @@ class LaneModel(RuleBasedStateMachine):
             batch = Batch(events)
             self._append(batch, 1.0)
             rows = [(event.id, event.partition, 0) for event in events]
-            self.sessions[0].commit(lambda rows=rows: drain.settle_batch(rows))  # type: ignore[misc]
+            self.sessions[0].commit(lambda rows=rows: settling.settle_batch(rows))  # type: ignore[misc]
         self.sessions[0].commit(lambda: None)
         self.first_occurrences_are_in_order()
         expected = {event_id for ids in self.committed.values() for event_id in ids}

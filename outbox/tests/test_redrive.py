@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from django.db import OperationalError, connection, transaction
 
@@ -411,9 +412,11 @@ def test_what_goes_wrong_for_one_handler_keeps_nothing_from_the_next(
 class TestTheMessage:
     def buried(self, **changes: Any) -> OutboxEvent:
         create_positions()
-        run(Applied("bad"), chunk([replace(event("bad"), key="k")]))
+        run(Applied("bad"), chunk([msgspec.structs.replace(event("bad"), key="k")]))
         [letter] = dead_letters.head_of(HANDLER, (TOPIC, 0, "k"))
-        letter = replace(letter, event=replace(letter.event, **changes), error="x" * 9000)
+        letter = replace(
+            letter, event=msgspec.structs.replace(letter.event, **changes), error="x" * 9000
+        )
         with transaction.atomic():
             dead_letters.bury([letter])
         return OutboxEvent.objects.get(topic=ROUTE.dlq)

@@ -12,10 +12,10 @@ from eventsite.demo import run
 from eventsite.load import measure
 from eventsite.localstack import LocalStack
 
-NOTHING = measure.Counts(orders=0, events=0, published=0, applied=0, processed_events=0)
-STUCK = measure.Counts(orders=0, events=9, published=8, applied=7, processed_events=0)
-WHOLE = measure.Counts(orders=0, events=9, published=9, applied=9, processed_events=0)
-SHORTFALL = "not every effect is there: 9 events committed, 8 published, 7 applied"
+NOTHING = measure.Counts(orders=0, events=0, published=0, heard=0, applied=0, processed_events=0)
+STUCK = measure.Counts(orders=0, events=9, published=8, heard=8, applied=7, processed_events=0)
+WHOLE = measure.Counts(orders=0, events=9, published=9, heard=8, applied=8, processed_events=0)
+SHORTFALL = "not every effect is there: 9 events committed, 8 published, 7 of 8 applied"
 
 
 @pytest.fixture

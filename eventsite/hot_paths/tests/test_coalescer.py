@@ -1,10 +1,11 @@
-"""The coalescer with a backend whose batches the test lets through one by one."""
+"""The coalescer with a clock that the test moves and a backend whose batches it lets through."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,36 @@ from eventsite.hot_paths.coalescer import Coalescer, Refused
 from outbox.services import NotStored, OutcomeUnknown
 
 
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop in which time passes when the test says so."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+async def passed(seconds: float) -> None:
+    """Let time pass, and what is due happen."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Clock)
+    loop.now += seconds
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def by_the_clock(scenario: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=Clock) as runner:
+        runner.run(scenario)
+
+
+class Gone(BaseException):
+    """The thread is torn down in the middle of a batch."""
+
+
 class Backend:
     """Stores numbers. A batch waits for `gate`; -1 is refused, -2 finds the database away, -3
-    loses the connection at COMMIT."""
+    loses the connection at COMMIT, -4 does not come back."""
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -24,6 +52,8 @@ class Backend:
     def perform(self, numbers: Sequence[int]) -> list[str]:
         assert self.gate.acquire(timeout=10)
         self.batches.append(list(numbers))
+        if -4 in numbers:
+            raise Gone
         if -2 in numbers:
             raise NotStored("away")
         if -1 in numbers:
@@ -39,9 +69,9 @@ class Backend:
 
 async def submitted(
     coalescer: Coalescer[int, str], numbers: Sequence[int]
-) -> list[asyncio.Task[str]]:
-    """One task a number, all of them handed in."""
-    tasks = [asyncio.create_task(coalescer.submit(number)) for number in numbers]
+) -> list[asyncio.Future[str]]:
+    """What each number will become, all of them handed in."""
+    tasks = [coalescer.submit(number) for number in numbers]
     await asyncio.sleep(0)
     return tasks
 
@@ -74,22 +104,37 @@ def test_a_batch_has_a_bound() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("place", [0, 7, 15])
-def test_only_the_culprit_is_refused(place: int) -> None:
+@pytest.mark.parametrize("places", [[0], [7], [15], [3, 4], [0, 15], [1, 5, 6, 11], range(16)])
+def test_only_the_culprits_are_refused(places: Sequence[int]) -> None:
     async def scenario() -> None:
         backend = Backend()
         coalescer = Coalescer(backend.perform, name="test")
-        numbers = list(range(16))
-        numbers[place] = -1
+        numbers = [-1 if number in places else number for number in range(16)]
         tasks = await submitted(coalescer, numbers)
         backend.open()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        refused = outcomes.pop(place)
-        assert isinstance(refused, Refused)
-        assert isinstance(refused.__cause__, ValueError)
-        numbers.pop(place)
-        assert outcomes == [f"stored {number}" for number in numbers]
-        assert backend.stored == numbers
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            if number == -1:
+                assert isinstance(outcome, Refused)
+                assert isinstance(outcome.__cause__, ValueError)
+            else:
+                assert outcome == f"stored {number}"
+        assert backend.stored == [number for number in numbers if number != -1]
+
+    asyncio.run(scenario())
+
+
+def test_a_database_that_goes_away_while_a_culprit_is_looked_for() -> None:
+    async def scenario() -> None:
+        backend = Backend()
+        coalescer = Coalescer(backend.perform, name="test")
+        tasks = await submitted(coalescer, [1, 2, -1, -3])
+        backend.open()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        # -1 and -3 came in one batch first, so nothing was stored; then each half alone
+        assert outcomes[:2] == ["stored 1", "stored 2"]
+        assert [type(outcome) for outcome in outcomes[2:]] == [Refused, OutcomeUnknown]
+        assert backend.batches == [[1, 2, -1, -3], [1, 2], [-1, -3], [-1], [-3]]
 
     asyncio.run(scenario())
 
@@ -119,7 +164,7 @@ def test_the_queue_has_a_bound() -> None:
         await asyncio.sleep(0.05)
         tasks += await submitted(coalescer, [1, 2, 3])
         with pytest.raises(NotStored, match="Too many"):
-            await coalescer.submit(4)
+            coalescer.submit(4)
         backend.open()
         await asyncio.gather(*tasks)
         assert backend.stored == [0, 1, 2, 3]
@@ -127,19 +172,79 @@ def test_the_queue_has_a_bound() -> None:
     asyncio.run(scenario())
 
 
-def test_who_has_waited_too_long_is_not_stored() -> None:
+def test_who_has_waited_too_long_is_told_so_while_a_batch_hangs() -> None:
     async def scenario() -> None:
         backend = Backend()
-        coalescer = Coalescer(backend.perform, name="test", patience=0.05)
-        first = await submitted(coalescer, [0])
-        await asyncio.sleep(0.02)
-        late = await submitted(coalescer, [1])
-        await asyncio.sleep(0.2)
-        backend.open()
-        assert await first[0] == "stored 0"
+        coalescer = Coalescer(backend.perform, name="test", patience=10)
+        [under_way] = await submitted(coalescer, [0])
+        await passed(0)  # the first batch is being stored, and hangs
+        [early] = await submitted(coalescer, [1])
+        await passed(4)
+        [late] = await submitted(coalescer, [2])
+        await passed(5.9)
+        assert not early.done()
+        await passed(0.1)
         with pytest.raises(NotStored, match="too long"):
-            await late[0]
-        assert backend.stored == [0]
+            early.result()
+        assert not late.done()
+        await passed(3.9)
+        assert not late.done()
+        await passed(0.1)
+        with pytest.raises(NotStored, match="too long"):
+            late.result()
+        [last] = await submitted(coalescer, [3])
+        assert not under_way.done()  # nobody knows what will become of it
+        backend.open()
+        assert [await under_way, await last] == ["stored 0", "stored 3"]
+        assert backend.batches == [[0], [3]]
+
+    by_the_clock(scenario())
+
+
+def test_the_oldest_go_first_whoever_keeps_coming() -> None:
+    async def scenario() -> None:
+        backend = Backend()
+        coalescer = Coalescer(backend.perform, name="test", max_batch=4)
+        waiting = await submitted(coalescer, range(10))
+        for batch in range(10):
+            backend.open(1)
+            await waiting[4 * batch + 3]
+            waiting += await submitted(coalescer, range(len(waiting), len(waiting) + 4))
+        assert backend.batches[:10] == [list(range(4 * n, 4 * n + 4)) for n in range(10)]
+        backend.open()
+        await coalescer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_hangs_holds_up_no_other_path() -> None:
+    async def scenario() -> None:
+        hanging, well = Backend(), Backend()
+        writes = Coalescer(hanging.perform, name="writes")
+        reads = Coalescer(well.perform, name="reads")
+        [held] = await submitted(writes, [0])
+        well.open()
+        assert await reads.submit(1) == "stored 1"
+        assert not held.done()
+        hanging.open()
+        assert await held == "stored 0"
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_does_not_come_back_is_unknown_and_the_next_one_goes() -> None:
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        backend = Backend()
+        backend.open()
+        coalescer = Coalescer(backend.perform, name="test")
+        outcomes = await asyncio.gather(
+            *await submitted(coalescer, [1, -4]), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 2
+        await asyncio.sleep(0)
+        assert await coalescer.submit(5) == "stored 5"
+        assert backend.stored == [5]
 
     asyncio.run(scenario())
 
@@ -169,11 +274,21 @@ def test_close_stores_what_was_taken_and_takes_no_more() -> None:
         closing = asyncio.create_task(coalescer.close())
         await asyncio.sleep(0.05)
         with pytest.raises(NotStored, match="stopping"):
-            await coalescer.submit(9)
+            coalescer.submit(9)
         backend.open()
         await closing
         assert all(task.done() for task in tasks)
         assert backend.stored == list(range(5))
+
+    asyncio.run(scenario())
+
+
+def test_close_of_one_that_has_nothing_to_do() -> None:
+    async def scenario() -> None:
+        coalescer = Coalescer(Backend().perform, name="test")
+        await coalescer.close()
+        with pytest.raises(NotStored, match="stopping"):
+            coalescer.submit(1)
 
     asyncio.run(scenario())
 

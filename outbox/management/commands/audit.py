@@ -10,10 +10,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import audit, conf
+from outbox import conf, findings
 from outbox import repair as repairing
-from outbox.audit import MISSING, Finding, State, Tally
 from outbox.conf import Route
+from outbox.findings import MISSING, Finding, State, Tally
 from outbox.kafka import admin
 
 SHOWN = 20
@@ -44,8 +44,8 @@ class Command(BaseCommand):
         tallies: dict[tuple[str, State], Tally] = {}
         missing: list[Finding] = []
         for route in routes:
-            for page in audit.pages(route, logs):
-                audit.add_up(page, tallies)
+            for page in findings.pages(route, logs):
+                findings.add_up(page, tallies)
                 missing += [each for each in page if each.state in MISSING]
                 del missing[SHOWN * len(routes) :]
         count = sum(t.events for (_, state), t in tallies.items() if state in MISSING)

@@ -12,7 +12,7 @@ from celery import current_app
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from outbox import conf, ops_server
+from outbox import collector, conf, ops_server
 from outbox.bridge import Bridge
 from outbox.conf import Route
 from outbox.watchdog import StopFlag, ThreadProgress, Watchdog
@@ -40,6 +40,7 @@ class Command(BaseCommand):
         stop = StopFlag()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        collector.calm_down()
         # Made before there are threads: two of them making it at once may fail in kombu.
         assert current_app.amqp.producer_pool
         failures: list[Exception] = []

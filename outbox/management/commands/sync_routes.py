@@ -10,7 +10,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import audit, conf, control, inbox
+from outbox import conf, control, inbox, recreated
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 from outbox.kafka.log_reader import read_topic
@@ -32,7 +32,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["recreated"]:
-            count = audit.adopt_recreated_topics(conf.routes(), self._states, _event_ids)
+            count = recreated.adopt_recreated_topics(conf.routes(), self._states, _event_ids)
             self.stdout.write(f"{count} events published again, their log was lost.")
         states = self._states()
         created = 0

@@ -1,0 +1,164 @@
+"""The analytics API in the OpenAPI document: what the code does not say by itself."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_view,
+)
+from rest_framework import serializers
+
+from analytics.api.serializers import MetricsQuery, TopProductsQuery
+from analytics.models import MetricName
+from restapi.openapi import WITHOUT_NUL, Moment, Number, errors
+
+__all__ = ["metrics", "summary", "top_products"]
+
+PRODUCT = {"product_id": "p1", "units": 1204}
+
+
+@extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}$"})
+class Minute(serializers.Field[str, str, str, str]):
+    """UTC."""
+
+
+class StatusCounts(serializers.Serializer[object]):
+    """Orders now in each status."""
+
+    CREATED = serializers.IntegerField()
+    PAID = serializers.IntegerField()
+    SHIPPED = serializers.IntegerField()
+    CANCELLED = serializers.IntegerField()
+
+
+class MinuteCount(serializers.Serializer[object]):
+    """Orders created in one minute."""
+
+    minute = Minute()
+    count = serializers.IntegerField()
+
+
+class ProductUnits(serializers.Serializer[object]):
+    """Units of a product in orders that are not cancelled."""
+
+    product_id = serializers.CharField()
+    units = serializers.IntegerField()
+
+
+class SalesSummary(serializers.Serializer[object]):
+    """The figures a person asks for first."""
+
+    orders_total = serializers.IntegerField(help_text="Ever created, cancelled ones included.")
+    revenue_total = Number(help_text="Of orders that are not cancelled.")
+    by_status = StatusCounts()
+    orders_per_minute = serializers.ListSerializer[object](
+        child=MinuteCount(), min_length=60, max_length=60, help_text="The last 60, zeros included."
+    )
+    top_products = serializers.ListSerializer[object](
+        child=ProductUnits(), max_length=10, help_text="The most sold first."
+    )
+    as_of = Moment()
+
+
+class SalesMetricRow(serializers.Serializer[object]):
+    """One figure."""
+
+    metric_name = serializers.ChoiceField(MetricName.choices)
+    dimension = serializers.CharField(
+        help_text="`all`, a status, a day, a minute or a product id, as the metric has it."
+    )
+    value = Number()
+    updated_at = Moment()
+
+
+summary = extend_schema_view(
+    get=extend_schema(
+        operation_id="getSalesSummary",
+        tags=["analytics"],
+        summary="The figures a person asks for first",
+        description="",
+        responses={
+            200: OpenApiResponse(
+                SalesSummary,
+                examples=[
+                    OpenApiExample(
+                        "summary",
+                        value={
+                            "orders_total": 4000,
+                            "revenue_total": 182340.5,
+                            "by_status": {
+                                "CREATED": 2480,
+                                "PAID": 1320,
+                                "SHIPPED": 0,
+                                "CANCELLED": 200,
+                            },
+                            "orders_per_minute": [
+                                {"minute": f"2026-03-11T22:{minute:02}", "count": minute * 3}
+                                for minute in range(60)
+                            ],
+                            "top_products": [PRODUCT],
+                            "as_of": "2026-03-11T22:59:59.000Z",
+                        },
+                    )
+                ],
+            ),
+            **errors(),
+        },
+    )
+)
+
+metrics = extend_schema_view(
+    get=extend_schema(
+        operation_id="listSalesMetrics",
+        tags=["analytics"],
+        summary="Figures by name and dimension",
+        description="A parameter that is empty counts as not sent.",
+        parameters=[
+            MetricsQuery,
+            OpenApiParameter("metric_name", str, enum=[*MetricName.values, ""]),
+            OpenApiParameter(
+                "dimension", {"type": "string", "maxLength": 255, "pattern": WITHOUT_NUL}
+            ),
+        ],
+        responses={
+            200: OpenApiResponse(
+                SalesMetricRow(many=True),
+                description="An array, by name and dimension.",
+                examples=[
+                    OpenApiExample(
+                        "revenue of a day",
+                        value={
+                            "metric_name": "revenue_total",
+                            "dimension": "2026-03-11",
+                            "value": 42.5,
+                            "updated_at": "2026-03-11T22:00:00.250Z",
+                        },
+                    )
+                ],
+            ),
+            **errors(400),
+        },
+    )
+)
+
+top_products = extend_schema_view(
+    get=extend_schema(
+        operation_id="listTopProducts",
+        tags=["analytics"],
+        summary="The best sellers",
+        description="A parameter that is empty counts as not sent.",
+        parameters=[TopProductsQuery],
+        responses={
+            200: OpenApiResponse(
+                ProductUnits(many=True),
+                description="An array, the most sold first.",
+                examples=[OpenApiExample("best sellers", value=PRODUCT)],
+            ),
+            **errors(400),
+        },
+    )
+)

@@ -1,0 +1,48 @@
+"""Reading keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apikeys.models import ApiKey
+
+__all__ = ["KeyState", "changed_since", "keys_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What a cache keeps of a key. `expires` is in seconds of the Unix clock, or infinite."""
+
+    id: int
+    sha256: bytes
+    prefix: str
+    name: str
+    scopes: frozenset[str]
+    expires: float
+    revoked: bool
+    revision: int
+
+
+def changed_since(revision: int) -> list[KeyState]:
+    """Every key that changed after `revision`, the revoked ones too; all of them from 0."""
+    rows = ApiKey.objects.filter(revision__gt=revision).order_by("revision")
+    return [
+        KeyState(
+            id=row.id,
+            sha256=bytes(row.sha256),
+            prefix=row.prefix,
+            name=row.name,
+            scopes=frozenset(row.scopes),
+            expires=row.expires_at.timestamp() if row.expires_at else float("inf"),
+            revoked=row.revoked_at is not None,
+            revision=row.revision,
+        )
+        for row in rows
+    ]
+
+
+def keys_of(name: str = "") -> Sequence[ApiKey]:
+    """Keys by name and age; all of them without a name."""
+    rows = ApiKey.objects.order_by("name", "id")
+    return list(rows.filter(name=name) if name else rows)

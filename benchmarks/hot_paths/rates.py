@@ -1,0 +1,178 @@
+"""Requests a second of each hot path, beside the barest server and the way through Django."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.hot_paths import bare
+from benchmarks.hot_paths.serving import BARE, OURS, UNGATED, Served, serving
+from benchmarks.hot_paths.wrk import Measured, measure
+from benchmarks.report import Figure
+from eventsite.localstack import LocalStack
+from orders.services import INSERT_ORDERS
+from outbox.services import INSERT_EVENTS
+
+__all__ = ["Rates"]
+
+# connections, at least so many a second, p99 at most so many milliseconds
+SIMPLE = ((1, 900, 2), (32, 8_000, 8), (256, 12_000, 40))
+KINDS = ("simple", "items", "order", "list")
+SHARE = 70  # % of the bare server's rate
+GATEWAY_US = 20
+IDS = 1000
+CEILING_ORDERS = 64  # in a batch
+
+
+class Rates:
+    """One stack without our processes; each figure starts the web process that it needs."""
+
+    def __init__(self, stack: LocalStack, seconds: float) -> None:
+        self._stack = stack
+        self._seconds = seconds
+        self._bare: dict[str, Measured] = {}
+        self._ids = stack.state.root / "order-ids"
+
+    def bare(self) -> list[Figure]:
+        """The ceilings of this machine: the rows that PostgreSQL takes, and the barest server."""
+        ceiling = self._rows()
+        with serving(self._stack, BARE) as served:
+            self._bare["items"] = self._load(served, "items")
+            self._choose_ids()
+            for kind in KINDS:
+                if kind not in self._bare:
+                    self._bare[kind] = self._load(served, kind)
+        return [
+            Figure(
+                name=f"rows, {CEILING_ORDERS} orders of 3 items a commit", value=ceiling, unit="/s"
+            ),
+            *(_shown(f"bare server, {_NAMES[kind]}", found) for kind, found in self._bare.items()),
+        ]
+
+    def hot(self) -> list[Figure]:
+        """Ours, with all that belongs to it."""
+        figures = []
+        with serving(self._stack, OURS) as served:
+            self._write_orders(served)
+            for connections, rate, p99 in SIMPLE:
+                found = self._load(served, "simple", connections=connections)
+                figures += _figures(f"POST /orders simple at {connections}", found, rate, p99)
+                if connections == 32:
+                    figures += self._share("simple", found)
+            found = self._load(served, "items")
+            figures += [
+                *_figures("POST /orders with 3 items at 32", found, 3_000),
+                *self._share("items", found),
+            ]
+            figures += _figures("with Idempotency-Key at 32", self._load(served, "keyed"), 6_000)
+            found = self._load(served, "order")
+            figures += [
+                *_figures("GET /orders/{id} at 32", found, 15_000),
+                *self._share("order", found),
+            ]
+            found = self._load(served, "list")
+            figures += [*_figures("GET /orders at 32", found, 8_000), *self._share("list", found)]
+        return figures
+
+    def django(self) -> list[Figure]:
+        """The same requests, all through Django."""
+        with serving(self._stack, OURS, HOT_PATHS="off") as served:
+            self._write_orders(served)
+            return [
+                _shown(f"through Django, {_NAMES[kind]}", self._load(served, kind))
+                for kind in KINDS
+            ]
+
+    def gateway(self) -> list[Figure]:
+        """Processor time of a request with and without the gateway; its log line included."""
+        cost = []
+        for application in (UNGATED, OURS):
+            with serving(self._stack, application) as served:
+                self._write_orders(served)
+                cost.append(self._load(served, "order").cpu_us)
+        return [
+            Figure(
+                name="the gateway's cost",
+                value=cost[1] - cost[0],
+                unit="µs a request",
+                at_most=GATEWAY_US,
+                note=f"{cost[1]:.0f} µs with it, {cost[0]:.0f} µs without, GET /orders/{{id}} at 32",
+            )
+        ]
+
+    def _load(self, served: Served, kind: str, *, connections: int = 32) -> Measured:
+        words = [str(self._ids)] if kind == "order" else []
+        return measure(
+            served.pid, served.url, kind, *words, connections=connections, seconds=self._seconds
+        )
+
+    def _share(self, kind: str, found: Measured) -> list[Figure]:
+        if kind not in self._bare:
+            return []
+        share = 100 * found.rate / self._bare[kind].rate
+        name = f"share of the bare server's rate, {_NAMES[kind]}"
+        return [Figure(name=name, value=share, unit="%", at_least=SHARE)]
+
+    def _write_orders(self, served: Served) -> None:
+        """Orders to read, where no other part has left some."""
+        if not self._ids.exists():
+            measure(served.pid, served.url, "items", connections=32, seconds=1)
+            self._choose_ids()
+
+    def _choose_ids(self) -> None:
+        with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("VACUUM (ANALYZE) orders, order_lines, order_changes")
+            rows = connection.execute(
+                "SELECT order_id::text FROM order_lines GROUP BY 1 ORDER BY 1 DESC LIMIT %s",
+                (IDS,),
+            ).fetchall()
+        Path(self._ids).write_text("".join(f"{row[0]}\n" for row in rows))
+
+    def _rows(self) -> float:
+        """Rows a second that one connection commits: the same two statements, nothing else.
+        Their parameters are made before the clock starts."""
+        body = {
+            "customerId": "customer-1",
+            "items": [{"productId": f"product-{n}", "quantity": 2, "price": 9.5} for n in range(3)],
+        }
+        batches = 100
+        drafts = [[bare.draft(body) for _ in range(CEILING_ORDERS)] for _ in range(batches)]
+        prepared = [bare.parameters(batch) for batch in drafts]
+        rows = batches * sum(2 + len(each[4]) + len(each[5]) for each in drafts[0])
+        url = self._stack.env["DATABASE_URL"]
+        with psycopg.connect(url, prepare_threshold=0, options=bare.OPTIONS) as connection:
+            begin = time.perf_counter()
+            for orders, outbox in prepared:
+                with connection.pipeline():
+                    connection.execute(INSERT_ORDERS, orders)
+                    connection.execute(INSERT_EVENTS, outbox)
+                    connection.commit()
+            return rows / (time.perf_counter() - begin)
+
+
+_NAMES = {
+    "simple": "POST /orders simple at 32",
+    "items": "POST /orders with 3 items at 32",
+    "order": "GET /orders/{id} at 32",
+    "list": "GET /orders at 32",
+}
+
+
+def _note(found: Measured) -> str:
+    note = f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms, {found.cpu_us:.0f} µs of CPU a request"
+    return f"{note}, {found.errors} ERRORS" if found.errors else note
+
+
+def _shown(name: str, found: Measured) -> Figure:
+    return Figure(name=name, value=found.rate, unit="/s", note=_note(found))
+
+
+def _figures(name: str, found: Measured, rate: float, p99: float | None = None) -> list[Figure]:
+    """A rate with its target (an answer that is no success spoils it), and its p99 if it has one."""
+    value = float("nan") if found.errors else found.rate
+    figures = [Figure(name=name, value=value, unit="/s", at_least=rate, note=_note(found))]
+    if p99 is not None:
+        figures.append(Figure(name=f"{name}, p99", value=found.p99_ms, unit="ms", at_most=p99))
+    return figures

@@ -1,0 +1,59 @@
+"""The gateway as the settings want it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from eventsite.gateway.access_log import AccessLog
+from eventsite.gateway.asgi_types import Application
+from eventsite.gateway.django_app import middleware_headers
+from eventsite.gateway.keyring import Keyring
+from eventsite.gateway.layer import Gateway, Rules
+from eventsite.gateway.rate_limit import RateLimit, RateLimiter
+
+__all__ = ["Assembled", "gateway_around"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The layer, and what must be started before it and closed after it."""
+
+    application: Gateway
+    keyring: Keyring
+    limiter: RateLimiter | None
+
+    async def start(self) -> None:
+        if self.limiter is not None:
+            await self.limiter.start()
+
+    async def close(self) -> None:
+        await self.keyring.close()
+        if self.limiter is not None:
+            await self.limiter.close()
+
+
+def gateway_around(application: Application) -> Assembled:
+    """Raises ValueError when RATE_LIMIT cannot be read."""
+    limiter = None
+    if settings.RATE_LIMIT:
+        limiter = RateLimiter(
+            RateLimit.parse(settings.RATE_LIMIT),
+            settings.REDIS_URL,
+            patience=settings.RATE_LIMIT_PATIENCE,
+        )
+    keyring = Keyring()
+    gateway = Gateway(
+        application,
+        rules=Rules(
+            keys_required=settings.API_KEYS_REQUIRED,
+            trusted_proxies=settings.TRUSTED_PROXIES,
+            max_body_bytes=settings.MAX_BODY_BYTES,
+            headers=middleware_headers(),
+        ),
+        keyring=keyring,
+        limiter=limiter,
+        access_log=AccessLog(service=settings.SERVICE_NAME, level=settings.LOG_LEVEL),
+    )
+    return Assembled(gateway, keyring, limiter)

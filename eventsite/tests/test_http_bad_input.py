@@ -1,0 +1,191 @@
+"""What every endpoint refuses over real HTTP: the right code, a sentence, nothing stored.
+
+Bodies of POST /orders are in test_http_contract.py.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eventsite.tests.web import JSON, Web, assert_error
+from orders.models import Order
+from restapi.tests.tables import row_counts
+
+pytest_refused = pytest.mark.usefixtures("nothing_stored")
+
+NOBODY = "01890000-0000-7000-8000-00000000dead"  # the same in every worker of a test run
+ORDER = f"/orders/{NOBODY}"
+READ = "GET, HEAD, OPTIONS"
+ALLOWED = {
+    "/orders": "GET, POST, HEAD, OPTIONS",
+    ORDER: READ,
+    f"{ORDER}/pay": "POST, OPTIONS",
+    f"{ORDER}/ship": "POST, OPTIONS",
+    f"{ORDER}/cancel": "POST, OPTIONS",
+    "/analytics/summary": READ,
+    "/analytics/metrics": READ,
+    "/analytics/top-products": READ,
+    "/health": READ,
+    "/health/ready": READ,
+    "/metrics": READ,
+    "/openapi.json": READ,
+}
+WRONG = [
+    (method, path)
+    for path, allowed in ALLOWED.items()
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW")
+    if method not in allowed
+]
+
+
+@pytest_refused
+@pytest.mark.parametrize(("method", "path"), WRONG)
+def test_wrong_method(refusing_web: Web, method: str, path: str) -> None:
+    answer = refusing_web.request(method, path, b"{}", JSON)
+    assert method in assert_error(answer, 405)["error"]
+    assert set(answer.header("allow").split(", ")) == set(ALLOWED[path].split(", "))
+
+
+@pytest_refused
+@pytest.mark.parametrize("path", ALLOWED)
+def test_options(refusing_web: Web, path: str) -> None:
+    answer = refusing_web.request("OPTIONS", path)
+    assert answer.status == 200
+    assert set(answer.header("allow").split(", ")) == set(ALLOWED[path].split(", "))
+    assert isinstance(answer.json, dict)
+
+
+@pytest_refused
+@pytest.mark.parametrize("path", [path for path in ALLOWED if "GET" in ALLOWED[path]])
+def test_head_is_get_without_a_body(refusing_web: Web, path: str) -> None:
+    answer, full = refusing_web.request("HEAD", path), refusing_web.get(path)
+    assert (answer.status, answer.body) == (full.status, b"")
+    assert answer.status == (404 if path == ORDER else 200)
+    assert answer.header("content-type") == full.header("content-type")
+    assert "html" not in answer.header("content-type")
+
+
+@pytest_refused
+@pytest.mark.parametrize("path", [path for path in ALLOWED if "POST" in ALLOWED[path]])
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"]
+)
+def test_wrong_content_type(refusing_web: Web, path: str, kind: str) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    answer = refusing_web.request("POST", path, b'{"user_id": "u1", "amount": 1}', headers)
+    assert_error(answer, 415)
+
+
+@pytest_refused
+@pytest.mark.parametrize("verb", ["pay", "ship", "cancel"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{", b"[]", b"null", b"0", b'"x"', b"nonsense", b"[" * 100_000),
+        *(b'{"reason": NaN}', b'{"a": 1, "a": 2}', b'{"a": "\xff"}', b"\xef\xbb\xbf{}"),
+        '{"reason": "é"}'.encode("utf-16"),
+    ],
+)
+def test_malformed_body_of_a_move(refusing_web: Web, verb: str, body: bytes) -> None:
+    assert_error(refusing_web.request("POST", f"{ORDER}/{verb}", body, JSON), 400)
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "reason",
+    ["1", "null", "true", "[]", "{}", '"\\u0000"', '"\\ud800"', json.dumps("r" * 1001)],
+)
+def test_bad_reason(refusing_web: Web, reason: str) -> None:
+    body = f'{{"reason": {reason}}}'.encode()
+    error = assert_error(refusing_web.request("POST", f"{ORDER}/cancel", body, JSON), 400)
+    assert [detail["field"] for detail in error["details"]] == ["reason"]
+
+
+LIMITS = ["0", "-1", "abc", "1.5", "1e1", "%00", "NaN", "9" * 3000, "%D9%A1%00"]
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/orders", "status=NEW", "status"),
+        ("/orders", "status=created", "status"),
+        ("/orders", "status=", "status"),
+        ("/orders", "created_from=yesterday", "created_from"),
+        ("/orders", "created_from=", "created_from"),
+        ("/orders", "created_from=0", "created_from"),
+        ("/orders", "created_from=2026-02-30T00:00:00Z", "created_from"),
+        ("/orders", "created_to=2026-13-01T00:00:00Z", "created_to"),
+        ("/orders", "created_to=2026-03-11T25:00:00Z", "created_to"),
+        ("/orders", "created_to=9999-12-31T23:59:59-14:00", "created_to"),
+        ("/orders", "created_to=0001-01-01T00:00:00%2B14:00", "created_to"),
+        ("/orders", "created_to=%00", "created_to"),
+        ("/orders", "created_to=", "created_to"),
+        ("/orders", "cursor=", "cursor"),
+        ("/orders", "cursor=abc", "cursor"),
+        ("/orders", "cursor=" + "A" * 31, "cursor"),
+        ("/orders", "cursor=" + "A" * 32 + "%00", "cursor"),
+        ("/orders", "cursor=" + "A" * 30 + "%2B%2F", "cursor"),
+        ("/orders", "cursor=f" + "_" * 31, "cursor"),
+        ("/orders", "cursor=" + "_" * 3000, "cursor"),
+        ("/orders", "customerId=", "customerId"),
+        ("/orders", "customerId=" + "x" * 256, "customerId"),
+        ("/orders", "customerId=%00", "customerId"),
+        ("/orders", "limit=", "limit"),
+        ("/orders", "limit=101", "limit"),
+        *(("/orders", f"limit={limit}", "limit") for limit in LIMITS),
+        ("/analytics/top-products", "limit=101", "limit"),
+        *(("/analytics/top-products", f"limit={limit}", "limit") for limit in LIMITS),
+        ("/analytics/metrics", "limit=1001", "limit"),
+        *(("/analytics/metrics", f"limit={limit}", "limit") for limit in LIMITS),
+        ("/analytics/metrics", "metric_name=nothing", "metric_name"),
+        ("/analytics/metrics", "metric_name=%00", "metric_name"),
+        ("/analytics/metrics", "dimension=%00", "dimension"),
+        ("/analytics/metrics", "dimension=" + "d" * 256, "dimension"),
+    ],
+)
+def test_bad_query(refusing_web: Web, path: str, query: str, field: str) -> None:
+    error = assert_error(refusing_web.get(f"{path}?{query}"), 400)
+    assert [detail["field"] for detail in error["details"]] == [field]
+    assert field in error["error"]
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "query", ["customerId=%ff%fe", "status=PAID&%00=1", "%ff=1", "x=" + "y" * 5000]
+)
+def test_odd_queries_are_answered(refusing_web: Web, query: str) -> None:
+    """Bytes that are no UTF-8 stand for a character that nobody has; unknown parameters are ignored."""
+    answer = refusing_web.get(f"/orders?{query}")
+    assert (answer.status, answer.json) == (200, [])
+
+
+class TestAnOrderThatIsThere:
+    """A move that is asked for in the wrong way does not happen."""
+
+    @pytest.fixture
+    def order_id(self, web: Web) -> str:
+        body = {"user_id": "u1", "amount": 1}
+        return str(web.post("/orders", body).json["order_id"])
+
+    @pytest.mark.parametrize("verb", ["pay", "cancel"])
+    @pytest.mark.parametrize(
+        ("method", "body", "kind", "status"),
+        [
+            ("POST", b"[]", "application/json", 400),
+            ("POST", b'{"reason": ', "application/json", 400),
+            ("POST", b"reason=late", "application/x-www-form-urlencoded", 415),
+            ("POST", b" " * 1_048_577, "application/json", 413),
+            ("PUT", b"{}", "application/json", 405),
+        ],
+    )
+    def test_it_stays_as_it_is(
+        self, web: Web, order_id: str, verb: str, method: str, body: bytes, kind: str, status: int
+    ) -> None:
+        before = row_counts()
+        headers = {"Content-Type": kind}
+        assert_error(web.request(method, f"/orders/{order_id}/{verb}", body, headers), status)
+        assert row_counts() == before
+        assert Order.objects.get().status == "CREATED"

@@ -1,0 +1,111 @@
+"""Requests in flight while the web process is killed, PostgreSQL restarts, or clients hang up.
+
+`python -m benchmarks.in_flight` does the same with ten thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from eventsite.load.in_flight import Account, Volley, account_of, fire, raise_file_limit
+from eventsite.localstack import LocalStack
+from eventsite.localstack.processes import PLAN, Plan
+
+REQUESTS = 1500
+WEB_ONLY = Plan(
+    preparation=PLAN.preparation,
+    processes=tuple(spec for spec in PLAN.processes if spec.web),
+)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    raise_file_limit(REQUESTS + 1000)
+    settings = {"DJANGO_SETTINGS_MODULE": "eventsite.settings.local"}
+    with LocalStack.ephemeral(
+        own_servers=True, kafka="tansu", plan=WEB_ONLY, extra_env=settings, report=lambda _: None
+    ) as started:
+        yield started
+
+
+def judged(stack: LocalStack, run: str, volley: Volley) -> Account:
+    """What is stored, after checking that the path works again and nothing is wrong."""
+    again = asyncio.run(fire(stack.base_url, run=f"{run}-again", requests=20))
+    assert len(again.accepted) == 20, again
+    account = account_of(stack.env["DATABASE_URL"], run, volley)
+    assert account.faults == 0, (account, str(volley))
+    assert not volley.unexpected
+    return account
+
+
+def test_the_web_process_is_killed(stack: LocalStack) -> None:
+    web = stack.process("web")
+    volley = asyncio.run(fire(stack.base_url, run="kill", requests=REQUESTS, fault=web.kill))
+    web.start()
+    web.wait_ready()
+    account = judged(stack, "kill", volley)
+    assert len(volley.gone) > 0
+    assert len(volley.accepted) <= account.stored < REQUESTS + 20
+
+
+def test_postgresql_is_killed_and_comes_back(stack: LocalStack) -> None:
+    server = stack.server("postgres")
+
+    def restart() -> None:
+        server.kill()
+        server.start()
+        server.wait_ready()
+
+    volley = asyncio.run(fire(stack.base_url, run="restart", requests=REQUESTS, fault=restart))
+    judged(stack, "restart", volley)
+    assert not volley.gone, volley
+    assert volley.answered == REQUESTS
+    assert volley.refused, volley
+
+
+def test_clients_hang_up(stack: LocalStack) -> None:
+    volley = asyncio.run(fire(stack.base_url, run="hang", requests=REQUESTS, hanging_up=0.5))
+    judged(stack, "hang", volley)
+    assert len(volley.accepted) == REQUESTS / 2, volley
+
+
+@pytest.fixture
+def swept(stack: LocalStack) -> Iterator[None]:
+    yield
+    with psycopg.connect(stack.env["DATABASE_URL"]) as connection:
+        connection.execute("TRUNCATE orders, order_lines, order_changes, event_outbox")
+
+
+@pytest.mark.usefixtures("swept")
+def test_the_account_sees_what_is_wrong(stack: LocalStack) -> None:
+    """Each kind of damage, made by hand."""
+    volley = asyncio.run(fire(stack.base_url, run="bad", requests=40))
+    url = stack.env["DATABASE_URL"]
+    assert account_of(url, "bad", volley).faults == 0
+    ids = iter(volley.accepted.items())
+    with psycopg.connect(url) as connection:
+        (_, lost), (twin, half), (_, halved), (told, _) = (next(ids) for _ in range(4))
+        for table, column in (("order_changes", "order_id"), ("order_lines", "order_id")):
+            connection.execute(f"DELETE FROM {table} WHERE {column} = %s", (lost,))
+        connection.execute("DELETE FROM orders WHERE id = %s", (lost,))
+        connection.execute("DELETE FROM order_changes WHERE order_id = %s", (half,))
+        connection.execute("DELETE FROM event_outbox WHERE key = %s", (halved,))
+        connection.execute(
+            "INSERT INTO orders SELECT gen_random_uuid(), customer_id, total, status, created_at"
+            " FROM orders WHERE id = %s",
+            (half,),
+        )
+    volley.refused[told] = "not_stored"
+    assert twin in volley.accepted
+    assert account_of(url, "bad", volley) == Account(
+        stored=40,
+        missing=1,
+        stored_though_refused=1,
+        twice=1,
+        half_written=3,
+        events_of_nothing=1,
+    )

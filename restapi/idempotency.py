@@ -1,0 +1,271 @@
+"""Idempotency keys: a request that is sent again is answered again and done once.
+
+After draft-ietf-httpapi-idempotency-key-header and Stripe's idempotent requests. A key belongs to
+one caller and one endpoint (method and path); its first answer is kept for 24 hours.
+
+*Same body* means the same bytes. A client that tries again has the bytes it sent, and their hash
+costs a microsecond. Comparing parsed JSON would have to say whether 1 and 1.0, another order of
+keys or a field that nobody reads are the same, and every wrong answer to that would replay what
+was not asked. With bytes a doubtful case is a 422 and nothing is done. The key is opaque: quotes,
+which the draft's examples have, are part of it.
+
+Only what was done is kept. A request that is refused (400, 404, 409) or fails (5xx) rolls its
+transaction back and the row of its key with it, so the key stays free.
+
+Who inserts or deletes the row of a key holds the key's advisory lock until COMMIT. It is only ever
+tried for, so nobody waits for somebody else's unfinished key: who does not get it and finds no row
+is told 409. It belongs to the transaction, so a pooler in transaction mode does no harm. The rows
+are read after the lock, in a statement of its own: its snapshot holds whatever the previous holder
+committed. The lock is a number of 64 bits, of the row's 128: two keys that share it can make one of
+them a 409 in vain, never a wrong replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from django.db import connection
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+
+from outbox.services import pipelined, unit_of_work
+from restapi.answers import Answer, json_answer
+from restapi.context import caller
+
+__all__ = [
+    "HEADER",
+    "KEPT_HOURS",
+    "IdempotencyKey",
+    "Keyed",
+    "key_of",
+    "key_of_headers",
+    "perform_once",
+]
+
+HEADER = "Idempotency-Key"
+KEPT_HOURS = 24
+MAX_LENGTH = 255
+RETRY_AFTER_SECONDS = 1
+
+Command = TypeVar("Command")
+Result = TypeVar("Result")
+
+_ASGI_NAME = HEADER.lower().encode()
+_REPLAYED = ((b"idempotent-replayed", b"true"),)
+_RUNNING = json_answer(
+    409,
+    {
+        "error": f"A request with this {HEADER} is still running; try again in a moment.",
+        "details": [],
+    },
+    ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),),
+)
+_REUSED = json_answer(
+    422,
+    {
+        "error": f"This {HEADER} belongs to a request with another body; take a new one.",
+        "details": [{"field": HEADER, "message": "Was used with another body."}],
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A request's key: `id` is hash of caller, endpoint and key, `fingerprint` that of the body
+    (32 hexadecimal digits each), `lock` the number of its advisory lock."""
+
+    id: str
+    fingerprint: str
+    lock: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed(Generic[Command]):
+    """What to do, and the key it came with, if any."""
+
+    command: Command
+    key: IdempotencyKey | None = None
+
+
+def key_of(request: Request) -> IdempotencyKey | None:
+    """The key of a request in a Django view. Raises ValidationError (400) for a bad one."""
+    text = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if text is None:
+        return None
+    endpoint = f"{request.method} {request.path}"
+    return _key(text, endpoint=endpoint, body=request._request.body)
+
+
+def key_of_headers(
+    headers: Iterable[tuple[bytes, bytes]], *, endpoint: str, body: bytes
+) -> IdempotencyKey | None:
+    """The same from ASGI headers; `endpoint` as in `POST /orders`. A header that is given twice is
+    a ValidationError here; Django makes one of them."""
+    given = [value for name, value in headers if name == _ASGI_NAME]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise ValidationError({HEADER: ["Must be given once."]})
+    return _key(given[0].decode("latin-1"), endpoint=endpoint, body=body)
+
+
+def _key(text: str, *, endpoint: str, body: bytes) -> IdempotencyKey:
+    if not (0 < len(text) <= MAX_LENGTH and text.isascii() and text.isprintable()):
+        raise ValidationError({HEADER: [f"Must be 1 to {MAX_LENGTH} printable ASCII characters."]})
+    # Key and caller have no NUL, so no two triples make the same text.
+    id_ = _hash(f"{text}\0{caller()}\0{endpoint}".encode())
+    return IdempotencyKey(id_, _hash(body), _lock_of(id_))
+
+
+def _lock_of(id_: str) -> int:
+    """The first 64 bits, as PostgreSQL's signed bigint."""
+    number = int(id_[:16], 16)
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _hash(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def perform_once(
+    requests: Sequence[Keyed[Command]],
+    *,
+    write: Callable[[Sequence[Command]], Sequence[Result]],
+    answer: Callable[[Command, Result], tuple[int, dict[str, Any]]],
+    write_reads: bool = False,
+) -> list[Answer]:
+    """Do a batch of requests in one transaction, each key once; an answer for each, in order.
+
+    `write` takes the commands that are to be done and gives their results in the same order, in
+    the open transaction; replays and keys that are held elsewhere are left out, and it is not
+    called for nothing. It runs in pipeline mode, unless `write_reads` says that it reads what its
+    statements return. Whatever it raises rolls the batch back, keys included.
+
+    Three statements more than `write`'s whatever the size, none when there is no key. Of requests
+    with one key in one batch the first is done and the others are told its answer. Raises
+    NotStored, or OutcomeUnknown: then the same key, sent again, finds out what became of it.
+    """
+    batch = _Batch([request.key for request in requests])
+    fresh: dict[int, Answer] = {}
+    with unit_of_work():
+        mine = batch.claim()
+        if mine:
+            commands = [requests[position].command for position in mine]
+            with nullcontext() if write_reads else pipelined():
+                results = write(commands)
+                for position, command, result in zip(mine, commands, results, strict=True):
+                    fresh[position] = json_answer(*answer(command, result))
+                batch.keep(fresh)
+    return [
+        fresh[position] if position in fresh else batch.told(position)
+        for position in range(len(requests))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    fingerprint: str
+    answer: Answer
+
+
+class _Batch:
+    """The keys of one batch; None where a request has none."""
+
+    def __init__(self, keys: Sequence[IdempotencyKey | None]) -> None:
+        self._keys = keys
+        self._first: dict[str, int] = {}  # of each key its first position
+        for position, key in enumerate(keys):
+            if key is not None:
+                self._first.setdefault(key.id, position)
+        self._kept: dict[str, _Kept] = {}
+
+    def claim(self) -> list[int]:
+        """The positions that are to be done, their keys locked until the transaction ends."""
+        if not self._first:
+            return list(range(len(self._keys)))
+        locked = self._lock_and_read()
+        return [
+            position
+            for position, key in enumerate(self._keys)
+            if key is None
+            or (self._first[key.id] == position and key.id not in self._kept and key.lock in locked)
+        ]
+
+    def _lock_and_read(self) -> set[int]:
+        """Two statements, one round trip. A kept answer is told whoever holds the lock: others may
+        be looking it up just now."""
+        ids = sorted(self._first)
+        locks = sorted({key.lock for key in self._keys if key is not None})
+        with connection.cursor() as tries, connection.cursor() as rows:
+            with pipelined():
+                tries.execute(_TRY_LOCKS, (locks,))
+                rows.execute(_READ, (KEPT_HOURS, ids))
+            found = rows.fetchall()
+            locked = {lock for lock, got in tries.fetchall() if got}
+        expired: list[UUID] = []
+        for id_, fingerprint, status, body, is_old in found:
+            if is_old:
+                expired.append(id_)
+            else:
+                answer = Answer(status, bytes(body), _REPLAYED)
+                self._kept[id_.hex] = _Kept(fingerprint.hex, answer)
+        if expired:
+            self._forget([id_ for id_ in expired if _lock_of(id_.hex) in locked])
+        return locked
+
+    def _forget(self, ids: list[UUID]) -> None:
+        """Rows of ours that the prune has not come to yet, so that their keys can be used again."""
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM idempotency_keys WHERE id = ANY(%s::uuid[])", (ids,))
+
+    def keep(self, fresh: Mapping[int, Answer]) -> None:
+        """Write the rows of the keys among these positions, one statement."""
+        rows = [
+            (key, fresh[position])
+            for position in self._first.values()
+            if position in fresh and (key := self._keys[position]) is not None
+        ]
+        if not rows:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                _KEEP,
+                (
+                    [key.id for key, _ in rows],
+                    [key.fingerprint for key, _ in rows],
+                    [answer.status for _, answer in rows],
+                    [answer.body for _, answer in rows],
+                ),
+            )
+        for key, answer in rows:
+            repeated = replace(answer, headers=_REPLAYED)
+            self._kept[key.id] = _Kept(key.fingerprint, repeated)
+
+    def told(self, position: int) -> Answer:
+        """What a request is told that was not done itself."""
+        key = self._keys[position]
+        assert key is not None  # who has no key is done
+        kept = self._kept.get(key.id)
+        if kept is None:
+            return _RUNNING
+        return kept.answer if kept.fingerprint == key.fingerprint else _REUSED
+
+
+_TRY_LOCKS = """
+    SELECT lock, pg_try_advisory_xact_lock(lock) FROM unnest(%s::bigint[]) AS lock
+"""
+_READ = """
+    SELECT id, fingerprint, status, body,
+           created_at < clock_timestamp() - make_interval(hours => %s) AS is_old
+    FROM idempotency_keys WHERE id = ANY(%s::uuid[])
+"""
+# A row that is there already, against all that is said above, is an IntegrityError.
+_KEEP = """
+    INSERT INTO idempotency_keys (id, fingerprint, status, body)
+    SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::smallint[], %s::bytea[])
+"""

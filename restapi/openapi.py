@@ -1,0 +1,226 @@
+"""How the API documents itself: what holds for every operation, said once.
+
+The document is made from the serializers and from the annotations beside the views (each app's
+`api/schema.py`); this is the grammar both share. Patterns are written for ECMA 262 and Python alike.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema_field,
+)
+from rest_framework import serializers
+
+__all__ = [
+    "WITHOUT_NUL",
+    "ErrorBody",
+    "HouseSchema",
+    "Moment",
+    "Number",
+    "errors",
+    "without_enum_ids",
+]
+
+MOMENT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
+TRACEPARENT = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
+PRINTABLE = r"^[\x21-\x7e]{1,128}$"
+# PostgreSQL stores no NUL; blank is what Python's strip() leaves nothing of.
+WITHOUT_NUL = r"^[^\u0000]*$"
+NOT_BLANK = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
+
+EVERYWHERE = (401, 403, 405, 429, 503)
+ERRORS: dict[int, tuple[str, str]] = {
+    400: ("Malformed or invalid.", "The request is not valid: see limit."),
+    401: ("No key, or one that is not known.", "Send a key that is known and not revoked."),
+    403: ("The key has not the scope for this.", "This key may not do that."),
+    404: ("No such path or id.", "There is no order 0198f7a4-5c1e-7000-8000-000000000000."),
+    405: ("Another method.", 'Method "DELETE" not allowed.'),
+    409: ("A conflict.", "Another request with this key is still running."),
+    413: ("The body is larger than 1 MiB.", "The body is larger than 1048576 bytes."),
+    415: ("The body is not application/json.", 'Unsupported media type "text/plain" in request.'),
+    422: (
+        "The idempotency key came with another body before.",
+        "This key was used with another body.",
+    ),
+    429: ("Too many requests.", "Too many requests; try again later."),
+    503: (
+        "The database is away. `outcome` says what became of a change: nothing was stored, or "
+        "nobody knows.",
+        "The database is not available; nothing was stored, try again.",
+    ),
+}
+
+
+@extend_schema_field({"type": "string", "format": "date-time", "pattern": MOMENT})
+class Moment(serializers.Field[Any, Any, Any, Any]):
+    """A time in an answer: UTC with milliseconds and Z."""
+
+
+@extend_schema_field({"type": "number"})
+class Number(serializers.Field[Any, Any, Any, Any]):
+    """An exact decimal in an answer, without trailing zeros: 70, 42.5."""
+
+
+class ErrorDetail(serializers.Serializer[object]):
+    """Which field, by its path (items.0.price), and what is wrong with it."""
+
+    field = serializers.CharField()
+    message = serializers.CharField()
+
+
+class ErrorBody(serializers.Serializer[object]):
+    """Every error."""
+
+    error = serializers.CharField(help_text="One sentence.")
+    details = ErrorDetail(many=True)
+
+
+class UnavailableBody(ErrorBody):
+    """What a database that is away leaves to say."""
+
+    outcome = serializers.ChoiceField(["not_stored", "unknown"], required=False)
+
+
+def errors(*codes: int) -> dict[int, OpenApiResponse]:
+    """The answers for these status codes, and for those that every operation may give."""
+    return {code: _error(code) for code in sorted({*codes, *EVERYWHERE})}
+
+
+def _error(code: int) -> OpenApiResponse:
+    description, sentence = ERRORS[code]
+    value: dict[str, Any] = {"error": sentence, "details": []}
+    if code == 400:
+        value["details"] = [{"field": "limit", "message": "A valid integer is required."}]
+    if code == 503:
+        value["outcome"] = "not_stored"
+    return OpenApiResponse(
+        UnavailableBody if code == 503 else ErrorBody,
+        description=description,
+        examples=[OpenApiExample(f"error {code}", value=value)],
+    )
+
+
+def _header(
+    name: str, description: str, schema: dict[str, Any], codes: list[int] | None = None
+) -> OpenApiParameter:
+    return OpenApiParameter(
+        name,
+        schema,
+        OpenApiParameter.HEADER,
+        required=True,
+        description=description,
+        response=codes or True,
+    )
+
+
+HEADERS = [
+    _header(
+        "X-Request-ID",
+        "The caller's, or one that was made for the request.",
+        {"type": "string", "pattern": PRINTABLE},
+    ),
+    _header(
+        "X-Correlation-ID",
+        "What follows from the request carries it, as far as the events it causes.",
+        {"type": "string", "pattern": PRINTABLE},
+    ),
+    _header(
+        "traceparent",
+        "W3C Trace Context: the caller's trace or a new one, with a span of this request.",
+        {"type": "string", "pattern": TRACEPARENT},
+    ),
+    _header("Allow", "The methods of this path.", {"type": "string"}, [405]),
+    _header("Retry-After", "Seconds.", {"type": "integer", "minimum": 0}, [429, 503]),
+]
+
+
+class HouseSchema(AutoSchema):
+    """DRF's DEFAULT_SCHEMA_CLASS: the headers of every answer, and bodies that must be sent."""
+
+    def get_override_parameters(self) -> list[Any]:
+        return [*HEADERS]
+
+    def _get_request_body(self, direction: str = "request") -> dict[str, Any] | None:
+        body: dict[str, Any] | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]
+        if body and isinstance(self.get_request_serializer(), PolymorphicProxySerializer):
+            body["required"] = True  # one of several bodies: the library would call it optional
+        return body
+
+    def _map_serializer_field(
+        self, field: Any, direction: str, bypass_extensions: bool = False
+    ) -> Any:
+        schema = super()._map_serializer_field(  # type: ignore[no-untyped-call]
+            field, direction, bypass_extensions
+        )
+        if isinstance(field, serializers.ListSerializer):
+            for keyword, bound in (("minItems", "min_length"), ("maxItems", "max_length")):
+                if (value := getattr(field, bound)) is not None:
+                    schema[keyword] = value
+        return schema
+
+    def _insert_field_validators(self, field: Any, schema: dict[str, Any]) -> None:
+        super()._insert_field_validators(field, schema)  # type: ignore[no-untyped-call]
+        # The library adds "or empty" to a pattern; ours say themselves whether that is allowed.
+        if "oneOf" in schema:
+            schema |= schema.pop("oneOf")[0]
+
+
+def without_enum_ids(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """A postprocessing hook: takes out marks that the library leaves for a hook not used here."""
+    _strip(result)
+    return result
+
+
+def _strip(part: Any) -> None:
+    if isinstance(part, dict):
+        part.pop("x-spec-enum-id", None)
+    if isinstance(part, dict | list):
+        for inner in part.values() if isinstance(part, dict) else part:
+            _strip(inner)
+
+
+class _PlainText(OpenApiSerializerFieldExtension):
+    """DRF refuses NUL in every CharField."""
+
+    target_class = "rest_framework.fields.CharField"
+    pattern = WITHOUT_NUL
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "string"}
+        if direction == "request":
+            schema["pattern"] = self.pattern
+        return schema
+
+
+class _Text(_PlainText):
+    target_class = "restapi.fields.Text"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        self.pattern = WITHOUT_NUL if self.target.allow_blank else NOT_BLANK
+        return super().map_serializer_field(auto_schema, direction)
+
+
+class _Money(OpenApiSerializerFieldExtension):
+    """A number, which DRF's decimals are only without COERCE_DECIMAL_TO_STRING."""
+
+    target_class = "restapi.fields.MoneyField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        field = self.target
+        step = Decimal(1).scaleb(-field.decimal_places)
+        largest = Decimal(10) ** (field.max_digits - field.decimal_places) - step
+        return {
+            "type": "number",
+            "minimum": float(field.min_value),
+            "maximum": float(largest),
+            "multipleOf": float(step),
+        }

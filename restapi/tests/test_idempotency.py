@@ -1,0 +1,339 @@
+"""Doing a batch of keyed requests once: scope, statements, and what a batch leaves out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
+from rest_framework.exceptions import ValidationError
+
+from outbox import upkeep
+from restapi.answers import Answer
+from restapi.context import CURRENT_CALLER
+from restapi.idempotency import IdempotencyKey, Keyed, key_of_headers, perform_once
+from restapi.models import IdempotencyRow
+from restapi.retention import prune_idempotency_keys
+from restapi.tasks import prune_idempotency_keys as prune_task
+
+REPLAYED = ((b"idempotent-replayed", b"true"),)
+
+
+def key(
+    text: str = "k", *, body: str = "{}", caller: str = "anonymous", endpoint: str = "POST /things"
+) -> IdempotencyKey:
+    token = CURRENT_CALLER.set(caller)
+    try:
+        headers = [(b"idempotency-key", text.encode())]
+        found = key_of_headers(headers, endpoint=endpoint, body=body.encode())
+    finally:
+        CURRENT_CALLER.reset(token)
+    assert found is not None
+    return found
+
+
+class Things:
+    """Commands are numbers; what is done is written down, and a negative one is refused."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def write(self, numbers: Sequence[int]) -> list[int]:
+        assert connection.in_atomic_block
+        assert numbers
+        if any(number < 0 for number in numbers):
+            raise ValueError("negative")
+        self.done += numbers
+        return [number * number for number in numbers]
+
+    def answer(self, number: int, square: int) -> tuple[int, dict[str, Any]]:
+        return 201, {"number": number, "square": square, "turn": len(self.done)}
+
+    def perform(self, *requests: tuple[int, IdempotencyKey | None]) -> list[Answer]:
+        keyed = [Keyed(number, key) for number, key in requests]
+        return perform_once(keyed, write=self.write, answer=self.answer)
+
+
+@pytest.fixture
+def things() -> Things:
+    return Things()
+
+
+@contextmanager
+def held_elsewhere(*keys: IdempotencyKey) -> Iterator[psycopg.Connection]:
+    """Another session holds the locks of these keys."""
+    given = connection.get_connection_params()
+    names = ("host", "port", "user", "password", "dbname")
+    with psycopg.connect(**{name: given[name] for name in names if name in given}) as other:
+        for each in keys:
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [each.lock])
+        yield other
+
+
+# Keys
+
+
+def test_scope_is_caller_endpoint_and_key() -> None:
+    texts = ("a", "b", "a\0b")
+    ids = {
+        key(text, caller=caller, endpoint=endpoint).id
+        for text in texts[:2]
+        for caller in texts[:2]
+        for endpoint in texts
+    }
+    assert len(ids) == 2 * 2 * 3
+    assert key("a", body="1").id == key("a", body="2").id
+
+
+def test_same_bytes_same_fingerprint() -> None:
+    assert key(body='{"a": 1}').fingerprint == key("other", body='{"a": 1}').fingerprint
+    assert key(body='{"a": 1}').fingerprint != key(body='{"a":1}').fingerprint
+
+
+def test_the_lock_is_the_first_half_of_the_id_as_postgresql_has_it() -> None:
+    locks = [key(str(number)) for number in range(50)]
+    assert min(each.lock for each in locks) < 0 < max(each.lock for each in locks)
+    for each in locks:
+        assert each.lock == int.from_bytes(bytes.fromhex(each.id)[:8], "big", signed=True)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"idempotency-key", b"")],
+        [(b"idempotency-key", b"x" * 256)],
+        [(b"idempotency-key", b"a\x7f")],
+        [(b"idempotency-key", b"a\xa0")],
+        [(b"idempotency-key", b"a"), (b"idempotency-key", b"a")],
+    ],
+)
+def test_bad_keys(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        key_of_headers(headers, endpoint="POST /things", body=b"")
+    assert isinstance(refused.value.detail, dict)
+    assert list(refused.value.detail) == ["Idempotency-Key"]
+
+
+def test_no_key() -> None:
+    assert key_of_headers([(b"host", b"x")], endpoint="POST /things", body=b"") is None
+
+
+# A batch
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_of_everything(things: Things) -> None:
+    used, held = key("used"), key("held")
+    [first] = things.perform((1, used))
+    with held_elsewhere(held):
+        answers = things.perform(
+            (2, None),
+            (3, used),
+            (4, key("used", body="other")),
+            (5, held),
+            (6, key("fresh")),
+            (7, key("fresh")),
+            (8, key("fresh", body="other")),
+            (9, None),
+        )
+    assert things.done == [1, 2, 6, 9]
+    assert [answer.status for answer in answers] == [201, 201, 422, 409, 201, 201, 422, 201]
+    assert answers[1] == Answer(first.status, first.body, REPLAYED)
+    assert answers[5] == Answer(answers[4].status, answers[4].body, REPLAYED)
+    assert dict(answers[3].headers).keys() == {b"retry-after"}
+    for fresh in (answers[0], answers[4], answers[7]):
+        assert fresh.headers == ()
+    assert IdempotencyRow.objects.count() == 2
+    assert things.perform((5, held))[0].status == 201
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_caller_does_not_see_anothers_key(things: Things) -> None:
+    alice, bob = key(caller="alice"), key(caller="bob", body="other")
+    answers = [*things.perform((1, alice)), *things.perform((2, bob))]
+    assert [answer.status for answer in answers] == [201, 201]
+    with held_elsewhere(key("next", caller="alice")):
+        assert things.perform((3, key("next", caller="bob")))[0].status == 201
+    assert things.done == [1, 2, 3]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_kept_is_told_though_its_lock_is_held(things: Things) -> None:
+    """Somebody else looks it up just now; that is no reason for a 409."""
+    [first] = things.perform((1, key()))
+    with held_elsewhere(key()):
+        assert things.perform((1, key())) == [Answer(201, first.body, REPLAYED)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_keys_with_one_lock_are_two_keys(things: Things) -> None:
+    one = key("one")
+    twin = IdempotencyKey(one.id[:16] + "0" * 16, one.fingerprint, one.lock)
+    with held_elsewhere(one):
+        assert things.perform((1, twin))[0].status == 409
+    answers = things.perform((2, one), (3, twin))
+    assert [answer.status for answer in answers] == [201, 201]
+    assert answers[0].body != answers[1].body
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_that_fails_keeps_and_holds_nothing(things: Things) -> None:
+    requests = [(number, key(str(number))) for number in (1, 2, -3, 4)]
+    with pytest.raises(ValueError, match="negative"):
+        things.perform(*requests)
+    assert IdempotencyRow.objects.count() == 0
+    halves = [*things.perform(*requests[:2]), *things.perform(*requests[3:])]
+    assert [answer.status for answer in halves] == [201] * 3
+    assert {answer.headers for answer in halves} == {()}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lock_ends_with_its_transaction(things: Things) -> None:
+    things.perform((1, key()))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert cursor.fetchone() == (0,)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_must_not_be_there_stops_the_batch(things: Things) -> None:
+    """The primary key is the last guard, behind the locks."""
+
+    def write(numbers: Sequence[int]) -> list[int]:
+        fresh = key()
+        with held_elsewhere() as other:
+            other.execute(
+                "INSERT INTO idempotency_keys (id, fingerprint, status, body)"
+                " VALUES (%s, %s, 200, '')",
+                [fresh.id, fresh.fingerprint],
+            )
+        return things.write(numbers)
+
+    with pytest.raises(IntegrityError):
+        perform_once([Keyed(1, key())], write=write, answer=things.answer)
+    assert IdempotencyRow.objects.get().status == 200
+
+
+# Statements
+
+
+def statements(things: Things, *requests: tuple[int, IdempotencyKey | None]) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        things.perform(*requests)
+    return sum(query["sql"] not in ("BEGIN", "COMMIT") for query in captured)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_three_statements_whatever_the_size_and_none_without_keys(things: Things) -> None:
+    batches = {
+        size: [(number, key(f"{size}-{number}")) for number in range(size)] for size in (1, 2, 100)
+    }
+    assert {size: statements(things, *batch) for size, batch in batches.items()} == {
+        1: 3,
+        2: 3,
+        100: 3,
+    }
+    assert statements(things, *batches[100]) == 2  # replays
+    assert statements(things, (1, None), (2, None)) == 0
+    assert statements(things, (1, None), (2, key("mixed"))) == 3
+
+
+# For how long
+
+
+def age(hours: float, *keys: IdempotencyKey) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE idempotency_keys SET created_at = created_at - make_interval(secs => %s)"
+            " WHERE id = ANY(%s::uuid[])",
+            [hours * 3600, [each.id for each in keys]],
+        )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_old_keys_in_a_batch_are_used_again(things: Things) -> None:
+    old, young = key("old"), key("young")
+    things.perform((1, old), (2, young))
+    age(24.01, old)
+    age(23.99, young)
+    answers = things.perform((3, old), (4, young), (5, key("fresh")))
+    assert [answer.headers for answer in answers] == [(), REPLAYED, ()]
+    assert things.done == [1, 2, 3, 5]
+    [again] = things.perform((6, old))
+    assert again == Answer(201, answers[0].body, REPLAYED)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_old_key_that_is_held_elsewhere_is_left_alone(things: Things) -> None:
+    things.perform((1, key()))
+    age(25, key())
+    with held_elsewhere(key()):
+        assert things.perform((2, key()))[0].status == 409
+    assert IdempotencyRow.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_prune_lets_go_of_what_is_old(things: Things) -> None:
+    old = [key(f"old {number}") for number in range(25)]
+    young = [key(f"young {number}") for number in range(5)]
+    things.perform(*((1, each) for each in old + young))
+    age(24.01, *old)
+    age(23.99, *young)
+    with CaptureQueriesContext(connection) as captured:
+        assert prune_idempotency_keys(chunk=10) == 25
+    assert sum("DELETE" in query["sql"] for query in captured) == 3
+    assert {row.id.hex for row in IdempotencyRow.objects.all()} == {each.id for each in young}
+    assert upkeep.ages()["prune_idempotency_keys"] >= 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_prune_has_a_bound(things: Things) -> None:
+    old = [key(f"old {number}") for number in range(25)]
+    things.perform(*((1, each) for each in old))
+    age(25, *old)
+    assert prune_idempotency_keys(chunk=10, seconds=0) == 0
+    assert "prune_idempotency_keys" not in upkeep.ages()
+    assert prune_task() == 25
+    assert prune_task() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_prune_waits_for_nobody(things: Things) -> None:
+    old = [key(f"old {number}") for number in range(3)]
+    things.perform(*((1, each) for each in old))
+    age(25, *old)
+    with held_elsewhere(old[1]):
+        assert prune_idempotency_keys() == 2
+    assert IdempotencyRow.objects.get().id.hex == old[1].id
+    assert prune_idempotency_keys() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_sessions_at_once_do_each_key_once(things: Things) -> None:
+    """Many keys in batches of opposite order: nobody waits for anybody, so nothing can lock up."""
+    keys = [key(str(number)) for number in range(40)]
+    both = threading.Barrier(4)
+    told: list[Answer] = []
+
+    def run(backwards: bool) -> None:
+        try:
+            both.wait(10)
+            ordered = keys[::-1] if backwards else keys
+            told.extend(things.perform(*((1, each) for each in ordered)))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(bool(number % 2),)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(told) == 160
+    fresh = [answer for answer in told if answer.status == 201 and not answer.headers]
+    assert len(fresh) == len(things.done) == IdempotencyRow.objects.count()
+    assert {answer.status for answer in told} <= {201, 409}
