@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["directory", "mutants", "second_handler"]
+__all__ = ["clock_seconds", "directory", "mutants", "second_handler"]
 
 
 def directory() -> Path:
@@ -21,3 +21,8 @@ def mutants() -> list[str]:
 def second_handler() -> str:
     """Where the handler that is added under load starts (`now`, `earliest`); empty: there is none."""
     return os.environ.get("CHAOS_SECOND_HANDLER", "")
+
+
+def clock_seconds() -> float:
+    """How far this process's wall clock is ahead of the machine's; negative: behind."""
+    return float(os.environ.get("CHAOS_CLOCK_SECONDS", "0"))

@@ -3,13 +3,14 @@ that no answer depends on what happened to an older one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from chaos.history import Applied, Logged, Stored, TableHealth
+from chaos.order_life import Answered, OrderLives, Step
 from outbox import conf
 from outbox.kafka.log_reader import read_topic
 
@@ -17,6 +18,11 @@ __all__ = ["Backlog", "Evidence", "Mark"]
 
 HOT_TABLES = ("event_outbox", "outbox_lane", "bridge_position", "inbox_receipt", "sales_metrics")
 PARKED = 1
+
+
+def _heard() -> list[str]:
+    """Topic and type of the events that some handler listens to; others only go to Kafka."""
+    return [f"{route.topic.name} {name}" for route in conf.routes() for name in route.event_types]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +36,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Events of a scenario without a receipt, those not yet in Kafka, and the age of the oldest."""
+    """Events of a scenario that are under way, those not yet in Kafka, and the age of the oldest."""
 
     open: int
     pending: int
     oldest_seconds: float
-
-
-def _heard() -> list[str]:
-    """Topics that have a handler here."""
-    return [route.topic.name for route in conf.routes()]
 
 
 class Evidence:
@@ -70,23 +71,23 @@ class Evidence:
                    coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)
             FROM event_outbox event
             WHERE id > %s AND status < 2 AND topic NOT LIKE '%%.dlq'
-              AND (status = 0 OR (topic = ANY(%s) AND NOT EXISTS (
-                SELECT FROM inbox_receipt receipt WHERE receipt.event_id = event.event_id)))
+              AND (status = 0 OR topic || ' ' || type = ANY(%s) AND NOT EXISTS (
+                SELECT FROM inbox_receipt receipt WHERE receipt.event_id = event.event_id))
             """,
             (since.outbox_id, _heard()),
         )
         return Backlog(int(count), int(pending), float(oldest))
 
     def unfinished(self, since: Mark) -> int:
-        """Events of the scenario whose effect is still to come, in whatever way they wait: also as
-        a dead letter or behind one."""
+        """Events of the scenario that are not in Kafka yet or whose effect is still to come, in
+        whatever way they wait: also as a dead letter or behind one."""
         [(count,)] = self.rows(
             """
             SELECT count(*) FROM event_outbox event
             WHERE id > %s AND topic NOT LIKE '%%.dlq'
-              AND (status <> 1 OR (topic = ANY(%s) AND NOT EXISTS (
+              AND (status <> 1 OR topic || ' ' || type = ANY(%s) AND NOT EXISTS (
                 SELECT FROM inbox_receipt receipt
-                WHERE receipt.event_id = event.event_id AND receipt.outcome <> 1)))
+                WHERE receipt.event_id = event.event_id AND receipt.outcome <> 1))
             """,
             (since.outbox_id, _heard()),
         )
@@ -103,15 +104,17 @@ class Evidence:
                 created_at=float(row[4]),
                 published_at=None if row[5] is None else float(row[5]),
                 seq=row[6],
+                heard=row[7],
             )
             for row in self.rows(
                 """
                 SELECT id, event_id, topic, key, extract(epoch FROM created_at),
                        extract(epoch FROM published_at),
-                       CASE WHEN topic = 'probe-events' THEN (payload::json ->> 'seq')::bigint END
+                       CASE WHEN topic = 'probe-events' THEN (payload::json ->> 'seq')::bigint END,
+                       topic || ' ' || type = ANY(%s)
                 FROM event_outbox WHERE id > %s AND topic NOT LIKE '%%.dlq' ORDER BY id
                 """,
-                (since.outbox_id,),
+                (_heard(), since.outbox_id),
             )
         ]
 
@@ -125,21 +128,22 @@ class Evidence:
             )
         ]
 
+    def processed(self, since: Mark) -> list[str]:
+        """The scenario's events of topic orders.created whose effect is there."""
+        sql = """
+            SELECT processed.event_id FROM processed_events processed
+            JOIN event_outbox event USING (event_id) WHERE event.id > %s
+        """
+        return [str(row[0]) for row in self.rows(sql, (since.outbox_id,))]
+
     def receipts(self, since: Mark, *, parked: bool) -> list[str]:
-        """Events of the scenario with a receipt, or those that wait as or behind a dead letter. An
-        event that only other programs read has no receipt: it counts as had once it is published."""
+        """Events of the scenario with a receipt, or those that wait as or behind a dead letter."""
         sql = """
             SELECT receipt.event_id FROM inbox_receipt receipt
             JOIN event_outbox event USING (event_id)
             WHERE event.id > %s AND (receipt.outcome = 1) = %s
         """
         found = self.rows(sql, (since.outbox_id, parked))
-        if not parked:
-            told = (
-                "SELECT event_id FROM event_outbox WHERE id > %s AND status = 1"
-                " AND topic NOT LIKE '%%.dlq' AND topic <> ALL(%s)"
-            )
-            found += self.rows(told, (since.outbox_id, _heard()))
         if parked:
             held = "SELECT event_id FROM event_outbox WHERE id > %s AND status > 1"
             found += self.rows(held, (since.outbox_id,))
@@ -157,10 +161,30 @@ class Evidence:
         """
         return [str(row[0]) for row in self.rows(sql, (since.outbox_id,))]
 
-    def orders(self, ids: Collection[str]) -> list[str]:
-        """Those of these orders that are stored."""
-        sql = "SELECT id FROM orders WHERE id = ANY(%s::uuid[])"
-        return [str(row[0]) for row in self.rows(sql, (list(ids),))]
+    def letter_is_open(self, event_id: str) -> bool:
+        """Whether the event is a dead letter that is neither applied nor discarded."""
+        sql = "SELECT 1 FROM dead_letter WHERE state < 3 AND event_id = %s"
+        return bool(self.rows(sql, (event_id,)))
+
+    def order_lives(self, answered: Sequence[Answered], stored: Sequence[Stored]) -> OrderLives:
+        """The history of each order that a buyer was told of or an event tells of."""
+        ids = {answer.order_id for answer in answered}
+        ids |= {row.key for row in stored if row.seq is None}
+        known = (list(ids),)
+        steps = self.rows(
+            "SELECT id, order_id, from_status, to_status, event_ids FROM order_changes"
+            " WHERE order_id = ANY(%s::uuid[])",
+            known,
+        )
+        statuses = self.rows("SELECT id, status FROM orders WHERE id = ANY(%s::uuid[])", known)
+        return OrderLives(
+            answered=answered,
+            steps=[
+                Step(number, str(order_id), before, after, tuple(str(i) for i in event_ids))
+                for number, order_id, before, after, event_ids in steps
+            ],
+            statuses={str(order_id): status for order_id, status in statuses},
+        )
 
     def logged(self) -> list[Logged]:
         """All that Kafka holds, every topic of the map from its beginning."""

@@ -48,6 +48,7 @@ class Ground:
     faults   what was broken and when; `fault` writes it
     figures  what the scenario wants to show beside the invariants
     foreign  ids of messages that did not come from the outbox
+    lost_between  when the database forgot what was committed, on purpose
     stuck    events that had no effect when they should have had it, while something was broken
     broken   demands of the scenario itself that were not met
     """
@@ -68,6 +69,7 @@ class Ground:
     poison: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)
     extra: list[Unit] = field(default_factory=list)
+    lost_between: tuple[float, float] | None = None
     stuck: int = 0
     log_complete: bool = True
     cleanup: ExitStack = field(default_factory=ExitStack)  # closed after `after`

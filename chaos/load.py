@@ -22,7 +22,8 @@ from uuid import uuid4
 import django
 import msgspec
 
-from chaos.history import Outcome, Written
+from chaos.history import Written
+from chaos.outcome import Outcome
 from eventsite.probe.events import PROBE_TOPIC
 from outbox.topics import Topic
 
@@ -63,7 +64,7 @@ class Attempt:
 
     def written(self) -> list[Written]:
         """Its events as the checker wants them."""
-        return [Written(e.event_id, e.key, e.seq, self.outcome) for e in self.events]
+        return [Written(e.event_id, e.key, e.seq, self.outcome, self.at) for e in self.events]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

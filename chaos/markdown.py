@@ -1,19 +1,20 @@
 """Result files as the tables of docs/reliability.md: `python -m chaos.markdown FILE…`.
 
-Of a scenario that is in several files the last one counts.
+Of a scenario that is in several files the last one counts. A line says what all was measured on.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["table"]
+__all__ = ["measured_on", "table"]
 
 INVARIANTS = [f"I{number}" for number in range(1, 11)]
+DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -39,7 +40,8 @@ def _cell(verdict: dict[str, Any] | None, expected: dict[str, str]) -> str:
         return "-"
     if not verdict["damage"]:
         return str(verdict["figure"])
-    return f"{verdict['damage']}{'' if verdict['invariant'] in expected else ' **damaged**'}"
+    word = "expected" if verdict["invariant"] in expected else "**damaged**"
+    return f"{verdict['damage']} {word}"
 
 
 def _mutants(results: Sequence[dict[str, Any]]) -> str:
@@ -62,16 +64,46 @@ def _mutants(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _joined(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(
+        f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |" for cells in lines
+    )
+
+
+def measured_on(runs: Sequence[dict[str, Any]]) -> str:
+    """Machine, load and settings of all runs; what differs between them is a list or a range."""
+    machines = [run["machine"] for run in runs]
+    busy = [machine["load_average_before"] for machine in machines]
+    database = [
+        f"PostgreSQL {settings['server_version']} with "
+        + ", ".join(f"{name} {settings[name]}" for name in DURABILITY)
+        for settings in (machine["postgresql"] for machine in machines)
+    ]
+    return "; ".join(
+        [
+            _different(machine["date"][:16] + " UTC" for machine in machines),
+            "commit " + _different(run["commit"] for run in runs),
+            _different(f"{m['cores']} cores of {m['processor']}" for m in machines),
+            _different(f"{machine['memory_gib']} GiB" for machine in machines),
+            f"load average before a run {min(busy):.0f} to {max(busy):.0f}",
+            _different("quick" if run["quick"] else "full lengths" for run in runs),
+            "--load " + _different(str(machine["load"]) for machine in machines),
+            _different(database),
+        ]
+    )
+
+
+def _different(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
 
 
 def main(paths: Sequence[str]) -> None:
-    """Print one table."""
+    """Print what it was measured on, and one table."""
+    runs = [json.loads(Path(path).read_text()) for path in paths]
     results: dict[str, dict[str, Any]] = {}
-    for path in paths:
-        for result in json.loads(Path(path).read_text())["results"]:
+    for run in runs:
+        for result in run["results"]:
             results[result.get("mutant") or result["scenario"]] = result
-    print(table(list(results.values())))  # noqa: T201
+    print(measured_on(runs), table(list(results.values())), sep="\n\n")  # noqa: T201
 
 
 if __name__ == "__main__":

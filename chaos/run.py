@@ -12,14 +12,16 @@ from typing import Any
 
 from django.db import connection
 
+from chaos.checker import Verdict, judge
 from chaos.evidence import Evidence
 from chaos.ground import Ground, Nurse, changed
-from chaos.history import History, Verdict, judge
+from chaos.history import History
 from chaos.misbehave import Switches
 from chaos.scenarios import Scenario
 from chaos.weather import Load, Watch, steady_load, watch
 from eventsite import recount
 from eventsite.localstack import LocalStack
+from orders.events import ORDERS_CREATED_TOPIC
 
 __all__ = ["Result", "Stage"]
 
@@ -114,8 +116,8 @@ class Stage:
         unsettled = ground.evidence.unfinished(ground.mark)
         recovery = _recovery(seen, ground)
         ground.figures["peak backlog"] = str(seen.peak())
-        if found.orders_refused:
-            ground.figures["orders refused"] = f"{found.orders_refused}/{found.orders_sent}"
+        if found.bought.sent:
+            ground.figures["orders"] = found.bought.summary()
         return self._read(scenario, ground, found, unsettled, recovery)
 
     def _play_under_load(self, scenario: Scenario, ground: Ground, seen: Watch) -> Load:
@@ -163,20 +165,21 @@ class Stage:
             logged=[message for message in evidence.logged() if message.event_id in known],
             applied=evidence.applied(mark),
             receipts=evidence.receipts(mark, parked=False),
+            effects={ORDERS_CREATED_TOPIC.name: frozenset(evidence.processed(mark))},
             parked=frozenset(evidence.receipts(mark, parked=True)),
             dead_letters=frozenset(evidence.dead_letters(mark)),
             poison=frozenset(ground.poison),
             faults=ground.faults,
             log_complete=ground.log_complete,
             figures_differ=recount.compare().different,
-            promised_orders=frozenset(found.orders),
-            stored_orders=frozenset(evidence.orders(found.orders)),
+            orders=evidence.order_lives(found.bought.answered, stored),
+            lost_between=ground.lost_between,
             unsettled=max(unsettled, ground.stuck),
             zombies=ground.zombies,
             recovery=recovery if scenario.rate else 0.0,
             recovery_bound=scenario.recover_within,
             tables=tables,
-            never_updated=frozenset() if scenario.lanes_updated else frozenset({"outbox_lane"}),
+            lane_updates=scenario.lane_updates,
         )
 
     def _tell(self, result: Result) -> None:

@@ -5,8 +5,11 @@ No hook of it is in production code: everything is patched from outside when thi
 
 from __future__ import annotations
 
+from chaos import clock
 from chaos.environment import mutants
 from eventsite.settings.local import *  # noqa: F403
+
+clock.shift()
 
 # First: what it wraps must not have been taken by a task before.
 INSTALLED_APPS = ["chaos", *INSTALLED_APPS]  # noqa: F405

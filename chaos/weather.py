@@ -1,8 +1,7 @@
-"""What goes on beside the faults: the writer, orders over HTTP, and a look at the backlog."""
+"""What goes on beside the faults: the writer, buyers, and a look at the backlog."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
 import time
@@ -14,9 +13,9 @@ from pathlib import Path
 import psycopg
 
 from chaos import load
+from chaos.buyers import Bought, buy
 from chaos.evidence import Backlog, Evidence, Mark
 from chaos.load import Attempt, WriterPlan
-from eventsite.load.orders import LoadPlan, run_load
 from eventsite.localstack import LocalStack
 from eventsite.tests.processes import running
 
@@ -31,9 +30,7 @@ class Load:
     """What was promised while the load ran."""
 
     attempts: list[Attempt] = field(default_factory=list)
-    orders: set[str] = field(default_factory=set)
-    orders_sent: int = 0
-    orders_refused: int = 0
+    bought: Bought = field(default_factory=Bought)
 
 
 @contextmanager
@@ -46,43 +43,30 @@ def steady_load(
     orders_rate: float,
     database_url: str = "",
 ) -> Iterator[Load]:
-    """The writer's process and orders over HTTP until the end of the block; `Load` is complete
+    """The writer's process and buyers over HTTP until the end of the block; `Load` is complete
     after it. `database_url`: what the writer connects to, if not the server itself."""
     log = directory / f"{prefix.strip(':')}.jsonl"
     plan = WriterPlan(prefix=prefix, log=str(log), rate=rate)
     found = Load()
     stop = threading.Event()
-    orders = threading.Thread(
-        target=_orders, args=(stack.base_url, orders_rate, stop, found), daemon=True
+    buyers = threading.Thread(
+        target=buy, args=(stack.base_url, orders_rate, stop, found.bought), daemon=True
     )
     environment = dict(stack.env)
     if database_url:
         environment["DATABASE_URL"] = database_url
     with running(load.command(plan), environment) as writer:
-        orders.start()
+        buyers.start()
         try:
             yield found
         finally:
             stop.set()
             died = writer.child.poll()
             code = writer.stop()
-            orders.join()
+            buyers.join()
     if died is not None:
         raise AssertionError(f"the writer ended with {code}")
     found.attempts = list(load.read_log(log))
-
-
-def _orders(base_url: str, rate: float, stop: threading.Event, found: Load) -> None:
-    """The demo's orders in slices of a second: each slice ends with its last answer."""
-    number = 0
-    while rate and not stop.is_set():
-        number += 1
-        plan = LoadPlan(orders=round(rate), rate=rate, seed=number)
-        result = asyncio.run(run_load(base_url, plan))
-        accepted = {answer.order_id for answer in result.accepted()}
-        found.orders |= accepted
-        found.orders_sent += result.sent
-        found.orders_refused += result.sent - len(accepted)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,15 @@
 """The scenarios of `make chaos`, declared in one table."""
 
-from chaos.scenarios import kafka, operations, poison, postgres, processes, provocations, redis
+from chaos.scenarios import (
+    clocks,
+    kafka,
+    operations,
+    poison,
+    postgres,
+    processes,
+    provocations,
+    redis,
+)
 from chaos.scenarios.base import Scenario
 
 __all__ = ["SCENARIOS", "Scenario"]
@@ -12,6 +21,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *kafka.SCENARIOS,
     *poison.SCENARIOS,
     *operations.SCENARIOS,
+    *clocks.SCENARIOS,
     *provocations.SCENARIOS,
     operations.RESTORE,
 )

@@ -34,7 +34,7 @@ class Scenario:
     settle_within    seconds from the load's end to the last receipt
     expected_damage  invariant -> what is lost and how it is found, where a promise cannot hold
     log_complete     False where the log in Kafka is lost on purpose
-    lanes_updated    lanes are marked on purpose, which otherwise nobody may
+    lane_updates     how often rows of lanes are marked on purpose, which otherwise nobody may
     writer_url       where the writer connects, if not to the server itself
     """
 
@@ -50,5 +50,5 @@ class Scenario:
     settle_within: float = 120.0
     expected_damage: Mapping[str, str] = field(default_factory=dict)
     log_complete: bool = True
-    lanes_updated: bool = False
+    lane_updates: int = 0
     writer_url: Callable[[Ground], AbstractContextManager[str] | None] = _directly

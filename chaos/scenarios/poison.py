@@ -10,6 +10,7 @@ from chaos.ground import Ground
 from chaos.scenarios import broker
 from chaos.scenarios.base import Scenario
 from eventsite.probe.events import PROBE_TOPIC
+from outbox.conf import CIRCUIT
 from outbox.kafka import admin
 from outbox.topics import lane_of, partition_of
 
@@ -63,7 +64,9 @@ def _found_and_mended(ground: Ground, mode: str, name: str) -> None:
         event_id = ground.write_poison(name, mode)
         ground.write(name)
         ground.write(name, name)
-        seconds = ground.wait(lambda: _is_open(ground, event_id), 120, "the dead letter")
+        seconds = ground.wait(
+            lambda: ground.evidence.letter_is_open(event_id), 120, "the dead letter"
+        )
         ground.figures["until found"] = f"{seconds:.1f} s"
         if not ground.quick:
             _wait_dead(ground, within=300)
@@ -71,11 +74,6 @@ def _found_and_mended(ground: Ground, mode: str, name: str) -> None:
         ground.switches.on("healed")
     else:
         _redrive(ground)
-
-
-def _is_open(ground: Ground, event_id: str) -> bool:
-    sql = "SELECT 1 FROM dead_letter WHERE state < 3 AND event_id = %s"
-    return bool(ground.evidence.rows(sql, (event_id,)))
 
 
 def kills(ground: Ground) -> None:
@@ -145,6 +143,8 @@ def broken_handler(ground: Ground) -> None:
         time.sleep(ground.seconds(20, 5))
         ground.switches.off("fail-all")
         ground.figures["parked when it tripped"] = str(_letters(ground))
+        failed = len(ground.evidence.dead_letters(ground.mark))
+        ground.demand(failed <= 2 * CIRCUIT.run, f"{failed} failed before the circuit tripped")
         ground.figures["resume"] = ground.manage("handlers", "resume", HANDLER)
 
 
@@ -175,7 +175,9 @@ SCENARIOS = (
         name="too-large",
         title="an event too large for the broker in mid-batch, with successors of its key",
         play=too_large,
-        lanes_updated=True,
+        # its lane has a letter, is put back to where the letter waited, and again to those behind
+        # it, and has none any more
+        lane_updates=4,
     ),
     Scenario(
         name="broken-handler",

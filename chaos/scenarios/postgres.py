@@ -15,8 +15,8 @@ import psycopg
 from django.db import connection
 
 from chaos.ground import Ground
-from chaos.history import Outcome
 from chaos.load import Attempt, ProbeEvent
+from chaos.outcome import Outcome
 from chaos.scenarios.base import Scenario
 from eventsite.tests.weather import Fault, Proxy, proxy_to
 from outbox.services import publish, unit_of_work

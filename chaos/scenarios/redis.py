@@ -43,7 +43,7 @@ def workers_away(ground: Ground) -> None:
             peak_queue = max(peak_queue, *lengths)
             time.sleep(1)
     ground.figures["Redis at most"] = f"{peak_memory:.1f} MiB, {peak_queue:.0f} tasks a queue"
-    # A task may carry the chunks of all partitions; beat's own tasks are few and expire.
+    # A task may carry the chunks of all partitions; beat adds none to a queue that is long.
     bound = 2 * BRIDGE.queue_bound
     ground.demand(peak_memory < MEMORY_BOUND_MIB, f"Redis grew to {peak_memory:.0f} MiB")
     ground.demand(peak_queue <= bound, f"a queue grew to {peak_queue:.0f} tasks")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from chaos.evidence import Backlog
+from chaos.markdown import measured_on
 from chaos.mutants import BREAKS
 from chaos.mutation import MUTANTS
 from chaos.scenarios import SCENARIOS
@@ -37,3 +40,29 @@ class TestRecovery:
     def test_a_busy_machine_has_a_normal_of_its_own(self) -> None:
         assert watch(5, 5, 5, 30, 9, 9).recovery(3, 3) == 1.0
         assert watch(1, 1, 1, 30, 9, 9).recovery(3, 3) is None
+
+
+def run(*, load: float, average: float) -> dict[str, Any]:
+    machine = {
+        "date": "2026-11-21T18:04:59+00:00",
+        "cores": 2,
+        "processor": "Xeon",
+        "memory_gib": 24,
+        "load_average_before": average,
+        "load": load,
+        "postgresql": {
+            "server_version": "18.4",
+            "fsync": "on",
+            "synchronous_commit": "off",
+            "full_page_writes": "on",
+        },
+    }
+    return {"machine": machine, "commit": "abc", "quick": False}
+
+
+def test_what_runs_were_measured_on_shows_where_they_differ() -> None:
+    assert measured_on([run(load=0.3, average=4.6), run(load=1.0, average=41.2)]) == (
+        "2026-11-21T18:04 UTC; commit abc; 2 cores of Xeon; 24 GiB;"
+        " load average before a run 5 to 41; full lengths; --load 0.3, 1.0;"
+        " PostgreSQL 18.4 with fsync on, synchronous_commit off, full_page_writes on"
+    )

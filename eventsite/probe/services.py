@@ -13,7 +13,7 @@ from eventsite.probe.models import ProbeEntry
 from outbox.envelope import EventEnvelope
 from outbox.services import publish, unit_of_work
 
-__all__ = ["append_entries", "draw", "reset_entries"]
+__all__ = ["append_entries", "append_to", "draw", "reset_entries"]
 
 
 def draw(keys: Sequence[str]) -> list[SequenceDrawn]:
@@ -42,12 +42,17 @@ def draw(keys: Sequence[str]) -> list[SequenceDrawn]:
 
 
 def append_entries(envelopes: Sequence[EventEnvelope]) -> None:
-    """Append to the log in the order given, in the open transaction."""
+    """Append to the probe's log in the order given, in the open transaction."""
+    append_to("probe_log", envelopes)
+
+
+def append_to(table: str, envelopes: Sequence[EventEnvelope]) -> None:
+    """Append to a table like the probe's log, in the order given, in the open transaction."""
     events = [decode_sequence_drawn(envelope.payload) for envelope in envelopes]
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            INSERT INTO probe_log (key, seq, event_id)
+            f"""
+            INSERT INTO {table} (key, seq, event_id)
             SELECT key, seq, event_id
             FROM unnest(%s::text[], %s::bigint[], %s::uuid[]) WITH ORDINALITY
                  AS arrived (key, seq, event_id, position)

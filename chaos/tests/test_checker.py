@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 
+from chaos.checker import Verdict, judge
 from chaos.history import (
     Applied,
     Fault,
     History,
     Logged,
-    Outcome,
     Stored,
     TableHealth,
-    Verdict,
     Written,
-    judge,
 )
+from chaos.order_life import Answered, OrderLives, Step
+from chaos.outcome import Outcome
 
 TOPIC = "probe-events"
 EVENTS = [("a", 1), ("b", 1), ("a", 2), ("a", 3), ("b", 2)]
@@ -56,8 +56,11 @@ CLEAN = History(
     logged=(*log_of(*IDS), Logged("o1", "order-events", 3, 0)),
     applied=entries_of(*IDS),
     receipts=(*IDS, "o1"),
-    promised_orders=frozenset({"order-1"}),
-    stored_orders=frozenset({"order-1"}),
+    orders=OrderLives(
+        answered=(Answered("order-1", "CREATED", Outcome.COMMITTED),),
+        steps=(Step(1, "order-1", None, "CREATED", ("o1",)),),
+        statuses={"order-1": "CREATED"},
+    ),
     tables={"outbox_lane": TableHealth(64, 0, 0), "event_outbox": TableHealth(6, 6, 6)},
 )
 
@@ -84,12 +87,29 @@ class TestCommittedIsDelivered:
         assert damaged(history) == {"I1": 1}
         assert damaged(replace(history, log_complete=False)) == {}
 
+    def test_only_the_probes_log_may_be_lost(self) -> None:
+        history = replace(CLEAN, logged=CLEAN.logged[:-1], log_complete=False)
+        assert damaged(history) == {"I1": 1}
+
+    def test_what_nobody_listens_to_is_only_in_kafka(self) -> None:
+        rows = (*ROWS, replace(ORDER, heard=False))
+        history = replace(CLEAN, stored=rows, receipts=IDS)
+        assert damaged(history) == {}
+        assert damaged(replace(history, logged=CLEAN.logged[:-1])) == {"I1": 1}
+
     def test_a_promised_row_is_gone(self) -> None:
         gone = Written("c1", "c", 1, Outcome.COMMITTED)
         assert damaged(replace(CLEAN, written=(*CLEAN.written, gone))) == {"I1": 1}
 
     def test_a_promised_order_is_gone(self) -> None:
-        assert damaged(replace(CLEAN, stored_orders=frozenset())) == {"I1": 1}
+        none = replace(CLEAN.orders, steps=(), statuses={})
+        history = replace(CLEAN, orders=none, stored=ROWS, logged=CLEAN.logged[:-1])
+        assert damaged(history) == {"I1": 1}
+
+    def test_an_event_with_a_receipt_has_no_effect(self) -> None:
+        here = replace(CLEAN, effects={"order-events": frozenset({"o1"})})
+        assert damaged(here) == {}
+        assert damaged(replace(CLEAN, effects={"order-events": frozenset()})) == {"I1": 1}
 
     def test_an_event_without_a_log_has_no_receipt(self) -> None:
         assert damaged(replace(CLEAN, receipts=IDS)) == {"I1": 1}
@@ -113,6 +133,40 @@ class TestCommittedIsDelivered:
             CLEAN, applied=entries_of("a1", "b1", "a2", "b2"), parked=frozenset({"a3"})
         )
         assert damaged(waiting) == {}
+
+
+class TestLostOnPurpose:
+    """The database was set back: what was promised in between is lost, and nothing else."""
+
+    GONE = Written("c1", "c", 1, Outcome.COMMITTED, at=150.0)
+    LOST = replace(CLEAN, written=(*CLEAN.written, GONE), lost_between=(140.0, 160.0))
+
+    def test_in_between(self) -> None:
+        assert damaged(self.LOST) == {}
+        assert verdicts(self.LOST)["I1"].figure == "6, 1 lost"
+
+    def test_its_number_drawn_again_and_applied_from_the_log(self) -> None:
+        again = Written("c2", "c", 1, Outcome.COMMITTED, at=170.0)
+        history = replace(
+            self.LOST,
+            written=(*self.LOST.written, again),
+            stored=(*CLEAN.stored, replace(row(10, "c", 1), event_id="c2")),
+            logged=(*CLEAN.logged, Logged("c1", TOPIC, 1, 0), Logged("c2", TOPIC, 1, 1)),
+            applied=(*CLEAN.applied, *entries_of("c1"), Applied("c2", "c", 1)),
+            receipts=(*CLEAN.receipts, "c2"),
+        )
+        assert damaged(history) == {}
+
+    @pytest.mark.parametrize("at", [139.0, 161.0])
+    def test_before_and_after(self, at: float) -> None:
+        written = (*CLEAN.written, replace(self.GONE, at=at))
+        assert damaged(replace(self.LOST, written=written)) == {"I1": 1}
+
+    @pytest.mark.parametrize(("at", "damage"), [(150.0, {}), (161.0, {"I1": 1})])
+    def test_a_promised_change(self, at: float, damage: dict[str, int]) -> None:
+        paid = Answered("order-1", "PAID", Outcome.COMMITTED, at)
+        lives = replace(CLEAN.orders, answered=(*CLEAN.orders.answered, paid))
+        assert damaged(replace(self.LOST, orders=lives)) == damage
 
 
 class TestRolledBackIsNever:
@@ -147,6 +201,11 @@ class TestOrder:
 
     def test_the_changes_of_an_order_overtake(self) -> None:
         paid = replace(ORDER, id=10, event_id="o2")
+        lives = replace(
+            CLEAN.orders,
+            steps=(*CLEAN.orders.steps, Step(2, "order-1", "CREATED", "PAID", ("o2",))),
+            statuses={"order-1": "PAID"},
+        )
         logged = (
             *CLEAN.logged[:-1],
             Logged("o2", "order-events", 3, 0),
@@ -155,6 +214,7 @@ class TestOrder:
         history = replace(
             CLEAN,
             stored=(*CLEAN.stored, paid),
+            orders=lives,
             logged=logged,
             receipts=(*CLEAN.receipts, "o2"),
         )
@@ -225,6 +285,7 @@ class TestTheRest:
         assert damaged(replace(CLEAN, tables=bloated)) == {"I10": 1}
         updated = {"outbox_lane": TableHealth(64, 0, 1)}
         assert damaged(replace(CLEAN, tables=updated)) == {"I10": 1}
+        assert damaged(replace(CLEAN, tables=updated, lane_updates=1)) == {}
 
     def test_examples_are_few_and_the_count_is_whole(self) -> None:
         found = verdicts(replace(CLEAN, applied=(), receipts=("o1",)))["I1"]

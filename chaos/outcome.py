@@ -1,0 +1,16 @@
+"""What a writer is told of its transaction."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Outcome"]
+
+
+class Outcome(StrEnum):
+    """What the writer was told of one transaction."""
+
+    COMMITTED = "committed"
+    NOT_STORED = "not_stored"
+    UNKNOWN = "unknown"
+    ROLLED_BACK = "rolled_back"
