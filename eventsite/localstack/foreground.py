@@ -59,9 +59,10 @@ def manage(state: State, words: Sequence[str]) -> int:
     if record is None or not record.ready or not record.supervisor.is_alive():
         raise LocalStackError("No stack is running here: start one with `make up`.")
     variables = {**read_environment().variables, **record.environment}
-    return subprocess.call(  # noqa: S603  (the person at the terminal chose the words)
+    child = subprocess.Popen(  # noqa: S603  (the person at the terminal chose the words)
         [sys.executable, "manage.py", *words], env=variables, cwd=CLONE
     )
+    return _wait(child)
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
