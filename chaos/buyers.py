@@ -49,7 +49,7 @@ def buy(base_url: str, rate: float, stop: threading.Event, bought: Bought) -> No
 
 async def _buy(base_url: str, rate: float, stop: threading.Event, bought: Bought) -> None:
     chooser = random.Random(1)  # noqa: S311  (a repeatable choice, not a secret)
-    lives = set()
+    lives: set[asyncio.Task[None]] = set()
     client = Client(base_url)
     try:
         due = time.monotonic()
