@@ -39,7 +39,7 @@ def test_what_the_broker_forgot_is_published_again_and_applied_once(stack: Local
     first = place_orders(port, 10)
     before = take_account(stack.env, within=SETTLES)
     before.assert_whole()
-    assert (before.orders, before.events, before.kafka_duplicates) == (10, 15, 0)
+    assert (before.orders, before.events, before.kafka_duplicates) == (10, 20, 0)
 
     effects = stack.process("worker-effects")
     effects.stop()
@@ -56,6 +56,6 @@ def test_what_the_broker_forgot_is_published_again_and_applied_once(stack: Local
 
     after = take_account(stack.env, within=SETTLES, read_log=False)
     after.assert_whole()
-    assert (after.orders, after.events) == (30, 45)
+    assert (after.orders, after.events) == (30, 60)
     assert len(set(first + second + third)) == 30
     assert all(unit.is_alive() for unit in stack.units)
