@@ -93,7 +93,7 @@ class DrainPolicy:
     backoff_max: float = 5.0
     floor_interval: float = 1.0
     sweep_interval: float = 60.0
-    nudge_interval: float = 0.025
+    nudge_interval: float = 0.02
     nudge_debounce: float = 1.0
     queue_bound: int = 20  # tasks
     refusals: int = 3
@@ -117,7 +117,7 @@ class BridgePolicy:
     chunk_bytes: int = 1_048_576
     buffer_events: int = 5000
     buffer_bytes: int = 4_194_304
-    send_interval: float = 0.05
+    send_interval: float = 0.04
     effect_timeout: float = 6.0
     task_time_limit: int = 8
     deadline: float = 10.0

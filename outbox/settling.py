@@ -1,8 +1,8 @@
-"""Producing a claimed batch and marking what Kafka acknowledged, one half beside the other.
+"""Producing a claimed batch and marking what Kafka acknowledged, one part beside the other.
 
-PostgreSQL needs as long to settle as Kafka to acknowledge: so the first half is marked, on a
-thread of its own and the same connection, while Kafka takes the second. The second half is only
-sent if the whole of the first was acknowledged, so the order of a key is not touched by it.
+PostgreSQL needs as long to settle as Kafka to acknowledge: so each part of a large batch is
+marked, on a thread of its own and the same connection, while Kafka takes the next. A part is only
+sent if the whole of those before it was acknowledged, so the order of a key is not touched by it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from outbox.refusals import PendingEvent, Produced, produce
 
 __all__ = ["acknowledged_prefix", "send_and_settle", "settle_batch"]
 
-_WORTH_HALVING = 1000  # events; two flushes cost more than one
+_PART = 1000  # events; smaller ones cost more in flushes than they save
 
 _SETTLE = """
     UPDATE event_outbox
@@ -38,17 +38,17 @@ def send_and_settle(
     """Send the events in the order given; returns what Kafka said of them and those it
     acknowledged, which are marked as published in the open transaction.
 
-    `flush_timeout` bounds both halves together. Raises what the database raises.
+    `flush_timeout` bounds all parts together. Raises what the database raises.
     """
     deadline = time.monotonic() + policy.flush_timeout
     whole = Produced(size=len(pending))
     settled: list[PendingEvent] = []
-    parts = 2 if len(pending) >= _WORTH_HALVING else 1
-    half = max(1, -(-len(pending) // parts))
+    parts = max(1, len(pending) // _PART)
+    size = max(1, -(-len(pending) // parts))
     marks: list[Future[Any]] = []
     with connection.cursor() as cursor, ThreadPoolExecutor(1, "settle") as beside:
-        for start in range(0, len(pending), half):
-            part = pending[start : start + half]
+        for start in range(0, len(pending), size):
+            part = pending[start : start + size]
             sent = produce(part, deadline=deadline)
             whole.add(sent, start)
             indexes = acknowledged_prefix(part, sent)

@@ -12,6 +12,7 @@ from benchmarks.backbone import ceilings
 from benchmarks.backbone.events import fill
 from benchmarks.backbone.stage import Stage
 from benchmarks.report import Figure
+from outbox.collector import calm_down
 from outbox.conf import DRAIN
 from outbox.drain import drain
 
@@ -23,6 +24,7 @@ BUSY_SECONDS = 600.0
 def drain_alone(stage: Stage, events: int) -> list[Figure]:
     """One drain in this process, against a bare producer loop and a bare INSERT loop."""
     stage.only()
+    calm_down()  # as the worker does
     insert = ceilings.insert_rate(stage.database_url, events)
     with ceilings.scratch_topic(stage.brokers) as topic:
         produce = ceilings.produce_rate(stage.brokers, topic, events)

@@ -69,7 +69,9 @@ def test_connection_lost_while_placing(
     assert proxy.happened.is_set()
     counts = row_counts()
     assert counts["orders"] == counts["order_changes"] == stored
-    assert counts["event_outbox"] == stored * 2  # a line reserves stock, a simple order is told twice
+    assert (
+        counts["event_outbox"] == stored * 2
+    )  # a line reserves stock, a simple order is told twice
     assert web.post("/orders", body).status in (200, 201)
     assert Order.objects.count() == stored + 1
 

@@ -191,11 +191,11 @@ class TestARefusedMessage:
 
 
 class TestALargeBatch:
-    """Goes out half by half, the first being settled while the second is on its way."""
+    """Goes out part by part, each being settled while the next is on its way."""
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(settling, "_WORTH_HALVING", 4)
+        monkeypatch.setattr(settling, "_PART", 4)
 
     def test_is_settled_whole_in_order(self, kafka: Kafka) -> None:
         write(*[Noted("k", str(number)) for number in range(9)])
@@ -206,14 +206,14 @@ class TestALargeBatch:
         assert list(offsets) == list(range(9))
         assert pending_keys() == set()
 
-    def test_whose_first_half_is_refused_in_part_goes_on_in_the_next(self, kafka: Kafka) -> None:
+    def test_whose_first_part_is_refused_somewhere_goes_on_in_the_next(self, kafka: Kafka) -> None:
         write(Noted("a"), Noted("a", "bad"), Noted("a", "after"), Noted("b"), Noted("c"))
         report = drain.drain()
         assert report.settled == 3
         assert pending_texts("a") == ["bad", "after"]
         assert pending_keys() == {"a"}
 
-    def test_whose_first_half_was_not_acknowledged_ends_there(self, kafka: Kafka) -> None:
+    def test_whose_first_part_was_not_acknowledged_ends_there(self, kafka: Kafka) -> None:
         write(*[Noted("k", str(number)) for number in range(8)])
         drain._backoff.warm = kafka.away = True
         assert drain.drain().stopped == "away"
