@@ -315,3 +315,13 @@ def test_known_keys_outlive_the_database_and_others_are_not_judged(proxy: Proxy)
         services.revoke_key(prefix=known.row.prefix, by="test", at=datetime.now(UTC))
         time.sleep(UNTIL_REVOKED)
         assert web.get("/orders", **bearer(known.key)).status == 401
+
+
+def test_an_idempotency_key_belongs_to_its_caller(strict: Web) -> None:
+    shop, partner = make("shop").key, make("partner").key
+    headers = [bearer(key) | {"Idempotency-Key": "same"} for key in (shop, partner, shop)]
+    first, other, again = (strict.post("/orders", SIMPLE, each) for each in headers)
+    assert {first.status, other.status, again.status} == {200}
+    assert first.json["order_id"] != other.json["order_id"]
+    assert (again.body, again.header("idempotent-replayed")) == (first.body, "true")
+    assert Order.objects.count() == 2
