@@ -24,8 +24,11 @@ from outbox.inbox import Chunk, PartitionKey, Position
 from outbox.kafka import admin
 from outbox.kafka.consumer import ReceivedMessage, TopicConsumer
 from outbox.partitions import Flight, Partition
+from outbox.stalls import StallWatch
 
 __all__ = ["Bridge", "PositionMissing"]
+
+_LOOK_SECONDS = 1.0  # for the broker's answer
 
 log = structlog.get_logger("outbox.bridge")
 
@@ -51,9 +54,14 @@ class Bridge:
         self._next_follow = 0.0
         metrics.POSITION_LOST.labels(route.handler)  # shown as 0, so that the first one is a rise
         self._queue_length: float = 0
-        self._consumer = TopicConsumer(
-            group=route.handler,
-            topic=route.topic.name,
+        metrics.CONSUMER_STALLED.labels(route.handler)
+        self._stalls = StallWatch(policy.stall_after)
+        self._consumer = self._new_consumer()
+
+    def _new_consumer(self) -> TopicConsumer:
+        return TopicConsumer(
+            group=self._route.handler,
+            topic=self._route.topic.name,
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost_offset=self._on_lost_offset,
@@ -99,8 +107,10 @@ class Bridge:
             if partition is None:
                 continue
             partition.append(message)
+            self._stalls.received()
         self._regulate_fetching()
         self._ask_again()
+        self._look_for_stall()
 
     def _regulate_fetching(self) -> None:
         """Keep the buffers bounded: a slow handler pauses its partitions, polling goes on."""
@@ -421,6 +431,32 @@ class Bridge:
             partition.refused = True  # to be asked again
             return False
         return True
+
+    # -- a client that has gone quiet --------------------------------------------------------
+
+    def _look_for_stall(self) -> None:
+        if not self._stalls.is_due():
+            return
+        behind = {}
+        try:
+            for partition in self._partitions.values():
+                if partition.waits_for_log and partition.read_next < self._consumer.log_end(
+                    partition.key, timeout=_LOOK_SECONDS
+                ):
+                    behind[partition.key] = partition.read_next
+        except admin.KafkaUnavailable:
+            behind = {}  # then nothing can be fetched anyway
+        stalled = self._stalls.stalled(behind)
+        if stalled:
+            metrics.CONSUMER_STALLED.labels(self._route.handler).inc()
+            log.error(
+                "consumer_stalled",
+                handler=self._route.handler,
+                partitions=[number for _, number in stalled],
+            )
+            self._consumer.close()
+            self._partitions.clear()
+            self._consumer = self._new_consumer()
 
     # -- positions that somebody else has moved ----------------------------------------------
 

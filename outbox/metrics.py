@@ -42,6 +42,11 @@ BRIDGE_LAG = Gauge(
     ["handler"],
     multiprocess_mode="livesum",
 )
+CONSUMER_STALLED = Counter(
+    "bridge_consumer_stalled_total",
+    "Times that the Kafka client had stopped fetching and was replaced.",
+    ["handler"],
+)
 POSITION_LOST = Counter(
     "bridge_position_lost_total",
     "Times that the log did not hold what the handler is to apply next; asked again and again.",

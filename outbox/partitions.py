@@ -51,6 +51,12 @@ class Partition:
             return self.flight.chunk.next_offset
         return self.held.next_offset if self.held else self.position
 
+    @property
+    def waits_for_log(self) -> bool:
+        """Nothing of it is at hand or under way: all it needs is the next message."""
+        busy = self.buffer or self.flight or self.held
+        return not (busy or self.paused or self.lost) and self.fetching
+
     def append(self, message: ReceivedMessage) -> None:
         """Put a message at the end of the buffer."""
         self.buffer.append(message)

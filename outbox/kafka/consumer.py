@@ -110,6 +110,11 @@ class TopicConsumer:
             return -1
         return int(high)
 
+    def log_end(self, key: PartitionKey, *, timeout: float) -> int:
+        """The same as the broker has it now. Raises KafkaException."""
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=timeout)
+        return int(high)
+
     def close(self) -> None:
         """Leave the group."""
         self._consumer.close()

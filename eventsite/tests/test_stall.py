@@ -1,0 +1,68 @@
+"""A Kafka client that fetches no more and does not say so, as seen after a broker was frozen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from django.db import connection
+
+from eventsite.probe import queries as probe_queries
+from eventsite.probe import services as probe_services
+from eventsite.tests.pipeline import PROBE_HANDLER, settles
+from outbox import broker, conf, drain, effects
+from outbox.bridge import Bridge
+from outbox.conf import Route
+from outbox.inbox import TaskChunk
+
+pytestmark = pytest.mark.usefixtures("pipeline")
+
+
+def apply_at_once(route: Route, *, chunks: Sequence[TaskChunk]) -> bool:
+    """What a worker would do."""
+    effects.run_chunks(handler=route.handler, chunks=chunks, effect=probe_services.append_entries)
+    return True
+
+
+def publish(key: str) -> None:
+    probe_services.draw([key])
+    while drain.drain_batch():
+        pass
+
+
+@contextmanager
+def running(bridge: Bridge, stop: threading.Event) -> Iterator[None]:
+    def run() -> None:
+        try:
+            bridge.run()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_is_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "send", apply_at_once)
+    stop = threading.Event()
+    policy = replace(conf.BRIDGE, stall_after=1.0)
+    bridge = Bridge(conf.route_named(PROBE_HANDLER), stop=stop, policy=policy)
+    with running(bridge, stop):
+        publish("a")
+        assert settles(lambda: probe_queries.verdict().applied == 1, within=45)
+        quiet = bridge._consumer
+        quiet.pause(list(bridge._partitions))  # behind the bridge's back
+        for _ in range(3):
+            publish("a")
+        assert settles(lambda: probe_queries.verdict().applied == 4, within=45)
+        assert bridge._consumer is not quiet
+    assert probe_queries.verdict().ok
