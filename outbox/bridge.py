@@ -356,7 +356,7 @@ class Bridge:
     def _start_positions(self, keys: Sequence[PartitionKey]) -> Mapping[PartitionKey, Position]:
         """Wait until the positions can be read and belong to the log that Kafka has; none if the
         bridge is stopped before. Without them nothing could be applied anyway."""
-        while not self._stop.is_set():
+        while keys and not self._stop.is_set():
             close_old_connections()
             try:
                 positions = self._read_positions(keys)
@@ -437,16 +437,11 @@ class Bridge:
     def _look_for_stall(self) -> None:
         if not self._stalls.is_due():
             return
-        behind = {}
         try:
-            for partition in self._partitions.values():
-                if partition.waits_for_log and partition.read_next < self._consumer.log_end(
-                    partition.key, timeout=_LOOK_SECONDS
-                ):
-                    behind[partition.key] = partition.read_next
+            waiting = self._behind_log() if self._partitions else self._left_alone()
         except admin.KafkaUnavailable:
-            behind = {}  # then nothing can be fetched anyway
-        stalled = self._stalls.stalled(behind)
+            waiting = {}  # then nothing can be fetched anyway
+        stalled = self._stalls.stalled(waiting)
         if stalled:
             metrics.CONSUMER_STALLED.labels(self._route.handler).inc()
             log.error(
@@ -457,6 +452,21 @@ class Bridge:
             self._consumer.close()
             self._partitions.clear()
             self._consumer = self._new_consumer()
+
+    def _behind_log(self) -> Mapping[PartitionKey, int]:
+        return {
+            partition.key: partition.read_next
+            for partition in self._partitions.values()
+            if partition.waits_for_log
+            and partition.read_next < self._consumer.log_end(partition.key, timeout=_LOOK_SECONDS)
+        }
+
+    def _left_alone(self) -> Mapping[PartitionKey, int]:
+        """What nobody in the group holds, seen by a member that holds nothing: one that joined
+        while its topic was being made anew, for example. A spare one finds nothing here."""
+        topic = self._route.topic.name
+        unheld = admin.unheld_partitions(self._route.handler, topic, timeout=_LOOK_SECONDS)
+        return dict.fromkeys(((topic, number) for number in unheld), 0)
 
     # -- positions that somebody else has moved ----------------------------------------------
 

@@ -3,6 +3,8 @@
 A broker that was frozen or lost its leadership for a moment may forget a member of a group whose
 client believes that it still belongs: nothing is fetched any more, and nothing is said. Seen with
 librdkafka's new group protocol and Apache Kafka 4.1, about once in fifty freezes.
+With the classic protocol a member that joined while its topic was being made anew was assigned
+nothing, and never asked again (librdkafka 2.16, Tansu).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from outbox import broker, conf, drain, effects
 from outbox.bridge import Bridge
 from outbox.conf import Route
 from outbox.inbox import TaskChunk
+from outbox.kafka import admin
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -51,18 +52,40 @@ def running(bridge: Bridge, stop: threading.Event) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def test_is_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "send", apply_at_once)
+@contextmanager
+def watchful_bridge() -> Iterator[Bridge]:
     stop = threading.Event()
     policy = replace(conf.BRIDGE, stall_after=1.0)
     bridge = Bridge(conf.route_named(PROBE_HANDLER), stop=stop, policy=policy)
     with running(bridge, stop):
         publish("a")
         assert settles(lambda: probe_queries.verdict().applied == 1, within=45)
+        yield bridge
+
+
+@pytest.fixture(autouse=True)
+def _without_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "send", apply_at_once)
+
+
+def test_one_that_fetches_nothing_is_replaced() -> None:
+    with watchful_bridge() as bridge:
         quiet = bridge._consumer
         quiet.pause(list(bridge._partitions))  # behind the bridge's back
         for _ in range(3):
             publish("a")
         assert settles(lambda: probe_queries.verdict().applied == 4, within=45)
         assert bridge._consumer is not quiet
+    assert probe_queries.verdict().ok
+
+
+def test_one_that_holds_nothing_is_replaced_where_nobody_else_does() -> None:
+    route = conf.route_named(PROBE_HANDLER)
+    with watchful_bridge() as bridge:
+        assert admin.unheld_partitions(route.handler, route.topic.name, timeout=10) == []
+        left_out = bridge._consumer
+        left_out._consumer.unsubscribe()
+        assert settles(lambda: bridge._consumer is not left_out, within=45)
+        publish("a")
+        assert settles(lambda: probe_queries.verdict().applied == 2, within=45)
     assert probe_queries.verdict().ok

@@ -36,6 +36,7 @@ __all__ = [
     "topic_configs",
     "topic_ids",
     "topic_states",
+    "unheld_partitions",
 ]
 
 Answer = TypeVar("Answer")
@@ -169,6 +170,21 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
         )
         ids[name] = UUID(int=(high << 64) | low) if high or low else uuid5(_NAMESPACE, name)
     return ids
+
+
+def unheld_partitions(group: str, topic: str, *, timeout: float) -> list[int]:
+    """The partitions of a topic that no member of a consumer group is assigned; none of a topic
+    that does not exist. Raises KafkaException while Kafka is away."""
+    client = AdminClient(client_config("admin"))
+    listed = client.list_topics(topic, timeout=timeout).topics[topic].partitions
+    members = _result(client.describe_consumer_groups([group])[group]).members
+    held = {
+        partition.partition
+        for member in members
+        for partition in member.assignment.topic_partitions
+        if partition.topic == topic
+    }
+    return sorted(set(listed) - held)
 
 
 def _result(future: Future[Answer]) -> Answer:
