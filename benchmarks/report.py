@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Figure", "exit_code", "show", "write"]
+__all__ = ["Figure", "exit_code", "one_of", "show", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -79,6 +80,17 @@ def write(name: str, machine: Mapping[str, Any], figures: Sequence[Figure]) -> P
     rows = [asdict(figure) | {"met": figure.met} for figure in figures]
     path.write_text(json.dumps({"machine": machine, "figures": rows}, indent=2) + "\n")
     return path
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """For `add_argument(type=)`: refuses the name of a part that is none of these."""
+
+    def part(name: str) -> str:
+        if name not in names:
+            raise ArgumentTypeError(f"there is no part {name!r}, but {', '.join(names)}")
+        return name
+
+    return part
 
 
 def exit_code(figures: Sequence[Figure]) -> int:

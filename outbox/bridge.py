@@ -145,7 +145,9 @@ class Bridge:
         flight = partition.flight
         if flight is None:
             return
-        if position.next_offset >= flight.chunk.next_offset:
+        if position.next_offset > flight.chunk.next_offset:
+            self._go_to(partition, position)  # somebody else has moved it meanwhile
+        elif position.next_offset == flight.chunk.next_offset:
             partition.flight = None
             partition.position = position.next_offset
             partition.failed_at = None

@@ -14,11 +14,13 @@ import django
 from benchmarks import machine, report
 from eventsite.localstack import LocalStack
 
+PARTS = ("drain", "effects", "both", "statements", "latency", "idle", "snapshot", "memory")
+
 
 def main() -> int:
     """0; with STRICT=1 in the environment 1 if a target was missed."""
     parser = argparse.ArgumentParser(prog="make bench-backbone", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="default: all of them")
+    parser.add_argument("parts", nargs="*", type=report.one_of(PARTS), help="default: all of them")
     parser.add_argument("--events", type=int, default=100_000, help="size of a backlog")
     parser.add_argument("--steady-seconds", type=float, default=30.0)
     parser.add_argument("--held-seconds", type=float, default=180.0)

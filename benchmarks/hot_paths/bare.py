@@ -100,6 +100,13 @@ def draft(body: Any) -> tuple[Any, ...]:
         f'"createdAt":"{at}","items":[{items}]}}'
     )
     events = [(event_id, "order-events", "ORDER_CREATED", created)]
+    for product, quantity, _ in lines:
+        stock_id = str(uuid_utils.uuid7())
+        reserved = (
+            f'{{"eventType":"STOCK_RESERVED","eventId":"{stock_id}","orderId":"{order_id}",'
+            f'"productId":"{product}","quantity":{quantity},"timestamp":"{at}"}}'
+        )
+        events.append((stock_id, "stock", "STOCK_RESERVED", reserved))
     answer = (
         f'{{"orderId":"{order_id}","status":"CREATED","totalPrice":{total},"createdAt":"{at}"}}'
     )

@@ -37,6 +37,7 @@ __all__ = [
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 10.0
+_LINES_TOLD = 40  # of each log, when a test fails while the processes run
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,11 @@ def running_together(
                 if spec.ready_url:
                     _wait_until_ready(process, spec.ready_url, ready_within)
             yield started
+        except Exception as error:
+            for process, spec in zip(started, specs, strict=False):
+                said = process.log.read_text(errors="replace").splitlines()[-_LINES_TOLD:]
+                error.add_note("\n".join(["", f"-- {' '.join(spec.command)} said:", *said]))
+            raise
         finally:
             for process in started:
                 if process.child.poll() is None:

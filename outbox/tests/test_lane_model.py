@@ -81,7 +81,9 @@ class Session:
 
     def crash(self) -> None:
         """The connection breaks in the middle of the transaction, if there is one."""
-        self._thread.submit(_break_connection).result()
+        session = self._thread.submit(_break_connection).result()
+        if session is not None:
+            _wait_until_noticed(session)
         self._leave(Crash())
         # The connection is each thread's own: it is looked up in the thread that uses it.
         self._thread.submit(lambda: connection.close()).result()  # noqa: PLW0108
@@ -99,9 +101,19 @@ class Session:
                 done.result()
 
 
-def _break_connection() -> None:
-    if connection.connection is not None:
-        connection.connection.close()
+def _break_connection() -> int | None:
+    """The session's number in PostgreSQL, if there is one."""
+    if connection.connection is None:
+        return None
+    session = connection.connection.info.backend_pid
+    connection.connection.close()
+    return int(session)
+
+
+def _wait_until_noticed(session: int) -> None:
+    """Its locks go with the session, not with the socket."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", (session,))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A Kafka client that fetches no more and does not say so, as seen after a broker was frozen."""
+"""The bridge's loop in this process, with a worker that is played by the test."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from django.db import connection
+from django.db.models import F
 
 from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
@@ -18,6 +19,7 @@ from outbox.bridge import Bridge
 from outbox.conf import Route
 from outbox.inbox import TaskChunk
 from outbox.kafka import admin
+from outbox.models import BridgePosition
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -68,7 +70,7 @@ def _without_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "send", apply_at_once)
 
 
-def test_one_that_fetches_nothing_is_replaced() -> None:
+def test_a_client_that_fetches_nothing_is_replaced() -> None:
     with watchful_bridge() as bridge:
         quiet = bridge._consumer
         quiet.pause(list(bridge._partitions))  # behind the bridge's back
@@ -79,7 +81,7 @@ def test_one_that_fetches_nothing_is_replaced() -> None:
     assert probe_queries.verdict().ok
 
 
-def test_one_that_holds_nothing_is_replaced_where_nobody_else_does() -> None:
+def test_a_client_that_holds_nothing_is_replaced_where_nobody_else_does() -> None:
     route = conf.route_named(PROBE_HANDLER)
     with watchful_bridge() as bridge:
         assert admin.unheld_partitions(route.handler, route.topic.name, timeout=10) == []
@@ -89,3 +91,20 @@ def test_one_that_holds_nothing_is_replaced_where_nobody_else_does() -> None:
         publish("a")
         assert settles(lambda: probe_queries.verdict().applied == 2, within=45)
     assert probe_queries.verdict().ok
+
+
+def test_a_position_that_is_moved_while_its_chunk_is_under_way_is_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would be read on from where the chunk ended, with the new position as its name."""
+
+    def apply_and_move(route: Route, *, chunks: Sequence[TaskChunk]) -> bool:
+        apply_at_once(route, chunks=chunks)
+        positions = BridgePosition.objects.filter(handler=PROBE_HANDLER)
+        positions.filter(partition=chunks[0]["partition"]).update(next_offset=F("next_offset") + 3)
+        return True
+
+    with watchful_bridge() as bridge:
+        monkeypatch.setattr(broker, "send", apply_and_move)
+        publish("a")
+        assert settles(lambda: any(p.lost for p in bridge._partitions.values()), within=45)
