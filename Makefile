@@ -33,7 +33,7 @@ manage: $(RUN) ## run manage.py on the running stack (ARGS="event <id>")
 	@$(STACK) manage -- $(ARGS)
 
 test: $(DEV) ## run the tests on servers of their own (ARGS="-k name")
-	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p eventsite.tests.own_servers $(ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -p eventsite.tests.own_servers $(ARGS)
 
 # New files of such tests join by themselves. Those of the hot paths compare both ways anyway.
 HTTP_TESTS = $(shell grep -rl --include='test_*.py' 'eventsite.tests.web import' eventsite/tests)

@@ -17,6 +17,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """The test database. Each emptying of it would make the content types and permissions of all
+    models anew, which took three quarters of the time; who needs one makes it."""
+    from django.contrib.auth.management import create_permissions  # noqa: PLC0415
+    from django.contrib.contenttypes.management import create_contenttypes  # noqa: PLC0415
+    from django.db.models.signals import post_migrate  # noqa: PLC0415
+
+    uid = "django.contrib.auth.management.create_permissions"
+    assert post_migrate.disconnect(create_permissions, dispatch_uid=uid)
+    assert post_migrate.disconnect(create_contenttypes)
+    post_migrate.connect(_forget_content_types)
+
+
+@pytest.fixture
+def permissions() -> None:
+    """Those of all models, in the test's database."""
+    from django.apps import apps  # noqa: PLC0415
+    from django.contrib.auth.management import create_permissions  # noqa: PLC0415
+
+    for app in apps.get_app_configs():
+        create_permissions(app, verbosity=0)
+
+
+def _forget_content_types(**signal: object) -> None:
+    from django.contrib.contenttypes.models import ContentType  # noqa: PLC0415
+
+    ContentType.objects.clear_cache()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files whose tests start processes and wait for them begin first, each in its random place:

@@ -137,6 +137,7 @@ def test_what_is_empty_says_so(operator: Client) -> None:
     assert ">0.00<" in text  # the average of nothing
 
 
+@pytest.mark.usefixtures("permissions")
 def test_only_who_may_view_it_does(operator: Client) -> None:
     anonymous = Client().get(PAGE)
     assert (anonymous.status_code, anonymous["Location"][:13]) == (302, "/admin/login/")

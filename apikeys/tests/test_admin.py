@@ -68,6 +68,7 @@ def test_nothing_is_edited_or_deleted(operator: Client) -> None:
     assert ApiKey.objects.get().name == "shop"
 
 
+@pytest.mark.usefixtures("permissions")
 def test_who_may_only_look_makes_and_revokes_nothing(operator: Client) -> None:
     operator.post(f"{PAGES}add/", FORM)
     row = ApiKey.objects.get()

@@ -14,23 +14,23 @@ from eventsite.tests.web import Web, web_process
 from restapi.tests.tables import row_counts
 
 
-@pytest.fixture(scope="module")
-def web_of_module(django_db_setup: None) -> Iterator[Web]:
-    """One web process for the tests of a module."""
+@pytest.fixture(scope="session")
+def web_of_session(django_db_setup: None) -> Iterator[Web]:
+    """One web process for all tests that leave it alive."""
     with web_process() as started:
         yield started
 
 
 @pytest.fixture
-def web(web_of_module: Web, transactional_db: None) -> Web:
+def web(web_of_session: Web, transactional_db: None) -> Web:
     """The web process, its database empty."""
-    return web_of_module
+    return web_of_session
 
 
 @pytest.fixture
-def refusing_web(web_of_module: Web, db: None) -> Web:
+def refusing_web(web_of_session: Web, db: None) -> Web:
     """The same for requests that store nothing; quicker, because nothing must be cleaned."""
-    return web_of_module
+    return web_of_session
 
 
 @pytest.fixture

@@ -44,7 +44,9 @@ def judged(stack: LocalStack, run: str, volley: Volley) -> Account:
 
 def test_the_web_process_is_killed(stack: LocalStack) -> None:
     web = stack.process("web")
-    volley = asyncio.run(fire(stack.base_url, run="kill", requests=REQUESTS, fault=web.kill))
+    volley = asyncio.run(
+        fire(stack.base_url, run="kill", requests=REQUESTS, fault=web.kill, fault_at=0.002)
+    )
     web.start()
     web.wait_ready()
     account = judged(stack, "kill", volley)

@@ -74,6 +74,7 @@ def test_a_follower_without_its_head_is_refused(
     assert states() == ["dead", "parked"]
 
 
+@pytest.mark.usefixtures("permissions")
 def test_who_may_only_look_cannot_act(client: Client, letters: list[int]) -> None:
     user = User.objects.create_user("looker", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename="view_deadletter"))

@@ -18,7 +18,7 @@ from outbox.tests.test_drain import TOPIC, Kafka, Noted, fresh, kafka, keys_of_l
 
 __all__ = ["fresh", "kafka"]  # fixtures
 
-IMPATIENT = DrainPolicy(backoff_first=0.0)
+IMPATIENT = DrainPolicy(backoff_first=0.0, run_seconds=0.5)
 Status = OutboxEvent.Status
 
 

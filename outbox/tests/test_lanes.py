@@ -148,6 +148,7 @@ class TestTheAdmin:
         assert "Resumed lanes: [9]" in self.act(client, "resume", 9)
         assert list(OutboxLane.objects.filter(paused=True)) == [OutboxLane(lane=3)]
 
+    @pytest.mark.usefixtures("permissions")
     def test_lets_nobody_pause_without_the_permission(self) -> None:
         viewer = User.objects.create_user("viewer", is_staff=True)
         viewer.user_permissions.add(
