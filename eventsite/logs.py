@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from eventsite.settings.env import environment
+from outbox.tracing import current_traceparent
 from restapi.context import CURRENT_TRACE
 
 __all__ = ["configure"]
@@ -91,6 +92,7 @@ def _standard_library(level: str) -> dict[str, Any]:
             "celery.beat": {"level": "WARNING"},
             "django.request": {"level": "ERROR"},
             "psycopg.pool": {"level": "ERROR"},
+            "urllib3": {"level": "WARNING"},  # its lines are about the sending of spans
         },
     }
 
@@ -112,8 +114,9 @@ def _add_request_ids(logger: WrappedLogger, method: str, event: EventDict) -> Ev
     trace = CURRENT_TRACE.get()
     if trace.correlation_id:
         event.setdefault("correlation_id", trace.correlation_id)
-    if trace.traceparent:
-        _, trace_id, span_id, _ = trace.traceparent.split("-")
+    traceparent = trace.traceparent or current_traceparent()
+    if traceparent:
+        _, trace_id, span_id, _ = traceparent.split("-")
         event.setdefault("trace_id", trace_id)
         event.setdefault("span_id", span_id)
     return event
