@@ -106,7 +106,7 @@ class _Exporter(SpanExporter):
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             if self._lost:
-                log.info("spans_sent_again", lost=self._lost)
+                log.warning("spans_sent_again", lost=self._lost)
             self._lost = 0
             return result
         if not self._lost:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from eventsite.gateway import spans as gateway_spans
 from outbox import tracing
 
-__all__ = ["Received", "Receiver", "receiving", "spans_in_memory"]
+__all__ = ["Received", "Receiver", "one_span", "receiving", "spans_in_memory"]
 
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 
@@ -89,8 +89,8 @@ def _value(value: Any) -> Any:
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
-    """A receiver on a free port of 127.0.0.1."""
+def receiving(port: int = 0) -> Iterator[Receiver]:
+    """A receiver on 127.0.0.1, on a free port unless one is named."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -103,7 +103,7 @@ def receiving() -> Iterator[Receiver]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     receiver = Receiver(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -113,6 +113,16 @@ def receiving() -> Iterator[Receiver]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def one_span(name: str) -> ReadableSpan:
+    """A span that has ended and was sent to nobody."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider.get_tracer("tests").start_span(name).end()
+    [span] = exporter.get_finished_spans()
+    return span
 
 
 def spans_in_memory(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:

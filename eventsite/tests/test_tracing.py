@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from eventsite import otlp
 from eventsite.tests.pipeline import settles
 from eventsite.tests.processes import (
     Process,
@@ -23,7 +27,7 @@ from eventsite.tests.processes import (
     running_together,
     spec_of,
 )
-from eventsite.tests.receiver import Received, Receiver, receiving
+from eventsite.tests.receiver import Received, Receiver, one_span, receiving
 from eventsite.tests.web import Answer, Web, web_process
 from outbox.models import InboxReceipt, OutboxEvent
 
@@ -136,6 +140,51 @@ def test_a_receiver_that_hangs_holds_up_nothing_and_is_told_of_once() -> None:
             )
             said = [line for line in lines(logs) if "opentelemetry" in line["logger"]]
             assert said == []
+
+
+@pytest.fixture
+def exporter_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an exporter does to its library's log is undone."""
+    monkeypatch.setattr(logging.getLogger(otlp.EXPORTER_LOG), "filters", [])
+
+
+@pytest.mark.usefixtures("exporter_log")
+def test_a_receiver_that_goes_and_comes_is_two_lines(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1.5")  # seconds: time for a second try
+    port = free_port()
+    exporter = otlp._Exporter(f"http://127.0.0.1:{port}/v1/traces")
+    for name in ("first", "second"):
+        exporter.export([one_span(name)])
+    [line] = [json.loads(text) for text in capfd.readouterr().err.splitlines()]
+    assert line["event"] == "spans_not_sent"
+    assert "refused" in line["error"]
+    with receiving(port) as receiver:
+        exporter.export([one_span("third")])
+        exporter.export([one_span("fourth")])
+    assert [span.name for span in receiver.spans] == ["third", "fourth"]
+    [line] = [json.loads(text) for text in capfd.readouterr().err.splitlines()]
+    assert (line["event"], line["lost"]) == ("spans_sent_again", 2)
+    exporter.shutdown()
+
+
+@pytest.mark.usefixtures("exporter_log")
+def test_a_stop_waits_two_seconds_for_a_receiver_that_hangs() -> None:
+    with silent_server() as url:
+        sender = otlp._Sender(url)
+        sender.on_end(one_span("last"))
+        began = time.monotonic()
+        sender.shutdown()
+        assert 1.5 < time.monotonic() - began < 4
+        sender.shutdown()  # a worker's process says farewell twice
+        assert sender._batches is not None
+        sender._batches.span_exporter.shutdown()
+    assert settles(lambda: not _sending(), within=10)
+
+
+def _sending() -> bool:
+    return any(thread.name.startswith("OtelBatch") for thread in threading.enumerate())
 
 
 def test_a_database_that_is_away_is_an_error_of_the_request(db: None) -> None:
