@@ -9,7 +9,12 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    from eventsite import tracing
+
+    try:
+        execute_from_command_line(sys.argv)
+    finally:
+        tracing.stop()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ class EventsiteConfig(AppConfig):
     def ready(self) -> None:
         from django.conf import settings
 
-        from eventsite import logs
+        from eventsite import logs, tracing
         from eventsite.celery import app
 
         logs.configure(settings.LOG_LEVEL)
         # Now, not when a worker starts: the checks of the event map look every task up.
         app.autodiscover_tasks(force=True)
+        tracing.configure()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
 import sys
@@ -12,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from eventsite.settings.env import environment
+from outbox.tracing import current_traceparent
 from restapi.context import CURRENT_TRACE
 
 __all__ = ["configure"]
@@ -90,6 +92,7 @@ def _standard_library(level: str) -> dict[str, Any]:
             "celery.beat": {"level": "WARNING"},
             "django.request": {"level": "ERROR"},
             "psycopg.pool": {"level": "ERROR"},
+            "urllib3": {"level": "WARNING"},  # its lines are about the sending of spans
         },
     }
 
@@ -100,7 +103,10 @@ def _to_json(event: EventDict, **kwargs: Any) -> str:
 
 def _to_json_bytes(event: EventDict, **kwargs: Any) -> bytes:
     """Four times as fast as the standard library's encoder, and never fails for an odd value."""
-    return msgspec.json.encode(event, enc_hook=str)
+    try:
+        return msgspec.json.encode(event, enc_hook=str)
+    except UnicodeEncodeError:  # half a character, of a payload that is no UTF-8
+        return json.dumps(event, default=str).encode()
 
 
 def _add_request_ids(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -108,8 +114,9 @@ def _add_request_ids(logger: WrappedLogger, method: str, event: EventDict) -> Ev
     trace = CURRENT_TRACE.get()
     if trace.correlation_id:
         event.setdefault("correlation_id", trace.correlation_id)
-    if trace.traceparent:
-        _, trace_id, span_id, _ = trace.traceparent.split("-")
+    traceparent = trace.traceparent or current_traceparent()
+    if traceparent:
+        _, trace_id, span_id, _ = traceparent.split("-")
         event.setdefault("trace_id", trace_id)
         event.setdefault("span_id", span_id)
     return event

@@ -17,7 +17,7 @@ from functools import cached_property
 import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections
 
-from outbox import broker, inbox, metrics
+from outbox import broker, inbox, metrics, tracing
 from outbox.conf import BRIDGE, BridgePolicy, Route
 from outbox.envelope import correlation_fields, from_kafka
 from outbox.inbox import Chunk, PartitionKey, Position
@@ -301,18 +301,21 @@ class Bridge:
     def _trigger(self, chunks: Sequence[Chunk]) -> bool:
         """Hand chunks to Celery; False if Redis is away. The position refuses those that are found late."""
         handler = self._route.handler
-        if not broker.send(self._route, chunks=[chunk.to_task() for chunk in chunks]):
-            return False
-        metrics.CHUNKS_SENT.labels(handler).inc(len(chunks))
-        log.info(
-            "sent",
-            handler=handler,
-            chunks=len(chunks),
-            **correlation_fields(
-                event.trace.correlation_id for chunk in chunks for _, event in chunk.events
-            ),
-        )
-        return True
+        with tracing.step(f"bridge {handler}", tracing.CONSUMER) as step:
+            step.tell({"messaging.consumer.group.name": handler})
+            inbox.tell_chunks(step, chunks)
+            if not broker.send(self._route, chunks=[chunk.to_task() for chunk in chunks]):
+                return False
+            metrics.CHUNKS_SENT.labels(handler).inc(len(chunks))
+            log.info(
+                "sent",
+                handler=handler,
+                chunks=len(chunks),
+                **correlation_fields(
+                    event.trace.correlation_id for chunk in chunks for _, event in chunk.events
+                ),
+            )
+            return True
 
     def _queued(self, now: float) -> float:
         """Length of the Celery queue, looked up twice a second, so that Redis never grows without

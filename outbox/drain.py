@@ -19,7 +19,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models.expressions import RawSQL
 
-from outbox import conf, drain_letters, floors, metrics
+from outbox import conf, drain_letters, floors, metrics, tracing
 from outbox.conf import DRAIN, DrainPolicy
 from outbox.envelope import correlation_fields
 from outbox.kafka import producer
@@ -33,6 +33,7 @@ from outbox.refusals import (
 )
 from outbox.settling import send_and_settle
 from outbox.topics import LANES
+from outbox.tracing import Step
 
 __all__ = [
     "DrainReport",
@@ -103,6 +104,14 @@ class _Batch:
 
 def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
     """Claim, produce and settle one batch; None when no lane has anything to send."""
+    with tracing.step("drain", tracing.PRODUCER) as step:
+        batch = _drain_batch(policy, step)
+        if batch is None:
+            step.forget()
+        return batch
+
+
+def _drain_batch(policy: DrainPolicy, step: Step) -> _Batch | None:
     _floors.refresh(policy)
     with transaction.atomic():
         _plan_by_index()
@@ -116,6 +125,7 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
             read = pending_events(lanes, limit=policy.batch_events)
             pending = drain_letters.without_followers(read, heads)
             held += len(read) - len(pending)
+        _tell_claimed(step, lanes, pending)
         delivery, events = send_and_settle(pending, policy)
         beside = [event for event in events if event.beside_letters]
         if beside:
@@ -124,6 +134,7 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
         for_good = remember_refused(events, refused, policy)
         if for_good:
             drain_letters.give_up(for_good, attempts=policy.refusals)
+    _tell_sent(step, events, delivery, refused)
     _record(events, pending, delivery, policy)
     everything = len(lanes) < policy.lanes_per_claim
     whole = everything and len(pending) <= policy.batch_events // len(lanes)
@@ -267,6 +278,35 @@ def _tell_unknown_topics() -> None:
         for topic, events, first_id in cursor.fetchall():
             metrics.DRAIN_FAILED.labels("unknown_topic").inc()
             log.error("topic_without_route", topic=topic, events=events, first_id=first_id)
+
+
+def _tell_claimed(step: Step, lanes: Sequence[int], pending: Sequence[PendingEvent]) -> None:
+    topics = {event.topic for event in pending}
+    step.tell(
+        {
+            "messaging.system": "kafka",
+            "messaging.operation.type": "send",
+            "messaging.batch.message_count": len(pending),
+            "outbox.lanes": list(lanes),
+        }
+    )
+    if len(topics) == 1:
+        step.tell({"messaging.destination.name": topics.pop()})
+    step.link(event.traceparent for event in pending)
+
+
+def _tell_sent(
+    step: Step,
+    settled: Sequence[PendingEvent],
+    delivery: Produced,
+    refused: Sequence[tuple[PendingEvent, str]],
+) -> None:
+    step.tell({"outbox.events_settled": len(settled), "outbox.events_refused": len(refused)})
+    if delivery.error:
+        step.fail("transport", delivery.error)
+    elif refused:
+        event, reason = refused[0]
+        step.fail("refused", f"{event.event_id}: {reason or 'Kafka gave no reason'}")
 
 
 def _record(

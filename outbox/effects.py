@@ -12,11 +12,11 @@ from typing import Any
 from celery import shared_task
 from django.db import DatabaseError, InterfaceError, transaction
 
-from outbox import dead_letters, inbox, redrive, suspects
+from outbox import broker, dead_letters, inbox, redrive, suspects, tracing
 from outbox.applying import Effect, accepts, apply_chunks
 from outbox.conf import BRIDGE
 from outbox.failures import is_busy, is_transient
-from outbox.inbox import Chunk, TaskChunk
+from outbox.inbox import Chunk, TaskChunk, tell_chunks
 from outbox.isolation import Isolation, report_transient
 
 __all__ = ["Effect", "apply_chunks", "effect_task", "run_chunks"]
@@ -27,8 +27,12 @@ def effect_task(*, name: str, handler: str, effect: Effect) -> Any:
     bridge sends and the dead letters that are due again; returns the number of events applied."""
 
     def apply(*, chunks: Sequence[TaskChunk] = (), letters: Sequence[redrive.Claim] = ()) -> int:
-        applied = run_chunks(handler=handler, chunks=chunks, effect=effect) if chunks else 0
-        return applied + redrive.run_letters(handler=handler, letters=letters, effect=effect)
+        with tracing.step(f"task {name}", tracing.CONSUMER, parent=broker.sent_by()) as step:
+            step.tell({"messaging.consumer.group.name": handler})
+            applied = run_chunks(handler=handler, chunks=chunks, effect=effect) if chunks else 0
+            applied += redrive.run_letters(handler=handler, letters=letters, effect=effect)
+            step.tell({"outbox.events_applied": applied})
+            return applied
 
     return shared_task(name=name, time_limit=BRIDGE.task_time_limit)(apply)
 
@@ -42,6 +46,7 @@ def run_chunks(*, handler: str, chunks: Sequence[TaskChunk], effect: Effect) -> 
     position has not moved, that says it all.
     """
     parsed = [Chunk.from_task(chunk) for chunk in chunks]
+    tell_chunks(tracing.current_step(), parsed)
     fresh = [chunk for chunk in parsed if not chunk.attempt]
     applied = _run(handler, fresh, effect) if fresh else 0
     for chunk in parsed:
@@ -80,6 +85,7 @@ def _run_again(handler: str, chunk: Chunk, effect: Effect) -> int:
                     handler, chunk, positions[chunk.partition_key], pace
                 )
             if accused:
+                tracing.current_step().fail("never_ended", dead_letters.NEVER_ENDED)
                 isolation.park(piece, dead_letters.NEVER_ENDED)
             else:
                 isolation.attempt(piece)

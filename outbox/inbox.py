@@ -18,6 +18,7 @@ from outbox.envelope import EventEnvelope, TraceContext
 from outbox.failures import transaction_limit
 from outbox.kafka.admin import TopicState
 from outbox.models import InboxReceipt
+from outbox.tracing import Step
 
 __all__ = [
     "Chunk",
@@ -36,6 +37,7 @@ __all__ = [
     "record_failure",
     "record_retry",
     "settle_receipts",
+    "tell_chunks",
     "topic_ids_of",
 ]
 
@@ -107,6 +109,21 @@ class Chunk:
             ),
             attempt=task.get("attempt", 0),
         )
+
+
+def tell_chunks(step: Step, chunks: Sequence[Chunk]) -> None:
+    """Say on a span which chunks it is about, and link the traces of their events."""
+    step.tell(
+        {
+            "messaging.system": "kafka",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": chunks[0].topic,
+            "messaging.batch.message_count": sum(len(chunk.events) for chunk in chunks),
+            "outbox.partitions": [chunk.partition for chunk in chunks],
+            "outbox.attempt": max(chunk.attempt for chunk in chunks),
+        }
+    )
+    step.link(event.trace.traceparent for chunk in chunks for _, event in chunk.events)
 
 
 class _TaskEvent(msgspec.Struct, array_like=True, gc=False):

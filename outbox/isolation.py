@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 from django.db import DatabaseError, InterfaceError, transaction
 
-from outbox import applying, conf, control, dead_letters, inbox, metrics
+from outbox import applying, conf, control, dead_letters, inbox, metrics, tracing
 from outbox.applying import Effect
 from outbox.conf import BRIDGE
 from outbox.dead_letters import Letter
@@ -80,6 +80,7 @@ class Isolation:
             self.stopped = True
             _report_failure(self._handler, chunk, error)
         elif len(chunk.events) == 1:
+            tracing.record_error(error)
             self.park(chunk, describe(error))
         else:
             for half in halves(chunk):
@@ -146,11 +147,14 @@ def report_transient(handler: str, error: Exception) -> None:
     busy = is_busy(error)
     metrics.CHUNKS_REFUSED.labels(handler, "busy" if busy else "transient").inc()
     log.warning("chunk_busy" if busy else "chunk_left", handler=handler, error=describe(error))
+    if not busy:  # somebody else is at it, which is nobody's failure
+        tracing.record_error(error)
 
 
 def _report_failure(handler: str, chunk: Chunk, error: Exception) -> None:
     """Neither the effect nor the parking worked: the bridge sends the chunk again."""
     metrics.CHUNKS_FAILED.labels(handler).inc()
+    tracing.record_error(error)
     log.exception(
         "chunk_failed",
         handler=handler,

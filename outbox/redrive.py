@@ -16,7 +16,7 @@ from dataclasses import replace
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
-from outbox import broker, conf, dead_letters, inbox, metrics
+from outbox import broker, conf, dead_letters, inbox, metrics, tracing
 from outbox.conf import BRIDGE, REDRIVE, Route
 from outbox.dead_letters import Letter
 from outbox.envelope import EventEnvelope, to_column
@@ -66,12 +66,16 @@ def _send_due_of(route: Route) -> int:
     if broker.queue_length(route.queue) > BRIDGE.queue_bound:
         return 0
     sent = 0
-    claims = claim_due(route)
-    for begin in range(0, len(claims), REDRIVE.letters_per_task):
-        letters = claims[begin : begin + REDRIVE.letters_per_task]
-        if not broker.send(route, letters=letters):  # due again after their leases
-            break
-        sent += len(letters)
+    with tracing.step(f"redrive {route.handler}", tracing.PRODUCER) as step:
+        claims = claim_due(route)
+        if not claims:
+            step.forget()
+        for begin in range(0, len(claims), REDRIVE.letters_per_task):
+            letters = claims[begin : begin + REDRIVE.letters_per_task]
+            if not broker.send(route, letters=letters):  # due again after their leases
+                break
+            sent += len(letters)
+        step.tell({"outbox.letters": sent})
     return sent
 
 
@@ -161,6 +165,7 @@ def run_letters(
             applied += _run_key(route, (letter_id, attempts), effect, give_up)
         except (DatabaseError, InterfaceError) as error:
             log.warning("redrive_left", handler=handler, letter=letter_id, error=str(error))
+            tracing.record_error(error)
     return applied
 
 
@@ -180,9 +185,11 @@ def _run_key(
         batch = _begin(route, following, size)
         if not batch:
             break
+        tracing.current_step().link(letter.event.trace.traceparent for letter in batch)
         try:
             done, following = apply_letters(route, batch, effect)
         except Exception as error:  # noqa: BLE001  (whatever an effect raises, the letter stays)
+            tracing.record_error(error)
             if is_transient(error) and not is_timeout(error):
                 _give_back(batch[0], describe(error))
                 break

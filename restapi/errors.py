@@ -15,6 +15,7 @@ from rest_framework.exceptions import APIException, NotFound
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from outbox.tracing import record_error
 from restapi.json import JSONRenderer
 
 __all__ = [
@@ -80,6 +81,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         exc = NotFound("There is no such resource.")
     if not isinstance(exc, APIException):
         log.exception("unhandled_error")
+        record_error(exc)
         return Response({"error": "Internal error.", "details": []}, status=500)
     return ExceptionHandler(exc, cast(ExceptionHandlerContext, context)).run()
 
@@ -90,6 +92,7 @@ def unavailable(
     """Status, body and headers of the 503 for a database that is away, and a line in the log."""
     outcome = getattr(error, "outcome", "not_stored")
     log.warning("database_unavailable", outcome=outcome, error=str(error))
+    record_error(error)
     body: dict[str, Any] = {"error": OUTCOMES[outcome], "details": [], "outcome": outcome}
     return 503, body, [(b"retry-after", str(RETRY_AFTER_SECONDS).encode())]
 

@@ -17,7 +17,7 @@ from outbox.envelope import TraceContext
 __all__ = ["RequestIds", "request_ids"]
 
 _TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
 )
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # These ids must differ from each other, they are no secret; Python seeds anew after a fork.
@@ -26,12 +26,26 @@ _bits = random.getrandbits
 
 @dataclass(slots=True)
 class RequestIds:
-    """`request_id` is only answered back; `trace` travels on. One sent alone stands for both."""
+    """`request_id` is only answered back; `trace` travels on. One sent alone stands for both.
+
+    parent_id  the caller's span; empty where the trace begins here
+    """
 
     request_id: str
     trace: TraceContext
     trace_id: str
     span_id: str
+    parent_id: str = ""
+
+    @property
+    def flags(self) -> str:
+        """Two hexadecimal digits; the last bit says that the trace is recorded."""
+        return self.trace.traceparent[-2:]
+
+    def named_by(self, *, trace_id: str, span_id: str, flags: str) -> RequestIds:
+        """The same request under the ids of a span."""
+        trace = TraceContext(f"00-{trace_id}-{span_id}-{flags}", self.trace.correlation_id)
+        return RequestIds(self.request_id, trace, trace_id, span_id, self.parent_id)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer carries."""
@@ -47,17 +61,17 @@ def request_ids(found: Mapping[bytes, bytes]) -> RequestIds:
     request_id = _printable(found.get(b"x-request-id"))
     correlation_id = _printable(found.get(b"x-correlation-id")) or request_id
     correlation_id = correlation_id or str(uuid_utils.uuid7())
-    trace_id, flags = _received(found.get(b"traceparent"))
+    trace_id, parent_id, flags = _received(found.get(b"traceparent"))
     trace_id = trace_id or f"{_bits(128):032x}"
     span_id = f"{_bits(64):016x}"
     trace = TraceContext(f"00-{trace_id}-{span_id}-{flags}", correlation_id)
-    return RequestIds(request_id or correlation_id, trace, trace_id, span_id)
+    return RequestIds(request_id or correlation_id, trace, trace_id, span_id, parent_id)
 
 
 def _printable(value: bytes | None) -> str:
     return value.decode() if value and _PRINTABLE.fullmatch(value) else ""
 
 
-def _received(traceparent: bytes | None) -> tuple[str, str]:
+def _received(traceparent: bytes | None) -> tuple[str, str, str]:
     match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    return (match[1].decode(), match[2].decode()) if match else ("", "01")
+    return (match[1].decode(), match[2].decode(), match[3].decode()) if match else ("", "", "01")

@@ -18,6 +18,8 @@ from eventsite.gateway.ids import RequestIds, request_ids
 from eventsite.gateway.keyring import Keyring
 from eventsite.gateway.rate_limit import RateLimiter
 from eventsite.gateway.refusals import BodyIncomplete, Refused
+from eventsite.gateway.spans import RequestSpan
+from outbox.tracing import record_error
 from restapi.context import CURRENT_CALLER, CURRENT_TRACE
 
 __all__ = ["Gateway", "Rules"]
@@ -29,12 +31,14 @@ log = structlog.get_logger("gateway")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the settings say. `headers`: what Django's middleware adds to every answer."""
+    """What the settings say. `headers`: what Django's middleware adds to every answer; `traced`:
+    whether somebody takes spans."""
 
     keys_required: bool
     trusted_proxies: int
     max_body_bytes: int
     headers: Sequence[tuple[bytes, bytes]]
+    traced: bool = False
 
 
 class Gateway:
@@ -62,6 +66,8 @@ class Gateway:
         found = wanted_headers(scope["headers"])
         ids = request_ids(found)
         route = routes.find_route(path)
+        span = RequestSpan(scope, ids, route.pattern) if self._rules.traced else None
+        ids = ids if span is None else span.ids
         answer = _Answer(send, ids)
         caller = ANONYMOUS
         CURRENT_TRACE.set(ids.trace)
@@ -81,7 +87,8 @@ class Gateway:
             await self._application(scope, _replay(body), answer)
         except Refused as refused:
             await self._refuse(answer, refused)
-        except Exception:
+        except Exception as error:
+            record_error(error)
             if answer.status:  # too late for another answer
                 raise
             log.exception("unhandled_error")
@@ -91,6 +98,8 @@ class Gateway:
             label = route.pattern if route is not routes.UNKNOWN else scope.get("route", "unknown")
             seconds = time.perf_counter() - started
             metrics.count(method, label, answer.status, seconds)
+            if span is not None:
+                span.end(label, answer.status)
             if route.logged:
                 self._access_log.write(
                     method=method,

@@ -20,7 +20,7 @@ KEYS_UNREAD = Counter(
     "Times that a process could not read the API keys; it goes on with those in its memory.",
 )
 
-_METHODS = frozenset(
+METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
 # Looking a child up by its labels costs as much as counting; these are few (methods and routes
@@ -32,7 +32,7 @@ def count(method: str, path: str, status: int, seconds: float) -> None:
     """One answered request. `path` is a route's pattern; odd methods are one label."""
     found = _children.get((method, path, status))
     if found is None:
-        label = method if method in _METHODS else "OTHER"
+        label = method if method in METHODS else "OTHER"
         found = REQUESTS.labels(label, path, str(status)), DURATION.labels(label, path)
         if label == method:
             _children[method, path, status] = found

@@ -51,6 +51,7 @@ def gateway_around(application: Application) -> Assembled:
             trusted_proxies=settings.TRUSTED_PROXIES,
             max_body_bytes=settings.MAX_BODY_BYTES,
             headers=middleware_headers(),
+            traced=bool(settings.TRACES_ENDPOINT),
         ),
         keyring=keyring,
         limiter=limiter,

@@ -264,6 +264,7 @@ PROBE_ENABLED = env.probe
 HOT_PATHS = env.hot_paths
 WEB_THREADS = env.web_threads
 SERVICE_NAME = env.service_name
+TRACES_ENDPOINT = env.traces_endpoint  # empty: no spans
 ADMIN_USERNAME = env.admin_username
 ADMIN_PASSWORD = env.admin_password
 

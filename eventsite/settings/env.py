@@ -59,6 +59,12 @@ class Environment(BaseSettings):
     worker_concurrency: int = 0  # of a worker started without -c; 0: one process a core
     probe: bool = False  # the order probe of demo, chaos and benchmarks
 
+    # Spans; every other OTEL_… variable is read by the SDK itself
+    otel_exporter_otlp_endpoint: str = ""  # base address of an OTLP/HTTP receiver
+    otel_exporter_otlp_traces_endpoint: str = ""  # the whole address, where it is another
+    jaeger_endpoint: str = ""  # as otel_exporter_otlp_endpoint, where that is unset
+    otel_sdk_disabled: str = ""  # "true": no spans all the same
+
     # Gateway
     api_keys_required: bool = False  # production settings always require one
     rate_limit: str = ""  # of each caller, "100/s burst 200"; unset: none
@@ -89,6 +95,14 @@ class Environment(BaseSettings):
             credentials = f":{password}@" if self.redis_password else ""
             self.redis_url = f"redis://{credentials}{self.redis_addr}/0"
         return self
+
+    @property
+    def traces_endpoint(self) -> str:
+        """Where spans are posted to; empty: there are none."""
+        if self.otel_sdk_disabled.strip().lower() == "true":
+            return ""
+        base = (self.otel_exporter_otlp_endpoint or self.jaeger_endpoint).rstrip("/")
+        return self.otel_exporter_otlp_traces_endpoint or (base and f"{base}/v1/traces")
 
     def names(self, value: str) -> list[str]:
         """A comma separated variable as a list without empty entries."""

@@ -16,7 +16,8 @@ NAMES = (
     "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "REDIS_URL", "REDIS_ADDR", "REDIS_PASSWORD", "PORT",
     "APP_PORT", "DATABASE_URL", "RABBITMQ_URL", "LOG_LEVEL", "WEBHOOK_URL",
     "RATE_LIMIT_PER_CHANNEL", "WORKER_CONCURRENCY", "API_KEYS_REQUIRED", "RATE_LIMIT",
-    "RATE_LIMIT_PATIENCE", "TRUSTED_PROXIES",
+    "RATE_LIMIT_PATIENCE", "TRUSTED_PROXIES", "OTEL_EXPORTER_OTLP_ENDPOINT", "JAEGER_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED",
 )  # fmt: skip
 
 
@@ -86,6 +87,31 @@ def test_our_own_name_wins(ours: str, older: str, field: str) -> None:
     assert str(getattr(read(**{ours: "1", older: "2"}), field)) == "1"
     # An empty one is one that is not set: compose files pass what they do not have so.
     assert str(getattr(read(**{ours: "", older: "2"}), field)) == "2"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1"}, "http://o:1/v1/traces"),
+        ({"JAEGER_ENDPOINT": "http://j:1/"}, "http://j:1/v1/traces"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1", "JAEGER_ENDPOINT": "http://j:1"},
+            "http://o:1/v1/traces",
+        ),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1",
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t:1/x",
+            },
+            "http://t:1/x",
+        ),
+        ({"JAEGER_ENDPOINT": "http://j:1", "OTEL_SDK_DISABLED": "True"}, ""),
+        ({"JAEGER_ENDPOINT": "http://j:1", "OTEL_SDK_DISABLED": "false"}, "http://j:1/v1/traces"),
+    ],
+)
+def test_where_spans_go(given: dict[str, str], expected: str) -> None:
+    assert read(**given).traces_endpoint == expected
 
 
 def test_redis_url_wins_over_both_older_names() -> None:

@@ -9,6 +9,10 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter as Spans
 
 from apikeys.models import hash_of, make_key
 from apikeys.queries import KeyState
@@ -17,7 +21,8 @@ from eventsite.gateway.access_log import AccessLog
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.gateway.keyring import Keyring
 from eventsite.gateway.layer import Gateway, Rules
-from restapi.context import caller
+from eventsite.tests.receiver import spans_in_memory
+from restapi.context import caller, trace_context
 
 KEY = make_key()
 FIXED = [(b"x-frame-options", b"DENY")]
@@ -37,6 +42,7 @@ def call(
     body: list[bytes] | None = None,
     level: str = "INFO",
     max_body: int = 100,
+    traced: bool = False,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Status, headers and body of one request."""
     sent: list[Message] = []
@@ -56,7 +62,11 @@ def call(
         gateway = Gateway(
             application,
             rules=Rules(
-                keys_required=False, trusted_proxies=0, max_body_bytes=max_body, headers=FIXED
+                keys_required=False,
+                trusted_proxies=0,
+                max_body_bytes=max_body,
+                headers=FIXED,
+                traced=traced,
             ),
             keyring=keyring,
             limiter=None,
@@ -201,3 +211,71 @@ def test_what_is_not_to_be_logged(capfd: pytest.CaptureFixture[str]) -> None:
     call(answers, path="/health")
     call(answers, level="WARNING")
     assert lines(capfd) == []
+
+
+class TestTheSpan:
+    """Of each request, where spans are taken."""
+
+    @pytest.fixture
+    def spans(self, monkeypatch: pytest.MonkeyPatch) -> Spans:
+        return spans_in_memory(monkeypatch)
+
+    def only(self, spans: Spans) -> ReadableSpan:
+        [span] = spans.get_finished_spans()
+        assert encode_spans([span]).SerializeToString()
+        assert not trace.get_current_span().get_span_context().is_valid
+        return span
+
+    def test_has_the_ids_of_the_line_of_the_answer_and_of_what_is_stored(
+        self, spans: Spans, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        seen: list[str] = []
+
+        async def looks(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(trace_context().traceparent)
+            await answers(scope, receive, send)
+
+        _, headers, _ = call(looks, traced=True)
+        context = self.only(spans).context
+        assert context is not None
+        ids = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+        [line] = lines(capfd)
+        assert (line["trace_id"], line["span_id"]) == ids
+        assert headers[b"traceparent"].decode() == seen[0]
+        assert tuple(seen[0].split("-")[1:3]) == ids
+
+    def test_is_named_after_the_pattern(self, spans: Spans) -> None:
+        call(answers, path="/orders/secret/pay", method="POST", traced=True)
+        span = self.only(spans)
+        assert span.name == "POST orders/<str:order_id>/pay"
+        assert (span.attributes or {})["url.path"] == "/orders/secret/pay"
+
+    @pytest.mark.parametrize("path", ["/nothing", "/\udce9"])
+    def test_of_an_unknown_path_is_named_after_nothing(self, spans: Spans, path: str) -> None:
+        call(answers, path=path, method="BREW", traced=True)
+        span = self.only(spans)
+        assert span.name == "HTTP"
+        assert (span.attributes or {})["http.request.method"] == "_OTHER"
+
+    def test_of_an_application_that_fails_says_why(self, spans: Spans) -> None:
+        call(fails, traced=True)
+        span = self.only(spans)
+        assert not span.status.is_ok
+        assert (span.attributes or {})["http.response.status_code"] == 500
+        [event] = span.events
+        assert (event.attributes or {})["exception.message"] == "secret detail"
+
+    def test_of_one_that_fails_in_its_answer_is_an_error_too(self, spans: Spans) -> None:
+        with pytest.raises(RuntimeError, match="too late"):
+            call(fails_late, traced=True)
+        assert not self.only(spans).status.is_ok
+
+    def test_of_a_refusal_is_no_error(self, spans: Spans) -> None:
+        call(answers, body=[b"x" * 101], traced=True)
+        span = self.only(spans)
+        assert span.status.is_ok
+        assert (span.attributes or {})["http.response.status_code"] == 413
+
+    def test_is_not_made_where_nobody_takes_it(self, spans: Spans) -> None:
+        call(answers)
+        assert spans.get_finished_spans() == ()
