@@ -125,7 +125,7 @@ def test_what_cannot_be_sent_is_counted(stub: str) -> None:
 
 
 def test_closed_keeps_n_connections_busy(stub: str) -> None:
-    tally = generate(Plan(url=f"{stub}/ok", closed=4, seconds=0.3))
+    tally = generate(Plan(url=f"{stub}/ok", closed=4, seconds=1.5))
     assert tally.accepted > 4
     assert tally.not_sent == 0
     assert tally.errors == {}
