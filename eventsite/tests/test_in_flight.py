@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -42,15 +42,32 @@ def judged(stack: LocalStack, run: str, volley: Volley) -> Account:
     return account
 
 
+def volley_with(
+    stack: LocalStack, run: str, fault: Callable[[], None], hit: Callable[[Volley], object]
+) -> tuple[str, Volley]:
+    """A volley that the fault has met, and its name. On a busy machine all may be answered before
+    the fault comes: then that volley is judged too, and there is another."""
+    for attempt in range(10):
+        name = f"{run}-{attempt}"
+        volley = asyncio.run(
+            fire(stack.base_url, run=name, requests=REQUESTS, fault=fault, fault_at=0.002)
+        )
+        if hit(volley):
+            return name, volley
+        judged(stack, name, volley)
+    pytest.fail("the fault came too late ten times")
+
+
 def test_the_web_process_is_killed(stack: LocalStack) -> None:
     web = stack.process("web")
-    volley = asyncio.run(
-        fire(stack.base_url, run="kill", requests=REQUESTS, fault=web.kill, fault_at=0.002)
-    )
-    web.start()
-    web.wait_ready()
-    account = judged(stack, "kill", volley)
-    assert len(volley.gone) > 0
+
+    def restart() -> None:
+        web.kill()
+        web.start()
+        web.wait_ready()
+
+    run, volley = volley_with(stack, "kill", restart, lambda volley: volley.gone)
+    account = judged(stack, run, volley)
     assert len(volley.accepted) <= account.stored < REQUESTS + 20
 
 
@@ -62,11 +79,10 @@ def test_postgresql_is_killed_and_comes_back(stack: LocalStack) -> None:
         server.start()
         server.wait_ready()
 
-    volley = asyncio.run(fire(stack.base_url, run="restart", requests=REQUESTS, fault=restart))
-    judged(stack, "restart", volley)
+    run, volley = volley_with(stack, "restart", restart, lambda volley: volley.refused)
+    judged(stack, run, volley)
     assert not volley.gone, volley
     assert volley.answered == REQUESTS
-    assert volley.refused, volley
 
 
 def test_clients_hang_up(stack: LocalStack) -> None:
