@@ -194,15 +194,18 @@ def behind_poison(ground: Ground) -> None:
 
 
 def redriven_twice(ground: Ground) -> None:
-    """A copy of the redrive begins while the first has done its work and not committed."""
+    """The lease of a redrive ends while it has done its work and not committed: the letter is
+    claimed once more, as it is now, and a second redrive begins."""
     with ground.fault("a dead letter is redriven by two tasks at once", repeats=False):
         poison = ground.write_poison("hot", "raise,hold-effect")
         ground.wait(lambda: bool(_letter(ground, poison)), 30, "the dead letter")
         with ground.hold():
             ground.switches.on("healed")
             ground.wait_held("effect")
-            copy = {"letters": _letter(ground, poison)}
-            current_app.send_task("probe.append_entries", kwargs=copy, queue="probe")
+            sql = "SELECT id, attempts FROM dead_letter WHERE event_id = %s"
+            claims = [list(claim) for claim in ground.evidence.rows(sql, (poison,))]
+            second = {"letters": claims}
+            current_app.send_task("probe.append_entries", kwargs=second, queue="probe")
             time.sleep(1)
     ground.must_settle(40)
     time.sleep(3)
