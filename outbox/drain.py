@@ -66,7 +66,7 @@ class LaneMismatch(RuntimeError):
 
 _backoff = Backoff()
 _floors = floors.Floors()
-_UNKNOWN_TOPICS_LOOKED_AT = 2000
+_UNKNOWN_LOOKED_AT = 32  # pending rows of each lane
 
 
 def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
@@ -265,15 +265,22 @@ def _compare_lanes() -> None:
 
 
 def _tell_unknown_topics() -> None:
-    """Say aloud what waits for a route; looks at a bounded number of pending rows."""
-    with connection.cursor() as cursor:
+    """Say aloud what waits for a route; looks at a bounded number of pending rows of each lane."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        _plan_by_index()
         cursor.execute(
-            """
+            f"""
             SELECT topic, count(*), min(id)
-            FROM (SELECT topic, id FROM event_outbox WHERE status = 0 ORDER BY lane, id LIMIT %s) p
+            FROM outbox_lane
+            CROSS JOIN LATERAL (
+                SELECT topic, id FROM event_outbox
+                WHERE event_outbox.lane = outbox_lane.lane AND status = 0
+                  AND event_outbox.id >= {floors.FLOOR_OF_LANE}
+                ORDER BY id LIMIT %s
+            ) AS event
             WHERE topic <> ALL(%s) GROUP BY topic
             """,
-            (_UNKNOWN_TOPICS_LOOKED_AT, list(conf.partition_counts())),
+            (*_floors.parameters(), _UNKNOWN_LOOKED_AT, list(conf.partition_counts())),
         )
         for topic, events, first_id in cursor.fetchall():
             metrics.DRAIN_FAILED.labels("unknown_topic").inc()
