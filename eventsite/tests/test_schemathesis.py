@@ -19,7 +19,7 @@ from eventsite.tests.web import Web
 
 OPTIONS = (
     *("--phases", "examples,coverage,fuzzing,stateful", "--checks", "all", "--mode", "all"),
-    *("--max-examples", "20", "--seed", "20260311", "--generation-deterministic"),
+    *("--max-examples", "15", "--seed", "20260311", "--generation-deterministic"),
     *("--continue-on-failure", "--no-color"),
 )
 # An idempotency key that comes again with another body is well formed, and a 422.

@@ -280,7 +280,7 @@ def sessions(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 BOUNDED = settings(
-    max_examples=45,
+    max_examples=30,
     stateful_step_count=30,
     deadline=None,
     database=None,
