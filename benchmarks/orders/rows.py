@@ -76,9 +76,10 @@ def _figure(name: str, found: Sample, bare: Sample) -> Figure:
 
 
 def deep_page(servers: Servers, orders: int, seconds: float) -> list[Figure]:
-    """Page 1 against page 10,000 in turns, so that what else the machine does meets both."""
+    """Page 1 against page 10,000 in turns, so that what else the machine does meets both. A query
+    string has both go through Django: without one page 1 is a hot path, twice as fast."""
     depth = min(DEEP_PAGE, orders // PAGE - 1)
-    first = Requests(method="GET", path="/orders")
+    first = Requests(method="GET", path=f"/orders?limit={PAGE}")
     deep = Requests(method="GET", path=f"/orders?cursor={_cursor(depth)}")
     samples: dict[Requests, list[Sample]] = {first: [], deep: []}
     for _ in range(ROUNDS):
