@@ -31,13 +31,11 @@ WARM_UP_SECONDS = 1.0
 def main() -> int:
     """0; with STRICT=1 in the environment 1 if a target was missed."""
     parser = argparse.ArgumentParser(prog="make bench-orders", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("parts", nargs="*", type=report.one_of(PARTS), help="default: all of them")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--orders", type=int, default=1_000_000, help="stored before reading")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 256])
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"{', '.join(unknown)}: there are {', '.join(PARTS)}")
     if options.orders < 100:
         parser.error("--orders: at least 100, there is no deep page in fewer")
     with LocalStack.ephemeral(own_servers=True) as stack:

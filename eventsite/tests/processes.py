@@ -37,7 +37,6 @@ __all__ = [
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 10.0
-_LINES_TOLD = 40  # of each log, when a test fails while the processes run
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +121,7 @@ def running_together(
             yield started
         except Exception as error:
             for process, spec in zip(started, specs, strict=False):
-                said = process.log.read_text(errors="replace").splitlines()[-_LINES_TOLD:]
-                error.add_note("\n".join(["", f"-- {' '.join(spec.command)} said:", *said]))
+                error.add_note(f"\n-- {' '.join(spec.command)} said:\n{process.last_lines()}")
             raise
         finally:
             for process in started:
