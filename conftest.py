@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Sequence
+import os
+from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 from django.core.management.color import Style
@@ -52,6 +53,18 @@ def _truncate_what_was_written() -> None:
         return list(truncate(style, written, **options | {"allow_cascade": True}))
 
     connection.ops.sql_flush = sql_flush  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _the_environment_is_left_as_it_was() -> Iterator[None]:
+    """What one test leaves set, another one's spans or servers would go by."""
+    before = _environment()
+    yield
+    assert _environment() == before
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 
 
 @pytest.fixture

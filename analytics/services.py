@@ -134,14 +134,19 @@ def prune_orders_per_minute(*, now: datetime) -> int:
 
 
 def _prune_batch(oldest: str) -> int:
+    # Chosen in a WITH, once: a subquery with a LIMIT may be run anew for each row it is joined to.
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            DELETE FROM sales_metrics WHERE metric_name = %s AND dimension IN (
-                SELECT dimension FROM sales_metrics WHERE metric_name = %s AND dimension < %s
+            WITH due AS MATERIALIZED (
+                SELECT metric_name, dimension FROM sales_metrics
+                WHERE metric_name = %s AND dimension < %s
                 ORDER BY dimension LIMIT %s FOR UPDATE SKIP LOCKED)
+            DELETE FROM sales_metrics USING due
+            WHERE sales_metrics.metric_name = due.metric_name
+              AND sales_metrics.dimension = due.dimension
             """,
-            (_ORDERS_PER_MINUTE, _ORDERS_PER_MINUTE, oldest, PRUNE_BATCH),
+            (_ORDERS_PER_MINUTE, oldest, PRUNE_BATCH),
         )
         return int(cursor.rowcount)
 

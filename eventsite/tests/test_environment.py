@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 from pydantic import ValidationError
@@ -28,24 +30,17 @@ class Bare(Environment):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
+def _nothing_set() -> Iterator[None]:
+    """None of the names is set at first, and what a test sets is undone."""
+    with patch.dict(os.environ):
+        for name in NAMES:
+            os.environ.pop(name, None)
+        yield
 
 
 def read(**variables: str) -> Environment:
     os.environ.update(variables)
     return Bare()
-
-
-@pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undoes what `read` sets."""
-    for name in NAMES:
-        monkeypatch.setenv(name, "")
-
-
-pytestmark = pytest.mark.usefixtures("given")
 
 
 @pytest.mark.parametrize(
