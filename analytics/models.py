@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-__all__ = ["MetricName", "SalesMetric", "SalesMetricListing", "SalesOverview"]
+__all__ = [
+    "MetricName",
+    "SalesAddition",
+    "SalesFigure",
+    "SalesMetric",
+    "SalesMetricListing",
+    "SalesOverview",
+]
 
 
 class MetricName(models.TextChoices):
@@ -17,7 +25,7 @@ class MetricName(models.TextChoices):
 
 
 class SalesMetric(models.Model):
-    """One figure. Changes only by addition, so the order of chunks of different keys is free."""
+    """One figure as of the last fold, a few seconds ago; `SalesFigure` is up to date."""
 
     pk = models.CompositePrimaryKey("metric_name", "dimension")
     metric_name = models.TextField(choices=MetricName)
@@ -41,8 +49,47 @@ class SalesMetric(models.Model):
         return f"{self.metric_name}[{self.dimension}] = {self.value}"
 
 
+class SalesAddition(models.Model):
+    """What one chunk of events adds, until it is folded into `SalesMetric`; written once and
+    deleted, never updated, so chunks wait for nobody and a held snapshot keeps no versions.
+
+    The arrays are of one length: value n is added to figure (metric name n, dimension n). Additions
+    commute, so the order of chunks of different keys is free.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    metric_names = ArrayField(models.TextField())
+    dimensions = ArrayField(models.TextField())
+    values = ArrayField(models.DecimalField(max_digits=30, decimal_places=2))
+    written_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "sales_additions"
+
+    def __str__(self) -> str:
+        return f"{len(self.values)} additions of {self.written_at}"
+
+
+class SalesFigure(models.Model):
+    """One figure, additions included: a view. Ask for figures by name; for more than a few, what
+    queries.py says."""
+
+    pk = models.CompositePrimaryKey("metric_name", "dimension")
+    metric_name = models.TextField(choices=MetricName)
+    dimension = models.TextField()
+    value = models.DecimalField(max_digits=30, decimal_places=2)
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "sales_figures"
+
+    def __str__(self) -> str:
+        return f"{self.metric_name}[{self.dimension}] = {self.value}"
+
+
 class SalesMetricListing(models.Model):
-    """The same rows through a view with one column as key, which the admin asks of a model."""
+    """The rows of `SalesMetric` through a view with one column as key, which the admin asks of a model."""
 
     id = models.TextField(primary_key=True)
     metric_name = models.TextField(choices=MetricName)

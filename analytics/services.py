@@ -1,4 +1,9 @@
-"""Writing the figures: a chunk of events becomes one addition per figure it touches."""
+"""Writing the figures: a chunk of events becomes one addition per figure it touches.
+
+All additions of a chunk are one new row. To add them to the figures at once would have every chunk
+wait for the same few rows (all orders, today's revenue), and while anybody holds a snapshot open
+each update would go past every earlier version of them (docs/adr/0006-additions-are-folded.md).
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db import connection
+from django.db import connection, transaction
 
-from analytics.models import MetricName, SalesMetric
+from analytics.models import MetricName, SalesAddition, SalesMetric
 from orders.events import (
     OrderCancelled,
     OrderCreated,
@@ -26,6 +31,7 @@ __all__ = [
     "MINUTES_KEPT",
     "Figures",
     "add_up",
+    "fold_additions",
     "prune_orders_per_minute",
     "record_sales",
     "reset_sales",
@@ -34,13 +40,15 @@ __all__ = [
 ALL = "all"
 MINUTES_KEPT = timedelta(days=7)
 PRUNE_BATCH = 1000
+FOLD_BATCH = 1000  # chunks
+_FOLD_LOCK = 0x464F4C44
 
 Figures = Mapping[tuple[str, str], Decimal]
 """(metric_name, dimension) -> what to add."""
 
 
 def record_sales(envelopes: Sequence[EventEnvelope]) -> None:
-    """Add a chunk of order events to the figures, in the open transaction: one statement.
+    """Add a chunk of order events to the figures, in the open transaction: one statement, one row.
 
     Raises msgspec.DecodeError for an event that is not of topic order-events' shape.
     """
@@ -99,19 +107,14 @@ def _sold(
 
 
 def _add(figures: Figures) -> None:
-    """Upsert in sorted order: two chunks that meet wait for each other and never deadlock."""
     if not figures:
         return
     keys = sorted(figures)
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO sales_metrics (metric_name, dimension, value, updated_at)
-            SELECT metric_name, dimension, value, clock_timestamp()
-            FROM unnest(%s::text[], %s::text[], %s::numeric[]) AS part (metric_name, dimension, value)
-            ORDER BY metric_name COLLATE "C", dimension COLLATE "C"
-            ON CONFLICT (metric_name, dimension) DO UPDATE
-            SET value = sales_metrics.value + excluded.value, updated_at = excluded.updated_at
+            INSERT INTO sales_additions (metric_names, dimensions, "values", written_at)
+            VALUES (%s::text[], %s::text[], %s::numeric(30, 2)[], clock_timestamp())
             """,
             (
                 [metric for metric, _ in keys],
@@ -119,6 +122,47 @@ def _add(figures: Figures) -> None:
                 [figures[key] for key in keys],
             ),
         )
+
+
+def fold_additions() -> int:
+    """Move what chunks have added into `sales_metrics`, a batch a transaction; returns how many
+    chunks. Nothing if somebody else is at it. No figure changes by it (`SalesFigure`)."""
+    total = 0
+    while folded := _fold_batch():
+        total += folded
+        if folded < FOLD_BATCH:
+            break
+    return total
+
+
+def _fold_batch() -> int:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
+        if not cursor.fetchone()[0]:
+            return 0
+        # One that commits late with a lower id is left to the next fold: it is not seen by this one.
+        cursor.execute(
+            """
+            WITH taken AS (
+                DELETE FROM sales_additions
+                WHERE id <= coalesce(
+                    (SELECT id FROM sales_additions ORDER BY id OFFSET %s LIMIT 1), 9223372036854775807)
+                RETURNING metric_names, dimensions, "values", written_at
+            ), written AS (
+                INSERT INTO sales_metrics (metric_name, dimension, value, updated_at)
+                SELECT part.metric_name, part.dimension, sum(part.value), max(taken.written_at)
+                FROM taken, unnest(metric_names, dimensions, "values")
+                                AS part (metric_name, dimension, value)
+                GROUP BY 1, 2
+                ON CONFLICT (metric_name, dimension) DO UPDATE
+                SET value = sales_metrics.value + excluded.value,
+                    updated_at = greatest(sales_metrics.updated_at, excluded.updated_at)
+            )
+            SELECT count(*) FROM taken
+            """,
+            (FOLD_BATCH - 1,),
+        )
+        return int(cursor.fetchone()[0])
 
 
 def prune_orders_per_minute(*, now: datetime) -> int:
@@ -153,4 +197,7 @@ def _prune_batch(oldest: str) -> int:
 
 def reset_sales() -> None:
     """Forget every figure, in the open transaction: a replay counts them again from the log."""
+    with connection.cursor() as cursor:  # a fold under way would bring some of them back
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_FOLD_LOCK,))
+    SalesAddition.objects.all().delete()
     SalesMetric.objects.all().delete()

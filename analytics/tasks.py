@@ -8,7 +8,7 @@ from django.utils import timezone
 from analytics import services
 from outbox.effects import effect_task
 
-__all__ = ["prune_orders_per_minute", "record_sales"]
+__all__ = ["fold_additions", "prune_orders_per_minute", "record_sales"]
 
 
 record_sales = effect_task(
@@ -20,3 +20,9 @@ record_sales = effect_task(
 def prune_orders_per_minute() -> int:
     """Run by beat every hour; running twice at once does no harm."""
     return services.prune_orders_per_minute(now=timezone.now())
+
+
+@shared_task(name="analytics.fold_additions")
+def fold_additions() -> int:
+    """Run by beat every few seconds; of two at once one does nothing."""
+    return services.fold_additions()

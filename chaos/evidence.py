@@ -16,7 +16,10 @@ from outbox.kafka.log_reader import read_topic
 
 __all__ = ["Backlog", "Evidence", "Mark"]
 
-HOT_TABLES = ("event_outbox", "outbox_lane", "bridge_position", "inbox_receipt", "sales_metrics")
+HOT_TABLES = (
+    *("event_outbox", "outbox_lane", "bridge_position", "inbox_receipt"),
+    *("sales_additions", "sales_metrics"),
+)
 PARKED = 1
 
 
@@ -236,7 +239,7 @@ class Evidence:
                 (
                     "figures",
                     "SELECT count(*), sum(hashtext(metric_name || dimension || value))"
-                    " FROM sales_metrics",
+                    " FROM sales_figures",
                 ),
                 (
                     "outbox",

@@ -104,7 +104,7 @@ _COMPARED = """
     compared AS (
         SELECT metric_name, dimension, coalesce(figure.value, 0) AS figure,
                coalesce(recount.value, 0) AS recount
-        FROM recount FULL JOIN sales_metrics figure USING (metric_name, dimension)
+        FROM recount FULL JOIN sales_figures figure USING (metric_name, dimension)
         WHERE (coalesce(figure.value, 0) <> 0 OR coalesce(recount.value, 0) <> 0)
           AND (metric_name <> 'orders_per_minute' OR dimension >= %(oldest_minute)s)
     )"""

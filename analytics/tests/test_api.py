@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from analytics import queries
-from analytics.models import SalesMetric
+from analytics.models import SalesAddition, SalesMetric
 
 pytestmark = pytest.mark.django_db
 
@@ -20,10 +20,26 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 AT = datetime(2026, 3, 12, 12, 0, 0, 5000, tzinfo=UTC)
 
 
+@pytest.fixture(params=["folded", "added", "both"], autouse=True)
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer is the same whether what was added has been folded or not."""
+    monkeypatch.setitem(globals(), "KEPT", request.param)
+
+
+KEPT = ""
+
+
 def store(metric: str, dimension: str, value: str) -> None:
-    SalesMetric.objects.create(
-        metric_name=metric, dimension=dimension, value=Decimal(value), updated_at=AT
-    )
+    """A figure as it is kept; of "both" some is folded and some still to come."""
+    rest = Decimal({"folded": "0", "added": value, "both": "3"}[KEPT])
+    if KEPT != "added":
+        SalesMetric.objects.create(
+            metric_name=metric, dimension=dimension, value=Decimal(value) - rest, updated_at=AT
+        )
+    if KEPT != "folded":
+        SalesAddition.objects.create(
+            metric_names=[metric], dimensions=[dimension], values=[rest], written_at=AT
+        )
 
 
 def get(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""The figures: sums of chunks against a plain recount, and the upsert that keeps them."""
+"""The figures: sums of chunks against a plain recount, and how they are kept."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 
 from analytics import services
-from analytics.models import SalesMetric
-from analytics.services import MINUTES_KEPT, add_up, prune_orders_per_minute, record_sales
+from analytics.models import SalesAddition, SalesFigure, SalesMetric
+from analytics.services import (
+    MINUTES_KEPT,
+    add_up,
+    fold_additions,
+    prune_orders_per_minute,
+    record_sales,
+    reset_sales,
+)
 from analytics.tests.lives import Life, histories, recount
 from orders.events import OrderEvent, OrderItem
 from outbox.envelope import EventEnvelope
@@ -46,7 +53,7 @@ def envelopes(events: list[OrderEvent]) -> list[EventEnvelope]:
 
 
 def figures() -> dict[tuple[str, str], Decimal]:
-    rows = SalesMetric.objects.values_list("metric_name", "dimension", "value")
+    rows = SalesFigure.objects.values_list("metric_name", "dimension", "value")
     return {(metric, dimension): value for metric, dimension, value in rows}
 
 
@@ -76,9 +83,11 @@ def test_recorded_chunks_equal_the_recount(
     history: tuple[list[Life], list[list[OrderEvent]]],
 ) -> None:
     lives, chunks = history
-    SalesMetric.objects.all().delete()
-    for chunk in chunks:
+    reset_sales()
+    for number, chunk in enumerate(chunks):
         record_sales(envelopes(chunk))
+        if number % 3 == 1:
+            fold_additions()
     assert {key: value for key, value in figures().items() if value} == recount(lives)
 
 
@@ -116,25 +125,27 @@ def test_a_cancellation_is_taken_from_the_day_of_creation() -> None:
 
 
 @pytest.mark.django_db
-def test_a_chunk_is_one_statement_and_touches_a_figure_once() -> None:
+def test_a_chunk_is_one_statement_and_one_row() -> None:
     chunk = envelopes([life("CREATED", number=number).events()[0] for number in range(500)])
     with CaptureQueriesContext(connection) as captured:
         record_sales(chunk)
     assert len(captured) == 1
     assert figures()["orders_total", "all"] == 500
-    assert SalesMetric.objects.values("updated_at").count() == 7
+    assert len(SalesAddition.objects.get().values) == 7
 
 
 @pytest.mark.django_db
 def test_an_update_tells_when() -> None:
     created, paid = life("CREATED", "PAID").events()
     record_sales(envelopes([created]))
-    before = SalesMetric.objects.get(metric_name="orders_total", dimension="all").updated_at
-    first = SalesMetric.objects.get(metric_name="orders_total", dimension="CREATED").updated_at
+    rows = SalesFigure.objects.filter(metric_name="orders_total")
+    before = rows.get(dimension="all").updated_at
+    first = rows.get(dimension="CREATED").updated_at
     record_sales(envelopes([paid]))
-    rows = SalesMetric.objects.filter(metric_name="orders_total")
-    assert rows.get(dimension="all").updated_at == before
-    assert rows.get(dimension="CREATED").updated_at > first
+    for _ in ("before it is folded", "after"):
+        assert rows.get(dimension="all").updated_at == before
+        assert rows.get(dimension="CREATED").updated_at > first
+        fold_additions()
 
 
 @pytest.mark.django_db
@@ -185,8 +196,7 @@ def test_an_event_of_another_shape_stores_nothing(payload: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_chunks_that_meet_lose_nothing_and_do_not_deadlock() -> None:
-    """They touch the same rows, the other way round: without an order they wait for each other."""
+def test_chunks_and_folds_that_meet_lose_nothing() -> None:
     products = [OrderItem(product_id=f"p{n}", quantity=1, price=Decimal(1)) for n in range(200)]
     cancelled = life("CREATED", "CANCELLED", items=tuple(products)).events()[1]
     shipped = life("CREATED", "PAID", "SHIPPED").events()[2]
@@ -200,6 +210,7 @@ def test_chunks_that_meet_lose_nothing_and_do_not_deadlock() -> None:
             for _ in range(10):
                 record_sales(events)
                 done.append(len(events))
+                fold_additions()
         finally:
             connection.close()
 
@@ -211,6 +222,50 @@ def test_chunks_that_meet_lose_nothing_and_do_not_deadlock() -> None:
     assert sum(done) == 4 * 10 * 2
     assert figures()["orders_total", "SHIPPED"] == figures()["orders_total", "CANCELLED"] == 40
     assert figures()["top_products", "p199"] == -40
+    before = figures()
+    fold_additions()
+    assert not SalesAddition.objects.exists()
+    assert figures() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_commits_behind_a_fold_is_left_to_the_next() -> None:
+    chunk = envelopes(life("CREATED").events())
+    written, folded = threading.Event(), threading.Event()
+
+    def write() -> None:
+        try:
+            with transaction.atomic():
+                record_sales(chunk)
+                written.set()
+                assert folded.wait(10)
+        finally:
+            connection.close()
+
+    slow = threading.Thread(target=write)
+    slow.start()
+    assert written.wait(10)
+    record_sales(chunk)  # with a higher id
+    assert fold_additions() == 1
+    folded.set()
+    slow.join(10)
+    assert fold_additions() == 1
+    assert figures()["orders_total", "all"] == 2
+
+
+@pytest.mark.django_db
+def test_additions_are_folded_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "FOLD_BATCH", 10)
+    chunk = envelopes(life("CREATED").events())
+    for _ in range(25):
+        record_sales(chunk)
+    before = figures()
+    with CaptureQueriesContext(connection) as captured:
+        assert fold_additions() == 25
+    assert sum("DELETE" in query["sql"] for query in captured) == 3
+    assert not SalesAddition.objects.exists()
+    assert figures() == before
+    assert SalesMetric.objects.get(metric_name="orders_total", dimension="all").value == 25
 
 
 @pytest.mark.django_db
@@ -220,6 +275,7 @@ def test_minutes_past_the_kept_window_are_forgotten() -> None:
     for number, moment in enumerate([*kept, *old]):
         order = Life(number=number, way=("CREATED",), created_at=moment, amount=Decimal(1))
         record_sales(envelopes(order.events()))
+    fold_additions()
     before = figures()
     assert prune_orders_per_minute(now=NOON) == 2
     gone = before.keys() - figures().keys()

@@ -123,7 +123,8 @@ class Stage:
         """What autovacuum would do within a minute of such a load."""
         with connection.cursor() as cursor:
             cursor.execute(
-                "VACUUM (ANALYZE) event_outbox, inbox_receipt, bridge_position, sales_metrics"
+                "VACUUM (ANALYZE) event_outbox, inbox_receipt, bridge_position, sales_metrics,"
+                " sales_additions"
             )
 
     def cpu_seconds(self) -> float:

@@ -238,6 +238,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(60.0),
         "options": {"queue": "upkeep"},
     },
+    "fold_additions": {
+        "task": "analytics.fold_additions",
+        "schedule": schedule(5.0),
+        "options": {"queue": "upkeep"},
+    },
     "prune_orders_per_minute": {
         "task": "analytics.prune_orders_per_minute",
         "schedule": schedule(3600.0),

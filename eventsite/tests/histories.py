@@ -10,13 +10,14 @@ from uuid import UUID
 from django.db import transaction
 
 from analytics import services as analytics
+from analytics.models import SalesFigure
 from orders import services
 from orders.services import NewOrder, NewOrderLine
 from outbox import inbox
 from outbox.envelope import NO_TRACE, EventEnvelope, rfc3339
 from outbox.models import OutboxEvent
 
-__all__ = ["apply", "cancel", "envelope", "order_events", "pay", "place", "ship"]
+__all__ = ["apply", "cancel", "envelope", "figures", "order_events", "pay", "place", "ship"]
 
 
 def place(
@@ -48,6 +49,12 @@ def cancel(order_id: UUID, *, at: datetime | None = None) -> None:
     services.cancel_order(
         order_id=order_id, reason="", actor="t", at=at or datetime.now(UTC), trace=NO_TRACE
     )
+
+
+def figures() -> dict[tuple[str, str], Decimal]:
+    """All that are not 0, by metric and dimension."""
+    rows = SalesFigure.objects.exclude(value=0).values_list("metric_name", "dimension", "value")
+    return {(metric, dimension): value for metric, dimension, value in rows}
 
 
 def order_events(order_id: UUID | None = None) -> list[OutboxEvent]:

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analytics import services as analytics
-from analytics.models import SalesMetric
+from analytics.models import SalesAddition, SalesFigure, SalesMetric
 from eventsite.recount import compare
 from eventsite.tests.histories import cancel, envelope, order_events, pay, place, ship
 from orders.models import Order, OrderChange, OrderLine
@@ -46,7 +46,7 @@ CHANGES = {"pay": pay, "ship": ship, "cancel": cancel}
 WAYS = ((), ("pay",), ("pay", "ship"), ("cancel",), ("pay", "cancel"))
 TABLES = (
     *(OrderChange, OrderLine, Order, OutboxEvent, InboxReceipt, BridgePosition),
-    *(DeadLetterAction, DeadLetter, HandlerControl, SalesMetric),
+    *(DeadLetterAction, DeadLetter, HandlerControl, SalesMetric, SalesAddition),
 )
 
 
@@ -69,6 +69,7 @@ class Step:
     again    they are applied and then sent once more, as if nobody knew
     stale    what was applied long ago is sent again, from the first offset on
     redrive  what failed does no longer, and is tried again
+    fold     what was added is folded, as beat has it done
     """
 
     kind: str
@@ -101,7 +102,7 @@ wanted = st.builds(
     lines=st.lists(lines, max_size=3).map(tuple),
     way=st.sampled_from(WAYS),
 )
-kinds = st.sampled_from(["deliver", "crash", "poison", "again", "stale", "redrive"])
+kinds = st.sampled_from(["deliver", "crash", "poison", "again", "stale", "redrive", "fold"])
 steps = st.builds(
     Step, kind=kinds, partition=st.integers(0, PARTITIONS - 1), size=st.integers(1, 6)
 )
@@ -178,6 +179,9 @@ def _take(step: Step, log: Sequence[EventEnvelope], worker: Worker) -> None:
     if step.kind == "redrive":
         _redrive(worker)
         return
+    if step.kind == "fold":
+        analytics.fold_additions()
+        return
     chunk = _next_chunk(step.partition, log, step.size)
     match step.kind:
         case "stale":
@@ -233,5 +237,5 @@ def test_without_receipts_a_repetition_is_counted_twice(
     worker = Worker()
     run(worker, _chunk(0, [event, event], 0, 1))
     run(worker, _chunk(0, [event, event], 1, 1))
-    [units] = SalesMetric.objects.filter(metric_name="top_products").values_list("value", flat=True)
+    [units] = SalesFigure.objects.filter(metric_name="top_products").values_list("value", flat=True)
     assert units == (2 if guarded else 4)

@@ -18,6 +18,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from analytics.models import SalesMetric
+from analytics.services import fold_additions
 from eventsite.load.generator import Plan, generate
 from eventsite.load.tally import Tally
 from eventsite.load.tests.conftest import stub_process
@@ -165,6 +166,7 @@ def test_orders_of_others_do_not_count(run: Run) -> None:
 
 
 def test_an_effect_applied_twice_is_in_the_figures(run: Run) -> None:
+    fold_additions()
     metric = SalesMetric.objects.get(metric_name="orders_total", dimension="all")
     SalesMetric.objects.filter(metric_name=metric.metric_name, dimension=metric.dimension).update(
         value=metric.value + 1

@@ -12,7 +12,7 @@ import pytest
 from django.core.management import call_command
 
 from analytics import services as analytics
-from analytics.models import SalesMetric
+from analytics.models import SalesFigure
 from eventsite.tests.pipeline import chunks_since
 from eventsite.tests.web import JSON, Web
 from orders import services as orders
@@ -117,6 +117,6 @@ def test_to_the_cent_from_the_request_to_the_figures(web: Web) -> None:
         assert web.post(f"/orders/{order_id}/cancel").status == 200
     apply_everything()
     assert texts(web.get("/analytics/summary").body)["revenue_total"] == "0.3"
-    figure = SalesMetric.objects.get(metric_name="revenue_total", dimension="all")
+    figure = SalesFigure.objects.get(metric_name="revenue_total", dimension="all")
     assert figure.value == Decimal("0.3")
     call_command("check_sales_metrics", verbosity=0)
