@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Generator, Iterator, Sequence
 
@@ -93,8 +92,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is there now stays: two thousand tests and all that they import need not be looked
     through for garbage again and again."""
-    gc.collect()
-    gc.freeze()
+    from outbox.collector import calm_down  # noqa: PLC0415
+
+    calm_down()
 
 
 @pytest.hookimpl(wrapper=True)

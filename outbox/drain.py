@@ -288,6 +288,8 @@ def _tell_unknown_topics() -> None:
 
 
 def _tell_claimed(step: Step, lanes: Sequence[int], pending: Sequence[PendingEvent]) -> None:
+    if not step.recorded:
+        return
     topics = {event.topic for event in pending}
     step.tell(
         {

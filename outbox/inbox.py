@@ -113,6 +113,8 @@ class Chunk:
 
 def tell_chunks(step: Step, chunks: Sequence[Chunk]) -> None:
     """Say on a span which chunks it is about, and link the traces of their events."""
+    if not step.recorded:
+        return
     step.tell(
         {
             "messaging.system": "kafka",

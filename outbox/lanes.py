@@ -96,8 +96,11 @@ def _change(
         ) from error
 
 
-def lane_states() -> list[LaneState]:
-    """All lanes in order, without a lock: a row's xmax names the transaction that has locked it."""
+def lane_states(*, counted: int = COUNTED) -> list[LaneState]:
+    """All lanes in order, without a lock: a row's xmax names the transaction that has locked it.
+
+    `counted`: up to how many pending events of each; with 0 none is looked for.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -117,6 +120,6 @@ def lane_states() -> list[LaneState]:
             ) pending
             ORDER BY lane.lane
             """,
-            (COUNTED,),
+            (counted,),
         )
         return [LaneState(*row) for row in cursor.fetchall()]

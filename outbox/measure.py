@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import structlog
 from django.db import connection
 
-from outbox import inbox, lanes, metrics, queries, upkeep
-from outbox.conf import Route, all_topics
+from outbox import inbox, lanes, metrics, upkeep
+from outbox.conf import DRAIN, Route, all_topics
 from outbox.findings import State
+from outbox.floors import FLOOR_OF_LANE, Floors
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 
@@ -21,6 +22,14 @@ log = structlog.get_logger("outbox.measure")
 # Newest rows looked at for what is not applied yet; what is older stands in audit_open.
 NEWEST = 5000
 UNCLAIMABLE_PER_LANE = 2000
+BACKLOG_COUNT_LIMIT = 100_000
+
+# While a snapshot is held, what was settled would be passed at every look, by a drain's own queries
+# as by these.
+_floors = Floors()
+_PENDING = f"""
+    event_outbox.lane = outbox_lane.lane AND status = 0 AND event_outbox.id >= {FLOOR_OF_LANE}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +44,36 @@ class HandlerLag:
 
 def measure_outbox() -> None:
     """What is committed and not in Kafka; cheap enough for every two seconds."""
-    backlog = queries.backlog()
-    metrics.BACKLOG.set(backlog.events)
-    metrics.OLDEST_AGE.set(backlog.oldest_seconds)
+    _floors.refresh(DRAIN)
+    events, oldest_seconds = _backlog()
+    metrics.BACKLOG.set(events)
+    metrics.OLDEST_AGE.set(oldest_seconds)
     metrics.MEASURED.set_to_current_time()
+
+
+def _backlog() -> tuple[int, float]:
+    """Pending events (counted up to 100,000) and the age of the oldest, in seconds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT (SELECT count(*) FROM (
+                        SELECT FROM outbox_lane CROSS JOIN LATERAL (
+                            SELECT FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
+                        LIMIT %s) counted),
+                   coalesce((
+                        SELECT extract(epoch FROM clock_timestamp() - min(created_at))
+                        FROM outbox_lane CROSS JOIN LATERAL (
+                            SELECT created_at FROM event_outbox WHERE {_PENDING}
+                            ORDER BY id LIMIT 1) first), 0)::float
+            """,
+            (
+                *_floors.parameters(),
+                *(BACKLOG_COUNT_LIMIT, BACKLOG_COUNT_LIMIT),
+                *_floors.parameters(),
+            ),
+        )
+        events, oldest_seconds = cursor.fetchone()
+    return events, oldest_seconds
 
 
 _seen_applications: set[str] = set()
@@ -46,7 +81,7 @@ _seen_applications: set[str] = set()
 
 def measure_lanes() -> None:
     """Which lanes are paused, and who holds how many."""
-    states = lanes.lane_states()
+    states = lanes.lane_states(counted=0)
     metrics.LANES_PAUSED.set(sum(state.paused for state in states))
     metrics.LANE_HELD.set(max(state.held_seconds for state in states) if states else 0.0)
     held = [state.application for state in states if state.holder]
@@ -57,6 +92,7 @@ def measure_lanes() -> None:
 
 def measure_handlers(routes: Sequence[Route]) -> None:
     """Backlog and age of each handler, rows that wait for nobody, and when jobs were last done."""
+    _floors.refresh(DRAIN)
     for lag in handler_lags(routes, _logs(routes)):
         route = next(route for route in routes if route.handler == lag.handler)
         if lag.events is not None:
@@ -136,18 +172,21 @@ def _unclaimable() -> int:
     """Pending rows that no drain will ever claim (rule R4): of no topic of the map, or of no lane."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT (SELECT count(*) FROM outbox_lane lane CROSS JOIN LATERAL (
-                        SELECT topic FROM event_outbox event
-                        WHERE event.lane = lane.lane AND status = 0 ORDER BY id LIMIT %s) pending
+            f"""
+            SELECT (SELECT count(*) FROM outbox_lane CROSS JOIN LATERAL (
+                        SELECT topic FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
                     WHERE pending.topic <> ALL(%s))
                  + (SELECT count(*) FROM (
-                        SELECT FROM event_outbox
-                        WHERE status = 0
-                          AND (lane < (SELECT min(lane) FROM outbox_lane)
-                               OR lane > (SELECT max(lane) FROM outbox_lane))
-                        LIMIT %s) astray)
+                        SELECT FROM event_outbox WHERE status = 0
+                        AND lane < (SELECT min(lane) FROM outbox_lane) LIMIT %s) below)
+                 + (SELECT count(*) FROM (
+                        SELECT FROM event_outbox WHERE status = 0
+                        AND lane > (SELECT max(lane) FROM outbox_lane) LIMIT %s) above)
             """,
-            (UNCLAIMABLE_PER_LANE, [topic.name for topic in all_topics()], UNCLAIMABLE_PER_LANE),
+            (
+                *_floors.parameters(),
+                *(UNCLAIMABLE_PER_LANE, [topic.name for topic in all_topics()]),
+                *(UNCLAIMABLE_PER_LANE, UNCLAIMABLE_PER_LANE),
+            ),
         )
         return int(cursor.fetchone()[0])

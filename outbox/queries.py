@@ -1,4 +1,4 @@
-"""Reading: backlog, oldest age, and the timeline of one event."""
+"""Reading: what is held or open, who writes, and the timeline of one event."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from django.db.models import Max
 from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
 
 __all__ = [
-    "Backlog",
     "LetterCount",
     "Receipt",
     "Timeline",
-    "backlog",
     "held_events",
     "open_letters",
     "open_writers",
@@ -24,16 +22,7 @@ __all__ = [
     "timeline",
 ]
 
-BACKLOG_COUNT_LIMIT = 100_000
 LETTERS_COUNT_LIMIT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """Pending events (counted up to 100,000) and the age of the oldest, in seconds."""
-
-    events: int
-    oldest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +50,6 @@ class Timeline:
 
     event: OutboxEvent
     receipts: tuple[Receipt, ...]
-
-
-def backlog() -> Backlog:
-    """Bounded whatever the table holds: reads the pending index only, and at most its limit."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)
-            FROM (SELECT created_at FROM event_outbox WHERE status = 0 ORDER BY lane, id LIMIT %s) pending
-            """,
-            (BACKLOG_COUNT_LIMIT,),
-        )
-        count, oldest = cursor.fetchone()
-    return Backlog(events=count, oldest_seconds=float(oldest))
 
 
 def held_events() -> int:

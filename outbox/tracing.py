@@ -58,13 +58,18 @@ class Step:
         self._span = span
         self.forgotten = False
 
+    @property
+    def recorded(self) -> bool:
+        """Whether what is told of it goes anywhere: for what costs something to put together."""
+        return self._span.is_recording()
+
     def tell(self, attributes: Mapping[str, Value]) -> None:
         """Add attributes, named as OpenTelemetry's conventions name them or `outbox.…`."""
         self._span.set_attributes(attributes)
 
     def link(self, traceparents: Iterable[str]) -> None:
         """Link the traces of events, each once, the first hundred."""
-        if not self._span.is_recording():
+        if not self.recorded:
             return
         found = [context for text in dict.fromkeys(traceparents) if (context := _context(text))]
         for context in found[:LINKS]:

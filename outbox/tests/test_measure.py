@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import pytest
 from django.db import connection, transaction
 from prometheus_client.metrics import MetricWrapperBase
 
-from outbox import audit, conf, drain, lanes, measure, metrics, tasks, upkeep
+from outbox import audit, conf, drain, floors, lanes, measure, metrics, tasks, upkeep
 from outbox.kafka import admin
 from outbox.measure import handler_lags
 from outbox.models import OutboxEvent
@@ -98,6 +99,50 @@ class TestWhatNoDrainClaims:
         lanes.pause_lanes([5], reason="", by="me")
         assert self.counted() == 0
         assert value(metrics.LANES_PAUSED) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTheBacklog:
+    """Counted from floors of its own: while a snapshot is held, what is settled stays in the index
+    of what is pending."""
+
+    @pytest.fixture(autouse=True)
+    def fresh(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(measure, "_floors", floors.Floors())
+        monkeypatch.setattr(measure, "DRAIN", replace(conf.DRAIN, floor_interval=0.0))
+
+    def pending(self, lane: int) -> OutboxEvent:
+        return OutboxEvent.objects.create(
+            event_id=uuid4(), lane=lane, topic=TOPIC, key="k", type="T", source="/"
+        )
+
+    def counted(self) -> float:
+        for _ in range(3):  # a ceiling first, then the floors
+            measure.measure_outbox()
+        return value(metrics.BACKLOG)
+
+    def test_has_the_age_of_the_oldest_of_all_lanes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pending(63)
+        age(1)
+        for lane in (1, 2, 3):
+            self.pending(lane)
+        assert self.counted() == 4
+        monkeypatch.setattr(measure, "BACKLOG_COUNT_LIMIT", 2)
+        assert self.counted() == 2
+        assert 3600 <= value(metrics.OLDEST_AGE) < 3700
+
+    def test_is_right_above_the_floors_and_after_a_rewind(self) -> None:
+        OutboxEvent.objects.filter(id=self.pending(5).id).update(status=OutboxEvent.Status.PUBLISHED)
+        waiting = self.pending(6)
+        assert self.counted() == 1
+        assert measure._floors._floors[5] == waiting.id + 1
+        assert measure._floors._floors[6] == waiting.id
+        self.pending(5)
+        assert self.counted() == 2
+        with transaction.atomic():
+            floors.rewind([5])
+            OutboxEvent.objects.update(status=OutboxEvent.Status.NEW)
+        assert self.counted() == 3
 
 
 @pytest.mark.django_db(transaction=True)
