@@ -132,7 +132,9 @@ class TestTheBacklog:
         assert 3600 <= value(metrics.OLDEST_AGE) < 3700
 
     def test_is_right_above_the_floors_and_after_a_rewind(self) -> None:
-        OutboxEvent.objects.filter(id=self.pending(5).id).update(status=OutboxEvent.Status.PUBLISHED)
+        OutboxEvent.objects.filter(id=self.pending(5).id).update(
+            status=OutboxEvent.Status.PUBLISHED
+        )
         waiting = self.pending(6)
         assert self.counted() == 1
         assert measure._floors._floors[5] == waiting.id + 1
