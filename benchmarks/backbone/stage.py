@@ -119,6 +119,23 @@ class Stage:
             time.sleep(0.05)
         raise TimeoutError(f"not applied after {timeout:.0f} s: {ends} against {positions}")
 
+    def passed(self) -> int:
+        """Messages that the handler is done with, by its positions."""
+        return int(
+            _value(
+                "SELECT coalesce(sum(next_offset), 0) FROM bridge_position WHERE handler = %s",
+                HANDLER,
+            )
+        )
+
+    def wait_passed(self, messages: int, timeout: float = 600.0) -> None:
+        """Until it is done with so many; a look that costs nothing under a held snapshot."""
+        give_up = time.monotonic() + timeout
+        while self.passed() < messages:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"not applied after {timeout:.0f} s")
+            time.sleep(0.05)
+
     def analyze(self) -> None:
         """What autovacuum would do within a minute of such a load."""
         with connection.cursor() as cursor:

@@ -12,9 +12,11 @@ from benchmarks.backbone import ceilings
 from benchmarks.backbone.events import fill
 from benchmarks.backbone.stage import Stage
 from benchmarks.report import Figure
+from outbox import lanes
 from outbox.collector import calm_down
 from outbox.conf import DRAIN
 from outbox.drain import drain
+from outbox.topics import LANES
 
 __all__ = ["both_at_once", "drain_alone", "effects_alone", "held_snapshot", "statements"]
 
@@ -100,6 +102,7 @@ def effects_alone(stage: Stage, events: int) -> list[Figure]:
 
 def both_at_once(stage: Stage, events: int) -> list[Figure]:
     """A committed backlog through drain, Kafka, bridge and effects, all running."""
+    _run_all(stage)
     rate = _both(stage, events)
     return [
         Figure(
@@ -111,14 +114,21 @@ def both_at_once(stage: Stage, events: int) -> list[Figure]:
     ]
 
 
+def _run_all(stage: Stage) -> None:
+    stage.start("worker-outbox", "worker-effects", "beat", "bridge")
+    stage.wait_applied(0)
+
+
 def _both(stage: Stage, events: int) -> float:
-    """Events a second from the first publication to the last effect."""
-    stage.only("worker-effects", "bridge")
-    after = stage.newest_id()
+    """Events a second from the first publication to the last effect; the backlog is filled while
+    all lanes are paused."""
+    after, passed = stage.newest_id(), stage.passed()
+    lanes.pause_lanes(range(LANES), reason="a backlog is filled", by="bench")
     fill(events)
-    stage.start("worker-outbox", "beat")
-    stage.wait_applied(after)
+    lanes.resume_lanes(range(LANES))
+    stage.wait_passed(passed + events)
     seen = stage.moments(after)
+    assert seen.events == events
     assert seen.published_first
     assert seen.applied_last
     return seen.events / (seen.applied_last - seen.published_first).total_seconds()
@@ -126,6 +136,7 @@ def _both(stage: Stage, events: int) -> float:
 
 def statements(stage: Stage, events: int) -> list[Figure]:
     """What PostgreSQL's log says it was asked at full speed, BEGIN and COMMIT counted."""
+    _run_all(stage)
     with stage.statements() as counted:
         _both(stage, events)
     drained, applied = counted["worker-outbox"], counted["worker-effects"]
@@ -147,6 +158,7 @@ def statements(stage: Stage, events: int) -> list[Figure]:
 
 def held_snapshot(stage: Stage, events: int, seconds: float) -> list[Figure]:
     """The same backlog again and again while a transaction is held open elsewhere."""
+    _run_all(stage)
     stage.analyze()
     without = _both(stage, events)
     reader = _while_held(stage, events, seconds, writes=False)
