@@ -97,7 +97,12 @@ def _same(one: Any, other: Any) -> bool:
 
 
 class OnlyJSON(DefaultContentNegotiation):
-    """Whatever the client would rather have: this API speaks JSON and has no 406."""
+    """Whatever the client would rather have: this API speaks JSON and has no 406. What it sends
+    must be JSON by name: DRF would take a body of `*/*` for one, a range that only Accept knows."""
+
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        kind = str(request.content_type).partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type == kind), None)
 
     def select_renderer(
         self,
