@@ -142,6 +142,8 @@ LIMITS = [
         ("/orders", "cursor=" + "A" * 31, "cursor"),
         ("/orders", "cursor=" + "A" * 32 + "%00", "cursor"),
         ("/orders", "cursor=" + "A" * 30 + "%2B%2F", "cursor"),
+        *(("/orders", "cursor=" + "A" * 32 + end, "cursor") for end in ("=", "==", "%20", "%0A")),
+        ("/orders", "cursor=%20" + "A" * 32, "cursor"),
         ("/orders", "cursor=f" + "_" * 31, "cursor"),
         ("/orders", "cursor=" + "_" * 3000, "cursor"),
         ("/orders", "customerId=", "customerId"),

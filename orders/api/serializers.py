@@ -63,6 +63,9 @@ class CursorField(serializers.CharField):
 
     default_error_messages = {"cursor": "Must be a cursor from a Link header."}
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
     def to_internal_value(self, data: Any) -> Any:
         try:
             return Cursor.from_text(super().to_internal_value(data))
