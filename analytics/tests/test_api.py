@@ -86,8 +86,12 @@ def test_summary() -> None:
     assert answer["top_products"] == [
         {"product_id": f"p{number:02}", "units": number} for number in range(11, 1, -1)
     ]
+    assert get("/analytics/top-products") == answer["top_products"]
     counts = [minute["count"] for minute in answer["orders_per_minute"]]
     assert sum(counts) == 7
+    as_of = datetime.fromisoformat(answer["as_of"])
+    assert now - timedelta(milliseconds=1) <= as_of <= timezone.now()
+    assert answer["orders_per_minute"][-1]["minute"] == f"{as_of:%Y-%m-%dT%H:%M}"
 
 
 def test_the_last_sixty_minutes_in_order_zeros_included() -> None:
