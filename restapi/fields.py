@@ -85,7 +85,10 @@ class QueryMoment(serializers.DateTimeField):
 class MoneyField(serializers.DecimalField):
     """A JSON number with at most two decimals by value: 42.50 and 42.500 are both 42.5."""
 
-    default_error_messages = {"invalid": "Must be a number."}
+    default_error_messages = {
+        "invalid": "Must be a number.",
+        "max_string_length": "Has too many digits.",
+    }
 
     def __init__(self, *, max_digits: int, **kwargs: Any) -> None:
         super().__init__(max_digits=max_digits, decimal_places=2, **kwargs)

@@ -74,7 +74,7 @@ def _object_without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, An
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result and not _same(result[key], value):
-            raise ValueError(f"the key {key!r} is given twice with different values")
+            raise ValueError(f"the key {key[:40]!r} is given twice with different values")
         result[key] = value
     return result
 
