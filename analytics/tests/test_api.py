@@ -75,6 +75,8 @@ def test_summary() -> None:
     for number in range(12):
         store("top_products", f"p{number:02}", str(number))
     raw = Client().get("/analytics/summary").content.decode()
+    for whole in ('"orders_total":7,', '"PAID":4,', '"count":5}', '"units":11}'):
+        assert whole in raw
     assert '"revenue_total":123456789012345678.5,' in raw
     answer = get("/analytics/summary")
     assert list(answer) == [
