@@ -10,6 +10,7 @@ django.setup(set_prefix=False)
 
 from django.conf import settings  # noqa: E402
 
+from eventsite.gateway.asgi_types import Receive, Scope, Send  # noqa: E402
 from eventsite.gateway.django_app import DjangoApplication, middleware_headers  # noqa: E402
 from eventsite.gateway.lifespan import Lifespan  # noqa: E402
 from eventsite.gateway.wiring import gateway_around  # noqa: E402
@@ -29,9 +30,18 @@ hot_paths = HotPaths(
     headers=middleware_headers(),
 )
 gateway = gateway_around(hot_paths)
+
+
+async def no_websockets(scope: Scope, receive: Receive, send: Send) -> None:
+    """Nothing here talks by WebSocket: a handshake is a 403, and no traceback in the log."""
+    await receive()
+    await send({"type": "websocket.close"})
+
+
 application = ProtocolTypeRouter(
     {
         "http": gateway.application,
+        "websocket": no_websockets,
         "lifespan": Lifespan(
             at_start=[gateway.start],
             at_end=[hot_paths.close, gateway.close, stop_in_background],

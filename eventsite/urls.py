@@ -29,5 +29,6 @@ if settings.SERVE_STATIC:
     # "insecure" is Django's word for slow: it looks each file up in the installed apps.
     urlpatterns.append(re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}))
 
+handler400 = errors.bad_request
 handler404 = errors.not_found
 handler500 = errors.server_error

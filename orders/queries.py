@@ -101,7 +101,8 @@ class Cursor:
             data = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
         except (binascii.Error, UnicodeEncodeError) as error:
             raise ValueError("not base64url") from error
-        if len(data) != 24 or "+" in text or "/" in text:  # which b64decode takes as well
+        # b64decode also takes + and /, and padding where none is needed.
+        if len(data) != 24 or base64.urlsafe_b64encode(data).decode() != text:
             raise ValueError("not 24 bytes in base64url")
         micros = int.from_bytes(data[:8], "big", signed=True)
         try:

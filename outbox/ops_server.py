@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +18,11 @@ from outbox import metrics
 from outbox.health import readiness
 
 __all__ = ["serve_in_background"]
+
+PATHS = ("/metrics", "/health", "/health/ready")
+ALLOWED = "GET, HEAD, OPTIONS"
+RETRY_AFTER_SECONDS = "2"
+NO_HEADERS: Mapping[str, str] = {}
 
 
 def serve_in_background(process: str, *, is_well: Callable[[], bool] = lambda: True) -> int:
@@ -39,6 +45,9 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Answers as the web process does (contract of every endpoint): JSON but for the metrics, HEAD
+    and OPTIONS beside GET, any other method a 405."""
+
     server: _Server
 
     def do_GET(self) -> None:
@@ -57,17 +66,48 @@ class _Handler(BaseHTTPRequestHandler):
                 body = {"status": ready.status, "checks": dict(ready.checks)}
                 self._json(ready.http_status(strict=strict), body)
             case _:
-                self._json(404, {"error": "Not found.", "details": []})
+                self._error(404, f"There is nothing at {url.path}.")
 
-    def _json(self, status: int, body: object) -> None:
-        self._answer(status, "application/json", json.dumps(body).encode())
+    do_HEAD = do_GET  # without the body, see _answer
 
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+    def do_OPTIONS(self) -> None:
+        if self._is_served():
+            self._json(200, {}, {"Allow": ALLOWED})
+        else:
+            self.do_GET()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the base class would answer in HTML: another method, and what is no HTTP."""
+        self.close_connection = True
+        if code != HTTPStatus.NOT_IMPLEMENTED:
+            self._error(code, f"{message or HTTPStatus(code).phrase}.")
+        elif self._is_served():
+            self._error(405, f'Method "{self.command}" not allowed.', {"Allow": ALLOWED})
+        else:
+            self.do_GET()
+
+    def _is_served(self) -> bool:
+        return urlsplit(self.path).path in PATHS
+
+    def _error(self, status: int, message: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        self._json(status, {"error": message, "details": []}, headers)
+
+    def _json(self, status: int, body: object, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers = {**headers, "Retry-After": RETRY_AFTER_SECONDS}
+        self._answer(status, "application/json", json.dumps(body).encode(), headers)
+
+    def _answer(
+        self, status: int, content_type: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Scrapes are not news."""

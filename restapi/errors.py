@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 import structlog
+from django.core.exceptions import SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
 from drf_standardized_errors.types import ErrorResponse, ExceptionHandlerContext
 from rest_framework import status
-from rest_framework.exceptions import APIException, NotFound
+from rest_framework.exceptions import APIException, NotFound, ParseError
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
@@ -22,6 +23,7 @@ __all__ = [
     "RETRY_AFTER_SECONDS",
     "Conflict",
     "ErrorFormatter",
+    "bad_request",
     "exception_handler",
     "not_found",
     "server_error",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 RETRY_AFTER_SECONDS = 2
+SUSPICIOUS = "The request is not one that this server takes."
 OUTCOMES = {
     "not_stored": "The database is not available; nothing was stored, try again.",
     "unknown": "The connection was lost while storing; the outcome is unknown, look before you try again.",
@@ -79,6 +82,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         return _unavailable(exc)
     if isinstance(exc, Http404):
         exc = NotFound("There is no such resource.")
+    if isinstance(exc, SuspiciousOperation):  # a query string of more than 1,000 parameters
+        exc = ParseError(SUSPICIOUS)
     if not isinstance(exc, APIException):
         log.exception("unhandled_error")
         record_error(exc)
@@ -108,6 +113,11 @@ def _unavailable(exc: OperationalError | InterfaceError) -> Response:
 def _plain(status_code: int, message: str) -> HttpResponse:
     body = JSONRenderer().render({"error": message, "details": []})
     return HttpResponse(body, status=status_code, content_type="application/json")
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler400."""
+    return _plain(400, SUSPICIOUS)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -1,13 +1,22 @@
-"""Serializer fields that take a JSON type for what it is and never convert."""
+"""Serializer fields that take a JSON type for what it is and never convert, and query parameters
+that are written in one way."""
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from rest_framework import serializers
 
-__all__ = ["MoneyField", "StrictInteger", "Text"]
+__all__ = ["MoneyField", "QueryInteger", "QueryMoment", "StrictInteger", "Text"]
+
+_INTEGER = re.compile(r"-?[0-9]+")
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+)
 
 
 class Text(serializers.CharField):
@@ -49,10 +58,37 @@ class StrictInteger(serializers.IntegerField):
         return int(data)
 
 
+class QueryInteger(serializers.IntegerField):
+    """Digits of ASCII and nothing else: int() would also take 1_0, +5, 5.0 and other scripts."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if not _INTEGER.fullmatch(str(data)):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class QueryMoment(serializers.DateTimeField):
+    """RFC 3339, a date alone being its midnight; UTC where no offset is given. ISO 8601 has more
+    (weeks, days of the year, no separators), of which each Python takes something else."""
+
+    default_error_messages = {"invalid": "Must be a time like 2026-03-11T22:00:00Z."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(default_timezone=UTC, **kwargs)
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if not _RFC_3339.fullmatch(str(value)):
+            self.fail("invalid")
+        return super().to_internal_value(str(value).upper())
+
+
 class MoneyField(serializers.DecimalField):
     """A JSON number with at most two decimals by value: 42.50 and 42.500 are both 42.5."""
 
-    default_error_messages = {"invalid": "Must be a number."}
+    default_error_messages = {
+        "invalid": "Must be a number.",
+        "max_string_length": "Has too many digits.",
+    }
 
     def __init__(self, *, max_digits: int, **kwargs: Any) -> None:
         super().__init__(max_digits=max_digits, decimal_places=2, **kwargs)

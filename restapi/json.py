@@ -74,7 +74,7 @@ def _object_without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, An
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result and not _same(result[key], value):
-            raise ValueError(f"the key {key!r} is given twice with different values")
+            raise ValueError(f"the key {key[:40]!r} is given twice with different values")
         result[key] = value
     return result
 
@@ -97,7 +97,12 @@ def _same(one: Any, other: Any) -> bool:
 
 
 class OnlyJSON(DefaultContentNegotiation):
-    """Whatever the client would rather have: this API speaks JSON and has no 406."""
+    """Whatever the client would rather have: this API speaks JSON and has no 406. What it sends
+    must be JSON by name: DRF would take a body of `*/*` for one, a range that only Accept knows."""
+
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        kind = str(request.content_type).partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type == kind), None)
 
     def select_renderer(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rest_framework import serializers
 
 from analytics.models import MetricName
+from restapi.fields import QueryInteger
 
 __all__ = ["MetricsQuery", "TopProductsQuery"]
 
@@ -15,10 +16,10 @@ class MetricsQuery(serializers.Serializer[object]):
     metric_name = serializers.ChoiceField(choices=MetricName.choices, required=False)
     # A product id is kept as it is, so it is asked for as it is.
     dimension = serializers.CharField(max_length=255, required=False, trim_whitespace=False)
-    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
+    limit = QueryInteger(min_value=1, max_value=1000, default=100)
 
 
 class TopProductsQuery(serializers.Serializer[object]):
     """?limit="""
 
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=10)
+    limit = QueryInteger(min_value=1, max_value=100, default=10)

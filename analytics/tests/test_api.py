@@ -75,6 +75,8 @@ def test_summary() -> None:
     for number in range(12):
         store("top_products", f"p{number:02}", str(number))
     raw = Client().get("/analytics/summary").content.decode()
+    for whole in ('"orders_total":7,', '"PAID":4,', '"count":5}', '"units":11}'):
+        assert whole in raw
     assert '"revenue_total":123456789012345678.5,' in raw
     answer = get("/analytics/summary")
     assert list(answer) == [
@@ -86,8 +88,12 @@ def test_summary() -> None:
     assert answer["top_products"] == [
         {"product_id": f"p{number:02}", "units": number} for number in range(11, 1, -1)
     ]
+    assert get("/analytics/top-products") == answer["top_products"]
     counts = [minute["count"] for minute in answer["orders_per_minute"]]
     assert sum(counts) == 7
+    as_of = datetime.fromisoformat(answer["as_of"])
+    assert now - timedelta(milliseconds=1) <= as_of <= timezone.now()
+    assert answer["orders_per_minute"][-1]["minute"] == f"{as_of:%Y-%m-%dT%H:%M}"
 
 
 def test_the_last_sixty_minutes_in_order_zeros_included() -> None:

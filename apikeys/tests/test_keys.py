@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
+import structlog
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
@@ -35,6 +36,22 @@ def test_only_prefix_and_hash_are_kept() -> None:
         cursor.execute("SELECT api_keys::text FROM api_keys")
         assert secret.strip("_") not in cursor.fetchone()[0]
     assert new.key != create("other").key
+
+
+def test_the_log_tells_who_did_what_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = structlog.testing.CapturingLogger()  # the tests' own level is above these lines'
+    monkeypatch.setattr(services, "log", log)
+    old = create()
+    new = services.rotate_key(prefix=old.row.prefix, grace=HOUR, by="me", at=NOW)
+    services.revoke_key(prefix=new.row.prefix, by="me", at=NOW)
+    assert [(call.args[0], call.kwargs["by"]) for call in log.calls] == [
+        ("api_key_created", "me"),
+        ("api_key_created", "me"),
+        ("api_key_rotated", "me"),
+        ("api_key_revoked", "me"),
+    ]
+    for each in (old, new):
+        assert each.key.removeprefix(each.row.prefix) not in str(log.calls)
 
 
 @pytest.mark.parametrize("spoil", ["", "x", "ek_", "{}0", "{}\n", " {}"])

@@ -11,7 +11,7 @@ from celery.schedules import schedule
 from django.conf import settings
 
 from eventsite.celery import QUEUE_BOUND, Scheduler, app
-from outbox import nudge
+from outbox import conf, nudge
 
 QUEUE = "upkeep"
 
@@ -40,6 +40,13 @@ def test_a_long_queue_gets_no_more(broker: redis.Redis) -> None:
     broker.rpush(QUEUE, *["{}"] * (QUEUE_BOUND + 1))
     put_one(Scheduler(app=app, lazy=True))
     assert broker.llen(QUEUE) == QUEUE_BOUND + 1
+
+
+def test_every_task_is_a_handlers_or_put_by_beat() -> None:
+    app.loader.import_default_modules()
+    ours = {name for name in app.tasks if not name.startswith("celery.")}
+    handlers = {route.task for route in conf.routes()}
+    assert ours - handlers == {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
 
 
 def test_no_task_has_an_expiry() -> None:

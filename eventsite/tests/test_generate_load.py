@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,8 @@ from eventsite.load.generator import Plan, generate
 from eventsite.load.tally import Tally
 from eventsite.load.tests.conftest import stub_process
 from eventsite.load.verify import Verdict, verify_by_database, verify_by_http
+from eventsite.management.commands.generate_load import Command, _plan
+from eventsite.settings.env import environment
 from eventsite.tests.histories import apply, order_events
 from eventsite.tests.processes import REPOSITORY, free_port
 from eventsite.tests.web import Web
@@ -217,7 +220,51 @@ def test_over_real_http(run: Run) -> None:
     assert (found.missing, found.examples) == (1, [gone])
 
 
+def test_its_headers_go_with_every_request(web: Web) -> None:
+    """A key that is sent is looked at on the local stack too."""
+    url, wrong = f"http://127.0.0.1:{web.port}", {"X-API-Key": "nobody's"}
+    plan = Plan(url=url, rate=100, seconds=0.1, arrivals="even", headers=wrong)
+    assert generate(plan).errors == {"status 401": 10}
+    tally = generate(replace(plan, headers={}))
+    assert tally.accepted == 10
+    assert verify_by_http(tally, url, timeout=10, headers=wrong).unchecked == 10
+
+
 # The command
+
+
+def test_what_is_not_said_is_as_the_contract_has_it() -> None:
+    plan = planned("--rate", "1000", "--duration", "5m")
+    assert (plan.rate, plan.seconds, plan.closed) == (1000, 300, 0)
+    assert (plan.customers, plan.kind, plan.headers) == (5000, "orders", {})
+    assert plan.url == f"http://127.0.0.1:{environment().port}"
+    assert planned("--rate", "1").seed != planned("--rate", "1").seed
+
+
+def test_every_option_reaches_the_plan() -> None:
+    plan = planned(
+        *("--closed", "7", "--duration", "1.5h", "--url", "http://x:1/", "--customers", "9"),
+        *("--seed", "4", "--kind", "simple", "--arrivals", "even", "--max-in-flight", "3"),
+        *("--timeout", "250ms", "--header", "X-API-Key: k: 1"),
+    )
+    assert plan == Plan(
+        url="http://x:1",
+        seconds=5400,
+        closed=7,
+        kind="simple",
+        customers=9,
+        seed=4,
+        arrivals="even",
+        max_in_flight=3,
+        timeout=0.25,
+        headers={"X-API-Key": "k: 1"},
+        run=plan.run,
+    )
+
+
+def planned(*arguments: str) -> Plan:
+    parser = Command().create_parser("manage.py", "generate_load")
+    return _plan(vars(parser.parse_args(list(arguments))))
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -292,8 +339,6 @@ def test_what_makes_no_sense_is_refused_before_the_load(
 
 
 def call_command_as_from_a_shell(*arguments: str) -> None:
-    from eventsite.management.commands.generate_load import Command  # noqa: PLC0415
-
     made = Command()
     made._called_from_command_line = True  # type: ignore[attr-defined]
     parser = made.create_parser("manage.py", "generate_load")

@@ -70,7 +70,11 @@ def test_head_is_get_without_a_body(refusing_web: Web, path: str) -> None:
 @pytest_refused
 @pytest.mark.parametrize("path", [path for path in ALLOWED if "POST" in ALLOWED[path]])
 @pytest.mark.parametrize(
-    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"]
+    "kind",
+    [
+        *("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"),
+        *("*/*", "application/*", "text/json", "application/merge-patch+json"),
+    ],
 )
 def test_wrong_content_type(refusing_web: Web, path: str, kind: str) -> None:
     headers = {"Content-Type": kind} if kind else {}
@@ -103,7 +107,11 @@ def test_bad_reason(refusing_web: Web, reason: str) -> None:
     assert [detail["field"] for detail in error["details"]] == ["reason"]
 
 
-LIMITS = ["0", "-1", "abc", "1.5", "1e1", "%00", "NaN", "9" * 3000, "%D9%A1%00"]
+LIMITS = [
+    *("0", "-1", "abc", "1.5", "1e1", "%00", "NaN", "9" * 3000, "%D9%A1%00"),
+    # what Python would read as a number, and no other client would write
+    *("1_0", "%D9%A1", "%2B5", "%205", "5%0A", "5.0", "5."),
+]
 
 
 @pytest_refused
@@ -122,12 +130,20 @@ LIMITS = ["0", "-1", "abc", "1.5", "1e1", "%00", "NaN", "9" * 3000, "%D9%A1%00"]
         ("/orders", "created_to=9999-12-31T23:59:59-14:00", "created_to"),
         ("/orders", "created_to=0001-01-01T00:00:00%2B14:00", "created_to"),
         ("/orders", "created_to=%00", "created_to"),
+        # of ISO 8601, and none of RFC 3339
+        ("/orders", "created_from=2026-W11-3", "created_from"),
+        ("/orders", "created_from=20260311T220000Z", "created_from"),
+        ("/orders", "created_from=2026-03-11T22", "created_from"),
+        ("/orders", "created_to=2026-3-1T2:0:0Z", "created_to"),
+        ("/orders", "created_to=2026-03-11T22:00:00Z%0A", "created_to"),
         ("/orders", "created_to=", "created_to"),
         ("/orders", "cursor=", "cursor"),
         ("/orders", "cursor=abc", "cursor"),
         ("/orders", "cursor=" + "A" * 31, "cursor"),
         ("/orders", "cursor=" + "A" * 32 + "%00", "cursor"),
         ("/orders", "cursor=" + "A" * 30 + "%2B%2F", "cursor"),
+        *(("/orders", "cursor=" + "A" * 32 + end, "cursor") for end in ("=", "==", "%20", "%0A")),
+        ("/orders", "cursor=%20" + "A" * 32, "cursor"),
         ("/orders", "cursor=f" + "_" * 31, "cursor"),
         ("/orders", "cursor=" + "_" * 3000, "cursor"),
         ("/orders", "customerId=", "customerId"),
@@ -150,6 +166,26 @@ def test_bad_query(refusing_web: Web, path: str, query: str, field: str) -> None
     error = assert_error(refusing_web.get(f"{path}?{query}"), 400)
     assert [detail["field"] for detail in error["details"]] == [field]
     assert field in error["error"]
+
+
+@pytest_refused
+@pytest.mark.parametrize("path", ["/orders", "/analytics/metrics", "/analytics/top-products"])
+def test_a_query_of_too_many_parameters(refusing_web: Web, path: str) -> None:
+    """Django stops reading at 1,000."""
+    assert_error(refusing_web.get(f"{path}?{'x=1&' * 1001}"), 400)
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *("2026-03-11", "2026-03-11T22:00:00", "2026-03-11T22:00:00Z", "2026-03-11t22:00:00z"),
+        *("2026-03-11T22:00:00.123456789Z", "2026-03-11T22:00:00-01:30", "2026-03-11%2022:00:00Z"),
+    ],
+)
+def test_times_of_rfc_3339_are_taken(refusing_web: Web, moment: str) -> None:
+    for name in ("created_from", "created_to"):
+        assert refusing_web.get(f"/orders?{name}={moment}").status == 200
 
 
 @pytest_refused

@@ -6,6 +6,7 @@ import json
 import re
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 import pytest
@@ -195,6 +196,23 @@ def test_pages_follow_the_link_header(web: Web) -> None:
     assert web.get("/orders?limit=6").header("link") == ""
 
 
+def test_the_next_page_is_narrowed_like_this_one(web: Web) -> None:
+    for _ in range(2):
+        web.post("/orders", SIMPLE | {"user_id": "é & co"})
+    wanted = {
+        "limit": "1",
+        "status": "CREATED",
+        "customerId": "é & co",
+        "created_from": "2020-03-11T22:00:00+01:00",
+        "created_to": "2100-01-01T00:00:00Z",
+    }
+    link = web.get(f"/orders?{urlencode(wanted)}").header("link")
+    found = re.fullmatch(r'</orders\?([^>]+)>; rel="next"', link)
+    assert found is not None
+    told = dict(parse_qsl(found[1], strict_parsing=True))
+    assert told == wanted | {"cursor": told["cursor"]}
+
+
 def test_lists_are_narrowed(web: Web) -> None:
     paid, simple = placed(web, "pay"), web.post("/orders", SIMPLE).json["order_id"]
 
@@ -207,6 +225,8 @@ def test_lists_are_narrowed(web: Web) -> None:
     moment = web.get(f"/orders/{paid}").json["createdAt"]
     assert paid in ids(f"created_from={moment}")
     assert paid not in ids(f"created_to={moment}")
+    assert ids(f"created_from={moment}&created_to={moment}") == []
+    assert ids("created_from=2100-01-01T00:00:00Z") == []
 
 
 # What is refused, and stores nothing

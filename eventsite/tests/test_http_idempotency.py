@@ -251,7 +251,8 @@ def test_an_invalid_body_leaves_the_key_free(web: Web) -> None:
 def test_an_order_that_the_database_refuses_leaves_the_key_free(web: Web) -> None:
     key = new_key()
     with refused("c1"):
-        assert post(web, key).status == 500
+        failed = post(web, key)
+        assert (failed.status, failed.json) == (500, {"error": "Internal error.", "details": []})
         assert row_counts()["idempotency_keys"] == row_counts()["orders"] == 0
     assert_done(post(web, key))
 

@@ -29,6 +29,18 @@ INSIDE = """
         return box.width && (box.right > innerWidth + 1 || box.left < -1);
     }).map(element => element.outerHTML.slice(0, 120))
 """
+OUT_OF_ITS_CARD = """
+    [...document.querySelectorAll('#overview .card text')].filter(element => {
+        const box = element.getBoundingClientRect();
+        const card = element.closest('.card').getBoundingClientRect();
+        return box.right > card.right - 4 || box.left < card.left + 4;
+    }).map(element => element.textContent)
+"""
+IN_TWO_LINES = """
+    [...document.querySelectorAll('#overview .figure')].filter(element =>
+        element.getBoundingClientRect().height > 2 * parseFloat(getComputedStyle(element).fontSize)
+    ).map(element => element.textContent)
+"""
 COLOURS = """
     ['fill', 'backgroundColor'].map((name, index) => getComputedStyle(
         document.querySelector(['.bars .bar', '#overview .card'][index]))[name])
@@ -64,7 +76,7 @@ def test_the_charts_on_a_desk_and_on_a_phone_in_light_and_dark(page: str, tab: T
         assert [count for count, _ in tab.value(BARS)] == [60, 30]
         assert all(height > 100 for _, height in tab.value(BARS))
         assert tab.value("document.scrollingElement.scrollWidth") <= width
-        assert tab.value(INSIDE) == []
+        assert tab.value(INSIDE) == tab.value(OUT_OF_ITS_CARD) == []
         colours.add((scheme, *tab.value(COLOURS)))
     assert len(colours) == 2
     assert len({fill for _, fill, _ in colours}) == len({card for *_, card in colours}) == 2
@@ -97,6 +109,18 @@ def test_the_empty_page_fits_a_phone_too(page: str, tab: Tab) -> None:
     assert tab.complaints() == []
     assert ("heading", "No orders yet") in tab.heard()
     assert tab.value("document.scrollingElement.scrollWidth") <= PHONE
+
+
+def test_a_figure_is_read_in_one_line(page: str, tab: Tab) -> None:
+    now = timezone.now()
+    a_shop(now)
+    for revenue, orders in (("60002226647.24", 3623), ("8123456.5", 1_234_567), ("900000.5", 1)):
+        SalesMetric.objects.filter(metric_name="revenue_total").update(value=revenue)
+        SalesMetric.objects.filter(metric_name="orders_total", dimension="all").update(value=orders)
+        tab.go(page)
+        for width in (DESK, 800, PHONE):
+            tab.show(width=width)
+            assert tab.value(IN_TWO_LINES) == [], width
 
 
 def test_huge_figures_and_long_names_stay_inside(page: str, tab: Tab) -> None:

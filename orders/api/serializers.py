@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +9,7 @@ from rest_framework import serializers
 
 from orders.models import OrderStatus
 from orders.queries import Cursor
-from restapi.fields import MoneyField, StrictInteger, Text
+from restapi.fields import MoneyField, QueryInteger, QueryMoment, StrictInteger, Text
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -64,6 +63,9 @@ class CursorField(serializers.CharField):
 
     default_error_messages = {"cursor": "Must be a cursor from a Link header."}
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
     def to_internal_value(self, data: Any) -> Any:
         try:
             return Cursor.from_text(super().to_internal_value(data))
@@ -76,13 +78,9 @@ class PageSerializer(serializers.Serializer[object]):
 
     status = serializers.ChoiceField(OrderStatus.choices, required=False)
     customerId = serializers.CharField(max_length=255, required=False, trim_whitespace=False)
-    created_from = serializers.DateTimeField(
-        required=False, default_timezone=UTC, help_text="Included."
-    )
-    created_to = serializers.DateTimeField(
-        required=False, default_timezone=UTC, help_text="Not included."
-    )
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=DEFAULT_LIMIT)
+    created_from = QueryMoment(required=False, help_text="Included.")
+    created_to = QueryMoment(required=False, help_text="Not included.")
+    limit = QueryInteger(min_value=1, max_value=100, default=DEFAULT_LIMIT)
     cursor = CursorField(required=False, help_text="From the Link header of the page before.")
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from orders.events import OrderCreated, decode_order_event, decode_simple_order_created
-from orders.models import Order, OrderChange, OrderLine
-from orders.services import NewOrder, place_orders
+from orders.models import Order, OrderChange, OrderLine, ProcessedEvent
+from orders.services import NewOrder, place_orders, record_processed_events
 from orders.tests.samples import NOW, TRACE, events_of, line, order, simple_order
+from outbox.envelope import EventEnvelope
 from outbox.models import OutboxEvent
 from outbox.services import EventTooLarge, NotInTransaction, publish, unit_of_work
 from outbox.topics import lane_of
@@ -158,6 +161,34 @@ def test_events_can_be_read_back() -> None:
     assert order_created.to_json() == created.payload
     assert order_created.total_price == Decimal("9999999999.99")
     assert decode_simple_order_created(simple.payload).user_id == 'ü \\ " \u2028'
+
+
+@pytest.mark.django_db
+def test_the_effect_of_a_simple_order_is_one_row_however_often_it_comes() -> None:
+    [placed, _] = place_orders([simple_order("42.50"), simple_order("0.01", customer="u2")])
+    begin = timezone.now()
+    envelopes = [
+        EventEnvelope(
+            event_id=row.event_id,
+            type=row.type,
+            topic=row.topic,
+            key=row.key,
+            source=row.source,
+            time=AT,
+            payload=row.payload,
+        )
+        for row in OutboxEvent.objects.filter(topic="orders.created").order_by("id")
+    ]
+    record_processed_events(envelopes)
+    record_processed_events(envelopes)
+    first, second = ProcessedEvent.objects.order_by("id")
+    assert (first.event_id, first.user_id, first.amount) == (
+        placed.event_id,
+        "u1",
+        Decimal("42.5"),
+    )
+    assert (second.user_id, second.amount) == ("u2", Decimal("0.01"))
+    assert abs(first.processed_at - begin) < timedelta(minutes=1)
 
 
 @pytest.mark.django_db

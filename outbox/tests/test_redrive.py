@@ -37,6 +37,15 @@ from outbox.tests.letters import (
 ROUTE = conf.route_named(HANDLER)
 
 
+@pytest.mark.parametrize(("tries", "nominal"), [(1, 1), (2, 2), (3, 4), (9, 4)])
+def test_a_retry_comes_after_1_2_4_seconds_and_not_with_all_others(
+    tries: int, nominal: float
+) -> None:
+    waits = {dead_letters.backoff(ROUTE, tries) / nominal for _ in range(200)}
+    assert 0.8 <= min(waits) < 0.95
+    assert 1.05 < max(waits) <= 1.2
+
+
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test is one transaction: the time limit of an effect would end all of it."""

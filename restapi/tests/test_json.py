@@ -120,6 +120,14 @@ def test_nesting_without_end(body: bytes) -> None:
         parse(body)
 
 
+def test_a_refusal_is_short_however_long_the_key() -> None:
+    key = b'"' + b"k" * 100_000 + b'"'
+    with pytest.raises(ParseError) as refused:
+        parse(b"{" + key + b": 1, " + key + b": 2}")
+    assert "'kkkkk" in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
 def test_integer_of_5000_digits() -> None:
     with pytest.raises(ParseError):
         parse(b'{"quantity": ' + b"9" * 5000 + b"}")
