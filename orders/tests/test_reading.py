@@ -33,7 +33,7 @@ def read_all(narrowed: OrderFilter, *, limit: int, between: Any = lambda: None) 
     ids: list[UUID] = []
     page = orders_page(narrowed=narrowed, limit=limit)
     while True:
-        ids += [order.id for order in page.orders]
+        ids += [UUID(order.id) for order in page.orders]
         assert len(page.orders) <= limit
         if page.next is None:
             return ids
