@@ -152,9 +152,10 @@ def exporter_log(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_receiver_that_goes_and_comes_is_two_lines(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1.5")  # seconds: time for a second try
     port = free_port()
-    exporter = otlp._Exporter(f"http://127.0.0.1:{port}/v1/traces")
+    with monkeypatch.context() as patched:
+        patched.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1.5")  # seconds: time for a second try
+        exporter = otlp._Exporter(f"http://127.0.0.1:{port}/v1/traces")
     for name in ("first", "second"):
         exporter.export([one_span(name)])
     [line] = [json.loads(text) for text in capfd.readouterr().err.splitlines()]

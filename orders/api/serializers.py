@@ -74,7 +74,7 @@ class CursorField(serializers.CharField):
 
 
 class PageSerializer(serializers.Serializer[object]):
-    """Query parameters of a list. Times are RFC 3339; one without an offset is UTC."""
+    """Query parameters of a list. Times are RFC 3339, UTC without an offset; a date is its midnight."""
 
     status = serializers.ChoiceField(OrderStatus.choices, required=False)
     customerId = serializers.CharField(max_length=255, required=False, trim_whitespace=False)
