@@ -24,6 +24,7 @@ from orders.events import (
     PaymentCompleted,
     decode_order_event,
 )
+from outbox import upkeep
 from outbox.envelope import EventEnvelope
 
 __all__ = [
@@ -128,18 +129,20 @@ def fold_additions() -> int:
     """Move what chunks have added into `sales_metrics`, a batch a transaction; returns how many
     chunks. Nothing if somebody else is at it. No figure changes by it (`SalesFigure`)."""
     total = 0
-    while folded := _fold_batch():
+    while (folded := _fold_batch()) is not None:
         total += folded
         if folded < FOLD_BATCH:
+            upkeep.note_done("fold_additions")
             break
     return total
 
 
-def _fold_batch() -> int:
+def _fold_batch() -> int | None:
+    """None if somebody else folds."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
         if not cursor.fetchone()[0]:
-            return 0
+            return None
         # One that commits late with a lower id is left to the next fold: it is not seen by this one.
         cursor.execute(
             """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.http import QueryDict
-
 from orders import queries
 from orders.api import representations
 from orders.api.serializers import DEFAULT_LIMIT
@@ -28,7 +26,7 @@ def _first_page(requests: Sequence[str]) -> list[Answer | None]:
     """One page for all that wait."""
     page = queries.orders_page(limit=DEFAULT_LIMIT)
     body = to_json([representations.summary(order) for order in page.orders])
-    link = representations.next_page("/orders", QueryDict(), page.next)
+    link = representations.next_page("/orders", {}, page.next)
     headers = ((b"link", link.encode()),) if link else ()
     return [Answer(200, body, headers)] * len(requests)
 

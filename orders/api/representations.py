@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-
-from django.http import QueryDict
+from urllib.parse import urlencode
 
 from orders.models import Order, OrderStatus
 from orders.queries import Cursor, OrderDetail, StoredOrder
@@ -44,13 +44,11 @@ def summary(order: Order | StoredOrder) -> dict[str, Any]:
     }
 
 
-def next_page(path: str, parameters: QueryDict, cursor: Cursor | None) -> str:
+def next_page(path: str, parameters: Mapping[str, str], cursor: Cursor | None) -> str:
     """The Link header of a page that was asked for so; empty on the last one."""
     if cursor is None:
         return ""
-    parameters = parameters.copy()
-    parameters["cursor"] = cursor.to_text()
-    return f'<{path}?{parameters.urlencode()}>; rel="next"'
+    return f'<{path}?{urlencode({**parameters, "cursor": cursor.to_text()})}>; rel="next"'
 
 
 def detail(found: OrderDetail) -> dict[str, Any]:

@@ -83,6 +83,10 @@ class PageSerializer(serializers.Serializer[object]):
     limit = QueryInteger(min_value=1, max_value=100, default=DEFAULT_LIMIT)
     cursor = CursorField(required=False, help_text="From the Link header of the page before.")
 
+    def given(self) -> dict[str, str]:
+        """Those that the list knows, as they were written: for the way to the next page."""
+        return {name: text for name, text in self.initial_data.items() if name in self.fields}
+
 
 # Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no
 # state in it.

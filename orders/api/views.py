@@ -47,7 +47,7 @@ class OrdersView(APIView):
             after=wanted.get("cursor"),
         )
         response = Response([representations.summary(order) for order in page.orders])
-        link = representations.next_page(request.path, request.query_params, page.next)
+        link = representations.next_page(request.path, query.given(), page.next)
         if link:
             response["Link"] = link
         return response
