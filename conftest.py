@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 from django.core.management.color import Style
 
+gc.disable()  # until everything is imported, of which nothing is garbage
 PROCESS_TESTS = ("eventsite/tests/", "eventsite/localstack/", "docker/")
 
 
@@ -95,6 +97,7 @@ def pytest_collection_finish() -> None:
     from outbox.collector import calm_down  # noqa: PLC0415
 
     calm_down()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,18 +19,24 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 def main(options_json: str, command: list[str]) -> None:
     options = json.loads(options_json)
-    libc = ctypes.CDLL(None, use_errno=True)
     if options.get("uid") is not None:
-        become(libc, options["uid"], options["capability"])
-    if sys.platform == "linux":
-        check(libc.prctl(PR_SET_PDEATHSIG, options["death_signal"], 0, 0, 0))
-        if os.getppid() != options["parent"]:
-            sys.exit("the process that started this one is gone")
+        become(options["uid"], options["capability"])
+    die_with(options["parent"], options["death_signal"])
     os.execvp(command[0], command)  # noqa: S606 - its whole purpose
 
 
-def become(libc: ctypes.CDLL, uid: int, capability: int | None) -> None:
+def die_with(parent: int, death_signal: int) -> None:
+    """Have the kernel send this signal to this process when its parent dies."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        check(libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0))
+        if os.getppid() != parent:
+            sys.exit("the process that started this one is gone")
+
+
+def become(uid: int, capability: int | None) -> None:
     """Drop to another user, keeping at most one capability of root, also over the exec."""
+    libc = ctypes.CDLL(None, use_errno=True)
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     if capability is not None:

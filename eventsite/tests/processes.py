@@ -22,6 +22,7 @@ from django.db import connection
 
 from eventsite.localstack.processes import PLAN
 from eventsite.localstack.spawn import spawn
+from eventsite.tests.zygote import Forked, can_fork, fork
 
 __all__ = [
     "Process",
@@ -43,7 +44,7 @@ STOP_SECONDS = 10.0
 class Process:
     """A process under test; its log holds both its output streams."""
 
-    child: subprocess.Popen[bytes]
+    child: subprocess.Popen[bytes] | Forked
     log: Path
     health: str = ""  # URL
 
@@ -63,7 +64,7 @@ class Process:
         with suppress(subprocess.TimeoutExpired):
             self.child.wait(STOP_SECONDS)
         self.kill()
-        return self.child.returncode
+        return self.child.wait()
 
     def last_lines(self, count: int = 30) -> str:
         """The end of the log, for a failure's message."""
@@ -134,13 +135,15 @@ def running_together(
 def _start(spec: Spec, directory: Path) -> Process:
     log, metrics = directory / "log", directory / "metrics"
     metrics.mkdir(parents=True)
-    with log.open("wb") as output:
-        child = spawn(
-            spec.command,
-            environment={"PROMETHEUS_MULTIPROC_DIR": str(metrics), **spec.environment},
-            directory=REPOSITORY,
-            output=output,
-        )
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(metrics), **spec.environment}
+    child: subprocess.Popen[bytes] | Forked
+    if can_fork(spec.command):
+        child = fork(spec.command, environment=environment, directory=REPOSITORY, log=log)
+    else:
+        with log.open("wb") as output:
+            child = spawn(
+                spec.command, environment=environment, directory=REPOSITORY, output=output
+            )
     return Process(child, log, spec.ready_url or "")
 
 

@@ -242,7 +242,6 @@ print(json.dumps([exporter, before, len(after) - len(before), bool(traceparent)]
 @pytest.mark.parametrize(
     ("given", "on"),
     [
-        ({}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "JAEGER_ENDPOINT": ""}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}, False),
         ({"JAEGER_ENDPOINT": "http://127.0.0.1:9"}, True),
