@@ -6,6 +6,8 @@ STACK := $(PY) -m eventsite.localstack
 PIP := $(if $(shell command -v uv 2>/dev/null),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
+# A stack or a test run is dozens of processes: each would compile the whole project for itself.
+unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
