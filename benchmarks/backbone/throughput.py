@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psycopg
 from django.db import connection
@@ -120,15 +120,31 @@ def _run_all(stage: Stage) -> None:
 
 
 def _both(stage: Stage, events: int) -> float:
-    """Events a second from the first publication to the last effect; the backlog is filled while
-    all lanes are paused."""
-    after, passed = stage.newest_id(), stage.passed()
+    """Events a second from the first publication to the last effect."""
+    return _release(stage, _paused_backlog(stage, events))
+
+
+@dataclass(frozen=True, slots=True)
+class _Backlog:
+    events: int
+    after_id: int
+    passed: int  # messages, before it
+
+
+def _paused_backlog(stage: Stage, events: int) -> _Backlog:
+    """Fill one while all lanes are paused; a drain keeps what it knows."""
+    backlog = _Backlog(events, stage.newest_id(), stage.passed())
     lanes.pause_lanes(range(LANES), reason="a backlog is filled", by="bench")
     fill(events)
+    return backlog
+
+
+def _release(stage: Stage, backlog: _Backlog) -> float:
+    """Let it go, and wait for its last effect; its events a second."""
     lanes.resume_lanes(range(LANES))
-    stage.wait_passed(passed + events)
-    seen = stage.moments(after)
-    assert seen.events == events
+    stage.wait_passed(backlog.passed + backlog.events)
+    seen = stage.moments(backlog.after_id)
+    assert seen.events == backlog.events
     assert seen.published_first
     assert seen.applied_last
     return seen.events / (seen.applied_last - seen.published_first).total_seconds()
@@ -137,8 +153,9 @@ def _both(stage: Stage, events: int) -> float:
 def statements(stage: Stage, events: int) -> list[Figure]:
     """What PostgreSQL's log says it was asked at full speed, BEGIN and COMMIT counted."""
     _run_all(stage)
+    backlog = _paused_backlog(stage, events)
     with stage.statements() as counted:
-        _both(stage, events)
+        _release(stage, backlog)
     drained, applied = counted["worker-outbox"], counted["worker-effects"]
     return [
         Figure(
