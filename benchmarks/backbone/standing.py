@@ -51,7 +51,7 @@ def _write_steadily(seconds: float) -> float:
 def idle(stage: Stage, seconds: float) -> list[Figure]:
     """Processor time of all our processes while nothing happens."""
     stage.only(*OURS)
-    time.sleep(5.0)
+    time.sleep(65.0)  # audit and purge have seen what was written before
     before = stage.cpu_seconds()
     time.sleep(seconds)
     share = 100 * (stage.cpu_seconds() - before) / seconds
