@@ -76,7 +76,7 @@ def memory(stage: Stage, events: int) -> list[Figure]:
             value=100 * held[-1][name] / held[0][name],
             unit="%",
             at_most=115,
-            note=f"{held[-1][name] / 2**20:.0f} MiB",
+            note=f"{', '.join(f'{each[name] / 2**20:.0f}' for each in held)} MiB, after each fifth",
         )
         for name in OURS
     ]
