@@ -24,14 +24,25 @@ class MetricName(models.TextChoices):
     TOP_PRODUCTS = "top_products"
 
 
-class SalesMetric(models.Model):
-    """One figure as of the last fold, a few seconds ago; `SalesFigure` is up to date."""
+class _Figure(models.Model):
+    """What a table or view of figures has, one a row."""
 
-    pk = models.CompositePrimaryKey("metric_name", "dimension")
     metric_name = models.TextField(choices=MetricName)
     dimension = models.TextField()
     value = models.DecimalField(max_digits=30, decimal_places=2)
     updated_at = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.metric_name}[{self.dimension}] = {self.value}"
+
+
+class SalesMetric(_Figure):
+    """One figure as of the last fold, a few seconds ago; `SalesFigure` is up to date."""
+
+    pk = models.CompositePrimaryKey("metric_name", "dimension")
 
     class Meta:
         db_table = "sales_metrics"
@@ -44,9 +55,6 @@ class SalesMetric(models.Model):
                 condition=models.Q(metric_name="top_products"),
             ),
         ]
-
-    def __str__(self) -> str:
-        return f"{self.metric_name}[{self.dimension}] = {self.value}"
 
 
 class SalesAddition(models.Model):
@@ -70,32 +78,21 @@ class SalesAddition(models.Model):
         return f"{len(self.values)} additions of {self.written_at}"
 
 
-class SalesFigure(models.Model):
+class SalesFigure(_Figure):
     """One figure, additions included: a view. Ask for figures by name; for more than a few, what
     queries.py says."""
 
     pk = models.CompositePrimaryKey("metric_name", "dimension")
-    metric_name = models.TextField(choices=MetricName)
-    dimension = models.TextField()
-    value = models.DecimalField(max_digits=30, decimal_places=2)
-    updated_at = models.DateTimeField()
 
     class Meta:
         managed = False
         db_table = "sales_figures"
 
-    def __str__(self) -> str:
-        return f"{self.metric_name}[{self.dimension}] = {self.value}"
 
-
-class SalesMetricListing(models.Model):
+class SalesMetricListing(_Figure):
     """The rows of `SalesMetric` through a view with one column as key, which the admin asks of a model."""
 
     id = models.TextField(primary_key=True)
-    metric_name = models.TextField(choices=MetricName)
-    dimension = models.TextField()
-    value = models.DecimalField(max_digits=30, decimal_places=2)
-    updated_at = models.DateTimeField()
 
     class Meta:
         managed = False

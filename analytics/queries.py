@@ -80,12 +80,15 @@ def _values(metric: MetricName, dimensions: Sequence[str]) -> dict[str, Decimal]
     return dict(rows.values_list("dimension", "value"))
 
 
-_TOP_PRODUCTS = """
+# What is not folded yet: one row for each figure that a chunk adds to.
+_ADDITIONS = """
+    sales_additions, unnest(metric_names, dimensions, "values") AS part (metric_name, dimension, value)
+"""
+
+_TOP_PRODUCTS = f"""
     WITH added AS MATERIALIZED (
-        SELECT part.dimension, sum(part.value) AS value
-        FROM sales_additions, unnest(metric_names, dimensions, "values")
-                                  AS part (metric_name, dimension, value)
-        WHERE part.metric_name = %(metric)s
+        SELECT dimension, sum(value) AS value FROM {_ADDITIONS}
+        WHERE metric_name = %(metric)s
         GROUP BY 1
     )
     SELECT dimension, value FROM (
@@ -111,17 +114,15 @@ def top_products(*, limit: int) -> Sequence[tuple[str, int]]:
 
 # A folded figure behind the first ones may come with its additions alone, hence with a wrong value;
 # but then it stands behind as many others and is cut off.
-_METRICS = """
+_METRICS = f"""
     SELECT metric_name, dimension, sum(value)::numeric(30, 2) AS value,
            max(updated_at) AS updated_at
     FROM (
         (SELECT metric_name, dimension, value, updated_at FROM sales_metrics
-         WHERE {wanted} ORDER BY metric_name, dimension LIMIT %(limit)s)
+         WHERE {{wanted}} ORDER BY metric_name, dimension LIMIT %(limit)s)
         UNION ALL
-        SELECT metric_name, dimension, value, written_at
-        FROM sales_additions, unnest(metric_names, dimensions, "values")
-                                  AS part (metric_name, dimension, value)
-        WHERE {wanted}
+        SELECT metric_name, dimension, value, written_at FROM {_ADDITIONS}
+        WHERE {{wanted}}
     ) parts
     GROUP BY metric_name, dimension ORDER BY metric_name, dimension LIMIT %(limit)s
 """
