@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
@@ -25,9 +25,13 @@ __all__ = [
     "StoredLine",
     "StoredOrder",
     "detail_of",
+    "details_of",
+    "details_statement",
     "order_detail",
     "order_details",
     "orders_page",
+    "page_of",
+    "page_statement",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -128,6 +132,15 @@ def orders_page(
     Of orders that exist when the first page is read none is repeated or skipped, whatever is
     written meanwhile: an order's place (created_at, id) never changes.
     """
+    with connection.cursor() as cursor:
+        cursor.execute(*page_statement(narrowed=narrowed, limit=limit, after=after))
+        return page_of(cursor.fetchall(), limit=limit)
+
+
+def page_statement(
+    *, narrowed: OrderFilter = OrderFilter(), limit: int, after: Cursor | None = None
+) -> tuple[str, Sequence[Any]]:
+    """What reads the page: SQL and parameters, for whatever connection."""
     conditions = {
         "status = %s": narrowed.status,
         "customer_id = %s": narrowed.customer_id,
@@ -135,19 +148,22 @@ def orders_page(
         "created_at < %s": narrowed.created_to,
     }
     given = {sql: value for sql, value in conditions.items() if value is not None}
-    parameters: list[str | datetime | UUID] = list(given.values())
+    parameters: list[Any] = list(given.values())
     where = list(given)
     if after is not None:
         # A range for the index, less the few of the same moment that were on the page before.
         where += ["created_at <= %s", "NOT (created_at = %s AND id >= %s)"]
         parameters += [after.created_at, after.created_at, after.order_id]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_ORDER}::text FROM orders WHERE {' AND '.join(where) or 'true'}"
-            " ORDER BY created_at DESC, id DESC LIMIT %s",
-            [*parameters, limit + 1],
-        )
-        orders = [_order_decoder.decode(text) for (text,) in cursor.fetchall()]
+    sql = (
+        f"SELECT {_ORDER}::text FROM orders WHERE {' AND '.join(where) or 'true'}"
+        " ORDER BY created_at DESC, id DESC LIMIT %s"
+    )
+    return sql, [*parameters, limit + 1]
+
+
+def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> Page:
+    """What its rows say."""
+    orders = [_order_decoder.decode(text) for (text,) in rows]
     if len(orders) <= limit:
         return Page(orders, None)
     last = orders[limit - 1]
@@ -181,11 +197,18 @@ def order_details(order_ids: Collection[str]) -> dict[str, OrderDetail]:
     One statement and one snapshot: status and history of an order always agree.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            DETAILS,
-            (array_literal(order_ids),),
-        )
-        documents = [_document_decoder.decode(text) for (text,) in cursor.fetchall()]
+        cursor.execute(*details_statement(order_ids))
+        return details_of(cursor.fetchall())
+
+
+def details_statement(order_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+    """What reads these orders: SQL and parameters, for whatever connection."""
+    return DETAILS, (array_literal(order_ids),)
+
+
+def details_of(rows: Sequence[tuple[Any, ...]]) -> dict[str, OrderDetail]:
+    """What its rows say, by id."""
+    documents = [_document_decoder.decode(text) for (text,) in rows]
     return {order.id: OrderDetail(order, lines, changes) for order, lines, changes in documents}
 
 

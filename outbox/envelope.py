@@ -183,9 +183,14 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
+_TO_MILLISECONDS = len("2026-03-11T22:00:00.000")
+
+
 def rfc3339(moment: datetime) -> str:
     """UTC with milliseconds and Z, for example 2026-03-11T22:00:00.000Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat("T", "milliseconds")[:_TO_MILLISECONDS] + "Z"
 
 
 def json_number(value: Decimal) -> Decimal:

@@ -16,6 +16,8 @@ __all__ = ["AnyHotPath", "HotConstant", "HotPath", "HotRead"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
+Statement = tuple[str, Sequence[Any]]  # SQL and its parameters, as Django's cursor takes them
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +57,21 @@ class HotPath(Generic[Command, Result]):
 class HotRead:
     """A GET without a query string, whose answer the view makes by the same functions.
 
-    path   exact, or with `{id}` as its last segment: one UUID as we write it, in lower case
-    route  as in HotPath
-    find   what stood in place of `{id}`, of each waiting request ("" where the path has none) ->
-           their answers in the same order; None: nothing is there, Django says it in its words.
-           Called on a thread of its own, after all these requests have come: what it reads is
-           never older than the question. A database error is a 503
+    path       exact, or with `{id}` as its last segment: one UUID as we write it, in lower case
+    route      as in HotPath
+    statement  what stood in place of `{id}`, of each waiting request ("" where the path has none)
+               -> the one statement for all of them. It is sent after they have come: what is read
+               is never older than the question
+    answers    the same, and the statement's rows -> their answers in the same order; None: nothing
+               is there, Django says it in its words
+
+    Both are called on the event loop: they must not wait. A database error is a 503.
     """
 
     path: str
     route: str
-    find: Callable[[Sequence[str]], Sequence[Answer | None]]
+    statement: Callable[[Sequence[str]], Statement]
+    answers: Callable[[Sequence[str], Sequence[Row]], Sequence[Answer | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

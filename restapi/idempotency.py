@@ -42,6 +42,7 @@ __all__ = [
     "KEPT_HOURS",
     "IdempotencyKey",
     "Keyed",
+    "kept_answer",
     "key_of",
     "key_of_headers",
     "perform_once",
@@ -167,10 +168,39 @@ def perform_once(
     ]
 
 
+def kept_answer(key: IdempotencyKey | None) -> Answer | None:
+    """What a request is told whose key was used: its first answer, or a 422 for another body.
+
+    For a request that is refused before `perform_once`: what its key was used for comes first. None
+    if there is no key, or it is free, or its first request still runs.
+    """
+    if key is None:
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(_READ, (KEPT_HOURS, [key.id]))
+        kept, _ = _read_kept(cursor.fetchall())
+    return kept[key.id].told(key) if kept else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     fingerprint: str
     answer: Answer
+
+    def told(self, key: IdempotencyKey) -> Answer:
+        return self.answer if self.fingerprint == key.fingerprint else _REUSED
+
+
+def _read_kept(rows: Iterable[Any]) -> tuple[dict[str, _Kept], list[UUID]]:
+    """Of what _READ gives: by the key's id what is kept, and the ids of those that are too old."""
+    kept: dict[str, _Kept] = {}
+    expired: list[UUID] = []
+    for id_, fingerprint, status, body, is_old in rows:
+        if is_old:
+            expired.append(id_)
+        else:
+            kept[id_.hex] = _Kept(fingerprint.hex, Answer(status, bytes(body), _REPLAYED))
+    return kept, expired
 
 
 class _Batch:
@@ -207,13 +237,7 @@ class _Batch:
                 rows.execute(_READ, (KEPT_HOURS, ids))
             found = rows.fetchall()
             locked = {lock for lock, got in tries.fetchall() if got}
-        expired: list[UUID] = []
-        for id_, fingerprint, status, body, is_old in found:
-            if is_old:
-                expired.append(id_)
-            else:
-                answer = Answer(status, bytes(body), _REPLAYED)
-                self._kept[id_.hex] = _Kept(fingerprint.hex, answer)
+        self._kept, expired = _read_kept(found)
         if expired:
             self._forget([id_ for id_ in expired if _lock_of(id_.hex) in locked])
         return locked
@@ -251,9 +275,7 @@ class _Batch:
         key = self._keys[position]
         assert key is not None  # who has no key is done
         kept = self._kept.get(key.id)
-        if kept is None:
-            return _RUNNING
-        return kept.answer if kept.fingerprint == key.fingerprint else _REUSED
+        return _RUNNING if kept is None else kept.told(key)
 
 
 _TRY_LOCKS = """

@@ -22,7 +22,7 @@ def main() -> int:
     os.environ.setdefault("LOG_LEVEL", "INFO")
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
-        with LocalStack.ephemeral(extra_env={"PROBE": "1"}) as stack:
+        with LocalStack.ephemeral(extra_env={"PROBE": "1"}, keep_up=True) as stack:
             os.environ.update(stack.env | {"LOG_LEVEL": "ERROR"})
             django.setup()
             from eventsite.demo.run import run  # noqa: PLC0415  (needs the settings made above)

@@ -1,11 +1,13 @@
-"""The kills of the second half: SIGKILL, then a new start from nothing but what is stored."""
+"""The kills of the second half: SIGKILL, then the stack starts the process anew, from nothing but
+what is stored."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from eventsite.demo.account import DRAIN
 from eventsite.load.measure import held_lanes_backlog
 from eventsite.localstack import LocalStack
 
@@ -16,39 +18,41 @@ CATCH_SECONDS = 15.0
 
 @dataclass(slots=True)
 class Faults:
-    """What was done. `caught_events`: events in the hands of the drain when it was killed."""
+    """What was done. `caught_events`: events in the hands of the drain when it was killed;
+    `others`: deaths that were somebody else's doing, by process."""
 
     done: list[str] = field(default_factory=list)
+    others: Mapping[str, int] = field(default_factory=dict)
     caught_events: int | None = None
 
 
 def kill_everything(stack: LocalStack, faults: Faults, *, say: Callable[[str], None]) -> None:
     """Kill the effects' worker, the bridge and the drain's worker, three seconds apart."""
     time.sleep(1.0)
-    _kill_and_start(stack, "worker-effects", faults, say)
+    _kill_and_wait(stack, "worker-effects", faults, say)
     time.sleep(3.0)
-    _kill_and_start(stack, "bridge", faults, say)
+    _kill_and_wait(stack, "bridge", faults, say)
     time.sleep(3.0)
     faults.caught_events = _freeze_in_a_batch(stack)
-    _kill_and_start(stack, "worker-outbox", faults, say)
+    _kill_and_wait(stack, DRAIN, faults, say)
 
 
-def _kill_and_start(
+def _kill_and_wait(
     stack: LocalStack, name: str, faults: Faults, say: Callable[[str], None]
 ) -> None:
     process = stack.process(name)
     process.kill()
     say(f"SIGKILL {name}")
     faults.done.append(name)
-    time.sleep(0.5)
-    process.start()
+    while not process.is_alive():  # the stack keeps its processes up, whoever killed them
+        time.sleep(0.05)
     say(f"started {name}")
 
 
 def _freeze_in_a_batch(stack: LocalStack) -> int | None:
     """Stop the drain's worker (SIGSTOP) at a moment when it holds lanes; the pending events in
     them. None if it could not be caught."""
-    process = stack.process("worker-outbox")
+    process = stack.process(DRAIN)
     give_up = time.monotonic() + CATCH_SECONDS
     while time.monotonic() < give_up:
         if held_lanes_backlog():

@@ -55,6 +55,7 @@ def run(stack: LocalStack, *, orders: int, rate: float, console: Console) -> boo
     console.print(f"\n[bold]2.[/] {orders} more while processes are killed")
     rough = _phase(stack, LoadPlan(orders=orders, rate=rate, seed=2), console, faults)
     found = _settle(console)
+    faults.others = Counter(stack.restarts) - Counter(faults.done)
     lines = account(_observe(calm, rough, found, faults, calm_duplicates))
     console.print()
     return print_report(console, lines)
@@ -129,6 +130,7 @@ def _observe(
         calm_duplicates=calm_duplicates,
         figures=compare(),
         killed=tuple(faults.done),
+        others=faults.others,
         caught_events=faults.caught_events,
     )
 

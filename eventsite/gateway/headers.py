@@ -15,6 +15,7 @@ _WANTED = frozenset(
         b"x-api-key",
         b"x-forwarded-for",
         b"content-length",
+        b"transfer-encoding",
     }
 )
 

@@ -9,12 +9,12 @@ from typing import cast
 
 import structlog
 
-from eventsite.gateway import metrics, refusals, routes
-from eventsite.gateway.access_log import AccessLog
+from eventsite.gateway import refusals, routes
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.gateway.callers import admitted, client_address
 from eventsite.gateway.headers import wanted_headers
 from eventsite.gateway.ids import RequestIds, request_ids
+from eventsite.gateway.journal import Journal
 from eventsite.gateway.keyring import Keyring
 from eventsite.gateway.rate_limit import RateLimiter
 from eventsite.gateway.refusals import BodyIncomplete, Refused
@@ -52,13 +52,13 @@ class Gateway:
         rules: Rules,
         keyring: Keyring,
         limiter: RateLimiter | None,
-        access_log: AccessLog,
+        journal: Journal,
     ) -> None:
         self._application = application
         self._rules = rules
         self._keyring = keyring
         self._limiter = limiter
-        self._access_log = access_log
+        self._journal = journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -81,7 +81,9 @@ class Gateway:
                     CURRENT_CALLER.set(caller)
             if self._limiter is not None and route.limited:
                 await self._within_limit(self._limiter, caller, scope, found)
-            body = await _read_body(found, receive, self._rules.max_body_bytes)
+            body = b""
+            if not _has_none(scope, found):
+                body = await _read_body(found, receive, self._rules.max_body_bytes)
             if body and b"content-length" not in found:
                 _add_length(scope, body)
             await self._application(scope, _replay(body), answer)
@@ -97,19 +99,17 @@ class Gateway:
             # A path that the table does not know may be known to Django.
             label = route.pattern if route is not routes.UNKNOWN else scope.get("route", "unknown")
             seconds = time.perf_counter() - started
-            metrics.count(method, label, answer.status, seconds)
             if span is not None:
                 span.end(label, answer.status)
-            if route.logged:
-                self._access_log.write(
-                    method=method,
-                    path=path,
-                    route=label,
-                    status=answer.status,
-                    seconds=seconds,
-                    caller=caller,
-                    ids=ids,
-                )
+            self._journal.note(
+                method=method,
+                path=path,
+                route=label,
+                status=answer.status,
+                seconds=seconds,
+                caller=caller,
+                ids=ids,
+            )
 
     async def _within_limit(
         self, limiter: RateLimiter, caller: str, scope: Scope, found: Mapping[bytes, bytes]
@@ -149,6 +149,16 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *self._ids.headers()]
         await self._send(message)
+
+
+def _has_none(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
+    """Whether it is sure that no body comes (RFC 9112, 6.3): asking for it costs a round through
+    the server. HTTP/2 has bodies without a length."""
+    return (
+        scope.get("http_version") == "1.1"
+        and b"content-length" not in found
+        and b"transfer-encoding" not in found
+    )
 
 
 async def _read_body(found: Mapping[bytes, bytes], receive: Receive, at_most: int) -> bytes:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import collections
+from bisect import bisect_left
+from collections.abc import Sequence
+
 from prometheus_client import Counter, Histogram
 
 REQUESTS = Counter("http_requests_total", "Answered requests.", ["method", "path", "status"])
-DURATION = Histogram(
+
+
+class _Histogram(Histogram):
+    """Takes many observations at once: each is two writes to a file that processes share."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """As `observe` of each, with one addition to the sum and one to each bucket."""
+        if len(amounts) == 1:
+            self.observe(amounts[0])
+            return
+        buckets = collections.Counter(bisect_left(self._upper_bounds, each) for each in amounts)
+        self._sum.inc(sum(amounts))
+        for bucket, times in buckets.items():
+            self._buckets[bucket].inc(times)
+
+
+DURATION = _Histogram(
     "http_request_duration_seconds",
     "From the first byte of the request to the last of the answer.",
     ["method", "path"],
@@ -23,18 +43,21 @@ KEYS_UNREAD = Counter(
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
+Answers = tuple[str, str, int]  # of one kind: method, the route's pattern, status
+
 # Looking a child up by its labels costs as much as counting; these are few (methods and routes
 # are bounded) and are kept.
-_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+_children: dict[Answers, tuple[Counter, _Histogram]] = {}
 
 
-def count(method: str, path: str, status: int, seconds: float) -> None:
-    """One answered request. `path` is a route's pattern; odd methods are one label."""
-    found = _children.get((method, path, status))
+def count(kind: Answers, seconds: Sequence[float]) -> None:
+    """Answered requests of one kind, and how long each took. Odd methods are one label."""
+    found = _children.get(kind)
     if found is None:
+        method, path, status = kind
         label = method if method in METHODS else "OTHER"
         found = REQUESTS.labels(label, path, str(status)), DURATION.labels(label, path)
         if label == method:
-            _children[method, path, status] = found
-    found[0].inc()
-    found[1].observe(seconds)
+            _children[kind] = found
+    found[0].inc(len(seconds))
+    found[1].observe_all(seconds)

@@ -23,7 +23,6 @@ class Route:
     read     scope of GET, HEAD and OPTIONS; "": any key will do
     write    scope of every other method; "": as `read` (the answer is a 405 then)
     limited  whether it counts towards the caller's rate
-    logged   whether it has a line in the access log
     """
 
     pattern: str
@@ -31,7 +30,6 @@ class Route:
     read: str = ""
     write: str = ""
     limited: bool = True
-    logged: bool = True
 
 
 def _orders(pattern: str) -> Route:
@@ -44,7 +42,7 @@ def _analytics(pattern: str) -> Route:
 
 def _of_operators(pattern: str) -> Route:
     """Asked by machines every few seconds, also when Redis or the keys are away."""
-    return Route(pattern=pattern, keyed=False, limited=False, logged=False)
+    return Route(pattern=pattern, keyed=False, limited=False)
 
 
 UNKNOWN = Route(pattern="unknown")

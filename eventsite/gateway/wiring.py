@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from eventsite.gateway.access_log import AccessLog
 from eventsite.gateway.asgi_types import Application
 from eventsite.gateway.django_app import middleware_headers
+from eventsite.gateway.journal import Journal
 from eventsite.gateway.keyring import Keyring
 from eventsite.gateway.layer import Gateway, Rules
 from eventsite.gateway.rate_limit import RateLimit, RateLimiter
@@ -55,6 +55,6 @@ def gateway_around(application: Application) -> Assembled:
         ),
         keyring=keyring,
         limiter=limiter,
-        access_log=AccessLog(service=settings.SERVICE_NAME, level=settings.LOG_LEVEL),
+        journal=Journal(service=settings.SERVICE_NAME, level=settings.LOG_LEVEL),
     )
     return Assembled(gateway, keyring, limiter)

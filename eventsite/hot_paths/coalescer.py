@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -35,7 +34,7 @@ class _Waiting(Generic[Command, Result]):
 
 
 class Coalescer(Generic[Command, Result]):
-    """Submits commands to `perform` in batches, one batch at a time, on a thread of its own.
+    """Submits commands to `perform` in batches, one batch at a time.
 
     `perform` takes commands and returns their results in the same order; it raises NotStored or
     OutcomeUnknown (everybody in the batch is told, nothing is tried again) or anything else before
@@ -46,7 +45,7 @@ class Coalescer(Generic[Command, Result]):
 
     def __init__(
         self,
-        perform: Callable[[Sequence[Command]], Sequence[Result]],
+        perform: Callable[[Sequence[Command]], Awaitable[Sequence[Result]]],
         *,
         name: str,
         max_batch: int = 256,
@@ -62,7 +61,6 @@ class Coalescer(Generic[Command, Result]):
         self._alarm: asyncio.TimerHandle | None = None  # for the oldest that waits
         self._closed = False
         self._batch = metrics.BATCH.labels(name)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"flush-{name}")
 
     def submit(self, command: Command) -> asyncio.Future[Result]:
         """Will have the command's result, after COMMIT.
@@ -92,7 +90,6 @@ class Coalescer(Generic[Command, Result]):
             await self._flusher
         if self._alarm is not None:
             self._alarm.cancel()
-        self._thread.shutdown(wait=False)
 
     async def _flush(self) -> None:
         try:
@@ -104,9 +101,8 @@ class Coalescer(Generic[Command, Result]):
     async def _flush_batch(self, batch: list[_Waiting[Command, Result]]) -> None:
         commands = [waiting.command for waiting in batch]
         self._batch.observe(len(commands))
-        loop = asyncio.get_running_loop()
         try:
-            outcomes = await loop.run_in_executor(self._thread, self._outcomes, commands)
+            outcomes = await self._outcomes(commands)
         except BaseException:  # the process comes to its end in the middle of it
             outcomes = [OutcomeUnknown("The process ended while storing.")] * len(batch)
             raise
@@ -137,9 +133,9 @@ class Coalescer(Generic[Command, Result]):
         while self._waiting and self._waiting[0].expires <= now:
             _tell(self._waiting.popleft().future, NotStored("The request waited too long."))
 
-    def _outcomes(self, commands: Sequence[Command]) -> list[Result | Exception]:
+    async def _outcomes(self, commands: Sequence[Command]) -> list[Result | Exception]:
         try:
-            results = list(self._perform(commands))
+            results = list(await self._perform(commands))
         except (NotStored, OutcomeUnknown) as error:
             return [error] * len(commands)
         except Exception as error:  # noqa: BLE001  (whoever it concerns is told)
@@ -148,7 +144,8 @@ class Coalescer(Generic[Command, Result]):
                 refused.__cause__ = error
                 return [refused]
             half = len(commands) // 2
-            return [*self._outcomes(commands[:half]), *self._outcomes(commands[half:])]
+            first = await self._outcomes(commands[:half])
+            return [*first, *await self._outcomes(commands[half:])]
         if len(results) != len(commands):
             lost = OutcomeUnknown(f"{len(commands)} commands came back as {len(results)} results.")
             return [lost] * len(commands)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+import psycopg
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from eventsite.gateway.asgi_types import Scope
 from eventsite.hot_paths.coalescer import Coalescer, Refused
+from eventsite.hot_paths.session import FORGET_PLANS, KEEP_PLANS, PLAN_SECONDS, Session
 from outbox.services import NotStored, OutcomeUnknown
 from restapi.answers import Answer, json_answer
 from restapi.errors import unavailable
@@ -20,13 +24,6 @@ __all__ = ["Endpoint", "endpoint_of"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
-
-# All that these connections do is inserted or found by a key: one plan is right for any parameters,
-# also for the checks of foreign keys, which would otherwise be planned anew for every row. But a
-# plan made while a table was empty may read all of it later, so none is kept for long.
-_KEEP_PLANS = "SET plan_cache_mode = force_generic_plan"
-_FORGET_PLANS = "DISCARD PLANS"
-_PLAN_SECONDS = 1.0
 
 
 class Endpoint(Protocol):
@@ -60,7 +57,9 @@ class _Write:
     def __init__(self, path: HotPath[Any, Any]) -> None:
         self.method, self.route = path.method, path.route
         self._path = path
-        self._coalescer = Coalescer(_on_a_live_connection(path.perform), name=_name(self))
+        self._store = _on_a_live_connection(path.perform)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"flush-{_name(self)}")
+        self._coalescer = Coalescer(self._perform, name=_name(self))
         self._running: set[str] = set()  # ids of idempotency keys that wait or are being stored
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
@@ -89,8 +88,13 @@ class _Write:
         except Refused:
             return None
 
+    async def _perform(self, requests: Sequence[Keyed[Any]]) -> Sequence[Answer]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._store, requests)
+
     async def close(self) -> None:
         await self._coalescer.close()
+        self._thread.shutdown(wait=False)
 
 
 class _Read:
@@ -99,8 +103,9 @@ class _Read:
 
     def __init__(self, path: HotRead) -> None:
         self.route = path.route
-        find = _on_a_live_connection(_failing_like_a_write(path.find))
-        self._coalescer = Coalescer(find, name=_name(self))
+        self._path = path
+        self._session = Session()
+        self._coalescer = Coalescer(self._find, name=_name(self))
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         if body:
@@ -112,8 +117,17 @@ class _Read:
         except Refused:
             return None
 
+    async def _find(self, wanted: Sequence[str]) -> Sequence[Answer | None]:
+        """A database that is away concerns all that ask: halving the batch would only ask again."""
+        try:
+            rows = await self._session.rows(*self._path.statement(wanted))
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise NotStored(str(error)) from error
+        return self._path.answers(wanted, rows)
+
     async def close(self) -> None:
         await self._coalescer.close()
+        await self._session.close()
 
 
 class _Constant:
@@ -138,20 +152,6 @@ def _name(endpoint: _Write | _Read) -> str:
 def _unavailable(error: NotStored | OutcomeUnknown) -> Answer:
     status, body, headers = unavailable(error)
     return json_answer(status, body, tuple(headers))
-
-
-def _failing_like_a_write(
-    find: Callable[[Sequence[Command]], Sequence[Result]],
-) -> Callable[[Sequence[Command]], Sequence[Result]]:
-    """A database that is away concerns all that ask: halving the batch would only ask it again."""
-
-    def perform(commands: Sequence[Command]) -> Sequence[Result]:
-        try:
-            return find(commands)
-        except (OperationalError, InterfaceError) as error:
-            raise NotStored(str(error)) from error
-
-    return perform
 
 
 def _on_a_live_connection(
@@ -181,12 +181,12 @@ class _Plans:
         """Keep plans, forget those that are old. Raises NotStored."""
         now = time.monotonic()
         known = connection.connection is not None and connection.connection is self._connection
-        if known and now - self._made < _PLAN_SECONDS:
+        if known and now - self._made < PLAN_SECONDS:
             return
         try:
             with connection.cursor() as cursor:
-                cursor.execute(_KEEP_PLANS)
-                cursor.execute(_FORGET_PLANS)
+                cursor.execute(KEEP_PLANS)
+                cursor.execute(FORGET_PLANS)
         except (OperationalError, InterfaceError) as error:
             raise NotStored(str(error)) from error
         self._connection, self._made = connection.connection, now

@@ -197,6 +197,10 @@ def test_a_key_belongs_to_one_endpoint(web: Web) -> None:
         json.dumps(SIMPLE).encode(),
         # The same JSON in other bytes is another body.
         json.dumps(ORDER, indent=1).encode(),
+        # What would be refused by itself: the key was used, and that comes first.
+        json.dumps(ORDER | {"items": []}).encode(),
+        b"{",
+        b"",
     ],
 )
 def test_another_body_is_422_and_stores_nothing(web: Web, body: bytes) -> None:
@@ -210,6 +214,16 @@ def test_another_body_is_422_and_stores_nothing(web: Web, body: bytes) -> None:
     assert not is_replay(answer)
     assert row_counts() == stored
     assert_replay(post(web, key), first)
+
+
+def test_another_reason_to_cancel_is_422_also_where_it_is_none(web: Web) -> None:
+    path = f"/orders/{web.post('/orders', ORDER).json['orderId']}/cancel"
+    key = {"Idempotency-Key": new_key()}
+    first = web.post(path, {"reason": "late"}, key)
+    assert_done(first, 200)
+    for reason in ("other", 7):
+        assert web.post(path, {"reason": reason}, key).status == 422
+    assert_replay(web.post(path, {"reason": "late"}, key), first)
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 256, "k\u00e9".encode(), b"k\xe9", b"a\tb"])

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.http import HttpResponse
 from django.utils import timezone
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import NotFound, ParseError, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -22,7 +22,7 @@ from orders.services import IllegalTransition, OrderNotFound
 from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
-from restapi.idempotency import Keyed, key_of, perform_once
+from restapi.idempotency import Keyed, kept_answer, key_of, perform_once
 
 __all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
@@ -55,7 +55,12 @@ class OrdersView(APIView):
     def post(self, request: Request) -> HttpResponse:
         """Place an order, in either body; once for each Idempotency-Key."""
         key = key_of(request)
-        order = read_order(request.data)
+        try:
+            order = read_order(request.data)
+        except (ParseError, ValidationError):
+            if (told := kept_answer(key)) is not None:
+                return to_response(told)
+            raise
         [answer] = PLACE_ORDER.perform([Keyed(order, key)])
         return to_response(answer)
 
@@ -85,12 +90,17 @@ class _TransitionView(APIView):
     def post(self, request: Request, order_id: str) -> HttpResponse:
         """200 with the order, 404, or 409 with the status and what it allows; once for each
         Idempotency-Key."""
-        wanted = Keyed(_parse_id(order_id), key_of(request))  # before DRF reads the body
-        body = self.body(data=request.data)
-        body.is_valid(raise_exception=True)
+        parsed, key = _parse_id(order_id), key_of(request)  # before DRF reads the body
+        try:
+            body = self.body(data=request.data)
+            body.is_valid(raise_exception=True)
+        except (ParseError, ValidationError):
+            if (told := kept_answer(key)) is not None:
+                return to_response(told)
+            raise
         try:
             [answer] = perform_once(
-                [wanted],
+                [Keyed(parsed, key)],
                 write=lambda ids: [self.change(ids[0], body.validated_data)],
                 answer=lambda _, changed: (200, representations.detail(changed)),
                 write_reads=True,

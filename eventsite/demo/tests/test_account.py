@@ -42,6 +42,7 @@ HEALTHY = Observations(
     calm_duplicates=0,
     figures=Comparison(differences=[], different=0, figures=12, under_way=0),
     killed=("worker-effects", "bridge", "worker-outbox"),
+    others={},
     caught_events=5,
 )
 # What is damaged, to what, and every line that must say so.
@@ -117,6 +118,20 @@ def test_one_effect_missing_and_one_twice_do_not_cancel_out() -> None:
     observed = damaged(observed, "order.duplicates", 1)
     line = line_of(observed, "duplicate effects")
     assert (line.value, line.ok) == ("2", False)
+
+
+def test_who_else_has_killed_something_is_told() -> None:
+    killed = replace(HEALTHY, others={"bridge": 2})
+    assert failed(killed) == set()
+    assert line_of(killed, "killed by others").value == "bridge 2"
+    assert failed(damaged(killed, "calm_duplicates", 1)) == {"duplicates in Kafka"}
+    assert not any(line.name == "killed by others" for line in account(HEALTHY))
+
+
+def test_duplicates_of_a_drain_that_somebody_else_killed_are_not_judged() -> None:
+    killed = replace(HEALTHY, others={"worker-outbox": 1}, calm_duplicates=7)
+    assert line_of(killed, "duplicates in Kafka").ok is None
+    assert line_of(replace(killed, calm_duplicates=0), "duplicates in Kafka").ok is True
 
 
 def test_changes_are_shown_as_attempted_and_answered() -> None:

@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from apikeys.models import hash_of, make_key
 from apikeys.queries import KeyState
 from eventsite.gateway import metrics
-from eventsite.gateway.access_log import AccessLog
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
+from eventsite.gateway.journal import Journal
 from eventsite.gateway.keyring import Keyring
 from eventsite.gateway.layer import Gateway, Rules
 from eventsite.tests.receiver import spans_in_memory
@@ -42,6 +42,7 @@ def call(
     body: list[bytes] | None = None,
     level: str = "INFO",
     max_body: int = 100,
+    version: str = "",
     traced: bool = False,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Status, headers and body of one request."""
@@ -70,11 +71,11 @@ def call(
             ),
             keyring=keyring,
             limiter=None,
-            access_log=AccessLog(service="web", level=level),
+            journal=Journal(service="web", level=level),
         )
         scope: Scope = {
             "type": "http", "method": method, "path": path, "query_string": b"",
-            "headers": headers or [], "client": ("1.2.3.4", 5),
+            "headers": headers or [], "client": ("1.2.3.4", 5), "http_version": version,
         }  # fmt: skip
         try:
             await gateway(scope, receive, send)
@@ -158,6 +159,16 @@ def test_a_body_in_pieces_has_a_length() -> None:
     assert (got["body"], got["length"]) == ("abcde", "5")
 
 
+def test_no_body_is_waited_for_where_none_is_announced() -> None:
+    """A server that is asked for one here would only say that there is none."""
+    for announced in ((b"transfer-encoding", b"chunked"), (b"content-length", b"2")):
+        _, _, body = call(answers, version="1.1", headers=[announced], body=[b"ab"])
+        assert json.loads(body)["body"] == "ab"
+    assert json.loads(call(answers, version="1.1", body=[b"ab"])[2])["body"] == ""
+    for version in ("2", "1.0", ""):
+        assert json.loads(call(answers, version=version, body=[b"ab"])[2])["body"] == "ab"
+
+
 @pytest.mark.parametrize(
     ("headers", "body"),
     [([(b"content-length", b"101")], [b""]), ([], [b"x" * 60, b"x" * 41]), ([], [b"x" * 101])],
@@ -207,8 +218,14 @@ def test_the_line_is_like_all_others(capfd: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_what_is_not_to_be_logged(capfd: pytest.CaptureFixture[str]) -> None:
-    call(answers, path="/health")
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/metrics"])
+def test_what_machines_ask_is_logged_too(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    call(answers, path=path)
+    [line] = lines(capfd)
+    assert (line["event"], line["path"], line["status"]) == ("request", path, 200)
+
+
+def test_no_line_where_only_warnings_are_wanted(capfd: pytest.CaptureFixture[str]) -> None:
     call(answers, level="WARNING")
     assert lines(capfd) == []
 

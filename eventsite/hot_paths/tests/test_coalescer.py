@@ -41,7 +41,7 @@ class Gone(BaseException):
 
 
 class Backend:
-    """Stores numbers. A batch waits for `gate`; -1 is refused, -2 finds the database away, -3
+    """Stores numbers on a thread, as writes are. A batch waits for `gate`; -1 is refused, -2 finds the database away, -3
     loses the connection at COMMIT, -4 does not come back."""
 
     def __init__(self) -> None:
@@ -49,7 +49,10 @@ class Backend:
         self.batches: list[list[int]] = []
         self.stored: list[int] = []
 
-    def perform(self, numbers: Sequence[int]) -> list[str]:
+    async def perform(self, numbers: Sequence[int]) -> list[str]:
+        return await asyncio.to_thread(self.store, numbers)
+
+    def store(self, numbers: Sequence[int]) -> list[str]:
         assert self.gate.acquire(timeout=10)
         self.batches.append(list(numbers))
         if -4 in numbers:
@@ -295,7 +298,10 @@ def test_close_of_one_that_has_nothing_to_do() -> None:
 
 def test_nobody_waits_for_ever_when_a_backend_breaks_its_word() -> None:
     async def scenario() -> None:
-        coalescer: Coalescer[int, str] = Coalescer(lambda _: ["one too many"] * 2, name="test")
+        async def perform(numbers: Sequence[int]) -> list[str]:
+            return ["one too many"] * 2
+
+        coalescer = Coalescer(perform, name="test")
         with pytest.raises(OutcomeUnknown):
             await coalescer.submit(1)
 

@@ -1,0 +1,99 @@
+"""The journal of what was answered: a place in the metrics, and a line in the access log.
+
+Both once a turn of the event loop. Under load a turn answers many requests, and one write to the
+log and a few additions do for all of them; a request that is alone waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from eventsite.gateway import metrics
+from eventsite.gateway.ids import RequestIds
+
+__all__ = ["Journal"]
+
+
+class _Line(msgspec.Struct):
+    service: str
+    at: datetime
+    method: str
+    path: str
+    route: str
+    status: int
+    duration_ms: float
+    caller: str
+    correlation_id: str
+    trace_id: str
+    span_id: str
+    event: str = "request"
+    logger: str = "gateway"
+    level: str = "info"
+
+
+class Journal:
+    """Writes one JSON object a request to standard error, shaped like every other line; the chain
+    of steps in eventsite.logs would cost as much as all the rest of the gateway. `level`: what
+    LOG_LEVEL says; above INFO there are no lines. Belongs to one event loop."""
+
+    def __init__(self, *, service: str, level: str) -> None:
+        self._service = service
+        self._silent = logging.getLevelNamesMapping()[level.upper()] > logging.INFO
+        self._encoder = msgspec.json.Encoder()
+        self._lines: list[_Line] = []
+
+    def note(
+        self,
+        *,
+        method: str,
+        path: str,
+        route: str,
+        status: int,
+        seconds: float,
+        caller: str,
+        ids: RequestIds,
+    ) -> None:
+        """One request; a status of 0 says that it was not answered."""
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._lines.append(
+            _Line(
+                self._service,
+                datetime.now(UTC),
+                method,
+                path,
+                route,
+                status,
+                round(seconds * 1000, 2),
+                caller,
+                ids.trace.correlation_id,
+                ids.trace_id,
+                ids.span_id,
+            )
+        )
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        answers: dict[metrics.Answers, list[float]] = {}
+        for line in lines:
+            milliseconds = answers.setdefault((line.method, line.route, line.status), [])
+            milliseconds.append(line.duration_ms)
+        for kind, durations in answers.items():
+            metrics.count(kind, [milliseconds / 1000 for milliseconds in durations])
+        if not self._silent:
+            sys.stderr.buffer.write(self._encoded(lines))
+            sys.stderr.buffer.flush()
+
+    def _encoded(self, lines: Sequence[_Line]) -> bytes:
+        try:
+            return self._encoder.encode_lines(lines)
+        except UnicodeEncodeError:  # a path with half a character
+            for line in lines:
+                line.path = line.path.encode("utf-8", "backslashreplace").decode()
+            return self._encoder.encode_lines(lines)

@@ -1,0 +1,71 @@
+"""The journal: whatever shares a turn of the loop, each request has its line and its count."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from eventsite.gateway.ids import request_ids
+from eventsite.gateway.journal import Journal
+from eventsite.gateway.metrics import DURATION, REQUESTS
+
+ROUTE = "journal/<str:test>"
+# More than one to a bucket, one on a bound, one beyond the last.
+SECONDS = (0.0001, 0.0007, 0.001, 0.003, 0.2, 99.0)
+
+
+def note(journal: Journal, seconds: float, *, path: str = "/journal/x", status: int = 200) -> None:
+    journal.note(
+        method="GET",
+        path=path,
+        route=ROUTE,
+        status=status,
+        seconds=seconds,
+        caller="c",
+        ids=request_ids({}),
+    )
+
+
+def samples() -> dict[tuple[str, str], float]:
+    """Of this test's route, by name and the label that tells them apart."""
+    return {
+        (sample.name, sample.labels.get("le", sample.labels.get("status", ""))): sample.value
+        for metric in (REQUESTS, DURATION)
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.labels.get("path") == ROUTE and not sample.name.endswith("_created")
+    }
+
+
+def test_a_turn_is_counted_as_each_would_be_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    async def turns(size: int) -> dict[tuple[str, str], float]:
+        journal, before = Journal(service="web", level="INFO"), samples()
+        for number, seconds in enumerate(SECONDS):
+            note(journal, seconds, status=500 if number == 2 else 200)
+            if number % size == size - 1:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return {name: value - before.get(name, 0) for name, value in samples().items()}
+
+    alone, together = asyncio.run(turns(1)), asyncio.run(turns(len(SECONDS)))
+    assert together == pytest.approx(alone)
+    assert alone["http_requests_total", "200"] == 5
+    assert alone["http_request_duration_seconds_count", ""] == len(SECONDS)
+    assert alone["http_request_duration_seconds_bucket", "0.001"] == 3
+    assert len(capfd.readouterr().err.splitlines()) == 2 * len(SECONDS)
+
+
+def test_lines_of_a_turn_are_written_whole_and_in_order(capfd: pytest.CaptureFixture[str]) -> None:
+    paths = ["/journal/a", "/journal/\udce9", "/journal/b"]
+
+    async def turn() -> None:
+        journal = Journal(service="web", level="INFO")
+        for path in paths:
+            note(journal, 0.001, path=path)
+        assert not capfd.readouterr().err  # they go together, when the turn ends
+
+    asyncio.run(turn())
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["path"] for line in lines] == ["/journal/a", "/journal/\\udce9", "/journal/b"]

@@ -1,0 +1,121 @@
+"""The connection that hot reads share, on the event loop, with a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+from eventsite.hot_paths import session
+from eventsite.hot_paths.session import Session
+from eventsite.tests.weather import Fault, proxy_to
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def setting(hot: Session, name: str) -> str:
+    [(value,)] = await hot.rows("SELECT current_setting(%s)", [name])
+    return str(value)
+
+
+def end_session(pid: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    connection.close()  # that of the thread
+
+
+async def pid_of(hot: Session) -> int:
+    [(pid,)] = await hot.rows("SELECT pg_backend_pid()", [])
+    return int(pid)
+
+
+def test_it_is_connected_like_djangos_own() -> None:
+    names = ("idle_in_transaction_session_timeout", "lock_timeout", "application_name")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting(name) FROM unnest(%s::text[]) AS name", [[*names]])
+        djangos = [value for (value,) in cursor.fetchall()]
+
+    async def scenario() -> None:
+        hot = Session()
+        assert [await setting(hot, name) for name in names] == djangos
+        assert await setting(hot, "TimeZone") == "UTC"
+        assert await setting(hot, "plan_cache_mode") == "force_generic_plan"
+        await hot.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_the_server_has_ended_is_replaced() -> None:
+    async def scenario() -> None:
+        hot = Session()
+        first = await pid_of(hot)
+        await asyncio.to_thread(end_session, first)
+        assert await pid_of(hot) != first
+        assert await setting(hot, "plan_cache_mode") == "force_generic_plan"
+        await hot.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_is_away_is_an_error_and_asked_again_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        hot = Session()
+        host, port = connection.settings_dict["HOST"], int(connection.settings_dict["PORT"])
+        with proxy_to(host, port) as proxy:
+            monkeypatch.setitem(connection.settings_dict, "PORT", str(proxy.port))
+            before = await pid_of(hot)
+            proxy.set(Fault.AWAY)
+            with pytest.raises(psycopg.OperationalError):
+                await pid_of(hot)
+            proxy.set(Fault.NONE)
+            assert await pid_of(hot) != before
+            await hot.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_the_server_refuses_is_asked_once() -> None:
+    async def scenario() -> None:
+        hot = Session()
+        before = await pid_of(hot)
+        for statement, error in (
+            ("SELECT 1/0", psycopg.DataError),
+            ("SELECT pg_advisory_lock(1), pg_sleep(9)", psycopg.OperationalError),
+        ):
+            await hot.rows("SELECT set_config('statement_timeout', '50', false)", [])
+            with pytest.raises(error):
+                await hot.rows(statement, [])
+        assert await pid_of(hot) == before
+        await hot.close()
+
+    asyncio.run(scenario())
+
+
+def test_plans_are_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan for an empty table would read all of it later."""
+    sent: list[object] = []
+    execute = psycopg.AsyncConnection.execute
+
+    async def heard(hot: Any, query: Any, *rest: Any) -> Any:
+        sent.append(query)
+        return await execute(hot, query, *rest)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(session, "PLAN_SECONDS", 3600.0)  # however slow this machine is
+        hot = Session()
+        await setting(hot, "TimeZone")
+        monkeypatch.setattr(psycopg.AsyncConnection, "execute", heard)
+        await setting(hot, "TimeZone")
+        assert session.FORGET_PLANS not in sent
+        hot._forget_at = 0.0
+        for _ in range(2):
+            await setting(hot, "TimeZone")
+        assert sent.count(session.FORGET_PLANS) == 1
+        await hot.close()
+
+    asyncio.run(scenario())
