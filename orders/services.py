@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import uuid_utils
 from django.db import connection
 
@@ -82,15 +83,14 @@ class NewOrder:
         return sum((line.quantity * line.price for line in self.lines), Decimal(0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedOrder:
-    """What became of a NewOrder. `event_id` is the one its caller is told: that of orders.created
-    for a simple order, else that of ORDER_CREATED."""
+class PlacedOrder(msgspec.Struct, frozen=True, gc=False):
+    """What became of a NewOrder; ids and time as texts, as they are told. `event_id` is the one its
+    caller is told: that of orders.created for a simple order, else that of ORDER_CREATED."""
 
-    order_id: UUID
-    event_id: UUID
+    order_id: str
+    event_id: str
     total: Decimal
-    created_at: datetime
+    created_at: str
 
 
 class OrderNotFound(LookupError):
@@ -129,21 +129,19 @@ def add_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     return [draft.placed for draft in drafts]
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
+class _Draft(msgspec.Struct, frozen=True):
     order: NewOrder
-    order_id: str
-    created_at: str
     placed: PlacedOrder
     events: tuple[Event, ...]
 
 
 def _draft(order: NewOrder) -> _Draft:
     # Written once each: in a batch, turning ids and times into text is most of the work.
-    order_id, at, total = _new_id(), _to_milliseconds(order.at), order.total
-    created_at, total_price = rfc3339(at), json_number(total)
+    order_id, event_id = _new_id(), _new_id()
+    created_at, total = rfc3339(order.at), order.total
+    total_price = json_number(total)
     created = OrderCreated(
-        event_id=_new_id(),
+        event_id=event_id,
         order_id=order_id,
         customer_id=order.customer_id,
         total_price=total_price,
@@ -156,26 +154,19 @@ def _draft(order: NewOrder) -> _Draft:
             for line in order.lines
         ),
     )
-    told: OrderCreated | SimpleOrderCreated = created
-    events: tuple[Event, ...] = (created, *_stock(StockReserved, created, order.lines))
-    if order.amount is not None:
-        told = SimpleOrderCreated(
-            event_id=_new_id(),
+    if order.amount is None:
+        events: tuple[Event, ...] = (created, *_stock(StockReserved, created, order.lines))
+    else:
+        event_id = _new_id()
+        simple = SimpleOrderCreated(
+            event_id=event_id,
             order_id=order_id,
             user_id=order.customer_id,
             amount=total_price,
             created_at=created_at,
         )
-        events = (created, told)
-    return _Draft(
-        order=order,
-        order_id=order_id,
-        created_at=created_at,
-        placed=PlacedOrder(
-            order_id=UUID(order_id), event_id=UUID(told.event_id), total=total, created_at=at
-        ),
-        events=events,
-    )
+        events = (created, simple)
+    return _Draft(order, PlacedOrder(order_id, event_id, total, created_at), events)
 
 
 INSERT_ORDERS = """
@@ -201,15 +192,16 @@ INSERT_ORDERS = """
 
 def _insert(drafts: Sequence[_Draft]) -> None:
     """Orders, lines and history in one statement: one round trip and one plan for the batch."""
-    lines = [(draft.order_id, line) for draft in drafts for line in draft.order.lines]
+    placed = [draft.placed for draft in drafts]
+    lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
     with connection.cursor() as cursor:
         cursor.execute(
             INSERT_ORDERS,
             (
-                array_literal([draft.order_id for draft in drafts]),
+                array_literal([each.order_id for each in placed]),
                 text_array_literal([draft.order.customer_id for draft in drafts]),
-                array_literal([draft.placed.total for draft in drafts]),
-                array_literal([draft.created_at for draft in drafts]),
+                array_literal([each.total for each in placed]),
+                array_literal([each.created_at for each in placed]),
                 text_array_literal([draft.order.actor for draft in drafts]),
                 text_array_literal(
                     [" ".join(e.event_id for e in draft.events) for draft in drafts]

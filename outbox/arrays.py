@@ -6,7 +6,7 @@ costs more than everything else that is done for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = ["array_literal", "text_array_literal"]
 
@@ -17,7 +17,17 @@ def array_literal(values: Iterable[object]) -> str:
     return f"{{{','.join(map(str, values))}}}"
 
 
-def text_array_literal(texts: Iterable[str]) -> str:
+def text_array_literal(texts: Sequence[str]) -> str:
     """Of any text."""
-    escaped = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
-    return '{"' + '","'.join(escaped) + '"}' if escaped else "{}"
+    if not texts:
+        return "{}"
+    # All at once, held apart by what no text of PostgreSQL has: four passes over one long text are
+    # a third of two over each short one.
+    whole = _APART.join(texts)
+    if whole.count(_APART) != len(texts) - 1:
+        raise ValueError("PostgreSQL has no text with a NUL in it.")
+    escaped = whole.replace("\\", "\\\\").replace('"', '\\"').replace(_APART, '","')
+    return f'{{"{escaped}"}}'
+
+
+_APART = "\0"

@@ -21,6 +21,7 @@ __all__ = [
     "EventEnvelope",
     "TraceContext",
     "correlation_fields",
+    "fits",
     "from_column",
     "from_kafka",
     "json_number",
@@ -86,6 +87,16 @@ def kafka_headers(
         ("correlation_id", correlation_id.encode()),
         _CONTENT_TYPE,
     ]
+
+
+def fits(key: str, payload: str, max_message_bytes: int) -> bool:
+    """Whether `message_bytes` is at most so many; counts bytes only where characters leave it open."""
+    if _UTF8_AT_MOST * (2 * len(key) + len(payload)) + HEADER_BYTES <= max_message_bytes:
+        return True
+    return message_bytes(key, payload) <= max_message_bytes
+
+
+_UTF8_AT_MOST = 4  # bytes of a character
 
 
 def message_bytes(key: str, payload: str) -> int:

@@ -20,7 +20,7 @@ from django.db import (
 from outbox import metrics, nudge
 from outbox.arrays import array_literal, text_array_literal
 from outbox.conf import all_topics, topics
-from outbox.envelope import NO_TRACE, TraceContext, message_bytes
+from outbox.envelope import NO_TRACE, TraceContext, fits, message_bytes
 from outbox.failures import sqlstate_of
 from outbox.topics import Topic, lane_of
 
@@ -162,10 +162,9 @@ def _refuse_unknown_topics(events: Sequence[Event]) -> None:
 
 
 def _refuse_too_large(event: Event, payload: str) -> None:
-    size = message_bytes(event.key, payload)
-    if size > event.topic.max_message_bytes:
+    if not fits(event.key, payload, event.topic.max_message_bytes):
         raise EventTooLarge(
-            f"{event.type} {event.event_id} has {size} bytes; "
+            f"{event.type} {event.event_id} has {message_bytes(event.key, payload)} bytes; "
             f"topic {event.topic.name} takes {event.topic.max_message_bytes}."
         )
 

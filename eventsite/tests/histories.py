@@ -34,7 +34,7 @@ def place(
         ),
     )
     [placed] = services.place_orders([order])
-    return placed.order_id
+    return UUID(placed.order_id)
 
 
 def pay(order_id: UUID) -> None:
@@ -57,7 +57,7 @@ def figures() -> dict[tuple[str, str], Decimal]:
     return {(metric, dimension): value for metric, dimension, value in rows}
 
 
-def order_events(order_id: UUID | None = None) -> list[OutboxEvent]:
+def order_events(order_id: UUID | str | None = None) -> list[OutboxEvent]:
     """Events of topic order-events in commit order, of one order or of all."""
     events = OutboxEvent.objects.filter(topic="order-events").order_by("id")
     return list(events.filter(key=str(order_id)) if order_id else events)

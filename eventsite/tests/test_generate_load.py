@@ -79,7 +79,7 @@ def place_again(run: Run, number: int) -> UUID:
     )
     [placed] = place_orders([order])
     apply(order_events(placed.order_id))
-    return placed.order_id
+    return UUID(placed.order_id)
 
 
 def test_whole(run: Run) -> None:

@@ -18,18 +18,18 @@ def placed_simple_order(placed: PlacedOrder) -> dict[str, Any]:
     """Answer to the simple body."""
     return {
         "status": "success",
-        "event_id": str(placed.event_id),
-        "order_id": str(placed.order_id),
+        "event_id": placed.event_id,
+        "order_id": placed.order_id,
     }
 
 
 def placed_order(placed: PlacedOrder) -> dict[str, Any]:
     """Answer to the order body."""
     return {
-        "orderId": str(placed.order_id),
+        "orderId": placed.order_id,
         "status": OrderStatus.CREATED.value,
         "totalPrice": json_number(placed.total),
-        "createdAt": rfc3339(placed.created_at),
+        "createdAt": placed.created_at,
     }
 
 

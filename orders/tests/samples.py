@@ -39,6 +39,7 @@ def simple_order(amount: str = "42.50", customer: str = "u1") -> NewOrder:
 def place(status: OrderStatus = OrderStatus.CREATED) -> UUID:
     """The id of a new order that was brought to `status`."""
     [placed] = place_orders([order()])
+    order_id = UUID(placed.order_id)
     way = {
         OrderStatus.CREATED: (),
         OrderStatus.PAID: (OrderStatus.PAID,),
@@ -46,8 +47,8 @@ def place(status: OrderStatus = OrderStatus.CREATED) -> UUID:
         OrderStatus.CANCELLED: (OrderStatus.CANCELLED,),
     }
     for step in way[status]:
-        change(placed.order_id, step)
-    return placed.order_id
+        change(order_id, step)
+    return order_id
 
 
 def change(order_id: UUID, wanted: OrderStatus, *, reason: str = "") -> None:
@@ -65,7 +66,7 @@ def change(order_id: UUID, wanted: OrderStatus, *, reason: str = "") -> None:
             raise AssertionError("An order is never made CREATED again.")
 
 
-def events_of(order_id: UUID, topic: str = "order-events") -> list[dict[str, Any]]:
+def events_of(order_id: UUID | str, topic: str = "order-events") -> list[dict[str, Any]]:
     """What was published about an order, oldest first, numbers exact."""
     rows = OutboxEvent.objects.filter(topic=topic, key=str(order_id)).order_by("id")
     return [json.loads(row.payload, parse_float=Decimal) for row in rows]

@@ -35,7 +35,7 @@ def order_id() -> UUID:
         NewOrderLine(product_id="p2", quantity=1, price=Decimal("0.07")),
     )
     [placed] = services.place_orders([NewOrder(customer_id="cust-9", at=AT, lines=lines)])
-    return placed.order_id
+    return UUID(placed.order_id)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_cancelled_event(status: OrderStatus) -> None:
 @pytest.mark.django_db
 def test_cancelled_simple_order_has_no_items_and_no_second_topic() -> None:
     [placed] = place_orders([simple_order("42.50")])
-    change(placed.order_id, CANCELLED)
+    change(UUID(placed.order_id), CANCELLED)
     event = events_of(placed.order_id)[-1]
     assert (event["items"], event["reason"], event["totalPrice"]) == ([], "", Decimal("42.5"))
     assert len(events_of(placed.order_id, topic="orders.created")) == 1
