@@ -122,7 +122,10 @@ def test_one_log_line_a_request(db: None) -> None:
         lines = [
             json.loads(line) for line in web.process.log.read_text().splitlines() if line[0] == "{"
         ]
-    [line] = [line for line in lines if line["event"] == "request"]
+    asked = [line for line in lines if line["event"] == "request"]
+    # those of /health/ready are the start's, which waits for it
+    [line, health] = [line for line in asked if line["path"] != "/health/ready"]
+    assert (health["path"], health["status"], health["route"]) == ("/health", 200, "health")
     assert (line["method"], line["path"], line["status"]) == ("GET", "/orders/no-uuid", 404)
     assert (line["correlation_id"], line["trace_id"]) == ("r-1", TRACE_ID)
     assert (line["caller"], line["route"]) == ("anonymous", "orders/<str:order_id>")
