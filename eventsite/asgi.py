@@ -51,5 +51,5 @@ application = ProtocolTypeRouter(
 )
 calm_down()
 # A thread that stores a batch should not wait long for the interpreter's lock: 5 ms, Python's
-# default, is more than the batch takes. By turns in one process, 0.3 ms saves a tenth of it.
+# default, is more than the batch takes.
 sys.setswitchinterval(0.0003)

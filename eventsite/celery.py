@@ -83,9 +83,7 @@ class Scheduler(beat.Scheduler):
     a second, and does then without what Celery's does for schedules that change under it."""
 
     def schedules_equal(self, old_schedules: Any, new_schedules: Any) -> bool:
-        return (
-            old_schedules is not None
-        )  # entries are what the settings say, for as long as it runs
+        return True  # entries are what the settings say, for as long as it runs
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         from outbox.broker import queue_length

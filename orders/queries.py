@@ -29,6 +29,7 @@ __all__ = [
     "details_statement",
     "order_detail",
     "order_details",
+    "order_of",
     "orders_page",
     "page_of",
     "page_statement",
@@ -163,11 +164,16 @@ def page_statement(
 
 def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> Page:
     """What its rows say."""
-    orders = [_order_decoder.decode(text) for (text,) in rows]
+    orders = list(map(order_of, rows))
     if len(orders) <= limit:
         return Page(orders, None)
     last = orders[limit - 1]
     return Page(orders[:limit], Cursor(last.created_at, UUID(last.id)))
+
+
+def order_of(row: tuple[Any, ...]) -> StoredOrder:
+    """What one of them says."""
+    return _order_decoder.decode(row[0])
 
 
 # PostgreSQL hands an order over as one JSON text, which is read faster than its columns would be.

@@ -85,7 +85,7 @@ def _measure_letters(counts: Iterable[LetterCount]) -> None:
 @shared_task(name="outbox.redrive_letters", acks_late=False, time_limit=DRAIN.task_time_limit)
 def redrive_letters() -> int:
     """Hand the dead letters that are due to their handlers, and carry pauses to every partition;
-    returns the number of letters. Run by beat every other second; two at once share the letters."""
+    returns the number of letters. Run by beat every second; two at once share the letters."""
     try:
         control.spread_pauses()
         return redrive.send_due()

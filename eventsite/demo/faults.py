@@ -44,8 +44,9 @@ def _kill_and_wait(
     process.kill()
     say(f"SIGKILL {name}")
     faults.done.append(name)
-    while not process.is_alive():  # the stack keeps its processes up, whoever killed them
-        time.sleep(0.05)
+    give_up = time.monotonic() + CATCH_SECONDS
+    while not process.is_alive() and time.monotonic() < give_up:
+        time.sleep(0.05)  # the stack keeps its processes up, whoever killed them
     say(f"started {name}")
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from select import PIPE_BUF
 
 import msgspec
 
@@ -80,20 +81,32 @@ class Journal:
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        answers: dict[metrics.Answers, list[float]] = {}
+        answers: dict[metrics.Kind, list[float]] = {}
         for line in lines:
             milliseconds = answers.setdefault((line.method, line.route, line.status), [])
             milliseconds.append(line.duration_ms)
         for kind, durations in answers.items():
             metrics.count(kind, [milliseconds / 1000 for milliseconds in durations])
         if not self._silent:
-            sys.stderr.buffer.write(self._encoded(lines))
-            sys.stderr.buffer.flush()
+            for piece in _pieces(map(self._encoded, lines)):
+                sys.stderr.buffer.write(piece)
+                sys.stderr.buffer.flush()
 
-    def _encoded(self, lines: Sequence[_Line]) -> bytes:
+    def _encoded(self, line: _Line) -> bytes:
         try:
-            return self._encoder.encode_lines(lines)
+            return self._encoder.encode(line)
         except UnicodeEncodeError:  # a path with half a character
-            for line in lines:
-                line.path = line.path.encode("utf-8", "backslashreplace").decode()
-            return self._encoder.encode_lines(lines)
+            line.path = line.path.encode("utf-8", "backslashreplace").decode()
+            return self._encoder.encode(line)
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes at once: processes that share one do not tear them."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) >= PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line + b"\n"
+    if piece:
+        yield piece

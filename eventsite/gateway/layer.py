@@ -82,7 +82,7 @@ class Gateway:
             if self._limiter is not None and route.limited:
                 await self._within_limit(self._limiter, caller, scope, found)
             body = b""
-            if not _has_none(scope, found):
+            if not _has_no_body(scope, found):
                 body = await _read_body(found, receive, self._rules.max_body_bytes)
             if body and b"content-length" not in found:
                 _add_length(scope, body)
@@ -151,7 +151,7 @@ class _Answer:
         await self._send(message)
 
 
-def _has_none(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
+def _has_no_body(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
     """Whether it is sure that no body comes (RFC 9112, 6.3): asking for it costs a round through
     the server. HTTP/2 has bodies without a length."""
     return (

@@ -43,14 +43,14 @@ KEYS_UNREAD = Counter(
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
-Answers = tuple[str, str, int]  # of one kind: method, the route's pattern, status
+Kind = tuple[str, str, int]  # of answers: method, the route's pattern, status
 
 # Looking a child up by its labels costs as much as counting; these are few (methods and routes
 # are bounded) and are kept.
-_children: dict[Answers, tuple[Counter, _Histogram]] = {}
+_children: dict[Kind, tuple[Counter, _Histogram]] = {}
 
 
-def count(kind: Answers, seconds: Sequence[float]) -> None:
+def count(kind: Kind, seconds: Sequence[float]) -> None:
     """Answered requests of one kind, and how long each took. Odd methods are one label."""
     found = _children.get(kind)
     if found is None:

@@ -26,6 +26,12 @@ Command = TypeVar("Command")
 Result = TypeVar("Result")
 
 
+# What is read is put into words on the event loop, where everybody else waits meanwhile: an order of
+# a hundred items takes half a millisecond.
+READS_AT_MOST = 64  # in a batch
+TURN_SECONDS = 0.002
+
+
 class Endpoint(Protocol):
     """What the layer needs of a path."""
 
@@ -105,7 +111,7 @@ class _Read:
         self.route = path.route
         self._path = path
         self._session = Session()
-        self._coalescer = Coalescer(self._find, name=_name(self))
+        self._coalescer = Coalescer(self._find, name=_name(self), max_batch=READS_AT_MOST)
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         if body:
@@ -123,7 +129,14 @@ class _Read:
             rows = await self._session.rows(*self._path.statement(wanted))
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise NotStored(str(error)) from error
-        return self._path.answers(wanted, rows)
+        answers: list[Answer | None] = []
+        turn_ends = time.perf_counter() + TURN_SECONDS
+        for answer in self._path.answers(wanted, rows):
+            answers.append(answer)
+            if time.perf_counter() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.perf_counter() + TURN_SECONDS
+        return answers
 
     async def close(self) -> None:
         await self._coalescer.close()

@@ -22,47 +22,60 @@ KEEP_PLANS = "SET plan_cache_mode = force_generic_plan"
 FORGET_PLANS = "DISCARD PLANS"
 PLAN_SECONDS = 1.0
 
+_OPTIONS = "-c plan_cache_mode=force_generic_plan -c TimeZone=UTC"  # the last of two holds
 _DJANGOS_OWN = ("context", "cursor_factory")  # of the parameters: for its wrappers and models
 
 
 class Session:
-    """One connection with Django's parameters, opened by the first statement, one user at a time."""
+    """One connection with Django's parameters, opened by the first statement, one user at a time.
 
-    def __init__(self) -> None:
+    A statement that has no answer after `patience` seconds has its connection closed under it."""
+
+    def __init__(self, *, patience: float = 10.0) -> None:
+        self._patience = patience
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self._forget_at = 0.0  # on the loop's clock
 
     async def rows(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         """All rows of a statement that only reads: on a connection that has died since its last
         use it is sent once more, on a new one. Raises psycopg.Error."""
-        if self._connection is None:
-            return await self._rows(sql, parameters)
+        lasting, begin = self._connection, asyncio.get_running_loop().time()
         try:
             return await self._rows(sql, parameters)
         except psycopg.OperationalError:
-            if not self._connection.closed:
+            over = asyncio.get_running_loop().time() - begin >= self._patience
+            if lasting is None or not lasting.closed or over:
                 raise
         return await self._rows(sql, parameters)
 
     async def _rows(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         connection = await self._live()
-        cursor = await connection.execute(sql, parameters)
-        return await cursor.fetchall()
+        # To cancel a statement psycopg asks the server, which is the one that does not answer; but
+        # it looks at the connection ten times a second, and finds it closed.
+        alarm = asyncio.get_running_loop().call_later(self._patience, connection.pgconn.finish)
+        try:
+            if self._plans_are_old():
+                await connection.execute(FORGET_PLANS)
+            cursor = await connection.execute(sql, parameters)
+            return await cursor.fetchall()
+        finally:
+            alarm.cancel()
 
     async def _live(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-        now = asyncio.get_running_loop().time()
         if self._connection is None or self._connection.closed:
             given = connections["default"].get_connection_params()
             known = {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
+            known["options"] = f"{given.get('options', '')} {_OPTIONS}"
             self._connection = await psycopg.AsyncConnection.connect(**known, autocommit=True)
-            await self._connection.execute("SET TIME ZONE 'UTC'")
-            await self._connection.execute(KEEP_PLANS)
-        elif now >= self._forget_at:
-            await self._connection.execute(FORGET_PLANS)
-        else:
-            return self._connection
-        self._forget_at = now + PLAN_SECONDS
+            self._forget_at = asyncio.get_running_loop().time() + PLAN_SECONDS
         return self._connection
+
+    def _plans_are_old(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._forget_at:
+            return False
+        self._forget_at = now + PLAN_SECONDS
+        return True
 
     async def close(self) -> None:
         """Say goodbye to the server."""

@@ -230,7 +230,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     "redrive_letters": {
         "task": "outbox.redrive_letters",
-        "schedule": schedule(2.0),
+        "schedule": schedule(1.0),
         "options": {"queue": "upkeep"},
     },
     "prune_idempotency_keys": {

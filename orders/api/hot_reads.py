@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from orders import queries
@@ -15,42 +15,37 @@ from restapi.json import to_json
 __all__ = ["LIST_ORDERS", "READ_ORDER"]
 
 
-# What is asked for again and again is put into words once: the same row says the same. Each row is
-# read anew for each batch, so nothing old is ever told. An order is some kilobytes at most.
-_remembered = lru_cache(maxsize=1024)
-
-
 def _read_orders(order_ids: Sequence[str]) -> Statement:
     return queries.details_statement(set(order_ids))
 
 
-def _orders(order_ids: Sequence[str], rows: Sequence[Row]) -> list[Answer | None]:
-    found = dict(map(_order, rows))
-    return [found.get(order_id) for order_id in order_ids]
-
-
-@_remembered
-def _order(row: Row) -> tuple[str, Answer]:
-    [(order_id, detail)] = queries.details_of([row]).items()
-    return order_id, json_answer(200, representations.detail(detail))
+def _orders(order_ids: Sequence[str], rows: Sequence[Row]) -> Iterator[Answer | None]:
+    details = queries.details_of(rows)
+    told: dict[str, Answer] = {}
+    for order_id in order_ids:
+        if order_id in details and order_id not in told:
+            told[order_id] = json_answer(200, representations.detail(details[order_id]))
+        yield told.get(order_id)
 
 
 def _read_first_page(requests: Sequence[str]) -> Statement:
     return queries.page_statement(limit=DEFAULT_LIMIT)
 
 
-def _first_page(requests: Sequence[str], rows: Sequence[Row]) -> list[Answer | None]:
+def _first_page(requests: Sequence[str], rows: Sequence[Row]) -> Sequence[Answer | None]:
     """One page for all that wait."""
-    return [_page(tuple(rows))] * len(requests)
-
-
-@_remembered
-def _page(rows: tuple[Row, ...]) -> Answer:
     page = queries.page_of(rows, limit=DEFAULT_LIMIT)
-    body = to_json([representations.summary(order) for order in page.orders])
+    body = b",".join(map(_summary, rows[: len(page.orders)]))
     link = representations.next_page("/orders", {}, page.next)
     headers = ((b"link", link.encode()),) if link else ()
-    return Answer(200, body, headers)
+    return [Answer(200, b"[%b]" % body, headers)] * len(requests)
+
+
+@lru_cache(maxsize=256)
+def _summary(row: Row) -> bytes:
+    """An entry of the list. An order stays on the first page for many batches, and is put into
+    words once: rows are read anew each time, and the same row says the same."""
+    return to_json(representations.summary(queries.order_of(row)))
 
 
 READ_ORDER = HotRead(

@@ -33,6 +33,12 @@ def test_any_text(texts: list[str]) -> None:
     assert read_back("text", text_array_literal(texts)) == texts
 
 
+@pytest.mark.parametrize("texts", [["a\0b"], ["a", "\0", "b"], ["\0"]])
+def test_no_text_becomes_two(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        text_array_literal(texts)
+
+
 @pytest.mark.parametrize(
     ("cast", "values"),
     [

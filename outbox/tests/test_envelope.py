@@ -12,6 +12,7 @@ from kombu.utils import json as kombu_json
 from outbox.envelope import (
     EventEnvelope,
     TraceContext,
+    fits,
     from_kafka,
     json_number,
     kafka_headers,
@@ -126,3 +127,12 @@ def test_the_size_bound_covers_what_is_sent() -> None:
     assert message_bytes(ENVELOPE.key, ENVELOPE.payload) >= (
         len(ENVELOPE.key.encode()) + len(ENVELOPE.payload.encode()) + sent
     )
+
+
+@pytest.mark.parametrize("character", ["a", "ü", "€", "😀"])
+@pytest.mark.parametrize("length", [0, 1, 999, 1000, 1001])
+def test_what_fits_is_what_its_bytes_say(character: str, length: int) -> None:
+    key, payload = character * 3, character * length
+    size = message_bytes(key, payload)
+    assert fits(key, payload, size)
+    assert not fits(key, payload, size - 1)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +17,8 @@ from eventsite.gateway.metrics import DURATION, REQUESTS
 ROUTE = "journal/<str:test>"
 # More than one to a bucket, one on a bound, one beyond the last.
 SECONDS = (0.0001, 0.0007, 0.001, 0.003, 0.2, 99.0)
+
+TURNS, SIZE = 20, 100
 
 
 def note(journal: Journal, seconds: float, *, path: str = "/journal/x", status: int = 200) -> None:
@@ -69,3 +74,33 @@ def test_lines_of_a_turn_are_written_whole_and_in_order(capfd: pytest.CaptureFix
     asyncio.run(turn())
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [line["path"] for line in lines] == ["/journal/a", "/journal/\\udce9", "/journal/b"]
+
+
+def test_processes_that_share_a_pipe_tear_no_line() -> None:
+    """A pipe takes PIPE_BUF bytes at once or in pieces that others come between."""
+    read, write = os.pipe()
+    code = (
+        "import asyncio; from eventsite.gateway.tests.test_journal import fill_turns;"
+        "asyncio.run(fill_turns())"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code], stderr=write) for _ in range(2)]
+    os.close(write)
+    with os.fdopen(read, "rb", buffering=0) as pipe:
+        said = b""
+        while piece := pipe.read(1000):  # slower than they are
+            said += piece
+    for writer in writers:
+        assert writer.wait(30) == 0
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert len(lines) == 2 * TURNS * SIZE
+    assert {line["route"] for line in lines} == {ROUTE}
+
+
+async def fill_turns() -> None:
+    """In a process of its own: turns of more lines than a pipe takes at once."""
+    journal = Journal(service="web", level="INFO")
+    for _ in range(TURNS):
+        for number in range(SIZE):
+            note(journal, 0.001, path=f"/journal/{'x' * number}")
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)

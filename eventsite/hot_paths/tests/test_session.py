@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import psycopg
 import pytest
+import uvloop
 from django.db import connection
 
 from eventsite.hot_paths import session
@@ -79,18 +81,47 @@ def test_a_server_that_is_away_is_an_error_and_asked_again_by_the_next(
     asyncio.run(scenario())
 
 
+def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for ever, and the connection with the statement in it is not used again."""
+
+    async def scenario() -> None:
+        hot = Session(patience=0.5)
+        host, port = connection.settings_dict["HOST"], int(connection.settings_dict["PORT"])
+        with proxy_to(host, port) as proxy:
+            monkeypatch.setitem(connection.settings_dict, "PORT", str(proxy.port))
+            before = await pid_of(hot)
+            proxy.set(Fault.SILENT)
+            with pytest.raises(psycopg.OperationalError):
+                await pid_of(hot)
+            proxy.set(Fault.NONE)
+            assert await pid_of(hot) != before
+            await hot.close()
+
+    run_on(uvloop.new_event_loop, scenario())
+
+
+def run_on(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], scenario: Coroutine[Any, Any, None]
+) -> None:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(asyncio.wait_for(scenario, 20))
+
+
 def test_what_the_server_refuses_is_asked_once() -> None:
     async def scenario() -> None:
         hot = Session()
         before = await pid_of(hot)
+        assert hot._connection is not None
+        await hot._connection.execute("CREATE TEMPORARY SEQUENCE times")
         for statement, error in (
-            ("SELECT 1/0", psycopg.DataError),
-            ("SELECT pg_advisory_lock(1), pg_sleep(9)", psycopg.OperationalError),
+            ("SELECT nextval('times') / 0", psycopg.DataError),
+            ("SELECT nextval('times'), pg_sleep(9)", psycopg.OperationalError),
         ):
             await hot.rows("SELECT set_config('statement_timeout', '50', false)", [])
             with pytest.raises(error):
                 await hot.rows(statement, [])
         assert await pid_of(hot) == before
+        assert await hot.rows("SELECT last_value FROM times", []) == [(2,)]
         await hot.close()
 
     asyncio.run(scenario())
