@@ -4,6 +4,7 @@ import os
 import sys
 
 import django
+import structlog
 from channels.routing import ProtocolTypeRouter
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
@@ -25,6 +26,7 @@ from outbox.collector import calm_down  # noqa: E402
 # Answered before Django; docs/hot-paths.md says how to add one.
 HOT_PATHS = (PLACE_ORDER, READ_ORDER, LIST_ORDERS, ALIVE)
 
+log = structlog.get_logger("gateway")
 hot_paths = HotPaths(
     DjangoApplication(threads=settings.WEB_THREADS),
     HOT_PATHS if settings.HOT_PATHS else (),
@@ -34,7 +36,8 @@ gateway = gateway_around(hot_paths)
 
 
 async def no_websockets(scope: Scope, receive: Receive, send: Send) -> None:
-    """Nothing here talks by WebSocket: a handshake is a 403, and no traceback in the log."""
+    """Nothing here talks by WebSocket: a handshake is a 403, and a line in the log."""
+    log.info("websocket_refused", path=scope["path"])
     await receive()
     await send({"type": "websocket.close"})
 

@@ -244,7 +244,7 @@ def test_what_is_no_http_is_refused(refusing_web: Web, request_: bytes) -> None:
     assert get_status(f"http://127.0.0.1:{refusing_web.port}/health") == 200
 
 
-def test_a_websocket_is_refused_without_a_word_in_the_log(refusing_web: Web) -> None:
+def test_a_websocket_is_refused_without_a_traceback(refusing_web: Web) -> None:
     with refusing_web.socket() as raw:
         raw.sendall(
             b"GET /orders HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -252,7 +252,10 @@ def test_a_websocket_is_refused_without_a_word_in_the_log(refusing_web: Web) -> 
         )
         assert raw.recv(65_536).startswith(b"HTTP/1.1 403 ")
     assert refusing_web.get("/health").status == 200
-    assert "websocket" not in refusing_web.process.log.read_text()
+    about_it = [
+        line for line in refusing_web.process.log.read_text().splitlines() if "websocket" in line
+    ]
+    assert all(json.loads(line)["event"] == "websocket_refused" for line in about_it)
 
 
 def test_a_body_in_a_broken_coding_is_answered(refusing_web: Web) -> None:
