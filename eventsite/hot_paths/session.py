@@ -31,7 +31,7 @@ class Session:
 
     A statement that has no answer after `patience` seconds has its connection closed under it."""
 
-    def __init__(self, *, patience: float = 10.0) -> None:
+    def __init__(self, *, patience: float = 5.0) -> None:
         self._patience = patience
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self._forget_at = 0.0  # on the loop's clock
