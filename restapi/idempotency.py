@@ -42,7 +42,7 @@ __all__ = [
     "KEPT_HOURS",
     "IdempotencyKey",
     "Keyed",
-    "kept_answer",
+    "answer_of_used",
     "key_of",
     "key_of_headers",
     "perform_once",
@@ -168,39 +168,25 @@ def perform_once(
     ]
 
 
-def kept_answer(key: IdempotencyKey | None) -> Answer | None:
-    """What a request is told whose key was used: its first answer, or a 422 for another body.
+def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
+    """What a request is told whose key is not free: the first answer, 422 for another body, 409
+    while the first one runs. None if it is free, or there is none.
 
-    For a request that is refused before `perform_once`: what its key was used for comes first. None
-    if there is no key, or it is free, or its first request still runs.
+    For a request that is refused before `perform_once`: what its key was used for comes first.
+    Raises NotStored.
     """
     if key is None:
         return None
-    with connection.cursor() as cursor:
-        cursor.execute(_READ, (KEPT_HOURS, [key.id]))
-        kept, _ = _read_kept(cursor.fetchall())
-    return kept[key.id].told(key) if kept else None
+    batch = _Batch([key])
+    with unit_of_work():
+        is_free = bool(batch.claim())
+    return None if is_free else batch.told(0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     fingerprint: str
     answer: Answer
-
-    def told(self, key: IdempotencyKey) -> Answer:
-        return self.answer if self.fingerprint == key.fingerprint else _REUSED
-
-
-def _read_kept(rows: Iterable[Any]) -> tuple[dict[str, _Kept], list[UUID]]:
-    """Of what _READ gives: by the key's id what is kept, and the ids of those that are too old."""
-    kept: dict[str, _Kept] = {}
-    expired: list[UUID] = []
-    for id_, fingerprint, status, body, is_old in rows:
-        if is_old:
-            expired.append(id_)
-        else:
-            kept[id_.hex] = _Kept(fingerprint.hex, Answer(status, bytes(body), _REPLAYED))
-    return kept, expired
 
 
 class _Batch:
@@ -237,7 +223,13 @@ class _Batch:
                 rows.execute(_READ, (KEPT_HOURS, ids))
             found = rows.fetchall()
             locked = {lock for lock, got in tries.fetchall() if got}
-        self._kept, expired = _read_kept(found)
+        expired: list[UUID] = []
+        for id_, fingerprint, status, body, is_old in found:
+            if is_old:
+                expired.append(id_)
+            else:
+                answer = Answer(status, bytes(body), _REPLAYED)
+                self._kept[id_.hex] = _Kept(fingerprint.hex, answer)
         if expired:
             self._forget([id_ for id_ in expired if _lock_of(id_.hex) in locked])
         return locked
@@ -275,7 +267,9 @@ class _Batch:
         key = self._keys[position]
         assert key is not None  # who has no key is done
         kept = self._kept.get(key.id)
-        return _RUNNING if kept is None else kept.told(key)
+        if kept is None:
+            return _RUNNING
+        return kept.answer if kept.fingerprint == key.fingerprint else _REUSED
 
 
 _TRY_LOCKS = """

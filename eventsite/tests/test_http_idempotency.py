@@ -244,7 +244,8 @@ def test_while_the_first_runs_409_at_once(web: Web, webs: dict[str, Web], second
         with commits_held() as holder:
             running = pool.submit(post, web, key)
             wait_until_held(holder)
-            for body in (ORDER, OTHER):  # whether it is the same cannot be known yet
+            # whether it is the same, or would be taken at all, cannot be told yet
+            for body in (ORDER, OTHER, {}):
                 assert_running(post(webs[second], key, body))
             assert not running.done()
         assert_done(first := running.result(10))

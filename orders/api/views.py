@@ -22,7 +22,7 @@ from orders.services import IllegalTransition, OrderNotFound
 from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
-from restapi.idempotency import Keyed, kept_answer, key_of, perform_once
+from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
 
 __all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
@@ -58,7 +58,7 @@ class OrdersView(APIView):
         try:
             order = read_order(request.data)
         except (ParseError, ValidationError):
-            if (told := kept_answer(key)) is not None:
+            if (told := answer_of_used(key)) is not None:
                 return to_response(told)
             raise
         [answer] = PLACE_ORDER.perform([Keyed(order, key)])
@@ -95,7 +95,7 @@ class _TransitionView(APIView):
             body = self.body(data=request.data)
             body.is_valid(raise_exception=True)
         except (ParseError, ValidationError):
-            if (told := kept_answer(key)) is not None:
+            if (told := answer_of_used(key)) is not None:
                 return to_response(told)
             raise
         try:

@@ -16,7 +16,7 @@ from rest_framework.exceptions import ValidationError
 from outbox import upkeep
 from restapi.answers import Answer
 from restapi.context import CURRENT_CALLER
-from restapi.idempotency import IdempotencyKey, Keyed, kept_answer, key_of_headers, perform_once
+from restapi.idempotency import IdempotencyKey, Keyed, answer_of_used, key_of_headers, perform_once
 from restapi.models import IdempotencyRow
 from restapi.retention import prune_idempotency_keys
 from restapi.tasks import prune_idempotency_keys as prune_task
@@ -172,16 +172,19 @@ def test_what_is_kept_is_told_though_its_lock_is_held(things: Things) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_what_is_told_before_the_body_is_read(things: Things) -> None:
-    assert kept_answer(None) is None
+    assert answer_of_used(None) is None
+    assert answer_of_used(key()) is None
     with held_elsewhere(key()):
-        assert kept_answer(key()) is None
+        running = answer_of_used(key())
+        assert running is not None
+        assert running.status == 409
     [first] = things.perform((1, key()))
-    assert kept_answer(key()) == Answer(201, first.body, REPLAYED)
-    told = kept_answer(key(body="other"))
+    assert answer_of_used(key()) == Answer(201, first.body, REPLAYED)
+    told = answer_of_used(key(body="other"))
     assert told is not None
     assert told.status == 422
     age(24.01, key())
-    assert kept_answer(key()) is None
+    assert answer_of_used(key()) is None
 
 
 @pytest.mark.django_db(transaction=True)
