@@ -26,12 +26,7 @@ __all__ = ["Rates"]
 # connections, at least so many a second, p99 at most so many milliseconds
 SIMPLE = ((1, 900, 2), (32, 8_000, 8), (256, 12_000, 40))
 KINDS = ("simple", "items", "order", "list")
-AT_32 = (
-    ("items", "POST /orders with 3 items at 32", 3_000),
-    ("keyed", "with Idempotency-Key at 32", 6_000),
-    ("order", "GET /orders/{id} at 32", 15_000),
-    ("list", "GET /orders at 32", 8_000),
-)
+AT_32 = {"items": 3_000, "keyed": 6_000, "order": 15_000, "list": 8_000}
 SHARE = 70  # % of the bare server's rate
 SHARE_TURNS = 3
 GATEWAY_US = 20
@@ -75,8 +70,8 @@ class Rates:
             for connections, rate, p99 in SIMPLE:
                 found = self._load(served, "simple", connections=connections)
                 figures += _figures(f"POST /orders simple at {connections}", found, rate, p99)
-            for kind, name, rate in AT_32:
-                figures += _figures(name, self._load(served, kind), rate)
+            for kind, rate in AT_32.items():
+                figures += _figures(_NAMES[kind], self._load(served, kind), rate)
         return figures
 
     def django(self) -> list[Figure]:
@@ -163,6 +158,7 @@ class Rates:
 _NAMES = {
     "simple": "POST /orders simple at 32",
     "items": "POST /orders with 3 items at 32",
+    "keyed": "with Idempotency-Key at 32",
     "order": "GET /orders/{id} at 32",
     "list": "GET /orders at 32",
 }

@@ -83,10 +83,10 @@ class Journal:
         lines, self._lines = self._lines, []
         answers: dict[metrics.Kind, list[float]] = {}
         for line in lines:
-            milliseconds = answers.setdefault((line.method, line.route, line.status), [])
-            milliseconds.append(line.duration_ms)
+            seconds = answers.setdefault((line.method, line.route, line.status), [])
+            seconds.append(line.duration_ms / 1000)
         for kind, durations in answers.items():
-            metrics.count(kind, [milliseconds / 1000 for milliseconds in durations])
+            metrics.count(kind, durations)
         if not self._silent:
             for piece in _pieces(map(self._encoded, lines)):
                 sys.stderr.buffer.write(piece)

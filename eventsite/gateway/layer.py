@@ -81,9 +81,7 @@ class Gateway:
                     CURRENT_CALLER.set(caller)
             if self._limiter is not None and route.limited:
                 await self._within_limit(self._limiter, caller, scope, found)
-            body = b""
-            if not _has_no_body(scope, found):
-                body = await _read_body(found, receive, self._rules.max_body_bytes)
+            body = await _read_body(scope, found, receive, self._rules.max_body_bytes)
             if body and b"content-length" not in found:
                 _add_length(scope, body)
             await self._application(scope, _replay(body), answer)
@@ -161,8 +159,12 @@ def _has_no_body(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
     )
 
 
-async def _read_body(found: Mapping[bytes, bytes], receive: Receive, at_most: int) -> bytes:
+async def _read_body(
+    scope: Scope, found: Mapping[bytes, bytes], receive: Receive, at_most: int
+) -> bytes:
     """The whole body; refused as soon as it is known to be larger than `at_most` bytes."""
+    if _has_no_body(scope, found):
+        return b""
     declared = found.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > at_most:
         raise refusals.body_too_large(at_most)

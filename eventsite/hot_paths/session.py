@@ -18,11 +18,12 @@ __all__ = ["FORGET_PLANS", "KEEP_PLANS", "PLAN_SECONDS", "Session"]
 # All that the connections of hot paths do is inserted or found by a key: one plan is right for any
 # parameters, also for the checks of foreign keys, which would otherwise be planned anew for every
 # row. But a plan made while a table was empty may read all of it later, so none is kept for long.
-KEEP_PLANS = "SET plan_cache_mode = force_generic_plan"
+_GENERIC = "plan_cache_mode=force_generic_plan"
+KEEP_PLANS = f"SET {_GENERIC}"
 FORGET_PLANS = "DISCARD PLANS"
 PLAN_SECONDS = 1.0
 
-_OPTIONS = "-c plan_cache_mode=force_generic_plan -c TimeZone=UTC"  # the last of two holds
+_OPTIONS = f"-c {_GENERIC} -c TimeZone=UTC"  # the last of two holds
 _DJANGOS_OWN = ("context", "cursor_factory")  # of the parameters: for its wrappers and models
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -62,26 +62,13 @@ def test_a_connection_that_the_server_has_ended_is_replaced() -> None:
     asyncio.run(scenario())
 
 
-def test_a_server_that_is_away_is_an_error_and_asked_again_by_the_next(
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("fault", [Fault.AWAY, Fault.SILENT])
+def test_a_server_that_does_not_answer_is_an_error_and_asked_again_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    async def scenario() -> None:
-        hot = Session()
-        host, port = connection.settings_dict["HOST"], int(connection.settings_dict["PORT"])
-        with proxy_to(host, port) as proxy:
-            monkeypatch.setitem(connection.settings_dict, "PORT", str(proxy.port))
-            before = await pid_of(hot)
-            proxy.set(Fault.AWAY)
-            with pytest.raises(psycopg.OperationalError):
-                await pid_of(hot)
-            proxy.set(Fault.NONE)
-            assert await pid_of(hot) != before
-            await hot.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever, and the connection with the statement in it is not used again."""
 
     async def scenario() -> None:
@@ -90,21 +77,15 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
         with proxy_to(host, port) as proxy:
             monkeypatch.setitem(connection.settings_dict, "PORT", str(proxy.port))
             before = await pid_of(hot)
-            proxy.set(Fault.SILENT)
+            proxy.set(fault)
             with pytest.raises(psycopg.OperationalError):
                 await pid_of(hot)
             proxy.set(Fault.NONE)
             assert await pid_of(hot) != before
             await hot.close()
 
-    run_on(uvloop.new_event_loop, scenario())
-
-
-def run_on(
-    make_loop: Callable[[], asyncio.AbstractEventLoop], scenario: Coroutine[Any, Any, None]
-) -> None:
     with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(asyncio.wait_for(scenario, 20))
+        runner.run(asyncio.wait_for(scenario(), 20))
 
 
 def test_what_the_server_refuses_is_asked_once() -> None:
