@@ -85,7 +85,7 @@ def gapless_off() -> None:
         return configured() | {"enable.gapless.guarantee": False}
 
     def forget() -> None:
-        producer._producer = None
+        producer._own.producer = None
 
     producer._config = without_gapless
     producer.discard = forget

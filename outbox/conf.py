@@ -78,6 +78,7 @@ Policy = TypeVar("Policy")
 class DrainPolicy:
     """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
+    `much`: a batch of so many events is not the last; from then on a run has two claims at once.
 
     flush_timeout < PostgreSQL's idle_in_transaction_session_timeout (8 s) < task_time_limit:
     each outer bound only acts when the inner one could not.
@@ -85,6 +86,7 @@ class DrainPolicy:
 
     lanes_per_claim: int = 16
     batch_events: int = 4000
+    much: int = 2000
     connect_timeout: float = 3.0
     flush_timeout: float = 5.0
     run_seconds: float = 5.0

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from django.db import connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 from django.db.models.expressions import RawSQL
 
 from outbox import conf, drain_letters, floors, metrics, tracing
@@ -49,11 +51,15 @@ log = structlog.get_logger("outbox.drain")
 
 @dataclass(slots=True)
 class DrainReport:
-    """What one run did: batches, events settled, and why it stopped early, if it did."""
+    """What one run did: batches, events settled, and why it stopped early, if it did.
+
+    `exhausted`: its last claim found nothing that may be sent.
+    """
 
     batches: int = 0
     settled: int = 0
     stopped: str = ""
+    exhausted: bool = False
 
 
 class LaneMismatch(RuntimeError):
@@ -73,24 +79,68 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
     """Drain until nothing is pending, Kafka fails, or `run_seconds` are over.
 
     Connects before it claims, so that no lane is held while Kafka is away. A batch that settles
-    nothing ends the run, unless its refusals have just made room for other keys.
+    nothing ends the run, unless its refusals have just made room for other keys. Behind a large
+    batch a second thread claims beside this one, as another drain would: while one has PostgreSQL
+    at work the other uses the processor.
     """
     report = DrainReport(stopped=_not_ready(policy))
+    if report.stopped:
+        return report
     deadline = time.monotonic() + policy.run_seconds
-    while not report.stopped and time.monotonic() < deadline:
-        batch = drain_batch(policy)
+    second: Future[int] | None = None
+    with ThreadPoolExecutor(1, "drain") as beside:
+        for batch in _batches(report, policy, deadline):
+            if second is None and not batch.last and len(batch.settled) >= policy.much:
+                second = beside.submit(copy_context().run, _drain_beside, policy, deadline)
+    report.settled += second.result() if second else 0
+    if report.exhausted:
+        _tell_unknown_topics()
+    return report
+
+
+def _drain_beside(policy: DrainPolicy, deadline: float) -> int:
+    """What a second thread does until `deadline`; returns the events it settled. It has a
+    connection and a producer of its own, only for as long as there is much to do, and reads the
+    floors that the first one raises."""
+    report = DrainReport()
+    try:
+        producer.warm_up(conf.partition_counts(), timeout=policy.connect_timeout)
+        for _ in _batches(report, policy, deadline, raise_floors=False):
+            pass
+    except _FOR_THE_FIRST_TO_FIND as error:
+        log.warning("drain_beside_failed", error=str(error))
+    finally:
+        producer.discard()
+        connection.close()
+    return report.settled
+
+
+_FOR_THE_FIRST_TO_FIND = (
+    *(producer.KafkaException, producer.PartitionMismatch),
+    *(OperationalError, InterfaceError, InternalError),
+)
+
+
+def _batches(
+    report: DrainReport, policy: DrainPolicy, deadline: float, *, raise_floors: bool = True
+) -> Iterator[_Batch]:
+    """One batch after the other, each told in the report, until there is a reason to stop."""
+    while not report.stopped:
+        if time.monotonic() >= deadline:
+            report.stopped = "time is up"
+            return
+        batch = drain_batch(policy, raise_floors=raise_floors)
         if batch is None:
-            _tell_unknown_topics()
-            return report
+            report.exhausted = True
+            return
         report.batches += 1
         report.settled += len(batch.settled)
         report.stopped = batch.error
         if not batch.settled and not batch.refused and not batch.held:
             report.stopped = report.stopped or "nothing settled"
-        if not report.stopped and batch.last:
-            return report
-    report.stopped = report.stopped or "time is up"
-    return report
+        yield batch
+        if batch.last:
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +152,13 @@ class _Batch:
     last: bool  # nothing else was pending at its claim; who commits later asks again
 
 
-def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
-    """Claim, produce and settle one batch; None when no lane has anything to send."""
+def drain_batch(policy: DrainPolicy = DRAIN, *, raise_floors: bool = True) -> _Batch | None:
+    """Claim, produce and settle one batch; None when no lane has anything to send.
+
+    `raise_floors`: one thread of a process does so, on the connection that it keeps.
+    """
+    if raise_floors:
+        _floors.refresh(policy)
     with tracing.step("drain", tracing.PRODUCER) as step:
         batch = _drain_batch(policy, step)
         if batch is None:
@@ -112,7 +167,6 @@ def drain_batch(policy: DrainPolicy = DRAIN) -> _Batch | None:
 
 
 def _drain_batch(policy: DrainPolicy, step: Step) -> _Batch | None:
-    _floors.refresh(policy)
     with transaction.atomic():
         _plan_by_index()
         lanes = claim_lanes(policy.lanes_per_claim)

@@ -31,7 +31,7 @@ __all__ = [
     "to_column",
 ]
 
-CONTENT_TYPE = b"application/json"
+CONTENT_TYPE = "application/json"
 # The nine headers with the longest values we write, and the record's own framing.
 HEADER_BYTES = 1024
 
@@ -61,7 +61,7 @@ class EventEnvelope(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-_SPECVERSION = ("ce_specversion", b"1.0")
+_SPECVERSION = ("ce_specversion", "1.0")
 _CONTENT_TYPE = ("content-type", CONTENT_TYPE)
 
 
@@ -74,17 +74,17 @@ def kafka_headers(
     key: str,
     traceparent: str,
     correlation_id: str,
-) -> list[tuple[str, bytes]]:
-    """The message's headers, in the order of the contract."""
+) -> list[tuple[str, str]]:
+    """The message's headers, in the order of the contract; the client writes them as UTF-8."""
     return [
         _SPECVERSION,
-        ("ce_id", event_id.encode()),
-        ("ce_type", type_.encode()),
-        ("ce_source", source.encode()),
-        ("ce_time", time.encode()),
-        ("ce_subject", key.encode()),
-        ("traceparent", traceparent.encode()),
-        ("correlation_id", correlation_id.encode()),
+        ("ce_id", event_id),
+        ("ce_type", type_),
+        ("ce_source", source),
+        ("ce_time", time),
+        ("ce_subject", key),
+        ("traceparent", traceparent),
+        ("correlation_id", correlation_id),
         _CONTENT_TYPE,
     ]
 

@@ -14,6 +14,7 @@ zero: a row found below one is sent, and raises an alarm.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,21 +50,25 @@ class _Ceiling:
 
 
 class Floors:
-    """What one drain process remembers; lost with it, and taken anew by the next."""
+    """What one drain process remembers; lost with it, and taken anew by the next. One thread of it
+    refreshes, others may read."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._session: object = None
         self._forget()
 
     def _forget(self) -> None:
-        self._floors = [0] * LANES
-        self._rewinds = [0] * LANES
+        with self._lock:
+            self._floors = [0] * LANES
+            self._rewinds = [0] * LANES
         self._ceiling: _Ceiling | None = None
         self._next_look = self._next_sweep = 0.0
 
     def parameters(self) -> tuple[str, str]:
         """For FLOOR_OF_LANE: the counts of rewinds and the floors, by lane."""
-        return array_literal(self._rewinds), array_literal(self._floors)
+        with self._lock:
+            return array_literal(self._rewinds), array_literal(self._floors)
 
     def refresh(self, policy: DrainPolicy) -> None:
         """Raise the floors, if it is time to; called before a claim, outside its transaction."""
@@ -111,7 +116,9 @@ class Floors:
             if first < self._floors[lane] and rewinds == self._rewinds[lane]:
                 metrics.FLOOR_UNDERCUT.inc()
                 log.error("floor_undercut", lane=lane, floor=self._floors[lane], found=first)
-            self._floors[lane], self._rewinds[lane] = first, rewinds
+        with self._lock:
+            for lane, rewinds, first in rows:
+                self._floors[lane], self._rewinds[lane] = first, rewinds
 
 
 def rewind(lanes: Iterable[int]) -> None:

@@ -94,7 +94,7 @@ class PendingEvent(NamedTuple):
             correlation_id=self.correlation_id,
         )
         if self.headers:
-            headers += [(name, value.encode()) for name, value in json.loads(self.headers).items()]
+            headers += json.loads(self.headers).items()
         key, value = self.key.encode(), self.payload.encode()
         return OutgoingMessage(self.topic, self.partition, key, value, headers)
 
@@ -127,7 +127,8 @@ _refused: dict[tuple[str, str], Backoff] = {}
 def keys_left_out() -> list[tuple[str, str]]:
     """Keys whose first event was refused a moment ago."""
     now = time.monotonic()
-    return [key for key, pause in _refused.items() if now < pause.until]
+    # A copy: another thread of the same drain may add to it meanwhile.
+    return [key for key, pause in _refused.copy().items() if now < pause.until]
 
 
 def remember_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,15 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import transaction
+from django.db import connection, transaction
 
+from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
+from eventsite.tests.pipeline import apply_probe_log
 from outbox import conf, drain, refusals
 from outbox.kafka import admin, producer
 from outbox.kafka.log_reader import read_topic
+from outbox.kafka.producer import Delivery, OutgoingMessage
 from outbox.models import OutboxEvent
 from outbox.queries import published_ends
 from outbox.services import publish
@@ -174,3 +178,68 @@ def test_another_number_of_partitions_leaves_everything_unclaimed(
         assert "12 partitions, the code says 13" in drain.drain().stopped
         assert drain.drain().stopped == "backing off"
     assert pending() == ["stays"]
+
+
+class TestBehindALargeBatch:
+    """A second thread claims other lanes, as another drain would."""
+
+    POLICY = replace(conf.DRAIN, lanes_per_claim=4, batch_events=40, much=20)
+    KEYS: ClassVar = [f"key-{number}" for number in range(180)]
+
+    @pytest.fixture
+    def senders(self, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+        """The threads that have sent; after its first batch the first waits for the second."""
+        found: set[int] = set()
+        both = threading.Event()
+        send = producer.send
+
+        def noting(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+            known = threading.get_ident() in found
+            found.add(threading.get_ident())
+            if len(found) == 2:
+                both.set()
+            if known:
+                both.wait(10)
+            return send(messages, timeout=timeout)
+
+        monkeypatch.setattr(producer, "send", noting)
+        return found
+
+    def test_both_send_and_each_key_keeps_its_order(self, senders: set[int]) -> None:
+        for _ in range(4):
+            probe_services.draw(self.KEYS)
+        before = sessions()
+        assert drain.drain(replace(self.POLICY, run_seconds=30.0)).settled == 720
+        assert len(senders) == 2
+        give_up = time.monotonic() + 10
+        while sessions() > before and time.monotonic() < give_up:
+            time.sleep(0.02)
+        assert sessions() <= before
+        apply_probe_log()
+        verdict = probe_queries.verdict()
+        assert (verdict.drawn, verdict.applied, verdict.ok) == (720, 720, True)
+
+    def test_the_first_goes_on_if_the_second_finds_no_kafka(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, warm_up = threading.get_ident(), producer.warm_up
+        others: list[int] = []
+
+        def only_for_the_first(partitions: dict[str, int], *, timeout: float) -> None:
+            if threading.get_ident() != first:
+                others.append(threading.get_ident())
+                raise producer.KafkaException("away")
+            warm_up(partitions, timeout=timeout)
+
+        monkeypatch.setattr(producer, "warm_up", only_for_the_first)
+        for _ in range(4):
+            probe_services.draw(self.KEYS)
+        report = drain.drain(self.POLICY)
+        assert (report.settled, report.stopped, len(others)) == (720, "", 1)
+
+
+def sessions() -> int:
+    """Connections to this database."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])

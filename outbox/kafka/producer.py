@@ -1,8 +1,9 @@
-"""The producer of the drain: idempotent, gapless, one per process, replaced after any doubt."""
+"""The producer of the drain: idempotent, gapless, one per thread, replaced after any doubt."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -57,7 +58,7 @@ class OutgoingMessage(NamedTuple):
     partition: int
     key: bytes
     value: bytes
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -95,8 +96,15 @@ class PartitionMismatch(RuntimeError):
     """
 
 
-_producer: Producer | None = None
-_owner = 0
+class _Own(threading.local):
+    """This thread's producer, so that what is purged here takes nothing of another claim along, and
+    the process that made it: librdkafka's threads do not survive a fork."""
+
+    producer: Producer | None = None
+    process = 0
+
+
+_own = _Own()
 
 
 def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
@@ -140,23 +148,20 @@ def warm_up(partitions: dict[str, int], *, timeout: float) -> None:
 
 def discard() -> None:
     """Purge what is queued or in flight and forget the producer; the next send makes another."""
-    global _producer
-    if _producer is None or _owner != os.getpid():
-        _producer = None
+    producer, _own.producer = _own.producer, None
+    if producer is None or _own.process != os.getpid():
         return
-    producer, _producer = _producer, None
     for step in (producer.purge, partial(producer.flush, 0.5), producer.close):
         with suppress(KafkaException, SystemError):
             step()
 
 
 def _current() -> Producer:
-    """This process's producer, made at first use: librdkafka's threads do not survive a fork."""
-    global _producer, _owner
-    if _producer is None or _owner != os.getpid():
-        _producer = Producer(_config())
-        _owner = os.getpid()
-    return _producer
+    """Made at first use."""
+    if _own.producer is None or _own.process != os.getpid():
+        _own.producer = Producer(_config())
+        _own.process = os.getpid()
+    return _own.producer
 
 
 def _config() -> dict[str, Any]:

@@ -258,7 +258,7 @@ class TestKafkaAway:
         assert drain.drain(DrainPolicy(connect_timeout=0.3)).stopped
         assert drain.drain().stopped == "backing off"
         assert pending_texts("k") == ["fine"]
-        assert producer._producer is None
+        assert producer._own.producer is None
 
 
 class TestATopicWithoutRoute:
