@@ -206,6 +206,11 @@ class Evidence:
         )
         return {name: TableHealth(live, dead, updated) for name, live, dead, updated in rows}
 
+    def lane_holders(self) -> int:
+        """Transactions that have lanes locked."""
+        sql = "SELECT count(DISTINCT pid) FROM outbox_lane JOIN pg_stat_activity ON backend_xid = xmax"
+        return int(self.rows(sql)[0][0])
+
     def held_lanes(self) -> int | None:
         """Pending events of the lanes that a drain holds at this moment; None if none is held."""
         with psycopg.connect(self._url, connect_timeout=3) as connection:

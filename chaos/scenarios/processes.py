@@ -13,6 +13,9 @@ __all__ = ["SCENARIOS"]
 # Beyond every deadline that may give a silent process's work to another: PostgreSQL's idle
 # timeout (8 s), a chunk's first deadline (10 s), the group's session timeout (6 s).
 FROZEN_SECONDS = 20.0
+# Enough for a drain to be killed three times before it is through: 4,000 events a claim, two claims.
+BACKLOG = 60_000
+BACKLOG_COMMIT = 400
 
 
 def calm(ground: Ground) -> None:
@@ -55,6 +58,17 @@ def _catch_first(ground: Ground) -> int:
         return ground.catch_drain("worker-outbox")
     finally:
         second.resume()
+
+
+def kill_drain_in_a_backlog(ground: Ground) -> None:
+    with ground.fault("no drain while a backlog is written", repeats=False):
+        with ground.stopped("worker-outbox"):
+            for number in range(BACKLOG // BACKLOG_COMMIT):
+                names = [f"behind-{(number + key) % 500}" for key in range(BACKLOG_COMMIT // 4)]
+                ground.write(*names * 4)
+        for _ in range(3):
+            ground.wait(lambda: ground.evidence.lane_holders() == 2, 20, "two claims at once")
+            ground.kill("worker-outbox")
 
 
 def wake_drain(ground: Ground) -> None:
@@ -108,6 +122,11 @@ SCENARIOS = (
         title="SIGKILL of worker, bridge, web, beat and of a drain in its batch, in turn",
         play=kill_each,
         quick=True,
+    ),
+    Scenario(
+        name="kill-in-backlog",
+        title="SIGKILL of a drain, three times, while it sends a backlog with two claims at once",
+        play=kill_drain_in_a_backlog,
     ),
     Scenario(
         name="kill-effects",
