@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from orders.queries import order_detail
+from orders.queries import event_ids_of
 from outbox import conf, inbox, queries
 from outbox.conf import Route
 from outbox.inbox import Position
@@ -62,10 +62,9 @@ def travels_of(wanted: UUID) -> Travels | None:
     journey = journey_of(wanted)
     if journey is not None:
         return Travels(journeys=[journey])
-    found = order_detail(wanted)
-    if found is None:
+    event_ids = event_ids_of(wanted)
+    if event_ids is None:
         return None
-    event_ids = [UUID(str(each)) for change in found.changes for each in change.event_ids]
     journeys = {event_id: journey_of(event_id) for event_id in event_ids}
     return Travels(
         order_id=wanted,

@@ -7,29 +7,23 @@ import binascii
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-import msgspec
 from django.db import connection
 
-from orders.models import Order, OrderChange, OrderLine
+from orders.models import OrderChange
 from outbox.arrays import array_literal
+from outbox.envelope import rfc3339_of
 
 __all__ = [
     "Cursor",
-    "OrderDetail",
     "OrderFilter",
     "Page",
-    "StoredLine",
-    "StoredOrder",
-    "detail_of",
-    "details_of",
-    "details_statement",
-    "order_detail",
-    "order_details",
-    "order_of",
+    "ToldOrder",
+    "event_ids_of",
+    "order_in_words",
+    "orders_in_words",
     "orders_page",
     "page_of",
     "page_statement",
@@ -38,42 +32,13 @@ __all__ = [
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class StoredOrder(msgspec.Struct, frozen=True, array_like=True):
-    """A row of `orders` as it was read; for readers that would only pay for a model's life."""
+class ToldOrder(NamedTuple):
+    """An entry of a list: the order's id, when it was created (microseconds since 1970), and the
+    JSON object that the contract shows."""
 
     id: str
-    customer_id: str
-    total: Decimal
-    status: str
-    created_at: datetime
-
-
-class StoredLine(msgspec.Struct, frozen=True, array_like=True):
-    """A row of `order_lines`."""
-
-    product_id: str
-    quantity: int
-    price: Decimal
-
-
-class StoredChange(msgspec.Struct, frozen=True, array_like=True):
-    """A row of `order_changes`."""
-
-    from_status: str | None
-    to_status: str
-    reason: str
-    actor: str
-    at: datetime
-    event_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OrderDetail:
-    """One order with its lines and history, both in the order they were written."""
-
-    order: Order | StoredOrder
-    lines: Sequence[OrderLine | StoredLine]
-    changes: Sequence[OrderChange | StoredChange]
+    created: int
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +86,7 @@ class Cursor:
 class Page:
     """Orders, newest first; `next` is None on the last page."""
 
-    orders: Sequence[StoredOrder]
+    orders: Sequence[ToldOrder]
     next: Cursor | None
 
 
@@ -156,7 +121,8 @@ def page_statement(
         where += ["created_at <= %s", "NOT (created_at = %s AND id >= %s)"]
         parameters += [after.created_at, after.created_at, after.order_id]
     sql = (
-        f"SELECT {_ORDER}::text FROM orders WHERE {' AND '.join(where) or 'true'}"
+        f"SELECT id::text, {_CREATED}, ({_SUMMARY})::text"
+        f" FROM orders WHERE {' AND '.join(where) or 'true'}"
         " ORDER BY created_at DESC, id DESC LIMIT %s"
     )
     return sql, [*parameters, limit + 1]
@@ -164,69 +130,68 @@ def page_statement(
 
 def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> Page:
     """What its rows say."""
-    orders = list(map(order_of, rows))
+    orders = list(map(ToldOrder._make, rows))
     if len(orders) <= limit:
         return Page(orders, None)
     last = orders[limit - 1]
-    return Page(orders[:limit], Cursor(last.created_at, UUID(last.id)))
+    created_at = _EPOCH + timedelta(microseconds=last.created)
+    return Page(orders[:limit], Cursor(created_at, UUID(last.id)))
 
 
-def order_of(row: tuple[Any, ...]) -> StoredOrder:
-    """What one of them says."""
-    return _order_decoder.decode(row[0])
-
-
-# PostgreSQL hands an order over as one JSON text, which is read faster than its columns would be.
-_ORDER = "json_build_array(id, customer_id, total, status, created_at)"
-_order_decoder = msgspec.json.Decoder(StoredOrder)
-
-# The orders that there are of these ids, each as one JSON text.
-DETAILS = f"""
-    SELECT json_build_array(
-        {_ORDER},
-        ARRAY(SELECT json_build_array(product_id, quantity, price)
-              FROM order_lines WHERE order_id = orders.id ORDER BY id),
-        ARRAY(SELECT json_build_array(from_status, to_status, reason, actor, at, event_ids)
-              FROM order_changes WHERE order_id = orders.id ORDER BY id))::text
-    FROM orders WHERE id = ANY(%s::uuid[])
+# Orders are put into the contract's words by PostgreSQL, where it costs a few microseconds of
+# another core; reading the columns and writing them here was a fifth of a request's time.
+_CREATED = "(extract(epoch FROM created_at) * 1000000)::bigint"
+_FIELDS = f"""
+    orders.id AS "orderId", customer_id AS "customerId", status,
+    trim_scale(total) AS "totalPrice", {rfc3339_of("created_at")} AS "createdAt"
+"""
+_SUMMARY = f"SELECT row_to_json(told) FROM (SELECT {_FIELDS}) AS told"
+_DETAIL = f"""
+    SELECT row_to_json(told) FROM (
+        SELECT {_FIELDS},
+            ARRAY(
+                SELECT row_to_json(line) FROM (
+                    SELECT product_id AS "productId", quantity, trim_scale(price) AS price
+                    FROM order_lines WHERE order_id = orders.id ORDER BY id
+                ) AS line
+            ) AS items,
+            ARRAY(
+                SELECT row_to_json(change) FROM (
+                    SELECT from_status AS "from", to_status AS "to", reason, actor,
+                           {rfc3339_of("at")} AS at
+                    FROM order_changes WHERE order_id = orders.id ORDER BY id
+                ) AS change
+            ) AS history,
+            ARRAY(
+                SELECT event_id
+                FROM order_changes
+                CROSS JOIN unnest(event_ids) WITH ORDINALITY AS event (event_id, place)
+                WHERE order_id = orders.id ORDER BY id, place
+            ) AS "eventIds"
+    ) AS told
 """
 
 
-def order_detail(order_id: UUID) -> OrderDetail | None:
-    """One order, or None."""
-    return order_details([str(order_id)]).get(str(order_id))
-
-
-def order_details(order_ids: Collection[str]) -> dict[str, OrderDetail]:
-    """Those of these orders that there are, by id; ids as we write them.
+def orders_in_words(order_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+    """What reads those of these orders that there are, as (id, JSON object of the contract): SQL
+    and parameters, for whatever connection.
 
     One statement and one snapshot: status and history of an order always agree.
     """
+    sql = f"SELECT id::text, ({_DETAIL})::text FROM orders WHERE id = ANY(%s::uuid[])"
+    return sql, (array_literal(order_ids),)
+
+
+def order_in_words(order_id: UUID) -> str | None:
+    """One order, or None."""
     with connection.cursor() as cursor:
-        cursor.execute(*details_statement(order_ids))
-        return details_of(cursor.fetchall())
+        cursor.execute(*orders_in_words([str(order_id)]))
+        row = cursor.fetchone()
+    return str(row[1]) if row else None
 
 
-def details_statement(order_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
-    """What reads these orders: SQL and parameters, for whatever connection."""
-    return DETAILS, (array_literal(order_ids),)
-
-
-def details_of(rows: Sequence[tuple[Any, ...]]) -> dict[str, OrderDetail]:
-    """What its rows say, by id."""
-    documents = [_document_decoder.decode(text) for (text,) in rows]
-    return {order.id: OrderDetail(order, lines, changes) for order, lines, changes in documents}
-
-
-_document_decoder = msgspec.json.Decoder(
-    tuple[StoredOrder, tuple[StoredLine, ...], tuple[StoredChange, ...]]
-)
-
-
-def detail_of(order: Order) -> OrderDetail:
-    """An order that was read already, with the rest."""
-    return OrderDetail(
-        order=order,
-        lines=list(order.lines.order_by("id")),
-        changes=list(order.changes.order_by("id")),
-    )
+def event_ids_of(order_id: UUID) -> list[UUID] | None:
+    """All events of an order, as they were published; None if there is no such order."""
+    changes = OrderChange.objects.filter(order_id=order_id).order_by("id")
+    told = list(changes.values_list("event_ids", flat=True))
+    return [event_id for ids in told for event_id in ids] if told else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -34,7 +34,6 @@ from orders.models import (
     OrderStatus,
     ProcessedEvent,
 )
-from orders.queries import OrderDetail, StoredLine, detail_of
 from outbox.arrays import array_literal, text_array_literal
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
 from outbox.services import Event, joined_unit_of_work, pipelined, publish, unit_of_work
@@ -214,24 +213,24 @@ def _insert(drafts: Sequence[_Draft]) -> None:
         )
 
 
-def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> OrderDetail:
-    """CREATED -> PAID; the order as this left it. In the open transaction, else in one of its own.
+def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
+    """CREATED -> PAID, in the open transaction, else in one of its own.
 
     Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
     """
-    return _change(order_id, OrderStatus.PAID, _payment_completed, actor=actor, at=at, trace=trace)
+    _change(order_id, OrderStatus.PAID, _payment_completed, actor=actor, at=at, trace=trace)
 
 
-def ship_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> OrderDetail:
-    """PAID -> SHIPPED. Returns and raises as pay_order."""
-    return _change(order_id, OrderStatus.SHIPPED, _order_shipped, actor=actor, at=at, trace=trace)
+def ship_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
+    """PAID -> SHIPPED. Raises as pay_order."""
+    _change(order_id, OrderStatus.SHIPPED, _order_shipped, actor=actor, at=at, trace=trace)
 
 
 def cancel_order(
     *, order_id: UUID, reason: str, actor: str, at: datetime, trace: TraceContext
-) -> OrderDetail:
-    """CREATED or PAID -> CANCELLED. Returns and raises as pay_order."""
-    return _change(
+) -> None:
+    """CREATED or PAID -> CANCELLED. Raises as pay_order."""
+    _change(
         order_id,
         OrderStatus.CANCELLED,
         _order_cancelled,
@@ -251,11 +250,8 @@ def _change(
     at: datetime,
     trace: TraceContext,
     reason: str = "",
-) -> OrderDetail:
-    """Lock the order, check the move, write status, history and events: one winner of any race.
-
-    What the caller is told is read before COMMIT: nothing can fail once the change is stored.
-    """
+) -> None:
+    """Lock the order, check the move, write status, history and events: one winner of any race."""
     at = _to_milliseconds(at)
     with joined_unit_of_work():
         order = Order.objects.select_for_update().filter(id=order_id).first()
@@ -264,8 +260,7 @@ def _change(
         status = OrderStatus(order.status)
         if to_status not in ALLOWED_NEXT[status]:
             raise IllegalTransition(status, to_status)
-        before = detail_of(order)
-        events = make_events(before, reason, **_common_fields(order, at))
+        events = make_events(order, reason, **_common_fields(order, at))
         change = OrderChange(
             order=order,
             from_status=status,
@@ -278,8 +273,6 @@ def _change(
         with pipelined():
             _write(change)
             publish(events, traces=[trace] * len(events))
-    order.status = to_status
-    return replace(before, changes=[*before.changes, change])
 
 
 def _write(change: OrderChange) -> None:
@@ -317,30 +310,29 @@ def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
     }
 
 
-def _payment_completed(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+def _payment_completed(before: Order, reason: str, **common: Any) -> Sequence[Event]:
     return [PaymentCompleted(**common)]
 
 
-def _order_shipped(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+def _order_shipped(before: Order, reason: str, **common: Any) -> Sequence[Event]:
     return [OrderShipped(**common)]
 
 
-def _order_cancelled(before: OrderDetail, reason: str, **common: Any) -> Sequence[Event]:
+def _order_cancelled(before: Order, reason: str, **common: Any) -> Sequence[Event]:
     """The order's event, and what each of its lines gives back."""
+    lines = list(before.lines.order_by("id"))
     items = tuple(
         OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
-        for line in before.lines
+        for line in lines
     )
-    cancelled = OrderCancelled(
-        items=items, reason=reason, previous_status=before.order.status, **common
-    )
-    return [cancelled, *_stock(StockReleased, cancelled, before.lines)]
+    cancelled = OrderCancelled(items=items, reason=reason, previous_status=before.status, **common)
+    return [cancelled, *_stock(StockReleased, cancelled, lines)]
 
 
 def _stock(
     kind: type[StockReserved | StockReleased],
     event: OrderEvent,
-    lines: Iterable[NewOrderLine | OrderLine | StoredLine],
+    lines: Iterable[NewOrderLine | OrderLine],
 ) -> Iterator[StockEvent]:
     """What the lines of the order in `event` do to the stock, one event each."""
     for line in lines:

@@ -28,6 +28,7 @@ __all__ = [
     "kafka_headers",
     "message_bytes",
     "rfc3339",
+    "rfc3339_of",
     "to_column",
 ]
 
@@ -202,6 +203,11 @@ def rfc3339(moment: datetime) -> str:
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat("T", "milliseconds")[:_TO_MILLISECONDS] + "Z"
+
+
+def rfc3339_of(column: str) -> str:
+    """SQL that writes a column so; a database does it for a tenth of the cost."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 
 
 def json_number(value: Decimal) -> Decimal:

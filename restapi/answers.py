@@ -25,7 +25,7 @@ class Answer:
     headers: Headers = ()
 
 
-def json_answer(status: int, body: dict[str, Any], headers: Headers = ()) -> Answer:
+def json_answer(status: int, body: Any, headers: Headers = ()) -> Answer:
     """An answer by the renderer of all others."""
     return Answer(status, _renderer.render(body), headers)
 

@@ -37,7 +37,7 @@ class HotPath(Generic[Command, Result]):
     route: str
     read: Callable[[bytes], Command]
     write: Callable[[Sequence[Command]], Sequence[Result]]
-    answer: Callable[[Command, Result], tuple[int, dict[str, Any]]]
+    answer: Callable[[Command, Result], tuple[int, Any]]
 
     @property
     def endpoint(self) -> str:

@@ -137,7 +137,7 @@ def perform_once(
     requests: Sequence[Keyed[Command]],
     *,
     write: Callable[[Sequence[Command]], Sequence[Result]],
-    answer: Callable[[Command, Result], tuple[int, dict[str, Any]]],
+    answer: Callable[[Command, Result], tuple[int, Any]],
     write_reads: bool = False,
 ) -> list[Answer]:
     """Do a batch of requests in one transaction, each key once; an answer for each, in order.

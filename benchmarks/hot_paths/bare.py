@@ -1,8 +1,8 @@
 """The barest server that does the same work: no gateway, no validation, no Django on the way.
 
 granian --interface asgi benchmarks.hot_paths.bare:application. Same SQL (taken from the services,
-which is all that Django is loaded for), coalesced alike, answered after COMMIT; the bodies are
-written by hand.
+which is all that Django is loaded for), coalesced alike, answered after COMMIT; what is written is
+put into words by hand.
 """
 
 from __future__ import annotations
@@ -24,16 +24,11 @@ from outbox.topics import lane_of
 
 django.setup(set_prefix=False)
 
-from orders.queries import DETAILS  # noqa: E402
+from orders.queries import orders_in_words, page_statement  # noqa: E402
 from orders.services import INSERT_ORDERS  # noqa: E402
 from outbox.services import INSERT_EVENTS  # noqa: E402
 
 MAX_BATCH = 256
-FIRST_PAGE = """
-    SELECT id::text, customer_id, total::text, status,
-           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-    FROM orders ORDER BY created_at DESC, id DESC LIMIT 21
-"""
 OPTIONS = "-c plan_cache_mode=force_generic_plan"
 _decode = msgspec.json.Decoder().decode
 
@@ -153,22 +148,16 @@ async def place(connection: psycopg.AsyncConnection[Any], bodies: Sequence[Any])
 
 
 async def read(connection: psycopg.AsyncConnection[Any], ids: Sequence[str]) -> list[bytes]:
-    """PostgreSQL's own JSON is sent as it is: less than the contract's shape, and as much to read."""
-    cursor = await connection.execute(DETAILS, (array_literal(set(ids)),))
-    found = {text[3:39]: text.encode() async for (text,) in cursor}
+    cursor = await connection.execute(*orders_in_words(set(ids)))
+    found = {id_: words.encode() async for id_, words in cursor}
     return [found[each] for each in ids]
 
 
 async def list_first(
     connection: psycopg.AsyncConnection[Any], asked: Sequence[None]
 ) -> list[bytes]:
-    rows = await (await connection.execute(FIRST_PAGE)).fetchall()
-    entries = [
-        f'{{"orderId":"{row[0]}","customerId":"{row[1]}","status":"{row[3]}",'
-        f'"totalPrice":{row[2]},"createdAt":"{row[4]}"}}'
-        for row in rows[:20]
-    ]
-    return [f"[{','.join(entries)}]".encode()] * len(asked)
+    rows = await (await connection.execute(*page_statement(limit=20))).fetchall()
+    return [f"[{','.join(row[2] for row in rows[:20])}]".encode()] * len(asked)
 
 
 _lanes: dict[str, Lane] = {}

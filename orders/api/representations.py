@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from orders.models import Order, OrderStatus
-from orders.queries import Cursor, OrderDetail, StoredOrder
-from orders.services import PlacedOrder
-from outbox.envelope import json_number, rfc3339
+import msgspec
 
-__all__ = ["detail", "next_page", "placed_order", "placed_simple_order", "summary"]
+from orders.models import OrderStatus
+from orders.queries import Cursor, ToldOrder
+from orders.services import PlacedOrder
+from outbox.envelope import json_number
+
+__all__ = ["listed", "next_page", "placed_order", "placed_simple_order", "whole"]
 
 
 def placed_simple_order(placed: PlacedOrder) -> dict[str, Any]:
@@ -33,15 +35,9 @@ def placed_order(placed: PlacedOrder) -> dict[str, Any]:
     }
 
 
-def summary(order: Order | StoredOrder) -> dict[str, Any]:
-    """One entry of the list."""
-    return {
-        "orderId": str(order.id),
-        "customerId": order.customer_id,
-        "status": order.status,
-        "totalPrice": json_number(order.total),
-        "createdAt": rfc3339(order.created_at),
-    }
+def listed(orders: Sequence[ToldOrder]) -> list[msgspec.Raw]:
+    """A page of the list."""
+    return [msgspec.Raw(order.words.encode()) for order in orders]
 
 
 def next_page(path: str, parameters: Mapping[str, str], cursor: Cursor | None) -> str:
@@ -51,26 +47,6 @@ def next_page(path: str, parameters: Mapping[str, str], cursor: Cursor | None) -
     return f'<{path}?{urlencode({**parameters, "cursor": cursor.to_text()})}>; rel="next"'
 
 
-def detail(found: OrderDetail) -> dict[str, Any]:
-    """One order, whole."""
-    return summary(found.order) | {
-        "items": [
-            {
-                "productId": line.product_id,
-                "quantity": line.quantity,
-                "price": json_number(line.price),
-            }
-            for line in found.lines
-        ],
-        "history": [
-            {
-                "from": change.from_status,
-                "to": change.to_status,
-                "reason": change.reason,
-                "actor": change.actor,
-                "at": rfc3339(change.at),
-            }
-            for change in found.changes
-        ],
-        "eventIds": [str(event_id) for change in found.changes for event_id in change.event_ids],
-    }
+def whole(words: str) -> msgspec.Raw:
+    """One order with items, history and event ids."""
+    return msgspec.Raw(words.encode())

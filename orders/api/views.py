@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +19,7 @@ from orders import queries, services
 from orders.api import representations, schema
 from orders.api.commands import PLACE_ORDER, read_order
 from orders.api.serializers import CancelSerializer, NoFieldsSerializer, PageSerializer
-from orders.queries import OrderDetail, OrderFilter
+from orders.queries import OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
 from restapi.answers import to_response
 from restapi.context import caller, trace_context
@@ -46,7 +48,7 @@ class OrdersView(APIView):
             limit=wanted["limit"],
             after=wanted.get("cursor"),
         )
-        response = Response([representations.summary(order) for order in page.orders])
+        response = Response(representations.listed(page.orders))
         link = representations.next_page(request.path, query.given(), page.next)
         if link:
             response["Link"] = link
@@ -72,10 +74,10 @@ class OrderView(APIView):
     def get(self, request: Request, order_id: str) -> Response:
         """One order with items, history and event ids."""
         parsed = _parse_id(order_id)
-        found = queries.order_detail(parsed)
-        if found is None:
+        words = queries.order_in_words(parsed)
+        if words is None:
             raise NotFound(f"There is no order {parsed}.")
-        return Response(representations.detail(found))
+        return Response(representations.whole(words))
 
 
 class _TransitionView(APIView):
@@ -83,7 +85,7 @@ class _TransitionView(APIView):
 
     body: type[Serializer[object]] = NoFieldsSerializer
 
-    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
         """The one call into the domain."""
         raise NotImplementedError
 
@@ -101,8 +103,8 @@ class _TransitionView(APIView):
         try:
             [answer] = perform_once(
                 [Keyed(parsed, key)],
-                write=lambda ids: [self.change(ids[0], body.validated_data)],
-                answer=lambda _, changed: (200, representations.detail(changed)),
+                write=partial(self._change_and_read, fields=body.validated_data),
+                answer=lambda _, words: (200, representations.whole(words)),
                 write_reads=True,
             )
         except OrderNotFound as error:
@@ -111,21 +113,27 @@ class _TransitionView(APIView):
             raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
         return to_response(answer)
 
+    def _change_and_read(self, ids: Sequence[UUID], *, fields: dict[str, Any]) -> list[str]:
+        """The order as it is then; read before COMMIT: nothing can fail once the change is stored."""
+        [order_id] = ids
+        self.change(order_id, fields)
+        return [queries.order_in_words(order_id) or ""]
+
 
 @schema.pay
 class PayView(_TransitionView):
     """/orders/{id}/pay"""
 
-    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
-        return services.pay_order(order_id=order_id, **_circumstances())
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
+        services.pay_order(order_id=order_id, **_circumstances())
 
 
 @schema.ship
 class ShipView(_TransitionView):
     """/orders/{id}/ship"""
 
-    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
-        return services.ship_order(order_id=order_id, **_circumstances())
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
+        services.ship_order(order_id=order_id, **_circumstances())
 
 
 @schema.cancel
@@ -134,8 +142,8 @@ class CancelView(_TransitionView):
 
     body = CancelSerializer
 
-    def change(self, order_id: UUID, fields: dict[str, Any]) -> OrderDetail:
-        return services.cancel_order(order_id=order_id, reason=fields["reason"], **_circumstances())
+    def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
+        services.cancel_order(order_id=order_id, reason=fields["reason"], **_circumstances())
 
 
 def _circumstances() -> dict[str, Any]:

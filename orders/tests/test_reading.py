@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from itertools import combinations, product
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orders.models import Order, OrderStatus
-from orders.queries import Cursor, OrderFilter, orders_page
+from orders.queries import Cursor, OrderFilter, order_in_words, orders_page
 
 NOON = datetime(2026, 3, 11, 12, tzinfo=UTC)
 
@@ -76,7 +77,8 @@ def test_filters_narrow_alone_and_together() -> None:
 
     def found(**narrowed: Any) -> set[tuple[str, str, int]]:
         page = orders_page(narrowed=OrderFilter(**narrowed), limit=100)
-        return {(o.customer_id, o.status, o.created_at.hour - 12) for o in page.orders}
+        told = [json.loads(order.words) for order in page.orders]
+        return {(o["customerId"], o["status"], int(o["createdAt"][11:13]) - 12) for o in told}
 
     assert len(found()) == 24
     assert {customer for customer, _, _ in found(customer_id="c2")} == {"c2"}
@@ -192,3 +194,48 @@ def _nodes(plan: dict[str, Any]) -> Any:
     yield plan
     for child in plan.get("Plans", []):
         yield from _nodes(child)
+
+
+@pytest.mark.django_db
+def test_postgresql_puts_an_order_into_the_words_of_the_contract() -> None:
+    odd = 'a "quoted" \\ slash/ \n\t\x01\x7f ä 😀 </script>'
+    at = datetime(2026, 3, 11, 22, 0, 0, 123_999, tzinfo=UTC)
+    order_id, [first, second, third] = (
+        store(7, at=at, customer=odd),
+        [UUID(int=n) for n in (3, 1, 2)],
+    )
+    order = Order.objects.get(id=order_id)
+    Order.objects.filter(id=order_id).update(total="70.50")
+    order.lines.create(product_id=odd, quantity=2, price="10.00")
+    order.lines.create(product_id="p", quantity=1, price="0.10")
+    order.changes.create(
+        from_status=None, to_status="CREATED", actor="a", at=at, event_ids=[first, second]
+    )
+    order.changes.create(
+        from_status="CREATED", to_status="PAID", reason=odd, actor=odd, at=at, event_ids=[third]
+    )
+    summary = {
+        "orderId": str(order_id),
+        "customerId": odd,
+        "status": "CREATED",
+        "totalPrice": Decimal("70.5"),
+        "createdAt": "2026-03-11T22:00:00.123Z",
+    }
+    moment = {"at": "2026-03-11T22:00:00.123Z"}
+    words = order_in_words(order_id) or ""
+    assert json.loads(words, parse_float=Decimal) == summary | {
+        "items": [
+            {"productId": odd, "quantity": 2, "price": 10},
+            {"productId": "p", "quantity": 1, "price": Decimal("0.1")},
+        ],
+        "history": [
+            {"from": None, "to": "CREATED", "reason": "", "actor": "a"} | moment,
+            {"from": "CREATED", "to": "PAID", "reason": odd, "actor": odd} | moment,
+        ],
+        "eventIds": [str(first), str(second), str(third)],
+    }
+    [listed] = orders_page(limit=1).orders
+    assert json.loads(listed.words, parse_float=Decimal) == summary
+    assert words.startswith(listed.words[:-1])
+    assert '"totalPrice":70.5,' in words
+    assert '"price":10}' in words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from decimal import Decimal
@@ -11,7 +12,7 @@ import pytest
 from django.db import connection
 
 from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus
-from orders.queries import order_detail
+from orders.queries import event_ids_of, order_in_words
 from orders.services import IllegalTransition, OrderNotFound, place_orders
 from orders.tests.samples import LATER, change, events_of, place, simple_order
 from restapi.tests.tables import row_counts
@@ -130,15 +131,14 @@ def test_cancelled_simple_order_has_no_items_and_no_second_topic() -> None:
 @pytest.mark.django_db
 def test_detail_tells_the_whole_story() -> None:
     order_id = place(SHIPPED)
-    found = order_detail(order_id)
-    assert found is not None
-    assert [line.product_id for line in found.lines] == ["p1", "p2"]
-    assert [row.to_status for row in found.changes] == ["CREATED", "PAID", "SHIPPED"]
-    told = [str(event_id) for row in found.changes for event_id in row.event_ids]
+    told = json.loads(order_in_words(order_id) or "")
+    assert [item["productId"] for item in told["items"]] == ["p1", "p2"]
+    assert [row["to"] for row in told["history"]] == ["CREATED", "PAID", "SHIPPED"]
     created, paid, shipped = events_of(order_id)
     reserved = events_of(order_id, topic="stock")
-    assert told == [each["eventId"] for each in (created, *reserved, paid, shipped)]
-    assert order_detail(uuid4()) is None
+    expected = [each["eventId"] for each in (created, *reserved, paid, shipped)]
+    assert told["eventIds"] == expected == list(map(str, event_ids_of(order_id) or ()))
+    assert (order_in_words(uuid4()), event_ids_of(uuid4())) == (None, None)
 
 
 def race(order_id: UUID, wanted: Sequence[OrderStatus]) -> list[OrderStatus]:
