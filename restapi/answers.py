@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from django.http import HttpResponse
 
 from restapi.json import JSONRenderer
@@ -16,8 +16,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 _renderer = JSONRenderer()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Status, JSON as it goes out, and headers beside those of every answer (names lower case)."""
 
     status: int

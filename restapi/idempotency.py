@@ -24,11 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+import msgspec
 from django.db import connection
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -85,8 +86,7 @@ class IdempotencyKey:
     lock: int
 
 
-@dataclass(frozen=True, slots=True)
-class Keyed(Generic[Command]):
+class Keyed(msgspec.Struct, Generic[Command], frozen=True):
     """What to do, and the key it came with, if any."""
 
     command: Command
@@ -259,7 +259,7 @@ class _Batch:
                 ),
             )
         for key, answer in rows:
-            repeated = replace(answer, headers=_REPLAYED)
+            repeated = Answer(answer.status, answer.body, _REPLAYED)
             self._kept[key.id] = _Kept(key.fingerprint, repeated)
 
     def told(self, position: int) -> Answer:

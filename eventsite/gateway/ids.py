@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import msgspec
 import uuid_utils
 
 from outbox.envelope import TraceContext
@@ -24,8 +24,7 @@ _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 _bits = random.getrandbits
 
 
-@dataclass(slots=True)
-class RequestIds:
+class RequestIds(msgspec.Struct, gc=False):
     """`request_id` is only answered back; `trace` travels on. One sent alone stands for both.
 
     parent_id  the caller's span; empty where the trace begins here
@@ -61,9 +60,9 @@ def request_ids(found: Mapping[bytes, bytes]) -> RequestIds:
     request_id = _printable(found.get(b"x-request-id"))
     correlation_id = _printable(found.get(b"x-correlation-id")) or request_id
     correlation_id = correlation_id or str(uuid_utils.uuid7())
+    made = f"{_bits(192):048x}"  # for both ids: one number costs as much as the other
     trace_id, parent_id, flags = _received(found.get(b"traceparent"))
-    trace_id = trace_id or f"{_bits(128):032x}"
-    span_id = f"{_bits(64):016x}"
+    trace_id, span_id = trace_id or made[:32], made[32:]
     trace = TraceContext(f"00-{trace_id}-{span_id}-{flags}", correlation_id)
     return RequestIds(request_id or correlation_id, trace, trace_id, span_id, parent_id)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from eventsite.hot_paths import metrics
 from outbox.services import NotStored, OutcomeUnknown
@@ -26,8 +27,7 @@ class Refused(Exception):
     """The command itself cannot be stored, and nothing of it is; the cause says why."""
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[Command, Result]):
+class _Waiting(msgspec.Struct, Generic[Command, Result]):
     command: Command
     future: asyncio.Future[Result]
     expires: float  # on the loop's clock

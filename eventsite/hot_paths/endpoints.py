@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -75,24 +75,16 @@ class _Write:
         except Exception:  # noqa: BLE001  (every refusal has its canonical answer)
             return None
         if key is None:
-            return await self._stored(Keyed(command))
+            return await _told(self._coalescer.submit, Keyed(command))
         if key.id in self._running:
             # It would wait in the queue for the first one. Django looks it up on a connection of
             # its own and tells at once: done, or still running.
             return None
         self._running.add(key.id)
         try:
-            return await self._stored(Keyed(command, key))
+            return await _told(self._coalescer.submit, Keyed(command, key))
         finally:
             self._running.discard(key.id)
-
-    async def _stored(self, request: Keyed[Any]) -> Answer | None:
-        try:
-            return await self._coalescer.submit(request)
-        except (NotStored, OutcomeUnknown) as error:
-            return _unavailable(error)
-        except Refused:
-            return None
 
     async def _perform(self, requests: Sequence[Keyed[Any]]) -> Sequence[Answer]:
         loop = asyncio.get_running_loop()
@@ -114,14 +106,7 @@ class _Read:
         self._coalescer = Coalescer(self._find, name=_name(self), max_batch=READS_AT_MOST)
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
-        if body:
-            return None
-        try:
-            return await self._coalescer.submit(wanted)
-        except NotStored as error:
-            return _unavailable(error)
-        except Refused:
-            return None
+        return None if body else await _told(self._coalescer.submit, wanted)
 
     async def _find(self, wanted: Sequence[str]) -> Sequence[Answer | None]:
         """A database that is away concerns all that ask: halving the batch would only ask again."""
@@ -162,9 +147,17 @@ def _name(endpoint: _Write | _Read) -> str:
     return f"{endpoint.method} {endpoint.route}"
 
 
-def _unavailable(error: NotStored | OutcomeUnknown) -> Answer:
-    status, body, headers = unavailable(error)
-    return json_answer(status, body, tuple(headers))
+async def _told(
+    submit: Callable[[Command], Awaitable[Answer | None]], command: Command
+) -> Answer | None:
+    """Its answer, a 503 if the database fails, None if it is refused."""
+    try:
+        return await submit(command)
+    except (NotStored, OutcomeUnknown) as error:
+        status, body, headers = unavailable(error)
+        return json_answer(status, body, tuple(headers))
+    except Refused:
+        return None
 
 
 def _on_a_live_connection(
