@@ -60,7 +60,7 @@ def test_a_read_whose_answers_are_lost_is_told_so(monkeypatch: pytest.MonkeyPatc
         path="/orders",
         route="orders",
         statement=lambda _: ("SELECT 1", ()),
-        answers=lambda _, rows: [],
+        answers=lambda *_: [],
     )
     start, body = asyncio.run(get("/orders", paths=[forgetful]))
     assert start["status"] == 503
