@@ -5,7 +5,7 @@ Three kinds; docs/hot-paths.md shows how to add one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -63,16 +63,16 @@ class HotRead:
                -> the one statement for all of them. It is sent after they have come: what is read
                is never older than the question
     answers    the same, and the statement's rows -> their answers in the same order; None: nothing
-               is there, Django says it in its words. One after the other (a generator) where each
-               is work: others get their turn in between
+               is there, Django says it in its words
 
-    Both are called on the event loop: they must not wait. A database error is a 503.
+    Both are called on the event loop: they must not wait, and have PostgreSQL put into words what
+    is long. A database error is a 503.
     """
 
     path: str
     route: str
     statement: Callable[[Sequence[str]], Statement]
-    answers: Callable[[Sequence[str], Sequence[Row]], Iterable[Answer | None]]
+    answers: Callable[[Sequence[str], Sequence[Row]], Sequence[Answer | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,12 +26,6 @@ Command = TypeVar("Command")
 Result = TypeVar("Result")
 
 
-# What is read is put into words on the event loop, where everybody else waits meanwhile: an order of
-# a hundred items takes half a millisecond.
-READS_AT_MOST = 64  # in a batch
-TURN_SECONDS = 0.002
-
-
 class Endpoint(Protocol):
     """What the layer needs of a path."""
 
@@ -103,7 +97,7 @@ class _Read:
         self.route = path.route
         self._path = path
         self._session = Session()
-        self._coalescer = Coalescer(self._find, name=_name(self), max_batch=READS_AT_MOST)
+        self._coalescer = Coalescer(self._find, name=_name(self))
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         return None if body else await _told(self._coalescer.submit, wanted)
@@ -114,14 +108,7 @@ class _Read:
             rows = await self._session.rows(*self._path.statement(wanted))
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise NotStored(str(error)) from error
-        answers: list[Answer | None] = []
-        turn_ends = time.perf_counter() + TURN_SECONDS
-        for answer in self._path.answers(wanted, rows):
-            answers.append(answer)
-            if time.perf_counter() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = time.perf_counter() + TURN_SECONDS
-        return answers
+        return self._path.answers(wanted, rows)
 
     async def close(self) -> None:
         await self._coalescer.close()
