@@ -59,6 +59,9 @@ _NOT_YET = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        # The client's metadata and the broker speak of a topic and of its namesake before or after.
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
     }
 )
 
@@ -199,7 +202,7 @@ def _result(future: Future[Answer]) -> Answer:
 def _offsets(
     client: AdminClient, partitions: Sequence[TopicPartition], spec: OffsetSpec
 ) -> dict[int, int]:
-    """Waits for leaders: right after its creation a topic has none."""
+    """Waits for leaders: right after its creation a topic has none, or the one of its namesake."""
     give_up = time.monotonic() + TIMEOUT
     while True:
         futures = client.list_offsets(dict.fromkeys(partitions, spec))
@@ -209,6 +212,7 @@ def _offsets(
             if error.args[0].code() not in _NOT_YET or time.monotonic() > give_up:
                 raise
             time.sleep(0.1)
+            client.list_topics(timeout=TIMEOUT)  # who leads by now
 
 
 def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:

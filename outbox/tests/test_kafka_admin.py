@@ -1,11 +1,14 @@
-"""Asking a broker that does not answer."""
+"""Asking a broker that does not answer, or not yet."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from outbox.kafka import admin
 
@@ -17,3 +20,44 @@ def test_a_silent_broker_is_unavailable(settings: Any, monkeypatch: pytest.Monke
         settings.KAFKA_BOOTSTRAP_SERVERS = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(admin.KafkaUnavailable, match="no answer within"):
             admin.topic_ids(["order-events"])
+
+
+class Broker:
+    """Refuses to tell offsets until it was asked anew who leads."""
+
+    def __init__(self, refusal: int) -> None:
+        self.refusal = refusal
+        self.asked_anew = 0
+
+    def list_topics(self, timeout: float) -> None:
+        self.asked_anew += 1
+
+    def list_offsets(self, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, Future[Any]]:
+        answers: dict[TopicPartition, Future[Any]] = {}
+        for partition in wanted:
+            answers[partition] = Future()
+            if self.asked_anew:
+                answers[partition].set_result(TopicPartition("t", partition.partition, 7))
+            else:
+                answers[partition].set_exception(KafkaException(KafkaError(self.refusal)))
+        return answers
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+    ],
+)
+def test_offsets_of_a_topic_that_has_just_been_made_are_waited_for(refusal: int) -> None:
+    broker: Any = Broker(refusal)
+    assert admin._offsets(broker, [TopicPartition("t", 3)], admin._EARLIEST) == {3: 7}
+
+
+def test_any_other_refusal_is_told() -> None:
+    broker: Any = Broker(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    with pytest.raises(KafkaException):
+        admin._offsets(broker, [TopicPartition("t", 3)], admin._EARLIEST)
+    assert not broker.asked_anew
