@@ -191,7 +191,7 @@ def order_in_words(order_id: UUID) -> str | None:
 
 
 def event_ids_of(order_id: UUID) -> list[UUID] | None:
-    """All events of an order, as they were published; None if there is no such order."""
+    """All events of an order, as they were published; None if there is no order with a history."""
     changes = OrderChange.objects.filter(order_id=order_id).order_by("id")
     told = list(changes.values_list("event_ids", flat=True))
     return [event_id for ids in told for event_id in ids] if told else None

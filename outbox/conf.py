@@ -78,7 +78,7 @@ Policy = TypeVar("Policy")
 class DrainPolicy:
     """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
-    `much`: a batch of so many events is not the last; from then on a run has two claims at once.
+    `much`: behind a batch of so many events that filled its claim, a run has two claims at once.
 
     flush_timeout < PostgreSQL's idle_in_transaction_session_timeout (8 s) < task_time_limit:
     each outer bound only acts when the inner one could not.

@@ -51,12 +51,11 @@ log = structlog.get_logger("outbox.drain")
 
 @dataclass(slots=True)
 class DrainReport:
-    """What one run did: batches, events settled, and why it stopped early, if it did.
+    """What one run did: events settled, and why it stopped early, if it did.
 
     `exhausted`: its last claim found nothing that may be sent.
     """
 
-    batches: int = 0
     settled: int = 0
     stopped: str = ""
     exhausted: bool = False
@@ -86,63 +85,76 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
     report = DrainReport(stopped=_not_ready(policy))
     if report.stopped:
         return report
-    deadline = time.monotonic() + policy.run_seconds
-    second: Future[int] | None = None
+    run = _Run(policy, time.monotonic() + policy.run_seconds)
+    second: Future[DrainReport] | None = None
     with ThreadPoolExecutor(1, "drain") as beside:
-        for batch in _batches(report, policy, deadline):
-            if second is None and not batch.last and len(batch.settled) >= policy.much:
-                second = beside.submit(copy_context().run, _drain_beside, policy, deadline)
+        for batch in run.batches(report):
+            if second is None and batch.much_more and run.goes_on:
+                second = beside.submit(copy_context().run, _drain_beside, run)
         while second and wait([second], timeout=policy.floor_interval).not_done:
             _floors.refresh(policy)
-    report.settled += second.result() if second else 0
+    if second:
+        report.settled += second.result().settled
+        report.stopped = report.stopped or second.result().stopped
     if report.exhausted:
         _tell_unknown_topics()
     return report
 
 
-def _drain_beside(policy: DrainPolicy, deadline: float) -> int:
-    """What a second thread does until `deadline`; returns the events it settled. It has a
-    connection and a producer of its own, only for as long as there is much to do, and reads the
-    floors that the first one raises."""
+def _drain_beside(run: _Run) -> DrainReport:
+    """What a second thread does. It has a connection and a producer of its own, only for as long as
+    there is much to do, and reads the floors that the first one raises."""
     report = DrainReport()
     try:
-        producer.warm_up(conf.partition_counts(), timeout=policy.connect_timeout)
-        for _ in _batches(report, policy, deadline, raise_floors=False):
+        producer.warm_up(conf.partition_counts(), timeout=run.policy.connect_timeout)
+        for _ in run.batches(report, raise_floors=False):
             pass
-    except _FOR_THE_FIRST_TO_FIND as error:
+    except _FAILURES as error:
+        metrics.DRAIN_FAILED.labels("connect").inc()
         log.warning("drain_beside_failed", error=str(error))
+        _backoff.warm = False  # the next run looks for itself before it claims
     finally:
         producer.discard()
         connection.close()
-    return report.settled
+    return report
 
 
-_FOR_THE_FIRST_TO_FIND = (
+_FAILURES = (
     *(producer.KafkaException, producer.PartitionMismatch),
     *(OperationalError, InterfaceError, InternalError),
 )
 
 
-def _batches(
-    report: DrainReport, policy: DrainPolicy, deadline: float, *, raise_floors: bool = True
-) -> Iterator[_Batch]:
-    """One batch after the other, each told in the report, until there is a reason to stop."""
-    while not report.stopped:
-        if time.monotonic() >= deadline:
-            report.stopped = "time is up"
-            return
-        batch = drain_batch(policy, raise_floors=raise_floors)
-        if batch is None:
-            report.exhausted = True
-            return
-        report.batches += 1
-        report.settled += len(batch.settled)
-        report.stopped = batch.error
-        if not batch.settled and not batch.refused and not batch.held:
-            report.stopped = report.stopped or "nothing settled"
-        yield batch
-        if batch.last:
-            return
+@dataclass(slots=True)
+class _Run:
+    """What the threads of one run share: if Kafka fails for one of them, both end."""
+
+    policy: DrainPolicy
+    deadline: float
+    failed: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.failed and time.monotonic() < self.deadline
+
+    def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[_Batch]:
+        """One batch after the other, each told in the report, until there is a reason to stop."""
+        while not report.stopped:
+            if not self.goes_on:
+                report.stopped = "the other claim failed" if self.failed else "time is up"
+                return
+            batch = drain_batch(self.policy, raise_floors=raise_floors)
+            if batch is None:
+                report.exhausted = True
+                return
+            report.settled += len(batch.settled)
+            report.stopped = batch.error
+            self.failed = self.failed or bool(batch.error)
+            if not batch.settled and not batch.refused and not batch.held:
+                report.stopped = report.stopped or "nothing settled"
+            yield batch
+            if batch.last:
+                return
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +163,8 @@ class _Batch:
     refused: int
     held: int
     error: str
-    last: bool  # nothing else was pending at its claim; who commits later asks again
+    last: bool  # nothing else could be claimed; who commits later asks again
+    much_more: bool
 
 
 def drain_batch(policy: DrainPolicy = DRAIN, *, raise_floors: bool = True) -> _Batch | None:
@@ -200,6 +213,7 @@ def _drain_batch(policy: DrainPolicy, step: Step) -> _Batch | None:
         held=held,
         error=delivery.error,
         last=whole and delivery.complete and not held,
+        much_more=not everything and len(events) >= policy.much,
     )
 
 
@@ -384,8 +398,10 @@ def _record(
         metrics.COMMIT_TO_KAFKA.observe(max(0.0, time.time() - oldest))
     if delivery.alone:
         metrics.DRAIN_FAILED.labels("refused").inc()
+    backs_off = time.monotonic() < _backoff.until  # the other claim of this run has failed
     if not delivery.error:
-        _backoff.succeeded()
+        if not backs_off:
+            _backoff.succeeded()
         log.info(
             "drained",
             events=len(settled),
@@ -393,7 +409,8 @@ def _record(
             **correlation_fields(event.correlation_id for event in settled),
         )
     else:
-        _backoff.failed(policy)
+        if not backs_off:
+            _backoff.failed(policy)
         metrics.DRAIN_FAILED.labels("transport").inc()
         log.warning(
             "drain_incomplete",

@@ -26,6 +26,10 @@ Command = TypeVar("Command")
 Result = TypeVar("Result")
 
 
+# What is read is copied on the event loop, where everybody else waits meanwhile.
+READS_AT_MOST = 64  # in a batch
+
+
 class Endpoint(Protocol):
     """What the layer needs of a path."""
 
@@ -97,7 +101,7 @@ class _Read:
         self.route = path.route
         self._path = path
         self._session = Session()
-        self._coalescer = Coalescer(self._find, name=_name(self))
+        self._coalescer = Coalescer(self._find, name=_name(self), max_batch=READS_AT_MOST)
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
         return None if body else await _told(self._coalescer.submit, wanted)

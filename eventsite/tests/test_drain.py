@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
 from eventsite.tests.pipeline import apply_probe_log
-from outbox import conf, drain, refusals
+from outbox import conf, drain, refusals, settling
 from outbox.kafka import admin, producer
 from outbox.kafka.log_reader import read_topic
 from outbox.kafka.producer import Delivery, OutgoingMessage
@@ -236,6 +236,29 @@ class TestBehindALargeBatch:
             probe_services.draw(self.KEYS)
         report = drain.drain(self.POLICY)
         assert (report.settled, report.stopped, len(others)) == (720, "", 1)
+
+    def test_none_is_begun_behind_a_batch_that_failed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Most of a batch was acknowledged, then Kafka went away: it is left alone for a while."""
+        monkeypatch.setattr(settling, "_PART", 10)
+        senders = set()
+        send = producer.send
+        sent = iter(range(100))
+
+        def away_at_the_third(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+            senders.add(threading.get_ident())
+            if next(sent) == 2:
+                return Delivery(size=len(messages), error="away")
+            return send(messages, timeout=timeout)
+
+        monkeypatch.setattr(producer, "send", away_at_the_third)
+        for _ in range(4):
+            probe_services.draw(self.KEYS)
+        report = drain.drain(self.POLICY)
+        assert (report.stopped, len(senders)) == ("away", 1)
+        assert report.settled >= self.POLICY.much
+        assert drain.drain(self.POLICY).stopped == "backing off"
 
 
 def sessions() -> int:

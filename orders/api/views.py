@@ -117,7 +117,10 @@ class _TransitionView(APIView):
         """The order as it is then; read before COMMIT: nothing can fail once the change is stored."""
         [order_id] = ids
         self.change(order_id, fields)
-        return [queries.order_in_words(order_id) or ""]
+        words = queries.order_in_words(order_id)
+        if words is None:
+            raise OrderNotFound(f"There is no order {order_id}.")
+        return [words]
 
 
 @schema.pay

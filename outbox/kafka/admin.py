@@ -212,7 +212,8 @@ def _offsets(
             if error.args[0].code() not in _NOT_YET or time.monotonic() > give_up:
                 raise
             time.sleep(0.1)
-            client.list_topics(timeout=TIMEOUT)  # who leads by now
+            with suppress(KafkaException):
+                client.list_topics(timeout=max(0.1, give_up - time.monotonic()))  # who leads by now
 
 
 def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:

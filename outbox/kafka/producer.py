@@ -58,7 +58,7 @@ class OutgoingMessage(NamedTuple):
     partition: int
     key: bytes
     value: bytes
-    headers: list[tuple[str, str]]
+    headers: list[tuple[str, str | bytes]]
 
 
 @dataclass(slots=True)

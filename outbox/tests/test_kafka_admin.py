@@ -8,9 +8,10 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from outbox.kafka import admin
+
+client: Any = admin  # with the names it has from its client
 
 
 def test_a_silent_broker_is_unavailable(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,32 +33,34 @@ class Broker:
     def list_topics(self, timeout: float) -> None:
         self.asked_anew += 1
 
-    def list_offsets(self, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, Future[Any]]:
-        answers: dict[TopicPartition, Future[Any]] = {}
+    def list_offsets(self, wanted: Iterable[Any]) -> dict[Any, Future[Any]]:
+        answers: dict[Any, Future[Any]] = {}
         for partition in wanted:
             answers[partition] = Future()
             if self.asked_anew:
-                answers[partition].set_result(TopicPartition("t", partition.partition, 7))
+                answers[partition].set_result(client.TopicPartition("t", partition.partition, 7))
             else:
-                answers[partition].set_exception(KafkaException(KafkaError(self.refusal)))
+                answers[partition].set_exception(
+                    client.KafkaException(client.KafkaError(self.refusal))
+                )
         return answers
 
 
 @pytest.mark.parametrize(
     "refusal",
     [
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.FENCED_LEADER_EPOCH,
+        client.KafkaError.LEADER_NOT_AVAILABLE,
+        client.KafkaError.UNKNOWN_LEADER_EPOCH,
+        client.KafkaError.FENCED_LEADER_EPOCH,
     ],
 )
 def test_offsets_of_a_topic_that_has_just_been_made_are_waited_for(refusal: int) -> None:
     broker: Any = Broker(refusal)
-    assert admin._offsets(broker, [TopicPartition("t", 3)], admin._EARLIEST) == {3: 7}
+    assert admin._offsets(broker, [client.TopicPartition("t", 3)], admin._EARLIEST) == {3: 7}
 
 
 def test_any_other_refusal_is_told() -> None:
-    broker: Any = Broker(KafkaError.TOPIC_AUTHORIZATION_FAILED)
-    with pytest.raises(KafkaException):
-        admin._offsets(broker, [TopicPartition("t", 3)], admin._EARLIEST)
+    broker: Any = Broker(client.KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    with pytest.raises(admin.KafkaUnavailable):
+        admin._offsets(broker, [client.TopicPartition("t", 3)], admin._EARLIEST)
     assert not broker.asked_anew
