@@ -310,22 +310,22 @@ def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
     }
 
 
-def _payment_completed(before: Order, reason: str, **common: Any) -> Sequence[Event]:
+def _payment_completed(order: Order, reason: str, **common: Any) -> Sequence[Event]:
     return [PaymentCompleted(**common)]
 
 
-def _order_shipped(before: Order, reason: str, **common: Any) -> Sequence[Event]:
+def _order_shipped(order: Order, reason: str, **common: Any) -> Sequence[Event]:
     return [OrderShipped(**common)]
 
 
-def _order_cancelled(before: Order, reason: str, **common: Any) -> Sequence[Event]:
+def _order_cancelled(order: Order, reason: str, **common: Any) -> Sequence[Event]:
     """The order's event, and what each of its lines gives back."""
-    lines = list(before.lines.order_by("id"))
+    lines = list(order.lines.order_by("id"))
     items = tuple(
         OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
         for line in lines
     )
-    cancelled = OrderCancelled(items=items, reason=reason, previous_status=before.status, **common)
+    cancelled = OrderCancelled(items=items, reason=reason, previous_status=order.status, **common)
     return [cancelled, *_stock(StockReleased, cancelled, lines)]
 
 

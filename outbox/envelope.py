@@ -75,7 +75,7 @@ def kafka_headers(
     key: str,
     traceparent: str,
     correlation_id: str,
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, str | bytes]]:
     """The message's headers, in the order of the contract; the client writes them as UTF-8."""
     return [
         _SPECVERSION,

@@ -84,17 +84,15 @@ class PendingEvent(NamedTuple):
 
     def message(self) -> OutgoingMessage:
         """The message it becomes."""
-        headers: list[tuple[str, str | bytes]] = [
-            *kafka_headers(
-                event_id=self.event_id,
-                type_=self.type,
-                source=self.source,
-                time=self.time,
-                key=self.key,
-                traceparent=self.traceparent,
-                correlation_id=self.correlation_id,
-            )
-        ]
+        headers = kafka_headers(
+            event_id=self.event_id,
+            type_=self.type,
+            source=self.source,
+            time=self.time,
+            key=self.key,
+            traceparent=self.traceparent,
+            correlation_id=self.correlation_id,
+        )
         if self.headers:
             # As bytes: of a text the client writes what stands before its first NUL.
             headers += [(name, value.encode()) for name, value in json.loads(self.headers).items()]

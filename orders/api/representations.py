@@ -37,7 +37,7 @@ def placed_order(placed: PlacedOrder) -> dict[str, Any]:
 
 def listed(orders: Sequence[ToldOrder]) -> list[msgspec.Raw]:
     """A page of the list."""
-    return [msgspec.Raw(order.words.encode()) for order in orders]
+    return [whole(order.words) for order in orders]
 
 
 def next_page(path: str, parameters: Mapping[str, str], cursor: Cursor | None) -> str:

@@ -58,7 +58,7 @@ def read(key: bytes, value: bytes, headers: list[tuple[str, bytes | None]]) -> E
 
 
 def test_an_envelope_survives_the_message() -> None:
-    headers: list[tuple[str, bytes | None]] = [(name, text.encode()) for name, text in HEADERS]
+    headers: list[tuple[str, bytes | None]] = [(name, str(text).encode()) for name, text in HEADERS]
     assert read("k-ä".encode(), '{"a":"ö"}'.encode(), headers) == ENVELOPE
 
 
