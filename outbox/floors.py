@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 
 from outbox import metrics
@@ -50,10 +50,12 @@ class _Ceiling:
 
 
 class Floors:
-    """What one drain process remembers; lost with it, and taken anew by the next. One thread of it
-    refreshes, others may read."""
+    """What one process remembers; lost with it, and taken anew by the next. One thread of it
+    refreshes, others may read. `sweeps`: drains do, what they find is sent; who only counts what is
+    pending leaves it to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sweeps: bool = True) -> None:
+        self._sweeps = sweeps
         self._lock = threading.Lock()
         self._session: object = None
         self._forget()
@@ -78,10 +80,10 @@ class Floors:
             return
         self._next_look = now + policy.floor_interval
         if self._ceiling is not None and not (self._ceiling.writers & open_writers()):
-            sweep = now >= self._next_sweep
-            if sweep:
+            if self._sweeps and now >= self._next_sweep:
                 self._next_sweep = now + policy.sweep_interval
-            self._raise_to(self._ceiling.id, sweep=sweep)
+                self._sweep()
+            self._raise_to(self._ceiling.id)
             self._ceiling = None
         if self._ceiling is None:
             # In this order: who draws a higher id after the first statement does not matter, and
@@ -95,9 +97,35 @@ class Floors:
             self._forget()
             self._session = connection.connection
 
-    def _raise_to(self, ceiling: int, *, sweep: bool) -> None:
+    def _sweep(self) -> None:
+        """Lower the floors that lie above a pending row."""
+        with transaction.atomic(), connection.cursor() as cursor:
+            # As a bitmap, page by page: along the index each dead entry costs a visit of its own,
+            # and under a snapshot of an hour there are millions.
+            cursor.execute(
+                "SELECT set_config(method, 'off', true) FROM unnest(%s::text[]) AS method",
+                (["enable_indexscan", "enable_indexonlyscan", "enable_seqscan"],),
+            )
+            cursor.execute(
+                """
+                WITH below AS MATERIALIZED (
+                    SELECT lane, min(id) AS id FROM event_outbox
+                    WHERE status = 0 AND id < %s AND id < (%s::bigint[])[lane + 1] GROUP BY lane)
+                SELECT lane, below.id FROM below JOIN outbox_lane USING (lane)
+                WHERE rewinds = (%s::bigint[])[lane + 1]
+                """,
+                (max(self._floors), array_literal(self._floors), array_literal(self._rewinds)),
+            )
+            below: list[tuple[int, int]] = cursor.fetchall()
+        with self._lock:
+            for lane, found in below:
+                metrics.FLOOR_UNDERCUT.inc()
+                log.error("floor_undercut", lane=lane, floor=self._floors[lane], found=found)
+                self._floors[lane] = found
+
+    def _raise_to(self, ceiling: int) -> None:
         """The first pending id of each lane up to the ceiling, or the one behind the ceiling."""
-        begin = array_literal([0] * LANES) if sweep else self.parameters()[1]
+        rewinds, floors = self.parameters()
         with connection.cursor() as cursor:
             cursor.execute(
                 f"""
@@ -109,16 +137,12 @@ class Floors:
                 ), %s + 1)
                 FROM outbox_lane ORDER BY lane
                 """,
-                (ceiling, array_literal(self._rewinds), begin, ceiling),
+                (ceiling, rewinds, floors, ceiling),
             )
             rows: list[tuple[int, int, int]] = cursor.fetchall()
-        for lane, rewinds, first in rows:
-            if first < self._floors[lane] and rewinds == self._rewinds[lane]:
-                metrics.FLOOR_UNDERCUT.inc()
-                log.error("floor_undercut", lane=lane, floor=self._floors[lane], found=first)
         with self._lock:
-            for lane, rewinds, first in rows:
-                self._floors[lane], self._rewinds[lane] = first, rewinds
+            for lane, rewinds_now, first in rows:
+                self._floors[lane], self._rewinds[lane] = first, rewinds_now
 
 
 def rewind(lanes: Iterable[int]) -> None:

@@ -26,7 +26,7 @@ BACKLOG_COUNT_LIMIT = 100_000
 
 # While a snapshot is held, what was settled would be passed at every look, by a drain's own queries
 # as by these.
-_floors = Floors()
+_floors = Floors(sweeps=False)
 _PENDING = f"""
     event_outbox.lane = outbox_lane.lane AND status = 0 AND event_outbox.id >= {FLOOR_OF_LANE}
 """

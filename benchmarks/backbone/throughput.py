@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -175,20 +177,21 @@ def statements(stage: Stage, events: int) -> list[Figure]:
 
 
 def held_snapshot(stage: Stage, events: int, seconds: float) -> list[Figure]:
-    """The same backlog again and again while a transaction is held open elsewhere."""
+    """The same backlog again and again: with nothing, a reader's snapshot, a writer's transaction
+    held open elsewhere, each for as long, so that audit and vacuum have as much to do."""
     _run_all(stage)
-    stage.analyze()
-    without = statistics.median(_both(stage, events) for _ in range(3))
-    reader = _while_held(stage, events, seconds, writes=False)
-    stage.analyze()
-    writer = _while_held(stage, events, seconds, writes=True)
+    without = _late_rate(stage, events, seconds)
+    with _held_open(stage.database_url):
+        reader = _late_rate(stage, events, seconds)
+    with _held_open(stage.database_url, writes=True):
+        writer = _late_rate(stage, events, seconds)
     return [
         Figure(
             name=f"rate after {seconds:.0f} s under a reader's snapshot",
             value=100 * reader / without,
             unit="% of without",
             at_least=80,
-            note=f"without: {without:,.0f} events/s; medians of three or more backlogs",
+            note=f"without: {without:,.0f} events/s after as long; medians of three or more backlogs",
         ),
         Figure(
             name=f"rate after {seconds:.0f} s under a writer's transaction",
@@ -198,10 +201,10 @@ def held_snapshot(stage: Stage, events: int, seconds: float) -> list[Figure]:
     ]
 
 
-def _while_held(stage: Stage, events: int, seconds: float, *, writes: bool) -> float:
-    """The median rate of what was begun in the last third of so many seconds: one backlog alone
-    may have all of autovacuum beside it, or nothing."""
-    with psycopg.connect(stage.database_url) as held:
+@contextmanager
+def _held_open(database_url: str, *, writes: bool = False) -> Iterator[None]:
+    """A transaction that is somewhere in its middle."""
+    with psycopg.connect(database_url) as held:
         held.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         held.execute("SELECT count(*) FROM outbox_lane")
         if writes:  # an open publisher: no drain may raise a floor over the id it has drawn
@@ -210,10 +213,17 @@ def _while_held(stage: Stage, events: int, seconds: float, *, writes: bool) -> f
                 " traceparent, correlation_id)"
                 " VALUES (gen_random_uuid(), 0, 'order-events', 'held', 'HELD', '/bench', '', '', '')"
             )
-        begin, late = time.monotonic(), list[float]()
-        while (held_for := time.monotonic() - begin) < seconds or len(late) < 3:
-            rate = _both(stage, events)
-            late += [rate] if held_for > seconds * 2 / 3 else []
-            connection.close()
+        yield
         held.rollback()
+
+
+def _late_rate(stage: Stage, events: int, seconds: float) -> float:
+    """Backlog after backlog; the median rate of those begun in the last third of so many seconds:
+    one alone may have all of the audit and of autovacuum beside it, or nothing."""
+    stage.analyze()
+    begin, late = time.monotonic(), list[float]()
+    while (since := time.monotonic() - begin) < seconds or len(late) < 3:
+        rate = _both(stage, events)
+        late += [rate] if since > seconds * 2 / 3 else []
+        connection.close()
     return statistics.median(late)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from django.db import connection, transaction
 
-from outbox import drain, floors, metrics
+from outbox import drain, floors, lanes, metrics
 from outbox.conf import DRAIN
 from outbox.models import OutboxEvent, OutboxLane
 from outbox.services import publish
@@ -115,6 +115,50 @@ def test_rows_made_pending_again_are_seen_if_they_are_counted(counted: bool) -> 
             floors.rewind([LANE])
         OutboxEvent.objects.update(status=OutboxEvent.Status.NEW)
     assert drain.drain(EAGER).settled == (2 if counted else 0)
+
+
+def test_a_sweep_is_silent_about_rows_made_pending_again() -> None:
+    """They lie below floors that no longer hold."""
+    write("1", "2")
+    raised()
+    with transaction.atomic():
+        floors.rewind([LANE])
+        OutboxEvent.objects.update(status=OutboxEvent.Status.NEW)
+    before = metrics.FLOOR_UNDERCUT._value.get()
+    drain._floors._next_sweep = 0.0
+    drain._floors.refresh(EAGER)
+    assert metrics.FLOOR_UNDERCUT._value.get() == before
+    assert drain.drain(EAGER).settled == 2
+
+
+def test_a_sweep_is_silent_about_a_lane_that_is_behind_the_others(kafka: Kafka) -> None:
+    """Its floor is its first pending row, however high those of the others are."""
+    lanes.pause_lanes([LANE], reason="behind", by="test")
+    write("1", "2")
+    other = next(f"key-{n}" for n in range(LANES * 9) if lane_of(f"key-{n}") != LANE)
+    with transaction.atomic():
+        publish([Noted(other)])
+    before = metrics.FLOOR_UNDERCUT._value.get()
+    raised()
+    drain._floors._next_sweep = 0.0
+    raised()
+    assert floor() < newest() < max(drain._floors._floors)
+    assert metrics.FLOOR_UNDERCUT._value.get() == before
+    lanes.resume_lanes([LANE])
+    assert drain.drain(EAGER).settled == 2
+
+
+def test_who_only_counts_does_not_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as changed:
+        changed.setattr(floors, "open_writers", frozenset)
+        assert overtaken(lambda: write("fast")) == 1
+    known = drain._floors._floors[LANE]
+    counting = floors.Floors(sweeps=False)
+    counting.refresh(EAGER)
+    counting._floors[LANE] = known
+    counting._next_sweep = 0.0
+    counting.refresh(EAGER)
+    assert counting._floors[LANE] >= known
 
 
 def test_another_session_begins_from_zero() -> None:
