@@ -44,6 +44,7 @@ def send(route: Route, **arguments: Any) -> bool:
             kwargs=arguments,
             queue=route.queue,
             retry=False,
+            compression="zstd",
             headers={_STEP: traceparent} if traceparent else None,
         )
     except (OperationalError, redis.RedisError, OSError) as error:
