@@ -20,7 +20,7 @@ log = structlog.get_logger("outbox.kafka")
 
 
 class ReceivedMessage(NamedTuple):
-    """One message as Kafka holds it."""
+    """One message as Kafka holds it. `size`: bytes of key and value."""
 
     topic: str
     partition: int
@@ -28,16 +28,12 @@ class ReceivedMessage(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+    size: int
 
     @property
     def event_id(self) -> str:
         """Text of the ce_id header, empty where there is none."""
         return (dict(self.headers).get("ce_id") or b"").decode("utf-8", "replace")
-
-    @property
-    def size(self) -> int:
-        """Bytes of key and value."""
-        return len(self.key or b"") + len(self.value or b"")
 
 
 class TopicConsumer:
@@ -179,11 +175,7 @@ def received(message: Message) -> ReceivedMessage:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    return ReceivedMessage(
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        key=message.key(),
-        value=message.value(),
-        headers=cast(Sequence[tuple[str, bytes | None]], message.headers() or ()),
-    )
+    key, value = message.key(), message.value()
+    headers = cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
+    size = len(key or b"") + len(value or b"")
+    return ReceivedMessage(topic, partition, offset, key, value, headers, size)
