@@ -15,7 +15,7 @@ import psycopg
 
 from benchmarks.hot_paths import bare
 from benchmarks.hot_paths.serving import BARE, OURS, UNGATED, Served, serving
-from benchmarks.hot_paths.wrk import Measured, measure
+from benchmarks.hot_paths.wrk import Measured, both, measure, warm_up
 from benchmarks.report import Figure
 from eventsite.localstack import LocalStack
 from orders.services import INSERT_ORDERS
@@ -28,8 +28,7 @@ SIMPLE = ((1, 900, 2), (32, 8_000, 8), (256, 12_000, 40))
 KINDS = ("simple", "items", "order", "list")
 AT_32 = {"items": 3_000, "keyed": 6_000, "order": 15_000, "list": 8_000}
 SHARE = 70  # % of the bare server's rate
-SHARE_TURNS = 9  # short ones: the speed of a shared host changes within seconds
-TURN_SHARE = 1 / 3  # of the seconds of other figures
+SHARE_TURNS = 15  # of four seconds each: the speed of a shared host changes all the time
 GATEWAY_US = 20
 ALONE = Path(__file__).parents[1] / "results" / "gateway.json"
 IDS = 1000
@@ -46,7 +45,8 @@ class Rates:
 
     def bare(self) -> list[Figure]:
         """The ceilings of this machine: the rows that PostgreSQL takes, and the barest server, with
-        ours beside it. They take turns, so that a host that slows down slows both."""
+        ours beside it. They take turns of a second, one before and after the other, so that a host
+        that slows down slows both."""
         figures = [
             Figure(
                 name=f"rows, {CEILING_ORDERS} orders of 3 items a commit",
@@ -57,9 +57,7 @@ class Rates:
         with serving(self._stack, BARE) as barest, serving(self._stack, OURS) as ours:
             self._write_orders(ours)
             for kind in KINDS:
-                figures += _beside(
-                    kind, [self._turn(kind, barest, ours) for _ in range(SHARE_TURNS)]
-                )
+                figures += _beside(kind, self._turns(kind, barest, ours))
         return figures
 
     def hot(self) -> list[Figure]:
@@ -112,25 +110,29 @@ class Rates:
             ),
         ]
 
-    def _turn(self, kind: str, barest: Served, ours: Served) -> tuple[Measured, Measured]:
-        seconds = self._seconds * TURN_SHARE
-        return (
-            self._load(barest, kind, seconds=seconds),
-            self._load(ours, kind, seconds=seconds),
+    def _turns(self, kind: str, barest: Served, ours: Served) -> list[tuple[Measured, Measured]]:
+        words = self._words(kind)
+
+        def second(served: Served) -> Measured:
+            return measure(served.pid, served.url, kind, *words, connections=32, seconds=1)
+
+        for served in (barest, ours):
+            warm_up(served.url, kind, *words, connections=32)
+        turns = []
+        for _ in range(SHARE_TURNS):
+            before, mine, mine_too, after = (second(each) for each in (barest, ours, ours, barest))
+            turns.append((both(before, after), both(mine, mine_too)))
+        return turns
+
+    def _load(self, served: Served, kind: str, *, connections: int = 32) -> Measured:
+        words = self._words(kind)
+        warm_up(served.url, kind, *words, connections=connections)
+        return measure(
+            served.pid, served.url, kind, *words, connections=connections, seconds=self._seconds
         )
 
-    def _load(
-        self, served: Served, kind: str, *, connections: int = 32, seconds: float = 0.0
-    ) -> Measured:
-        words = [str(self._ids)] if kind == "order" else []
-        return measure(
-            served.pid,
-            served.url,
-            kind,
-            *words,
-            connections=connections,
-            seconds=seconds or self._seconds,
-        )
+    def _words(self, kind: str) -> list[str]:
+        return [str(self._ids)] if kind == "order" else []
 
     def _write_orders(self, served: Served) -> None:
         """Orders to read, where no other part has left some."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Measured", "measure", "require_wrk"]
+__all__ = ["Measured", "both", "measure", "require_wrk", "warm_up"]
 
 SCRIPT = Path(__file__).parent / "load.lua"
 
@@ -38,8 +38,7 @@ def require_wrk() -> str:
 def measure(
     pid: int, url: str, kind: str, *words: str, connections: int, seconds: float
 ) -> Measured:
-    """Load of one kind (see load.lua) from one thread, after a second to warm up."""
-    _run(url, kind, *words, connections=connections, seconds=1)
+    """Load of one kind (see load.lua) from one thread."""
     before = _cpu_seconds(pid)
     said = _run(url, kind, *words, connections=connections, seconds=seconds)
     cpu = _cpu_seconds(pid) - before
@@ -49,6 +48,23 @@ def measure(
         p99_ms=said["p99_ms"],
         errors=int(said["errors"]),
         cpu_us=1e6 * cpu / max(1.0, said["requests"]),
+    )
+
+
+def warm_up(url: str, kind: str, *words: str, connections: int) -> None:
+    """A second of the same load, for nothing."""
+    _run(url, kind, *words, connections=connections, seconds=1)
+
+
+def both(one: Measured, other: Measured) -> Measured:
+    """Two measurements of equal length as one."""
+    return Measured(
+        rate=(one.rate + other.rate) / 2,
+        p50_ms=(one.p50_ms + other.p50_ms) / 2,
+        p99_ms=max(one.p99_ms, other.p99_ms),
+        errors=one.errors + other.errors,
+        cpu_us=(one.cpu_us * one.rate + other.cpu_us * other.rate)
+        / max(1.0, one.rate + other.rate),
     )
 
 

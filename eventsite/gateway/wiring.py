@@ -23,12 +23,14 @@ class Assembled:
     application: Gateway
     keyring: Keyring
     limiter: RateLimiter | None
+    journal: Journal
 
     async def start(self) -> None:
         if self.limiter is not None:
             await self.limiter.start()
 
     async def close(self) -> None:
+        self.journal.close()
         await self.keyring.close()
         if self.limiter is not None:
             await self.limiter.close()
@@ -44,6 +46,7 @@ def gateway_around(application: Application) -> Assembled:
             patience=settings.RATE_LIMIT_PATIENCE,
         )
     keyring = Keyring()
+    journal = Journal(service=settings.SERVICE_NAME, level=settings.LOG_LEVEL)
     gateway = Gateway(
         application,
         rules=Rules(
@@ -55,6 +58,6 @@ def gateway_around(application: Application) -> Assembled:
         ),
         keyring=keyring,
         limiter=limiter,
-        journal=Journal(service=settings.SERVICE_NAME, level=settings.LOG_LEVEL),
+        journal=journal,
     )
-    return Assembled(gateway, keyring, limiter)
+    return Assembled(gateway, keyring, limiter, journal)

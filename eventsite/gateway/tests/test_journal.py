@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from eventsite.gateway.ids import request_ids
-from eventsite.gateway.journal import Journal
+from eventsite.gateway.journal import PAUSE, Journal
 from eventsite.gateway.metrics import DURATION, REQUESTS
 
 ROUTE = "journal/<str:test>"
@@ -51,7 +51,7 @@ def test_a_turn_is_counted_as_each_would_be_by_itself(capfd: pytest.CaptureFixtu
             note(journal, seconds, status=500 if number == 2 else 200)
             if number % size == size - 1:
                 await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        journal.close()
         return {name: value - before.get(name, 0) for name, value in samples().items()}
 
     alone, together = asyncio.run(turns(1)), asyncio.run(turns(len(SECONDS)))
@@ -74,6 +74,25 @@ def test_lines_of_a_turn_are_written_whole_and_in_order(capfd: pytest.CaptureFix
     asyncio.run(turn())
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [line["path"] for line in lines] == ["/journal/a", "/journal/\\udce9", "/journal/b"]
+
+
+def test_a_busy_process_writes_less_often(capfd: pytest.CaptureFixture[str]) -> None:
+    async def turns() -> None:
+        journal = Journal(service="web", level="INFO")
+        for size, written_at_once in ((1, 1), (1, 1), (2, 2), (3, 0), (1, 0)):
+            for _ in range(size):
+                note(journal, 0.001)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(capfd.readouterr().err.splitlines()) == written_at_once
+        while not (late := capfd.readouterr().err.splitlines()):
+            await asyncio.sleep(PAUSE)
+        assert len(late) == 4
+        note(journal, 0.001)
+        journal.close()
+        assert len(capfd.readouterr().err.splitlines()) == 1
+
+    asyncio.run(turns())
 
 
 def test_processes_that_share_a_pipe_tear_no_line() -> None:
@@ -103,4 +122,4 @@ async def fill_turns() -> None:
         for number in range(SIZE):
             note(journal, 0.001, path=f"/journal/{'x' * number}")
         await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    journal.close()
