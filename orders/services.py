@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -39,6 +38,7 @@ from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, 
 from outbox.services import Event, joined_unit_of_work, pipelined, publish, unit_of_work
 
 __all__ = [
+    "DraftedOrder",
     "IllegalTransition",
     "NewOrder",
     "NewOrderLine",
@@ -46,6 +46,7 @@ __all__ = [
     "PlacedOrder",
     "add_orders",
     "cancel_order",
+    "draft_order",
     "pay_order",
     "place_orders",
     "record_processed_events",
@@ -54,8 +55,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewOrderLine:
+# Made for each request on the event loop: a Struct costs a fifth of a dataclass.
+class NewOrderLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One item of an order to place."""
 
     product_id: str
@@ -63,8 +64,7 @@ class NewOrderLine:
     price: Decimal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewOrder:
+class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An order to place: with lines, or (a simple order) with an amount and none."""
 
     customer_id: str
@@ -92,6 +92,14 @@ class PlacedOrder(msgspec.Struct, frozen=True, gc=False):
     created_at: str
 
 
+class DraftedOrder(msgspec.Struct, frozen=True):
+    """An order as it will be stored and told."""
+
+    order: NewOrder
+    placed: PlacedOrder
+    events: tuple[Event, ...]
+
+
 class OrderNotFound(LookupError):
     """There is no order with this id."""
 
@@ -112,15 +120,14 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     Raises NotStored or OutcomeUnknown if the database fails.
     """
     with unit_of_work(), pipelined():
-        return add_orders(orders)
+        return add_orders([draft_order(order) for order in orders])
 
 
-def add_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
+def add_orders(drafts: Sequence[DraftedOrder]) -> list[PlacedOrder]:
     """The same in the open transaction, two statements whose results nobody reads.
 
     Raises NotInTransaction.
     """
-    drafts = [_draft(order) for order in orders]
     events = [event for draft in drafts for event in draft.events]
     traces = [draft.order.trace for draft in drafts for _ in draft.events]
     _insert(drafts)
@@ -128,13 +135,9 @@ def add_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     return [draft.placed for draft in drafts]
 
 
-class _Draft(msgspec.Struct, frozen=True):
-    order: NewOrder
-    placed: PlacedOrder
-    events: tuple[Event, ...]
-
-
-def _draft(order: NewOrder) -> _Draft:
+def draft_order(order: NewOrder) -> DraftedOrder:
+    """Give an order its ids and events; no database. Of many orders that wait for one transaction
+    each is drafted when it comes, while the transaction before is at work."""
     # Written once each: in a batch, turning ids and times into text is most of the work.
     order_id, event_id = _new_id(), _new_id()
     created_at, total = rfc3339(order.at), order.total
@@ -165,7 +168,7 @@ def _draft(order: NewOrder) -> _Draft:
             created_at=created_at,
         )
         events = (created, simple)
-    return _Draft(order, PlacedOrder(order_id, event_id, total, created_at), events)
+    return DraftedOrder(order, PlacedOrder(order_id, event_id, total, created_at), events)
 
 
 INSERT_ORDERS = """
@@ -189,7 +192,7 @@ INSERT_ORDERS = """
 """
 
 
-def _insert(drafts: Sequence[_Draft]) -> None:
+def _insert(drafts: Sequence[DraftedOrder]) -> None:
     """Orders, lines and history in one statement: one round trip and one plan for the batch."""
     placed = [draft.placed for draft in drafts]
     lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]

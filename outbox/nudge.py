@@ -68,11 +68,8 @@ class _Nudger:
 def _send() -> None:
     """Send unless one is already waiting in the queue: the key lives until a drain takes it, or
     for a moment. The length bounds the queue while nobody takes anything off it."""
-    with _redis().pipeline(transaction=False) as commands:
-        commands.set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000))
-        commands.llen(_QUEUE)
-        fresh, waiting = commands.execute()
-    if fresh and waiting <= DRAIN.queue_bound:
+    fresh = _redis().set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000))
+    if fresh and _redis().llen(_QUEUE) <= DRAIN.queue_bound:
         current_app.send_task(DRAIN_TASK, queue=_QUEUE, retry=False)
 
 
