@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -81,7 +81,9 @@ class Gateway:
                     CURRENT_CALLER.set(caller)
             if self._limiter is not None and route.limited:
                 await self._within_limit(self._limiter, caller, scope, found)
-            body = await _read_body(scope, found, receive, self._rules.max_body_bytes)
+            body = b""
+            if _may_have_body(scope, found):
+                body = await _read_body(found, receive, self._rules.max_body_bytes)
             if body and b"content-length" not in found:
                 _add_length(scope, body)
             await self._application(scope, _replay(body), answer)
@@ -142,29 +144,25 @@ class _Answer:
         self._ids = ids
         self.status = 0  # 0: the client hung up, or nobody answered
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *self._ids.headers()]
-        await self._send(message)
+        return self._send(message)
 
 
-def _has_no_body(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
-    """Whether it is sure that no body comes (RFC 9112, 6.3): asking for it costs a round through
+def _may_have_body(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
+    """Without these headers none comes (RFC 9112, 6.3), and asking for it costs a round through
     the server. HTTP/2 has bodies without a length."""
     return (
-        scope.get("http_version") == "1.1"
-        and b"content-length" not in found
-        and b"transfer-encoding" not in found
+        b"content-length" in found
+        or b"transfer-encoding" in found
+        or scope.get("http_version") != "1.1"
     )
 
 
-async def _read_body(
-    scope: Scope, found: Mapping[bytes, bytes], receive: Receive, at_most: int
-) -> bytes:
+async def _read_body(found: Mapping[bytes, bytes], receive: Receive, at_most: int) -> bytes:
     """The whole body; refused as soon as it is known to be larger than `at_most` bytes."""
-    if _has_no_body(scope, found):
-        return b""
     declared = found.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > at_most:
         raise refusals.body_too_large(at_most)
