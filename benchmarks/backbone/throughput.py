@@ -191,7 +191,7 @@ def held_snapshot(stage: Stage, events: int, seconds: float) -> list[Figure]:
             value=100 * reader / without,
             unit="% of without",
             at_least=80,
-            note=f"without: {without:,.0f} events/s after as long; medians of three or more backlogs",
+            note=f"without: {without:,.0f} events/s after as long; medians of the last third",
         ),
         Figure(
             name=f"rate after {seconds:.0f} s under a writer's transaction",
@@ -222,7 +222,7 @@ def _late_rate(stage: Stage, events: int, seconds: float) -> float:
     one alone may have all of the audit and of autovacuum beside it, or nothing."""
     stage.analyze()
     begin, late = time.monotonic(), list[float]()
-    while (since := time.monotonic() - begin) < seconds or len(late) < 3:
+    while (since := time.monotonic() - begin) < seconds or not late:
         rate = _both(stage, events)
         late += [rate] if since > seconds * 2 / 3 else []
         connection.close()
