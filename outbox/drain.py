@@ -26,6 +26,7 @@ from outbox.conf import DRAIN, DrainPolicy
 from outbox.envelope import correlation_fields, rfc3339_of
 from outbox.kafka import producer
 from outbox.models import OutboxLane
+from outbox.planner import plan_without
 from outbox.refusals import (
     Backoff,
     PendingEvent,
@@ -224,11 +225,7 @@ def _plan_by_index() -> None:
     the planner sorts whole lanes for a batch, and reads the whole table to settle one: the work of
     a batch then grows with the backlog.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT set_config(method, 'off', true) FROM unnest(%s::text[]) AS method",
-            (["enable_bitmapscan", "enable_seqscan", "enable_hashjoin", "enable_mergejoin"],),
-        )
+    plan_without("bitmapscan", "seqscan", "hashjoin", "mergejoin")
 
 
 def claim_lanes(limit: int) -> list[int]:

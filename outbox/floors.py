@@ -27,6 +27,7 @@ from outbox import metrics
 from outbox.arrays import array_literal
 from outbox.conf import DrainPolicy
 from outbox.models import OutboxLane
+from outbox.planner import plan_without
 from outbox.queries import open_writers
 from outbox.topics import LANES
 
@@ -102,10 +103,7 @@ class Floors:
         with transaction.atomic(), connection.cursor() as cursor:
             # As a bitmap, page by page: along the index each dead entry costs a visit of its own,
             # and under a snapshot of an hour there are millions.
-            cursor.execute(
-                "SELECT set_config(method, 'off', true) FROM unnest(%s::text[]) AS method",
-                (["enable_indexscan", "enable_indexonlyscan", "enable_seqscan"],),
-            )
+            plan_without("indexscan", "indexonlyscan", "seqscan")
             cursor.execute(
                 """
                 WITH below AS MATERIALIZED (

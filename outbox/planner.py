@@ -1,0 +1,17 @@
+"""How PostgreSQL goes about the statements of a transaction, where its own choice is wrong."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+__all__ = ["plan_without"]
+
+
+def plan_without(*methods: str) -> None:
+    """Have the open transaction's statements avoid these: `seqscan` for enable_seqscan, and so on
+    (https://www.postgresql.org/docs/current/runtime-config-query.html)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('enable_' || method, 'off', true) FROM unnest(%s::text[]) AS method",
+            (list(methods),),
+        )
