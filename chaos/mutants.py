@@ -15,14 +15,14 @@ from django.db import connection
 
 from eventsite.probe import services as probe_services
 from eventsite.probe.events import decode_sequence_drawn
-from outbox import applying, drain, inbox, isolation, nudge, redrive
+from outbox import applying, claims, inbox, isolation, nudge, redrive
 from outbox.bridge import Bridge
 from outbox.conf import topics
-from outbox.drain import PendingEvent
 from outbox.envelope import EventEnvelope
 from outbox.inbox import Chunk, PartitionKey, Position
 from outbox.kafka import producer
 from outbox.models import OutboxEvent
+from outbox.refusals import PendingEvent
 
 __all__ = ["BREAKS", "break_guard"]
 
@@ -51,25 +51,25 @@ def lock_rows() -> None:
         free = pending.select_for_update(skip_locked=True).order_by("id")
         return sorted(set(free.values_list("lane", flat=True)[:2000]))
 
-    read_all = drain.pending_events
+    read_all = claims.pending_events
 
     def only_free(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
         free = OutboxEvent.objects.filter(lane__in=lanes, status=OutboxEvent.Status.NEW)
         ids = set(free.select_for_update(skip_locked=True).values_list("id", flat=True))
         return [event for event in read_all(lanes, limit=limit) if event.id in ids]
 
-    drain.claim_lanes = any_lane
-    drain.pending_events = only_free
+    claims.claim_lanes = any_lane
+    claims.pending_events = only_free
 
 
 def drain_descending() -> None:
     """The newest first."""
-    read = drain.pending_events
+    read = claims.pending_events
 
     def descending(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
         return read(lanes, limit=limit)[::-1]
 
-    drain.pending_events = descending
+    claims.pending_events = descending
 
 
 def drop_nudges() -> None:

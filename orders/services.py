@@ -35,18 +35,15 @@ from orders.models import (
 )
 from outbox.arrays import array_literal, text_array_literal
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.services import Event, joined_unit_of_work, pipelined, publish, unit_of_work
+from outbox.services import Event, joined_unit_of_work, pipelined, publish
 
 __all__ = [
-    "DraftedOrder",
     "IllegalTransition",
     "NewOrder",
     "NewOrderLine",
     "OrderNotFound",
     "PlacedOrder",
-    "add_orders",
     "cancel_order",
-    "draft_order",
     "pay_order",
     "place_orders",
     "record_processed_events",
@@ -92,14 +89,6 @@ class PlacedOrder(msgspec.Struct, frozen=True, gc=False):
     created_at: str
 
 
-class DraftedOrder(msgspec.Struct, frozen=True):
-    """An order as it will be stored and told."""
-
-    order: NewOrder
-    placed: PlacedOrder
-    events: tuple[Event, ...]
-
-
 class OrderNotFound(LookupError):
     """There is no order with this id."""
 
@@ -114,30 +103,27 @@ class IllegalTransition(Exception):
 
 
 def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
-    """Store a batch of orders with lines, history and events, in the order given.
-
-    All or nothing, a fixed number of statements whatever the size; one order is a batch of one.
-    Raises NotStored or OutcomeUnknown if the database fails.
+    """Store a batch of orders with lines, history and events, in the order given: in the open
+    transaction, else in one of its own. All or nothing, two statements whatever the size, whose
+    results nobody reads. Raises NotStored and OutcomeUnknown where the transaction is its own.
     """
-    with unit_of_work(), pipelined():
-        return add_orders([draft_order(order) for order in orders])
-
-
-def add_orders(drafts: Sequence[DraftedOrder]) -> list[PlacedOrder]:
-    """The same in the open transaction, two statements whose results nobody reads.
-
-    Raises NotInTransaction.
-    """
-    events = [event for draft in drafts for event in draft.events]
-    traces = [draft.order.trace for draft in drafts for _ in draft.events]
-    _insert(drafts)
-    publish(events, traces=traces)
+    drafts = [_draft(order) for order in orders]
+    with joined_unit_of_work():
+        _insert(drafts)
+        publish(
+            [event for draft in drafts for event in draft.events],
+            traces=[draft.order.trace for draft in drafts for _ in draft.events],
+        )
     return [draft.placed for draft in drafts]
 
 
-def draft_order(order: NewOrder) -> DraftedOrder:
-    """Give an order its ids and events; no database. Of many orders that wait for one transaction
-    each is drafted when it comes, while the transaction before is at work."""
+class _Draft(msgspec.Struct, frozen=True):
+    order: NewOrder
+    placed: PlacedOrder
+    events: tuple[Event, ...]
+
+
+def _draft(order: NewOrder) -> _Draft:
     # Written once each: in a batch, turning ids and times into text is most of the work.
     order_id, event_id = _new_id(), _new_id()
     created_at, total = rfc3339(order.at), order.total
@@ -168,7 +154,7 @@ def draft_order(order: NewOrder) -> DraftedOrder:
             created_at=created_at,
         )
         events = (created, simple)
-    return DraftedOrder(order, PlacedOrder(order_id, event_id, total, created_at), events)
+    return _Draft(order, PlacedOrder(order_id, event_id, total, created_at), events)
 
 
 INSERT_ORDERS = """
@@ -192,7 +178,7 @@ INSERT_ORDERS = """
 """
 
 
-def _insert(drafts: Sequence[DraftedOrder]) -> None:
+def _insert(drafts: Sequence[_Draft]) -> None:
     """Orders, lines and history in one statement: one round trip and one plan for the batch."""
     placed = [draft.placed for draft in drafts]
     lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]

@@ -10,8 +10,10 @@ from celery import current_app
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, register
 from django.utils.module_loading import import_string
+from kombu import compression
 
 from outbox import conf
+from outbox.broker import COMPRESSION
 from outbox.conf import Route
 from outbox.dead_letters import DRAIN_HANDLER
 
@@ -33,6 +35,7 @@ def check_event_map(
         *(error for route in routes for error in _reset_errors(route)),
         *_topic_errors(routes),
         *_retention_errors(routes),
+        *_compression_errors(),
     ]
 
 
@@ -150,4 +153,15 @@ def _retention_errors(routes: Sequence[Route]) -> Iterator[Error]:
             "would miss receipts of events that it still sees.",
             hint="Raise OUTBOX_RETENTION_HOURS above RECEIPT_RETENTION_HOURS.",
             id="outbox.E012",
+        )
+
+
+def _compression_errors() -> Iterator[Error]:
+    """kombu leaves out without a word what it cannot import; a bridge would end at its first chunk."""
+    if COMPRESSION not in compression.encoders():
+        yield Error(
+            f"This Python has no {COMPRESSION}, in which chunks travel.",
+            hint="Install requirements.txt (backports-zstd); from Python 3.14 on it is Python's own, "
+            "if that was built with libzstd.",
+            id="outbox.E014",
         )

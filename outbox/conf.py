@@ -95,6 +95,7 @@ class DrainPolicy:
     backoff_max: float = 5.0
     floor_interval: float = 1.0
     sweep_interval: float = 60.0
+    sweep_seconds: float = 5.0
     nudge_interval: float = 0.02
     nudge_debounce: float = 1.0
     queue_bound: int = 20  # tasks

@@ -15,37 +15,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
-from django.db.models.expressions import RawSQL
 
-from outbox import conf, drain_letters, floors, metrics, tracing
+from outbox import claims, conf, drain_letters, metrics, tracing
 from outbox.conf import DRAIN, DrainPolicy
-from outbox.envelope import correlation_fields, rfc3339_of
+from outbox.envelope import correlation_fields
 from outbox.kafka import producer
-from outbox.models import OutboxLane
-from outbox.planner import plan_without
-from outbox.refusals import (
-    Backoff,
-    PendingEvent,
-    Produced,
-    keys_left_out,
-    remember_refused,
-)
+from outbox.refusals import Backoff, PendingEvent, Produced, remember_refused
 from outbox.settling import send_and_settle
-from outbox.topics import LANES
 from outbox.tracing import Step
 
-__all__ = [
-    "DrainReport",
-    "LaneMismatch",
-    "PendingEvent",
-    "claim_lanes",
-    "drain",
-    "drain_batch",
-]
+__all__ = ["DrainReport", "drain", "drain_batch"]
 
 log = structlog.get_logger("outbox.drain")
 
@@ -62,17 +44,7 @@ class DrainReport:
     exhausted: bool = False
 
 
-class LaneMismatch(RuntimeError):
-    """The table outbox_lane and LANES in the code differ, and order per key depends on the number.
-
-    Go back to the number of the table; or drain the outbox, stop every writer and drain, change
-    LANES, empty the table and run `manage.py migrate`, which fills it.
-    """
-
-
 _backoff = Backoff()
-_floors = floors.Floors()
-_UNKNOWN_LOOKED_AT = 32  # pending rows of each lane
 
 
 def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
@@ -83,6 +55,7 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
     batch a second thread claims beside this one, as another drain would: while one has PostgreSQL
     at work the other uses the processor.
     """
+    claims.refresh_floors(policy)  # and sweep below them, though Kafka may be away
     report = DrainReport(stopped=_not_ready(policy))
     if report.stopped:
         return report
@@ -93,7 +66,7 @@ def drain(policy: DrainPolicy = DRAIN) -> DrainReport:
             if second is None and batch.much_more and run.goes_on:
                 second = beside.submit(copy_context().run, _drain_beside, run)
         while second and wait([second], timeout=policy.floor_interval).not_done:
-            _floors.refresh(policy)
+            claims.refresh_floors(policy)
     if second:
         report.settled += second.result().settled
         report.stopped = report.stopped or second.result().stopped
@@ -174,7 +147,7 @@ def drain_batch(policy: DrainPolicy = DRAIN, *, raise_floors: bool = True) -> _B
     `raise_floors`: one thread of a process does so, on the connection that it keeps.
     """
     if raise_floors:
-        _floors.refresh(policy)
+        claims.refresh_floors(policy)
     with tracing.step("drain", tracing.PRODUCER) as step:
         batch = _drain_batch(policy, step)
         if batch is None:
@@ -184,15 +157,15 @@ def drain_batch(policy: DrainPolicy = DRAIN, *, raise_floors: bool = True) -> _B
 
 def _drain_batch(policy: DrainPolicy, step: Step) -> _Batch | None:
     with transaction.atomic():
-        _plan_by_index()
-        lanes = claim_lanes(policy.lanes_per_claim)
+        claims.plan_by_index()
+        lanes = claims.claim_lanes(policy.lanes_per_claim)
         if not lanes:
             return None
-        pending = pending_events(lanes, limit=policy.batch_events)
+        pending = claims.pending_events(lanes, limit=policy.batch_events)
         held = 0
         if any(event.beside_letters for event in pending):
             held, heads = drain_letters.hold_followers(lanes)
-            read = pending_events(lanes, limit=policy.batch_events)
+            read = claims.pending_events(lanes, limit=policy.batch_events)
             pending = drain_letters.without_followers(read, heads)
             held += len(read) - len(pending)
         _tell_claimed(step, lanes, pending)
@@ -218,82 +191,6 @@ def _drain_batch(policy: DrainPolicy, step: Step) -> _Batch | None:
     )
 
 
-def _plan_by_index() -> None:
-    """Have this transaction's statements walk along indexes.
-
-    All that a drain reads and writes is found by a key, in the order of an index. Left to itself
-    the planner sorts whole lanes for a batch, and reads the whole table to settle one: the work of
-    a batch then grows with the backlog.
-    """
-    plan_without("bitmapscan", "seqscan", "hashjoin", "mergejoin")
-
-
-def claim_lanes(limit: int) -> list[int]:
-    """Lock up to `limit` lanes that have pending events, the longest waiting first.
-
-    Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A lane
-    with nothing but refused keys or unknown topics is not claimed: it would take another's place.
-    Nor is a paused one; PostgreSQL asks again once it has the lock.
-    """
-    first_pending = RawSQL(  # noqa: S611  (no text of anybody else)
-        f"""(SELECT id FROM event_outbox WHERE event_outbox.lane = outbox_lane.lane AND {_PENDING}
-             ORDER BY id LIMIT 1)""",
-        _pending_parameters(),
-    )
-    lanes = (
-        OutboxLane.objects.select_for_update(skip_locked=True, of=("self",))
-        .annotate(first_pending=first_pending)
-        .filter(first_pending__isnull=False, paused=False)
-        .order_by("first_pending")
-    )
-    return list(lanes.values_list("lane", flat=True)[:limit])
-
-
-# What of a lane may go out now, for a query that has its row of outbox_lane at hand: see
-# outbox/floors.py for the floor. Left out: keys that Kafka has just refused, topics not in the map.
-_PENDING = f"""
-    status = 0 AND event_outbox.id >= {floors.FLOOR_OF_LANE} AND topic = ANY(%s)
-    AND (topic, key) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))
-"""
-
-
-def _pending_parameters() -> list[Any]:
-    left_out = keys_left_out()
-    return [
-        *_floors.parameters(),
-        list(conf.partition_counts()),
-        [topic for topic, _ in left_out],
-        [key for _, key in left_out],
-    ]
-
-
-def pending_events(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
-    """The next events of the claimed lanes in order of id, at most about `limit`.
-
-    A statement of its own, after the lock: its snapshot sees everything that the lane's previous
-    holder committed. Read by status, never by "id greater than": ids are drawn before commit.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT event.id, event.lane, event.event_id::text, event.type, event.topic, event.key,
-                   event.source, {rfc3339_of("event.created_at")}, event.payload, event.traceparent,
-                   event.correlation_id, event.headers,
-                   extract(epoch FROM event.created_at)::float8, event.letters_open
-            FROM outbox_lane
-            CROSS JOIN LATERAL (
-                SELECT event_outbox.*, letters_open FROM event_outbox
-                WHERE event_outbox.lane = outbox_lane.lane AND {_PENDING}
-                ORDER BY id LIMIT %s
-            ) AS event
-            WHERE outbox_lane.lane = ANY(%s)
-            ORDER BY event.id
-            """,
-            (*_pending_parameters(), limit // len(lanes) + 1, list(lanes)),
-        )
-        return list(map(PendingEvent._make, cursor.fetchall()))
-
-
 def _not_ready(policy: DrainPolicy) -> str:
     """Why Kafka cannot be used now, or an empty string."""
     if time.monotonic() < _backoff.until:
@@ -301,9 +198,9 @@ def _not_ready(policy: DrainPolicy) -> str:
     if _backoff.warm:
         return ""
     try:
-        _compare_lanes()
+        claims.compare_lanes()
         producer.warm_up(conf.partition_counts(), timeout=policy.connect_timeout)
-    except (LaneMismatch, producer.PartitionMismatch) as error:
+    except (claims.LaneMismatch, producer.PartitionMismatch) as error:
         level, reason, stopped = logging.ERROR, "mismatch", str(error)
     except producer.KafkaException as error:
         level, reason, stopped = logging.WARNING, "connect", str(error)
@@ -317,37 +214,11 @@ def _not_ready(policy: DrainPolicy) -> str:
     return stopped
 
 
-def _compare_lanes() -> None:
-    """Raises LaneMismatch. Read at each connect: rows of a lane that is missing would wait for ever."""
-    found = set(OutboxLane.objects.values_list("lane", flat=True))
-    if found != set(range(LANES)):
-        raise LaneMismatch(
-            f"outbox_lane holds {len(found)} lanes, the code says {LANES}. "
-            + (LaneMismatch.__doc__ or "")
-        )
-
-
 def _tell_unknown_topics() -> None:
-    """Say aloud what waits for a route; looks at a bounded number of pending rows of each lane."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        _plan_by_index()
-        cursor.execute(
-            f"""
-            SELECT topic, count(*), min(id)
-            FROM outbox_lane
-            CROSS JOIN LATERAL (
-                SELECT topic, id FROM event_outbox
-                WHERE event_outbox.lane = outbox_lane.lane AND status = 0
-                  AND event_outbox.id >= {floors.FLOOR_OF_LANE}
-                ORDER BY id LIMIT %s
-            ) AS event
-            WHERE topic <> ALL(%s) GROUP BY topic
-            """,
-            (*_floors.parameters(), _UNKNOWN_LOOKED_AT, list(conf.partition_counts())),
-        )
-        for topic, events, first_id in cursor.fetchall():
-            metrics.DRAIN_FAILED.labels("unknown_topic").inc()
-            log.error("topic_without_route", topic=topic, events=events, first_id=first_id)
+    """Say aloud what waits for a route."""
+    for topic, events, first_id in claims.topics_without_route():
+        metrics.DRAIN_FAILED.labels("unknown_topic").inc()
+        log.error("topic_without_route", topic=topic, events=events, first_id=first_id)
 
 
 def _tell_claimed(step: Step, lanes: Sequence[int], pending: Sequence[PendingEvent]) -> None:

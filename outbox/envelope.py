@@ -195,14 +195,19 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-_TO_MILLISECONDS = len("2026-03-11T22:00:00.000")
+_encode = msgspec.json.Encoder().encode
+_TO_SECONDS = len('"2026-03-11T22:00:00')
+_TO_MILLISECONDS = len('"2026-03-11T22:00:00.000')
 
 
 def rfc3339(moment: datetime) -> str:
     """UTC with milliseconds and Z, for example 2026-03-11T22:00:00.000Z."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat("T", "milliseconds")[:_TO_MILLISECONDS] + "Z"
+    told = _encode(moment).decode()  # a quarter of the cost of isoformat()
+    if moment.microsecond:
+        return f"{told[1:_TO_MILLISECONDS]}Z"
+    return f"{told[1:_TO_SECONDS]}.000Z"
 
 
 def rfc3339_of(column: str) -> str:

@@ -8,8 +8,9 @@ commits, so "the last id I sent" is none. Here an id becomes a floor when every 
 could have drawn a lower one has ended: whoever inserts holds a lock on the table from before it
 draws until it ends, and pg_locks names them. Rows made pending again (a redrive, a log that is
 gone) lie below floors that drains remember; who does that counts `outbox_lane.rewinds` up, and a
-floor holds only for the count it was taken with. Once a minute the floors are taken anew from
-zero: a row found below one is sent, and raises an alarm.
+floor holds only for the count it was taken with. Once a minute drains look below their floors,
+Kafka or not: a row that is found there raises an alarm and counts its lane's rewinds up, so that no
+process passes over it any more.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F
 
-from outbox import metrics
+from outbox import metrics, upkeep
 from outbox.arrays import array_literal
 from outbox.conf import DrainPolicy
+from outbox.failures import is_timeout
 from outbox.models import OutboxLane
 from outbox.planner import plan_without
 from outbox.queries import open_writers
@@ -52,8 +54,7 @@ class _Ceiling:
 
 class Floors:
     """What one process remembers; lost with it, and taken anew by the next. One thread of it
-    refreshes, others may read. `sweeps`: drains do, what they find is sent; who only counts what is
-    pending leaves it to them."""
+    refreshes, others may read. `sweeps`: drains do, for everybody."""
 
     def __init__(self, *, sweeps: bool = True) -> None:
         self._sweeps = sweeps
@@ -82,8 +83,8 @@ class Floors:
         self._next_look = now + policy.floor_interval
         if self._ceiling is not None and not (self._ceiling.writers & open_writers()):
             if self._sweeps and now >= self._next_sweep:
+                self._sweep(policy)
                 self._next_sweep = now + policy.sweep_interval
-                self._sweep()
             self._raise_to(self._ceiling.id)
             self._ceiling = None
         if self._ceiling is None:
@@ -98,9 +99,26 @@ class Floors:
             self._forget()
             self._session = connection.connection
 
-    def _sweep(self) -> None:
-        """Lower the floors that lie above a pending row."""
+    def _sweep(self, policy: DrainPolicy) -> None:
+        """Look for pending rows below the floors; given up when it takes long, which is seen by the
+        age of the last one that came to its end."""
+        try:
+            below = self._below(policy.sweep_seconds)
+        except OperationalError as error:
+            if not is_timeout(error):
+                raise
+            log.warning("sweep_given_up", seconds=policy.sweep_seconds)
+            return
+        for lane, found in below:
+            metrics.FLOOR_UNDERCUT.inc()
+            log.error("floor_undercut", lane=lane, floor=self._floors[lane], found=found)
+        upkeep.note_done("sweep")
+
+    def _below(self, seconds: float) -> list[tuple[int, int]]:
+        """Lanes with their first pending row, where that lies below the floor; each is rewound."""
+        rewinds, floors = self.parameters()
         with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
             # As a bitmap, page by page: along the index each dead entry costs a visit of its own,
             # and under a snapshot of an hour there are millions.
             plan_without("indexscan", "indexonlyscan", "seqscan")
@@ -112,14 +130,12 @@ class Floors:
                 SELECT lane, below.id FROM below JOIN outbox_lane USING (lane)
                 WHERE rewinds = (%s::bigint[])[lane + 1]
                 """,
-                (max(self._floors), array_literal(self._floors), array_literal(self._rewinds)),
+                (max(self._floors), floors, rewinds),
             )
             below: list[tuple[int, int]] = cursor.fetchall()
-        with self._lock:
-            for lane, found in below:
-                metrics.FLOOR_UNDERCUT.inc()
-                log.error("floor_undercut", lane=lane, floor=self._floors[lane], found=found)
-                self._floors[lane] = found
+            if below:
+                rewind(lane for lane, _ in below)
+        return below
 
     def _raise_to(self, ceiling: int) -> None:
         """The first pending id of each lane up to the ceiling, or the one behind the ceiling."""
@@ -144,8 +160,8 @@ class Floors:
 
 
 def rewind(lanes: Iterable[int]) -> None:
-    """Say that older rows of these lanes are made pending again, in the transaction that does it
-    and holds their locks."""
+    """Say that rows of these lanes are pending below where floors may lie. Who makes them so does it
+    in the same transaction, which holds the lanes' locks."""
     OutboxLane.objects.filter(lane__in=list(lanes)).update(rewinds=F("rewinds") + 1)
 
 

@@ -256,7 +256,10 @@ def insert_receipts(
             """,
             (array_literal(event_id.hex for event_id in new), handler, outcome),
         )
-        return new.difference(event_id for (event_id,) in cursor.fetchall())
+        there = {event_id for (event_id,) in cursor.fetchall()}
+    if not there <= new:  # ids that do not compare: each of them would pass for a new one
+        raise TypeError(f"receipts of {there - new} are told, and nobody asked for them")
+    return new - there
 
 
 def settle_receipts(handler: str, event_ids: Iterable[UUID], outcome: int) -> set[UUID]:

@@ -25,7 +25,7 @@ OLDEST_AGE = Gauge(
 )
 FLOOR_UNDERCUT = Counter(
     "outbox_floor_undercut_total",
-    "Pending rows found below a floor by the sweep of each minute: late by up to a minute.",
+    "Pending rows found below a floor by the sweep of each minute.",
 )
 COMMIT_TO_KAFKA = Histogram(
     "outbox_commit_to_kafka_seconds",

@@ -128,16 +128,20 @@ def publish(
         raise NotInTransaction(NotInTransaction.__doc__)
     if not events:
         return
-    _refuse_unknown_topics(events)
+    names = [event.topic.name for event in events]
+    _refuse_unknown_topics(names)
     traces = traces or [NO_TRACE] * len(events)
+    keys = [event.key for event in events]
     payloads = [event.to_json() for event in events]
-    for event, payload in zip(events, payloads, strict=True):
-        _refuse_too_large(event, payload)
+    for event, key, payload in zip(events, keys, payloads, strict=True):
+        if not fits(key, payload, event.topic.max_message_bytes):
+            raise _too_large(event, payload)
+    lanes = {key: lane_of(key) for key in set(keys)}  # events of one change often share a key
     columns = (
         text_array_literal([event.event_id for event in events]),
-        array_literal([lane_of(event.key) for event in events]),
-        text_array_literal([event.topic.name for event in events]),
-        text_array_literal([event.key for event in events]),
+        array_literal([lanes[key] for key in keys]),
+        text_array_literal(names),
+        text_array_literal(keys),
         text_array_literal([event.type for event in events]),
         text_array_literal([event.source for event in events]),
         text_array_literal(payloads),
@@ -151,22 +155,21 @@ def publish(
         else:
             cursor.execute(INSERT_EVENTS, columns)
     transaction.on_commit(nudge.nudge, robust=True)
-    for topic, count in Counter(event.topic.name for event in events).items():
-        metrics.PUBLISHED.labels(topic).inc(count)
+    for name, count in Counter(names).items():
+        metrics.PUBLISHED.labels(name).inc(count)
 
 
-def _refuse_unknown_topics(events: Sequence[Event]) -> None:
-    unknown = {event.topic.name for event in events} - {topic.name for topic in topics()}
+def _refuse_unknown_topics(names: Sequence[str]) -> None:
+    unknown = set(names) - {topic.name for topic in topics()}
     if unknown and (unknown := unknown - {topic.name for topic in all_topics()}):
         raise UnknownTopic(f"{', '.join(sorted(unknown))}: {UnknownTopic.__doc__}")
 
 
-def _refuse_too_large(event: Event, payload: str) -> None:
-    if not fits(event.key, payload, event.topic.max_message_bytes):
-        raise EventTooLarge(
-            f"{event.type} {event.event_id} has {message_bytes(event.key, payload)} bytes; "
-            f"topic {event.topic.name} takes {event.topic.max_message_bytes}."
-        )
+def _too_large(event: Event, payload: str) -> EventTooLarge:
+    return EventTooLarge(
+        f"{event.type} {event.event_id} has {message_bytes(event.key, payload)} bytes; "
+        f"topic {event.topic.name} takes {event.topic.max_message_bytes}."
+    )
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The journal of what was answered: a place in the metrics, and a line in the access log.
 
-Both at the end of a turn of the event loop; while turns answer several requests each, every other
-millisecond. One write to the log and a few additions do for all of them, and a request that is alone
-waits for nobody.
+Both at the end of a turn of the event loop. A turn that had several begins a busy time, which lasts
+as long as there are several every other millisecond: one write to the log and a few additions do for
+all of those, and a request that is alone waits for nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eventsite.gateway.ids import RequestIds
 
 __all__ = ["Journal"]
 
-PAUSE = 0.002  # seconds between two writes of a busy process: as much as a kill takes with it
+PAUSE = 0.002  # seconds between two writes of a busy process; a kill takes with it what came since
 
 
 class _Line(msgspec.Struct):
@@ -52,9 +52,11 @@ class Journal:
         self._encoder = msgspec.json.Encoder()
         self._lines: list[_Line] = []
         self._busy = False
+        self._closed = False
 
     def close(self) -> None:
-        """Write what is left; for the end of the process."""
+        """Write what is left, and at once what may still come; for the end of the process."""
+        self._closed = True
         self._write()
 
     def note(
@@ -69,7 +71,7 @@ class Journal:
         ids: RequestIds,
     ) -> None:
         """One request; a status of 0 says that it was not answered."""
-        if not self._lines:
+        if not self._lines and not self._closed:
             loop = asyncio.get_running_loop()
             if self._busy:
                 loop.call_later(PAUSE, self._write)
@@ -90,6 +92,8 @@ class Journal:
                 ids.span_id,
             )
         )
+        if self._closed:
+            self._write()
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []

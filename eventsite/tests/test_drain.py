@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
 from eventsite.tests.pipeline import apply_probe_log
-from outbox import conf, drain, refusals, settling
+from outbox import claims, conf, drain, refusals, settling
 from outbox.kafka import admin, producer
 from outbox.kafka.log_reader import read_topic
 from outbox.kafka.producer import Delivery, OutgoingMessage
@@ -174,7 +174,7 @@ def test_another_number_of_partitions_leaves_everything_unclaimed(
     producer.discard()
     with monkeypatch.context() as changed:
         changed.setattr(conf, "partition_counts", one_more)
-        changed.setattr(drain, "claim_lanes", pytest.fail)
+        changed.setattr(claims, "claim_lanes", pytest.fail)
         assert "12 partitions, the code says 13" in drain.drain().stopped
         assert drain.drain().stopped == "backing off"
     assert pending() == ["stays"]

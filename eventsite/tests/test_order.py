@@ -14,11 +14,12 @@ from django.db import connection, transaction
 from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
 from eventsite.tests.pipeline import PROBE_HANDLER, apply_probe_log, chunks_since
-from outbox import applying, drain, effects, inbox
+from outbox import applying, claims, drain, effects, inbox
 from outbox.conf import DrainPolicy
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
 from outbox.models import OutboxEvent
+from outbox.refusals import PendingEvent
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -88,17 +89,17 @@ def rows_without_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
         free = pending.select_for_update(skip_locked=True)
         return sorted(set(free.values_list("lane", flat=True)[:limit]))
 
-    read_all = drain.pending_events
+    read_all = claims.pending_events
 
-    def only_free(lanes: Sequence[int], *, limit: int) -> list[drain.PendingEvent]:
+    def only_free(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
         free = OutboxEvent.objects.filter(lane__in=lanes, status=0).select_for_update(
             skip_locked=True
         )
         ids = set(free.values_list("id", flat=True))
         return [event for event in read_all(lanes, limit=limit) if event.id in ids]
 
-    monkeypatch.setattr(drain, "claim_lanes", no_lock)
-    monkeypatch.setattr(drain, "pending_events", only_free)
+    monkeypatch.setattr(claims, "claim_lanes", no_lock)
+    monkeypatch.setattr(claims, "pending_events", only_free)
 
 
 class TestTheLaneLock:

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from eventsite.tests.histories import place
 from eventsite.tests.receiver import spans_in_memory
-from outbox import broker, conf, drain, effects, redrive, refusals, tracing
+from outbox import broker, claims, conf, drain, effects, redrive, refusals, tracing
 from outbox.bridge import Bridge
 from outbox.envelope import EventEnvelope, TraceContext
 from outbox.inbox import Chunk
@@ -155,7 +155,7 @@ class TestADrain:
         def gone(limit: int) -> list[int]:
             raise InterfaceError("connection lost")
 
-        monkeypatch.setattr(drain, "claim_lanes", gone)
+        monkeypatch.setattr(claims, "claim_lanes", gone)
         with pytest.raises(InterfaceError):
             drain.drain_batch()
         assert recorded(only(spans, "drain")) == ["connection lost"]

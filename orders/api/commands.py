@@ -10,7 +10,7 @@ from orders import services
 from orders.api import representations
 from orders.api.plain_bodies import plain_order
 from orders.api.serializers import validated_order
-from orders.services import DraftedOrder, NewOrder, NewOrderLine, PlacedOrder, draft_order
+from orders.services import NewOrder, NewOrderLine, PlacedOrder
 from restapi.context import caller, trace_context
 from restapi.hot_path import HotPath
 from restapi.json import parse_json
@@ -18,14 +18,14 @@ from restapi.json import parse_json
 __all__ = ["PLACE_ORDER", "placed", "read_body", "read_order"]
 
 
-def read_order(body: object) -> DraftedOrder:
+def read_order(body: object) -> NewOrder:
     """The order that a body of either shape asks for. Raises ValidationError."""
-    return draft_order(_new_order(*validated_order(body)))
+    return _new_order(*validated_order(body))
 
 
-def read_body(body: bytes) -> DraftedOrder:
+def read_body(body: bytes) -> NewOrder:
     """The same of a body in JSON. Raises ValidationError and ParseError."""
-    return draft_order(_new_order(*(plain_order(body) or validated_order(parse_json(body)))))
+    return _new_order(*(plain_order(body) or validated_order(parse_json(body))))
 
 
 def _new_order(simple: bool, fields: dict[str, Any]) -> NewOrder:
@@ -41,9 +41,9 @@ def _new_order(simple: bool, fields: dict[str, Any]) -> NewOrder:
     return NewOrder(customer_id=fields["customerId"], lines=lines, at=at, actor=actor, trace=trace)
 
 
-def placed(draft: DraftedOrder, result: PlacedOrder) -> tuple[int, dict[str, Any]]:
+def placed(order: NewOrder, result: PlacedOrder) -> tuple[int, dict[str, Any]]:
     """Status and body, in the shape the caller has used."""
-    if draft.order.amount is not None:
+    if order.amount is not None:
         return 200, representations.placed_simple_order(result)
     return 201, representations.placed_order(result)
 
@@ -53,6 +53,6 @@ PLACE_ORDER = HotPath(
     path="/orders",
     route="orders",
     read=read_body,
-    write=services.add_orders,
+    write=services.place_orders,
     answer=placed,
 )

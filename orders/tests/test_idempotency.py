@@ -11,7 +11,6 @@ from django.test.utils import CaptureQueriesContext
 
 from orders.api.commands import PLACE_ORDER
 from orders.models import Order
-from orders.services import draft_order
 from orders.tests.samples import order
 from outbox.models import OutboxEvent
 from restapi.context import CURRENT_CALLER
@@ -28,10 +27,7 @@ def key(text: str) -> IdempotencyKey | None:
 
 def statements(size: int, *, keyed: bool) -> int:
     """Of a batch of new orders, BEGIN and COMMIT left out."""
-    batch = [
-        Keyed(draft_order(order()), key(f"{size}-{number}") if keyed else None)
-        for number in range(size)
-    ]
+    batch = [Keyed(order(), key(f"{size}-{number}") if keyed else None) for number in range(size)]
     with CaptureQueriesContext(connection) as captured:
         answers = PLACE_ORDER.perform(batch)
     assert [answer.status for answer in answers] == [201] * size
@@ -45,7 +41,7 @@ def test_a_batch_takes_five_statements_with_keys_and_two_without() -> None:
 
 
 def test_one_key_in_one_batch_is_one_order() -> None:
-    answers = PLACE_ORDER.perform([Keyed(draft_order(order()), key("k")) for _ in range(3)])
+    answers = PLACE_ORDER.perform([Keyed(order(), key("k")) for _ in range(3)])
     assert len({answer.body for answer in answers}) == 1
     assert [bool(answer.headers) for answer in answers] == [False, True, True]
     assert (Order.objects.count(), OutboxEvent.objects.count()) == (1, 3)

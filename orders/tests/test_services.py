@@ -58,7 +58,7 @@ def test_one_order_and_a_hundred_take_the_same_statements() -> None:
     mixed = [order() if number % 2 else simple_order() for number in range(100)]
     batches = ([order()], [simple_order()], mixed, [order()] * 100, [simple_order()] * 100)
     assert {statements_to_place(batch) for batch in batches} == {
-        4  # SAVEPOINT, all rows of the orders, all events, RELEASE
+        2  # all rows of the orders, all events
     }
 
 

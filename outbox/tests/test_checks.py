@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+from kombu import compression
 
 from outbox import conf
 from outbox.checks import check_event_map
@@ -73,3 +74,8 @@ def test_a_topic_that_is_heard_here_is_not_only_for_others(monkeypatch: pytest.M
 def test_an_unknown_handler_is_named_with_those_there_are() -> None:
     with pytest.raises(LookupError, match=r"'nobody'.*record_sales"):
         conf.route_named("nobody")
+
+
+def test_chunks_can_be_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "encoders", lambda: ["application/x-gzip"])
+    assert errors(monkeypatch, *conf.routes()) == ["outbox.E014"]

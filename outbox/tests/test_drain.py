@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models.signals import post_migrate
 
-from outbox import conf, drain, refusals, settling
+from outbox import claims, conf, drain, refusals, settling
 from outbox.conf import DrainPolicy
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
@@ -123,7 +123,7 @@ def keys_of_lane(lane: int, count: int) -> list[str]:
 class TestTheAcknowledgedPrefix:
     def settled(self, keys: str, acknowledged: Iterable[int]) -> list[int]:
         write(*[Noted(key) for key in keys])
-        pending = drain.pending_events(sorted({lane_of(key) for key in keys}), limit=1000)
+        pending = claims.pending_events(sorted({lane_of(key) for key in keys}), limit=1000)
         delivery = Delivery(size=len(keys), acknowledged=dict.fromkeys(acknowledged, 0))
         return list(settling.acknowledged_prefix(pending, delivery))
 
@@ -291,7 +291,7 @@ class TestATopicWithoutRoute:
 
     def test_alone_in_its_lanes_is_not_claimed(self) -> None:
         write_for_no_route(Noted("k"))
-        assert drain.claim_lanes(16) == []
+        assert claims.claim_lanes(16) == []
 
 
 class TestTheNumberOfLanes:

@@ -116,10 +116,21 @@ def test_money_is_written_without_trailing_zeros_or_exponent(value: str, text: s
     assert str(json_number(Decimal(value))) == text
 
 
-def test_times_are_utc_with_milliseconds() -> None:
-    moment = datetime(2026, 3, 11, 23, 0, 0, 123999, tzinfo=timezone(timedelta(hours=1)))
-    assert rfc3339(moment) == "2026-03-11T22:00:00.123Z"
-    assert rfc3339(datetime(2026, 3, 11, tzinfo=UTC)) == "2026-03-11T00:00:00.000Z"
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (
+            datetime(2026, 3, 11, 23, 0, 0, 123999, tzinfo=timezone(timedelta(hours=1))),
+            "2026-03-11T22:00:00.123Z",
+        ),
+        (datetime(2026, 3, 11, tzinfo=UTC), "2026-03-11T00:00:00.000Z"),
+        (datetime(2026, 3, 11, 22, 0, 0, 1, tzinfo=UTC), "2026-03-11T22:00:00.000Z"),
+        (datetime(2026, 3, 11, 22, 0, 0, 120000, tzinfo=UTC), "2026-03-11T22:00:00.120Z"),
+        (datetime(1, 1, 1, 0, 0, 0, 999999, tzinfo=UTC), "0001-01-01T00:00:00.999Z"),
+    ],
+)
+def test_times_are_utc_with_milliseconds(moment: datetime, text: str) -> None:
+    assert rfc3339(moment) == text
 
 
 def test_the_size_bound_covers_what_is_sent() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
-from outbox import drain, floors, lanes, metrics
+from outbox import claims, drain, floors, lanes, measure, metrics, upkeep
 from outbox.conf import DRAIN
 from outbox.models import OutboxEvent, OutboxLane
 from outbox.services import publish
@@ -26,7 +27,7 @@ LANE = lane_of("k")
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_floors", floors.Floors())
+    monkeypatch.setattr(claims, "_floors", floors.Floors())
 
 
 def write(*texts: str) -> None:
@@ -35,7 +36,7 @@ def write(*texts: str) -> None:
 
 
 def floor() -> int:
-    return drain._floors._floors[LANE]
+    return claims._floors._floors[LANE]
 
 
 def raised() -> int:
@@ -100,7 +101,7 @@ def test_without_the_look_at_writers_a_row_is_left_below(monkeypatch: pytest.Mon
         changed.setattr(floors, "open_writers", frozenset)
         assert overtaken(lambda: write("fast")) == 1
     before = metrics.FLOOR_UNDERCUT._value.get()
-    drain._floors._next_sweep = 0.0  # a minute later
+    claims._floors._next_sweep = 0.0  # a minute later
     raised()
     assert metrics.FLOOR_UNDERCUT._value.get() == before + 1
     assert not OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).exists()
@@ -125,8 +126,8 @@ def test_a_sweep_is_silent_about_rows_made_pending_again() -> None:
         floors.rewind([LANE])
         OutboxEvent.objects.update(status=OutboxEvent.Status.NEW)
     before = metrics.FLOOR_UNDERCUT._value.get()
-    drain._floors._next_sweep = 0.0
-    drain._floors.refresh(EAGER)
+    claims._floors._next_sweep = 0.0
+    claims._floors.refresh(EAGER)
     assert metrics.FLOOR_UNDERCUT._value.get() == before
     assert drain.drain(EAGER).settled == 2
 
@@ -140,25 +141,91 @@ def test_a_sweep_is_silent_about_a_lane_that_is_behind_the_others(kafka: Kafka) 
         publish([Noted(other)])
     before = metrics.FLOOR_UNDERCUT._value.get()
     raised()
-    drain._floors._next_sweep = 0.0
+    claims._floors._next_sweep = 0.0
     raised()
-    assert floor() < newest() < max(drain._floors._floors)
+    assert floor() < newest() < max(claims._floors._floors)
     assert metrics.FLOOR_UNDERCUT._value.get() == before
     lanes.resume_lanes([LANE])
     assert drain.drain(EAGER).settled == 2
 
 
-def test_who_only_counts_does_not_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+def left_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pending row lies below the floor of its lane, which is paused."""
     with monkeypatch.context() as changed:
         changed.setattr(floors, "open_writers", frozenset)
         assert overtaken(lambda: write("fast")) == 1
-    known = drain._floors._floors[LANE]
+    lanes.pause_lanes([LANE], reason="so that nobody sends it", by="test")
+    claims._floors._next_sweep = 0.0
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM outbox_upkeep WHERE name = 'sweep'")
+
+
+def test_what_a_sweep_finds_is_seen_by_who_only_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    left_below(monkeypatch)
     counting = floors.Floors(sweeps=False)
-    counting.refresh(EAGER)
-    counting._floors[LANE] = known
+    monkeypatch.setattr(measure, "_floors", counting)
+    measure.measure_outbox()
+    counting._floors[LANE] = floor()
     counting._next_sweep = 0.0
-    counting.refresh(EAGER)
-    assert counting._floors[LANE] >= known
+    for _ in range(3):
+        counting.refresh(EAGER)
+    assert measure._backlog()[0] == 0
+    raised()
+    assert measure._backlog()[0] == 1
+
+
+def test_a_sweep_needs_no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    left_below(monkeypatch)
+    before = metrics.FLOOR_UNDERCUT._value.get()
+    monkeypatch.setattr(drain, "_not_ready", lambda _: "away")
+    raised()
+    assert metrics.FLOOR_UNDERCUT._value.get() == before + 1
+    assert "sweep" in upkeep.ages()
+
+
+def test_a_sweep_that_takes_long_is_given_up_and_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left_below(monkeypatch)
+    hasty = replace(EAGER, sweep_seconds=0.3)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            list(OutboxLane.objects.select_for_update().filter(lane=LANE))
+            held.set()
+            assert let_go.wait(20)
+
+    before = metrics.FLOOR_UNDERCUT._value.get()
+    thread = in_a_thread(hold)
+    assert held.wait(10)
+    for _ in range(3):
+        claims.refresh_floors(hasty)
+    let_go.set()
+    thread.join()
+    assert metrics.FLOOR_UNDERCUT._value.get() == before
+    assert "sweep" not in upkeep.ages()
+    claims._floors._next_sweep = 0.0  # a minute later
+    raised()
+    assert metrics.FLOOR_UNDERCUT._value.get() == before + 1
+
+
+def test_a_sweep_reads_page_by_page() -> None:
+    """Along the index each dead entry would be a visit of its own."""
+    write("1", "2")
+    plans: list[str] = []
+
+    def explained(
+        execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
+    ) -> Any:
+        if "WITH below" in sql:
+            with context["connection"].connection.cursor() as cursor:
+                plans.extend(row[0] for row in cursor.execute(f"EXPLAIN {sql}", params))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(explained):
+        raised()
+    assert any("Bitmap Heap Scan on event_outbox" in line for line in plans), plans
 
 
 def test_another_session_begins_from_zero() -> None:
@@ -166,14 +233,14 @@ def test_another_session_begins_from_zero() -> None:
     write("1")
     assert raised() > 0
     connection.close()
-    drain._floors.refresh(DRAIN)
-    assert drain._floors._floors == [0] * LANES
+    claims._floors.refresh(DRAIN)
+    assert claims._floors._floors == [0] * LANES
 
 
 def test_every_lane_has_its_floor(kafka: Kafka) -> None:
     with transaction.atomic():
         publish([Noted(f"key-{number}") for number in range(300)])
     raised()
-    assert set(drain._floors._floors) == {newest() + 1}
+    assert set(claims._floors._floors) == {newest() + 1}
     assert OutboxLane.objects.count() == LANES
     assert len(kafka.log) == 300

@@ -27,10 +27,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from outbox import conf, drain, nudge, settling
-from outbox.drain import PendingEvent
+from outbox import claims, conf, nudge, settling
 from outbox.kafka.producer import Delivery
 from outbox.models import OutboxEvent, OutboxLane
+from outbox.refusals import PendingEvent
 from outbox.services import publish
 from outbox.topics import LANES, Topic, lane_of
 
@@ -187,8 +187,8 @@ class LaneModel(RuleBasedStateMachine):
 
     def claimed(self, lanes: int, limit: int) -> Sequence[PendingEvent]:
         """The two statements of a drain's claim."""
-        claimed = drain.claim_lanes(lanes)
-        return drain.pending_events(claimed, limit=limit) if claimed else []
+        claimed = claims.claim_lanes(lanes)
+        return claims.pending_events(claimed, limit=limit) if claimed else []
 
     @precondition(lambda self: any(not batch.sent for batch in self.batches.values()))
     @rule(number=DRAINS, share=st.sampled_from([1.0, 1.0, 0.5, 0.0]))
@@ -267,7 +267,7 @@ class RowLocks(LaneModel):
         pending = OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).order_by("id")
         free = pending.select_for_update(skip_locked=True)
         ids = set(free.values_list("id", flat=True)[:limit])
-        return [e for e in drain.pending_events(list(range(LANES)), limit=1000) if e.id in ids]
+        return [e for e in claims.pending_events(list(range(LANES)), limit=1000) if e.id in ids]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import Client
 
-from outbox import drain, lanes
+from outbox import claims, lanes
 from outbox.conf import topics
 from outbox.lanes import LaneBusy, UnknownLane
 from outbox.models import OutboxEvent, OutboxLane
@@ -40,9 +40,9 @@ class TestAPausedLane:
     def test_is_not_claimed_and_holds_up_no_other(self) -> None:
         wait_in(3, 4)
         assert lanes.pause_lanes([3], reason="r", by="me") == [3]
-        assert drain.claim_lanes(16) == [4]
+        assert claims.claim_lanes(16) == [4]
         assert lanes.resume_lanes([3, 4]) == [3]
-        assert sorted(drain.claim_lanes(16)) == [3, 4]
+        assert sorted(claims.claim_lanes(16)) == [3, 4]
 
     def test_paused_again_keeps_who_paused_it(self) -> None:
         lanes.pause_lanes([3], reason="first", by="me")
@@ -63,7 +63,7 @@ class TestALaneThatADrainHolds:
 
         def drain_batch() -> None:
             with transaction.atomic():
-                assert drain.claim_lanes(1) == [lane]
+                assert claims.claim_lanes(1) == [lane]
                 held.set()
                 assert end.wait(10)
             connection.close()
@@ -104,7 +104,7 @@ class TestALaneThatADrainHolds:
 
             def claim() -> None:
                 with transaction.atomic():
-                    claimed.append(drain.claim_lanes(16))
+                    claimed.append(claims.claim_lanes(16))
                 connection.close()
 
             thread = threading.Thread(target=claim)

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection, transaction
 from prometheus_client.metrics import MetricWrapperBase
 
-from outbox import audit, conf, drain, floors, lanes, measure, metrics, tasks, upkeep
+from outbox import audit, claims, conf, floors, lanes, measure, metrics, tasks, upkeep
 from outbox.kafka import admin
 from outbox.measure import handler_lags
 from outbox.models import OutboxEvent
@@ -91,7 +91,7 @@ class TestWhatNoDrainClaims:
         self.waiting(lane=64)
         self.waiting(lane=-1)
         assert self.counted() == 3
-        assert drain.claim_lanes(16) == []
+        assert claims.claim_lanes(16) == []
 
     def test_is_not_what_waits_for_its_turn(self) -> None:
         self.waiting()
@@ -158,7 +158,7 @@ def test_lanes_are_counted_for_who_holds_them() -> None:
         connection.close()
 
     with transaction.atomic():
-        assert drain.claim_lanes(16) == [5]
+        assert claims.claim_lanes(16) == [5]
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()

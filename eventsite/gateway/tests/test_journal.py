@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from eventsite.gateway import journal as journal_module
 from eventsite.gateway.ids import request_ids
 from eventsite.gateway.journal import PAUSE, Journal
 from eventsite.gateway.metrics import DURATION, REQUESTS
@@ -76,7 +77,11 @@ def test_lines_of_a_turn_are_written_whole_and_in_order(capfd: pytest.CaptureFix
     assert [line["path"] for line in lines] == ["/journal/a", "/journal/\\udce9", "/journal/b"]
 
 
-def test_a_busy_process_writes_less_often(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_busy_process_writes_less_often(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "PAUSE", 0.5)  # so that no stall of this test ends it
+
     async def turns() -> None:
         journal = Journal(service="web", level="INFO")
         for size, written_at_once in ((1, 1), (1, 1), (2, 2), (3, 0), (1, 0)):
@@ -88,11 +93,26 @@ def test_a_busy_process_writes_less_often(capfd: pytest.CaptureFixture[str]) -> 
         while not (late := capfd.readouterr().err.splitlines()):
             await asyncio.sleep(PAUSE)
         assert len(late) == 4
-        note(journal, 0.001)
-        journal.close()
-        assert len(capfd.readouterr().err.splitlines()) == 1
 
     asyncio.run(turns())
+
+
+def test_a_journal_that_is_closed_keeps_nothing_back(capfd: pytest.CaptureFixture[str]) -> None:
+    """The end of the process closes it while the last requests may still be answered."""
+
+    async def end() -> None:
+        journal = Journal(service="web", level="INFO")
+        for _ in range(2):
+            note(journal, 0.001)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        note(journal, 0.001)
+        journal.close()
+        assert len(capfd.readouterr().err.splitlines()) == 3
+        note(journal, 0.001)
+        assert len(capfd.readouterr().err.splitlines()) == 1
+
+    asyncio.run(end())
 
 
 def test_processes_that_share_a_pipe_tear_no_line() -> None:
