@@ -218,8 +218,9 @@ def _held_open(database_url: str, *, writes: bool = False) -> Iterator[None]:
 
 
 def _late_rate(stage: Stage, events: int, seconds: float) -> float:
-    """Backlog after backlog; the median rate of those begun in the last third of so many seconds:
-    one alone may have all of the audit and of autovacuum beside it, or nothing."""
+    """Backlog after backlog; the median rate of those begun in the last third of so many seconds,
+    because one may have all of the audit and of autovacuum beside it, or nothing. It is only one
+    where a single backlog takes longer than that third."""
     stage.analyze()
     begin, late = time.monotonic(), list[float]()
     while (since := time.monotonic() - begin) < seconds or not late:

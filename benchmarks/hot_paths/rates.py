@@ -181,7 +181,8 @@ _NAMES = {
 
 
 def _beside(kind: str, turns: Sequence[tuple[Measured, Measured]]) -> list[Figure]:
-    """The turn with the median share, and both servers' rates in it."""
+    """The turn with the median share, and both servers' rates in it; an answer that is no success
+    in any turn spoils it."""
     shares = sorted(
         ((100 * ours.rate / barest.rate, barest, ours) for barest, ours in turns),
         key=itemgetter(0),
@@ -189,12 +190,13 @@ def _beside(kind: str, turns: Sequence[tuple[Measured, Measured]]) -> list[Figur
     share, barest, ours = shares[len(shares) // 2]
     seen = ", ".join(f"{each[0]:.0f} %" for each in shares)
     name = _NAMES[kind]
+    spoiled = any(found.errors for turn in turns for found in turn)
     return [
         _shown(f"bare server, {name}", barest),
         _shown(f"ours in its turn, {name}", ours),
         Figure(
             name=f"share of the bare server's rate, {name}",
-            value=share,
+            value=float("nan") if spoiled else share,
             unit="%",
             at_least=SHARE,
             note=f"median of {seen}",
