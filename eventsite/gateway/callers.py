@@ -18,20 +18,13 @@ from eventsite.gateway.refusals import (
 )
 from eventsite.gateway.routes import Route, scope_for
 
-__all__ = ["admitted", "client_address"]
+__all__ = ["admitted", "client_address", "sent_key"]
 
 _SITE = 64  # bits of an IPv6 address that a client cannot choose
 
 
-async def admitted(
-    keyring: Keyring, found: Mapping[bytes, bytes], route: Route, method: str, *, required: bool
-) -> KeyState | None:
-    """The key of this request; None if none was sent and none is required. Raises Refused."""
-    sent = _sent_key(found)
-    if sent is None:
-        if required:
-            raise key_missing()
-        return None
+async def admitted(keyring: Keyring, sent: str, route: Route, method: str) -> KeyState:
+    """The key that was sent, if it may do this. Raises Refused."""
     sha256 = hash_of(sent)
     try:
         key = sha256 and (keyring.recall(sha256) or await keyring.find(sha256))
@@ -45,14 +38,19 @@ async def admitted(
     return key
 
 
-def _sent_key(found: Mapping[bytes, bytes]) -> str | None:
+def sent_key(found: Mapping[bytes, bytes], *, required: bool) -> str | None:
+    """The text of a request's key; None if none was sent and none is required. Raises Refused."""
     authorization, sent = found.get(b"authorization", b""), found.get(b"x-api-key")
     if authorization[:7].lower() == b"bearer ":
         bearer = authorization[7:].strip()
         if sent is not None and sent != bearer:
             raise key_conflict()
         sent = bearer
-    return None if sent is None else sent.decode("latin-1")
+    if sent is None:
+        if required:
+            raise key_missing()
+        return None
+    return sent.decode("latin-1")
 
 
 def client_address(scope: Scope, found: Mapping[bytes, bytes], *, proxies: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from select import PIPE_BUF
 
@@ -105,25 +105,25 @@ class Journal:
         for kind, durations in answers.items():
             metrics.count(kind, durations)
         if not self._silent:
-            for piece in _pieces(map(self._encoded, lines)):
+            for piece in _pieces(self._encoded(lines)):
                 sys.stderr.buffer.write(piece)
                 sys.stderr.buffer.flush()
 
-    def _encoded(self, line: _Line) -> bytes:
+    def _encoded(self, lines: Sequence[_Line]) -> bytes:
         try:
-            return self._encoder.encode(line)
+            return self._encoder.encode_lines(lines)
         except UnicodeEncodeError:  # a path with half a character
-            line.path = line.path.encode("utf-8", "backslashreplace").decode()
-            return self._encoder.encode(line)
+            for line in lines:
+                line.path = line.path.encode("utf-8", "backslashreplace").decode()
+            return self._encoder.encode_lines(lines)
 
 
-def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _pieces(text: bytes) -> Iterator[bytes]:
     """Whole lines, as many as a pipe takes at once: processes that share one do not tear them."""
-    piece = b""
-    for line in lines:
-        if piece and len(piece) + len(line) >= PIPE_BUF:
-            yield piece
-            piece = b""
-        piece += line + b"\n"
-    if piece:
-        yield piece
+    begin = 0
+    while len(text) - begin > PIPE_BUF:
+        end = text.rfind(b"\n", begin, begin + PIPE_BUF) + 1
+        end = end or text.index(b"\n", begin) + 1  # one line that is too long by itself
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]

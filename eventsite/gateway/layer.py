@@ -11,7 +11,7 @@ import structlog
 
 from eventsite.gateway import refusals, routes
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
-from eventsite.gateway.callers import admitted, client_address
+from eventsite.gateway.callers import admitted, client_address, sent_key
 from eventsite.gateway.headers import wanted_headers
 from eventsite.gateway.ids import RequestIds, request_ids
 from eventsite.gateway.journal import Journal
@@ -74,10 +74,9 @@ class Gateway:
         CURRENT_CALLER.set(caller)
         try:
             if route.keyed:
-                required = self._rules.keys_required
-                key = await admitted(self._keyring, found, route, method, required=required)
-                if key is not None:
-                    caller = key.name
+                sent = sent_key(found, required=self._rules.keys_required)
+                if sent is not None:
+                    caller = (await admitted(self._keyring, sent, route, method)).name
                     CURRENT_CALLER.set(caller)
             if self._limiter is not None and route.limited:
                 await self._within_limit(self._limiter, caller, scope, found)

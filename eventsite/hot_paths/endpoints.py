@@ -157,12 +157,9 @@ def _on_a_live_connection(
     plans = _Plans()
 
     def on_a_live_connection(commands: Sequence[Command]) -> Sequence[Result]:
-        close_old_connections()  # what Django does around a request
-        try:
-            plans.refresh()
-            return perform(commands)
-        finally:
-            close_old_connections()
+        close_old_connections()  # what Django does before a request
+        plans.refresh()
+        return perform(commands)
 
     return on_a_live_connection
 
