@@ -17,12 +17,14 @@ from eventsite.probe import services as probe_services
 from eventsite.probe.events import decode_sequence_drawn
 from outbox import applying, claims, inbox, isolation, nudge, redrive
 from outbox.bridge import Bridge
+from outbox.chunks import Chunk
 from outbox.conf import topics
 from outbox.envelope import EventEnvelope
-from outbox.inbox import Chunk, PartitionKey, Position
+from outbox.inbox import Position
 from outbox.kafka import producer
 from outbox.models import OutboxEvent
 from outbox.refusals import PendingEvent
+from outbox.topics import PartitionKey
 
 __all__ = ["BREAKS", "break_guard"]
 

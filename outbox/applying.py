@@ -15,10 +15,12 @@ import structlog
 from django.db import transaction
 
 from outbox import conf, dead_letters, inbox, metrics
+from outbox.chunks import Chunk
 from outbox.dead_letters import Letter
 from outbox.envelope import EventEnvelope, correlation_fields
-from outbox.inbox import Chunk, PartitionKey, Position, Tally
+from outbox.inbox import Position, Tally
 from outbox.models import DeadLetter, InboxReceipt
+from outbox.topics import PartitionKey
 
 __all__ = ["Effect", "accepts", "apply_chunks", "followers_of", "park_followers"]
 

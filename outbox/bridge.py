@@ -18,13 +18,15 @@ import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from outbox import broker, inbox, metrics, tracing
+from outbox.chunks import Chunk, tell_chunks
 from outbox.conf import BRIDGE, BridgePolicy, Route
 from outbox.envelope import correlation_fields, from_kafka
-from outbox.inbox import Chunk, PartitionKey, Position
+from outbox.inbox import Position
 from outbox.kafka import admin
 from outbox.kafka.consumer import ReceivedMessage, TopicConsumer
 from outbox.partitions import Flight, Partition
 from outbox.stalls import StallWatch
+from outbox.topics import PartitionKey
 
 __all__ = ["Bridge", "PositionMissing"]
 
@@ -303,7 +305,7 @@ class Bridge:
         handler = self._route.handler
         with tracing.step(f"bridge {handler}", tracing.CONSUMER) as step:
             step.tell({"messaging.consumer.group.name": handler})
-            inbox.tell_chunks(step, chunks)
+            tell_chunks(step, chunks)
             if not broker.send(self._route, chunks=[chunk.to_task() for chunk in chunks]):
                 return False
             metrics.CHUNKS_SENT.labels(handler).inc(len(chunks))

@@ -16,8 +16,8 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
 from outbox.conf import CIRCUIT
-from outbox.inbox import PartitionKey
 from outbox.models import BridgePosition, HandlerControl
+from outbox.topics import PartitionKey
 
 __all__ = [
     "CIRCUIT_BREAKER",

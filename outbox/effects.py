@@ -14,9 +14,9 @@ from django.db import DatabaseError, InterfaceError, transaction
 
 from outbox import broker, dead_letters, inbox, redrive, suspects, tracing
 from outbox.applying import Effect, accepts, apply_chunks
+from outbox.chunks import Chunk, TaskChunk, tell_chunks
 from outbox.conf import BRIDGE
 from outbox.failures import is_busy, is_transient
-from outbox.inbox import Chunk, TaskChunk, tell_chunks
 from outbox.isolation import Isolation, report_transient
 
 __all__ = ["Effect", "apply_chunks", "effect_task", "run_chunks"]

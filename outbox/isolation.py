@@ -10,11 +10,12 @@ from django.db import DatabaseError, InterfaceError, transaction
 
 from outbox import applying, conf, control, dead_letters, inbox, metrics, tracing
 from outbox.applying import Effect
+from outbox.chunks import Chunk
 from outbox.conf import BRIDGE
 from outbox.dead_letters import Letter
 from outbox.envelope import to_column
 from outbox.failures import describe, is_busy, is_timeout, is_transient
-from outbox.inbox import Chunk, Tally
+from outbox.inbox import Tally
 from outbox.models import InboxReceipt
 
 __all__ = ["Isolation", "halves", "report_transient"]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from outbox.inbox import Chunk, PartitionKey
+from outbox.chunks import Chunk
 from outbox.kafka.consumer import ReceivedMessage
+from outbox.topics import PartitionKey
 
 __all__ = ["Flight", "Partition"]
 

@@ -21,8 +21,8 @@ from outbox.conf import BRIDGE, REDRIVE, Route
 from outbox.dead_letters import Letter
 from outbox.envelope import EventEnvelope, to_column
 from outbox.failures import describe, is_timeout, is_transient, limit_transaction
-from outbox.inbox import PartitionKey
 from outbox.models import DeadLetter, InboxReceipt
+from outbox.topics import PartitionKey
 
 __all__ = [
     "Claim",

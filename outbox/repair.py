@@ -20,10 +20,11 @@ from outbox.conf import Route
 from outbox.dead_letters import Letter
 from outbox.envelope import EventEnvelope, TraceContext, rfc3339
 from outbox.findings import Finding, State
-from outbox.inbox import PartitionKey, Position
+from outbox.inbox import Position
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
+from outbox.topics import PartitionKey
 
 __all__ = ["Repaired", "repair"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from outbox.inbox import PartitionKey
+from outbox.topics import PartitionKey
 
 __all__ = ["StallWatch"]
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from outbox import inbox
+from outbox.chunks import Chunk
 from outbox.conf import BRIDGE
-from outbox.inbox import Chunk, Position
+from outbox.inbox import Position
 
 __all__ = ["Pace", "begin"]
 

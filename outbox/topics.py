@@ -10,13 +10,15 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-__all__ = ["DLQ_SUFFIX", "LANES", "Topic", "lane_of", "partition_of"]
+__all__ = ["DLQ_SUFFIX", "LANES", "PartitionKey", "Topic", "lane_of", "partition_of"]
 
 LANES = 64
 PARTITIONS = 12
 DLQ_SUFFIX = ".dlq"
 DLQ_RETENTION_HOURS = 30 * 24
 DLQ_HEADER_BYTES = 4096
+
+PartitionKey = tuple[str, int]  # a topic's name and the number of one of its partitions
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from chaos.scenarios import broker
 from chaos.scenarios.base import Play, Scenario
 from eventsite.probe.events import PROBE_TOPIC
 from eventsite.tests.pipeline import PROBE_HANDLER, chunks_since
-from outbox.inbox import Chunk
+from outbox.chunks import Chunk
 from outbox.topics import lane_of, partition_of
 
 __all__ = ["SCENARIOS"]

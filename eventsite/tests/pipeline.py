@@ -14,9 +14,9 @@ from django.conf import settings
 from eventsite.probe import services as probe_services
 from eventsite.probe.events import PROBE_TOPIC
 from outbox import conf, effects, inbox
+from outbox.chunks import Chunk
 from outbox.effects import Effect
 from outbox.envelope import EventEnvelope, from_kafka
-from outbox.inbox import Chunk
 from outbox.kafka import admin, producer
 from outbox.kafka.consumer import ReceivedMessage, received
 from outbox.kafka.log_reader import read_topic

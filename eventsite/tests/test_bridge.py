@@ -16,8 +16,8 @@ from eventsite.probe import services as probe_services
 from eventsite.tests.pipeline import PROBE_HANDLER, settles
 from outbox import broker, conf, drain, effects
 from outbox.bridge import Bridge
+from outbox.chunks import TaskChunk
 from outbox.conf import Route
-from outbox.inbox import TaskChunk
 from outbox.kafka import admin
 from outbox.models import BridgePosition
 

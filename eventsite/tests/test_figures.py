@@ -26,8 +26,8 @@ from eventsite.recount import compare
 from eventsite.tests.histories import cancel, envelope, order_events, pay, place, ship
 from orders.models import Order, OrderChange, OrderLine
 from outbox import conf, failures, inbox
+from outbox.chunks import Chunk
 from outbox.envelope import EventEnvelope
-from outbox.inbox import Chunk
 from outbox.models import (
     BridgePosition,
     DeadLetter,

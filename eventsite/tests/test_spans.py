@@ -20,8 +20,8 @@ from eventsite.tests.histories import place
 from eventsite.tests.receiver import spans_in_memory
 from outbox import broker, claims, conf, drain, effects, redrive, refusals, tracing
 from outbox.bridge import Bridge
+from outbox.chunks import Chunk
 from outbox.envelope import EventEnvelope, TraceContext
-from outbox.inbox import Chunk
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
 from outbox.models import BridgePosition, DeadLetter

@@ -11,10 +11,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from django.conf import settings
 
 from outbox.kafka.config import client_config
+from outbox.topics import PartitionKey
 
 __all__ = ["ReceivedMessage", "TopicConsumer", "received"]
-
-PartitionKey = tuple[str, int]
 
 log = structlog.get_logger("outbox.kafka")
 

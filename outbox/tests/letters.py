@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 from kombu.utils import json as kombu_json
 
 from outbox import conf, effects, redrive
+from outbox.chunks import Chunk, TaskChunk
 from outbox.effects import Effect
 from outbox.envelope import EventEnvelope
-from outbox.inbox import Chunk, TaskChunk
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
 HANDLER = "record_sales"

@@ -12,9 +12,9 @@ from django.db import OperationalError, connection, transaction
 from kombu.utils import json as kombu_json
 
 from outbox import effects, inbox
+from outbox.chunks import Chunk, TaskChunk
 from outbox.envelope import EventEnvelope
 from outbox.failures import LOCK_NOT_AVAILABLE
-from outbox.inbox import Chunk, TaskChunk
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
 HANDLER = "record_sales"

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 from kombu.utils import json as kombu_json
 
+from outbox.chunks import Chunk, TaskChunk
 from outbox.envelope import (
     EventEnvelope,
     TraceContext,
@@ -19,7 +20,6 @@ from outbox.envelope import (
     message_bytes,
     rfc3339,
 )
-from outbox.inbox import Chunk, TaskChunk
 
 TOPIC_ID = UUID("11111111-2222-3333-4444-555555555555")
 ENVELOPE = EventEnvelope(

@@ -13,9 +13,9 @@ import pytest
 from django.db import OperationalError
 
 from outbox import conf, control, dead_letters, failures, inbox, isolation, suspects
+from outbox.chunks import Chunk
 from outbox.conf import CIRCUIT
 from outbox.envelope import EventEnvelope, from_kafka
-from outbox.inbox import Chunk
 from outbox.models import BridgePosition, DeadLetter, HandlerControl
 from outbox.tests.letters import (
     HANDLER,

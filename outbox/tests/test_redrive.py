@@ -14,9 +14,9 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from outbox import conf, control, dead_letters, failures, inbox, redrive
+from outbox.chunks import Chunk
 from outbox.conf import REDRIVE
 from outbox.envelope import EventEnvelope, TraceContext, from_column, to_column
-from outbox.inbox import Chunk
 from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
 from outbox.tests.letters import (
     HANDLER,
