@@ -79,6 +79,8 @@ class DrainPolicy:
     """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
     `much`: behind a batch of so many events that filled its claim, a run has two claims at once.
+    `linger`: a drain that had something to do looks again every `nudge_interval` for so long, as
+    long as there is something; < nudge_debounce, for which it keeps others from asking.
 
     flush_timeout < PostgreSQL's idle_in_transaction_session_timeout (8 s) < task_time_limit:
     each outer bound only acts when the inner one could not.
@@ -98,6 +100,7 @@ class DrainPolicy:
     sweep_seconds: float = 5.0
     nudge_interval: float = 0.02
     nudge_debounce: float = 1.0
+    linger: float = 0.8
     queue_bound: int = 20  # tasks
     refusals: int = 3
 

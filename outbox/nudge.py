@@ -3,7 +3,9 @@
 Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
 where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and
 forgotten. The first commit is told at once; those that follow within `nudge_interval` share the
-next nudge, so that a drain finds batches instead of single events.
+next nudge, so that a drain finds batches instead of single events. Where they keep coming a drain
+stays and looks again by itself, which costs less than a task for each nudge: it holds the nudges
+meanwhile, and whoever commits finds that somebody has asked already.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from redis.retry import Retry
 from outbox import metrics
 from outbox.conf import DRAIN
 
-__all__ = ["DRAIN_TASK", "nudge", "take_nudge"]
+__all__ = ["DRAIN_TASK", "hold_nudges", "nudge", "take_nudge"]
 
 DRAIN_TASK = "outbox.drain_outbox"
 _KEY = "outbox:nudge"
@@ -85,6 +87,16 @@ def nudge() -> None:
             if _nudger is None or _nudger.pid != os.getpid():
                 _nudger = _Nudger()
     _nudger.want()
+
+
+def hold_nudges() -> bool:
+    """Take everybody's asking over, for `nudge_debounce` at most or until `take_nudge`; False if
+    somebody has asked already, whose drain is on its way, or Redis is away."""
+    try:
+        return bool(_redis().set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000)))
+    except redis.RedisError:
+        metrics.NUDGES_FAILED.inc()
+        return False
 
 
 def take_nudge() -> None:

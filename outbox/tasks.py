@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import structlog
@@ -41,17 +42,37 @@ log = structlog.get_logger("outbox.tasks")
 
 
 @shared_task(name=nudge.DRAIN_TASK, acks_late=False, time_limit=DRAIN.task_time_limit)
-def drain_outbox() -> int:
+def drain_outbox(*, asked: bool = True) -> int:
     """Send what is pending to Kafka; returns the number of events settled.
 
-    Run by beat every second and by a nudge after commits. Losing one loses nothing.
+    Run by a nudge after commits, and by beat every second, which nobody has asked. Losing one loses
+    nothing. Where events keep coming it stays for a moment.
     """
-    nudge.take_nudge()
+    if asked:
+        nudge.take_nudge()
     try:
-        return draining.drain().settled
+        settled = draining.drain().settled
+        return settled + _linger() if settled else 0
     except (OperationalError, InterfaceError, InternalError) as error:
         log.warning("drain_database_unavailable", error=str(error))
         return 0
+
+
+def _linger() -> int:
+    """Drain again and again, as long as there is something and for a moment at most."""
+    if not nudge.hold_nudges():
+        return 0
+    total, until = 0, time.monotonic() + DRAIN.linger
+    try:
+        while time.monotonic() < until:
+            time.sleep(DRAIN.nudge_interval)
+            settled = draining.drain().settled
+            total += settled
+            if not settled:
+                break
+    finally:
+        nudge.take_nudge()
+    return total + draining.drain().settled  # of who has committed and found it held
 
 
 @shared_task(name="outbox.measure_backlog", acks_late=False, time_limit=DRAIN.task_time_limit)

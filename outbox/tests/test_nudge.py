@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 from celery import current_app
 from django.conf import settings
-from django.db import transaction
+from django.db import OperationalError, transaction
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from outbox import metrics, nudge
+from outbox import drain, metrics, nudge, tasks
 from outbox.conf import DRAIN
+from outbox.drain import DrainReport
 from outbox.models import OutboxEvent
 from outbox.services import publish
 from outbox.tests.test_drain import Noted
@@ -111,3 +113,103 @@ def test_redis_away_slows_nobody(sent: list[str], monkeypatch: pytest.MonkeyPatc
     assert soon(lambda: failures() > before)
     nudge.take_nudge()
     assert (sent, OutboxEvent.objects.count()) == ([], 5)
+
+
+class Looks:
+    """Drains that settle so many events each; `held`: whether nudges were, at each of them."""
+
+    def __init__(self, *settled: int | Exception, then: Callable[[], None] = lambda: None) -> None:
+        self._settled = list(settled)
+        self._then = then
+        self.held: list[bool] = []
+
+    def __call__(self) -> DrainReport:
+        self.held.append(asked_already())
+        self._then()
+        settled = self._settled.pop(0)
+        if isinstance(settled, Exception):
+            raise settled
+        return DrainReport(settled=settled)
+
+
+def asked_already() -> bool:
+    with redis.Redis.from_url(settings.REDIS_URL) as broker:
+        return bool(broker.exists("outbox:nudge"))
+
+
+def looking(monkeypatch: pytest.MonkeyPatch, looks: Looks) -> Looks:
+    monkeypatch.setattr(drain, "drain", looks)
+    # so that no stall of this test outlasts it
+    monkeypatch.setattr(nudge, "DRAIN", replace(DRAIN, nudge_debounce=60.0))
+    return looks
+
+
+def test_a_drain_stays_while_there_is_something(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = looking(monkeypatch, Looks(3, 2, 0, 1))
+    assert tasks.drain_outbox() == 6
+    assert seen.held == [False, True, True, False]  # the last look is for who found it held
+    assert not asked_already()
+
+
+def test_a_drain_stays_for_a_moment_only(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "DRAIN", replace(DRAIN, linger=3 * DRAIN.nudge_interval))
+    seen = looking(monkeypatch, Looks(*[1] * 1000))
+    assert 3 <= tasks.drain_outbox() <= 5
+    assert not seen.held[-1]
+
+
+def test_a_drain_that_finds_nothing_does_not_stay(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = looking(monkeypatch, Looks(0))
+    assert tasks.drain_outbox() == 0
+    assert seen.held == [False]
+
+
+def test_a_drain_that_stays_is_not_asked(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit_and_wait() -> None:
+        if asked_already():
+            commit()
+            long_enough()
+
+    looking(monkeypatch, Looks(1, 1, 0, 0, then=commit_and_wait))
+    tasks.drain_outbox()
+    assert sent == []
+    commit()
+    assert soon(lambda: len(sent) == 1)
+
+
+def test_where_somebody_has_asked_a_drain_does_not_stay(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = looking(monkeypatch, Looks(2, then=commit_once_told(sent)))
+    assert tasks.drain_outbox() == 2
+    assert (seen.held, asked_already()) == ([False], True)
+
+
+def commit_once_told(sent: list[str]) -> Callable[[], None]:
+    def commit_and_see() -> None:
+        commit()
+        assert soon(lambda: bool(sent))
+
+    return commit_and_see
+
+
+def test_a_drain_that_fails_while_it_stays_lets_others_ask(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = looking(monkeypatch, Looks(2, OperationalError("away")))
+    assert tasks.drain_outbox() == 0
+    assert (seen.held, asked_already()) == ([False, True], False)
+
+
+def test_beats_drain_leaves_the_nudge_to_who_was_asked(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = looking(monkeypatch, Looks(1))
+    commit()
+    assert soon(lambda: len(sent) == 1)
+    assert tasks.drain_outbox(asked=False) == 1
+    assert (seen.held, asked_already()) == ([True], True)
