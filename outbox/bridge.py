@@ -445,7 +445,7 @@ class Bridge:
         if not self._stalls.is_due():
             return
         try:
-            waiting = self._behind_log() if self._partitions else self._left_alone()
+            waiting = {**self._behind_log(), **self._left_alone()}
         except admin.KafkaUnavailable:
             waiting = {}  # then nothing can be fetched anyway
         stalled = self._stalls.stalled(waiting)
@@ -469,11 +469,16 @@ class Bridge:
         }
 
     def _left_alone(self) -> Mapping[PartitionKey, int]:
-        """What nobody in the group holds, seen by a member that holds nothing: one that joined
-        while its topic was being made anew, for example. A spare one finds nothing here."""
-        topic = self._route.topic.name
-        unheld = admin.unheld_partitions(self._route.handler, topic, timeout=_LOOK_SECONDS)
-        return dict.fromkeys(((topic, number) for number in unheld), 0)
+        """What nobody else in the group holds and this bridge was not given, whatever the
+        coordinator believes: after a broker was killed, or a topic made anew while it joined."""
+        topic = self._route.topic
+        if len(self._partitions) == topic.partitions:
+            return {}
+        unheld = admin.unheld_partitions(
+            self._route.handler, topic.name, but_by=self._consumer.member_id, timeout=_LOOK_SECONDS
+        )
+        left = {(topic.name, number) for number in unheld} - self._partitions.keys()
+        return dict.fromkeys(left, 0)
 
     # -- positions that somebody else has moved ----------------------------------------------
 

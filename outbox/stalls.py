@@ -4,7 +4,9 @@ A broker that was frozen or lost its leadership for a moment may forget a member
 client believes that it still belongs: nothing is fetched any more, and nothing is said. Seen with
 librdkafka's new group protocol and Apache Kafka 4.1, about once in fifty freezes.
 With the classic protocol a member that joined while its topic was being made anew was assigned
-nothing, and never asked again (librdkafka 2.16, Tansu).
+nothing, and never asked again (librdkafka 2.16, Tansu). And after a broker was killed, its
+coordinator out of step with its own log, the one member of a group was given half of the partitions,
+for good (Kafka 4.1).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from outbox import broker, conf, drain, effects
 from outbox.bridge import Bridge
 from outbox.chunks import TaskChunk
 from outbox.conf import Route
-from outbox.kafka import admin
+from outbox.kafka import admin, consumer
 from outbox.models import BridgePosition
 
 pytestmark = pytest.mark.usefixtures("pipeline")
@@ -84,12 +84,31 @@ def test_a_client_that_fetches_nothing_is_replaced() -> None:
 def test_a_client_that_holds_nothing_is_replaced_where_nobody_else_does() -> None:
     route = conf.route_named(PROBE_HANDLER)
     with watchful_bridge() as bridge:
-        assert admin.unheld_partitions(route.handler, route.topic.name, timeout=10) == []
+        topic = route.topic.name
+        member = bridge._consumer.member_id
+        assert admin.unheld_partitions(route.handler, topic, but_by="", timeout=10) == []
+        alone = admin.unheld_partitions(route.handler, topic, but_by=member, timeout=10)
+        assert alone == list(range(route.topic.partitions))
         left_out = bridge._consumer
         left_out._consumer.unsubscribe()
         assert settles(lambda: bridge._consumer is not left_out, within=45)
         publish("a")
         assert settles(lambda: probe_queries.verdict().applied == 2, within=45)
+    assert probe_queries.verdict().ok
+
+
+def test_a_client_that_holds_only_half_is_replaced_where_nobody_holds_the_rest() -> None:
+    """As after a broker was killed: the coordinator knows of no other member, and gives no more."""
+    with watchful_bridge() as bridge:
+        halved = bridge._consumer
+        kept_from_it = list(bridge._partitions)[::2]
+        bridge._on_revoke(kept_from_it)
+        halved._consumer.incremental_unassign(consumer._partitions(kept_from_it))
+        keys = [f"key-{number}" for number in range(50)]
+        for key in keys:
+            publish(key)
+        assert settles(lambda: probe_queries.verdict().applied == 1 + len(keys), within=45)
+        assert bridge._consumer is not halved
     assert probe_queries.verdict().ok
 
 

@@ -175,15 +175,17 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
     return ids
 
 
-def unheld_partitions(group: str, topic: str, *, timeout: float) -> list[int]:
-    """The partitions of a topic that no member of a consumer group is assigned; none of a topic
-    that does not exist. Raises KafkaException while Kafka is away."""
+def unheld_partitions(group: str, topic: str, *, but_by: str, timeout: float) -> list[int]:
+    """The partitions of a topic that no member of a consumer group is assigned but the one with
+    this member id, if any; none of a topic that does not exist. Raises KafkaException while Kafka is
+    away."""
     client = AdminClient(client_config("admin"))
     listed = client.list_topics(topic, timeout=timeout).topics[topic].partitions
     members = _result(client.describe_consumer_groups([group])[group]).members
     held = {
         partition.partition
         for member in members
+        if member.member_id != but_by
         for partition in member.assignment.topic_partitions
         if partition.topic == topic
     }

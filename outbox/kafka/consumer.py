@@ -110,6 +110,11 @@ class TopicConsumer:
         _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=timeout)
         return int(high)
 
+    @property
+    def member_id(self) -> str:
+        """What the group's coordinator calls this member; empty before it has joined."""
+        return self._consumer.memberid() or ""
+
     def close(self) -> None:
         """Leave the group."""
         self._consumer.close()
