@@ -58,6 +58,7 @@ class Bridge:
         self._queue_length: float = 0
         metrics.CONSUMER_STALLED.labels(route.handler)
         self._stalls = StallWatch(policy.stall_after)
+        self._unheld = StallWatch(policy.unheld_after)
         self._consumer = self._new_consumer()
 
     def _new_consumer(self) -> TopicConsumer:
@@ -109,7 +110,7 @@ class Bridge:
             if partition is None:
                 continue
             partition.append(message)
-            self._stalls.received()
+            self._stalls.calm()
         self._regulate_fetching()
         self._ask_again()
         self._look_for_stall()
@@ -442,13 +443,7 @@ class Bridge:
     # -- a client that has gone quiet --------------------------------------------------------
 
     def _look_for_stall(self) -> None:
-        if not self._stalls.is_due():
-            return
-        try:
-            waiting = {**self._behind_log(), **self._left_alone()}
-        except admin.KafkaUnavailable:
-            waiting = {}  # then nothing can be fetched anyway
-        stalled = self._stalls.stalled(waiting)
+        stalled = self._stalls.look(self._behind_log) or self._unheld.look(self._left_alone)
         if stalled:
             metrics.CONSUMER_STALLED.labels(self._route.handler).inc()
             log.error(
@@ -469,16 +464,21 @@ class Bridge:
         }
 
     def _left_alone(self) -> Mapping[PartitionKey, int]:
-        """What nobody else in the group holds and this bridge was not given, whatever the
-        coordinator believes: after a broker was killed, or a topic made anew while it joined."""
+        """What nobody holds, this bridge included, whatever the coordinator believes of it: after a
+        broker was killed, or a topic made anew while it joined. A spare one finds nothing here."""
         topic = self._route.topic
-        if len(self._partitions) == topic.partitions:
-            return {}
-        unheld = admin.unheld_partitions(
-            self._route.handler, topic.name, but_by=self._consumer.member_id, timeout=_LOOK_SECONDS
-        )
-        left = {(topic.name, number) for number in unheld} - self._partitions.keys()
-        return dict.fromkeys(left, 0)
+        unheld: Sequence[int] = ()
+        if len(self._partitions) < topic.partitions:
+            unheld = admin.unheld_partitions(
+                self._route.handler,
+                topic.name,
+                member=self._consumer.member_id,
+                holds=[number for _, number in self._partitions],
+                timeout=_LOOK_SECONDS,
+            )
+        if not unheld:
+            self._unheld.calm()
+        return {(topic.name, number): 0 for number in unheld}
 
     # -- positions that somebody else has moved ----------------------------------------------
 

@@ -79,11 +79,13 @@ class DrainPolicy:
     """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
     `much`: behind a batch of so many events that filled its claim, a run has two claims at once.
-    `linger`: a drain that had something to do looks again every `nudge_interval` for so long, as
-    long as there is something; < nudge_debounce, for which it keeps others from asking.
+    `linger`: a drain that settled `linger_from` events or more looks again every `nudge_interval`
+    for so long, as long as there is something; < nudge_debounce, for which it keeps others from
+    asking. `sweep_seconds`: after so long a look below the floors is given up.
 
     flush_timeout < PostgreSQL's idle_in_transaction_session_timeout (8 s) < task_time_limit:
-    each outer bound only acts when the inner one could not.
+    each outer bound only acts when the inner one could not. So is run_seconds and a flush together;
+    a run that was stopped does not linger.
     """
 
     lanes_per_claim: int = 16
@@ -101,6 +103,7 @@ class DrainPolicy:
     nudge_interval: float = 0.02
     nudge_debounce: float = 1.0
     linger: float = 0.8
+    linger_from: int = 5
     queue_bound: int = 20  # tasks
     refusals: int = 3
 
@@ -138,6 +141,7 @@ class BridgePolicy:
     stall_after: float = (
         10.0  # that a partition stands still before its log's end; then a new client
     )
+    unheld_after: float = 20.0  # the same for what nobody in the group was given
     lost_retry: float = 5.0  # until a partition is asked again for what its log did not hold
     stop_timeout: float = 5.0  # then it leaves the group, all within the ten seconds of a stop
 

@@ -27,7 +27,7 @@ from django.db.models import F
 from outbox import metrics, upkeep
 from outbox.arrays import array_literal
 from outbox.conf import DrainPolicy
-from outbox.failures import is_timeout
+from outbox.failures import is_transient
 from outbox.models import OutboxLane
 from outbox.planner import plan_without
 from outbox.queries import open_writers
@@ -82,9 +82,9 @@ class Floors:
             return
         self._next_look = now + policy.floor_interval
         if self._ceiling is not None and not (self._ceiling.writers & open_writers()):
-            if self._sweeps and now >= self._next_sweep:
-                self._sweep(policy)
+            if self._sweeps and now >= self._next_sweep and any(self._floors):
                 self._next_sweep = now + policy.sweep_interval
+                self._sweep(policy)
             self._raise_to(self._ceiling.id)
             self._ceiling = None
         if self._ceiling is None:
@@ -105,9 +105,9 @@ class Floors:
         try:
             below = self._below(policy.sweep_seconds)
         except OperationalError as error:
-            if not is_timeout(error):
+            if not is_transient(error):
                 raise
-            log.warning("sweep_given_up", seconds=policy.sweep_seconds)
+            log.warning("sweep_given_up", seconds=policy.sweep_seconds, error=str(error))
             return
         for lane, found in below:
             metrics.FLOOR_UNDERCUT.inc()
@@ -134,7 +134,12 @@ class Floors:
             )
             below: list[tuple[int, int]] = cursor.fetchall()
             if below:
-                rewind(lane for lane, _ in below)
+                found = [lane for lane, _ in below]
+                cursor.execute(
+                    "SELECT FROM outbox_lane WHERE lane = ANY(%s) ORDER BY lane FOR UPDATE",
+                    (found,),
+                )
+                rewind(found)
         return below
 
     def _raise_to(self, ceiling: int) -> None:

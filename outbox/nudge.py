@@ -72,7 +72,7 @@ def _send() -> None:
     for a moment. The length bounds the queue while nobody takes anything off it."""
     fresh = _redis().set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000))
     if fresh and _redis().llen(_QUEUE) <= DRAIN.queue_bound:
-        current_app.send_task(DRAIN_TASK, queue=_QUEUE, retry=False)
+        current_app.send_task(DRAIN_TASK, kwargs={"asked": True}, queue=_QUEUE, retry=False)
 
 
 _nudger: _Nudger | None = None

@@ -33,7 +33,7 @@ log = structlog.get_logger("outbox.drain")
 
 
 class PendingEvent(NamedTuple):
-    """One claimed row of the outbox, as `drain.pending_events` reads it: a plain tuple, because
+    """One claimed row of the outbox, as `claims.pending_events` reads it: a plain tuple, because
     there are tens of thousands a second.
 
     event_id, time  as the message's headers have them

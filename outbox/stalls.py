@@ -12,8 +12,9 @@ for good (Kafka 4.1).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from outbox.kafka.admin import KafkaUnavailable
 from outbox.topics import PartitionKey
 
 __all__ = ["StallWatch"]
@@ -22,31 +23,34 @@ _LONGEST = 300.0  # seconds between looks, once they have led to nothing
 
 
 class StallWatch:
-    """Compares two looks, `interval` seconds apart, at the partitions that wait for the log."""
+    """Compares two looks, `interval` seconds apart, at the partitions that wait for something."""
 
     def __init__(self, interval: float) -> None:
         self._interval = self._pause = interval
         self._next = time.monotonic() + interval
-        self._behind: dict[PartitionKey, int] = {}
+        self._waiting: Mapping[PartitionKey, int] = {}
 
-    def is_due(self) -> bool:
-        """Whether it is time for a look."""
-        return time.monotonic() >= self._next
-
-    def received(self) -> None:
-        """Something came: the client is alive."""
+    def calm(self) -> None:
+        """All is well: something came, for example."""
         self._pause = self._interval
 
-    def stalled(self, behind: Mapping[PartitionKey, int]) -> list[PartitionKey]:
-        """The partitions that stood at the same offset at the last look, too.
+    def look(self, waiting: Callable[[], Mapping[PartitionKey, int]]) -> list[PartitionKey]:
+        """If it is time to: the partitions that stood at the same offset at the last look, too.
 
-        `behind`: what is to be read next of each partition whose log has more. Each time that
-        something is found the next look is twice as far off, until a message comes: what lies at
-        the end of a log may be nothing that a client is ever given.
+        `waiting` gives what is to be read next of each partition that waits; where Kafka is away it
+        raises KafkaUnavailable, and there is nothing to compare. Each time that something is found
+        the next look is twice as far off, until `calm`: what lies at the end of a log may be nothing
+        that a client is ever given.
         """
-        found = sorted(key for key, offset in behind.items() if self._behind.get(key) == offset)
-        if found:
+        if time.monotonic() < self._next:
+            return []
+        try:
+            found = waiting()
+        except KafkaUnavailable:
+            found = {}
+        stalled = sorted(key for key, offset in found.items() if self._waiting.get(key) == offset)
+        if stalled:
             self._pause = min(2 * self._pause, _LONGEST)
-        self._behind = {} if found else dict(behind)
+        self._waiting = {} if stalled else found
         self._next = time.monotonic() + self._pause
-        return found
+        return stalled

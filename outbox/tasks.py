@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import structlog
 from celery import shared_task
@@ -42,20 +43,24 @@ log = structlog.get_logger("outbox.tasks")
 
 
 @shared_task(name=nudge.DRAIN_TASK, acks_late=False, time_limit=DRAIN.task_time_limit)
-def drain_outbox(*, asked: bool = True) -> int:
+def drain_outbox(*, asked: bool = False) -> int:
     """Send what is pending to Kafka; returns the number of events settled.
 
-    Run by a nudge after commits, and by beat every second, which nobody has asked. Losing one loses
+    Run by beat every second, and by a nudge after commits, which has asked for it. Losing one loses
     nothing. Where events keep coming it stays for a moment.
     """
     if asked:
         nudge.take_nudge()
     try:
-        settled = draining.drain().settled
-        return settled + _linger() if settled else 0
+        report = draining.drain()
+        stays = report.settled >= DRAIN.linger_from and not report.stopped
+        return report.settled + (_linger() if stays else 0)
     except (OperationalError, InterfaceError, InternalError) as error:
         log.warning("drain_database_unavailable", error=str(error))
         return 0
+
+
+_BRIEFLY = replace(DRAIN, run_seconds=DRAIN.linger)
 
 
 def _linger() -> int:
@@ -66,13 +71,13 @@ def _linger() -> int:
     try:
         while time.monotonic() < until:
             time.sleep(DRAIN.nudge_interval)
-            settled = draining.drain().settled
-            total += settled
-            if not settled:
+            report = draining.drain(_BRIEFLY)
+            total += report.settled
+            if report.stopped or not report.settled:
                 break
     finally:
         nudge.take_nudge()
-    return total + draining.drain().settled  # of who has committed and found it held
+    return total + draining.drain(_BRIEFLY).settled  # of who has committed and found it held
 
 
 @shared_task(name="outbox.measure_backlog", acks_late=False, time_limit=DRAIN.task_time_limit)

@@ -204,7 +204,6 @@ CELERY_BEAT_SCHEDULE = {
     "drain_outbox": {
         "task": "outbox.drain_outbox",
         "schedule": schedule(1.0),
-        "kwargs": {"asked": False},
         "options": {"queue": "outbox"},
     },
     # Upkeep has a queue of its own: it works for seconds, and the drain must not wait for it; nor it

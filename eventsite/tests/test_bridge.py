@@ -57,7 +57,7 @@ def running(bridge: Bridge, stop: threading.Event) -> Iterator[None]:
 @contextmanager
 def watchful_bridge() -> Iterator[Bridge]:
     stop = threading.Event()
-    policy = replace(conf.BRIDGE, stall_after=1.0)
+    policy = replace(conf.BRIDGE, stall_after=1.0, unheld_after=1.0)
     bridge = Bridge(conf.route_named(PROBE_HANDLER), stop=stop, policy=policy)
     with running(bridge, stop):
         publish("a")
@@ -84,11 +84,18 @@ def test_a_client_that_fetches_nothing_is_replaced() -> None:
 def test_a_client_that_holds_nothing_is_replaced_where_nobody_else_does() -> None:
     route = conf.route_named(PROBE_HANDLER)
     with watchful_bridge() as bridge:
-        topic = route.topic.name
-        member = bridge._consumer.member_id
-        assert admin.unheld_partitions(route.handler, topic, but_by="", timeout=10) == []
-        alone = admin.unheld_partitions(route.handler, topic, but_by=member, timeout=10)
-        assert alone == list(range(route.topic.partitions))
+        everything = set(range(route.topic.partitions))
+
+        def unheld(member: str, holds: set[int]) -> set[int]:
+            return set(
+                admin.unheld_partitions(
+                    *(route.handler, route.topic.name), member=member, holds=holds, timeout=10
+                )
+            )
+
+        assert unheld("another", set()) == set()
+        assert unheld(bridge._consumer.member_id, everything) == set()
+        assert unheld(bridge._consumer.member_id, everything - {3}) == {3}
         left_out = bridge._consumer
         left_out._consumer.unsubscribe()
         assert settles(lambda: bridge._consumer is not left_out, within=45)
@@ -97,13 +104,23 @@ def test_a_client_that_holds_nothing_is_replaced_where_nobody_else_does() -> Non
     assert probe_queries.verdict().ok
 
 
-def test_a_client_that_holds_only_half_is_replaced_where_nobody_holds_the_rest() -> None:
+def test_a_client_that_holds_only_half_is_replaced_where_nobody_holds_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As after a broker was killed: the coordinator knows of no other member, and gives no more."""
     with watchful_bridge() as bridge:
         halved = bridge._consumer
-        kept_from_it = list(bridge._partitions)[::2]
-        bridge._on_revoke(kept_from_it)
-        halved._consumer.incremental_unassign(consumer._partitions(kept_from_it))
+        receive = halved.receive
+
+        def take_half_away(*, limit: int, timeout: float) -> list[consumer.ReceivedMessage]:
+            monkeypatch.setattr(halved, "receive", receive)
+            kept_from_it = list(bridge._partitions)[::2]
+            bridge._on_revoke(kept_from_it)
+            halved._consumer.incremental_unassign(consumer._partitions(kept_from_it))
+            return []
+
+        monkeypatch.setattr(halved, "receive", take_half_away)  # in the bridge's own thread
+        assert settles(lambda: len(bridge._partitions) == 6, within=45)
         keys = [f"key-{number}" for number in range(50)]
         for key in keys:
             publish(key)

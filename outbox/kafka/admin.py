@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID, uuid5
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupState,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -175,21 +181,33 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
     return ids
 
 
-def unheld_partitions(group: str, topic: str, *, but_by: str, timeout: float) -> list[int]:
-    """The partitions of a topic that no member of a consumer group is assigned but the one with
-    this member id, if any; none of a topic that does not exist. Raises KafkaException while Kafka is
-    away."""
+def unheld_partitions(
+    group: str, topic: str, *, member: str, holds: Collection[int], timeout: float
+) -> list[int]:
+    """The partitions of a topic that neither this member of a consumer group (its id, and what it
+    holds) nor any other is assigned; none of a topic that does not exist, while the group is about
+    to share them out anew, and where the broker does not say who is assigned what. Raises
+    KafkaException if Kafka does not answer within `timeout` seconds a question.
+    """
     client = AdminClient(client_config("admin"))
     listed = client.list_topics(topic, timeout=timeout).topics[topic].partitions
-    members = _result(client.describe_consumer_groups([group])[group]).members
-    held = {
-        partition.partition
-        for member in members
-        if member.member_id != but_by
-        for partition in member.assignment.topic_partitions
-        if partition.topic == topic
+    asked = client.describe_consumer_groups([group], request_timeout=timeout)
+    found = _result(asked[group])
+    assigned = {
+        each.member_id: {p.partition for p in each.assignment.topic_partitions if p.topic == topic}
+        for each in found.members
     }
-    return sorted(set(listed) - held)
+    if found.state in _SHARING_OUT or (holds and not any(assigned.values())):
+        return []
+    held = {number for name, own in assigned.items() if name != member for number in own}
+    return sorted(set(listed) - held - set(holds))
+
+
+# Of the classic protocol, for as long as a member takes to come back to its poll.
+_SHARING_OUT = (
+    ConsumerGroupState.PREPARING_REBALANCING,
+    ConsumerGroupState.COMPLETING_REBALANCING,
+)
 
 
 def _result(future: Future[Answer]) -> Answer:

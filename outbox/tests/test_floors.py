@@ -174,6 +174,18 @@ def test_what_a_sweep_finds_is_seen_by_who_only_counts(monkeypatch: pytest.Monke
     assert measure._backlog()[0] == 1
 
 
+def test_a_look_without_floors_is_no_sweep() -> None:
+    """It would say that all is well where nobody has looked."""
+    write("1")
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM outbox_upkeep WHERE name = 'sweep'")
+    for _ in range(2):  # a ceiling, then the floors
+        claims.refresh_floors(EAGER)
+    assert "sweep" not in upkeep.ages()
+    claims.refresh_floors(EAGER)
+    assert "sweep" in upkeep.ages()
+
+
 def test_a_sweep_needs_no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     left_below(monkeypatch)
     before = metrics.FLOOR_UNDERCUT._value.get()

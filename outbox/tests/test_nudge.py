@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from outbox import drain, metrics, nudge, tasks
-from outbox.conf import DRAIN
+from outbox.conf import DRAIN, DrainPolicy
 from outbox.drain import DrainReport
 from outbox.models import OutboxEvent
 from outbox.services import publish
@@ -118,18 +118,24 @@ def test_redis_away_slows_nobody(sent: list[str], monkeypatch: pytest.MonkeyPatc
 class Looks:
     """Drains that settle so many events each; `held`: whether nudges were, at each of them."""
 
-    def __init__(self, *settled: int | Exception, then: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        *settled: int | Exception,
+        then: Callable[[], None] = lambda: None,
+        stopped: str = "",
+    ) -> None:
         self._settled = list(settled)
         self._then = then
+        self._stopped = stopped
         self.held: list[bool] = []
 
-    def __call__(self) -> DrainReport:
+    def __call__(self, policy: DrainPolicy = DRAIN) -> DrainReport:
         self.held.append(asked_already())
         self._then()
         settled = self._settled.pop(0)
         if isinstance(settled, Exception):
             raise settled
-        return DrainReport(settled=settled)
+        return DrainReport(settled=settled, stopped=self._stopped)
 
 
 def asked_already() -> bool:
@@ -147,24 +153,34 @@ def looking(monkeypatch: pytest.MonkeyPatch, looks: Looks) -> Looks:
 def test_a_drain_stays_while_there_is_something(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = looking(monkeypatch, Looks(3, 2, 0, 1))
-    assert tasks.drain_outbox() == 6
+    seen = looking(monkeypatch, Looks(9, 2, 0, 1))
+    assert tasks.drain_outbox(asked=True) == 12
     assert seen.held == [False, True, True, False]  # the last look is for who found it held
     assert not asked_already()
 
 
 def test_a_drain_stays_for_a_moment_only(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "DRAIN", replace(DRAIN, linger=3 * DRAIN.nudge_interval))
-    seen = looking(monkeypatch, Looks(*[1] * 1000))
-    assert 3 <= tasks.drain_outbox() <= 5
+    seen = looking(monkeypatch, Looks(*[9] * 1000))
+    assert 3 <= tasks.drain_outbox(asked=True) // 9 <= 5
     assert not seen.held[-1]
 
 
-def test_a_drain_that_finds_nothing_does_not_stay(
+@pytest.mark.parametrize("settled", [0, DRAIN.linger_from - 1])
+def test_a_drain_that_finds_little_does_not_stay(
+    settled: int, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = looking(monkeypatch, Looks(settled))
+    assert tasks.drain_outbox(asked=True) == settled
+    assert seen.held == [False]
+
+
+def test_a_drain_that_was_stopped_does_not_stay(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = looking(monkeypatch, Looks(0))
-    assert tasks.drain_outbox() == 0
+    """Its time is up, or Kafka has failed: its task has a bound of its own."""
+    seen = looking(monkeypatch, Looks(9000, stopped="time is up"))
+    assert tasks.drain_outbox(asked=True) == 9000
     assert seen.held == [False]
 
 
@@ -174,8 +190,8 @@ def test_a_drain_that_stays_is_not_asked(sent: list[str], monkeypatch: pytest.Mo
             commit()
             long_enough()
 
-    looking(monkeypatch, Looks(1, 1, 0, 0, then=commit_and_wait))
-    tasks.drain_outbox()
+    looking(monkeypatch, Looks(9, 1, 0, 0, then=commit_and_wait))
+    tasks.drain_outbox(asked=True)
     assert sent == []
     commit()
     assert soon(lambda: len(sent) == 1)
@@ -184,8 +200,8 @@ def test_a_drain_that_stays_is_not_asked(sent: list[str], monkeypatch: pytest.Mo
 def test_where_somebody_has_asked_a_drain_does_not_stay(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = looking(monkeypatch, Looks(2, then=commit_once_told(sent)))
-    assert tasks.drain_outbox() == 2
+    seen = looking(monkeypatch, Looks(9, then=commit_once_told(sent)))
+    assert tasks.drain_outbox(asked=True) == 9
     assert (seen.held, asked_already()) == ([False], True)
 
 
@@ -200,16 +216,16 @@ def commit_once_told(sent: list[str]) -> Callable[[], None]:
 def test_a_drain_that_fails_while_it_stays_lets_others_ask(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = looking(monkeypatch, Looks(2, OperationalError("away")))
-    assert tasks.drain_outbox() == 0
+    seen = looking(monkeypatch, Looks(9, OperationalError("away")))
+    assert tasks.drain_outbox(asked=True) == 0
     assert (seen.held, asked_already()) == ([False, True], False)
 
 
 def test_beats_drain_leaves_the_nudge_to_who_was_asked(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = looking(monkeypatch, Looks(1))
+    seen = looking(monkeypatch, Looks(9))
     commit()
     assert soon(lambda: len(sent) == 1)
-    assert tasks.drain_outbox(asked=False) == 1
+    assert tasks.drain_outbox() == 9
     assert (seen.held, asked_already()) == ([True], True)
