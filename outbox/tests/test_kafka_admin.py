@@ -82,10 +82,10 @@ def described(monkeypatch: pytest.MonkeyPatch, state: str, **assigned: list[int]
     answer.set_result(SimpleNamespace(state=client.ConsumerGroupState[state], members=members))
     topic = SimpleNamespace(partitions=dict.fromkeys(range(4)))
     broker = SimpleNamespace(
-        list_topics=lambda name, timeout: SimpleNamespace(topics={name: topic}),
-        describe_consumer_groups=lambda groups, request_timeout: {groups[0]: answer},
+        list_topics=lambda name, **_: SimpleNamespace(topics={name: topic}),
+        describe_consumer_groups=lambda groups, **_: {groups[0]: answer},
     )
-    monkeypatch.setattr(admin, "AdminClient", lambda config: broker)
+    monkeypatch.setattr(admin, "AdminClient", lambda _: broker)
 
 
 STABLE, SHARING = "STABLE", "PREPARING_REBALANCING"
