@@ -79,7 +79,7 @@ class DrainPolicy:
     """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
     `much`: behind a batch of so many events that filled its claim, a run has two claims at once.
-    `linger`: a drain that settled `linger_from` events or more looks again every `nudge_interval`
+    `linger`: a drain that settled `linger_from` events or more looks again after `linger_pause`
     for so long, as long as there is something; < nudge_debounce, for which it keeps others from
     asking. `sweep_seconds`: after so long a look below the floors is given up.
 
@@ -104,6 +104,7 @@ class DrainPolicy:
     nudge_debounce: float = 1.0
     linger: float = 0.8
     linger_from: int = 5
+    linger_pause: float = 0.01
     queue_bound: int = 20  # tasks
     refusals: int = 3
 

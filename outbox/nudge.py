@@ -90,10 +90,10 @@ def nudge() -> None:
 
 
 def hold_nudges() -> bool:
-    """Take everybody's asking over, for `nudge_debounce` at most or until `take_nudge`; False if
-    somebody has asked already, whose drain is on its way, or Redis is away."""
+    """Keep commits from asking, for `nudge_debounce` at most or until `take_nudge`; False if Redis
+    is away. The drain of who has asked already comes when this one has ended."""
     try:
-        return bool(_redis().set(_KEY, 1, nx=True, px=round(DRAIN.nudge_debounce * 1000)))
+        return bool(_redis().set(_KEY, 1, px=round(DRAIN.nudge_debounce * 1000)))
     except redis.RedisError:
         metrics.NUDGES_FAILED.inc()
         return False

@@ -70,7 +70,7 @@ def _linger() -> int:
     total, until = 0, time.monotonic() + DRAIN.linger
     try:
         while time.monotonic() < until:
-            time.sleep(DRAIN.nudge_interval)
+            time.sleep(DRAIN.linger_pause)
             report = draining.drain(_BRIEFLY)
             total += report.settled
             if report.stopped or not report.settled:

@@ -160,7 +160,7 @@ def test_a_drain_stays_while_there_is_something(
 
 
 def test_a_drain_stays_for_a_moment_only(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "DRAIN", replace(DRAIN, linger=3 * DRAIN.nudge_interval))
+    monkeypatch.setattr(tasks, "DRAIN", replace(DRAIN, linger=3 * DRAIN.linger_pause))
     seen = looking(monkeypatch, Looks(*[9] * 1000))
     assert 3 <= tasks.drain_outbox(asked=True) // 9 <= 5
     assert not seen.held[-1]
@@ -197,20 +197,30 @@ def test_a_drain_that_stays_is_not_asked(sent: list[str], monkeypatch: pytest.Mo
     assert soon(lambda: len(sent) == 1)
 
 
-def test_where_somebody_has_asked_a_drain_does_not_stay(
+def test_where_somebody_has_asked_a_drain_stays_too(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = looking(monkeypatch, Looks(9, then=commit_once_told(sent)))
-    assert tasks.drain_outbox(asked=True) == 9
-    assert (seen.held, asked_already()) == ([False], True)
+    """Or it would hardly ever: where events keep coming, somebody asks while it drains."""
 
-
-def commit_once_told(sent: list[str]) -> Callable[[], None]:
     def commit_and_see() -> None:
-        commit()
-        assert soon(lambda: bool(sent))
+        if not sent:
+            commit()
+            assert soon(lambda: len(sent) == 1)
 
-    return commit_and_see
+    seen = looking(monkeypatch, Looks(9, 0, 0, then=commit_and_see))
+    assert tasks.drain_outbox(asked=True) == 9
+    assert (seen.held, sent) == ([False, True, False], ["outbox.drain_outbox"])
+
+
+def test_without_redis_a_drain_does_not_stay(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody would go on asking."""
+    seen = looking(monkeypatch, Looks(9))
+    away = redis.Redis(host="127.0.0.1", port=9, retry=Retry(NoBackoff(), 0))
+    monkeypatch.setattr(nudge, "_redis", lambda: away)
+    assert tasks.drain_outbox(asked=True) == 9
+    assert seen.held == [False]
 
 
 def test_a_drain_that_fails_while_it_stays_lets_others_ask(
@@ -224,8 +234,8 @@ def test_a_drain_that_fails_while_it_stays_lets_others_ask(
 def test_beats_drain_leaves_the_nudge_to_who_was_asked(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = looking(monkeypatch, Looks(9))
+    seen = looking(monkeypatch, Looks(2))
     commit()
     assert soon(lambda: len(sent) == 1)
-    assert tasks.drain_outbox() == 9
+    assert tasks.drain_outbox() == 2
     assert (seen.held, asked_already()) == ([True], True)
