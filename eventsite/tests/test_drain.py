@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
+from types import SimpleNamespace
 from typing import ClassVar
 from uuid import uuid4
 
@@ -26,7 +28,7 @@ from outbox.kafka.producer import Delivery, OutgoingMessage
 from outbox.models import OutboxEvent
 from outbox.queries import published_ends
 from outbox.services import publish
-from outbox.topics import Topic
+from outbox.topics import LANES, Topic, lane_of
 
 pytestmark = pytest.mark.usefixtures("pipeline", "fresh")
 
@@ -38,6 +40,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Status = OutboxEvent.Status
+
+
+def key_in(lane: int) -> str:
+    """A key of this lane."""
+    return next(key for number in count() if lane_of(key := f"key-{number}") == lane)
+
+
 # Kafka may refuse as often as it likes; and: what it refuses is tried again at once.
 PATIENT = replace(conf.DRAIN, refusals=1000)
 IMPATIENT = replace(conf.DRAIN, backoff_first=0.0)
@@ -180,10 +189,52 @@ def test_another_number_of_partitions_leaves_everything_unclaimed(
     assert pending() == ["stays"]
 
 
+@pytest.mark.parametrize(
+    ("few", "lanes_asked_for"),
+    [(1000, [16, LANES]), (0, [16, 16, 16, 16])],
+    ids=["little in each lane", "much in each lane"],
+)
+def test_a_batch_that_brought_little_is_followed_by_one_of_all_lanes(
+    few: int, lanes_asked_for: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe_services.draw([key_in(lane) for lane in range(LANES)])
+    asked: list[int] = []
+    claim = claims.claim_lanes
+
+    def noting(limit: int) -> list[int]:
+        asked.append(limit)
+        return claim(limit)
+
+    monkeypatch.setattr(claims, "claim_lanes", noting)
+    assert drain.drain(replace(conf.DRAIN, few=few)).settled == LANES
+    assert asked[: len(lanes_asked_for)] == lanes_asked_for
+
+
+def test_a_run_waits_for_more_only_behind_a_claim_of_all_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting: list[int] = []  # at each wait
+
+    def two_in_each_lane() -> None:
+        for _ in range(2):
+            probe_services.draw([key_in(lane) for lane in range(LANES)])
+
+    def more_comes(seconds: float) -> None:
+        waiting.append(OutboxEvent.objects.filter(status=Status.NEW).count())
+        if len(waiting) < 3:
+            two_in_each_lane()
+
+    clock = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=more_comes)
+    monkeypatch.setattr(drain, "time", clock)
+    two_in_each_lane()
+    assert drain.drain().settled == 3 * 2 * LANES
+    assert waiting == [0, 0, 0]
+
+
 class TestBehindALargeBatch:
     """A second thread claims other lanes, as another drain would."""
 
-    POLICY = replace(conf.DRAIN, lanes_per_claim=4, batch_events=40, much=20)
+    POLICY = replace(conf.DRAIN, lanes_per_claim=4, batch_events=40, much=20, few=0)
     KEYS: ClassVar = [f"key-{number}" for number in range(180)]
 
     @pytest.fixture
