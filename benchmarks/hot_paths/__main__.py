@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 
 import django
 
@@ -70,6 +71,7 @@ def _steady(stack: LocalStack, rate: float, seconds: float) -> list[report.Figur
     """The whole pipeline under a steady load; see benchmarks/path.py."""
     found = path.measure_path(stack, rate, seconds)
     at = f"at {found['rate_achieved']:.0f}/s"
+    cpu = sorted(found["cpu_ms_per_order"].items(), key=itemgetter(1), reverse=True)
     return [
         report.Figure(
             name="POST /orders with the whole pipeline running",
@@ -88,6 +90,12 @@ def _steady(stack: LocalStack, rate: float, seconds: float) -> list[report.Figur
             at_most=500,
         ),
         report.Figure(name=f"POST {at}, p99", value=found["post_ms"]["p99"], unit="ms", at_most=50),
+        report.Figure(
+            name=f"processor time an order {at}",
+            value=sum(milliseconds for _, milliseconds in cpu),
+            unit="ms",
+            note=", ".join(f"{name} {milliseconds}" for name, milliseconds in cpu if milliseconds),
+        ),
     ]
 
 

@@ -26,7 +26,8 @@ __all__ = ["Rates"]
 # connections, at least so many a second, p99 at most so many milliseconds
 SIMPLE = ((1, 900, 2), (32, 8_000, 8), (256, 12_000, 40))
 KINDS = ("simple", "items", "order", "list")
-AT_32 = {"items": 3_000, "keyed": 6_000, "order": 15_000, "list": 8_000}
+# Reads first: PostgreSQL has work of its own for a while with what writes leave behind.
+AT_32 = {"order": 15_000, "list": 8_000, "items": 3_000, "keyed": 6_000}
 SHARE = 70  # % of the bare server's rate
 SHARE_TURNS = 15  # of four seconds each: the speed of a shared host changes all the time
 GATEWAY_US = 20
@@ -46,7 +47,7 @@ class Rates:
     def bare(self) -> list[Figure]:
         """The ceilings of this machine: the rows that PostgreSQL takes, and the barest server, with
         ours beside it. They take turns of a second, one before and after the other, so that a host
-        that slows down slows both."""
+        that slows down slows both. Then what the barest makes by itself of the loads of `hot`."""
         figures = [
             Figure(
                 name=f"rows, {CEILING_ORDERS} orders of 3 items a commit",
@@ -58,6 +59,9 @@ class Rates:
             self._write_orders(ours)
             for kind in KINDS:
                 figures += _beside(kind, self._turns(kind, barest, ours))
+            for connections, _, _ in SIMPLE:
+                found = self._load(barest, "simple", connections=connections)
+                figures.append(_shown(f"bare server by itself, {_simple_at(connections)}", found))
         return figures
 
     def hot(self) -> list[Figure]:
@@ -65,11 +69,11 @@ class Rates:
         figures = []
         with serving(self._stack, OURS) as served:
             self._write_orders(served)
-            for connections, rate, p99 in SIMPLE:
-                found = self._load(served, "simple", connections=connections)
-                figures += _figures(f"POST /orders simple at {connections}", found, rate, p99)
             for kind, rate in AT_32.items():
                 figures += _figures(_NAMES[kind], self._load(served, kind), rate)
+            for connections, rate, p99 in SIMPLE:
+                found = self._load(served, "simple", connections=connections)
+                figures += _figures(_simple_at(connections), found, rate, p99)
         return figures
 
     def django(self) -> list[Figure]:
@@ -171,8 +175,12 @@ class Rates:
             return rows / (time.perf_counter() - begin)
 
 
+def _simple_at(connections: int) -> str:
+    return f"POST /orders simple at {connections}"
+
+
 _NAMES = {
-    "simple": "POST /orders simple at 32",
+    "simple": _simple_at(32),
     "items": "POST /orders with 3 items at 32",
     "keyed": "with Idempotency-Key at 32",
     "order": "GET /orders/{id} at 32",
