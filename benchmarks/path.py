@@ -58,8 +58,9 @@ def measure_path(stack: LocalStack, rate: float, seconds: float) -> dict[str, An
     before, since = _cpu(stack), measure.database_now()
     plan = LoadPlan(orders=round(rate * seconds), rate=rate, paid_share=0.0, cancelled_share=0.0)
     load = asyncio.run(run_load(stack.base_url, plan))
-    until, after = measure.database_now(), _cpu(stack)
+    until = measure.database_now()
     settled = measure.settle(SETTLE_SECONDS)
+    after = _cpu(stack)  # with what the load has left to do
     accepted = load.accepted()
     effect = measure.commit_to_effect("record_sales", since, until)
     post = measure.percentiles([1000 * answer.latency for answer in accepted])

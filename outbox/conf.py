@@ -79,8 +79,8 @@ class DrainPolicy:
     """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
     `much`: behind a batch of so many events that filled its claim, a run has two claims at once.
-    `few`: behind a batch of fewer events that left others waiting, a run claims all lanes at once, and
-    waits for `gather` before it does so again.
+    `few`: behind a batch of fewer events, which emptied its lanes and was not the last, a run claims
+    all lanes at once, and waits for `gather` before it does so again.
     `linger`: a drain that settled `linger_from` events or more looks again after `linger_pause`
     for so long, as long as there is something; < nudge_debounce, for which it keeps others from
     asking. `sweep_seconds`: after so long a look below the floors is given up.

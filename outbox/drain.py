@@ -115,9 +115,9 @@ class _Run:
     def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[_Batch]:
         """One batch after the other, each told in the report, until there is a reason to stop.
 
-        A message costs Kafka less than a request, and every partition of a batch is one: where a
-        claim finds its lanes full but little in them, the next ones take all lanes, and the run
-        waits between them for more to come.
+        A message costs Kafka less than a request, and every partition of a batch is one: behind a
+        sparse batch that was not the last the next ones take all lanes, and the run waits between
+        them for more to come.
         """
         policy, all_lanes = self.policy, replace(self.policy, lanes_per_claim=LANES)
         while not report.stopped:
@@ -149,7 +149,7 @@ class _Batch:
     error: str
     last: bool  # nothing else could be claimed; who commits later asks again
     much_more: bool
-    sparse: bool  # it brought little
+    sparse: bool  # little, all that its lanes had, and all of it went out
 
 
 def drain_batch(policy: DrainPolicy = DRAIN, *, raise_floors: bool = True) -> _Batch | None:
@@ -191,7 +191,8 @@ def _drain_batch(policy: DrainPolicy, step: Step) -> _Batch | None:
     _tell_sent(step, events, delivery, refused)
     _record(events, pending, delivery, policy)
     everything = len(lanes) < policy.lanes_per_claim
-    whole = everything and len(pending) <= policy.batch_events // len(lanes)
+    share = policy.batch_events // len(lanes)
+    whole = everything and len(pending) <= share
     return _Batch(
         settled=events,
         refused=len(refused),
@@ -199,7 +200,12 @@ def _drain_batch(policy: DrainPolicy, step: Step) -> _Batch | None:
         error=delivery.error,
         last=whole and delivery.complete and not held,
         much_more=not everything and len(events) >= policy.much,
-        sparse=delivery.complete and not held and len(pending) < policy.few,
+        sparse=(
+            len(pending) < policy.few
+            and max(Counter(event.lane for event in pending).values(), default=0) <= share
+            and delivery.complete
+            and not held
+        ),
     )
 
 

@@ -32,10 +32,10 @@ SETTINGS = {
     "shared_buffers": "128MB",
     "jit": "off",
     "max_wal_size": "2GB",
-    # A new cluster has no old segments of WAL to use again: each new one is 16 MB of zeros and an
-    # fsync, 50 ms in front of whoever commits. Nothing depends on them but that the disk has room.
+    # A new cluster has no old segments of WAL to use again: each new one is 16 MB of zeros to write
+    # and sync, 50 ms in front of whoever commits. They only make sure that the disk has room.
     "wal_init_zero": "off",
-    "min_wal_size": "1GB",  # and what there is stays
+    "min_wal_size": "1GB",  # old ones are kept for use, up to so much
     "log_line_prefix": "%m [%p] %a ",
 }
 

@@ -192,7 +192,7 @@ def test_another_number_of_partitions_leaves_everything_unclaimed(
 @pytest.mark.parametrize(
     ("few", "lanes_asked_for"),
     [(1000, [16, LANES]), (0, [16, 16, 16, 16])],
-    ids=["little in each lane", "much in each lane"],
+    ids=["fewer", "not fewer"],
 )
 def test_a_batch_that_brought_little_is_followed_by_one_of_all_lanes(
     few: int, lanes_asked_for: list[int], monkeypatch: pytest.MonkeyPatch
@@ -229,6 +229,24 @@ def test_a_run_waits_for_more_only_behind_a_claim_of_all_lanes(
     two_in_each_lane()
     assert drain.drain().settled == 3 * 2 * LANES
     assert waiting == [0, 0, 0]
+
+
+def test_a_run_does_not_wait_while_one_lane_has_more_than_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep = key_in(0)
+    for _ in range(600):
+        probe_services.draw([deep])
+    probe_services.draw([key_in(lane) for lane in range(1, LANES)])
+    waiting: list[int] = []
+    clock = SimpleNamespace(
+        monotonic=time.monotonic,
+        time=time.time,
+        sleep=lambda seconds: waiting.append(len(pending())),
+    )
+    monkeypatch.setattr(drain, "time", clock)
+    assert drain.drain().settled == 600 + LANES - 1
+    assert not any(waiting)
 
 
 class TestBehindALargeBatch:
