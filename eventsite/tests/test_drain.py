@@ -242,7 +242,7 @@ def test_a_run_does_not_wait_while_one_lane_has_more_than_its_share(
     clock = SimpleNamespace(
         monotonic=time.monotonic,
         time=time.time,
-        sleep=lambda seconds: waiting.append(len(pending())),
+        sleep=lambda _: waiting.append(len(pending())),
     )
     monkeypatch.setattr(drain, "time", clock)
     assert drain.drain().settled == 600 + LANES - 1
