@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from types import SimpleNamespace
@@ -210,6 +210,14 @@ def test_a_batch_that_brought_little_is_followed_by_one_of_all_lanes(
     assert asked[: len(lanes_asked_for)] == lanes_asked_for
 
 
+def instead_of_waiting(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """What happens where a run would sleep."""
+    clock = SimpleNamespace(
+        monotonic=time.monotonic, time=time.time, sleep=lambda _seconds: happens()
+    )
+    monkeypatch.setattr(drain, "time", clock)
+
+
 def test_a_run_waits_for_more_only_behind_a_claim_of_all_lanes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -219,13 +227,12 @@ def test_a_run_waits_for_more_only_behind_a_claim_of_all_lanes(
         for _ in range(2):
             probe_services.draw([key_in(lane) for lane in range(LANES)])
 
-    def more_comes(seconds: float) -> None:
+    def more_comes() -> None:
         waiting.append(OutboxEvent.objects.filter(status=Status.NEW).count())
         if len(waiting) < 3:
             two_in_each_lane()
 
-    clock = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=more_comes)
-    monkeypatch.setattr(drain, "time", clock)
+    instead_of_waiting(monkeypatch, more_comes)
     two_in_each_lane()
     assert drain.drain().settled == 3 * 2 * LANES
     assert waiting == [0, 0, 0]
@@ -239,12 +246,7 @@ def test_a_run_does_not_wait_while_one_lane_has_more_than_its_share(
         probe_services.draw([deep])
     probe_services.draw([key_in(lane) for lane in range(1, LANES)])
     waiting: list[int] = []
-    clock = SimpleNamespace(
-        monotonic=time.monotonic,
-        time=time.time,
-        sleep=lambda _: waiting.append(len(pending())),
-    )
-    monkeypatch.setattr(drain, "time", clock)
+    instead_of_waiting(monkeypatch, lambda: waiting.append(len(pending())))
     assert drain.drain().settled == 600 + LANES - 1
     assert not any(waiting)
 
