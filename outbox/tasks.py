@@ -131,7 +131,7 @@ def measure_handlers() -> None:
 
 @shared_task(name="outbox.audit", time_limit=60)
 def audit() -> int:
-    """Go on with the audit from its marks, without repair; run by beat twice a minute.
+    """Go on with the audit from its marks, without repair; run by beat every ten seconds.
 
     Returns the number of events that are missing.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -81,12 +80,10 @@ def _phase(
             say = progress.console.print
             killer = Background(partial(kill_everything, stack, faults, say=say))
         task = progress.add_task("orders answered", total=plan.orders)
-        result = asyncio.run(
-            run_load(
-                stack.base_url,
-                plan,
-                on_progress=lambda r: progress.update(task, completed=r.placed),
-            )
+        result = run_load(
+            stack.base_url,
+            plan,
+            on_progress=lambda r: progress.update(task, completed=r.placed),
         )
         if killer is not None:
             killer.finish()

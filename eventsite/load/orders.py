@@ -1,6 +1,6 @@
 """Orders over HTTP by the clock, each with the life that follows: paid later, or cancelled.
 
-For the demo, chaos and bench-path, which want every answer; `generator.py` sends orders alone, in
+For the demo and bench-path, which want every answer; `generator.py` sends orders alone, in
 any number.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
+import uvloop
 
 from eventsite.load.arrivals import evenly, start_by_the_clock
 from eventsite.load.client import Client, Failed
@@ -37,8 +38,8 @@ class LoadPlan:
     seed: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+# As many as there are orders, all kept: none of them is the collector's business.
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """One answered or failed request. `latency`: seconds from the intended start; `status` 0: none;
     `lines`: how many the order has."""
 
@@ -73,17 +74,24 @@ class LoadResult:
         return sum(answer.lines for answer in (*self.accepted(), *cancelled))
 
 
-async def run_load(
+def run_load(
     base_url: str, plan: LoadPlan, *, on_progress: Callable[[LoadResult], None] = lambda _: None
 ) -> LoadResult:
     """Send the plan's orders and what follows them; returns when the last answer is there."""
-    chooser = random.Random(plan.seed)  # noqa: S311  (a repeatable choice, not a secret)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(base_url, plan, on_progress))
+
+
+async def _run(
+    base_url: str, plan: LoadPlan, on_progress: Callable[[LoadResult], None]
+) -> LoadResult:
+    seeds = random.Random(plan.seed)  # noqa: S311  (a repeatable choice, not a secret)
     result = LoadResult(started=time.perf_counter())
     client = Client(base_url)
     payloads = Payloads(seed=plan.seed, kind="mixed")
 
     async def live(intended: float) -> None:
-        life = _Life(client, result, intended, random.Random(chooser.random()), plan)  # noqa: S311
+        life = _Life(client, result, intended, seeds.random(), plan)
         result.sent += 1
         on_progress(result)
         await life.run(payloads.next())
@@ -104,29 +112,33 @@ class _Life:
         client: Client,
         result: LoadResult,
         intended: float,
-        chooser: random.Random,
+        seed: float,
         plan: LoadPlan,
     ) -> None:
         self._client = client
         self._result = result
         self._intended = intended
-        self._chooser = chooser
+        self._seed = seed
         self._plan = plan
         self._lines = 0
 
     async def run(self, payload: Payload) -> None:
         body, self._lines = payload
         order_id = await self._post("place", "/orders", body, self._intended)
-        if order_id and self._chooser.random() < self._plan.paid_share:
-            await self._later("pay", order_id)
-            if self._chooser.random() < self._plan.shipped_share:
-                await self._later("ship", order_id)
-                return
-        if order_id and self._chooser.random() < self._plan.cancelled_share:
-            await self._later("cancel", order_id)
+        if order_id and (self._plan.paid_share or self._plan.cancelled_share):
+            await self._go_on(order_id, random.Random(self._seed))  # noqa: S311
 
-    async def _later(self, operation: str, order_id: str) -> None:
-        await asyncio.sleep(self._chooser.uniform(0.2, 1.0))
+    async def _go_on(self, order_id: str, chooser: random.Random) -> None:
+        if chooser.random() < self._plan.paid_share:
+            await self._later("pay", order_id, chooser)
+            if chooser.random() < self._plan.shipped_share:
+                await self._later("ship", order_id, chooser)
+                return
+        if chooser.random() < self._plan.cancelled_share:
+            await self._later("cancel", order_id, chooser)
+
+    async def _later(self, operation: str, order_id: str, chooser: random.Random) -> None:
+        await asyncio.sleep(chooser.uniform(0.2, 1.0))
         await self._post(operation, f"/orders/{order_id}/{operation}", None, time.perf_counter())
 
     async def _post(self, operation: str, path: str, body: bytes | None, intended: float) -> str:

@@ -220,7 +220,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     "audit": {
         "task": "outbox.audit",
-        "schedule": schedule(30.0),
+        "schedule": schedule(10.0),
         "options": {"queue": "upkeep"},
     },
     "purge": {

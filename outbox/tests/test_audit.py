@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,7 +18,7 @@ from django.db import connection, transaction
 
 from outbox import audit, conf, findings, queries, recreated, retention, tasks, upkeep
 from outbox.conf import Route
-from outbox.findings import State
+from outbox.findings import Page, State
 from outbox.kafka import admin
 from outbox.models import (
     AuditOpen,
@@ -231,6 +232,29 @@ class TestBeatsAudit:
         assert audit.behind_seconds(HANDLER) >= 3600
         receipt(events[0])
         assert watch() == {State.UNDER_WAY: 5}
+
+    def test_rests_behind_each_page_and_ends_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Half a second a read, four in all: two rests of a second, none where the time is up."""
+        now, rests, read = 0.0, [], findings.read_page
+
+        def read_page(*args: Any, **options: Any) -> Page:
+            nonlocal now
+            now += 0.5
+            return read(*args, **options)
+
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+            rests.append(seconds)
+
+        positions(10)
+        published(range(10))
+        age(1)
+        monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+        monkeypatch.setattr(audit, "read_page", read_page)
+        monkeypatch.setattr(audit, "PAGE", 2)
+        assert watch() == {State.PASSED: 6}
+        assert rests == [1.0, 1.0, 0.0]
 
     def test_begins_again_after_a_replay(self) -> None:
         positions(10)
