@@ -40,7 +40,10 @@ from restapi.context import caller
 
 __all__ = [
     "HEADER",
+    "KEEP",
     "KEPT_HOURS",
+    "READ_KEPT",
+    "TRY_LOCKS",
     "IdempotencyKey",
     "Keyed",
     "answer_of_used",
@@ -219,8 +222,8 @@ class _Batch:
         locks = sorted({key.lock for key in self._keys if key is not None})
         with connection.cursor() as tries, connection.cursor() as rows:
             with pipelined():
-                tries.execute(_TRY_LOCKS, (locks,))
-                rows.execute(_READ, (KEPT_HOURS, ids))
+                tries.execute(TRY_LOCKS, (locks,))
+                rows.execute(READ_KEPT, (KEPT_HOURS, ids))
             found = rows.fetchall()
             locked = {lock for lock, got in tries.fetchall() if got}
         expired: list[UUID] = []
@@ -250,7 +253,7 @@ class _Batch:
             return
         with connection.cursor() as cursor:
             cursor.execute(
-                _KEEP,
+                KEEP,
                 (
                     [key.id for key, _ in rows],
                     [key.fingerprint for key, _ in rows],
@@ -272,16 +275,16 @@ class _Batch:
         return kept.answer if kept.fingerprint == key.fingerprint else _REUSED
 
 
-_TRY_LOCKS = """
+TRY_LOCKS = """
     SELECT lock, pg_try_advisory_xact_lock(lock) FROM unnest(%s::bigint[]) AS lock
 """
-_READ = """
+READ_KEPT = """
     SELECT id, fingerprint, status, body,
            created_at < clock_timestamp() - make_interval(hours => %s) AS is_old
     FROM idempotency_keys WHERE id = ANY(%s::uuid[])
 """
 # A row that is there already, against all that is said above, is an IntegrityError.
-_KEEP = """
+KEEP = """
     INSERT INTO idempotency_keys (id, fingerprint, status, body)
     SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::smallint[], %s::bytea[])
 """

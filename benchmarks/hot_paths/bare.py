@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 import django
@@ -27,6 +28,7 @@ django.setup(set_prefix=False)
 from orders.queries import orders_in_words, page_statement  # noqa: E402
 from orders.services import INSERT_ORDERS  # noqa: E402
 from outbox.services import INSERT_EVENTS  # noqa: E402
+from restapi.idempotency import KEEP, KEPT_HOURS, READ_KEPT, TRY_LOCKS  # noqa: E402
 
 MAX_BATCH = 256
 OPTIONS = "-c plan_cache_mode=force_generic_plan"
@@ -139,12 +141,37 @@ def parameters(drafts: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], tupl
 
 
 async def place(connection: psycopg.AsyncConnection[Any], bodies: Sequence[Any]) -> list[bytes]:
+    """Two round trips; psycopg's `transaction()` would make a third for BEGIN."""
     drafts = [draft(body) for body in bodies]
     orders, outbox = parameters(drafts)
-    async with connection.transaction(), connection.pipeline():
+    async with connection.pipeline():
+        await connection.execute("BEGIN")
         await connection.execute(INSERT_ORDERS, orders)
         await connection.execute(INSERT_EVENTS, outbox)
+    await connection.execute("COMMIT")
     return [each[6] for each in drafts]
+
+
+async def place_once(
+    connection: psycopg.AsyncConnection[Any], requests: Sequence[tuple[Any, str, str]]
+) -> list[bytes]:
+    """The same of (body, id of the key, fingerprint), each key new: locked, looked up, kept."""
+    drafts = [draft(body) for body, _, _ in requests]
+    ids = [id_ for _, id_, _ in requests]
+    orders, outbox = parameters(drafts)
+    async with connection.pipeline():
+        await connection.execute("BEGIN")
+        await connection.execute(TRY_LOCKS, ([int(id_[:15], 16) for id_ in ids],))
+        used = await connection.execute(READ_KEPT, (KEPT_HOURS, ids))
+    if await used.fetchone():
+        raise LookupError("A key was sent twice.")
+    fingerprints, answers = [each[2] for each in requests], [each[6] for each in drafts]
+    async with connection.pipeline():
+        await connection.execute(INSERT_ORDERS, orders)
+        await connection.execute(INSERT_EVENTS, outbox)
+        await connection.execute(KEEP, (ids, fingerprints, [200] * len(ids), answers))
+    await connection.execute("COMMIT")
+    return answers
 
 
 async def read(connection: psycopg.AsyncConnection[Any], ids: Sequence[str]) -> list[bytes]:
@@ -169,6 +196,10 @@ def _lane(name: str, perform: Perform) -> Lane:
     return _lanes[name]
 
 
+def _hash(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         return
@@ -176,7 +207,13 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if path == "/health":
         answer = b'{"status":"alive"}'
     elif scope["method"] == "POST":
-        answer = await _lane("place", place).submit(_decode(message["body"]))
+        body = _decode(message["body"])
+        key = next((value for name, value in scope["headers"] if name == b"idempotency-key"), None)
+        if key is None:
+            answer = await _lane("place", place).submit(body)
+        else:
+            request = body, _hash(key), _hash(message["body"])
+            answer = await _lane("place_once", place_once).submit(request)
     elif path == "/orders":
         answer = await _lane("list", list_first).submit(None)
     else:

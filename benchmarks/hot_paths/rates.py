@@ -62,6 +62,8 @@ class Rates:
             for connections, _, _ in SIMPLE:
                 found = self._load(barest, "simple", connections=connections)
                 figures.append(_shown(f"bare server by itself, {_simple_at(connections)}", found))
+            found = self._load(barest, "keyed")
+            figures.append(_shown(f"bare server by itself, {_NAMES['keyed']}", found))
         return figures
 
     def hot(self) -> list[Figure]:
