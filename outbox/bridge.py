@@ -24,6 +24,7 @@ from outbox.envelope import correlation_fields, from_kafka
 from outbox.inbox import Position
 from outbox.kafka import admin
 from outbox.kafka.consumer import ReceivedMessage, TopicConsumer
+from outbox.pace import Pace
 from outbox.partitions import Flight, Partition
 from outbox.stalls import StallWatch
 from outbox.topics import PartitionKey
@@ -52,7 +53,8 @@ class Bridge:
         self._stop = stop
         self._policy = policy
         self._partitions: dict[PartitionKey, Partition] = {}
-        self._next_send = self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
+        self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
+        self._pace = Pace(policy)
         self._next_follow = 0.0
         metrics.POSITION_LOST.labels(route.handler)  # shown as 0, so that the first one is a rise
         self._queue_length: float = 0
@@ -199,11 +201,7 @@ class Bridge:
             self._send(partitions)
 
     def _groups(self, now: float) -> Iterator[list[Partition]]:
-        """Idle partitions with messages, together up to one task's size.
-
-        A lone message goes at once; under load sends keep `send_interval` apart, and each
-        carries what has come meanwhile.
-        """
+        """Idle partitions with messages, together up to one task's size, when it is time."""
         idle = [
             p
             for p in self._partitions.values()
@@ -212,9 +210,9 @@ class Bridge:
         if not idle:
             return
         waiting = sum(len(p.buffer) for p in idle)
-        if waiting < self._policy.chunk_events and now < self._next_send:
+        if not self._pace.is_due(now, waiting=waiting):
             return
-        self._next_send = now + self._policy.send_interval
+        self._pace.note_sent(now, events=waiting)
         group: list[Partition] = []
         events = size = 0
         for partition in idle:

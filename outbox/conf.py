@@ -121,6 +121,8 @@ class BridgePolicy:
     when the chunk is sent again. One that a worker found late may still run beside the next: the
     position lets only one of them in.
 
+    send_interval   between what a bridge sends; busy_interval: the same while more than busy_rate
+                    events a second come
     busy_wait       how long a chunk waits for a position that a redrive holds
     suspect_pieces  parts into which a chunk is cut that was begun before and never ended
     suspect_tries   times a single event may be begun and not ended before it is parked
@@ -132,6 +134,8 @@ class BridgePolicy:
     buffer_events: int = 5000
     buffer_bytes: int = 4_194_304
     send_interval: float = 0.04
+    busy_interval: float = 0.08
+    busy_rate: float = 800.0
     effect_timeout: float = 6.0
     task_time_limit: int = 8
     deadline: float = 10.0
