@@ -31,20 +31,24 @@ __all__ = ["behind_seconds", "forget_handler", "settled_id", "watch"]
 # Younger events are not news to beat's audit: nearly all of them are done a moment later.
 GRACE_SECONDS = 30.0
 OPEN_LIMIT = 5000  # of one handler: past so many open events beat's audit looks no further
-WATCH_SECONDS = 4.0
+WATCH_SECONDS = 6.0  # for all handlers together, of the ten between two beats
 # Of what a page took: others need the processor more, and what is past the grace is in no hurry.
 # Without it 360,000 events a minute took a third of a core for three seconds on end, twice a minute.
 REST = 2.0
+BEHIND_SECONDS = 60.0  # so old is the first event of a handler whose audit hurries
 WRITERS_SECONDS = 1.0
 
 
-def watch(route: Route, logs: Mapping[str, TopicState]) -> dict[tuple[str, State], Tally]:
+def watch(
+    route: Route, logs: Mapping[str, TopicState], *, seconds: float = WATCH_SECONDS
+) -> dict[tuple[str, State], Tally]:
     """Look again at what was open, and on from the mark; bounded in time and rows, with a rest
-    behind each page.
+    behind each page unless it is behind.
 
     Returns the tallies of what is open behind the mark.
     """
-    give_up = time.monotonic() + WATCH_SECONDS
+    give_up = time.monotonic() + seconds
+    rest = 0.0 if behind_seconds(route.handler) > BEHIND_SECONDS else REST
     tallies: dict[tuple[str, State], Tally] = {}
     again = read_page(route, logs, OPEN_ROWS, (route.handler,))
     _store_open(route.handler, again.findings, replace=True)
@@ -62,8 +66,10 @@ def watch(route: Route, logs: Mapping[str, TopicState]) -> dict[tuple[str, State
             _store_open(route.handler, page.findings, replace=False)
         add_up(page.findings, tallies)
         found += len(page.findings)
+        if page.rows < PAGE:
+            break
         now = time.monotonic()
-        time.sleep(max(0.0, min(REST * (now - begun), give_up - now)))
+        time.sleep(max(0.0, min(rest * (now - begun), give_up - now)))
     return tallies
 
 

@@ -210,7 +210,8 @@ class Bridge:
         if not idle:
             return
         waiting = sum(len(p.buffer) for p in idle)
-        if not self._pace.is_due(now, waiting=waiting):
+        size = sum(p.buffered_bytes for p in idle)
+        if not self._pace.is_due(now, events=waiting, size=size):
             return
         self._pace.note_sent(now, events=waiting)
         group: list[Partition] = []

@@ -18,12 +18,13 @@ class Pace:
         self._policy = policy
         self._last = self._next = 0.0
 
-    def is_due(self, now: float, *, waiting: int) -> bool:
-        """Whether to send the events that are waiting."""
-        return waiting >= self._policy.chunk_events or now >= self._next
+    def is_due(self, now: float, *, events: int, size: int) -> bool:
+        """Whether to send the events that are waiting; `size` in bytes."""
+        fills_a_task = events >= self._policy.chunk_events or size >= self._policy.chunk_bytes
+        return fills_a_task or now >= self._next
 
     def note_sent(self, now: float, *, events: int) -> None:
-        """So many are on their way, all that have come since the last time."""
+        """So many were waiting. What has not fitted counts again, and makes it busier than it is."""
         is_busy = events > self._policy.busy_rate * (now - self._last)
         self._last = now
         self._next = now + (self._policy.busy_interval if is_busy else self._policy.send_interval)

@@ -139,9 +139,9 @@ def audit() -> int:
     with upkeep.only_one("audit") as mine:
         if not mine:
             return 0
-        logs = _logs()
-        for route in conf.routes():
-            tallies = auditing.watch(route, logs)
+        logs, routes = _logs(), conf.routes()
+        for route in routes:
+            tallies = auditing.watch(route, logs, seconds=auditing.WATCH_SECONDS / len(routes))
             lost = [tally for (_, state), tally in tallies.items() if state in MISSING]
             count = sum(tally.events for tally in lost)
             waiting = sum(tally.events for tally in tallies.values()) - count

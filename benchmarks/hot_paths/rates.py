@@ -220,7 +220,8 @@ def _note(found: Measured) -> str:
 
 
 def _shown(name: str, found: Measured) -> Figure:
-    return Figure(name=name, value=found.rate, unit="/s", note=_note(found))
+    value = float("nan") if found.errors else found.rate
+    return Figure(name=name, value=value, unit="/s", note=_note(found))
 
 
 def _figures(name: str, found: Measured, rate: float, p99: float | None = None) -> list[Figure]:

@@ -23,7 +23,6 @@ from eventsite.load.arrivals import evenly, poisson, start_by_the_clock
 from eventsite.load.client import Client, Failed
 from eventsite.load.payloads import Payloads
 from eventsite.load.tally import Tally
-from outbox.collector import calm_down
 
 __all__ = ["ARRIVALS", "Plan", "generate"]
 
@@ -65,7 +64,6 @@ class Plan:
 def generate(plan: Plan, *, on_second: Callable[[Tally], None] = lambda _: None) -> Tally:
     """Send the plan's orders and return when the last answer is here; calls `on_second` about once
     a second. SIGINT ends the sending early, a second one everything."""
-    calm_down()  # a collection through all that is loaded would count as latency
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_generate(plan, on_second))
 

@@ -233,9 +233,15 @@ class TestBeatsAudit:
         receipt(events[0])
         assert watch() == {State.UNDER_WAY: 5}
 
-    def test_rests_behind_each_page_and_ends_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Half a second a read, four in all: two rests of a second, none where the time is up."""
-        now, rests, read = 0.0, [], findings.read_page
+    @pytest.mark.parametrize(
+        ("behind", "rests", "found"),
+        # Half a second a read, four of them: two rests of a second, none where the time is up.
+        [(59.0, [1.0, 1.0, 0.0], 6), (61.0, [0.0, 0.0, 0.0, 0.0], 10)],
+    )
+    def test_rests_behind_each_page_unless_it_is_behind(
+        self, monkeypatch: pytest.MonkeyPatch, behind: float, rests: list[float], found: int
+    ) -> None:
+        now, slept, read = 0.0, [], findings.read_page
 
         def read_page(*args: Any, **options: Any) -> Page:
             nonlocal now
@@ -245,16 +251,18 @@ class TestBeatsAudit:
         def sleep(seconds: float) -> None:
             nonlocal now
             now += seconds
-            rests.append(seconds)
+            slept.append(seconds)
 
         positions(10)
-        published(range(10))
+        published(range(9))
         age(1)
         monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+        monkeypatch.setattr(audit, "behind_seconds", lambda _: behind)
         monkeypatch.setattr(audit, "read_page", read_page)
         monkeypatch.setattr(audit, "PAGE", 2)
-        assert watch() == {State.PASSED: 6}
-        assert rests == [1.0, 1.0, 0.0]
+        tallies = audit.watch(ROUTE, LOGS, seconds=4.0)
+        assert [tally.events for tally in tallies.values()] == [min(found, 9)]
+        assert slept == rests
 
     def test_begins_again_after_a_replay(self) -> None:
         positions(10)

@@ -9,7 +9,7 @@ import pytest
 from outbox.conf import BridgePolicy
 from outbox.pace import Pace
 
-POLICY = BridgePolicy(send_interval=0.04, busy_interval=0.08, busy_rate=800.0, chunk_events=1000)
+POLICY = BridgePolicy(send_interval=0.04, busy_interval=0.08, busy_rate=800.0)
 TICK = 0.001
 
 
@@ -19,7 +19,7 @@ def sends(*, rate: float, begin: float, end: float, pace: Pace) -> list[float]:
     for tick in range(round((end - begin) / TICK)):
         now = begin + tick * TICK
         waiting = int(rate * (now - begin)) - sent
-        if waiting and pace.is_due(now, waiting=waiting):
+        if waiting and pace.is_due(now, events=waiting, size=0):
             pace.note_sent(now, events=waiting)
             sent += waiting
             times.append(now)
@@ -29,7 +29,7 @@ def sends(*, rate: float, begin: float, end: float, pace: Pace) -> list[float]:
 def test_a_lone_event_goes_at_once() -> None:
     pace = Pace(POLICY)
     for now in (10.0, 11.0, 12.0):
-        assert pace.is_due(now, waiting=1)
+        assert pace.is_due(now, events=1, size=0)
         pace.note_sent(now, events=1)
 
 
@@ -51,11 +51,12 @@ def test_a_burst_after_silence_is_not_busy() -> None:
     pace = Pace(POLICY)
     pace.note_sent(10.0, events=1)
     pace.note_sent(11.0, events=300)
-    assert pace.is_due(11.04, waiting=1)
+    assert pace.is_due(11.04, events=1, size=0)
 
 
 def test_a_whole_chunk_waits_for_nothing() -> None:
     pace = Pace(POLICY)
     pace.note_sent(10.0, events=500)
-    assert not pace.is_due(10.001, waiting=999)
-    assert pace.is_due(10.001, waiting=1000)
+    assert not pace.is_due(10.001, events=999, size=2**20 - 1)
+    assert pace.is_due(10.001, events=1000, size=0)
+    assert pace.is_due(10.001, events=100, size=2**20)
