@@ -15,6 +15,7 @@ from django.db import connection
 from orders.models import OrderChange
 from outbox.arrays import array_literal
 from outbox.envelope import rfc3339_of
+from outbox.round_trips import Statement
 
 __all__ = [
     "Cursor",
@@ -172,7 +173,7 @@ _DETAIL = f"""
 """
 
 
-def orders_in_words(order_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+def orders_in_words(order_ids: Collection[str]) -> Statement:
     """What reads those of these orders that there are, as (id, JSON object of the contract): SQL
     and parameters, for whatever connection.
 

@@ -35,7 +35,8 @@ from orders.models import (
 )
 from outbox.arrays import array_literal, text_array_literal
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.services import Event, joined_unit_of_work, pipelined, publish
+from outbox.round_trips import Change, RoundTrip, Statement, pipelined, send
+from outbox.services import Event, joined_unit_of_work, publish, publishing
 
 __all__ = [
     "IllegalTransition",
@@ -46,6 +47,7 @@ __all__ = [
     "cancel_order",
     "pay_order",
     "place_orders",
+    "placing_orders",
     "record_processed_events",
     "reset_processed_events",
     "ship_order",
@@ -104,17 +106,28 @@ class IllegalTransition(Exception):
 
 def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
     """Store a batch of orders with lines, history and events, in the order given: in the open
-    transaction, else in one of its own. All or nothing, two statements whatever the size, whose
-    results nobody reads. Raises NotStored and OutcomeUnknown where the transaction is its own.
+    transaction, else in one of its own. All or nothing, two statements whatever the size. Raises
+    NotStored and OutcomeUnknown where the transaction is its own.
     """
-    drafts = [_draft(order) for order in orders]
+    change = placing_orders(orders)
     with joined_unit_of_work():
-        _insert(drafts)
-        publish(
-            [event for draft in drafts for event in draft.events],
-            traces=[draft.order.trace for draft in drafts for _ in draft.events],
-        )
-    return [draft.placed for draft in drafts]
+        send(change.trip)
+    return [*change.results]
+
+
+def placing_orders(orders: Sequence[NewOrder]) -> Change[PlacedOrder]:
+    """What `place_orders` decides and sends, for who has a transaction of another kind."""
+    if not orders:
+        return Change(())
+    drafts = [_draft(order) for order in orders]
+    events = publishing(
+        [event for draft in drafts for event in draft.events],
+        traces=[draft.order.trace for draft in drafts for _ in draft.events],
+    )
+    return Change(
+        [draft.placed for draft in drafts],
+        RoundTrip([_insertion(drafts), *events.statements], events.on_commit),
+    )
 
 
 class _Draft(msgspec.Struct, frozen=True):
@@ -178,28 +191,22 @@ INSERT_ORDERS = """
 """
 
 
-def _insert(drafts: Sequence[_Draft]) -> None:
-    """Orders, lines and history in one statement: one round trip and one plan for the batch."""
+def _insertion(drafts: Sequence[_Draft]) -> Statement:
+    """Orders, lines and history in one statement: one plan for the batch."""
     placed = [draft.placed for draft in drafts]
     lines = [(draft.placed.order_id, line) for draft in drafts for line in draft.order.lines]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            INSERT_ORDERS,
-            (
-                array_literal([each.order_id for each in placed]),
-                text_array_literal([draft.order.customer_id for draft in drafts]),
-                array_literal([each.total for each in placed]),
-                array_literal([each.created_at for each in placed]),
-                text_array_literal([draft.order.actor for draft in drafts]),
-                text_array_literal(
-                    [" ".join(e.event_id for e in draft.events) for draft in drafts]
-                ),
-                array_literal([order_id for order_id, _ in lines]),
-                text_array_literal([line.product_id for _, line in lines]),
-                array_literal([line.quantity for _, line in lines]),
-                array_literal([line.price for _, line in lines]),
-            ),
-        )
+    return INSERT_ORDERS, (
+        array_literal([each.order_id for each in placed]),
+        text_array_literal([draft.order.customer_id for draft in drafts]),
+        array_literal([each.total for each in placed]),
+        array_literal([each.created_at for each in placed]),
+        text_array_literal([draft.order.actor for draft in drafts]),
+        text_array_literal([" ".join(e.event_id for e in draft.events) for draft in drafts]),
+        array_literal([order_id for order_id, _ in lines]),
+        text_array_literal([line.product_id for _, line in lines]),
+        array_literal([line.quantity for _, line in lines]),
+        array_literal([line.price for _, line in lines]),
+    )
 
 
 def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:

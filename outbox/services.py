@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from django.db import (
@@ -22,6 +24,7 @@ from outbox.arrays import array_literal, text_array_literal
 from outbox.conf import all_topics, topics
 from outbox.envelope import NO_TRACE, TraceContext, fits, message_bytes
 from outbox.failures import sqlstate_of
+from outbox.round_trips import RoundTrip, Statement, send
 from outbox.topics import Topic, lane_of
 
 __all__ = [
@@ -32,8 +35,9 @@ __all__ = [
     "OutcomeUnknown",
     "UnknownTopic",
     "joined_unit_of_work",
-    "pipelined",
+    "outcome_told",
     "publish",
+    "publishing",
     "unit_of_work",
 ]
 
@@ -126,8 +130,21 @@ def publish(
     """
     if not connection.in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
+    send(publishing(events, traces=traces, headers=headers))
+
+
+def publishing(
+    events: Sequence[Event],
+    *,
+    traces: Sequence[TraceContext] = (),
+    headers: Sequence[Mapping[str, str]] = (),
+) -> RoundTrip:
+    """What `publish` sends, for who sends it together with the rest of its change, and behind that.
+
+    Raises UnknownTopic and EventTooLarge.
+    """
     if not events:
-        return
+        return RoundTrip()
     names = [event.topic.name for event in events]
     _refuse_unknown_topics(names)
     traces = traces or [NO_TRACE] * len(events)
@@ -148,14 +165,16 @@ def publish(
         text_array_literal([trace.traceparent for trace in traces]),
         text_array_literal([trace.correlation_id for trace in traces]),
     )
-    with connection.cursor() as cursor:
-        if headers:
-            written = text_array_literal([json.dumps(each) for each in headers])
-            cursor.execute(_INSERT_WITH_HEADERS, (*columns, written))
-        else:
-            cursor.execute(INSERT_EVENTS, columns)
-    transaction.on_commit(nudge.nudge, robust=True)
-    for name, count in Counter(names).items():
+    statement: Statement = (INSERT_EVENTS, columns)
+    if headers:
+        written = text_array_literal([json.dumps(each) for each in headers])
+        statement = (_INSERT_WITH_HEADERS, (*columns, written))
+    return RoundTrip([statement], on_commit=partial(_published, Counter(names)))
+
+
+def _published(counts: Mapping[str, int]) -> None:
+    nudge.nudge()
+    for name, count in counts.items():
         metrics.PUBLISHED.labels(name).inc(count)
 
 
@@ -172,35 +191,38 @@ def _too_large(event: Event, payload: str) -> EventTooLarge:
     )
 
 
-@contextmanager
-def pipelined() -> Iterator[None]:
-    """Statements of the block are sent without waiting for each other (PostgreSQL's pipeline mode).
+@dataclass(slots=True)
+class _Commit:
+    sent: bool = False
 
-    For statements whose results nobody reads; the first error among them is raised at the end of
-    the block, as the database error it would have been.
+
+@contextmanager
+def outcome_told() -> Iterator[_Commit]:
+    """Around a transaction whose owner sets `sent` before COMMIT: what became of it if the database
+    fails.
+
+    Raises NotStored or OutcomeUnknown in place of the driver's error; both are OperationalErrors.
     """
-    connection.ensure_connection()
-    with connection.wrap_database_errors, connection.connection.pipeline():
-        yield
+    commit = _Commit()
+    try:
+        yield commit
+    except (OperationalError, InterfaceError, InternalError) as error:
+        if isinstance(error, InternalError) and sqlstate_of(error) not in SESSION_ENDED:
+            raise
+        if commit.sent and not _refused_by_server(error):
+            raise OutcomeUnknown(str(error)) from error
+        raise NotStored(str(error)) from error
 
 
 @contextmanager
 def unit_of_work() -> Iterator[None]:
     """The outermost transaction of one change, which tells a failed COMMIT from everything before.
 
-    Raises NotStored or OutcomeUnknown in place of the driver's error; both are OperationalErrors.
+    Raises NotStored or OutcomeUnknown as `outcome_told`.
     """
-    commit_started = False
-    try:
-        with transaction.atomic(durable=True):
-            yield
-            commit_started = True
-    except (OperationalError, InterfaceError, InternalError) as error:
-        if isinstance(error, InternalError) and sqlstate_of(error) not in SESSION_ENDED:
-            raise
-        if commit_started and not _refused_by_server(error):
-            raise OutcomeUnknown(str(error)) from error
-        raise NotStored(str(error)) from error
+    with outcome_told() as commit, transaction.atomic(durable=True):
+        yield
+        commit.sent = True
 
 
 @contextmanager

@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from outbox.round_trips import Change, Row, Statement, Steps
 from restapi.answers import Answer
-from restapi.idempotency import Keyed, perform_once
+from restapi.idempotency import Keyed, once, perform_once
 
 __all__ = ["AnyHotPath", "HotConstant", "HotPath", "HotRead"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
-Statement = tuple[str, Sequence[Any]]  # SQL and its parameters, as Django's cursor takes them
-Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +26,8 @@ class HotPath(Generic[Command, Result]):
     method, path  the exact request line; a query string or a trailing slash is Django's
     route         label of the metrics and the log, as Django's resolver has it
     read          the body's bytes -> command. Whatever it raises, Django answers the request
-    write         commands -> results in the same order, in the open transaction and in pipeline
-                  mode (`perform_once`)
+    write         commands -> results in the same order, and the statements that write them. It is
+                  called on the event loop and reads nothing
     answer        (command, result) -> (status, JSON body)
     """
 
@@ -36,7 +35,7 @@ class HotPath(Generic[Command, Result]):
     path: str
     route: str
     read: Callable[[bytes], Command]
-    write: Callable[[Sequence[Command]], Sequence[Result]]
+    write: Callable[[Sequence[Command]], Change[Result]]
     answer: Callable[[Command, Result], tuple[int, Any]]
 
     @property
@@ -44,12 +43,13 @@ class HotPath(Generic[Command, Result]):
         """What idempotency keys belong to, beside the caller."""
         return f"{self.method} {self.path}"
 
-    def perform(self, requests: Sequence[Keyed[Command]]) -> list[Answer]:
-        """Answers in the same order: commands all stored or none, each key once.
+    def steps(self, requests: Sequence[Keyed[Command]]) -> Steps[list[Answer]]:
+        """Answers in the same order: commands all stored or none, each key once. For one
+        transaction, which whoever raises anything rolls back."""
+        return once(requests, write=self.write, answer=self.answer)
 
-        Called on a thread of its own. Raises NotStored or OutcomeUnknown if the database fails,
-        anything else only before COMMIT.
-        """
+    def perform(self, requests: Sequence[Keyed[Command]]) -> list[Answer]:
+        """The same in a transaction on Django's connection. Raises NotStored or OutcomeUnknown."""
         return perform_once(requests, write=self.write, answer=self.answer)
 
 

@@ -23,18 +23,17 @@ them a 409 in vain, never a wrong replay.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 
 import msgspec
-from django.db import connection
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from outbox.services import pipelined, unit_of_work
+from outbox.arrays import array_literal, text_array_literal
+from outbox.round_trips import Change, RoundTrip, Row, Statement, Steps, run, send
+from outbox.services import unit_of_work
 from restapi.answers import Answer, json_answer
 from restapi.context import caller
 
@@ -49,6 +48,7 @@ __all__ = [
     "answer_of_used",
     "key_of",
     "key_of_headers",
+    "once",
     "perform_once",
 ]
 
@@ -139,32 +139,43 @@ def _hash(data: bytes) -> str:
 def perform_once(
     requests: Sequence[Keyed[Command]],
     *,
-    write: Callable[[Sequence[Command]], Sequence[Result]],
+    write: Callable[[Sequence[Command]], Change[Result]],
     answer: Callable[[Command, Result], tuple[int, Any]],
-    write_reads: bool = False,
 ) -> list[Answer]:
-    """Do a batch of requests in one transaction, each key once; an answer for each, in order.
+    """`once` in one transaction on Django's connection, where `write` may also read and send what
+    it likes. Raises NotStored, or OutcomeUnknown: then the same key, sent again, finds out what
+    became of it.
+    """
+    with unit_of_work():
+        return run(once(requests, write=write, answer=answer))
 
-    `write` takes the commands that are to be done and gives their results in the same order, in
-    the open transaction; replays and keys that are held elsewhere are left out, and it is not
-    called for nothing. It runs in pipeline mode, unless `write_reads` says that it reads what its
-    statements return. Whatever it raises rolls the batch back, keys included.
 
-    Three statements more than `write`'s whatever the size, none when there is no key. Of requests
-    with one key in one batch the first is done and the others are told its answer. Raises
-    NotStored, or OutcomeUnknown: then the same key, sent again, finds out what became of it.
+def once(
+    requests: Sequence[Keyed[Command]],
+    *,
+    write: Callable[[Sequence[Command]], Change[Result]],
+    answer: Callable[[Command, Result], tuple[int, Any]],
+) -> Steps[list[Answer]]:
+    """Do a batch of requests, each key once; an answer for each, in order. For one transaction.
+
+    `write` takes the commands that are to be done and gives their results in the same order, with
+    what writes them; replays and keys that are held elsewhere are left out, and it is not called
+    for nothing. Whatever it raises is to roll the batch back, keys included.
+
+    Three statements more than `write`'s whatever the size and one round trip, none when there is no
+    key. Of requests with one key in one batch the first is done and the others are told its answer.
     """
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}
-    with unit_of_work():
-        mine = batch.claim()
-        if mine:
-            commands = [requests[position].command for position in mine]
-            with nullcontext() if write_reads else pipelined():
-                results = write(commands)
-                for position, command, result in zip(mine, commands, results, strict=True):
-                    fresh[position] = json_answer(*answer(command, result))
-                batch.keep(fresh)
+    mine = range(len(requests)) if not batch.keyed else batch.claimed(*(yield batch.claim()))
+    if mine:
+        commands = [requests[position].command for position in mine]
+        change = write(commands)
+        for position, command, result in zip(mine, commands, change.results, strict=True):
+            fresh[position] = json_answer(*answer(command, result))
+        statements = [*batch.forget(), *change.trip.statements, *batch.keep(fresh)]
+        if statements or change.trip.on_commit:
+            yield RoundTrip(statements, change.trip.on_commit)
     return [
         fresh[position] if position in fresh else batch.told(position)
         for position in range(len(requests))
@@ -182,7 +193,7 @@ def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
         return None
     batch = _Batch([key])
     with unit_of_work():
-        is_free = bool(batch.claim())
+        is_free = bool(batch.claimed(*send(batch.claim())))
     return None if is_free else batch.told(0)
 
 
@@ -202,12 +213,30 @@ class _Batch:
             if key is not None:
                 self._first.setdefault(key.id, position)
         self._kept: dict[str, _Kept] = {}
+        self._expired: list[str] = []
 
-    def claim(self) -> list[int]:
-        """The positions that are to be done, their keys locked until the transaction ends."""
-        if not self._first:
-            return list(range(len(self._keys)))
-        locked = self._lock_and_read()
+    @property
+    def keyed(self) -> bool:
+        """Whether any of them has one."""
+        return bool(self._first)
+
+    def claim(self) -> RoundTrip:
+        """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
+        what is kept. A kept answer is told whoever holds the lock: others may be looking it up
+        just now."""
+        locks = sorted({key.lock for key in self._keys if key is not None})
+        ids = array_literal(sorted(self._first))
+        return RoundTrip([(TRY_LOCKS, (array_literal(locks),)), (READ_KEPT, (KEPT_HOURS, ids))])
+
+    def claimed(self, tries: Sequence[Row], found: Sequence[Row]) -> list[int]:
+        """What these rows say: the positions that are to be done."""
+        locked = {lock for lock, got in tries if got}
+        for id_, fingerprint, status, body, is_old in found:
+            if not is_old:
+                answer = Answer(status, bytes(body), _REPLAYED)
+                self._kept[id_.hex] = _Kept(fingerprint.hex, answer)
+            elif _lock_of(id_.hex) in locked:
+                self._expired.append(id_.hex)
         return [
             position
             for position, key in enumerate(self._keys)
@@ -215,55 +244,31 @@ class _Batch:
             or (self._first[key.id] == position and key.id not in self._kept and key.lock in locked)
         ]
 
-    def _lock_and_read(self) -> set[int]:
-        """Two statements, one round trip. A kept answer is told whoever holds the lock: others may
-        be looking it up just now."""
-        ids = sorted(self._first)
-        locks = sorted({key.lock for key in self._keys if key is not None})
-        with connection.cursor() as tries, connection.cursor() as rows:
-            with pipelined():
-                tries.execute(TRY_LOCKS, (locks,))
-                rows.execute(READ_KEPT, (KEPT_HOURS, ids))
-            found = rows.fetchall()
-            locked = {lock for lock, got in tries.fetchall() if got}
-        expired: list[UUID] = []
-        for id_, fingerprint, status, body, is_old in found:
-            if is_old:
-                expired.append(id_)
-            else:
-                answer = Answer(status, bytes(body), _REPLAYED)
-                self._kept[id_.hex] = _Kept(fingerprint.hex, answer)
-        if expired:
-            self._forget([id_ for id_ in expired if _lock_of(id_.hex) in locked])
-        return locked
+    def forget(self) -> list[Statement]:
+        """Deletes rows of ours that the prune has not come to yet: their keys are used again."""
+        if not self._expired:
+            return []
+        return [(_FORGET, (array_literal(self._expired),))]
 
-    def _forget(self, ids: list[UUID]) -> None:
-        """Rows of ours that the prune has not come to yet, so that their keys can be used again."""
-        with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM idempotency_keys WHERE id = ANY(%s::uuid[])", (ids,))
-
-    def keep(self, fresh: Mapping[int, Answer]) -> None:
-        """Write the rows of the keys among these positions, one statement."""
+    def keep(self, fresh: Mapping[int, Answer]) -> list[Statement]:
+        """Writes the rows of the keys among these positions."""
         rows = [
             (key, fresh[position])
             for position in self._first.values()
             if position in fresh and (key := self._keys[position]) is not None
         ]
         if not rows:
-            return
-        with connection.cursor() as cursor:
-            cursor.execute(
-                KEEP,
-                (
-                    [key.id for key, _ in rows],
-                    [key.fingerprint for key, _ in rows],
-                    [answer.status for _, answer in rows],
-                    [answer.body for _, answer in rows],
-                ),
-            )
+            return []
         for key, answer in rows:
             repeated = Answer(answer.status, answer.body, _REPLAYED)
             self._kept[key.id] = _Kept(key.fingerprint, repeated)
+        columns = (
+            array_literal([key.id for key, _ in rows]),
+            array_literal([key.fingerprint for key, _ in rows]),
+            array_literal([answer.status for _, answer in rows]),
+            text_array_literal([f"\\x{answer.body.hex()}" for _, answer in rows]),
+        )
+        return [(KEEP, columns)]
 
     def told(self, position: int) -> Answer:
         """What a request is told that was not done itself."""
@@ -283,6 +288,7 @@ READ_KEPT = """
            created_at < clock_timestamp() - make_interval(hours => %s) AS is_old
     FROM idempotency_keys WHERE id = ANY(%s::uuid[])
 """
+_FORGET = "DELETE FROM idempotency_keys WHERE id = ANY(%s::uuid[])"
 # A row that is there already, against all that is said above, is an IntegrityError.
 KEEP = """
     INSERT INTO idempotency_keys (id, fingerprint, status, body)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import psycopg
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from eventsite.gateway.asgi_types import Scope
 from eventsite.hot_paths.coalescer import Coalescer, Refused
-from eventsite.hot_paths.session import FORGET_PLANS, KEEP_PLANS, PLAN_SECONDS, Session
+from eventsite.hot_paths.session import Session
 from outbox.services import NotStored, OutcomeUnknown
 from restapi.answers import Answer, json_answer
 from restapi.errors import unavailable
@@ -23,7 +19,6 @@ from restapi.idempotency import Keyed, key_of_headers
 __all__ = ["Endpoint", "endpoint_of"]
 
 Command = TypeVar("Command")
-Result = TypeVar("Result")
 
 
 # What is read is copied on the event loop, where everybody else waits meanwhile.
@@ -61,8 +56,7 @@ class _Write:
     def __init__(self, path: HotPath[Any, Any]) -> None:
         self.method, self.route = path.method, path.route
         self._path = path
-        self._store = _on_a_live_connection(path.perform)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"flush-{_name(self)}")
+        self._session = Session()
         self._coalescer = Coalescer(self._perform, name=_name(self))
         self._running: set[str] = set()  # ids of idempotency keys that wait or are being stored
 
@@ -85,12 +79,11 @@ class _Write:
             self._running.discard(key.id)
 
     async def _perform(self, requests: Sequence[Keyed[Any]]) -> Sequence[Answer]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._store, requests)
+        return await self._session.transact(self._path.steps(requests))
 
     async def close(self) -> None:
         await self._coalescer.close()
-        self._thread.shutdown(wait=False)
+        await self._session.close()
 
 
 class _Read:
@@ -109,7 +102,7 @@ class _Read:
     async def _find(self, wanted: Sequence[str]) -> Sequence[Answer | None]:
         """A database that is away concerns all that ask: halving the batch would only ask again."""
         try:
-            rows = await self._session.rows(*self._path.statement(wanted))
+            rows = await self._session.rows(self._path.statement(wanted))
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise NotStored(str(error)) from error
         return self._path.answers(wanted, rows)
@@ -149,38 +142,3 @@ async def _told(
         return json_answer(status, body, tuple(headers))
     except Refused:
         return None
-
-
-def _on_a_live_connection(
-    perform: Callable[[Sequence[Command]], Sequence[Result]],
-) -> Callable[[Sequence[Command]], Sequence[Result]]:
-    plans = _Plans()
-
-    def on_a_live_connection(commands: Sequence[Command]) -> Sequence[Result]:
-        close_old_connections()  # what Django does before a request
-        plans.refresh()
-        return perform(commands)
-
-    return on_a_live_connection
-
-
-class _Plans:
-    """The plans of one thread's connection."""
-
-    def __init__(self) -> None:
-        self._connection: object = None
-        self._made = 0.0
-
-    def refresh(self) -> None:
-        """Keep plans, forget those that are old. Raises NotStored."""
-        now = time.monotonic()
-        known = connection.connection is not None and connection.connection is self._connection
-        if known and now - self._made < PLAN_SECONDS:
-            return
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(KEEP_PLANS)
-                cursor.execute(FORGET_PLANS)
-        except (OperationalError, InterfaceError) as error:
-            raise NotStored(str(error)) from error
-        self._connection, self._made = connection.connection, now

@@ -1,84 +1,132 @@
-"""A connection to PostgreSQL on the event loop, for statements that only read.
+"""A session with PostgreSQL on the event loop, for what hot paths read and write.
 
-Reads of hot paths wait on the loop itself: a second thread would cost two wake-ups and the
-interpreter's lock for each batch, which is more than the statement.
+They wait on the loop itself: a thread would cost two wake-ups for each batch, and its work and the
+loop's would take the interpreter's lock from each other, which is more than the statements.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import psycopg
-from django.db import connections
+import structlog
+from django.db import connection, connections
 
-__all__ = ["FORGET_PLANS", "KEEP_PLANS", "PLAN_SECONDS", "Session"]
+from eventsite.hot_paths.wire import Wire
+from outbox.round_trips import Row, Statement, Steps
+from outbox.services import outcome_told
+
+__all__ = ["Session"]
+
+Result = TypeVar("Result")
 
 # All that the connections of hot paths do is inserted or found by a key: one plan is right for any
 # parameters, also for the checks of foreign keys, which would otherwise be planned anew for every
 # row. But a plan made while a table was empty may read all of it later, so none is kept for long.
-_GENERIC = "plan_cache_mode=force_generic_plan"
-KEEP_PLANS = f"SET {_GENERIC}"
-FORGET_PLANS = "DISCARD PLANS"
+_OPTIONS = "-c plan_cache_mode=force_generic_plan -c TimeZone=UTC"  # the last of two holds
+FORGET_PLANS: Statement = ("DISCARD PLANS", ())
 PLAN_SECONDS = 1.0
-
-_OPTIONS = f"-c {_GENERIC} -c TimeZone=UTC"  # the last of two holds
+_BEGIN: Statement = ("BEGIN", ())
+_COMMIT: Statement = ("COMMIT", ())
+_ROLLBACK: Statement = ("ROLLBACK", ())
 _DJANGOS_OWN = ("context", "cursor_factory")  # of the parameters: for its wrappers and models
+
+log = structlog.get_logger("hot_paths")
 
 
 class Session:
     """One connection with Django's parameters, opened by the first statement, one user at a time.
 
-    A statement that has no answer after `patience` seconds has its connection closed under it."""
+    A read that has no answer after `patience` seconds has its connection closed under it. A write
+    waits for its connection to end, because only that says that it can no longer be stored."""
 
     def __init__(self, *, patience: float = 5.0) -> None:
         self._patience = patience
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._wire: Wire | None = None
         self._forget_at = 0.0  # on the loop's clock
 
-    async def rows(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def rows(self, statement: Statement) -> Sequence[Row]:
         """All rows of a statement that only reads: on a connection that has died since its last
         use it is sent once more, on a new one. Raises psycopg.Error."""
-        lasting, begin = self._connection, asyncio.get_running_loop().time()
+        lasting, begin = self._wire, asyncio.get_running_loop().time()
         try:
-            return await self._rows(sql, parameters)
+            return await self._rows(statement)
         except psycopg.OperationalError:
             over = asyncio.get_running_loop().time() - begin >= self._patience
             if lasting is None or not lasting.closed or over:
                 raise
-        return await self._rows(sql, parameters)
+        return await self._rows(statement)
 
-    async def _rows(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        connection = await self._live()
-        # To cancel a statement psycopg asks the server, which is the one that does not answer; but
-        # it looks at the connection ten times a second, and finds it closed.
-        alarm = asyncio.get_running_loop().call_later(self._patience, connection.pgconn.finish)
+    async def transact(self, steps: Steps[Result]) -> Result:
+        """All round trips in one transaction; what the steps return, after COMMIT.
+
+        Whatever they raise rolls it back. Raises NotStored or OutcomeUnknown if the database fails,
+        other errors of it as Django's, and what the steps raise, in each case before COMMIT.
+        """
+        with outcome_told() as commit, connection.wrap_database_errors:
+            wire = await self._live()
+            begun, then = False, list[Callable[[], None]]()
+            try:
+                trip = next(steps)
+                while True:
+                    before = () if begun else (_BEGIN, *self._old_plans())
+                    begun = True
+                    rows = await wire.trip([*before, *trip.statements])
+                    if trip.on_commit is not None:
+                        then.append(trip.on_commit)
+                    trip = steps.send(rows[len(before) :])
+            except StopIteration as end:
+                result: Result = end.value
+            except Exception:
+                await _roll_back(wire)
+                raise
+            if begun:
+                commit.sent = True
+                await wire.trip([_COMMIT])
+        for told in then:
+            told()
+        return result
+
+    async def _rows(self, statement: Statement) -> Sequence[Row]:
+        wire = await self._live()
+        # To cancel a statement would mean to ask the server, which is the one that does not answer.
+        silent = psycopg.OperationalError("The server does not answer.")
+        alarm = asyncio.get_running_loop().call_later(self._patience, wire.close, silent)
         try:
-            if self._plans_are_old():
-                await connection.execute(FORGET_PLANS)
-            cursor = await connection.execute(sql, parameters)
-            return await cursor.fetchall()
+            return (await wire.trip([*self._old_plans(), statement]))[-1]
         finally:
             alarm.cancel()
 
-    async def _live(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-        if self._connection is None or self._connection.closed:
+    async def _live(self) -> Wire:
+        if self._wire is None or self._wire.closed:
             given = connections["default"].get_connection_params()
             known = {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
             known["options"] = f"{given.get('options', '')} {_OPTIONS}"
-            self._connection = await psycopg.AsyncConnection.connect(**known, autocommit=True)
+            self._wire = Wire(await psycopg.AsyncConnection.connect(**known, autocommit=True))
             self._forget_at = asyncio.get_running_loop().time() + PLAN_SECONDS
-        return self._connection
+        return self._wire
 
-    def _plans_are_old(self) -> bool:
+    def _old_plans(self) -> Sequence[Statement]:
+        """What forgets them, when it is time."""
         now = asyncio.get_running_loop().time()
         if now < self._forget_at:
-            return False
+            return ()
         self._forget_at = now + PLAN_SECONDS
-        return True
+        return (FORGET_PLANS,)
 
     async def close(self) -> None:
         """Say goodbye to the server."""
-        if self._connection is not None:
-            await self._connection.close()
+        if self._wire is not None:
+            self._wire.close()
+
+
+async def _roll_back(wire: Wire) -> None:
+    """A connection on which that fails is closed, which does it too."""
+    if wire.closed or not wire.in_transaction:
+        return
+    try:
+        await wire.trip([_ROLLBACK])
+    except psycopg.Error as error:
+        wire.close(error)

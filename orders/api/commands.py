@@ -53,6 +53,6 @@ PLACE_ORDER = HotPath(
     path="/orders",
     route="orders",
     read=read_body,
-    write=services.place_orders,
+    write=services.placing_orders,
     answer=placed,
 )

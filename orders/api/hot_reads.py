@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from orders import queries
 from orders.api.representations import listed, next_page, whole
 from orders.api.serializers import DEFAULT_LIMIT
+from outbox.round_trips import Row, Statement
 from restapi.answers import Answer, json_answer
-from restapi.hot_path import HotRead, Row, Statement
+from restapi.hot_path import HotRead
 
 __all__ = ["LIST_ORDERS", "READ_ORDER"]
 

@@ -21,6 +21,7 @@ from orders.api.commands import PLACE_ORDER, read_order
 from orders.api.serializers import CancelSerializer, NoFieldsSerializer, PageSerializer
 from orders.queries import OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
+from outbox.round_trips import Change
 from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
@@ -105,7 +106,6 @@ class _TransitionView(APIView):
                 [Keyed(parsed, key)],
                 write=partial(self._change_and_read, fields=body.validated_data),
                 answer=lambda _, words: (200, representations.whole(words)),
-                write_reads=True,
             )
         except OrderNotFound as error:
             raise NotFound(str(error)) from error
@@ -113,14 +113,14 @@ class _TransitionView(APIView):
             raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
         return to_response(answer)
 
-    def _change_and_read(self, ids: Sequence[UUID], *, fields: dict[str, Any]) -> list[str]:
+    def _change_and_read(self, ids: Sequence[UUID], *, fields: dict[str, Any]) -> Change[str]:
         """The order as it is then; read before COMMIT: nothing can fail once the change is stored."""
         [order_id] = ids
         self.change(order_id, fields)
         words = queries.order_in_words(order_id)
         if words is None:
             raise OrderNotFound(f"There is no order {order_id}.")
-        return [words]
+        return Change([words])
 
 
 @schema.pay

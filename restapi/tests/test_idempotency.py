@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import ValidationError
 
 from outbox import upkeep
+from outbox.round_trips import Change
 from restapi.answers import Answer
 from restapi.context import CURRENT_CALLER
 from restapi.idempotency import IdempotencyKey, Keyed, answer_of_used, key_of_headers, perform_once
@@ -43,13 +44,13 @@ class Things:
     def __init__(self) -> None:
         self.done: list[int] = []
 
-    def write(self, numbers: Sequence[int]) -> list[int]:
+    def write(self, numbers: Sequence[int]) -> Change[int]:
         assert connection.in_atomic_block
         assert numbers
         if any(number < 0 for number in numbers):
             raise ValueError("negative")
         self.done += numbers
-        return [number * number for number in numbers]
+        return Change([number * number for number in numbers])
 
     def answer(self, number: int, square: int) -> tuple[int, dict[str, Any]]:
         return 201, {"number": number, "square": square, "turn": len(self.done)}
@@ -221,7 +222,7 @@ def test_a_lock_ends_with_its_transaction(things: Things) -> None:
 def test_a_row_that_must_not_be_there_stops_the_batch(things: Things) -> None:
     """The primary key is the last guard, behind the locks."""
 
-    def write(numbers: Sequence[int]) -> list[int]:
+    def write(numbers: Sequence[int]) -> Change[int]:
         fresh = key()
         with held_elsewhere() as other:
             other.execute(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,8 @@ from eventsite.asgi import HOT_PATHS
 from eventsite.gateway.asgi_types import Message, Receive, Scope, Send
 from eventsite.hot_paths.layer import HotPaths
 from eventsite.hot_paths.session import Session
-from restapi.hot_path import AnyHotPath, HotRead, Row
+from outbox.round_trips import Row, Statement
+from restapi.hot_path import AnyHotPath, HotRead
 
 
 async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +52,7 @@ def test_what_is_not_sure_waits_for_django() -> None:
 
 
 def test_a_read_whose_answers_are_lost_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_rows(self: Session, sql: str, parameters: Sequence[Any]) -> list[Row]:
+    async def no_rows(self: Session, statement: Statement) -> list[Row]:
         return []
 
     monkeypatch.setattr(Session, "rows", no_rows)

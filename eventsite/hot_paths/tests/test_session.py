@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import psycopg
 import pytest
@@ -13,13 +12,20 @@ from django.db import connection
 
 from eventsite.hot_paths import session
 from eventsite.hot_paths.session import Session
+from eventsite.hot_paths.wire import Wire
 from eventsite.tests.weather import Fault, proxy_to
+from outbox.round_trips import RoundTrip, Row, Statement, Steps
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+def one_trip(*statements: str) -> Steps[list[Sequence[Row]]]:
+    """Sends them together; the rows of each."""
+    return [*(yield RoundTrip([(each, ()) for each in statements]))]
+
+
 async def setting(hot: Session, name: str) -> str:
-    [(value,)] = await hot.rows("SELECT current_setting(%s)", [name])
+    [(value,)] = await hot.rows(("SELECT current_setting(%s)", [name]))
     return str(value)
 
 
@@ -30,7 +36,7 @@ def end_session(pid: int) -> None:
 
 
 async def pid_of(hot: Session) -> int:
-    [(pid,)] = await hot.rows("SELECT pg_backend_pid()", [])
+    [(pid,)] = await hot.rows(("SELECT pg_backend_pid()", ()))
     return int(pid)
 
 
@@ -92,17 +98,16 @@ def test_what_the_server_refuses_is_asked_once() -> None:
     async def scenario() -> None:
         hot = Session()
         before = await pid_of(hot)
-        assert hot._connection is not None
-        await hot._connection.execute("CREATE TEMPORARY SEQUENCE times")
+        await hot.rows(("CREATE TEMPORARY SEQUENCE times", ()))
         for statement, error in (
             ("SELECT nextval('times') / 0", psycopg.DataError),
             ("SELECT nextval('times'), pg_sleep(9)", psycopg.OperationalError),
         ):
-            await hot.rows("SELECT set_config('statement_timeout', '50', false)", [])
+            await hot.rows(("SELECT set_config('statement_timeout', '50', false)", ()))
             with pytest.raises(error):
-                await hot.rows(statement, [])
+                await hot.rows((statement, ()))
         assert await pid_of(hot) == before
-        assert await hot.rows("SELECT last_value FROM times", []) == [(2,)]
+        assert await hot.rows(("SELECT last_value FROM times", ())) == [(2,)]
         await hot.close()
 
     asyncio.run(scenario())
@@ -110,24 +115,28 @@ def test_what_the_server_refuses_is_asked_once() -> None:
 
 def test_plans_are_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan for an empty table would read all of it later."""
-    sent: list[object] = []
-    execute = psycopg.AsyncConnection.execute
+    sent: list[Statement] = []
+    trip = Wire.trip
 
-    async def heard(hot: Any, query: Any, *rest: Any) -> Any:
-        sent.append(query)
-        return await execute(hot, query, *rest)
+    async def heard(wire: Wire, statements: Sequence[Statement]) -> list[Sequence[Row]]:
+        sent.extend(statements)
+        return await trip(wire, statements)
 
     async def scenario() -> None:
         monkeypatch.setattr(session, "PLAN_SECONDS", 3600.0)  # however slow this machine is
+        monkeypatch.setattr(Wire, "trip", heard)
         hot = Session()
-        await setting(hot, "TimeZone")
-        monkeypatch.setattr(psycopg.AsyncConnection, "execute", heard)
-        await setting(hot, "TimeZone")
+        for _ in range(2):
+            await setting(hot, "TimeZone")
         assert session.FORGET_PLANS not in sent
         hot._forget_at = 0.0
         for _ in range(2):
             await setting(hot, "TimeZone")
         assert sent.count(session.FORGET_PLANS) == 1
+        hot._forget_at = 0.0
+        for _ in range(2):
+            await hot.transact(one_trip("SELECT 1"))
+        assert sent.count(session.FORGET_PLANS) == 2
         await hot.close()
 
     asyncio.run(scenario())

@@ -1,0 +1,152 @@
+"""libpq on the event loop: statements out, their rows back, one wake-up for both.
+
+psycopg's connections wait for each statement of a pipeline to be sent, and look up its cursor, its
+adapters and its plan each time: at a few hundred batches a second that is more than half of what a
+write costs. Here libpq's pipeline mode is driven by itself, as its manual shows
+(https://www.postgresql.org/docs/current/libpq-pipeline-mode.html), through psycopg's wrapper of it
+(https://www.psycopg.org/psycopg3/docs/api/pq.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import psycopg
+from psycopg import errors, pq
+from psycopg.adapt import Transformer
+
+from outbox.round_trips import Row, Statement
+
+__all__ = ["Wire"]
+
+_OPEN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+_FAILED = pq.ExecStatus.FATAL_ERROR
+_SYNC = pq.ExecStatus.PIPELINE_SYNC
+
+
+class Wire:
+    """A connection in pipeline mode that belongs to one event loop and one user at a time.
+
+    Statements are prepared the first time. Parameters travel as text, so each has a cast or stands
+    where PostgreSQL knows its type; rows come as psycopg reads them.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        self._connection = connection
+        self._libpq = connection.pgconn
+        self._loop = asyncio.get_running_loop()
+        self._reads = Transformer(connection)
+        self._prepared: dict[str, bytes] = {}
+        self._names = 0
+        self._answer: asyncio.Future[list[Sequence[Row]]] | None = None
+        self._has_rows: deque[bool] = deque()  # of each result to come; that of PREPARE has none
+        self._rows: list[Sequence[Row]] = []
+        self._error: psycopg.Error | None = None
+        self._libpq.enter_pipeline_mode()
+        self._socket = self._libpq.socket
+        self._loop.add_reader(self._socket, self._readable)
+        self.closed = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, failed or not."""
+        return self._libpq.transaction_status in _OPEN
+
+    async def trip(self, statements: Sequence[Statement]) -> list[Sequence[Row]]:
+        """The rows of each statement, in one round trip. Without BEGIN they are one transaction.
+
+        Raises psycopg.Error: the first of them that fails, or that the connection is lost. When who
+        waits is cancelled, it is closed.
+        """
+        if self.closed:
+            raise psycopg.OperationalError("The connection is closed.")
+        before = dict(self._prepared)
+        answer: asyncio.Future[list[Sequence[Row]]] = self._loop.create_future()
+        self._answer = answer
+        self._rows, self._error = [], None
+        self._has_rows.clear()
+        try:
+            self._send(statements)
+            return await answer
+        except psycopg.Error:
+            self._prepared = before  # what stood behind the error was not prepared
+            raise
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+    def close(self, error: psycopg.Error | None = None) -> None:
+        """Say goodbye to the server; who waits is told the error."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._libpq.finish()
+        # What the server has said before is the reason.
+        self._tell(self._error or error or psycopg.OperationalError("The connection was closed."))
+
+    def _send(self, statements: Sequence[Statement]) -> None:
+        try:
+            for sql, parameters in statements:
+                self._put(sql, parameters)
+            self._libpq.pipeline_sync()
+        except psycopg.OperationalError as error:
+            self.close(error)
+        else:
+            self._writable()
+
+    def _put(self, sql: str, parameters: Sequence[str | int | None]) -> None:
+        name = self._prepared.get(sql)
+        if name is None:
+            self._names += 1
+            name = self._prepared[sql] = b"hot_%d" % self._names
+            first, *rest = sql.split("%s")
+            numbered = first + "".join(f"${place}{text}" for place, text in enumerate(rest, 1))
+            self._libpq.send_prepare(name, numbered.encode())
+            self._has_rows.append(False)
+        values = [None if value is None else str(value).encode() for value in parameters]
+        self._libpq.send_query_prepared(name, values)
+        self._has_rows.append(True)
+
+    def _writable(self) -> None:
+        """Send what is left; what is longer than the socket takes goes when it takes more."""
+        try:
+            left = self._libpq.flush()
+        except psycopg.OperationalError as error:
+            self.close(error)
+            return
+        if left:
+            self._loop.add_writer(self._socket, self._writable)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            self._libpq.consume_input()
+            while self._answer is not None and not self._libpq.is_busy():
+                result = self._libpq.get_result()
+                if result is not None:  # else: that was all of one statement
+                    self._take(result)
+        except psycopg.Error as error:
+            self.close(error)
+
+    def _take(self, result: pq.abc.PGresult) -> None:
+        if result.status == _SYNC:
+            self._tell(self._error)
+        elif result.status == _FAILED:
+            self._error = self._error or errors.error_from_result(result)
+        elif self._error is None and self._has_rows.popleft():
+            self._reads.set_pgresult(result)
+            self._rows.append(self._reads.load_rows(0, result.ntuples, tuple))
+
+    def _tell(self, error: psycopg.Error | None) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None or answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(self._rows)

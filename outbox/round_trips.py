@@ -1,0 +1,83 @@
+"""What a change says to the database, apart from how it is sent.
+
+A service that reads nothing decides first and writes then: it makes a `Change`, whose statements
+travel together. What has to ask before it writes is a generator of round trips. Django's connection
+sends them (`send`, `run`), and so does the one on the event loop (eventsite/hot_paths/session.py):
+one service for both, without a thread for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from django.db import connection, transaction
+
+__all__ = ["Change", "RoundTrip", "Row", "Statement", "Steps", "pipelined", "run", "send"]
+
+Result = TypeVar("Result")
+# SQL with %s for each parameter, which are casted there: `%s::uuid[]` takes an array literal.
+Statement = tuple[str, Sequence[str | int | None]]
+Row = tuple[Any, ...]
+
+
+class RoundTrip(msgspec.Struct, frozen=True):
+    """Statements that are sent without waiting for each other, in the open transaction.
+
+    on_commit  called once after COMMIT; never raises
+    """
+
+    statements: Sequence[Statement] = ()
+    on_commit: Callable[[], None] | None = None
+
+
+# Yields what to send and is sent the rows of each statement; returns what became of it all.
+Steps = Generator[RoundTrip, Sequence[Sequence[Row]], Result]
+
+
+class Change(msgspec.Struct, Generic[Result], frozen=True):
+    """What a service has decided, and what writes it: nothing is stored until `trip` is sent."""
+
+    results: Sequence[Result]
+    trip: RoundTrip = RoundTrip()
+
+
+def send(trip: RoundTrip) -> list[Sequence[Row]]:
+    """Send it on Django's connection, in the open transaction; the rows of each statement.
+
+    The first error among the statements is raised as Django's.
+    """
+    cursors = [connection.cursor() for _ in trip.statements]
+    with pipelined() if len(cursors) > 1 else nullcontext():
+        for cursor, (sql, parameters) in zip(cursors, trip.statements, strict=True):
+            cursor.execute(sql, parameters)
+    rows = [cursor.fetchall() if cursor.description else () for cursor in cursors]
+    for cursor in cursors:
+        cursor.close()
+    if trip.on_commit is not None:
+        transaction.on_commit(trip.on_commit, robust=True)
+    return rows
+
+
+def run(steps: Steps[Result]) -> Result:
+    """All round trips on Django's connection, in the open transaction."""
+    try:
+        trip = next(steps)
+        while True:
+            trip = steps.send(send(trip))
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # what the generator returns
+
+
+@contextmanager
+def pipelined() -> Iterator[None]:
+    """Statements of the block are sent without waiting for each other (PostgreSQL's pipeline mode).
+
+    Their results can be read behind it; the first error among them is raised at the end of the
+    block, as the database error it would have been.
+    """
+    connection.ensure_connection()
+    with connection.wrap_database_errors, connection.connection.pipeline():
+        yield
