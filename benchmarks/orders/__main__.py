@@ -87,8 +87,8 @@ def _servers(stack: LocalStack) -> Iterator[Servers]:
     from benchmarks.orders import rows  # noqa: PLC0415
 
     off, plain = free_port(), free_port()
-    granian = ("--interface", "asgi", "--workers", "1", "--loop", "uvloop", "--no-access-log")
-    program = (sys.executable, "-m", "granian", "benchmarks.orders.bare:application", *granian)
+    application = ("--application", "benchmarks.orders.bare:application")
+    program = (sys.executable, "manage.py", "run_web", *application)
     with psycopg.connect(stack.env["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(bare.CREATE)
     with ExitStack() as stopping:

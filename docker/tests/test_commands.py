@@ -18,7 +18,6 @@ import yaml
 from celery.app.utils import find_app
 from celery.bin.celery import celery
 from django.core.management import CommandError, get_commands, load_command_class
-from granian.cli import cli as granian
 
 from eventsite.settings.env import Environment
 
@@ -58,8 +57,6 @@ def _check(words: list[str]) -> None:
         case ["celery", "-A", app, name, *options]:
             find_app(app)
             _parse(celery.commands[name], options)
-        case ["granian", *options]:
-            _parse(granian, options)
         case _:
             raise LookupError(shlex.join(words))
 
@@ -82,7 +79,7 @@ def test_commands_exist(name: str) -> None:
         "celery -A eventsites beat",
         "celery -A eventsite beet",
         "celery -A eventsite worker --without-gosip",
-        "granian --worker-count 2",
+        "python manage.py run_web --worker-count 2",
         "run_bridge",
     ],
 )
@@ -92,13 +89,14 @@ def test_wrong_commands_are_noticed(line: str) -> None:
 
 
 def test_web_serves_the_application_on_the_published_port() -> None:
-    program, *options = _image_command()
-    assert program == "granian"
-    parameters = granian.make_context("granian", options).params
-    module, _, name = parameters["app"].partition(":")
-    assert callable(getattr(import_module(module), name))
-    assert parameters["host"] == "0.0.0.0"
-    assert SERVICES["web"]["ports"] == [f"127.0.0.1:8080:{parameters['port']}"]
+    python, manage, name, *options = _image_command()
+    assert (python, manage, name) == ("python", "manage.py", "run_web")
+    command = load_command_class(get_commands()[name], name)
+    parameters = command.create_parser("manage.py", name).parse_args(options)
+    module, _, attribute = parameters.application.partition(":")
+    assert callable(getattr(import_module(module), attribute))
+    assert parameters.host == "0.0.0.0"
+    assert SERVICES["web"]["ports"] == [f"127.0.0.1:8080:{parameters.port}"]
 
 
 def _queues_served(services: Iterable[dict[str, Any]]) -> set[str]:

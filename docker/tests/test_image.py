@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -122,11 +121,25 @@ def test_production_settings_unless_told_otherwise() -> None:
     assert "DJANGO_SETTINGS_MODULE=eventsite.settings.production" in " ".join(_of_final("ENV"))
 
 
-def test_static_files_are_collected_where_granian_serves_them() -> None:
-    mount = f"GRANIAN_STATIC_PATH_MOUNT=/app/{settings.STATIC_ROOT.relative_to(settings.BASE_DIR)}"
-    assert mount in " ".join(_of_final("ENV"))
-    assert settings.STATIC_URL.strip("/") == "static"  # Granian's default route
-    assert "collectstatic" in DOCKERFILE.read_text()
+def test_static_files_are_collected_where_production_looks_for_them() -> None:
+    code = "from django.conf import settings; print(settings.STATIC_ROOT, *settings.MIDDLEWARE)"
+    production = {
+        "DJANGO_SETTINGS_MODULE": "eventsite.settings.production",
+        "DJANGO_SECRET_KEY": "s" * 50,
+        "ALLOWED_HOSTS": "shop.example",
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=production,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    root, *middleware = told.stdout.split()
+    assert root == str(ROOT / "staticfiles")
+    assert "whitenoise.middleware.WhiteNoiseMiddleware" in middleware
+    assert "python manage.py collectstatic" in DOCKERFILE.read_text()
 
 
 def test_health_check_is_in_the_image() -> None:

@@ -52,6 +52,7 @@ class DjangoApplication(ASGIHandler):
             scope["route"] = request.resolver_match.route
         if response.streaming:
             response = _in_memory(response)
+        response.setdefault("Content-Length", str(len(response.content)))
         response.close()  # also gives an unusable database connection back, on its own thread
         return response  # type: ignore[no-any-return]
 

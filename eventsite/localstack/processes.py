@@ -52,13 +52,14 @@ PLAN = Plan(
         ProcessSpec(
             name="web",
             command=(
-                *("{python}", "-m", "granian", "eventsite.asgi:application"),
-                *("--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
-                *("--workers", "1", "--loop", "uvloop", "--no-access-log"),
-                # requests that hang on a server may not keep it from stopping
-                *("--workers-kill-timeout", "8"),
-                # connections it has open, idle ones included; the queues behind it have bounds
-                *("--backlog", "16384", "--backpressure", "16384"),
+                *(
+                    "{python}",
+                    "manage.py",
+                    "run_web",
+                    "--application",
+                    "eventsite.asgi:application",
+                ),
+                *("--port", "{port}"),
             ),
             health="/health/ready",
             web=True,

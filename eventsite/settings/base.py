@@ -27,7 +27,7 @@ USE_I18N = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-# Whether Django itself answers /static/: in production the web server does, from STATIC_ROOT.
+# Whether a view answers /static/: in production WhiteNoise does, from STATIC_ROOT.
 SERVE_STATIC = False
 
 INSTALLED_APPS = [

@@ -35,7 +35,7 @@ ALLOWED = {
 WRONG = [
     (method, path)
     for path, allowed in ALLOWED.items()
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW")
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PURGE")
     if method not in allowed
 ]
 

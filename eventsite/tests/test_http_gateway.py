@@ -164,9 +164,9 @@ def test_metrics_name_the_route_and_never_the_path(refusing_web: Web) -> None:
 def test_metrics_of_what_nobody_serves_are_one_label(refusing_web: Web) -> None:
     before = metric(refusing_web, "GET", "unknown", "404")
     odd_before = metric(refusing_web, "OTHER", "orders", "405")
-    for number in range(3):
+    for number, method in enumerate(("PURGE", "MKCOL", "PROPFIND")):
         refusing_web.get(f"/nothing/{number}")
-        refusing_web.request(f"BREW{number}", "/orders")
+        refusing_web.request(method, "/orders")
     assert metric(refusing_web, "GET", "unknown", "404") == before + 3
     assert metric(refusing_web, "OTHER", "orders", "405") == odd_before + 3
 

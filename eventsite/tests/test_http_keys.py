@@ -85,7 +85,7 @@ def assert_refused(answer: Answer, status: int, word: str) -> None:
         ("GET", "/analytics/summary"),
         ("GET", "/nothing"),
         ("OPTIONS", "/orders"),
-        ("BREW", "/orders"),
+        ("PURGE", "/orders"),
     ],
 )
 def test_without_a_key_nothing_is_answered(strict: Web, method: str, path: str) -> None:
@@ -237,7 +237,7 @@ def test_refusals_are_counted_by_route(strict: Web) -> None:
     strict.get("/orders")
     strict.get("/orders/x", **read_only)
     strict.get("/orders/x/y/z")
-    strict.request("BREW", "/orders")
+    strict.request("PURGE", "/orders")
     assert [metric(strict, *each) for each in wanted] == [count + 1 for count in before]
 
 

@@ -1,0 +1,153 @@
+"""The server around the application: clients that never finish, and what is no request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import uvloop
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from eventsite import web_server
+from eventsite.gateway.asgi_types import Receive, Scope, Send
+from eventsite.web_server import HEAD_BYTES, HttpProtocol
+
+REQUEST = b"GET /here HTTP/1.1\r\nHost: x\r\n\r\n"
+Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    message = await receive()
+    while message.get("more_body"):
+        message = await receive()
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def clients() -> AsyncIterator[Callable[[], Coroutine[Any, Any, Client]]]:
+    """Connects to a server of its own."""
+    config = Config(application, log_config=None)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield lambda: asyncio.open_connection("127.0.0.1", port)
+    finally:
+        server.close()
+        for connection in [*state.connections]:
+            connection.transport.abort()
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scenario, 20))
+
+
+async def answer_of(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    return await reader.readexactly(2)
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /he", b"GET /here HTTP/1.1\r\nHost: x\r\n", REQUEST + b"G"]
+)
+def test_who_does_not_finish_the_head_is_hung_up_on(
+    monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(begun)
+            if begun.startswith(REQUEST):
+                assert await answer_of(reader) == b"ok"
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_trickle_does_not_put_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 0.5)
+
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            ended = asyncio.ensure_future(reader.read())
+            writer.write(b"GET / HTTP/1.1\r\n")
+            while not ended.done():
+                writer.write(b"X-More: x\r\n")
+                await asyncio.sleep(0.05)
+            writer.close()
+            assert isinstance(ended.exception(), ConnectionResetError) or ended.result() == b""
+
+    run(scenario())
+
+
+def test_who_finished_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle connection is not an unfinished head, and a body may take longer."""
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            for _ in range(2):
+                writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+                await asyncio.sleep(0.5)
+                writer.write(b"{}")
+                assert await answer_of(reader) == b"ok"
+                await asyncio.sleep(0.5)
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"x" * (HEAD_BYTES + 1), 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * (HEAD_BYTES + 1), 431),
+        (b"nonsense\r\n\r\n", 400),
+        (b"BREW / HTTP/1.1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)
+def test_what_is_refused_is_told_in_the_shape_of_all_errors(sent: bytes, status: int) -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(sent)
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(f"HTTP/1.1 {status} ".encode())
+            assert b"content-type: application/json" in head
+            assert json.loads(body).keys() == {"error", "details"}
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_head_of_allowed_size_comes_in_pieces() -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+            for number in range(30):
+                writer.write(b"X-%d: %s\r\n" % (number, b"x" * 2000))
+                await writer.drain()
+            writer.write(b"\r\n")
+            assert await answer_of(reader) == b"ok"
+            writer.close()
+
+    run(scenario())
