@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,8 +25,6 @@ STOP_SECONDS = 8  # for requests under way; what hangs on a server may not keep 
 # Connections that come while the loop is busy. Those it has are bounded by the limit of open files,
 # what waits in them by the queues behind it.
 BACKLOG = 16_384
-# How the head of an answer begins, of 100 Continue not
-_FINAL = tuple(b"HTTP/1.1 %d" % hundreds for hundreds in (2, 3, 4, 5))
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -43,7 +41,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._too_late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, _OneWrite(transport)))
+        super().connection_made(transport)
         self._too_late = self.loop.call_later(HEAD_SECONDS, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -71,14 +69,6 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._too_late is None:
             self._too_late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
-    def on_response_complete(self) -> None:
-        self.transport.flush()  # type: ignore[attr-defined]  # an answer without a body
-        super().on_response_complete()
-
-    def handle_websocket_upgrade(self) -> None:
-        self.transport = self.transport.below  # type: ignore[attr-defined]
-        super().handle_websocket_upgrade()
-
     def send_400_response(self, msg: str) -> None:
         """Of what the parser has refused."""
         if self.cycle is not None and self.cycle.more_body:
@@ -97,36 +87,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self._too_late is not None:
             self._too_late.cancel()
             self._too_late = None
-
-
-class _OneWrite:
-    """A transport that sends head and body of an answer together; uvicorn writes them apart, and
-    uvloop makes a system call of each write. ASGI wants a server to wait for the first of the body."""
-
-    def __init__(self, below: asyncio.Transport) -> None:
-        self.below = below
-        self._head = b""
-        # asked for each answer
-        self.is_closing, self.resume_reading = below.is_closing, below.resume_reading
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            data, self._head = self._head + data, b""
-        elif data.startswith(_FINAL):
-            self._head = data
-            return
-        self.below.write(data)
-
-    def flush(self) -> None:
-        if self._head:
-            self.write(b"")
-
-    def close(self) -> None:
-        self.flush()
-        self.below.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.below, name)
 
 
 def serve(application: str = APPLICATION, *, host: str, port: int, workers: int = 1) -> None:

@@ -1,8 +1,8 @@
 """The barest server that does the same work: no gateway, no validation, no Django on the way.
 
-granian --interface asgi benchmarks.hot_paths.bare:application. Same SQL (taken from the services,
-which is all that Django is loaded for), coalesced alike, answered after COMMIT; what is written is
-put into words by hand.
+manage.py run_web --application benchmarks.hot_paths.bare:application. Same SQL (taken from the
+services, which is all that Django is loaded for), sent alike (eventsite/hot_paths/wire.py),
+coalesced alike, answered after COMMIT; what is written is put into words by hand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any
 
 import django
@@ -20,6 +19,7 @@ import psycopg
 import uuid_utils
 
 from eventsite.gateway.asgi_types import Receive, Scope, Send
+from eventsite.hot_paths.wire import Wire
 from outbox.arrays import array_literal, text_array_literal
 from outbox.topics import lane_of
 
@@ -28,13 +28,21 @@ django.setup(set_prefix=False)
 from orders.queries import orders_in_words, page_statement  # noqa: E402
 from orders.services import INSERT_ORDERS  # noqa: E402
 from outbox.services import INSERT_EVENTS  # noqa: E402
-from restapi.idempotency import KEEP, KEPT_HOURS, READ_KEPT, TRY_LOCKS  # noqa: E402
+from restapi.idempotency import (  # noqa: E402
+    KEEP,
+    KEPT_HOURS,
+    READ_KEPT,
+    TRY_LOCKS,
+    IdempotencyKey,
+    key_of_headers,
+)
 
 MAX_BATCH = 256
 OPTIONS = "-c plan_cache_mode=force_generic_plan"
+BEGIN, COMMIT = ("BEGIN", ()), ("COMMIT", ())
 _decode = msgspec.json.Decoder().decode
 
-Perform = Callable[[psycopg.AsyncConnection[Any], Sequence[Any]], Awaitable[Sequence[bytes]]]
+Perform = Callable[[Wire, Sequence[Any]], Awaitable[Sequence[bytes]]]
 
 
 class Lane:
@@ -54,15 +62,16 @@ class Lane:
 
     async def _flush(self) -> None:
         connection = await psycopg.AsyncConnection.connect(
-            os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=1, options=OPTIONS
+            os.environ["DATABASE_URL"], autocommit=True, options=OPTIONS
         )
+        wire = Wire(connection)
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
                 batch = self._waiting[:MAX_BATCH]
                 del self._waiting[:MAX_BATCH]
-                answers = await self._perform(connection, [item for item, _ in batch])
+                answers = await self._perform(wire, [item for item, _ in batch])
                 for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.done():
                         future.set_result(answer)
@@ -140,50 +149,47 @@ def parameters(drafts: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], tupl
     return orders, outbox
 
 
-async def place(connection: psycopg.AsyncConnection[Any], bodies: Sequence[Any]) -> list[bytes]:
-    """Two round trips; psycopg's `transaction()` would make a third for BEGIN."""
+async def place(wire: Wire, bodies: Sequence[Any]) -> list[bytes]:
+    """Two round trips."""
     drafts = [draft(body) for body in bodies]
     orders, outbox = parameters(drafts)
-    async with connection.pipeline():
-        await connection.execute("BEGIN")
-        await connection.execute(INSERT_ORDERS, orders)
-        await connection.execute(INSERT_EVENTS, outbox)
-    await connection.execute("COMMIT")
+    await wire.trip([BEGIN, (INSERT_ORDERS, orders), (INSERT_EVENTS, outbox)])
+    await wire.trip([COMMIT])
     return [each[6] for each in drafts]
 
 
-async def place_once(
-    connection: psycopg.AsyncConnection[Any], requests: Sequence[tuple[Any, str, str]]
-) -> list[bytes]:
-    """The same of (body, id of the key, fingerprint), each key new: locked, looked up, kept."""
-    drafts = [draft(body) for body, _, _ in requests]
-    ids = [id_ for _, id_, _ in requests]
+async def place_once(wire: Wire, requests: Sequence[tuple[Any, IdempotencyKey]]) -> list[bytes]:
+    """The same of bodies with keys, each new: locked, looked up, kept."""
+    drafts = [draft(body) for body, _ in requests]
+    keys = [key for _, key in requests]
+    ids = array_literal([key.id for key in keys])
     orders, outbox = parameters(drafts)
-    async with connection.pipeline():
-        await connection.execute("BEGIN")
-        await connection.execute(TRY_LOCKS, ([int(id_[:15], 16) for id_ in ids],))
-        used = await connection.execute(READ_KEPT, (KEPT_HOURS, ids))
-    if await used.fetchone():
+    locks = array_literal([key.lock for key in keys])
+    *_, used = await wire.trip(
+        [BEGIN, (TRY_LOCKS, (locks,)), (READ_KEPT, (KEPT_HOURS, ids))],
+    )
+    if used:
         raise LookupError("A key was sent twice.")
-    fingerprints, answers = [each[2] for each in requests], [each[6] for each in drafts]
-    async with connection.pipeline():
-        await connection.execute(INSERT_ORDERS, orders)
-        await connection.execute(INSERT_EVENTS, outbox)
-        await connection.execute(KEEP, (ids, fingerprints, [200] * len(ids), answers))
-    await connection.execute("COMMIT")
+    answers = [each[6] for each in drafts]
+    kept = (
+        ids,
+        array_literal([key.fingerprint for key in keys]),
+        array_literal([200] * len(keys)),
+        text_array_literal([f"\\x{answer.hex()}" for answer in answers]),
+    )
+    await wire.trip([(INSERT_ORDERS, orders), (INSERT_EVENTS, outbox), (KEEP, kept)])
+    await wire.trip([COMMIT])
     return answers
 
 
-async def read(connection: psycopg.AsyncConnection[Any], ids: Sequence[str]) -> list[bytes]:
-    cursor = await connection.execute(*orders_in_words(set(ids)))
-    found = {id_: words.encode() async for id_, words in cursor}
+async def read(wire: Wire, ids: Sequence[str]) -> list[bytes]:
+    [rows] = await wire.trip([orders_in_words(set(ids))])
+    found = {id_: words.encode() for id_, words in rows}
     return [found[each] for each in ids]
 
 
-async def list_first(
-    connection: psycopg.AsyncConnection[Any], asked: Sequence[None]
-) -> list[bytes]:
-    rows = await (await connection.execute(*page_statement(limit=20))).fetchall()
+async def list_first(wire: Wire, asked: Sequence[None]) -> list[bytes]:
+    [rows] = await wire.trip([page_statement(limit=20)])
     return [f"[{','.join(row[2] for row in rows[:20])}]".encode()] * len(asked)
 
 
@@ -196,10 +202,6 @@ def _lane(name: str, perform: Perform) -> Lane:
     return _lanes[name]
 
 
-def _hash(data: bytes) -> str:
-    return blake2b(data, digest_size=16).hexdigest()
-
-
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         return
@@ -208,12 +210,11 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         answer = b'{"status":"alive"}'
     elif scope["method"] == "POST":
         body = _decode(message["body"])
-        key = next((value for name, value in scope["headers"] if name == b"idempotency-key"), None)
+        key = key_of_headers(scope["headers"], endpoint="POST /orders", body=message["body"])
         if key is None:
             answer = await _lane("place", place).submit(body)
         else:
-            request = body, _hash(key), _hash(message["body"])
-            answer = await _lane("place_once", place_once).submit(request)
+            answer = await _lane("place_once", place_once).submit((body, key))
     elif path == "/orders":
         answer = await _lane("list", list_first).submit(None)
     else:
