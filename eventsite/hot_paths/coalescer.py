@@ -31,6 +31,7 @@ class _Waiting(msgspec.Struct, Generic[Command, Result]):
     command: Command
     future: asyncio.Future[Result]
     expires: float  # on the loop's clock
+    weight: int
 
 
 class Coalescer(Generic[Command, Result]):
@@ -39,8 +40,8 @@ class Coalescer(Generic[Command, Result]):
     `perform` takes commands and returns their results in the same order; it raises NotStored or
     OutcomeUnknown (everybody in the batch is told, nothing is tried again) or anything else before
     COMMIT (the batch is halved until only the culprit is left). At most `max_batch` commands in a
-    batch, `max_waiting` in the queue, each at most `patience` seconds in it, even while a batch
-    hangs. Belongs to one event loop.
+    batch, of `max_weight` together unless the first is heavier, `max_waiting` in the queue, each at
+    most `patience` seconds in it, even while a batch hangs. Belongs to one event loop.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Coalescer(Generic[Command, Result]):
         *,
         name: str,
         max_batch: int = 256,
+        max_weight: int = 131_072,
         max_waiting: int = 16_384,
         patience: float = 10.0,
     ) -> None:
         self._perform = perform
         self._max_batch = max_batch
+        self._max_weight = max_weight
         self._max_waiting = max_waiting
         self._patience = patience
         self._waiting: deque[_Waiting[Command, Result]] = deque()
@@ -62,8 +65,8 @@ class Coalescer(Generic[Command, Result]):
         self._closed = False
         self._batch = metrics.BATCH.labels(name)
 
-    def submit(self, command: Command) -> asyncio.Future[Result]:
-        """Will have the command's result, after COMMIT.
+    def submit(self, command: Command, weight: int = 0) -> asyncio.Future[Result]:
+        """Will have the command's result, after COMMIT. `weight`: what it costs the loop, in bytes.
 
         Raises NotStored when the queue is full or the process is stopping; the future NotStored
         (also when the wait was too long), OutcomeUnknown or Refused. A caller that goes away
@@ -76,7 +79,7 @@ class Coalescer(Generic[Command, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         expires = loop.time() + self._patience
-        self._waiting.append(_Waiting(command, future, expires))
+        self._waiting.append(_Waiting(command, future, expires, weight))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         if self._alarm is None:
@@ -113,7 +116,11 @@ class Coalescer(Generic[Command, Result]):
     def _next_batch(self) -> list[_Waiting[Command, Result]]:
         self._drop_expired()
         batch: list[_Waiting[Command, Result]] = []
+        weight = 0
         while self._waiting and len(batch) < self._max_batch:
+            weight += self._waiting[0].weight
+            if batch and weight > self._max_weight:
+                break
             waiting = self._waiting.popleft()
             if not waiting.future.done():
                 batch.append(waiting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -57,7 +57,7 @@ class _Write:
         self.method, self.route = path.method, path.route
         self._path = path
         self._session = Session()
-        self._coalescer = Coalescer(self._perform, name=_name(self))
+        self._coalescer: Coalescer[Any, Answer | None] = Coalescer(self._perform, name=_name(self))
         self._running: set[str] = set()  # ids of idempotency keys that wait or are being stored
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
@@ -67,14 +67,14 @@ class _Write:
         except Exception:  # noqa: BLE001  (every refusal has its canonical answer)
             return None
         if key is None:
-            return await _told(self._coalescer.submit, Keyed(command))
+            return await _told(self._coalescer, Keyed(command), len(body))
         if key.id in self._running:
             # It would wait in the queue for the first one. Django looks it up on a connection of
             # its own and tells at once: done, or still running.
             return None
         self._running.add(key.id)
         try:
-            return await _told(self._coalescer.submit, Keyed(command, key))
+            return await _told(self._coalescer, Keyed(command, key), len(body))
         finally:
             self._running.discard(key.id)
 
@@ -97,7 +97,7 @@ class _Read:
         self._coalescer = Coalescer(self._find, name=_name(self), max_batch=READS_AT_MOST)
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
-        return None if body else await _told(self._coalescer.submit, wanted)
+        return None if body else await _told(self._coalescer, wanted)
 
     async def _find(self, wanted: Sequence[str]) -> Sequence[Answer | None]:
         """A database that is away concerns all that ask: halving the batch would only ask again."""
@@ -132,11 +132,11 @@ def _name(endpoint: _Write | _Read) -> str:
 
 
 async def _told(
-    submit: Callable[[Command], Awaitable[Answer | None]], command: Command
+    coalescer: Coalescer[Command, Answer | None], command: Command, weight: int = 0
 ) -> Answer | None:
     """Its answer, a 503 if the database fails, None if it is refused."""
     try:
-        return await submit(command)
+        return await coalescer.submit(command, weight)
     except (NotStored, OutcomeUnknown) as error:
         status, body, headers = unavailable(error)
         return json_answer(status, body, tuple(headers))

@@ -41,7 +41,7 @@ class Gone(BaseException):
 
 
 class Backend:
-    """Stores numbers on a thread, as writes are. A batch waits for `gate`; -1 is refused, -2 finds the database away, -3
+    """Stores numbers on a thread. A batch waits for `gate`; -1 is refused, -2 finds the database away, -3
     loses the connection at COMMIT, -4 does not come back."""
 
     def __init__(self) -> None:
@@ -103,6 +103,21 @@ def test_a_batch_has_a_bound() -> None:
         await asyncio.gather(*tasks)
         assert [len(batch) for batch in backend.batches] == [10, 10, 5]
         assert backend.stored == list(range(25))
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_has_a_weight() -> None:
+    """What is too heavy goes alone, and in its turn."""
+
+    async def scenario() -> None:
+        backend = Backend()
+        coalescer = Coalescer(backend.perform, name="test", max_weight=10)
+        weights = [4, 4, 4, 11, 5, 5, 1, 100]
+        tasks = [coalescer.submit(number, weight) for number, weight in enumerate(weights)]
+        backend.open()
+        await asyncio.gather(*tasks)
+        assert backend.batches == [[0, 1], [2], [3], [4, 5], [6], [7]]
 
     asyncio.run(scenario())
 
