@@ -53,6 +53,6 @@ application = ProtocolTypeRouter(
     }
 )
 calm_down()
-# A thread that stores a batch should not wait long for the interpreter's lock: 5 ms, Python's
-# default, is more than the batch takes.
+# The event loop should not wait long for the interpreter's lock when a thread of Django's has it:
+# 5 ms, Python's default, is more than most answers take.
 sys.setswitchinterval(0.0003)

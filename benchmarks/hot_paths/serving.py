@@ -32,7 +32,7 @@ class Served:
 
 @contextmanager
 def serving(stack: LocalStack, application: str, **environment: str) -> Iterator[Served]:
-    """The application behind granian with our settings, gone after the block."""
+    """The application behind uvicorn with our settings, gone after the block."""
     [spec] = [spec for spec in PLAN.processes if spec.web]
     name = f"web-{application.partition(':')[0].rpartition('.')[2]}"
     port = Ports(stack.state.ports).choose(f"{name}{len(environment)}")

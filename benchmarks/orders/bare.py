@@ -1,4 +1,4 @@
-"""The barest program: granian, one statement on PostgreSQL, no framework, no event, no validation.
+"""The barest program: uvicorn, one statement on PostgreSQL, no framework, no event, no validation.
 
 POST /orders answers after the COMMIT of one INSERT; GET reads the same rows as ours in one SELECT.
 """

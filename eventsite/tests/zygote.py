@@ -3,8 +3,7 @@
 Importing them is three quarters of what a start costs, and a pipeline is four such processes. What
 is forked is otherwise as if it had been executed: a session, environment, directory and output of
 its own, `manage.py` or `-m celery` run as `__main__`. Nothing of ours is imported beforehand, nor
-what reads the environment when it is. The web process is not started like this: granian executes
-its workers.
+what reads the environment when it is.
 
     pytest ── spawn ──► zygote ── fork ──► manage.py run_bridge
                               ── fork ──► python -m celery …
