@@ -26,7 +26,7 @@ Row = tuple[Any, ...]
 class RoundTrip(msgspec.Struct, frozen=True):
     """Statements that are sent without waiting for each other, in the open transaction.
 
-    on_commit  called once after COMMIT; never raises
+    on_commit  called once after COMMIT; what it raises is logged and changes nothing
     """
 
     statements: Sequence[Statement] = ()

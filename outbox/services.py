@@ -13,7 +13,6 @@ from typing import Protocol
 from django.db import (
     DatabaseError,
     InterfaceError,
-    InternalError,
     OperationalError,
     connection,
     transaction,
@@ -206,11 +205,12 @@ def outcome_told() -> Iterator[_Commit]:
     commit = _Commit()
     try:
         yield commit
-    except (OperationalError, InterfaceError, InternalError) as error:
-        if isinstance(error, InternalError) and sqlstate_of(error) not in SESSION_ENDED:
-            raise
+    except (DatabaseError, InterfaceError) as error:
         if commit.sent and not _refused_by_server(error):
             raise OutcomeUnknown(str(error)) from error
+        is_away = isinstance(error, OperationalError | InterfaceError)
+        if not is_away and sqlstate_of(error) not in SESSION_ENDED:
+            raise
         raise NotStored(str(error)) from error
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import psycopg
 import structlog
 from django.db import connection, connections
+from psycopg.pq import TransactionStatus
 
 from eventsite.hot_paths.wire import Wire
 from outbox.round_trips import Row, Statement, Steps
@@ -86,7 +87,10 @@ class Session:
                 commit.sent = True
                 await wire.trip([_COMMIT])
         for told in then:
-            told()
+            try:
+                told()
+            except Exception:
+                log.exception("on_commit_failed")  # it is stored, whatever this is
         return result
 
     async def _rows(self, statement: Statement) -> Sequence[Row]:
@@ -123,8 +127,11 @@ class Session:
 
 
 async def _roll_back(wire: Wire) -> None:
-    """A connection on which that fails is closed, which does it too."""
-    if wire.closed or not wire.in_transaction:
+    """A connection on which that cannot be done is closed, which does it too."""
+    if wire.closed or wire.state == TransactionStatus.IDLE:
+        return
+    if wire.state not in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+        wire.close()
         return
     try:
         await wire.trip([_ROLLBACK])

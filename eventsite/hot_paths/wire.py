@@ -10,6 +10,7 @@ write costs. Here libpq's pipeline mode is driven by itself, as its manual shows
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Sequence
 
@@ -21,9 +22,10 @@ from outbox.round_trips import Row, Statement
 
 __all__ = ["Wire"]
 
-_OPEN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 _FAILED = pq.ExecStatus.FATAL_ERROR
+_SKIPPED = pq.ExecStatus.PIPELINE_ABORTED  # behind one that has failed
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
+_DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
 class Wire:
@@ -41,38 +43,41 @@ class Wire:
         self._prepared: dict[str, bytes] = {}
         self._names = 0
         self._answer: asyncio.Future[list[Sequence[Row]]] | None = None
-        self._has_rows: deque[bool] = deque()  # of each result to come; that of PREPARE has none
+        # Of each result to come: the statement that it has prepared, None if it has rows.
+        self._expected: deque[str | None] = deque()
+        self._preparing: dict[str, bytes] = {}
         self._rows: list[Sequence[Row]] = []
         self._error: psycopg.Error | None = None
         self._libpq.enter_pipeline_mode()
         self._socket = self._libpq.socket
+        self._more = select.poll()
+        self._more.register(self._socket, select.POLLIN | select.POLLRDHUP)
         self._loop.add_reader(self._socket, self._readable)
         self.closed = False
 
     @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open, failed or not."""
-        return self._libpq.transaction_status in _OPEN
+    def state(self) -> pq.TransactionStatus:
+        """Of the transaction; ACTIVE or UNKNOWN: whatever was asked has not been answered."""
+        return pq.TransactionStatus(self._libpq.transaction_status)
 
     async def trip(self, statements: Sequence[Statement]) -> list[Sequence[Row]]:
         """The rows of each statement, in one round trip. Without BEGIN they are one transaction.
 
         Raises psycopg.Error: the first of them that fails, or that the connection is lost. When who
-        waits is cancelled, it is closed.
+        waits is cancelled, it is closed. A parameter that is no UTF-8 is a UnicodeEncodeError, and
+        nothing is sent.
         """
         if self.closed:
             raise psycopg.OperationalError("The connection is closed.")
-        before = dict(self._prepared)
+        encoded = [(sql, _encoded(parameters)) for sql, parameters in statements]
         answer: asyncio.Future[list[Sequence[Row]]] = self._loop.create_future()
         self._answer = answer
         self._rows, self._error = [], None
-        self._has_rows.clear()
+        self._expected.clear()
+        self._preparing.clear()
         try:
-            self._send(statements)
+            self._send(encoded)
             return await answer
-        except psycopg.Error:
-            self._prepared = before  # what stood behind the error was not prepared
-            raise
         except asyncio.CancelledError:
             self.close()
             raise
@@ -88,28 +93,27 @@ class Wire:
         # What the server has said before is the reason.
         self._tell(self._error or error or psycopg.OperationalError("The connection was closed."))
 
-    def _send(self, statements: Sequence[Statement]) -> None:
+    def _send(self, statements: Sequence[tuple[str, Sequence[bytes | None]]]) -> None:
         try:
             for sql, parameters in statements:
                 self._put(sql, parameters)
             self._libpq.pipeline_sync()
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             self.close(error)
         else:
             self._writable()
 
-    def _put(self, sql: str, parameters: Sequence[str | int | None]) -> None:
-        name = self._prepared.get(sql)
+    def _put(self, sql: str, parameters: Sequence[bytes | None]) -> None:
+        name = self._prepared.get(sql) or self._preparing.get(sql)
         if name is None:
             self._names += 1
-            name = self._prepared[sql] = b"hot_%d" % self._names
+            name = self._preparing[sql] = b"hot_%d" % self._names
             first, *rest = sql.split("%s")
             numbered = first + "".join(f"${place}{text}" for place, text in enumerate(rest, 1))
             self._libpq.send_prepare(name, numbered.encode())
-            self._has_rows.append(False)
-        values = [None if value is None else str(value).encode() for value in parameters]
-        self._libpq.send_query_prepared(name, values)
-        self._has_rows.append(True)
+            self._expected.append(sql)
+        self._libpq.send_query_prepared(name, parameters)
+        self._expected.append(None)
 
     def _writable(self) -> None:
         """Send what is left; what is longer than the socket takes goes when it takes more."""
@@ -124,23 +128,39 @@ class Wire:
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
+        """Take what has come, until there is nothing more. uvloop does not call again after a reset,
+        so it may not be left to the next call to find the end behind the last words."""
         try:
-            self._libpq.consume_input()
-            while self._answer is not None and not self._libpq.is_busy():
-                result = self._libpq.get_result()
-                if result is not None:  # else: that was all of one statement
-                    self._take(result)
-        except psycopg.Error as error:
+            ready = True
+            while ready and not self.closed:
+                self._libpq.consume_input()
+                while self._answer is not None and not self._libpq.is_busy():
+                    if self._libpq.status != pq.ConnStatus.OK:  # it would say "no result" for ever
+                        raise psycopg.OperationalError("The connection has failed.")
+                    result = self._libpq.get_result()
+                    if result is not None:  # else: that was all of one statement
+                        self._take(result)
+                ready = bool(self._more.poll(0))
+        except psycopg.OperationalError as error:
             self.close(error)
+        except Exception as error:  # noqa: BLE001  (who waits may not wait for ever)
+            self.close(psycopg.OperationalError(f"The answer could not be read: {error!r}"))
 
     def _take(self, result: pq.abc.PGresult) -> None:
-        if result.status == _SYNC:
+        status = result.status
+        if status == _SYNC:
             self._tell(self._error)
-        elif result.status == _FAILED:
+        elif status == _FAILED:
             self._error = self._error or errors.error_from_result(result)
-        elif self._error is None and self._has_rows.popleft():
-            self._reads.set_pgresult(result)
-            self._rows.append(self._reads.load_rows(0, result.ntuples, tuple))
+        elif status in _DONE:
+            prepared = self._expected.popleft()
+            if prepared is not None:
+                self._prepared[prepared] = self._preparing[prepared]
+            else:
+                self._reads.set_pgresult(result)
+                self._rows.append(self._reads.load_rows(0, result.ntuples, tuple))
+        elif status != _SKIPPED or self._error is None:
+            raise ValueError(f"status {status}")
 
     def _tell(self, error: psycopg.Error | None) -> None:
         answer, self._answer = self._answer, None
@@ -150,3 +170,7 @@ class Wire:
             answer.set_exception(error)
         else:
             answer.set_result(self._rows)
+
+
+def _encoded(parameters: Sequence[str | int | None]) -> list[bytes | None]:
+    return [None if value is None else str(value).encode() for value in parameters]

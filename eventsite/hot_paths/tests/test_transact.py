@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 import uvloop
-from django.db import IntegrityError, connection
+from django.db import DataError, IntegrityError, connection
 
 from eventsite.hot_paths.session import Session
+from eventsite.hot_paths.wire import Wire
 from eventsite.tests.weather import Fault, proxy_to
 from outbox.round_trips import RoundTrip, Row, Statement, Steps
 from outbox.services import NotStored, OutcomeUnknown
@@ -56,7 +57,10 @@ def adding(*trips: Sequence[int], told: list[str] | None = None) -> Steps[str]:
     return "done"
 
 
-def run(scenario: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
+def run(
+    scenario: Callable[[Session], Coroutine[Any, Any, None]],
+    make_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+) -> None:
     async def whole() -> None:
         session = Session()
         try:
@@ -64,7 +68,7 @@ def run(scenario: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
         finally:
             await session.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(whole())
 
 
@@ -188,6 +192,122 @@ def test_a_session_lost_before_commit_is_not_stored() -> None:
 
     run(scenario)
     assert stored() == [2]
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_session_that_ends_while_it_has_not_read_all(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Its end is a reset then, of which uvloop tells only once: the last words, or the end."""
+
+    def sleeping() -> Steps[None]:
+        yield RoundTrip(
+            [("SELECT pg_sleep(20)", ()), ("SELECT length(%s::text)", ("x" * 100_000,))]
+        )
+
+    async def scenario(session: Session) -> None:
+        for _ in range(3):
+            writing = asyncio.ensure_future(session.transact(sleeping()))
+            await end_sessions("PgSleep")
+            with pytest.raises(NotStored):
+                await writing
+            # and one that is idle
+            await session.transact(adding())
+
+    run(scenario, make_loop)
+
+
+def test_a_session_that_ends_while_nobody_asks() -> None:
+    async def scenario(session: Session) -> None:
+        for number in range(3):
+            assert await session.transact(adding([number])) == "done"
+            wire = session._wire
+            assert wire is not None
+            await asyncio.to_thread(
+                execute,
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE query = 'COMMIT' AND datname = current_database()",
+            )
+            while not wire.closed:
+                await asyncio.sleep(0.01)
+
+    run(scenario)
+    assert stored() == [0, 1, 2]
+
+
+def test_what_is_stored_stays_stored_whatever_is_raised_behind_it() -> None:
+    """Else it would be tried again, in halves and by Django."""
+
+    def raising() -> None:
+        raise RuntimeError("can't start new thread")
+
+    def steps() -> Steps[str]:
+        yield RoundTrip([(ADD, (1,))], raising)
+        return "done"
+
+    async def scenario(session: Session) -> None:
+        assert await session.transact(steps()) == "done"
+
+    run(scenario)
+    assert stored() == [1]
+
+
+def test_an_error_at_commit_that_says_nothing_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    trip = Wire.trip
+
+    async def speechless(wire: Wire, statements: Sequence[Statement]) -> list[Sequence[Row]]:
+        if statements[0][0] == "COMMIT":
+            raise psycopg.DatabaseError("?")
+        return await trip(wire, statements)
+
+    async def scenario(session: Session) -> None:
+        monkeypatch.setattr(Wire, "trip", speechless)
+        with pytest.raises(OutcomeUnknown):
+            await session.transact(adding([1]))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        (("COPY notes TO STDOUT", ()), NotStored),  # an answer of another kind
+        (("SELECT '294277-01-01'::timestamp", ()), Exception),  # a time that Python does not have
+        (("SELECT %s::text", ("\ud800",)), UnicodeEncodeError),
+    ],
+)
+def test_what_cannot_be_said_or_read_wedges_nothing(
+    statement: Statement, error: type[Exception]
+) -> None:
+    def steps() -> Steps[None]:
+        yield RoundTrip([(ADD, (1,))])
+        yield RoundTrip([(ADD, (2,)), statement])
+
+    async def scenario(session: Session) -> None:
+        for _ in range(2):
+            with pytest.raises(error):
+                await session.transact(steps())
+        await session.transact(adding([3]))
+
+    run(scenario)
+    assert stored() == [3]
+
+
+def test_a_statement_is_prepared_once_also_while_all_are_refused() -> None:
+    def refused() -> Steps[None]:
+        yield RoundTrip([(ADD, (1,)), ("SELECT 1 / %s::int", (0,))])
+
+    def counting() -> Steps[int]:
+        [[(count,)]] = yield RoundTrip([("SELECT count(*) FROM pg_prepared_statements", ())])
+        return int(count)
+
+    async def scenario(session: Session) -> None:
+        for _ in range(10):
+            with pytest.raises(DataError):
+                await session.transact(refused())
+        assert await session.transact(counting()) <= 5  # with BEGIN, ROLLBACK and itself
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("fault", [Fault.AWAY, Fault.SILENT])
