@@ -27,6 +27,9 @@ from eventsite.gateway.asgi_types import Receive, Scope, Send
 __all__ = ["DjangoApplication", "middleware_headers"]
 
 
+_WITHOUT_A_BODY = (204, 304)
+
+
 class DjangoApplication(ASGIHandler):
     """ASGI application for requests whose body is in memory (the gateway has read and bounded it)."""
 
@@ -52,7 +55,8 @@ class DjangoApplication(ASGIHandler):
             scope["route"] = request.resolver_match.route
         if response.streaming:
             response = _in_memory(response)
-        response.setdefault("Content-Length", str(len(response.content)))
+        if response.status_code not in _WITHOUT_A_BODY:
+            response.setdefault("Content-Length", str(len(response.content)))
         response.close()  # also gives an unusable database connection back, on its own thread
         return response  # type: ignore[no-any-return]
 
@@ -75,6 +79,8 @@ def _in_memory(streaming: StreamingHttpResponse) -> HttpResponse:
     response = HttpResponse(
         streaming.getvalue(), status=streaming.status_code, headers=streaming.headers
     )
+    if "Content-Type" not in streaming.headers:  # of a 304: what it says is of the file
+        del response["Content-Type"]
     response.cookies = streaming.cookies
     streaming.close()
     return response

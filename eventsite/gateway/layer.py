@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,12 +89,11 @@ class Gateway:
             await self._application(scope, _replay(body), answer)
         except Refused as refused:
             await self._refuse(answer, refused)
-        except Exception as error:
-            record_error(error)
+        except BaseException as error:
+            told = _failed(error, method)
             if answer.status:  # too late for another answer
                 raise
-            log.exception("unhandled_error")
-            await self._refuse(answer, refusals.server_error())
+            await self._refuse(answer, told)
         finally:
             # A path that the table does not know may be known to Django.
             label = route.pattern if route is not routes.UNKNOWN else scope.get("route", "unknown")
@@ -133,6 +133,18 @@ class Gateway:
         await send({"type": "http.response.body", "body": refused.body})
 
 
+def _failed(error: BaseException, method: str) -> Refused:
+    """What is told of it; what ends the process goes on."""
+    if isinstance(error, asyncio.CancelledError):
+        # The server stops and waits no longer; by itself it would say 500, which says nothing.
+        return refusals.stopping(method)
+    if not isinstance(error, Exception):
+        raise error
+    record_error(error)
+    log.exception("unhandled_error")
+    return refusals.server_error()
+
+
 class _Answer:
     """Passes an answer on, with the ids added and the status remembered."""
 
@@ -152,7 +164,7 @@ class _Answer:
 
 def _may_have_body(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
     """Without these headers none comes (RFC 9112, 6.3), and asking for it costs a round through
-    the server. HTTP/2 has bodies without a length."""
+    the server. Only HTTP/1.1 promises it."""
     return (
         b"content-length" in found
         or b"transfer-encoding" in found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from restapi.errors import OUTCOMES, RETRY_AFTER_SECONDS
 from restapi.json import JSONRenderer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "keys_unread",
     "scope_missing",
     "server_error",
+    "stopping",
     "too_many",
 ]
 
@@ -90,6 +92,17 @@ def too_many(limit: str, seconds: int) -> Refused:
     """`seconds`: when to come again, rounded up."""
     message = f"Too many requests: the limit is {limit}; try again in {seconds} s."
     return Refused(429, message, [(b"retry-after", str(seconds).encode())])
+
+
+def stopping(method: str) -> Refused:
+    """To whom the server has no time left for."""
+    outcome = "not_stored" if method in ("GET", "HEAD", "OPTIONS") else "unknown"
+    return Refused(
+        503,
+        OUTCOMES[outcome],
+        [(b"retry-after", str(RETRY_AFTER_SECONDS).encode()), _CLOSE],
+        outcome=outcome,
+    )
 
 
 def server_error() -> Refused:

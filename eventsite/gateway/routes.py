@@ -65,7 +65,7 @@ ROUTES = (
     # People with a session and a password; guessing that is limited by address.
     Route(pattern="admin", keyed=False),
     Route(pattern="admin/<path:page>", keyed=False),
-    # Development only: in production the web server answers these before Python.
+    # Pages of the admin and of Swagger ask for a dozen at once.
     Route(pattern="static/<path:path>", keyed=False, limited=False),
 )
 

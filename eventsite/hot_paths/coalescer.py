@@ -53,12 +53,14 @@ class Coalescer(Generic[Command, Result]):
         max_weight: int = 131_072,
         max_waiting: int = 16_384,
         patience: float = 10.0,
+        last_patience: float = 1.5,
     ) -> None:
         self._perform = perform
         self._max_batch = max_batch
         self._max_weight = max_weight
         self._max_waiting = max_waiting
         self._patience = patience
+        self._last_patience = last_patience
         self._waiting: deque[_Waiting[Command, Result]] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None  # for the oldest that waits
@@ -87,10 +89,16 @@ class Coalescer(Generic[Command, Result]):
         return future
 
     async def close(self) -> None:
-        """Store what is waiting, then take no more."""
+        """Store what is waiting, then take no more. Whom that takes longer than `last_patience` is
+        told that it is not stored, or that nobody knows."""
         self._closed = True
         if self._flusher is not None:
-            await self._flusher
+            _, hanging = await asyncio.wait([self._flusher], timeout=self._last_patience)
+            for flusher in hanging:
+                flusher.cancel()
+                await asyncio.wait(hanging)
+            while self._waiting:
+                _tell(self._waiting.popleft().future, NotStored("This process is stopping."))
         if self._alarm is not None:
             self._alarm.cancel()
 

@@ -7,6 +7,7 @@ canonical answer there.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from uuid import UUID
@@ -96,8 +97,8 @@ class HotPaths:
 
     async def close(self) -> None:
         """Store what has been accepted; for the end of the process."""
-        for endpoint, _ in (*self._exact.values(), *self._with_id.values()):
-            await endpoint.close()
+        endpoints = [*self._exact.values(), *self._with_id.values()]
+        await asyncio.gather(*(endpoint.close() for endpoint, _ in endpoints))
 
 
 def _is_plain(scope: Scope, endpoint: Endpoint) -> bool:

@@ -6,8 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import psycopg
 import pytest
 
@@ -20,6 +28,18 @@ WEB_ONLY = Plan(
     preparation=PLAN.preparation,
     processes=tuple(spec for spec in PLAN.processes if spec.web),
 )
+
+
+def post(url: str) -> tuple[int, bytes]:
+    """One order; status and body."""
+    body = b'{"user_id": "at-the-end", "amount": 1}'
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +147,36 @@ def test_the_account_sees_what_is_wrong(stack: LocalStack) -> None:
         half_written=3,
         events_of_nothing=1,
     )
+
+
+def test_a_postgresql_that_does_not_answer_keeps_nobody_from_stopping(stack: LocalStack) -> None:
+    """Whoever waits is told that nobody knows, on the hot path and in Django, and the process ends."""
+    web = stack.process("web")
+    for path in ("/orders", "/orders?by=django"):
+        assert post(stack.base_url + path)[0] == 200
+    with psycopg.connect(stack.env["DATABASE_URL"], autocommit=True) as session:
+        rows = session.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        frozen = [pid for (pid,) in rows]
+    frozen.append(stack.server("postgres").pid)  # which would begin new sessions
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            paths = ("/orders", "/orders", "/orders?by=django", "/orders?by=django")
+            asked = [pool.submit(post, stack.base_url + path) for path in paths]
+            time.sleep(1.0)  # until they are under way
+            os.kill(web.pid, signal.SIGTERM)
+            told = [each.result(30) for each in asked]
+            psutil.Process(web.pid).wait(30)
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+            web.start()
+            web.wait_ready()
+    assert [status for status, _ in told] == [503] * 4, told
+    outcomes = [json.loads(body)["outcome"] for _, body in told]
+    assert outcomes[:2] == ["unknown"] * 2
+    assert "unknown" in outcomes[2:]  # the other one may have wanted a new session

@@ -22,12 +22,18 @@ Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    message = await receive()
-    while message.get("more_body"):
+    """Answers "ok" and what it was told: the body, and the names of the headers."""
+    body = b""
+    while True:
         message = await receive()
-    headers = [(b"content-length", b"2")]
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    await asyncio.sleep(0.05)
+    told = b"ok" + body + b"".join(name for name, _ in scope["headers"] if name[:2] == b"x-")
+    headers = [(b"content-length", str(len(told)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok"})
+    await send({"type": "http.response.body", "body": told})
 
 
 @asynccontextmanager
@@ -55,7 +61,8 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 async def answer_of(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
-    return await reader.readexactly(2)
+    [length] = [line for line in head.split(b"\r\n") if line.startswith(b"content-length: ")]
+    return await reader.readexactly(int(length.partition(b" ")[2]))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_who_finished_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
                 writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
                 await asyncio.sleep(0.5)
                 writer.write(b"{}")
-                assert await answer_of(reader) == b"ok"
+                assert await answer_of(reader) == b"ok{}"
                 await asyncio.sleep(0.5)
             writer.close()
 
@@ -144,10 +151,104 @@ def test_a_head_of_allowed_size_comes_in_pieces() -> None:
             reader, writer = await connect()
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
             for number in range(30):
-                writer.write(b"X-%d: %s\r\n" % (number, b"x" * 2000))
+                writer.write(b"Y-%d: %s\r\n" % (number, b"x" * 2000))
                 await writer.drain()
             writer.write(b"\r\n")
             assert await answer_of(reader) == b"ok"
+            writer.close()
+
+    run(scenario())
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+@pytest.mark.parametrize("offer", [UPGRADE, b"upgrade : TLS/1.0\r\n" + UPGRADE, b"Upgrade: \r\n"])
+def test_an_offer_to_upgrade_is_passed_over(pause: float, offer: bytes) -> None:
+    """Java's client makes one with its first request. What follows is the body, and no request."""
+    body = b"GET /there HTTP/1.1\r\nHost: y\r\n\r\n"
+
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            for _ in range(2):
+                writer.write(
+                    b"POST / HTTP/1.1\r\nHost: x\r\n"
+                    + offer
+                    + b"Content-Length: %d\r\n\r\n" % len(body)
+                )
+                await asyncio.sleep(pause)
+                writer.write(body)
+                assert await answer_of(reader) == b"ok" + body
+            writer.close()
+
+    run(scenario())
+
+
+def test_an_offer_behind_another_request_ends_the_connection_with_its_answer() -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(REQUEST + b"GET / HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n" + REQUEST)
+            told = await reader.read()
+            assert told.count(b"HTTP/1.1 200 ") == 2
+            assert told.endswith(b"\r\n\r\nok")
+            writer.close()
+
+    run(scenario())
+
+
+def test_trailers_are_no_headers() -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(
+                b"POST / HTTP/1.1\r\nHost: x\r\nX-One: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"2\r\n{}\r\n0\r\nX-Api-Key: secret\r\n\r\n"
+            )
+            assert await answer_of(reader) == b"ok{}x-one"
+            writer.write(REQUEST)
+            assert await answer_of(reader) == b"ok"
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "behind", [b"GET /" + b"x" * 2 * HEAD_BYTES, b"nonsense\r\n\r\n", b"\x00\x00\r\n\r\n"]
+)
+def test_a_refusal_does_not_overtake_an_answer(behind: bytes) -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            body = b"x" * 100_000
+            writer.write(
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + body + behind
+            )
+            assert await answer_of(reader) == b"ok" + body
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sent", [b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{", b"\r\n"]
+)
+def test_a_body_that_never_comes_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(web_server, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(REQUEST)
+            assert await answer_of(reader) == b"ok"
+            writer.write(sent)
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
             writer.close()
 
     run(scenario())

@@ -301,6 +301,22 @@ def test_close_stores_what_was_taken_and_takes_no_more() -> None:
     asyncio.run(scenario())
 
 
+def test_close_does_not_wait_for_what_hangs() -> None:
+    async def scenario() -> None:
+        async def hang(numbers: Sequence[int]) -> list[str]:
+            await asyncio.Event().wait()
+            return []
+
+        coalescer = Coalescer(hang, name="test", max_batch=2, last_patience=0.05)
+        tasks = [coalescer.submit(number) for number in range(3)]
+        await asyncio.sleep(0.05)
+        await coalescer.close()
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in told] == [OutcomeUnknown, OutcomeUnknown, NotStored]
+
+    asyncio.run(scenario())
+
+
 def test_close_of_one_that_has_nothing_to_do() -> None:
     async def scenario() -> None:
         coalescer = Coalescer(Backend().perform, name="test")
