@@ -49,7 +49,7 @@ application = ProtocolTypeRouter(
         "websocket": no_websockets,
         "lifespan": Lifespan(
             at_start=[gateway.start, watch_parent],
-            at_end=[hot_paths.close, gateway.close, stop_in_background, leave],
+            at_end=[leave, hot_paths.close, gateway.close, stop_in_background],
         ),
     }
 )

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import threading
-import time
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import uvicorn
@@ -27,15 +27,20 @@ HEAD_SECONDS = 10.0  # for request line and headers
 HEAD_BYTES = 65_536
 BODY_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 75  # longer than the pools of usual clients keep an idle connection
-# For requests under way at the stop, and for threads behind it; between the two what was accepted is
-# stored. What hangs on a server may not keep us from stopping within ten seconds.
+# For requests under way at the stop, and for all that comes behind them: what hangs on a server may
+# not keep us from stopping within ten seconds.
 STOP_SECONDS = 6
-LEAVE_SECONDS = 1.0
+LEAVE_SECONDS = 3.0
 # Connections that come while the loop is busy. Those it has are bounded by the limit of open files,
 # what waits in them by the queues behind it.
 BACKLOG = 16_384
-_UPGRADE = re.compile(
-    rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*(?=\r\n)", re.IGNORECASE
+_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*(?=\r\n)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+_HANDSHAKE = re.compile(
+    rb"GET (?=[^\0]*\r\nupgrade:[ \t]*websocket[ \t]*\r\n)"
+    rb"(?![^\0]*\r\n(?:content-length|transfer-encoding)[ \t]*:)",
+    re.IGNORECASE,
 )
 
 
@@ -43,17 +48,22 @@ class HttpProtocol(HttpToolsProtocol):
     """One client, with bounds for what uvicorn leaves open.
 
     The head of a request is collected here and handed on whole: at most HEAD_BYTES (else 431) in
-    HEAD_SECONDS, its body in BODY_SECONDS; who takes longer is hung up on. An offer to upgrade to
-    anything but WebSocket is taken out of it: the parser would take what follows for the new
-    protocol, bodies included. Trailers are not headers and are dropped. Refusals have the shape of
-    all other errors, and wait for the answer that is due before them.
+    HEAD_SECONDS, its body in BODY_SECONDS; who takes longer is hung up on. One request at a time:
+    what comes before the answer to the first waits for it, so no refusal and no other protocol
+    overtakes an answer; behind a chunked body it is not seen in time, and the connection ends with
+    the answer (RFC 9112, 9.3.2 has clients repeat it). Offers to upgrade are taken out of a head but for a plain WebSocket handshake: the parser
+    would take what follows for the new protocol, bodies included. Trailers are dropped. Refusals have
+    the shape of all other errors.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head = b""  # what has come of one that is not whole
+        self._head = bytearray()  # what has come of one that is not whole
         self._in_message = self._in_head = False
-        self._deaf = False  # nothing that comes can be understood any more
+        self._left: int | None = 0  # bytes of the body to come; None: in chunks
+        self._behind = b""  # what has come before the answer to the request before it
+        self._no_body = 0  # bytes of a message behind its head that were none of its body
+        self._deaf = False  # what comes now is not for us
         self._too_late: asyncio.TimerHandle | None = None
         self._awaited = ""  # what it is too late for
 
@@ -68,62 +78,117 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if not self._in_message:
-            data = self._head + data if self._head else data
-            end = data.find(b"\r\n\r\n")
-            if (end if end >= 0 else len(data)) > HEAD_BYTES:
-                self._refuse(Refused(431, f"Request line and headers exceed {HEAD_BYTES} bytes."))
-                return
-            if end < 0 and b"\n\n" not in data:
-                self._head = data
-                self._unset_keepalive_if_required()
-                self._await("head")
-                return
-            self._head = b""
-            if _UPGRADE.search(data, 0, end + 2):
-                data = _UPGRADE.sub(b"", data[: end + 2]) + data[end + 2 :]
-        super().data_received(data)
+        if not self._in_message and self.cycle is not None and not self.cycle.response_complete:
+            self._behind += data
+            if len(self._behind) > HEAD_BYTES:
+                self.flow.pause_reading()
+            return
+        own, data = self._one_message(data) if self._in_message else self._whole_head(data)
+        if own:
+            super().data_received(own)
         self._await_rest()
+        if data:
+            self.data_received(data)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._behind and not self.transport.is_closing():
+            data, self._behind = self._behind, b""
+            self.data_received(data)
+
+    def _one_message(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of it belongs to the body that is under way, and the rest."""
+        if self._left is None:
+            self._no_body += len(data)
+            return data, b""
+        own, data = data[: self._left], data[self._left :]
+        self._left -= len(own)
+        return own, data
+
+    def _whole_head(self, data: bytes) -> tuple[bytes, bytes]:
+        """A head with what has come of its body, and the rest; empty: not all of it yet."""
+        if not self._head:
+            data = data.lstrip(b"\r\n")  # RFC 9112, 2.2
+        before = len(self._head)
+        self._head += data
+        end = self._head.find(b"\r\n\r\n", max(before - 3, 0))
+        if (end if end >= 0 else len(self._head)) > HEAD_BYTES:
+            self._refuse(Refused(431, f"Request line and headers exceed {HEAD_BYTES} bytes."))
+            return b"", b""
+        self._unset_keepalive_if_required()
+        if end < 0 and self._head.find(b"\n\n", max(before - 1, 0)) < 0:
+            self._await("head")
+            return b"", b""
+        data, self._head = bytes(self._head), bytearray()
+        if end < 0:  # no HTTP, as the parser will say
+            return data, b""
+        head, data = data[: end + 4], data[end + 4 :]
+        if _UPGRADE.search(head) and not _HANDSHAKE.match(head):
+            head = _UPGRADE.sub(b"", head)
+        length = _LENGTH.search(head)
+        # Where the message ends is the parser's to say; this is where it will, if it takes it.
+        self._left = None if _CHUNKED.search(head) else int(length[1]) if length else 0
+        own, data = self._one_message(data)
+        return head + own, data
 
     def on_message_begin(self) -> None:
-        self._in_message = self._in_head = True
-        super().on_message_begin()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._deaf = True
+            self._await("")
+            self.cycle.keep_alive = False
+        if not self._deaf:
+            self._in_message = self._in_head = True
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._deaf:
+            super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
+        if self._in_head and not self._deaf:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        if self._deaf:
+            return
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self._refuse(Refused(400, "This offer to upgrade cannot be understood."))
+            return
         super().on_headers_complete()
+        self._in_head = False
+        self._no_body = 0
+
+    def on_body(self, body: bytes) -> None:
+        if not self._deaf:
+            self._no_body = 0
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_message = False
-        super().on_message_complete()
+        if not self._deaf:
+            self._in_message = False
+            super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        self._deaf = True  # another protocol listens now
-        self._await("")
-        super().handle_websocket_upgrade()
+        if not self._deaf:
+            self._deaf = True  # another protocol listens now
+            self._await("")
+            super().handle_websocket_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade in a pipelined request, that was not seen in time."""
-        self._refuse(Refused(400, "Offer to upgrade in the first request of a connection."))
+        """It was refused with its headers."""
 
     def send_400_response(self, msg: str) -> None:
         """Of what the parser has refused."""
-        if self._in_message and not self._in_head and not self.cycle.response_complete:
-            self._refuse(BodyIncomplete(), at_once=True)
+        if self._deaf:
+            return
+        if not self._in_head and self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(BodyIncomplete())
         else:
             self._refuse(Refused(400, "This is no HTTP, or a method that nobody knows."))
 
-    def _refuse(self, refused: Refused, *, at_once: bool = False) -> None:
+    def _refuse(self, refused: Refused) -> None:
         self._deaf = True
         self._await("")
-        if self.cycle is not None and not self.cycle.response_complete and not at_once:
-            last = self.pipeline[0][0] if self.pipeline else self.cycle
-            last.keep_alive = False
-            return
         length = str(len(refused.body)).encode()
         headers = (b"content-type: application/json\r\ncontent-length: ", length, b"\r\n")
         head = (STATUS_LINE[refused.status], *headers, b"connection: close\r\n\r\n")
@@ -131,13 +196,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _await_rest(self) -> None:
-        if self._deaf:
+        if self._deaf or self._head:
             return
-        if self._in_head:  # a pipelined one, that came in pieces
-            self._await("head")
+        if self._in_message and self._no_body > HEAD_BYTES:  # a trailer without end
+            self.transport.abort()
         elif self._in_message:
             self._await("body")
-        elif self._awaited:
+        elif self.cycle is None or (self._awaited == "head" and self.cycle.response_complete):
+            self._await("head")  # nothing but empty lines
+        else:
             self._await("")
 
     def _await(self, what: str) -> None:
@@ -156,18 +223,19 @@ class HttpProtocol(HttpToolsProtocol):
 async def watch_parent() -> None:
     """At the start of a process that another one has started: end when that is gone, instead of
     holding the port against its successor."""
-    if multiprocessing.parent_process() is not None:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def leave() -> None:
-    """At the very end: threads that hang on a server would be waited for without a bound."""
+    """At the beginning of the end, when no request is under way any more: what hangs on a server,
+    on the loop or on a thread, is not waited for without a bound."""
     timer = threading.Timer(LEAVE_SECONDS, os._exit, (0,))
     timer.daemon = True
     timer.start()
@@ -199,5 +267,5 @@ def serve(application: str = APPLICATION, *, host: str, port: int, workers: int 
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         # A worker that is busy on two full cores is not a dead one: it would be killed.
-        timeout_worker_healthcheck=30,
+        timeout_worker_healthcheck=10,
     )

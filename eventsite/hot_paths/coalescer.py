@@ -96,7 +96,7 @@ class Coalescer(Generic[Command, Result]):
             _, hanging = await asyncio.wait([self._flusher], timeout=self._last_patience)
             for flusher in hanging:
                 flusher.cancel()
-                await asyncio.wait(hanging)
+                await asyncio.wait(hanging, timeout=self._last_patience)
             while self._waiting:
                 _tell(self._waiting.popleft().future, NotStored("This process is stopping."))
         if self._alarm is not None:
@@ -154,10 +154,10 @@ class Coalescer(Generic[Command, Result]):
         except (NotStored, OutcomeUnknown) as error:
             return [error] * len(commands)
         except Exception as error:  # noqa: BLE001  (whoever it concerns is told)
-            if len(commands) == 1:
+            if len(commands) == 1 or self._closed:
                 refused = Refused()
                 refused.__cause__ = error
-                return [refused]
+                return [refused] * len(commands)
             half = len(commands) // 2
             first = await self._outcomes(commands[:half])
             return [*first, *await self._outcomes(commands[half:])]

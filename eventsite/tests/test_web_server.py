@@ -160,11 +160,23 @@ def test_a_head_of_allowed_size_comes_in_pieces() -> None:
     run(scenario())
 
 
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.2])
-@pytest.mark.parametrize("offer", [UPGRADE, b"upgrade : TLS/1.0\r\n" + UPGRADE, b"Upgrade: \r\n"])
+@pytest.mark.parametrize(
+    "offer",
+    [
+        UPGRADE,
+        b"upgrade: TLS/1.0\r\n" + UPGRADE,
+        b"Upgrade: \r\n",
+        b"Connection: Upgrade\r\nConnection: keep-alive\r\nUpgrade: websocket\r\n",
+    ],
+)
 def test_an_offer_to_upgrade_is_passed_over(pause: float, offer: bytes) -> None:
     """Java's client makes one with its first request. What follows is the body, and no request."""
     body = b"GET /there HTTP/1.1\r\nHost: y\r\n\r\n"
@@ -174,7 +186,7 @@ def test_an_offer_to_upgrade_is_passed_over(pause: float, offer: bytes) -> None:
             reader, writer = await connect()
             for _ in range(2):
                 writer.write(
-                    b"POST / HTTP/1.1\r\nHost: x\r\n"
+                    b"\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\n"
                     + offer
                     + b"Content-Length: %d\r\n\r\n" % len(body)
                 )
@@ -186,14 +198,79 @@ def test_an_offer_to_upgrade_is_passed_over(pause: float, offer: bytes) -> None:
     run(scenario())
 
 
-def test_an_offer_behind_another_request_ends_the_connection_with_its_answer() -> None:
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 400),
+        (b"GET http://h HTTP/1.1\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"x" * 2 * HEAD_BYTES, 431),
+        (HANDSHAKE, 500),  # this application knows no WebSockets
+    ],
+)
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_nothing_overtakes_an_answer(behind: bytes, status: int, pause: float, size: int) -> None:
     async def scenario() -> None:
         async with clients() as connect:
             reader, writer = await connect()
-            writer.write(REQUEST + b"GET / HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n" + REQUEST)
-            told = await reader.read()
-            assert told.count(b"HTTP/1.1 200 ") == 2
-            assert told.endswith(b"\r\n\r\nok")
+            body = b"x" * size
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + body)
+            await asyncio.sleep(pause)
+            writer.write(behind)
+            assert await answer_of(reader) == b"ok" + body
+            with suppress(ConnectionResetError):
+                told = await reader.read()
+                assert told.startswith(b"HTTP/1.1 %d " % status), told
+            writer.close()
+
+    run(scenario())
+
+
+def test_requests_in_one_go_are_answered_one_after_the_other() -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            bodies = [b"", b"{}", b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n", b"x" * 100_000, b""] * 4
+            requests = b"".join(
+                b"POST / HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s"
+                % (UPGRADE, len(body), body)
+                for body in bodies
+            )
+            for begin in range(0, len(requests), 7919):
+                writer.write(requests[begin : begin + 7919])
+                await asyncio.sleep(0)
+            for body in bodies:
+                assert await answer_of(reader) == b"ok" + body
+            writer.close()
+
+    run(scenario())
+
+
+def test_what_follows_a_chunked_body_before_its_answer_ends_the_connection_with_it() -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(
+                b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            )
+            writer.write(REQUEST)
+            assert (await reader.read()).count(b"HTTP/1.1 200 ") <= 2
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("cut", range(1, len(HANDSHAKE), 5))
+def test_a_handshake_in_pieces_is_one(cut: int) -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(HANDSHAKE[:cut])
+            await asyncio.sleep(0.02)
+            writer.write(HANDSHAKE[cut:])
+            assert b" 500 " in await reader.readline()  # of the other protocol
             writer.close()
 
     run(scenario())
@@ -216,23 +293,6 @@ def test_trailers_are_no_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    "behind", [b"GET /" + b"x" * 2 * HEAD_BYTES, b"nonsense\r\n\r\n", b"\x00\x00\r\n\r\n"]
-)
-def test_a_refusal_does_not_overtake_an_answer(behind: bytes) -> None:
-    async def scenario() -> None:
-        async with clients() as connect:
-            reader, writer = await connect()
-            body = b"x" * 100_000
-            writer.write(
-                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + body + behind
-            )
-            assert await answer_of(reader) == b"ok" + body
-            writer.close()
-
-    run(scenario())
-
-
-@pytest.mark.parametrize(
     "sent", [b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{", b"\r\n"]
 )
 def test_a_body_that_never_comes_is_not_waited_for(
@@ -249,6 +309,63 @@ def test_a_body_that_never_comes_is_not_waited_for(
             writer.write(sent)
             with suppress(ConnectionResetError):
                 assert await reader.read() == b""
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\r\n\r\n",
+        b"\n\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ],
+)
+def test_nothing_is_waited_for_without_end(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(web_server, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        async with clients() as connect:
+            for first in (b"", REQUEST):
+                reader, writer = await connect()
+                if first:
+                    writer.write(first)
+                    assert await answer_of(reader) == b"ok"
+                writer.write(sent)
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+
+    run(scenario())
+
+
+def test_a_trailer_without_end_is_not_collected() -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            ended = asyncio.ensure_future(reader.read())
+            writer.write(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ")
+            with suppress(ConnectionResetError, BrokenPipeError):
+                for _ in range(1000):
+                    writer.write(b"y" * 10_000)
+                    await writer.drain()
+            [told] = await asyncio.gather(ended, return_exceptions=True)
+            assert told == b"" or isinstance(told, ConnectionResetError)
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("line", [b"CONNECT a:1", b"GET http://h", b"GET http://h?a"])
+def test_a_target_that_is_none_is_answered(line: bytes) -> None:
+    async def scenario() -> None:
+        async with clients() as connect:
+            reader, writer = await connect()
+            writer.write(line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
             writer.close()
 
     run(scenario())
