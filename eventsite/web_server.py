@@ -51,9 +51,9 @@ class HttpProtocol(HttpToolsProtocol):
     HEAD_SECONDS, its body in BODY_SECONDS; who takes longer is hung up on. One request at a time:
     what comes before the answer to the first waits for it, so no refusal and no other protocol
     overtakes an answer; behind a chunked body it is not seen in time, and the connection ends with
-    the answer (RFC 9112, 9.3.2 has clients repeat it). Offers to upgrade are taken out of a head but for a plain WebSocket handshake: the parser
-    would take what follows for the new protocol, bodies included. Trailers are dropped. Refusals have
-    the shape of all other errors.
+    the answer (RFC 9112, 9.3.2 has clients repeat it). Offers to upgrade are taken out of a head but
+    for a plain WebSocket handshake: the parser would take what follows for the new protocol, bodies
+    included. Trailers are dropped. Refusals have the shape of all other errors.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
