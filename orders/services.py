@@ -35,8 +35,8 @@ from orders.models import (
 )
 from outbox.arrays import array_literal, text_array_literal
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.round_trips import Change, RoundTrip, Statement, pipelined, send
-from outbox.services import Event, joined_unit_of_work, publish, publishing
+from outbox.round_trips import Change, RoundTrip, Statement, send
+from outbox.services import Event, joined_unit_of_work, publishing
 
 __all__ = [
     "IllegalTransition",
@@ -266,32 +266,30 @@ def _change(
             at=at,
             event_ids=[UUID(event.event_id) for event in events],
         )
-        with pipelined():
-            _write(change)
-            publish(events, traces=[trace] * len(events))
+        told = publishing(events, traces=[trace] * len(events))
+        send(RoundTrip([_step(change), *told.statements], told.on_commit))
 
 
-def _write(change: OrderChange) -> None:
+MOVE_ORDER = """
+    WITH moved AS (UPDATE orders SET status = %s WHERE id = %s::uuid)
+    INSERT INTO order_changes (order_id, from_status, to_status, reason, actor, at, event_ids)
+    VALUES (%s::uuid, %s, %s, %s, %s, %s::timestamptz, %s::uuid[])
+"""
+
+
+def _step(change: OrderChange) -> Statement:
     """The order's new status and the step in its history, one statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH moved AS (UPDATE orders SET status = %s WHERE id = %s)
-            INSERT INTO order_changes (order_id, from_status, to_status, reason, actor, at, event_ids)
-            VALUES (%s, %s, %s, %s, %s, %s, %s)
-            """,
-            (
-                change.to_status,
-                change.order_id,
-                change.order_id,
-                change.from_status,
-                change.to_status,
-                change.reason,
-                change.actor,
-                change.at,
-                change.event_ids,
-            ),
-        )
+    return MOVE_ORDER, (
+        change.to_status,
+        str(change.order_id),
+        str(change.order_id),
+        change.from_status,
+        change.to_status,
+        change.reason,
+        change.actor,
+        rfc3339(change.at),
+        array_literal(change.event_ids),
+    )
 
 
 def _common_fields(order: Order, at: datetime) -> dict[str, Any]:

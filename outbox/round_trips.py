@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from django.db import connection, transaction
 
-__all__ = ["Change", "RoundTrip", "Row", "Statement", "Steps", "pipelined", "run", "send"]
+__all__ = ["Change", "RoundTrip", "Row", "Statement", "Steps", "run", "send"]
 
 Result = TypeVar("Result")
 # SQL with %s for each parameter, which are casted there: `%s::uuid[]` takes an array literal.
@@ -50,7 +50,7 @@ def send(trip: RoundTrip) -> list[Sequence[Row]]:
     The first error among the statements is raised as Django's.
     """
     cursors = [connection.cursor() for _ in trip.statements]
-    with pipelined() if len(cursors) > 1 else nullcontext():
+    with _pipelined() if len(cursors) > 1 else nullcontext():
         for cursor, (sql, parameters) in zip(cursors, trip.statements, strict=True):
             cursor.execute(sql, parameters)
     rows = [cursor.fetchall() if cursor.description else () for cursor in cursors]
@@ -72,7 +72,7 @@ def run(steps: Steps[Result]) -> Result:
 
 
 @contextmanager
-def pipelined() -> Iterator[None]:
+def _pipelined() -> Iterator[None]:
     """Statements of the block are sent without waiting for each other (PostgreSQL's pipeline mode).
 
     Their results can be read behind it; the first error among them is raised at the end of the
