@@ -89,12 +89,12 @@ class Bridge:
 
     def _cycle(self, *, take_more: bool) -> None:
         self._receive()
+        self._mirror_when_due()  # also without the database: it says that we are here
         try:
             self._confirm()
             self._follow_positions()
             if take_more:
                 self._dispatch()
-            self._mirror_when_due()
         except (OperationalError, InterfaceError) as error:
             log.warning(
                 "bridge_database_unavailable", handler=self._route.handler, error=str(error)
@@ -462,22 +462,17 @@ class Bridge:
             and partition.read_next < self._consumer.log_end(partition.key, timeout=_LOOK_SECONDS)
         }
 
-    def _left_alone(self) -> Mapping[PartitionKey, int]:
+    def _left_alone(self) -> Mapping[PartitionKey, str]:
         """What nobody holds, this bridge included, whatever the coordinator believes of it: after a
-        broker was killed, or a topic made anew while it joined. A spare one finds nothing here."""
-        topic = self._route.topic
-        unheld: Sequence[int] = ()
-        if len(self._partitions) < topic.partitions:
-            unheld = admin.unheld_partitions(
-                self._route.handler,
-                topic.name,
-                member=self._consumer.member_id,
-                holds=[number for _, number in self._partitions],
-                timeout=_LOOK_SECONDS,
-            )
-        if not unheld:
+        broker was killed, or a topic made anew while it joined. What others hold bears another mark
+        at each look. Commits are asked because to ask who is in the group may end the process."""
+        if len(self._partitions) >= self._route.topic.partitions:
             self._unheld.calm()
-        return {(topic.name, number): 0 for number in unheld}
+            return {}
+        marks = self._consumer.marks(timeout=_LOOK_SECONDS)
+        if self._partitions and not any(marks.get(key) for key in self._partitions):
+            return {}  # a broker that keeps none
+        return {key: mark for key, mark in marks.items() if key not in self._partitions}
 
     # -- positions that somebody else has moved ----------------------------------------------
 

@@ -28,29 +28,34 @@ class StallWatch:
     def __init__(self, interval: float) -> None:
         self._interval = self._pause = interval
         self._next = time.monotonic() + interval
-        self._waiting: Mapping[PartitionKey, int] = {}
+        self._waiting: Mapping[PartitionKey, int | str] = {}
 
     def calm(self) -> None:
         """All is well: something came, for example."""
         self._pause = self._interval
 
-    def look(self, waiting: Callable[[], Mapping[PartitionKey, int]]) -> list[PartitionKey]:
-        """If it is time to: the partitions that stood at the same offset at the last look, too.
+    def look(self, waiting: Callable[[], Mapping[PartitionKey, int | str]]) -> list[PartitionKey]:
+        """If it is time to: the partitions of which the same is said as at the last look.
 
-        `waiting` gives what is to be read next of each partition that waits; where Kafka is away it
-        raises KafkaUnavailable, and there is nothing to compare. Each time that something is found
-        the next look is twice as far off, until `calm`: what lies at the end of a log may be nothing
-        that a client is ever given.
+        `waiting` gives of each partition that waits what changes when it no longer does; where Kafka
+        is away it raises KafkaUnavailable, and there is nothing to compare. Nor is there in a look
+        that comes much too late: who was held up was perhaps not alone. Each time that something is
+        found the next look is twice as far off, until `calm` or a change: what lies at the end of a
+        log may be nothing that a client is ever given.
         """
-        if time.monotonic() < self._next:
+        late = time.monotonic() - self._next
+        if late < 0:
             return []
         try:
             found = waiting()
         except KafkaUnavailable:
             found = {}
-        stalled = sorted(key for key, offset in found.items() if self._waiting.get(key) == offset)
+        before = {} if late > self._pause else self._waiting
+        stalled = sorted(key for key, said in found.items() if before.get(key) == said)
         if stalled:
             self._pause = min(2 * self._pause, _LONGEST)
+        elif before.keys() & found.keys():
+            self.calm()
         self._waiting = {} if stalled else found
         self._next = time.monotonic() + self._pause
         return stalled

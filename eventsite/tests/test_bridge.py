@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from django.db import connection
@@ -18,8 +19,9 @@ from outbox import broker, conf, drain, effects
 from outbox.bridge import Bridge
 from outbox.chunks import TaskChunk
 from outbox.conf import Route
-from outbox.kafka import admin, consumer
+from outbox.kafka import consumer
 from outbox.models import BridgePosition
+from outbox.topics import PartitionKey
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -55,11 +57,17 @@ def running(bridge: Bridge, stop: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def watchful_bridge() -> Iterator[Bridge]:
+def impatient_bridge(unheld_after: float) -> Iterator[Bridge]:
     stop = threading.Event()
-    policy = replace(conf.BRIDGE, stall_after=1.0, unheld_after=1.0)
+    policy = replace(conf.BRIDGE, stall_after=1.0, unheld_after=unheld_after)
     bridge = Bridge(conf.route_named(PROBE_HANDLER), stop=stop, policy=policy)
     with running(bridge, stop):
+        yield bridge
+
+
+@contextmanager
+def watchful_bridge() -> Iterator[Bridge]:
+    with impatient_bridge(1.0) as bridge:
         publish("a")
         assert settles(lambda: probe_queries.verdict().applied == 1, within=45)
         yield bridge
@@ -82,26 +90,32 @@ def test_a_client_that_fetches_nothing_is_replaced() -> None:
 
 
 def test_a_client_that_holds_nothing_is_replaced_where_nobody_else_does() -> None:
-    route = conf.route_named(PROBE_HANDLER)
     with watchful_bridge() as bridge:
-        everything = set(range(route.topic.partitions))
-
-        def unheld(member: str, holds: set[int]) -> set[int]:
-            return set(
-                admin.unheld_partitions(
-                    *(route.handler, route.topic.name), member=member, holds=holds, timeout=10
-                )
-            )
-
-        assert unheld("another", set()) == set()
-        assert unheld(bridge._consumer.member_id, everything) == set()
-        assert unheld(bridge._consumer.member_id, everything - {3}) == {3}
         left_out = bridge._consumer
         left_out._consumer.unsubscribe()
         assert settles(lambda: bridge._consumer is not left_out, within=45)
         publish("a")
         assert settles(lambda: probe_queries.verdict().applied == 2, within=45)
     assert probe_queries.verdict().ok
+
+
+def test_nobody_is_replaced_where_others_hold_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[dict[PartitionKey, str]] = []
+    marks = consumer.TopicConsumer.marks
+
+    def looked(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str]:
+        looks.append(marks(client, timeout=timeout))
+        return looks[-1]
+
+    with impatient_bridge(60.0) as first, impatient_bridge(4.0) as second:
+        clients = first._consumer, second._consumer
+        assert settles(lambda: bool(first._partitions and second._partitions), within=45)
+        monkeypatch.setattr(consumer.TopicConsumer, "marks", looked)
+        assert settles(lambda: len(looks) == 3, within=45)
+        assert (first._consumer, second._consumer) == clients
+        for earlier, later in pairwise(looks):
+            assert len(later) == second._route.topic.partitions
+            assert not earlier.items() & later.items()
 
 
 def test_a_client_that_holds_only_half_is_replaced_where_nobody_holds_the_rest(

@@ -1,9 +1,13 @@
-"""Topics: what is there, and making what is missing."""
+"""Topics: what is there, and making what is missing.
+
+Nothing here asks for a consumer group: librdkafka ends the process where such a question of its
+admin client is not answered in time (https://github.com/confluentinc/librdkafka/issues/4605).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -12,7 +16,6 @@ from typing import TypeVar
 from uuid import UUID, uuid5
 
 from confluent_kafka import (
-    ConsumerGroupState,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -42,7 +45,6 @@ __all__ = [
     "topic_configs",
     "topic_ids",
     "topic_states",
-    "unheld_partitions",
 ]
 
 Answer = TypeVar("Answer")
@@ -179,35 +181,6 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
         )
         ids[name] = UUID(int=(high << 64) | low) if high or low else uuid5(_NAMESPACE, name)
     return ids
-
-
-def unheld_partitions(
-    group: str, topic: str, *, member: str, holds: Collection[int], timeout: float
-) -> list[int]:
-    """The partitions of a topic that neither this member of a consumer group (its id, and what it
-    holds) nor any other is assigned; none of a topic that does not exist, while the group is about
-    to share them out anew, and where the broker does not say who is assigned what. Raises
-    KafkaException if Kafka does not answer within `timeout` seconds a question.
-    """
-    client = AdminClient(client_config("admin"))
-    listed = client.list_topics(topic, timeout=timeout).topics[topic].partitions
-    asked = client.describe_consumer_groups([group], request_timeout=timeout)
-    found = _result(asked[group])
-    assigned = {
-        each.member_id: {p.partition for p in each.assignment.topic_partitions if p.topic == topic}
-        for each in found.members
-    }
-    if found.state in _SHARING_OUT or (holds and not any(assigned.values())):
-        return []
-    held = {number for name, own in assigned.items() if name != member for number in own}
-    return sorted(set(listed) - held - set(holds))
-
-
-# Of the classic protocol, for as long as a member takes to come back to its poll.
-_SHARING_OUT = (
-    ConsumerGroupState.PREPARING_REBALANCING,
-    ConsumerGroupState.COMPLETING_REBALANCING,
-)
 
 
 def _result(future: Future[Answer]) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
+from uuid import uuid4
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -56,6 +57,9 @@ class TopicConsumer:
         self._on_assign = on_assign
         self._on_revoke = on_revoke
         self._on_lost_offset = on_lost_offset
+        self._topic = topic
+        self._name = uuid4().hex[:8]
+        self._mirrored = 0
         self._consumer = Consumer(_config(group))
         self._consumer.subscribe(
             [topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
@@ -89,11 +93,17 @@ class TopicConsumer:
         self._consumer.incremental_assign([partition])
 
     def mirror(self, positions: Mapping[PartitionKey, int]) -> None:
-        """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them.
+        """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them. Each
+        time with another mark, which says that their partitions are held.
 
         One that fails is made good by the next.
         """
-        offsets = [TopicPartition(*key, offset) for key, offset in positions.items()]
+        self._mirrored += 1
+        mark = f"{self._name}-{self._mirrored}"
+        offsets = [
+            TopicPartition(topic, number, offset, mark)
+            for (topic, number), offset in positions.items()
+        ]
         with suppress(KafkaException):
             self._consumer.commit(offsets=offsets, asynchronous=True)
 
@@ -110,10 +120,17 @@ class TopicConsumer:
         _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=timeout)
         return int(high)
 
-    @property
-    def member_id(self) -> str:
-        """What the group's coordinator calls this member; empty before it has joined."""
-        return self._consumer.memberid() or ""
+    def marks(self, *, timeout: float) -> dict[PartitionKey, str]:
+        """The mark of the last commit to each partition that the topic has, whoever holds it; empty
+        where there was none yet, and of a broker that keeps none (Tansu).
+
+        Who holds a partition commits every second, so a mark that stays is of nobody any more.
+        Raises KafkaException if Kafka does not answer within `timeout` seconds a question.
+        """
+        listed = self._consumer.list_topics(self._topic, timeout=timeout).topics[self._topic]
+        asked = [TopicPartition(self._topic, number) for number in listed.partitions]
+        found = self._consumer.committed(asked, timeout) if asked else []
+        return {(each.topic, each.partition): each.metadata or "" for each in found}
 
     def close(self) -> None:
         """Leave the group."""

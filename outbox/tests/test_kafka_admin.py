@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,49 +64,3 @@ def test_any_other_refusal_is_told() -> None:
     with pytest.raises(admin.KafkaUnavailable):
         admin._offsets(broker, [client.TopicPartition("t", 3)], admin._EARLIEST)
     assert not broker.asked_anew
-
-
-def described(monkeypatch: pytest.MonkeyPatch, state: str, **assigned: list[int]) -> None:
-    """A broker that tells of topic `t` with four partitions, and of a group with these members."""
-    members = [
-        SimpleNamespace(
-            member_id=name,
-            assignment=SimpleNamespace(
-                topic_partitions=[client.TopicPartition("t", n) for n in numbers]
-            ),
-        )
-        for name, numbers in assigned.items()
-    ]
-    answer: Future[Any] = Future()
-    answer.set_result(SimpleNamespace(state=client.ConsumerGroupState[state], members=members))
-    topic = SimpleNamespace(partitions=dict.fromkeys(range(4)))
-    broker = SimpleNamespace(
-        list_topics=lambda name, **_: SimpleNamespace(topics={name: topic}),
-        describe_consumer_groups=lambda groups, **_: {groups[0]: answer},
-    )
-    monkeypatch.setattr(admin, "AdminClient", lambda _: broker)
-
-
-STABLE, SHARING = "STABLE", "PREPARING_REBALANCING"
-
-
-@pytest.mark.parametrize(
-    ("state", "assigned", "holds", "unheld"),
-    [
-        (STABLE, {"me": [0, 1], "other": [2]}, [0, 1], [3]),
-        (STABLE, {"me": [0, 1, 2, 3]}, [0, 1], [2, 3]),  # what the coordinator believes of me
-        (STABLE, {"me": [], "other": [0, 1, 2, 3]}, [], []),  # a spare member
-        (STABLE, {"me": []}, [], [0, 1, 2, 3]),
-        (STABLE, {"me": [], "other": []}, [0, 1], []),  # a broker that does not tell
-        (SHARING, {"me": [0, 1]}, [0, 1], []),
-    ],
-)
-def test_partitions_that_nobody_holds(
-    monkeypatch: pytest.MonkeyPatch,
-    state: str,
-    assigned: dict[str, list[int]],
-    holds: list[int],
-    unheld: list[int],
-) -> None:
-    described(monkeypatch, state, **assigned)
-    assert admin.unheld_partitions("g", "t", member="me", holds=holds, timeout=1) == unheld
