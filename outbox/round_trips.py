@@ -33,15 +33,16 @@ class RoundTrip(msgspec.Struct, frozen=True):
     on_commit: Callable[[], None] | None = None
 
 
-# Yields what to send and is sent the rows of each statement; returns what became of it all.
-Steps = Generator[RoundTrip, Sequence[Sequence[Row]], Result]
-
-
 class Change(msgspec.Struct, Generic[Result], frozen=True):
     """What a service has decided, and what writes it: nothing is stored until `trip` is sent."""
 
     results: Sequence[Result]
     trip: RoundTrip = RoundTrip()
+
+
+# Yields what to ask and is sent the rows of each statement; returns what to write in the end, with
+# which COMMIT may travel, because nothing is decided behind it.
+Steps = Generator[RoundTrip, Sequence[Sequence[Row]], Change[Result]]
 
 
 def send(trip: RoundTrip) -> list[Sequence[Row]]:
@@ -61,14 +62,16 @@ def send(trip: RoundTrip) -> list[Sequence[Row]]:
     return rows
 
 
-def run(steps: Steps[Result]) -> Result:
-    """All round trips on Django's connection, in the open transaction."""
+def run(steps: Steps[Result]) -> Sequence[Result]:
+    """All round trips on Django's connection, in the open transaction; the results."""
     try:
         trip = next(steps)
         while True:
             trip = steps.send(send(trip))
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # what the generator returns
+        change: Change[Result] = end.value
+    send(change.trip)
+    return change.results
 
 
 @contextmanager

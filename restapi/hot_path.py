@@ -43,12 +43,12 @@ class HotPath(Generic[Command, Result]):
         """What idempotency keys belong to, beside the caller."""
         return f"{self.method} {self.path}"
 
-    def steps(self, requests: Sequence[Keyed[Command]]) -> Steps[list[Answer]]:
+    def steps(self, requests: Sequence[Keyed[Command]]) -> Steps[Answer]:
         """Answers in the same order: commands all stored or none, each key once. For one
         transaction, which whoever raises anything rolls back."""
         return once(requests, write=self.write, answer=self.answer)
 
-    def perform(self, requests: Sequence[Keyed[Command]]) -> list[Answer]:
+    def perform(self, requests: Sequence[Keyed[Command]]) -> Sequence[Answer]:
         """The same in a transaction on Django's connection. Raises NotStored or OutcomeUnknown."""
         return perform_once(requests, write=self.write, answer=self.answer)
 

@@ -141,7 +141,7 @@ def perform_once(
     *,
     write: Callable[[Sequence[Command]], Change[Result]],
     answer: Callable[[Command, Result], tuple[int, Any]],
-) -> list[Answer]:
+) -> Sequence[Answer]:
     """`once` in one transaction on Django's connection, where `write` may also read and send what
     it likes. Raises NotStored, or OutcomeUnknown: then the same key, sent again, finds out what
     became of it.
@@ -155,7 +155,7 @@ def once(
     *,
     write: Callable[[Sequence[Command]], Change[Result]],
     answer: Callable[[Command, Result], tuple[int, Any]],
-) -> Steps[list[Answer]]:
+) -> Steps[Answer]:
     """Do a batch of requests, each key once; an answer for each, in order. For one transaction.
 
     `write` takes the commands that are to be done and gives their results in the same order, with
@@ -167,6 +167,7 @@ def once(
     """
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}
+    trip = RoundTrip()
     mine = range(len(requests)) if not batch.keyed else batch.claimed(*(yield batch.claim()))
     if mine:
         commands = [requests[position].command for position in mine]
@@ -174,12 +175,12 @@ def once(
         for position, command, result in zip(mine, commands, change.results, strict=True):
             fresh[position] = json_answer(*answer(command, result))
         statements = [*batch.forget(), *change.trip.statements, *batch.keep(fresh)]
-        if statements or change.trip.on_commit:
-            yield RoundTrip(statements, change.trip.on_commit)
-    return [
+        trip = RoundTrip(statements, change.trip.on_commit)
+    answers = [
         fresh[position] if position in fresh else batch.told(position)
         for position in range(len(requests))
     ]
+    return Change(answers, trip)
 
 
 def answer_of_used(key: IdempotencyKey | None) -> Answer | None:

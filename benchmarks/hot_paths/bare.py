@@ -150,11 +150,10 @@ def parameters(drafts: Sequence[tuple[Any, ...]]) -> tuple[tuple[str, ...], tupl
 
 
 async def place(wire: Wire, bodies: Sequence[Any]) -> list[bytes]:
-    """Two round trips."""
+    """One round trip."""
     drafts = [draft(body) for body in bodies]
     orders, outbox = parameters(drafts)
-    await wire.trip([BEGIN, (INSERT_ORDERS, orders), (INSERT_EVENTS, outbox)])
-    await wire.trip([COMMIT])
+    await wire.trip([BEGIN, (INSERT_ORDERS, orders), (INSERT_EVENTS, outbox), COMMIT])
     return [each[6] for each in drafts]
 
 
@@ -177,8 +176,7 @@ async def place_once(wire: Wire, requests: Sequence[tuple[Any, IdempotencyKey]])
         array_literal([200] * len(keys)),
         text_array_literal([f"\\x{answer.hex()}" for answer in answers]),
     )
-    await wire.trip([(INSERT_ORDERS, orders), (INSERT_EVENTS, outbox), (KEEP, kept)])
-    await wire.trip([COMMIT])
+    await wire.trip([(INSERT_ORDERS, orders), (INSERT_EVENTS, outbox), (KEEP, kept), COMMIT])
     return answers
 
 

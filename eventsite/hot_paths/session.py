@@ -16,7 +16,7 @@ from django.db import connection, connections
 from psycopg.pq import TransactionStatus
 
 from eventsite.hot_paths.wire import Wire
-from outbox.round_trips import Row, Statement, Steps
+from outbox.round_trips import Change, Row, Statement, Steps
 from outbox.services import outcome_told
 
 __all__ = ["Session"]
@@ -60,38 +60,41 @@ class Session:
                 raise
         return await self._rows(statement)
 
-    async def transact(self, steps: Steps[Result]) -> Result:
-        """All round trips in one transaction; what the steps return, after COMMIT.
+    async def transact(self, steps: Steps[Result]) -> Sequence[Result]:
+        """All round trips in one transaction, COMMIT with the last of them; then the results.
 
-        Whatever they raise rolls it back. Raises NotStored or OutcomeUnknown if the database fails,
-        other errors of it as Django's, and what the steps raise, in each case before COMMIT.
+        Whatever the steps raise rolls it back. Raises NotStored or OutcomeUnknown if the database
+        fails, other errors of it as Django's, and what the steps raise, in each case before COMMIT.
         """
         with outcome_told() as commit, connection.wrap_database_errors:
             wire = await self._live()
-            begun, then = False, list[Callable[[], None]]()
+            before: Sequence[Statement] = (_BEGIN, *self._old_plans())
+            then: list[Callable[[], None] | None] = []
+            last: Sequence[Statement] = ()
             try:
-                trip = next(steps)
-                while True:
-                    before = () if begun else (_BEGIN, *self._old_plans())
-                    begun = True
-                    rows = await wire.trip([*before, *trip.statements])
-                    if trip.on_commit is not None:
+                try:
+                    trip = next(steps)
+                    while True:
+                        rows = await wire.trip([*before, *trip.statements])
+                        rows, before = rows[len(before) :], ()
                         then.append(trip.on_commit)
-                    trip = steps.send(rows[len(before) :])
-            except StopIteration as end:
-                result: Result = end.value
+                        trip = steps.send(rows)
+                except StopIteration as end:
+                    change: Change[Result] = end.value
+                if change.trip.statements or not before:
+                    last = (*before, *change.trip.statements, _COMMIT)
+                    await wire.trip(last)
             except Exception:
+                commit.sent = bool(last) and wire.begun == len(last)
                 await _roll_back(wire)
                 raise
-            if begun:
-                commit.sent = True
-                await wire.trip([_COMMIT])
-        for told in then:
+        for told in (*then, change.trip.on_commit):
             try:
-                told()
+                if told is not None:
+                    told()
             except Exception:
                 log.exception("on_commit_failed")  # it is stored, whatever this is
-        return result
+        return change.results
 
     async def _rows(self, statement: Statement) -> Sequence[Row]:
         wire = await self._live()
@@ -104,7 +107,7 @@ class Session:
             alarm.cancel()
 
     async def _live(self) -> Wire:
-        if self._wire is None or self._wire.closed:
+        if self._wire is None or not self._wire.is_alive():
             given = connections["default"].get_connection_params()
             known = {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
             known["options"] = f"{given.get('options', '')} {_OPTIONS}"

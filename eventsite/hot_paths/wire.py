@@ -54,6 +54,15 @@ class Wire:
         self._more.register(self._socket, select.POLLIN | select.POLLRDHUP)
         self._loop.add_reader(self._socket, self._readable)
         self.closed = False
+        # How many statements of the last trip the server may have begun.
+        self.begun = 0
+
+    def is_alive(self) -> bool:
+        """Whether it can be asked something, as far as can be known without asking: its end may
+        have come while the loop was busy."""
+        if not self.closed and self._more.poll(0):
+            self._readable()
+        return not self.closed
 
     @property
     def state(self) -> pq.TransactionStatus:
@@ -67,6 +76,7 @@ class Wire:
         waits is cancelled, it is closed. A parameter that is no UTF-8 is a UnicodeEncodeError, and
         nothing is sent.
         """
+        self.begun = 0
         if self.closed:
             raise psycopg.OperationalError("The connection is closed.")
         encoded = [(sql, _encoded(parameters)) for sql, parameters in statements]
@@ -75,6 +85,7 @@ class Wire:
         self._rows, self._error = [], None
         self._expected.clear()
         self._preparing.clear()
+        self.begun = len(encoded)
         try:
             self._send(encoded)
             return await answer
@@ -150,8 +161,10 @@ class Wire:
         status = result.status
         if status == _SYNC:
             self._tell(self._error)
-        elif status == _FAILED:
-            self._error = self._error or errors.error_from_result(result)
+        elif status == _FAILED and self._error is None:
+            self._error = errors.error_from_result(result)
+            if self._error.sqlstate:  # else libpq says that the connection is lost
+                self.begun = len(self._rows) + 1
         elif status in _DONE:
             prepared = self._expected.popleft()
             if prepared is not None:
@@ -159,7 +172,7 @@ class Wire:
             else:
                 self._reads.set_pgresult(result)
                 self._rows.append(self._reads.load_rows(0, result.ntuples, tuple))
-        elif status != _SKIPPED or self._error is None:
+        elif status not in (_FAILED, _SKIPPED) or self._error is None:
             raise ValueError(f"status {status}")
 
     def _tell(self, error: psycopg.Error | None) -> None:

@@ -55,7 +55,7 @@ class Things:
     def answer(self, number: int, square: int) -> tuple[int, dict[str, Any]]:
         return 201, {"number": number, "square": square, "turn": len(self.done)}
 
-    def perform(self, *requests: tuple[int, IdempotencyKey | None]) -> list[Answer]:
+    def perform(self, *requests: tuple[int, IdempotencyKey | None]) -> Sequence[Answer]:
         keyed = [Keyed(number, key) for number, key in requests]
         return perform_once(keyed, write=self.write, answer=self.answer)
 

@@ -14,14 +14,15 @@ from eventsite.hot_paths import session
 from eventsite.hot_paths.session import Session
 from eventsite.hot_paths.wire import Wire
 from eventsite.tests.weather import Fault, proxy_to
-from outbox.round_trips import RoundTrip, Row, Statement, Steps
+from outbox.round_trips import Change, RoundTrip, Row, Statement, Steps
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def one_trip(*statements: str) -> Steps[list[Sequence[Row]]]:
-    """Sends them together; the rows of each."""
-    return [*(yield RoundTrip([(each, ()) for each in statements]))]
+def writing(*statements: Statement) -> Steps[None]:
+    """Asks nothing before."""
+    yield from ()
+    return Change([], RoundTrip(statements))
 
 
 async def setting(hot: Session, name: str) -> str:
@@ -135,7 +136,7 @@ def test_plans_are_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> N
         assert sent.count(session.FORGET_PLANS) == 1
         hot._forget_at = 0.0
         for _ in range(2):
-            await hot.transact(one_trip("SELECT 1"))
+            await hot.transact(writing(("SELECT 1", ())))
         assert sent.count(session.FORGET_PLANS) == 2
         await hot.close()
 

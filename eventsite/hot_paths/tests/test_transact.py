@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -13,8 +14,8 @@ from django.db import DataError, IntegrityError, connection
 
 from eventsite.hot_paths.session import Session
 from eventsite.hot_paths.wire import Wire
-from eventsite.tests.weather import Fault, proxy_to
-from outbox.round_trips import RoundTrip, Row, Statement, Steps
+from eventsite.tests.weather import Fault, Proxy, proxy_to
+from outbox.round_trips import Change, RoundTrip, Row, Statement, Steps
 from outbox.services import NotStored, OutcomeUnknown
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -51,10 +52,25 @@ def stored() -> list[int]:
 
 def adding(*trips: Sequence[int], told: list[str] | None = None) -> Steps[str]:
     """A note for each number, each sequence in a round trip of its own."""
-    for numbers in trips:
-        statements: list[Statement] = [(ADD, (number,)) for number in numbers]
-        yield RoundTrip(statements, None if told is None else lambda: told.append("committed"))
-    return "done"
+    on_commit = None if told is None else lambda: told.append("committed")
+    writing = [RoundTrip([(ADD, (number,)) for number in numbers], on_commit) for numbers in trips]
+    while len(writing) > 1:
+        yield writing.pop(0)
+    return Change(["done"], *writing)
+
+
+def saying(*statements: Statement, on_commit: Callable[[], None] | None = None) -> Steps[None]:
+    """One round trip that asks nothing."""
+    yield from ()
+    return Change([], RoundTrip(statements, on_commit))
+
+
+def asking(*trips: Sequence[Statement]) -> Steps[Sequence[Row]]:
+    """The rows of all statements; nothing is written."""
+    rows: list[Sequence[Row]] = []
+    for statements in trips:
+        rows += yield RoundTrip(statements)
+    return Change(rows)
 
 
 def run(
@@ -76,7 +92,7 @@ def test_all_round_trips_are_one_transaction_and_then_it_is_told() -> None:
     told: list[str] = []
 
     async def scenario(session: Session) -> None:
-        assert await session.transact(adding([1, 2], [3], told=told)) == "done"
+        assert await session.transact(adding([1, 2], [3], told=told)) == ["done"]
 
     run(scenario)
     assert stored() == [1, 2, 3]
@@ -84,14 +100,12 @@ def test_all_round_trips_are_one_transaction_and_then_it_is_told() -> None:
 
 
 def test_rows_come_back_to_who_asked_for_them() -> None:
-    def asking() -> Steps[list[Sequence[Row]]]:
-        first = yield RoundTrip([("SELECT 1, %s::text", ("a'\\",)), (ADD, (1,)), ("SELECT 2", ())])
-        second = yield RoundTrip([("SELECT number, NULL, 'x'::bytea FROM notes", ())])
-        return [*first, *second]
+    first: list[Statement] = [("SELECT 1, %s::text", ("a'\\",)), (ADD, (1,)), ("SELECT 2", ())]
+    second: list[Statement] = [("SELECT number, NULL, 'x'::bytea FROM notes", ())]
 
     async def scenario(session: Session) -> None:
         for _ in range(2):  # prepared, then prepared already
-            rows = await session.transact(asking())
+            rows = await session.transact(asking(first, second))
             assert rows == [[(1, "a'\\")], [], [(2,)], [(1, None, b"x")]]
             await asyncio.to_thread(execute, "TRUNCATE notes")
 
@@ -100,7 +114,7 @@ def test_rows_come_back_to_who_asked_for_them() -> None:
 
 def test_nothing_to_send_is_no_transaction() -> None:
     async def scenario(session: Session) -> None:
-        assert await session.transact(adding()) == "done"
+        assert await session.transact(adding()) == ["done"]
 
     run(scenario)
 
@@ -120,25 +134,23 @@ def test_steps_that_raise_leave_nothing_and_the_session_goes_on() -> None:
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_statement_that_is_refused_leaves_nothing(place: int) -> None:
+@pytest.mark.parametrize("sending", [asking, lambda statements: saying(*statements)])
+def test_a_statement_that_is_refused_leaves_nothing(
+    place: int, sending: Callable[[Sequence[Statement]], Steps[Any]]
+) -> None:
     """And what stood behind it, never prepared, is prepared the next time."""
     execute("INSERT INTO notes VALUES (7)")
-    told: list[str] = []
-
-    def refused() -> Steps[None]:
-        statements: list[Statement] = [(ADD, (number,)) for number in range(3)]
-        statements[place] = ("INSERT INTO notes SELECT %s::int", (7,))
-        yield RoundTrip(statements, lambda: told.append("committed"))
+    statements: list[Statement] = [(ADD, (number,)) for number in range(3)]
+    statements[place] = ("INSERT INTO notes SELECT %s::int", (7,))
 
     async def scenario(session: Session) -> None:
         for _ in range(2):
             with pytest.raises(IntegrityError):
-                await session.transact(refused())
-        assert await session.transact(adding([1])) == "done"
+                await session.transact(sending(statements))
+        assert await session.transact(adding([1])) == ["done"]
 
     run(scenario)
     assert stored() == [1, 7]
-    assert told == []
 
 
 def test_a_refusal_at_commit_is_the_callers_error() -> None:
@@ -172,23 +184,25 @@ def test_a_session_lost_at_commit_is_unknown() -> None:
             await session.transact(adding([1], told=told))
         await ending
         execute("DROP FUNCTION at_commit CASCADE")
-        assert await session.transact(adding([2])) == "done"
+        assert await session.transact(adding([2])) == ["done"]
 
     run(scenario)
     assert stored() == [2]
     assert told == []
 
 
-def test_a_session_lost_before_commit_is_not_stored() -> None:
-    def sleeping() -> Steps[None]:
-        yield RoundTrip([(ADD, (1,)), ("SELECT pg_sleep(20)", ())])
+@pytest.mark.parametrize("sending", [asking, lambda statements: saying(*statements)])
+def test_a_session_lost_before_commit_is_not_stored(
+    sending: Callable[[Sequence[Statement]], Steps[Any]],
+) -> None:
+    """Also with COMMIT under way behind it: the server has said where it ended."""
 
     async def scenario(session: Session) -> None:
         ending = asyncio.ensure_future(end_sessions("PgSleep"))
         with pytest.raises(NotStored):
-            await session.transact(sleeping())
+            await session.transact(sending([(ADD, (1,)), ("SELECT pg_sleep(20)", ())]))
         await ending
-        assert await session.transact(adding([2])) == "done"
+        assert await session.transact(adding([2])) == ["done"]
 
     run(scenario)
     assert stored() == [2]
@@ -200,14 +214,14 @@ def test_a_session_that_ends_while_it_has_not_read_all(
 ) -> None:
     """Its end is a reset then, of which uvloop tells only once: the last words, or the end."""
 
-    def sleeping() -> Steps[None]:
-        yield RoundTrip(
-            [("SELECT pg_sleep(20)", ()), ("SELECT length(%s::text)", ("x" * 100_000,))]
-        )
+    sleeping: list[Statement] = [
+        ("SELECT pg_sleep(20)", ()),
+        ("SELECT length(%s::text)", ("x" * 100_000,)),
+    ]
 
     async def scenario(session: Session) -> None:
         for _ in range(3):
-            writing = asyncio.ensure_future(session.transact(sleeping()))
+            writing = asyncio.ensure_future(session.transact(saying(*sleeping)))
             await end_sessions("PgSleep")
             with pytest.raises(NotStored):
                 await writing
@@ -220,7 +234,7 @@ def test_a_session_that_ends_while_it_has_not_read_all(
 def test_a_session_that_ends_while_nobody_asks() -> None:
     async def scenario(session: Session) -> None:
         for number in range(3):
-            assert await session.transact(adding([number])) == "done"
+            assert await session.transact(adding([number])) == ["done"]
             wire = session._wire
             assert wire is not None
             await asyncio.to_thread(
@@ -241,12 +255,8 @@ def test_what_is_stored_stays_stored_whatever_is_raised_behind_it() -> None:
     def raising() -> None:
         raise RuntimeError("can't start new thread")
 
-    def steps() -> Steps[str]:
-        yield RoundTrip([(ADD, (1,))], raising)
-        return "done"
-
     async def scenario(session: Session) -> None:
-        assert await session.transact(steps()) == "done"
+        assert await session.transact(saying((ADD, (1,)), on_commit=raising)) == []
 
     run(scenario)
     assert stored() == [1]
@@ -256,7 +266,8 @@ def test_an_error_at_commit_that_says_nothing_is_unknown(monkeypatch: pytest.Mon
     trip = Wire.trip
 
     async def speechless(wire: Wire, statements: Sequence[Statement]) -> list[Sequence[Row]]:
-        if statements[0][0] == "COMMIT":
+        if statements[-1][0] == "COMMIT":
+            wire.begun = len(statements)
             raise psycopg.DatabaseError("?")
         return await trip(wire, statements)
 
@@ -279,14 +290,10 @@ def test_an_error_at_commit_that_says_nothing_is_unknown(monkeypatch: pytest.Mon
 def test_what_cannot_be_said_or_read_wedges_nothing(
     statement: Statement, error: type[Exception]
 ) -> None:
-    def steps() -> Steps[None]:
-        yield RoundTrip([(ADD, (1,))])
-        yield RoundTrip([(ADD, (2,)), statement])
-
     async def scenario(session: Session) -> None:
         for _ in range(2):
             with pytest.raises(error):
-                await session.transact(steps())
+                await session.transact(asking([(ADD, (1,))], [(ADD, (2,)), statement]))
         await session.transact(adding([3]))
 
     run(scenario)
@@ -294,40 +301,35 @@ def test_what_cannot_be_said_or_read_wedges_nothing(
 
 
 def test_a_statement_is_prepared_once_also_while_all_are_refused() -> None:
-    def refused() -> Steps[None]:
-        yield RoundTrip([(ADD, (1,)), ("SELECT 1 / %s::int", (0,))])
-
-    def counting() -> Steps[int]:
-        [[(count,)]] = yield RoundTrip([("SELECT count(*) FROM pg_prepared_statements", ())])
-        return int(count)
+    counting: Statement = ("SELECT count(*) FROM pg_prepared_statements", ())
 
     async def scenario(session: Session) -> None:
         for _ in range(10):
             with pytest.raises(DataError):
-                await session.transact(refused())
-        assert await session.transact(counting()) <= 5  # with BEGIN, ROLLBACK and itself
+                await session.transact(saying((ADD, (1,)), ("SELECT 1 / %s::int", (0,))))
+        [[[count]]] = await session.transact(asking([counting]))
+        assert count <= 6  # with BEGIN, COMMIT, ROLLBACK and itself
 
     run(scenario)
 
 
-@pytest.mark.parametrize("fault", [Fault.AWAY, Fault.SILENT])
-def test_a_server_that_goes_away_is_not_stored_and_found_again(
-    monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
+@contextmanager
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     host, port = connection.settings_dict["HOST"], int(connection.settings_dict["PORT"])
+    with proxy_to(host, port) as proxy, monkeypatch.context() as patched:
+        patched.setitem(connection.settings_dict, "PORT", str(proxy.port))
+        yield proxy
 
+
+def test_a_server_that_goes_away_is_not_stored_and_found_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def scenario(session: Session) -> None:
-        with proxy_to(host, port) as proxy, monkeypatch.context() as patched:
-            patched.setitem(connection.settings_dict, "PORT", str(proxy.port))
+        with proxied(monkeypatch) as proxy:
             await session.transact(adding([1]))
-            proxy.set(fault)
-            writing = asyncio.ensure_future(session.transact(adding([2])))
-            if fault is Fault.SILENT:  # then only the end of the connection says so
-                await asyncio.sleep(0.5)
-                assert not writing.done()
-                proxy.set(Fault.AWAY)
+            proxy.set(Fault.AWAY)
             with pytest.raises(NotStored):
-                await writing
+                await session.transact(adding([2]))
             proxy.set(Fault.NONE)
             await session.transact(adding([3]))
 
@@ -335,17 +337,38 @@ def test_a_server_that_goes_away_is_not_stored_and_found_again(
     assert stored() == [1, 3]
 
 
-def test_who_is_cancelled_in_the_middle_leaves_nothing_half() -> None:
-    def sleeping() -> Steps[None]:
-        yield RoundTrip([(ADD, (1,)), ("SELECT pg_sleep(20)", ())])
+@pytest.mark.parametrize(("trips", "error"), [([[2]], OutcomeUnknown), ([[2], [3]], NotStored)])
+def test_a_server_that_falls_silent_is_waited_for_until_the_connection_ends(
+    monkeypatch: pytest.MonkeyPatch, trips: Sequence[Sequence[int]], error: type[Exception]
+) -> None:
+    """What it has done then only it knows, if COMMIT was under way."""
 
     async def scenario(session: Session) -> None:
-        writing = asyncio.ensure_future(session.transact(sleeping()))
+        with proxied(monkeypatch) as proxy:
+            await session.transact(adding([1]))
+            proxy.set(Fault.SILENT)
+            writing = asyncio.ensure_future(session.transact(adding(*trips)))
+            await asyncio.sleep(0.5)
+            assert not writing.done()
+            proxy.set(Fault.AWAY)
+            with pytest.raises(error):
+                await writing
+            proxy.set(Fault.NONE)
+            await session.transact(adding([4]))
+
+    run(scenario)
+    assert stored() == [1, 4]
+
+
+def test_who_is_cancelled_in_the_middle_leaves_nothing_half() -> None:
+    async def scenario(session: Session) -> None:
+        sleeping = saying((ADD, (1,)), ("SELECT pg_sleep(20)", ()))
+        writing = asyncio.ensure_future(session.transact(sleeping))
         await asyncio.sleep(0.3)
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
-        assert await session.transact(adding([2])) == "done"
+        assert await session.transact(adding([2])) == ["done"]
 
     run(scenario)
     execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
@@ -356,14 +379,10 @@ def test_what_is_longer_than_the_sockets_take() -> None:
     """Both ways at once, so neither side may wait for the other to read first."""
     long = "x" * 3_000_000
 
-    def asking() -> Steps[list[Sequence[Row]]]:
-        statements: list[Statement] = [
-            ("SELECT %s::text || %s", (long, number)) for number in "123"
-        ]
-        return [*(yield RoundTrip(statements))]
+    statements: list[Statement] = [("SELECT %s::text || %s", (long, number)) for number in "123"]
 
     async def scenario(session: Session) -> None:
-        rows = await session.transact(asking())
+        rows = await session.transact(asking(statements))
         assert [row for [row] in rows] == [(long + number,) for number in "123"]
 
     run(scenario)
