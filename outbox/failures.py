@@ -8,6 +8,7 @@ from django.db import Error, InterfaceError, OperationalError, connection
 from outbox.conf import BRIDGE
 
 __all__ = [
+    "LOST",
     "describe",
     "is_busy",
     "is_timeout",
@@ -18,10 +19,11 @@ __all__ = [
 ]
 
 LOCK_NOT_AVAILABLE = "55P03"
+LOST = "08"  # class of a connection that is lost
 # Serialization, deadlock, lock timeout.
 _PASSING = frozenset({"40001", "40P01", LOCK_NOT_AVAILABLE})
 # Connection lost, out of resources, operator's intervention, trouble of the server's system.
-_PASSING_CLASSES = ("08", "53", "57", "58")
+_PASSING_CLASSES = (LOST, "53", "57", "58")
 # The statement, the transaction or the session was ended because it took too long.
 _TIMEOUTS = frozenset({"57014", "25P03", "25P04"})
 TRANSACTION_TIMEOUT_SINCE = 170_000  # PostgreSQL 17

@@ -22,11 +22,12 @@ from outbox import metrics, nudge
 from outbox.arrays import array_literal, text_array_literal
 from outbox.conf import all_topics, topics
 from outbox.envelope import NO_TRACE, TraceContext, fits, message_bytes
-from outbox.failures import sqlstate_of
+from outbox.failures import LOST, sqlstate_of
 from outbox.round_trips import RoundTrip, Statement, send
 from outbox.topics import Topic, lane_of
 
 __all__ = [
+    "Commit",
     "Event",
     "EventTooLarge",
     "NotInTransaction",
@@ -110,7 +111,8 @@ class NotStored(OperationalError):
 
 
 class OutcomeUnknown(OperationalError):
-    """The connection was lost at COMMIT: the change is stored whole or not at all, and we do not know."""
+    """The connection was lost with COMMIT under way: the change is stored whole or not at all, and
+    we do not know."""
 
     outcome = "unknown"
 
@@ -191,18 +193,20 @@ def _too_large(event: Event, payload: str) -> EventTooLarge:
 
 
 @dataclass(slots=True)
-class _Commit:
+class Commit:
+    """What its owner knows of a transaction's COMMIT: whether the server may have begun with it."""
+
     sent: bool = False
 
 
 @contextmanager
-def outcome_told() -> Iterator[_Commit]:
-    """Around a transaction whose owner sets `sent` before COMMIT: what became of it if the database
-    fails.
+def outcome_told() -> Iterator[Commit]:
+    """Around a transaction whose owner sets `sent` as soon as the server may have begun with COMMIT:
+    what became of it if the database fails.
 
     Raises NotStored or OutcomeUnknown in place of the driver's error; both are OperationalErrors.
     """
-    commit = _Commit()
+    commit = Commit()
     try:
         yield commit
     except (DatabaseError, InterfaceError) as error:
@@ -233,7 +237,11 @@ def joined_unit_of_work() -> Iterator[None]:
 
 
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:
-    """Whether the server said no to COMMIT: an SQLSTATE that is neither a lost connection (08)
-    nor an operator's intervention (57), either of which can come after the commit was written."""
+    """Whether the server said no to COMMIT, and went on: an SQLSTATE that is neither a lost
+    connection (08) nor an operator's intervention (57), either of which can come after the commit
+    was written; so can the end of the session for another reason (FATAL, PANIC)."""
     sqlstate = sqlstate_of(error)
-    return bool(sqlstate) and sqlstate[:2] not in ("08", "57")
+    if not sqlstate or sqlstate.startswith((LOST, "57")):
+        return False
+    diagnosis = getattr(error.__cause__, "diag", None)
+    return getattr(diagnosis, "severity_nonlocalized", None) not in ("FATAL", "PANIC")

@@ -34,6 +34,10 @@ class StallWatch:
         """All is well: something came, for example."""
         self._pause = self._interval
 
+    def forget(self) -> None:
+        """The last look is not to be compared with."""
+        self._waiting = {}
+
     def look(self, waiting: Callable[[], Mapping[PartitionKey, int | str]]) -> list[PartitionKey]:
         """If it is time to: the partitions of which the same is said as at the last look.
 

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from eventsite.hot_paths.wire import Wire
 from outbox.round_trips import Change, Row, Statement, Steps
-from outbox.services import outcome_told
+from outbox.services import Commit, outcome_told
 
 __all__ = ["Session"]
 
@@ -31,6 +31,7 @@ FORGET_PLANS: Statement = ("DISCARD PLANS", ())
 PLAN_SECONDS = 1.0
 _BEGIN: Statement = ("BEGIN", ())
 _COMMIT: Statement = ("COMMIT", ())
+_COMMITTED = b"COMMIT"  # what the server says then
 _ROLLBACK: Statement = ("ROLLBACK", ())
 _DJANGOS_OWN = ("context", "cursor_factory")  # of the parameters: for its wrappers and models
 
@@ -64,31 +65,29 @@ class Session:
         """All round trips in one transaction, COMMIT with the last of them; then the results.
 
         Whatever the steps raise rolls it back. Raises NotStored or OutcomeUnknown if the database
-        fails, other errors of it as Django's, and what the steps raise, in each case before COMMIT.
+        fails, other errors of it as Django's, and what the steps raise: but for OutcomeUnknown
+        nothing is stored.
         """
+        on_commit: list[Callable[[], None] | None] = []
         with outcome_told() as commit, connection.wrap_database_errors:
             wire = await self._live()
             before: Sequence[Statement] = (_BEGIN, *self._old_plans())
-            then: list[Callable[[], None] | None] = []
-            last: Sequence[Statement] = ()
             try:
                 try:
                     trip = next(steps)
                     while True:
                         rows = await wire.trip([*before, *trip.statements])
                         rows, before = rows[len(before) :], ()
-                        then.append(trip.on_commit)
+                        on_commit.append(trip.on_commit)
                         trip = steps.send(rows)
                 except StopIteration as end:
                     change: Change[Result] = end.value
                 if change.trip.statements or not before:
-                    last = (*before, *change.trip.statements, _COMMIT)
-                    await wire.trip(last)
+                    await _commit(wire, [*before, *change.trip.statements, _COMMIT], commit)
             except Exception:
-                commit.sent = bool(last) and wire.begun == len(last)
                 await _roll_back(wire)
                 raise
-        for told in (*then, change.trip.on_commit):
+        for told in (*on_commit, change.trip.on_commit):
             try:
                 if told is not None:
                     told()
@@ -127,6 +126,17 @@ class Session:
         """Say goodbye to the server."""
         if self._wire is not None:
             self._wire.close()
+
+
+async def _commit(wire: Wire, statements: Sequence[Statement], commit: Commit) -> None:
+    """Send the last statements, COMMIT behind them. The server's word that this is done counts,
+    also when the session ends right behind it."""
+    try:
+        await wire.trip(statements)
+    except psycopg.Error:
+        if wire.tag != _COMMITTED:
+            commit.sent = wire.begun == len(statements)
+            raise
 
 
 async def _roll_back(wire: Wire) -> None:

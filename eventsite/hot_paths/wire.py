@@ -18,6 +18,7 @@ import psycopg
 from psycopg import errors, pq
 from psycopg.adapt import Transformer
 
+from outbox.failures import LOST
 from outbox.round_trips import Row, Statement
 
 __all__ = ["Wire"]
@@ -54,8 +55,10 @@ class Wire:
         self._more.register(self._socket, select.POLLIN | select.POLLRDHUP)
         self._loop.add_reader(self._socket, self._readable)
         self.closed = False
-        # How many statements of the last trip the server may have begun.
+        # Of the last trip: how many statements the server may have begun, and what it has said of
+        # the last one that it has done.
         self.begun = 0
+        self.tag: bytes | None = None
 
     def is_alive(self) -> bool:
         """Whether it can be asked something, as far as can be known without asking: its end may
@@ -73,10 +76,10 @@ class Wire:
         """The rows of each statement, in one round trip. Without BEGIN they are one transaction.
 
         Raises psycopg.Error: the first of them that fails, or that the connection is lost. When who
-        waits is cancelled, it is closed. A parameter that is no UTF-8 is a UnicodeEncodeError, and
-        nothing is sent.
+        waits is cancelled, it is closed. A parameter that is no UTF-8 is a UnicodeEncodeError, one
+        with a NUL a DataError, and nothing is sent.
         """
-        self.begun = 0
+        self.begun, self.tag = 0, None
         if self.closed:
             raise psycopg.OperationalError("The connection is closed.")
         encoded = [(sql, _encoded(parameters)) for sql, parameters in statements]
@@ -163,8 +166,9 @@ class Wire:
             self._tell(self._error)
         elif status == _FAILED and self._error is None:
             self._error = errors.error_from_result(result)
-            if self._error.sqlstate:  # else libpq says that the connection is lost
-                self.begun = len(self._rows) + 1
+            # Else libpq or a pooler says that it has lost the connection, and not where.
+            if self._error.sqlstate and not self._error.sqlstate.startswith(LOST):
+                self.begun = min(self.begun, len(self._rows) + 1)
         elif status in _DONE:
             prepared = self._expected.popleft()
             if prepared is not None:
@@ -172,6 +176,7 @@ class Wire:
             else:
                 self._reads.set_pgresult(result)
                 self._rows.append(self._reads.load_rows(0, result.ntuples, tuple))
+                self.tag = result.command_status
         elif status not in (_FAILED, _SKIPPED) or self._error is None:
             raise ValueError(f"status {status}")
 
@@ -186,4 +191,7 @@ class Wire:
 
 
 def _encoded(parameters: Sequence[str | int | None]) -> list[bytes | None]:
-    return [None if value is None else str(value).encode() for value in parameters]
+    encoded = [None if value is None else str(value).encode() for value in parameters]
+    if any(value is not None and b"\0" in value for value in encoded):
+        raise psycopg.DataError("PostgreSQL's texts have no NUL.")  # libpq would end them there
+    return encoded

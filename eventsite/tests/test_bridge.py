@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -21,6 +22,7 @@ from outbox.chunks import TaskChunk
 from outbox.conf import Route
 from outbox.kafka import consumer
 from outbox.models import BridgePosition
+from outbox.partitions import Partition
 from outbox.topics import PartitionKey
 
 pytestmark = pytest.mark.usefixtures("pipeline")
@@ -100,10 +102,10 @@ def test_a_client_that_holds_nothing_is_replaced_where_nobody_else_does() -> Non
 
 
 def test_nobody_is_replaced_where_others_hold_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[dict[PartitionKey, str]] = []
+    looks: list[dict[PartitionKey, str | None]] = []
     marks = consumer.TopicConsumer.marks
 
-    def looked(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str]:
+    def looked(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str | None]:
         looks.append(marks(client, timeout=timeout))
         return looks[-1]
 
@@ -116,6 +118,45 @@ def test_nobody_is_replaced_where_others_hold_the_rest(monkeypatch: pytest.Monke
         for earlier, later in pairwise(looks):
             assert len(later) == second._route.topic.partitions
             assert not earlier.items() & later.items()
+
+
+Marks = dict[int, str | None]
+
+
+@pytest.mark.parametrize(
+    ("holds", "first", "second", "left_alone"),
+    [
+        ([0], {0: "a-1", 1: "b-1", 2: "b-1"}, {0: "a-2", 1: "b-2", 2: "b-1"}, {2}),
+        ([0], {0: "a-1", 1: ""}, {0: "a-2", 1: ""}, {1}),  # nobody ever held it
+        ([0], {0: "a-1", 1: None}, {0: "a-2", 1: None}, set()),  # of an older version
+        ([0], {0: None, 1: None}, {0: None, 1: None}, set()),  # a broker that keeps none
+        ([0], {0: "a-1", 1: "b-1"}, {0: "a-1", 1: "b-1"}, set()),  # one that takes none now
+        ([], {0: "a-1", 1: "b-1"}, {0: "a-2", 1: "b-1"}, {1}),
+        ([], {0: None, 1: None}, {0: None, 1: None}, {0, 1}),
+        ([], {}, {}, set()),  # no such topic
+    ],
+)
+def test_which_partitions_nobody_holds(
+    monkeypatch: pytest.MonkeyPatch,
+    holds: list[int],
+    first: Marks,
+    second: Marks,
+    left_alone: set[int],
+) -> None:
+    route = conf.route_named(PROBE_HANDLER)
+    bridge = Bridge(route, stop=threading.Event())
+    said = iter([first, second])
+
+    def marks(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str | None]:
+        return {(route.topic.name, number): mark for number, mark in next(said).items()}
+
+    monkeypatch.setattr(consumer.TopicConsumer, "marks", marks)
+    for number in holds:
+        key = route.topic.name, number
+        bridge._partitions[key] = Partition(key=key, topic_id=uuid4(), position=0)
+    before, after = bridge._left_alone(), bridge._left_alone()
+    assert {number for _, number in dict(before.items() & after.items())} == left_alone
+    bridge._consumer.close()
 
 
 def test_a_client_that_holds_only_half_is_replaced_where_nobody_holds_the_rest(

@@ -93,8 +93,8 @@ class TopicConsumer:
         self._consumer.incremental_assign([partition])
 
     def mirror(self, positions: Mapping[PartitionKey, int]) -> None:
-        """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them. Each
-        time with another mark, which says that their partitions are held.
+        """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them. But each
+        time with another mark, by which others see that their partitions are held.
 
         One that fails is made good by the next.
         """
@@ -120,17 +120,24 @@ class TopicConsumer:
         _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=timeout)
         return int(high)
 
-    def marks(self, *, timeout: float) -> dict[PartitionKey, str]:
+    def marks(self, *, timeout: float) -> dict[PartitionKey, str | None]:
         """The mark of the last commit to each partition that the topic has, whoever holds it; empty
-        where there was none yet, and of a broker that keeps none (Tansu).
+        before the first, None of one without a mark (Tansu keeps none, an older version made none).
 
-        Who holds a partition commits every second, so a mark that stays is of nobody any more.
-        Raises KafkaException if Kafka does not answer within `timeout` seconds a question.
+        Who holds a partition commits every second, so a mark that stays is of nobody any more, or
+        of somebody who is stuck. Raises KafkaException if Kafka does not answer within `timeout`
+        seconds a question.
         """
         listed = self._consumer.list_topics(self._topic, timeout=timeout).topics[self._topic]
         asked = [TopicPartition(self._topic, number) for number in listed.partitions]
-        found = self._consumer.committed(asked, timeout) if asked else []
-        return {(each.topic, each.partition): each.metadata or "" for each in found}
+        marks: dict[PartitionKey, str | None] = {}
+        for found in self._consumer.committed(asked, timeout) if asked else ():
+            if found.error is not None:
+                raise KafkaException(found.error)
+            marks[found.topic, found.partition] = found.metadata or (
+                None if found.offset >= 0 else ""
+            )
+        return marks
 
     def close(self) -> None:
         """Leave the group."""

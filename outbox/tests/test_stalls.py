@@ -30,7 +30,7 @@ class Watched:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._watch = StallWatch(10.0)
+        self.watch = StallWatch(10.0)
         self.said: Said | None = {}
         self.looks = 0
 
@@ -43,7 +43,7 @@ class Watched:
     def after(self, seconds: float, said: Said | None) -> list[PartitionKey]:
         self._clock.now += seconds
         self.said = said
-        return self._watch.look(self._waiting)
+        return self.watch.look(self._waiting)
 
 
 @pytest.fixture
@@ -79,6 +79,13 @@ def test_a_look_that_comes_much_too_late_compares_nothing(watched: Watched) -> N
     """The others were perhaps held up by the same: a frozen machine, a database that hangs."""
     assert watched.after(10, {ONE: 7}) == []
     assert watched.after(21, {ONE: 7}) == []
+    assert watched.after(10, {ONE: 7}) == [ONE]
+
+
+def test_a_look_that_is_forgotten_is_not_compared_with(watched: Watched) -> None:
+    assert watched.after(10, {ONE: 7}) == []
+    watched.watch.forget()
+    assert watched.after(10, {ONE: 7}) == []
     assert watched.after(10, {ONE: 7}) == [ONE]
 
 

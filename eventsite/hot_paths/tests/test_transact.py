@@ -231,6 +231,45 @@ def test_a_session_that_ends_while_it_has_not_read_all(
     run(scenario, make_loop)
 
 
+async def end_while_it_commits() -> None:
+    end = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE query = 'COMMIT' AND state = 'active' AND datname = current_database()
+    """
+    while not await asyncio.to_thread(execute, end):
+        await asyncio.sleep(0.005)
+
+
+def test_a_session_that_ends_while_commit_is_written_is_stored() -> None:
+    """PostgreSQL finishes that first, and says so before it says why it ends."""
+    slowly: list[Statement] = [
+        ("SET LOCAL commit_delay = 100000", ()),  # microseconds; the most there is
+        ("SET LOCAL commit_siblings = 0", ()),
+    ]
+
+    async def scenario(session: Session) -> None:
+        for number in range(5):
+            ending = asyncio.ensure_future(end_while_it_commits())
+            assert await session.transact(saying(*slowly, (ADD, (number,)))) == []
+            ending.cancel()  # if it came too late
+
+    run(scenario)
+    assert stored() == [0, 1, 2, 3, 4]
+
+
+def test_a_lost_connection_that_is_said_is_not_said_to_be_before_commit() -> None:
+    """A pooler, for example, has lost the server, and answers in its place."""
+    lost = WAIT_AT_COMMIT.format(body="RAISE EXCEPTION 'no' USING ERRCODE = '08006'")
+    execute(lost.replace("DEFERRABLE INITIALLY DEFERRED", ""))
+
+    async def scenario(session: Session) -> None:
+        with pytest.raises(OutcomeUnknown):
+            await session.transact(adding([1]))
+
+    run(scenario)
+    assert stored() == []
+
+
 def test_a_session_that_ends_while_nobody_asks() -> None:
     async def scenario(session: Session) -> None:
         for number in range(3):
@@ -283,8 +322,9 @@ def test_an_error_at_commit_that_says_nothing_is_unknown(monkeypatch: pytest.Mon
     ("statement", "error"),
     [
         (("COPY notes TO STDOUT", ()), NotStored),  # an answer of another kind
-        (("SELECT '294277-01-01'::timestamp", ()), Exception),  # a time that Python does not have
+        (("SELECT '294276-01-01'::timestamp", ()), NotStored),  # a time that Python does not have
         (("SELECT %s::text", ("\ud800",)), UnicodeEncodeError),
+        (("SELECT %s::text", ("a\0b",)), DataError),  # that libpq would cut
     ],
 )
 def test_what_cannot_be_said_or_read_wedges_nothing(
