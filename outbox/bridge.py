@@ -61,7 +61,6 @@ class Bridge:
         metrics.CONSUMER_STALLED.labels(route.handler)
         self._stalls = StallWatch(policy.stall_after)
         self._unheld = StallWatch(policy.unheld_after)
-        self._own_marks: set[str | None] = set()
         self._consumer = self._new_consumer()
 
     def _new_consumer(self) -> TopicConsumer:
@@ -102,7 +101,7 @@ class Bridge:
             )
             close_old_connections()
             self._next_confirm = time.monotonic() + 1.0
-            self._unheld.forget()  # others may wait for it, too
+            self._unheld.forget()  # those who hold the rest may wait for it, too
 
     def _receive(self) -> None:
         busy = any(
@@ -472,13 +471,9 @@ class Bridge:
             self._unheld.calm()
             return {}
         marks = self._consumer.marks(timeout=_LOOK_SECONDS)
-        if not self._partitions:
-            return {key: mark or "" for key, mark in marks.items()}
-        before, self._own_marks = self._own_marks, {marks.get(key) for key in self._partitions}
-        if not any(self._own_marks) or self._own_marks == before:
-            return {}  # a broker that keeps none, or takes none at the moment
-        others = marks.keys() - self._partitions.keys()
-        return {key: mark for key in others if (mark := marks[key]) is not None}
+        if self._partitions and not any(marks.get(key) for key in self._partitions):
+            return {}  # a broker that keeps none (Tansu)
+        return {key: mark for key, mark in marks.items() if key not in self._partitions}
 
     # -- positions that somebody else has moved ----------------------------------------------
 

@@ -43,7 +43,8 @@ __all__ = [
 
 # PostgreSQL ended the session: idle in a transaction, or the transaction took too long. The
 # driver files both under InternalError.
-SESSION_ENDED = ("25P03", "25P04")
+IDLE_TOO_LONG = "25P03"
+SESSION_ENDED = (IDLE_TOO_LONG, "25P04")
 
 _COLUMNS = "event_id, lane, topic, key, type, source, payload, traceparent, correlation_id"
 _ARRAYS = "%s::uuid[], %s::smallint[]" + ", %s::text[]" * 7
@@ -194,14 +195,14 @@ def _too_large(event: Event, payload: str) -> EventTooLarge:
 
 @dataclass(slots=True)
 class Commit:
-    """What its owner knows of a transaction's COMMIT: whether the server may have begun with it."""
+    """What the owner of a transaction knows: whether the server may have begun with its COMMIT."""
 
-    sent: bool = False
+    begun: bool = False
 
 
 @contextmanager
 def outcome_told() -> Iterator[Commit]:
-    """Around a transaction whose owner sets `sent` as soon as the server may have begun with COMMIT:
+    """Around a transaction whose owner sets `begun` where the server may have begun with COMMIT:
     what became of it if the database fails.
 
     Raises NotStored or OutcomeUnknown in place of the driver's error; both are OperationalErrors.
@@ -210,7 +211,7 @@ def outcome_told() -> Iterator[Commit]:
     try:
         yield commit
     except (DatabaseError, InterfaceError) as error:
-        if commit.sent and not _refused_by_server(error):
+        if commit.begun and not _refused_by_server(error):
             raise OutcomeUnknown(str(error)) from error
         is_away = isinstance(error, OperationalError | InterfaceError)
         if not is_away and sqlstate_of(error) not in SESSION_ENDED:
@@ -226,7 +227,7 @@ def unit_of_work() -> Iterator[None]:
     """
     with outcome_told() as commit, transaction.atomic(durable=True):
         yield
-        commit.sent = True
+        commit.begun = True
 
 
 @contextmanager
@@ -239,8 +240,11 @@ def joined_unit_of_work() -> Iterator[None]:
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:
     """Whether the server said no to COMMIT, and went on: an SQLSTATE that is neither a lost
     connection (08) nor an operator's intervention (57), either of which can come after the commit
-    was written; so can the end of the session for another reason (FATAL, PANIC)."""
+    was written; so can the end of the session for another reason (FATAL, PANIC), unless it is that
+    the session was idle, and then came COMMIT."""
     sqlstate = sqlstate_of(error)
+    if sqlstate == IDLE_TOO_LONG:
+        return True
     if not sqlstate or sqlstate.startswith((LOST, "57")):
         return False
     diagnosis = getattr(error.__cause__, "diag", None)

@@ -42,7 +42,7 @@ class Session:
     """One connection with Django's parameters, opened by the first statement, one user at a time.
 
     A read that has no answer after `patience` seconds has its connection closed under it. A write
-    waits for its connection to end, because only that says that it can no longer be stored."""
+    waits for its connection to end: until then the server may still say what became of it."""
 
     def __init__(self, *, patience: float = 5.0) -> None:
         self._patience = patience
@@ -135,7 +135,7 @@ async def _commit(wire: Wire, statements: Sequence[Statement], commit: Commit) -
         await wire.trip(statements)
     except psycopg.Error:
         if wire.tag != _COMMITTED:
-            commit.sent = wire.begun == len(statements)
+            commit.begun = wire.begun == len(statements)
             raise
 
 

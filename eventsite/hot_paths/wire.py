@@ -112,10 +112,11 @@ class Wire:
             for sql, parameters in statements:
                 self._put(sql, parameters)
             self._libpq.pipeline_sync()
+            self._writable()
         except psycopg.Error as error:
             self.close(error)
-        else:
-            self._writable()
+        except Exception as error:  # noqa: BLE001  (COMMIT may be on its way)
+            self.close(psycopg.OperationalError(f"It could not be sent: {error!r}"))
 
     def _put(self, sql: str, parameters: Sequence[bytes | None]) -> None:
         name = self._prepared.get(sql) or self._preparing.get(sql)

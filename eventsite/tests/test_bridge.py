@@ -102,10 +102,10 @@ def test_a_client_that_holds_nothing_is_replaced_where_nobody_else_does() -> Non
 
 
 def test_nobody_is_replaced_where_others_hold_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[dict[PartitionKey, str | None]] = []
+    looks: list[dict[PartitionKey, str]] = []
     marks = consumer.TopicConsumer.marks
 
-    def looked(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str | None]:
+    def looked(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str]:
         looks.append(marks(client, timeout=timeout))
         return looks[-1]
 
@@ -120,7 +120,7 @@ def test_nobody_is_replaced_where_others_hold_the_rest(monkeypatch: pytest.Monke
             assert not earlier.items() & later.items()
 
 
-Marks = dict[int, str | None]
+Marks = dict[int, str]
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,10 @@ Marks = dict[int, str | None]
     [
         ([0], {0: "a-1", 1: "b-1", 2: "b-1"}, {0: "a-2", 1: "b-2", 2: "b-1"}, {2}),
         ([0], {0: "a-1", 1: ""}, {0: "a-2", 1: ""}, {1}),  # nobody ever held it
-        ([0], {0: "a-1", 1: None}, {0: "a-2", 1: None}, set()),  # of an older version
-        ([0], {0: None, 1: None}, {0: None, 1: None}, set()),  # a broker that keeps none
-        ([0], {0: "a-1", 1: "b-1"}, {0: "a-1", 1: "b-1"}, set()),  # one that takes none now
+        ([0], {0: "", 1: ""}, {0: "", 1: ""}, set()),  # a broker that keeps none
+        ([0], {0: "a-1", 1: "b-1"}, {0: "a-1", 1: "b-1"}, {1}),  # ... or takes none of us any more
         ([], {0: "a-1", 1: "b-1"}, {0: "a-2", 1: "b-1"}, {1}),
-        ([], {0: None, 1: None}, {0: None, 1: None}, {0, 1}),
-        ([], {}, {}, set()),  # no such topic
+        ([], {0: "", 1: ""}, {0: "", 1: ""}, {0, 1}),
     ],
 )
 def test_which_partitions_nobody_holds(
@@ -147,7 +145,7 @@ def test_which_partitions_nobody_holds(
     bridge = Bridge(route, stop=threading.Event())
     said = iter([first, second])
 
-    def marks(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str | None]:
+    def marks(client: consumer.TopicConsumer, *, timeout: float) -> dict[PartitionKey, str]:
         return {(route.topic.name, number): mark for number, mark in next(said).items()}
 
     monkeypatch.setattr(consumer.TopicConsumer, "marks", marks)
@@ -157,6 +155,18 @@ def test_which_partitions_nobody_holds(
     before, after = bridge._left_alone(), bridge._left_alone()
     assert {number for _, number in dict(before.items() & after.items())} == left_alone
     bridge._consumer.close()
+
+
+def test_a_topic_that_is_not_there_has_no_marks() -> None:
+    client = consumer.TopicConsumer(
+        group="nobody",
+        topic="no-such-topic",
+        on_assign=lambda _: {},
+        on_revoke=lambda _: None,
+        on_lost_offset=lambda _, __: None,
+    )
+    assert client.marks(timeout=30) == {}
+    client.close()
 
 
 def test_a_client_that_holds_only_half_is_replaced_where_nobody_holds_the_rest(

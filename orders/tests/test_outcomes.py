@@ -138,15 +138,18 @@ def test_the_next_order_after_a_lost_session_is_stored() -> None:
     assert row_counts()["orders"] == before + 1
 
 
-def test_session_ended_for_idling_is_not_stored() -> None:
+@pytest.mark.parametrize("asks_again", [True, False])
+def test_session_ended_for_idling_is_not_stored(asks_again: bool) -> None:
     before = row_counts()
     with pytest.raises(NotStored):
-        _place_after_idling()
+        _place_and_idle(asks_again=asks_again)
     assert row_counts() == before
 
 
-def _place_after_idling() -> None:
+def _place_and_idle(*, asks_again: bool) -> None:
     with unit_of_work(), connection.cursor() as cursor:
+        place_orders([order()])
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '100ms'")
         time.sleep(0.5)
-        cursor.execute("SELECT 1")
+        if asks_again:
+            cursor.execute("SELECT 1")

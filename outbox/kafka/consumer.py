@@ -120,9 +120,9 @@ class TopicConsumer:
         _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=timeout)
         return int(high)
 
-    def marks(self, *, timeout: float) -> dict[PartitionKey, str | None]:
+    def marks(self, *, timeout: float) -> dict[PartitionKey, str]:
         """The mark of the last commit to each partition that the topic has, whoever holds it; empty
-        before the first, None of one without a mark (Tansu keeps none, an older version made none).
+        before the first, and where there is none (Tansu keeps none, other programs make none).
 
         Who holds a partition commits every second, so a mark that stays is of nobody any more, or
         of somebody who is stuck. Raises KafkaException if Kafka does not answer within `timeout`
@@ -130,13 +130,11 @@ class TopicConsumer:
         """
         listed = self._consumer.list_topics(self._topic, timeout=timeout).topics[self._topic]
         asked = [TopicPartition(self._topic, number) for number in listed.partitions]
-        marks: dict[PartitionKey, str | None] = {}
+        marks: dict[PartitionKey, str] = {}
         for found in self._consumer.committed(asked, timeout) if asked else ():
             if found.error is not None:
                 raise KafkaException(found.error)
-            marks[found.topic, found.partition] = found.metadata or (
-                None if found.offset >= 0 else ""
-            )
+            marks[found.topic, found.partition] = found.metadata or ""
         return marks
 
     def close(self) -> None:

@@ -247,20 +247,24 @@ def test_a_session_that_ends_while_commit_is_written_is_stored() -> None:
         ("SET LOCAL commit_siblings = 0", ()),
     ]
 
+    ended = []
+
     async def scenario(session: Session) -> None:
         for number in range(5):
             ending = asyncio.ensure_future(end_while_it_commits())
             assert await session.transact(saying(*slowly, (ADD, (number,)))) == []
             ending.cancel()  # if it came too late
+            ended.append(session._wire is not None and session._wire.closed)
 
     run(scenario)
+    assert any(ended)
     assert stored() == [0, 1, 2, 3, 4]
 
 
 def test_a_lost_connection_that_is_said_is_not_said_to_be_before_commit() -> None:
     """A pooler, for example, has lost the server, and answers in its place."""
     lost = WAIT_AT_COMMIT.format(body="RAISE EXCEPTION 'no' USING ERRCODE = '08006'")
-    execute(lost.replace("DEFERRABLE INITIALLY DEFERRED", ""))
+    execute(lost.replace("DEFERRABLE INITIALLY DEFERRED", "NOT DEFERRABLE"))
 
     async def scenario(session: Session) -> None:
         with pytest.raises(OutcomeUnknown):
