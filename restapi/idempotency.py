@@ -163,7 +163,8 @@ def once(
     for nothing. Whatever it raises is to roll the batch back, keys included.
 
     Three statements more than `write`'s whatever the size (four if a key has expired) and one round
-    trip, none when there is no key. Of requests with one key in one batch the first is done and the others are told its answer.
+    trip, none when there is no key. Of requests with one key in one batch the first is done and the
+    others are told its answer.
     """
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}

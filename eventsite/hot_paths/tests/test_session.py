@@ -12,17 +12,12 @@ from django.db import connection
 
 from eventsite.hot_paths import session
 from eventsite.hot_paths.session import Session
+from eventsite.hot_paths.tests.steps import proxied, saying
 from eventsite.hot_paths.wire import Wire
-from eventsite.tests.weather import Fault, proxy_to
-from outbox.round_trips import Change, RoundTrip, Row, Statement, Steps
+from eventsite.tests.weather import Fault
+from outbox.round_trips import Row, Statement
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def writing(*statements: Statement) -> Steps[None]:
-    """Asks nothing before."""
-    yield from ()
-    return Change([], RoundTrip(statements))
 
 
 async def setting(hot: Session, name: str) -> str:
@@ -80,9 +75,7 @@ def test_a_server_that_does_not_answer_is_an_error_and_asked_again_by_the_next(
 
     async def scenario() -> None:
         hot = Session(patience=0.5)
-        host, port = connection.settings_dict["HOST"], int(connection.settings_dict["PORT"])
-        with proxy_to(host, port) as proxy:
-            monkeypatch.setitem(connection.settings_dict, "PORT", str(proxy.port))
+        with proxied(monkeypatch) as proxy:
             before = await pid_of(hot)
             proxy.set(fault)
             with pytest.raises(psycopg.OperationalError):
@@ -136,7 +129,7 @@ def test_plans_are_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> N
         assert sent.count(session.FORGET_PLANS) == 1
         hot._forget_at = 0.0
         for _ in range(2):
-            await hot.transact(writing(("SELECT 1", ())))
+            await hot.transact(saying([("SELECT 1", ())]))
         assert sent.count(session.FORGET_PLANS) == 2
         await hot.close()
 

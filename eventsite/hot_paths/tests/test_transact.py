@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -13,8 +12,9 @@ import uvloop
 from django.db import DataError, IntegrityError, connection
 
 from eventsite.hot_paths.session import Session
+from eventsite.hot_paths.tests.steps import asking, proxied, saying
 from eventsite.hot_paths.wire import Wire
-from eventsite.tests.weather import Fault, Proxy, proxy_to
+from eventsite.tests.weather import Fault
 from outbox.round_trips import Change, RoundTrip, Row, Statement, Steps
 from outbox.services import NotStored, OutcomeUnknown
 
@@ -57,20 +57,6 @@ def adding(*trips: Sequence[int], told: list[str] | None = None) -> Steps[str]:
     while len(writing) > 1:
         yield writing.pop(0)
     return Change(["done"], *writing)
-
-
-def saying(*statements: Statement, on_commit: Callable[[], None] | None = None) -> Steps[None]:
-    """One round trip that asks nothing."""
-    yield from ()
-    return Change([], RoundTrip(statements, on_commit))
-
-
-def asking(*trips: Sequence[Statement]) -> Steps[Sequence[Row]]:
-    """The rows of all statements; nothing is written."""
-    rows: list[Sequence[Row]] = []
-    for statements in trips:
-        rows += yield RoundTrip(statements)
-    return Change(rows)
 
 
 def run(
@@ -134,23 +120,26 @@ def test_steps_that_raise_leave_nothing_and_the_session_goes_on() -> None:
 
 
 @pytest.mark.parametrize("place", range(3))
-@pytest.mark.parametrize("sending", [asking, lambda statements: saying(*statements)])
+@pytest.mark.parametrize("sending", [asking, saying])
 def test_a_statement_that_is_refused_leaves_nothing(
-    place: int, sending: Callable[[Sequence[Statement]], Steps[Any]]
+    place: int, sending: Callable[..., Steps[Any]]
 ) -> None:
     """And what stood behind it, never prepared, is prepared the next time."""
     execute("INSERT INTO notes VALUES (7)")
+    told: list[str] = []
     statements: list[Statement] = [(ADD, (number,)) for number in range(3)]
     statements[place] = ("INSERT INTO notes SELECT %s::int", (7,))
 
     async def scenario(session: Session) -> None:
         for _ in range(2):
+            steps = sending(statements, on_commit=lambda: told.append("committed"))
             with pytest.raises(IntegrityError):
-                await session.transact(sending(statements))
+                await session.transact(steps)
         assert await session.transact(adding([1])) == ["done"]
 
     run(scenario)
     assert stored() == [1, 7]
+    assert told == []
 
 
 def test_a_refusal_at_commit_is_the_callers_error() -> None:
@@ -191,9 +180,9 @@ def test_a_session_lost_at_commit_is_unknown() -> None:
     assert told == []
 
 
-@pytest.mark.parametrize("sending", [asking, lambda statements: saying(*statements)])
+@pytest.mark.parametrize("sending", [asking, saying])
 def test_a_session_lost_before_commit_is_not_stored(
-    sending: Callable[[Sequence[Statement]], Steps[Any]],
+    sending: Callable[..., Steps[Any]],
 ) -> None:
     """Also with COMMIT under way behind it: the server has said where it ended."""
 
@@ -221,7 +210,7 @@ def test_a_session_that_ends_while_it_has_not_read_all(
 
     async def scenario(session: Session) -> None:
         for _ in range(3):
-            writing = asyncio.ensure_future(session.transact(saying(*sleeping)))
+            writing = asyncio.ensure_future(session.transact(saying(sleeping)))
             await end_sessions("PgSleep")
             with pytest.raises(NotStored):
                 await writing
@@ -252,7 +241,7 @@ def test_a_session_that_ends_while_commit_is_written_is_stored() -> None:
     async def scenario(session: Session) -> None:
         for number in range(5):
             ending = asyncio.ensure_future(end_while_it_commits())
-            assert await session.transact(saying(*slowly, (ADD, (number,)))) == []
+            assert await session.transact(saying([*slowly, (ADD, (number,))])) == []
             ending.cancel()  # if it came too late
             ended.append(session._wire is not None and session._wire.closed)
 
@@ -299,7 +288,7 @@ def test_what_is_stored_stays_stored_whatever_is_raised_behind_it() -> None:
         raise RuntimeError("can't start new thread")
 
     async def scenario(session: Session) -> None:
-        assert await session.transact(saying((ADD, (1,)), on_commit=raising)) == []
+        assert await session.transact(saying([(ADD, (1,))], on_commit=raising)) == []
 
     run(scenario)
     assert stored() == [1]
@@ -350,19 +339,11 @@ def test_a_statement_is_prepared_once_also_while_all_are_refused() -> None:
     async def scenario(session: Session) -> None:
         for _ in range(10):
             with pytest.raises(DataError):
-                await session.transact(saying((ADD, (1,)), ("SELECT 1 / %s::int", (0,))))
+                await session.transact(saying([(ADD, (1,)), ("SELECT 1 / %s::int", (0,))]))
         [[[count]]] = await session.transact(asking([counting]))
         assert count <= 6  # with BEGIN, COMMIT, ROLLBACK and itself
 
     run(scenario)
-
-
-@contextmanager
-def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    host, port = connection.settings_dict["HOST"], int(connection.settings_dict["PORT"])
-    with proxy_to(host, port) as proxy, monkeypatch.context() as patched:
-        patched.setitem(connection.settings_dict, "PORT", str(proxy.port))
-        yield proxy
 
 
 def test_a_server_that_goes_away_is_not_stored_and_found_again(
@@ -406,7 +387,7 @@ def test_a_server_that_falls_silent_is_waited_for_until_the_connection_ends(
 
 def test_who_is_cancelled_in_the_middle_leaves_nothing_half() -> None:
     async def scenario(session: Session) -> None:
-        sleeping = saying((ADD, (1,)), ("SELECT pg_sleep(20)", ()))
+        sleeping = saying([(ADD, (1,)), ("SELECT pg_sleep(20)", ())])
         writing = asyncio.ensure_future(session.transact(sleeping))
         await asyncio.sleep(0.3)
         writing.cancel()
