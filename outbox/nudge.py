@@ -53,7 +53,8 @@ class _Nudger:
         threading.Thread(target=self._run, name="outbox-nudge", daemon=True).start()
 
     def want(self) -> None:
-        self._wanted.set()
+        if not self._wanted.is_set():  # else the thread will see it yet
+            self._wanted.set()
 
     def _run(self) -> None:
         while True:

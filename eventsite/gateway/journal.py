@@ -1,8 +1,7 @@
 """The journal of what was answered: a place in the metrics, and a line in the access log.
 
-Both at the end of a turn of the event loop. A turn that had several begins a busy time, which lasts
-as long as there are several every other millisecond: one write to the log and a few additions do for
-all of those, and a request that is alone waits for nobody.
+Both at the end of a turn of the event loop, but not more often than every other millisecond: in a
+busy process one write to the log and a few additions do for all that came meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from eventsite.gateway.ids import RequestIds
 
 __all__ = ["Journal"]
 
-PAUSE = 0.002  # seconds between two writes of a busy process; a kill takes with it what came since
+PAUSE = 0.002  # seconds between two writes; a kill takes with it what came since
 
 
 class _Line(msgspec.Struct):
@@ -51,7 +50,7 @@ class Journal:
         self._silent = logging.getLevelNamesMapping()[level.upper()] > logging.INFO
         self._encoder = msgspec.json.Encoder()
         self._lines: list[_Line] = []
-        self._busy = False
+        self._next = 0.0  # time of the loop before which nothing is written
         self._closed = False
 
     def close(self) -> None:
@@ -73,10 +72,12 @@ class Journal:
         """One request; a status of 0 says that it was not answered."""
         if not self._lines and not self._closed:
             loop = asyncio.get_running_loop()
-            if self._busy:
-                loop.call_later(PAUSE, self._write)
+            now = loop.time()
+            if now < self._next:
+                loop.call_at(self._next, self._write)
             else:
                 loop.call_soon(self._write)
+            self._next = max(now, self._next) + PAUSE
         self._lines.append(
             _Line(
                 self._service,
@@ -97,7 +98,6 @@ class Journal:
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        self._busy = len(lines) > 1
         answers: dict[metrics.Kind, list[float]] = {}
         for line in lines:
             seconds = answers.setdefault((line.method, line.route, line.status), [])

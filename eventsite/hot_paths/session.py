@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import psycopg
 import structlog
-from django.db import connection, connections
+from django.db import connections
 from psycopg.pq import TransactionStatus
 
 from eventsite.hot_paths.wire import Wire
@@ -48,6 +48,8 @@ class Session:
         self._patience = patience
         self._wire: Wire | None = None
         self._forget_at = 0.0  # on the loop's clock
+        # Django's own is one a task, with a connection object around it: once is enough.
+        self._as_djangos = connections["default"].wrap_database_errors
 
     async def rows(self, statement: Statement) -> Sequence[Row]:
         """All rows of a statement that only reads: on a connection that has died since its last
@@ -69,7 +71,7 @@ class Session:
         nothing is stored.
         """
         on_commit: list[Callable[[], None] | None] = []
-        with outcome_told() as commit, connection.wrap_database_errors:
+        with outcome_told() as commit, self._as_djangos:
             wire = await self._live()
             before: Sequence[Statement] = (_BEGIN, *self._old_plans())
             try:
