@@ -20,7 +20,7 @@ from django.db import (
 
 from outbox import metrics, nudge
 from outbox.arrays import array_literal, text_array_literal
-from outbox.conf import all_topics, topics
+from outbox.conf import partition_counts
 from outbox.envelope import NO_TRACE, TraceContext, fits, message_bytes
 from outbox.failures import LOST, sqlstate_of
 from outbox.round_trips import RoundTrip, Statement, send
@@ -184,8 +184,8 @@ def _published(counts: Mapping[str, int]) -> None:
 
 
 def _refuse_unknown_topics(names: Sequence[str]) -> None:
-    unknown = set(names) - {topic.name for topic in topics()}
-    if unknown and (unknown := unknown - {topic.name for topic in all_topics()}):
+    unknown = set(names).difference(partition_counts())
+    if unknown:
         raise UnknownTopic(f"{', '.join(sorted(unknown))}: {UnknownTopic.__doc__}")
 
 

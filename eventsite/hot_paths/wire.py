@@ -26,7 +26,8 @@ __all__ = ["Wire"]
 _FAILED = pq.ExecStatus.FATAL_ERROR
 _SKIPPED = pq.ExecStatus.PIPELINE_ABORTED  # behind one that has failed
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
-_DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+_ROWS = pq.ExecStatus.TUPLES_OK
+_DONE = (pq.ExecStatus.COMMAND_OK, _ROWS)
 
 
 class Wire:
@@ -51,6 +52,7 @@ class Wire:
         self._error: psycopg.Error | None = None
         self._libpq.enter_pipeline_mode()
         self._socket = self._libpq.socket
+        self._unsent = False  # whether something waits until the socket takes more
         self._more = select.poll()
         self._more.register(self._socket, select.POLLIN | select.POLLRDHUP)
         self._loop.add_reader(self._socket, self._readable)
@@ -139,8 +141,10 @@ class Wire:
             return
         if left:
             self._loop.add_writer(self._socket, self._writable)
-        else:
+            self._unsent = True
+        elif self._unsent:
             self._loop.remove_writer(self._socket)
+            self._unsent = False
 
     def _readable(self) -> None:
         """Take what has come, until there is nothing more. uvloop does not call again after a reset,
@@ -175,11 +179,14 @@ class Wire:
             if prepared is not None:
                 self._prepared[prepared] = self._preparing[prepared]
             else:
-                self._reads.set_pgresult(result)
-                self._rows.append(self._reads.load_rows(0, result.ntuples, tuple))
+                self._rows.append(self._loaded(result) if status == _ROWS else [])
                 self.tag = result.command_status
         elif status not in (_FAILED, _SKIPPED) or self._error is None:
             raise ValueError(f"status {status}")
+
+    def _loaded(self, result: pq.abc.PGresult) -> Sequence[Row]:
+        self._reads.set_pgresult(result)
+        return self._reads.load_rows(0, result.ntuples, tuple)
 
     def _tell(self, error: psycopg.Error | None) -> None:
         answer, self._answer = self._answer, None

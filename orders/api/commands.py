@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
-
-from django.utils import timezone
 
 from orders import services
 from orders.api import representations
@@ -29,7 +28,7 @@ def read_body(body: bytes) -> NewOrder:
 
 
 def _new_order(simple: bool, fields: dict[str, Any]) -> NewOrder:
-    at, actor, trace = timezone.now(), caller(), trace_context()
+    at, actor, trace = datetime.now(UTC), caller(), trace_context()
     if simple:
         return NewOrder(
             customer_id=fields["user_id"], amount=fields["amount"], at=at, actor=actor, trace=trace
