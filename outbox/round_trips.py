@@ -27,10 +27,13 @@ class RoundTrip(msgspec.Struct, frozen=True):
     """Statements that are sent without waiting for each other, in the open transaction.
 
     on_commit  called once after COMMIT; what it raises is logged and changes nothing
+    meanwhile  may be called, once, while the statements are under way: what can be made ready
+               before their rows are there. It must not raise, nor talk to the database
     """
 
     statements: Sequence[Statement] = ()
     on_commit: Callable[[], None] | None = None
+    meanwhile: Callable[[], None] | None = None
 
 
 class Change(msgspec.Struct, Generic[Result], frozen=True):

@@ -23,6 +23,7 @@ them a 409 in vain, never a wrong replay.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
@@ -160,7 +161,8 @@ def once(
 
     `write` takes the commands that are to be done and gives their results in the same order, with
     what writes them; replays and keys that are held elsewhere are left out, and it is not called
-    for nothing. Whatever it raises is to roll the batch back, keys included.
+    for nothing, unless it is called ahead, while the keys are looked up, with all of them: nearly
+    always every key is new. Whatever it raises is to roll the batch back, keys included.
 
     Three statements more than `write`'s whatever the size (four if a key has expired) and one round
     trip, none when there is no key. Of requests with one key in one batch the first is done and the
@@ -169,10 +171,18 @@ def once(
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}
     trip = RoundTrip()
-    mine = range(len(requests)) if not batch.keyed else batch.claimed(*(yield batch.claim()))
+    ahead: list[Change[Result]] = []
+
+    def write_ahead() -> None:
+        with suppress(Exception):  # it is raised where it belongs
+            ahead.append(write([request.command for request in requests]))
+
+    mine: Sequence[int] = range(len(requests))
+    if batch.keyed:
+        mine = batch.claimed(*(yield batch.claim(write_ahead)))
     if mine:
         commands = [requests[position].command for position in mine]
-        change = write(commands)
+        change = ahead[0] if ahead and len(mine) == len(requests) else write(commands)
         for position, command, result in zip(mine, commands, change.results, strict=True):
             fresh[position] = json_answer(*answer(command, result))
         statements = [*batch.forget(), *change.trip.statements, *batch.keep(fresh)]
@@ -222,13 +232,14 @@ class _Batch:
         """Whether any of them has one."""
         return bool(self._first)
 
-    def claim(self) -> RoundTrip:
+    def claim(self, meanwhile: Callable[[], None] | None = None) -> RoundTrip:
         """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
         what is kept. A kept answer is told whoever holds the lock: others may be looking it up
         just now."""
         locks = sorted({key.lock for key in self._keys if key is not None})
         ids = array_literal(sorted(self._first))
-        return RoundTrip([(TRY_LOCKS, (array_literal(locks),)), (READ_KEPT, (KEPT_HOURS, ids))])
+        statements = [(TRY_LOCKS, (array_literal(locks),)), (READ_KEPT, (KEPT_HOURS, ids))]
+        return RoundTrip(statements, meanwhile=meanwhile)
 
     def claimed(self, tries: Sequence[Row], found: Sequence[Row]) -> list[int]:
         """What these rows say: the positions that are to be done."""

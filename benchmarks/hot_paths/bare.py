@@ -159,16 +159,17 @@ async def place(wire: Wire, bodies: Sequence[Any]) -> list[bytes]:
 
 async def place_once(wire: Wire, requests: Sequence[tuple[Any, IdempotencyKey]]) -> list[bytes]:
     """The same of bodies with keys, each new: locked, looked up, kept."""
-    drafts = [draft(body) for body, _ in requests]
+    drafts: list[tuple[Any, ...]] = []
     keys = [key for _, key in requests]
     ids = array_literal([key.id for key in keys])
-    orders, outbox = parameters(drafts)
     locks = array_literal([key.lock for key in keys])
     *_, used = await wire.trip(
         [BEGIN, (TRY_LOCKS, (locks,)), (READ_KEPT, (KEPT_HOURS, ids))],
+        lambda: drafts.extend(draft(body) for body, _ in requests),
     )
     if used:
         raise LookupError("A key was sent twice.")
+    orders, outbox = parameters(drafts)
     answers = [each[6] for each in drafts]
     kept = (
         ids,

@@ -78,7 +78,7 @@ class Session:
                 try:
                     trip = next(steps)
                     while True:
-                        rows = await wire.trip([*before, *trip.statements])
+                        rows = await wire.trip([*before, *trip.statements], trip.meanwhile)
                         rows, before = rows[len(before) :], ()
                         on_commit.append(trip.on_commit)
                         trip = steps.send(rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg
 from psycopg import errors, pq
@@ -74,8 +74,11 @@ class Wire:
         """Of the transaction; ACTIVE or UNKNOWN: whatever was asked has not been answered."""
         return pq.TransactionStatus(self._libpq.transaction_status)
 
-    async def trip(self, statements: Sequence[Statement]) -> list[Sequence[Row]]:
+    async def trip(
+        self, statements: Sequence[Statement], meanwhile: Callable[[], None] | None = None
+    ) -> list[Sequence[Row]]:
         """The rows of each statement, in one round trip. Without BEGIN they are one transaction.
+        `meanwhile` is called when they are sent.
 
         Raises psycopg.Error: the first of them that fails, or that the connection is lost. When who
         waits is cancelled, it is closed. A parameter that is no UTF-8 is a UnicodeEncodeError, one
@@ -93,6 +96,8 @@ class Wire:
         self.begun = len(encoded)
         try:
             self._send(encoded)
+            if meanwhile is not None:
+                meanwhile()
             return await answer
         except asyncio.CancelledError:
             self.close()

@@ -14,10 +14,18 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import ValidationError
 
 from outbox import upkeep
-from outbox.round_trips import Change
+from outbox.round_trips import Change, send
+from outbox.services import unit_of_work
 from restapi.answers import Answer
 from restapi.context import CURRENT_CALLER
-from restapi.idempotency import IdempotencyKey, Keyed, answer_of_used, key_of_headers, perform_once
+from restapi.idempotency import (
+    IdempotencyKey,
+    Keyed,
+    answer_of_used,
+    key_of_headers,
+    once,
+    perform_once,
+)
 from restapi.models import IdempotencyRow
 from restapi.retention import prune_idempotency_keys
 from restapi.tasks import prune_idempotency_keys as prune_task
@@ -235,6 +243,69 @@ def test_a_row_that_must_not_be_there_stops_the_batch(things: Things) -> None:
     with pytest.raises(IntegrityError):
         perform_once([Keyed(1, key())], write=write, answer=things.answer)
     assert IdempotencyRow.objects.get().status == 200
+
+
+# Ahead
+
+
+class Drafts:
+    """Squares, as an event loop has them made: while the keys are looked up."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def write(self, numbers: Sequence[int]) -> Change[int]:
+        self.asked.append(list(numbers))
+        if any(number < 0 for number in numbers):
+            raise ValueError("negative")
+        return Change([number * number for number in numbers])
+
+    def answer(self, number: int, square: int) -> tuple[int, dict[str, Any]]:
+        return 201, {"number": number, "square": square}
+
+    def perform(self, *requests: tuple[int, IdempotencyKey | None]) -> Sequence[Answer]:
+        keyed = [Keyed(number, key) for number, key in requests]
+        steps = once(keyed, write=self.write, answer=self.answer)
+        with unit_of_work():
+            claim = next(steps)
+            assert claim.meanwhile is not None
+            claim.meanwhile()
+            with pytest.raises(StopIteration) as end:
+                steps.send(send(claim))
+            change: Change[Answer] = end.value.value
+            send(change.trip)
+        return change.results
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_made_ahead_is_what_is_written() -> None:
+    drafts = Drafts()
+    answers = drafts.perform((1, key("a")), (2, None), (3, key("b")))
+    assert drafts.asked == [[1, 2, 3]]
+    assert [answer.body for answer in answers] == [
+        b'{"number":%d,"square":%d}' % (n, n * n) for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_made_ahead_is_dropped_if_a_key_turns_out_to_be_used() -> None:
+    drafts = Drafts()
+    [first] = drafts.perform((1, key("a")))
+    again, second, same = drafts.perform((1, key("a")), (2, key("b")), (2, key("b")))
+    assert drafts.asked == [[1], [1, 2, 2], [2]]
+    assert (again.body, again.headers) == (first.body, REPLAYED)
+    assert (second.body, second.headers) == (b'{"number":2,"square":4}', ())
+    assert (same.body, same.headers) == (second.body, REPLAYED)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_cannot_be_made_ahead_is_refused_in_its_turn() -> None:
+    """Not while the statements are under way, where nobody could tell what became of them."""
+    drafts = Drafts()
+    with pytest.raises(ValueError, match="negative"):
+        drafts.perform((-1, key("a")))
+    assert drafts.asked == [[-1], [-1]]
+    assert IdempotencyRow.objects.count() == 0
 
 
 # Statements

@@ -98,6 +98,21 @@ def test_rows_come_back_to_who_asked_for_them() -> None:
     run(scenario)
 
 
+def test_what_is_to_be_made_ready_is_made_before_the_rows_are_there() -> None:
+    order: list[str] = []
+
+    def steps() -> Steps[None]:
+        yield RoundTrip([("SELECT 1", ())], meanwhile=lambda: order.append("meanwhile"))
+        order.append("rows")
+        return Change([])
+
+    async def scenario(session: Session) -> None:
+        await session.transact(steps())
+
+    run(scenario)
+    assert order == ["meanwhile", "rows"]
+
+
 def test_nothing_to_send_is_no_transaction() -> None:
     async def scenario(session: Session) -> None:
         assert await session.transact(adding()) == ["done"]
