@@ -36,6 +36,9 @@ SETTINGS = {
     # and sync, 50 ms in front of whoever commits. They only make sure that the disk has room.
     "wal_init_zero": "off",
     "min_wal_size": "1GB",  # old ones are kept for use, up to so much
+    # Pages that go to the kernel go on to the disk soon. Left to it, they wait half a minute and then
+    # go all at once, in front of the next COMMIT's sync: 45 to 80 ms, instead of 8 to 18.
+    "backend_flush_after": "512kB",
     "log_line_prefix": "%m [%p] %a ",
 }
 
