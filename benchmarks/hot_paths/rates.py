@@ -26,7 +26,6 @@ __all__ = ["Rates"]
 # connections, at least so many a second, p99 at most so many milliseconds
 SIMPLE = ((1, 900, 2), (32, 8_000, 8), (256, 12_000, 40))
 KINDS = ("simple", "items", "order", "list")
-# Reads first: PostgreSQL has work of its own for a while with what writes leave behind.
 AT_32 = {"order": 15_000, "list": 8_000, "items": 3_000, "keyed": 6_000}
 SHARE = 70  # % of the bare server's rate
 SHARE_TURNS = 15  # of four seconds each: the speed of a shared host changes all the time
@@ -122,6 +121,7 @@ class Rates:
         def second(served: Served) -> Measured:
             return measure(served.pid, served.url, kind, *words, connections=32, seconds=1)
 
+        self._settle()
         for served in (barest, ours):
             warm_up(served.url, kind, *words, connections=32)
         turns = []
@@ -132,10 +132,18 @@ class Rates:
 
     def _load(self, served: Served, kind: str, *, connections: int = 32) -> Measured:
         words = self._words(kind)
+        self._settle()
         warm_up(served.url, kind, *words, connections=connections)
         return measure(
             served.pid, served.url, kind, *words, connections=connections, seconds=self._seconds
         )
+
+    def _settle(self) -> None:
+        """PostgreSQL has work of its own for a minute with what a load has written, and takes half
+        of the machine for it: the next load is not to pay for the one before."""
+        with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("VACUUM (ANALYZE)")
+            connection.execute("CHECKPOINT")
 
     def _words(self, kind: str) -> list[str]:
         return [str(self._ids)] if kind == "order" else []
@@ -148,7 +156,6 @@ class Rates:
 
     def _choose_ids(self) -> None:
         with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True) as connection:
-            connection.execute("VACUUM (ANALYZE) orders, order_lines, order_changes")
             rows = connection.execute(
                 "SELECT order_id::text FROM order_lines GROUP BY 1 ORDER BY 1 DESC LIMIT %s",
                 (IDS,),
