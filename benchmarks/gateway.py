@@ -126,6 +126,8 @@ async def _cost(application: Application, case: Case, count: int) -> float:
         await application(_scope(case.path, case.headers), _receive, _send)
         if number % case.turn == 0:
             await asyncio.sleep(0)
+            if case.turn == 1:
+                journal.flush()  # nobody comes within the time for which lines are collected
     journal.close()
     return (time.process_time() - begin) * 1e6 / count
 
@@ -143,7 +145,7 @@ class Case:
 TARGET = "key, log, ids made"
 CASES = {
     TARGET: Case(WITH_KEY),
-    "key, log, ids made, alone in its turn": Case(WITH_KEY, turn=1),
+    "key, log, ids made, alone": Case(WITH_KEY, turn=1),
     "key, log, ids taken": Case(WITH_IDS),
     "key, log, a pattern's path": Case(WITH_KEY, "/orders/0199f4a2-0000-7000-8000-1/pay"),
     "no key, log": Case(PLAIN),

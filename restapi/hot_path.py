@@ -27,7 +27,8 @@ class HotPath(Generic[Command, Result]):
     route         label of the metrics and the log, as Django's resolver has it
     read          the body's bytes -> command. Whatever it raises, Django answers the request
     write         commands -> results in the same order, and the statements that write them. It is
-                  called on the event loop and reads nothing
+                  called on the event loop, reads nothing and changes nothing: what it has made may
+                  be dropped, and made again for fewer
     answer        (command, result) -> (status, JSON body)
     """
 

@@ -1,7 +1,7 @@
 """The journal of what was answered: a place in the metrics, and a line in the access log.
 
-Both at the end of a turn of the event loop, but not more often than every other millisecond: in a
-busy process one write to the log and a few additions do for all that came meanwhile.
+Both at the end of a turn of the event loop, and then not again for two milliseconds: in a busy process
+one write to the log and a few additions do for all that came meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eventsite.gateway.ids import RequestIds
 
 __all__ = ["Journal"]
 
-PAUSE = 0.002  # seconds between two writes; a kill takes with it what came since
+PAUSE = 0.002  # seconds behind a write without another; a kill takes with it what came since
 
 
 class _Line(msgspec.Struct):
@@ -56,7 +56,7 @@ class Journal:
     def close(self) -> None:
         """Write what is left, and at once what may still come; for the end of the process."""
         self._closed = True
-        self._write()
+        self.flush()
 
     def note(
         self,
@@ -74,9 +74,9 @@ class Journal:
             loop = asyncio.get_running_loop()
             now = loop.time()
             if now < self._next:
-                loop.call_at(self._next, self._write)
+                loop.call_at(self._next, self.flush)
             else:
-                loop.call_soon(self._write)
+                loop.call_soon(self.flush)
             self._next = max(now, self._next) + PAUSE
         self._lines.append(
             _Line(
@@ -94,9 +94,10 @@ class Journal:
             )
         )
         if self._closed:
-            self._write()
+            self.flush()
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Count and write what is left."""
         lines, self._lines = self._lines, []
         answers: dict[metrics.Kind, list[float]] = {}
         for line in lines:

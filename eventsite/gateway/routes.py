@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["ROUTES", "UNKNOWN", "Route", "find_route", "scope_for"]
+__all__ = ["METRICS", "ROUTES", "UNKNOWN", "Route", "find_route", "scope_for"]
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -46,6 +46,7 @@ def _of_operators(pattern: str) -> Route:
 
 
 UNKNOWN = Route(pattern="unknown")
+METRICS = _of_operators("metrics")
 ROUTES = (
     _orders("orders"),
     _orders("orders/<str:order_id>"),
@@ -55,7 +56,7 @@ ROUTES = (
     _analytics("analytics/summary"),
     _analytics("analytics/metrics"),
     _analytics("analytics/top-products"),
-    _of_operators("metrics"),
+    METRICS,
     _of_operators("health"),
     _of_operators("health/ready"),
     # What there is to call is told without a key; trying it out takes one.

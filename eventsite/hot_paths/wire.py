@@ -78,7 +78,7 @@ class Wire:
         self, statements: Sequence[Statement], meanwhile: Callable[[], None] | None = None
     ) -> list[Sequence[Row]]:
         """The rows of each statement, in one round trip. Without BEGIN they are one transaction.
-        `meanwhile` is called when they are sent.
+        `meanwhile` is called before it is waited for.
 
         Raises psycopg.Error: the first of them that fails, or that the connection is lost. When who
         waits is cancelled, it is closed. A parameter that is no UTF-8 is a UnicodeEncodeError, one
@@ -99,7 +99,9 @@ class Wire:
             if meanwhile is not None:
                 meanwhile()
             return await answer
-        except asyncio.CancelledError:
+        except psycopg.Error:
+            raise
+        except BaseException:  # whoever comes next may not take the answers for his
             self.close()
             raise
 

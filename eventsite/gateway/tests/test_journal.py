@@ -97,6 +97,28 @@ def test_a_busy_process_writes_less_often(
     asyncio.run(turns())
 
 
+def test_who_cannot_wait_has_it_at_once(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "PAUSE", 60.0)
+
+    async def turns() -> None:
+        journal = Journal(service="web", level="INFO")
+        for kept_back in (0, 3):
+            for _ in range(3):
+                note(journal, 0.001)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            before, written = samples(), capfd.readouterr().err.splitlines()
+            assert len(written) == 3 - kept_back
+            journal.flush()
+            assert len(capfd.readouterr().err.splitlines()) == kept_back
+            counted = samples()["http_requests_total", "200"] - before["http_requests_total", "200"]
+            assert counted == kept_back
+
+    asyncio.run(turns())
+
+
 def test_a_journal_that_is_closed_keeps_nothing_back(capfd: pytest.CaptureFixture[str]) -> None:
     """The end of the process closes it while the last requests may still be answered."""
 

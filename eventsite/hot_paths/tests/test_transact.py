@@ -113,6 +113,27 @@ def test_what_is_to_be_made_ready_is_made_before_the_rows_are_there() -> None:
     assert order == ["meanwhile", "rows"]
 
 
+def test_whoever_stops_on_the_way_leaves_no_answers_to_the_next() -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    def stopping() -> Steps[None]:
+        yield RoundTrip([("SELECT 1", ())], meanwhile=stop)
+        return Change([])
+
+    async def scenario(session: Session) -> None:
+        await session.transact(adding([1]))
+        with pytest.raises(Stopped):
+            await session.transact(stopping())
+        assert await session.transact(asking([("SELECT 2", ())])) == [[(2,)]]
+
+    run(scenario)
+    assert stored() == [1]
+
+
 def test_nothing_to_send_is_no_transaction() -> None:
     async def scenario(session: Session) -> None:
         assert await session.transact(adding()) == ["done"]
