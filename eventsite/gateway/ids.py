@@ -21,7 +21,7 @@ _TRACEPARENT = re.compile(
 )
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # These ids must differ from each other, they are no secret; Python seeds anew after a fork.
-_bits = random.getrandbits
+_random = random.randbytes
 
 
 class RequestIds(msgspec.Struct, gc=False):
@@ -60,7 +60,7 @@ def request_ids(found: Mapping[bytes, bytes]) -> RequestIds:
     request_id = _printable(found.get(b"x-request-id"))
     correlation_id = _printable(found.get(b"x-correlation-id")) or request_id
     correlation_id = correlation_id or str(uuid_utils.uuid7())
-    made = f"{_bits(192):048x}"  # for both ids: one number costs as much as the other
+    made = _random(24).hex()  # for both ids
     trace_id, parent_id, flags = _received(found.get(b"traceparent"))
     trace_id, span_id = trace_id or made[:32], made[32:]
     trace = TraceContext(f"00-{trace_id}-{span_id}-{flags}", correlation_id)
