@@ -26,7 +26,8 @@ __all__ = ["Rates"]
 # connections, at least so many a second, p99 at most so many milliseconds
 SIMPLE = ((1, 900, 2), (32, 8_000, 8), (256, 12_000, 40))
 KINDS = ("simple", "items", "order", "list")
-AT_32 = {"order": 15_000, "list": 8_000, "items": 3_000, "keyed": 6_000}
+# Reads last: for a while after its start Kafka's JVM compiles, beside whatever comes first.
+AT_32 = {"items": 3_000, "keyed": 6_000, "order": 15_000, "list": 8_000}
 SHARE = 70  # % of the bare server's rate
 SHARE_TURNS = 15  # of four seconds each: the speed of a shared host changes all the time
 GATEWAY_US = 20
