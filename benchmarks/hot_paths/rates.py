@@ -133,15 +133,16 @@ class Rates:
 
     def _load(self, served: Served, kind: str, *, connections: int = 32) -> Measured:
         words = self._words(kind)
-        self._settle()
         warm_up(served.url, kind, *words, connections=connections)
+        self._settle()
         return measure(
             served.pid, served.url, kind, *words, connections=connections, seconds=self._seconds
         )
 
     def _settle(self) -> None:
         """PostgreSQL has work of its own for a minute with what a load has written, and takes half
-        of the machine for it: the next load is not to pay for the one before."""
+        of the machine for it: the next load is not to pay for the one before. Plans that were made
+        while a table was empty are made anew behind it, also where nobody forgets them."""
         with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
             connection.execute("CHECKPOINT")
