@@ -16,7 +16,7 @@ from benchmarks import machine, path, report
 from benchmarks.hot_paths.wrk import require_wrk
 from eventsite.localstack import LocalStack
 
-PARTS = ("steady", "bare", "hot", "django", "gateway")
+PARTS = ("steady", "hot", "bare", "django", "gateway")
 PROCESSES = ("web", "worker-outbox", "worker-effects", "beat", "bridge")
 
 

@@ -160,21 +160,21 @@ async def place(wire: Wire, bodies: Sequence[Any]) -> list[bytes]:
 async def place_once(wire: Wire, requests: Sequence[tuple[Any, IdempotencyKey]]) -> list[bytes]:
     """The same of bodies with keys, each new: locked, looked up, kept."""
     drafts: list[tuple[Any, ...]] = []
-    made: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    made: list[tuple[str, ...]] = []
     keys = [key for _, key in requests]
     ids = array_literal([key.id for key in keys])
     locks = array_literal([key.lock for key in keys])
 
     def meanwhile() -> None:
         drafts.extend(draft(body) for body, _ in requests)
-        made.append(parameters(drafts))
+        made.extend(parameters(drafts))
 
     *_, used = await wire.trip(
         [BEGIN, (TRY_LOCKS, (locks,)), (READ_KEPT, (KEPT_HOURS, ids))], meanwhile
     )
     if used:
         raise LookupError("A key was sent twice.")
-    [(orders, outbox)] = made
+    orders, outbox = made
     answers = [each[6] for each in drafts]
     kept = (
         ids,

@@ -52,7 +52,6 @@ class Wire:
         self._error: psycopg.Error | None = None
         self._libpq.enter_pipeline_mode()
         self._socket = self._libpq.socket
-        self._unsent = False  # whether something waits until the socket takes more
         self._more = select.poll()
         self._more.register(self._socket, select.POLLIN | select.POLLRDHUP)
         self._loop.add_reader(self._socket, self._readable)
@@ -80,9 +79,9 @@ class Wire:
         """The rows of each statement, in one round trip. Without BEGIN they are one transaction.
         `meanwhile` is called before it is waited for.
 
-        Raises psycopg.Error: the first of them that fails, or that the connection is lost. When who
-        waits is cancelled, it is closed. A parameter that is no UTF-8 is a UnicodeEncodeError, one
-        with a NUL a DataError, and nothing is sent.
+        Raises psycopg.Error: the first of them that fails, or that the connection is lost. Whatever
+        else breaks it off, a cancellation for one, closes it. A parameter that is no UTF-8 is a
+        UnicodeEncodeError, one with a NUL a DataError, and nothing is sent.
         """
         self.begun, self.tag = 0, None
         if self.closed:
@@ -121,7 +120,8 @@ class Wire:
             for sql, parameters in statements:
                 self._put(sql, parameters)
             self._libpq.pipeline_sync()
-            self._writable()
+            if self._libpq.flush():  # longer than the socket takes
+                self._loop.add_writer(self._socket, self._writable)
         except psycopg.Error as error:
             self.close(error)
         except Exception as error:  # noqa: BLE001  (COMMIT may be on its way)
@@ -140,18 +140,12 @@ class Wire:
         self._expected.append(None)
 
     def _writable(self) -> None:
-        """Send what is left; what is longer than the socket takes goes when it takes more."""
+        """The socket takes more: send what is left."""
         try:
-            left = self._libpq.flush()
+            if not self._libpq.flush():
+                self._loop.remove_writer(self._socket)
         except psycopg.OperationalError as error:
             self.close(error)
-            return
-        if left:
-            self._loop.add_writer(self._socket, self._writable)
-            self._unsent = True
-        elif self._unsent:
-            self._loop.remove_writer(self._socket)
-            self._unsent = False
 
     def _readable(self) -> None:
         """Take what has come, until there is nothing more. uvloop does not call again after a reset,
