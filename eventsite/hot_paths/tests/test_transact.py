@@ -436,6 +436,17 @@ def test_who_is_cancelled_in_the_middle_leaves_nothing_half() -> None:
     assert stored() == [2]
 
 
+def test_a_statement_longer_than_the_sockets_take() -> None:
+    """To which the server says nothing before it has all of it."""
+    long = "x" * 40_000_000
+
+    async def scenario(session: Session) -> None:
+        rows = await session.transact(asking([("SELECT length(%s::text)", (long,))]))
+        assert rows == [[(len(long),)]]
+
+    run(scenario)
+
+
 def test_what_is_longer_than_the_sockets_take() -> None:
     """Both ways at once, so neither side may wait for the other to read first."""
     long = "x" * 3_000_000
