@@ -16,7 +16,7 @@ from benchmarks import machine, path, report
 from benchmarks.hot_paths.wrk import require_wrk
 from eventsite.localstack import LocalStack
 
-PARTS = ("steady", "hot", "bare", "django", "gateway")
+PARTS = ("steady", "hot", "bare", "django", "gateway", "profile")
 PROCESSES = ("web", "worker-outbox", "worker-effects", "beat", "bridge")
 
 
@@ -58,6 +58,7 @@ def _parts(
         "bare": partial(_alone, stack, rates.bare),
         "django": partial(_alone, stack, rates.django),
         "gateway": partial(_alone, stack, rates.gateway),
+        "profile": partial(_alone, stack, rates.profile),
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.hot_paths import bare
+from benchmarks.hot_paths.owners import sampling
 from benchmarks.hot_paths.serving import BARE, OURS, UNGATED, Served, serving
 from benchmarks.hot_paths.wrk import Measured, both, measure, warm_up
 from benchmarks.report import Figure
@@ -116,6 +117,35 @@ class Rates:
             ),
         ]
 
+    def profile(self) -> list[Figure]:
+        """Whose the processor time of a request is, beside the barest server's."""
+        figures = []
+        with serving(self._stack, BARE) as barest, serving(self._stack, OURS) as ours:
+            self._write_orders(ours)
+            for kind in KINDS:
+                bares, owners = self._microseconds(barest, kind), self._microseconds(ours, kind)
+                beside = ", ".join(f"{owner} {spent:.1f}" for owner, spent in bares)
+                figures.append(
+                    Figure(
+                        name=_NAMES[kind],
+                        value=sum(spent for _, spent in owners),
+                        unit="µs",
+                        note=f"bare server {sum(spent for _, spent in bares):.0f}: {beside}",
+                    )
+                )
+                figures += [
+                    Figure(name=f"  {owner}", value=spent, unit="µs") for owner, spent in owners
+                ]
+        return figures
+
+    def _microseconds(self, served: Served, kind: str) -> list[tuple[str, float]]:
+        """Of processor time a request by owner, the largest first."""
+        self._prepare(served, kind, 32)
+        with sampling(served.pid, self._seconds) as shares:
+            spent = self._measured(served, kind, 32).cpu_us
+        by_owner = {owner: share * spent for owner, share in shares().items()}
+        return sorted(by_owner.items(), key=itemgetter(1), reverse=True)
+
     def _turns(self, kind: str, barest: Served, ours: Served) -> list[tuple[Measured, Measured]]:
         words = self._words(kind)
 
@@ -132,9 +162,15 @@ class Rates:
         return turns
 
     def _load(self, served: Served, kind: str, *, connections: int = 32) -> Measured:
-        words = self._words(kind)
-        warm_up(served.url, kind, *words, connections=connections)
+        self._prepare(served, kind, connections)
+        return self._measured(served, kind, connections)
+
+    def _prepare(self, served: Served, kind: str, connections: int) -> None:
+        warm_up(served.url, kind, *self._words(kind), connections=connections)
         self._settle()
+
+    def _measured(self, served: Served, kind: str, connections: int) -> Measured:
+        words = self._words(kind)
         return measure(
             served.pid, served.url, kind, *words, connections=connections, seconds=self._seconds
         )
