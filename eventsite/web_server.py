@@ -13,11 +13,12 @@ import signal
 import sys
 import threading
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from eventsite.corked import Corked
 from eventsite.gateway.refusals import BodyIncomplete, Refused
 
 __all__ = ["APPLICATION", "HttpProtocol", "leave", "serve", "watch_parent"]
@@ -68,8 +69,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._awaited = ""  # what it is too late for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._corked = Corked(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._corked))
         self._await("head")
+
+    def eof_received(self) -> None:
+        """The transport closes behind it."""
+        self._corked.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await("")
@@ -172,6 +178,8 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._deaf:
             self._deaf = True  # another protocol listens now
             self._await("")
+            self._corked.flush()
+            self.transport = self._corked.transport
             super().handle_websocket_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -14,9 +16,10 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from eventsite import web_server
-from eventsite.gateway.asgi_types import Receive, Scope, Send
+from eventsite.gateway.asgi_types import Application, Receive, Scope, Send
 from eventsite.web_server import HEAD_BYTES, HttpProtocol
 
+LENGTH = (b"content-length", b"2")
 REQUEST = b"GET /here HTTP/1.1\r\nHost: x\r\n\r\n"
 Scenario = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
@@ -36,11 +39,11 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": told})
 
 
-def talk(scenario: Scenario) -> None:
+def talk(scenario: Scenario, application: Application = application) -> None:
     """With one client of a server of its own."""
 
     async def whole() -> None:
-        config = Config(application, log_config=None)
+        config = Config(cast(Any, application), log_config=None)
         config.load()
         state = ServerState()
         loop = asyncio.get_running_loop()
@@ -313,3 +316,22 @@ def test_a_target_that_is_none_is_answered(line: bytes) -> None:
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
 
     talk(scenario)
+
+
+def test_who_ends_his_side_while_he_is_answered_has_the_answer() -> None:
+    """His end is seen between the turn that answers and the next."""
+    ends: list[socket.socket] = []
+
+    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
+        with ends.pop() as end:
+            end.shutdown(socket.SHUT_WR)
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())))
+        writer.write(REQUEST)
+        assert await answer_of(reader) == b"ok"
+        assert await ended(reader)
+
+    talk(scenario, answers)
