@@ -11,6 +11,7 @@ __all__ = [
     "LOST",
     "describe",
     "is_busy",
+    "is_everybodys",
     "is_timeout",
     "is_transient",
     "limit_transaction",
@@ -54,6 +55,14 @@ def is_transient(error: Exception) -> bool:
     return isinstance(
         error, ConnectionError | TimeoutError | redis.ConnectionError | redis.TimeoutError
     )
+
+
+def is_everybodys(error: Exception) -> bool:
+    """Of a database error: it is the server, its room or the time that it took, and not what was
+    asked; another transaction would fare no better, or would have to wait as long to learn it."""
+    state = sqlstate_of(error)
+    waited = state == LOCK_NOT_AVAILABLE or state in _TIMEOUTS
+    return not state or waited or state.startswith(_PASSING_CLASSES)
 
 
 def describe(error: Exception) -> str:

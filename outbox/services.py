@@ -22,7 +22,7 @@ from outbox import metrics, nudge
 from outbox.arrays import array_literal, text_array_literal
 from outbox.conf import partition_counts
 from outbox.envelope import NO_TRACE, TraceContext, fits, message_bytes
-from outbox.failures import LOST, sqlstate_of
+from outbox.failures import LOST, is_everybodys, sqlstate_of
 from outbox.round_trips import RoundTrip, Statement, send
 from outbox.topics import Topic, lane_of
 
@@ -33,6 +33,7 @@ __all__ = [
     "NotInTransaction",
     "NotStored",
     "OutcomeUnknown",
+    "TurnedAway",
     "UnknownTopic",
     "joined_unit_of_work",
     "outcome_told",
@@ -41,10 +42,10 @@ __all__ = [
     "unit_of_work",
 ]
 
-# PostgreSQL ended the session: idle in a transaction, or the transaction took too long. The
-# driver files both under InternalError.
 IDLE_TOO_LONG = "25P03"
-SESSION_ENDED = (IDLE_TOO_LONG, "25P04")
+# What the driver files under InternalError though nothing is wrong with us: PostgreSQL ended the session,
+# idle in a transaction or too long in one, or takes no writes, as a standby in the middle of a failover.
+NO_WRITES = (IDLE_TOO_LONG, "25P04", "25006")
 
 _COLUMNS = "event_id, lane, topic, key, type, source, payload, traceparent, correlation_id"
 _ARRAYS = "%s::uuid[], %s::smallint[]" + ", %s::text[]" * 7
@@ -106,9 +107,20 @@ class UnknownTopic(LookupError):
 
 
 class NotStored(OperationalError):
-    """The database failed before COMMIT: nothing of the change is stored, it is safe to try again."""
+    """The database failed before COMMIT: nothing of the change is stored, it is safe to try again.
+
+    refused  whether the server has refused these statements and goes on with others
+    """
 
     outcome = "not_stored"
+
+    def __init__(self, *args: object, refused: bool = False) -> None:
+        super().__init__(*args)
+        self.refused = refused
+
+
+class TurnedAway(NotStored):
+    """The change has not got as far as the database; the text says why, and is for the client."""
 
 
 class OutcomeUnknown(OperationalError):
@@ -217,9 +229,10 @@ def outcome_told() -> Iterator[Commit]:
         if commit.begun and not _refused_by_server(error):
             raise OutcomeUnknown(str(error)) from error
         is_away = isinstance(error, OperationalError | InterfaceError)
-        if not is_away and sqlstate_of(error) not in SESSION_ENDED:
+        if not is_away and sqlstate_of(error) not in NO_WRITES:
             raise
-        raise NotStored(str(error)) from error
+        refused = is_away and not is_everybodys(error)
+        raise NotStored(str(error), refused=refused) from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from rest_framework.exceptions import APIException, NotFound, ParseError
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from outbox.services import TurnedAway
 from outbox.tracing import record_error
 from restapi.json import JSONRenderer
 
@@ -94,11 +95,15 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
 def unavailable(
     error: OperationalError | InterfaceError,
 ) -> tuple[int, dict[str, Any], list[tuple[bytes, bytes]]]:
-    """Status, body and headers of the 503 for a database that is away, and a line in the log."""
+    """Status, body and headers of the 503 for a database that is away, or a process that has no
+    room, and a line in the log."""
     outcome = getattr(error, "outcome", "not_stored")
-    log.warning("database_unavailable", outcome=outcome, error=str(error))
+    turned_away = isinstance(error, TurnedAway)
+    event = "turned_away" if turned_away else "database_unavailable"
+    log.warning(event, outcome=outcome, error=str(error))
     record_error(error)
-    body: dict[str, Any] = {"error": OUTCOMES[outcome], "details": [], "outcome": outcome}
+    sentence = str(error) if turned_away else OUTCOMES[outcome]
+    body: dict[str, Any] = {"error": sentence, "details": [], "outcome": outcome}
     return 503, body, [(b"retry-after", str(RETRY_AFTER_SECONDS).encode())]
 
 

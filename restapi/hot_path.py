@@ -5,6 +5,7 @@ Three kinds; docs/hot-paths.md shows how to add one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,8 @@ from restapi.answers import Answer
 from restapi.idempotency import Keyed, once, perform_once
 
 __all__ = ["AnyHotPath", "HotConstant", "HotPath", "HotRead"]
+
+A_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
@@ -58,7 +61,9 @@ class HotPath(Generic[Command, Result]):
 class HotRead:
     """A GET without a query string, whose answer the view makes by the same functions.
 
-    path       exact, or with `{id}` as its last segment: one UUID as we write it, in lower case
+    path       exact, or with `{id}` as its last segment
+    id         which ids are sure, as the URL's decoded path has them; others are Django's. As it
+               is: a UUID as we write it, in lower case
     route      as in HotPath
     statement  what stood in place of `{id}`, of each waiting request ("" where the path has none)
                -> the one statement for all of them. It is sent after they have come: what is read
@@ -74,6 +79,7 @@ class HotRead:
     route: str
     statement: Callable[[Sequence[str]], Statement]
     answers: Callable[[Sequence[str], Sequence[Row]], Sequence[Answer | None]]
+    id: re.Pattern[str] = A_UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

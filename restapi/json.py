@@ -17,6 +17,10 @@ from rest_framework.request import Request
 
 __all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON", "parse_json", "to_json"]
 
+# How deep Python itself can go depends on who asks it: a thread of Django's less deep than others.
+DEEPEST = 100
+TOO_DEEP = f"The body has more than {DEEPEST} objects and arrays in each other."
+
 _encoder = msgspec.json.Encoder(decimal_format="number", uuid_format="canonical")
 
 
@@ -49,14 +53,28 @@ def parse_json(body: bytes) -> Any:
     """UTF-8 JSON. Numbers with a point become Decimal, never float.
 
     Raises ParseError for malformed JSON, NaN, Infinity, a key given twice with different values
-    and nesting without end.
+    and more than DEEPEST objects and arrays in each other.
     """
     try:
-        return _decoder.decode(body.decode("utf-8"))
+        value = _decoder.decode(body.decode("utf-8"))
     except RecursionError as error:
-        raise ParseError("The body is nested too deeply.") from error
+        raise ParseError(TOO_DEEP) from error
     except ValueError as error:
         raise ParseError(f"The body is not valid JSON: {error}.") from error
+    if body.count(b"[") + body.count(b"{") > DEEPEST and _deeper_than(DEEPEST, value):
+        raise ParseError(TOO_DEEP)
+    return value
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [part for each in level if isinstance(each, dict | list) for part in _parts(each)]
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def _parts(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _refuse_constant(name: str) -> Any:

@@ -23,6 +23,7 @@ from django.middleware.security import SecurityMiddleware
 from django.urls import set_script_prefix
 
 from eventsite.gateway.asgi_types import Receive, Scope, Send
+from eventsite.gateway.refusals import stopping
 
 __all__ = ["DjangoApplication", "middleware_headers"]
 
@@ -41,9 +42,13 @@ class DjangoApplication(ASGIHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         body = (await receive()).get("body", b"")
         context = contextvars.copy_context()
-        response = await asyncio.get_running_loop().run_in_executor(
-            self._threads, context.run, self._respond, scope, body
-        )
+        job = self._threads.submit(context.run, self._respond, scope, body)
+        try:
+            response = await asyncio.wrap_future(job)
+        except asyncio.CancelledError:  # by the server, which stops and waits no longer
+            if job.cancelled():  # before a thread was free for it
+                raise stopping("not_stored") from None
+            raise
         await self.send_response(response, cast(Any, send))
 
     def _respond(self, scope: Scope, body: bytes) -> HttpResponseBase:

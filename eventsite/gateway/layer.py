@@ -27,6 +27,7 @@ from restapi.context import CURRENT_CALLER, CURRENT_TRACE
 __all__ = ["Gateway", "Rules"]
 
 ANONYMOUS = "anonymous"
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 log = structlog.get_logger("gateway")
 
@@ -145,7 +146,7 @@ def _failed(error: BaseException, method: str) -> Refused:
     """What is told of it; what ends the process goes on."""
     if isinstance(error, asyncio.CancelledError):
         # The server stops and waits no longer; by itself it would say 500, which says nothing.
-        return refusals.stopping(method)
+        return refusals.stopping("not_stored" if method in _READS else "unknown")
     if not isinstance(error, Exception):
         raise error
     record_error(error)

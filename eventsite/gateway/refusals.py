@@ -94,9 +94,8 @@ def too_many(limit: str, seconds: int) -> Refused:
     return Refused(429, message, [(b"retry-after", str(seconds).encode())])
 
 
-def stopping(method: str) -> Refused:
-    """To whom the server has no time left for."""
-    outcome = "not_stored" if method in ("GET", "HEAD", "OPTIONS") else "unknown"
+def stopping(outcome: str) -> Refused:
+    """To whom the server has no time left for; `outcome`: what has become of the request."""
     return Refused(
         503,
         OUTCOMES[outcome],

@@ -15,31 +15,39 @@ from typing import Generic, TypeVar
 import msgspec
 
 from eventsite.hot_paths import metrics
-from outbox.services import NotStored, OutcomeUnknown
+from outbox.services import NotStored, OutcomeUnknown, TurnedAway
 
-__all__ = ["Coalescer", "Refused"]
+__all__ = ["STOPPING", "Coalescer", "Refused", "Waiting"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
+
+
+MEASURED_EVERY = 1.0  # seconds
+STOPPING = "This process is stopping; nothing was stored, try again."
 
 
 class Refused(Exception):
     """The command itself cannot be stored, and nothing of it is; the cause says why."""
 
 
-class _Waiting(msgspec.Struct, Generic[Command, Result]):
+class Waiting(msgspec.Struct, Generic[Command, Result]):
+    """A command in the queue, or under way: until it has `begun` nothing of it can be stored."""
+
     command: Command
     future: asyncio.Future[Result]
     expires: float  # on the loop's clock
     weight: int
+    begun: bool = False
 
 
 class Coalescer(Generic[Command, Result]):
     """Submits commands to `perform` in batches, one batch at a time.
 
-    `perform` takes commands and returns their results in the same order; it raises NotStored or
-    OutcomeUnknown (everybody in the batch is told, nothing is tried again) or anything else before
-    COMMIT (the batch is halved until only the culprit is left). At most `max_batch` commands in a
+    `perform` takes commands and returns their results in the same order; it raises OutcomeUnknown, or
+    NotStored for a database that is away (everybody in the batch is told, nothing is tried again),
+    or anything else before COMMIT, NotStored for what the server has refused included (the batch is
+    halved until only the culprit is left). At most `max_batch` commands in a
     batch, of `max_weight` together unless the first is heavier, `max_waiting` in the queue, each at
     most `patience` seconds in it, even while a batch hangs. Belongs to one event loop.
     """
@@ -61,32 +69,38 @@ class Coalescer(Generic[Command, Result]):
         self._max_waiting = max_waiting
         self._patience = patience
         self._last_patience = last_patience
-        self._waiting: deque[_Waiting[Command, Result]] = deque()
+        self._waiting: deque[Waiting[Command, Result]] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None  # for the oldest that waits
         self._closed = False
+        self._begun: float | None = None  # when the oldest that is under way was handed in
+        self._measuring: asyncio.TimerHandle | None = None
         self._batch = metrics.BATCH.labels(name)
+        self._length, self._oldest = metrics.WAITING.labels(name), metrics.OLDEST.labels(name)
 
-    def submit(self, command: Command, weight: int = 0) -> asyncio.Future[Result]:
-        """Will have the command's result, after COMMIT. `weight`: what it costs the loop, in bytes.
+    def submit(self, command: Command, weight: int = 0) -> Waiting[Command, Result]:
+        """Its future will have the command's result, after COMMIT. `weight`: what it costs the loop,
+        in bytes.
 
         Raises NotStored when the queue is full or the process is stopping; the future NotStored
         (also when the wait was too long), OutcomeUnknown or Refused. A caller that goes away
-        changes nothing for the others, and its command may still be stored.
+        changes nothing for the others, and its command may still be stored if it has begun.
         """
         if self._closed:
-            raise NotStored("This process is stopping.")
+            raise TurnedAway(STOPPING)
         if len(self._waiting) >= self._max_waiting:
-            raise NotStored("Too many requests are waiting.")
+            raise TurnedAway("Too many requests are waiting; nothing was stored, try again.")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
         expires = loop.time() + self._patience
-        self._waiting.append(_Waiting(command, future, expires, weight))
+        waiting: Waiting[Command, Result] = Waiting(command, loop.create_future(), expires, weight)
+        self._waiting.append(waiting)
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
+        if self._measuring is None:
+            self._measuring = loop.call_later(MEASURED_EVERY, self._measure)
         if self._alarm is None:
             self._alarm = loop.call_at(expires, self._expire)
-        return future
+        return waiting
 
     async def close(self) -> None:
         """Store what is waiting, then take no more. Whom that takes longer than `last_patience` is
@@ -98,18 +112,20 @@ class Coalescer(Generic[Command, Result]):
                 flusher.cancel()
                 await asyncio.wait(hanging, timeout=self._last_patience)
             while self._waiting:
-                _tell(self._waiting.popleft().future, NotStored("This process is stopping."))
-        if self._alarm is not None:
-            self._alarm.cancel()
+                _tell(self._waiting.popleft().future, TurnedAway(STOPPING))
+        for timer in (self._alarm, self._measuring):
+            if timer is not None:
+                timer.cancel()
 
     async def _flush(self) -> None:
         try:
             while batch := self._next_batch():
+                self._begun = batch[0].expires - self._patience
                 await self._flush_batch(batch)
         finally:
-            self._flusher = None
+            self._flusher = self._begun = None
 
-    async def _flush_batch(self, batch: list[_Waiting[Command, Result]]) -> None:
+    async def _flush_batch(self, batch: list[Waiting[Command, Result]]) -> None:
         commands = [waiting.command for waiting in batch]
         self._batch.observe(len(commands))
         try:
@@ -121,9 +137,9 @@ class Coalescer(Generic[Command, Result]):
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 _tell(waiting.future, outcome)
 
-    def _next_batch(self) -> list[_Waiting[Command, Result]]:
+    def _next_batch(self) -> list[Waiting[Command, Result]]:
         self._drop_expired()
-        batch: list[_Waiting[Command, Result]] = []
+        batch: list[Waiting[Command, Result]] = []
         weight = 0
         while self._waiting and len(batch) < self._max_batch:
             weight += self._waiting[0].weight
@@ -131,6 +147,7 @@ class Coalescer(Generic[Command, Result]):
                 break
             waiting = self._waiting.popleft()
             if not waiting.future.done():
+                waiting.begun = True
                 batch.append(waiting)
         return batch
 
@@ -142,22 +159,32 @@ class Coalescer(Generic[Command, Result]):
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_at(self._waiting[0].expires, self._expire)
 
+    def _measure(self) -> None:
+        """Every second from the first command on, until there is none."""
+        loop = asyncio.get_running_loop()
+        self._length.set(len(self._waiting))
+        self._oldest.set(0 if self._begun is None else loop.time() - self._begun)
+        busy = self._flusher is not None
+        self._measuring = loop.call_later(MEASURED_EVERY, self._measure) if busy else None
+
     def _drop_expired(self) -> None:
         """All wait equally long at most, so the oldest is the first to give up."""
         now = asyncio.get_running_loop().time()
         while self._waiting and self._waiting[0].expires <= now:
-            _tell(self._waiting.popleft().future, NotStored("The request waited too long."))
+            _tell(
+                self._waiting.popleft().future,
+                TurnedAway("The request waited too long; nothing was stored, try again."),
+            )
 
     async def _outcomes(self, commands: Sequence[Command]) -> list[Result | Exception]:
         try:
             results = list(await self._perform(commands))
-        except (NotStored, OutcomeUnknown) as error:
+        except OutcomeUnknown as error:
             return [error] * len(commands)
         except Exception as error:  # noqa: BLE001  (whoever it concerns is told)
-            if len(commands) == 1 or self._closed:
-                refused = Refused()
-                refused.__cause__ = error
-                return [refused] * len(commands)
+            is_away = isinstance(error, NotStored) and not error.refused
+            if is_away or len(commands) == 1 or self._closed:
+                return [_of_each(error)] * len(commands)
             half = len(commands) // 2
             first = await self._outcomes(commands[:half])
             return [*first, *await self._outcomes(commands[half:])]
@@ -165,6 +192,15 @@ class Coalescer(Generic[Command, Result]):
             lost = OutcomeUnknown(f"{len(commands)} commands came back as {len(results)} results.")
             return [lost] * len(commands)
         return [*results]
+
+
+def _of_each(error: Exception) -> Exception:
+    """What is told of a failure that is not looked into any further."""
+    if isinstance(error, NotStored):
+        return error
+    refused = Refused()
+    refused.__cause__ = error
+    return refused
 
 
 def _tell(future: asyncio.Future[Result], outcome: Result | Exception) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 
 from eventsite.gateway.asgi_types import Scope
-from eventsite.hot_paths.coalescer import Coalescer, Refused
+from eventsite.hot_paths.coalescer import STOPPING, Coalescer, Refused
 from eventsite.hot_paths.session import Session
-from outbox.services import NotStored, OutcomeUnknown
+from outbox.services import NotStored, OutcomeUnknown, TurnedAway
 from restapi.answers import Answer, json_answer
 from restapi.errors import unavailable
 from restapi.hot_path import AnyHotPath, HotConstant, HotPath, HotRead
@@ -21,6 +22,8 @@ __all__ = ["Endpoint", "endpoint_of"]
 Command = TypeVar("Command")
 
 
+# Of a write, in bytes: the validation of more than that would hold up everybody else on the event loop.
+BODY_AT_MOST = 65_536
 # What is read is copied on the event loop, where everybody else waits meanwhile.
 READS_AT_MOST = 64  # in a batch
 
@@ -61,6 +64,8 @@ class _Write:
         self._running: set[str] = set()  # ids of idempotency keys that wait or are being stored
 
     async def answer(self, scope: Scope, wanted: str, body: bytes) -> Answer | None:
+        if len(body) > BODY_AT_MOST:
+            return None
         try:
             command = self._path.read(body)
             key = key_of_headers(scope["headers"], endpoint=self._path.endpoint, body=body)
@@ -135,10 +140,20 @@ async def _told(
     coalescer: Coalescer[Command, Answer | None], command: Command, weight: int = 0
 ) -> Answer | None:
     """Its answer, a 503 if the database fails, None if it is refused."""
+    waiting = None
     try:
-        return await coalescer.submit(command, weight)
+        waiting = coalescer.submit(command, weight)
+        return await waiting.future
     except (NotStored, OutcomeUnknown) as error:
-        status, body, headers = unavailable(error)
-        return json_answer(status, body, tuple(headers))
+        return _unavailable(error)
     except Refused:
         return None
+    except asyncio.CancelledError:  # by the server, which stops and waits no longer
+        if waiting is None or waiting.begun:
+            raise
+        return _unavailable(TurnedAway(STOPPING))
+
+
+def _unavailable(error: NotStored | OutcomeUnknown) -> Answer:
+    status, body, headers = unavailable(error)
+    return json_answer(status, body, tuple(headers))

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from uuid import UUID
 
 from django.http import HttpRequest
 from django.urls import resolve
 
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.hot_paths.endpoints import Endpoint, endpoint_of
-from restapi.hot_path import AnyHotPath
+from restapi.hot_path import AnyHotPath, HotRead
 
 __all__ = ["HotPaths"]
 
@@ -37,8 +36,6 @@ _UNSURE = frozenset(
 )
 _JSON = b"application/json"
 _ID = "{id}"
-_ID_LENGTH = 36
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -46,7 +43,8 @@ Headers = list[tuple[bytes, bytes]]
 class HotPaths:
     """The layer between the gateway and Django; the gateway has read and bounded the body.
 
-    `headers`: what Django's middleware adds to every answer.
+    `headers`: what Django's middleware adds to every answer. Raises ValueError for a path that
+    could not be served as it is declared.
     """
 
     def __init__(
@@ -58,20 +56,28 @@ class HotPaths:
     ) -> None:
         self._django = django
         self._exact: dict[tuple[str, str], tuple[Endpoint, Headers]] = {}
-        self._with_id: dict[tuple[str, str], tuple[Endpoint, Headers]] = {}
+        self._with_id: dict[tuple[str, str], tuple[re.Pattern[str], Endpoint, Headers]] = {}
         for path in paths:
             endpoint = endpoint_of(path)
-            always = [(b"content-type", _JSON), (b"allow", _allowed(path.path)), *headers]
-            known = self._with_id if path.path.endswith(_ID) else self._exact
-            known[endpoint.method, path.path.removesuffix(_ID)] = endpoint, always
+            head, _, last = path.path.rpartition("/")
+            ids = path.id if isinstance(path, HotRead) and last == _ID else None
+            if "{" in (path.path if ids is None else head):
+                raise ValueError(f"{path.path}: only the last segment of a HotRead can be {_ID}")
+            always = [(b"content-type", _JSON), (b"allow", _allowed(path)), *headers]
+            if ids is None:
+                self._exact[endpoint.method, path.path] = endpoint, always
+            else:
+                self._with_id[endpoint.method, head] = ids, endpoint, always
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         wanted = ""
         found = self._exact.get((scope["method"], path))
-        if found is None and _UUID.fullmatch(path, len(path) - _ID_LENGTH):
-            wanted = path[-_ID_LENGTH:]
-            found = self._with_id.get((scope["method"], path[:-_ID_LENGTH]))
+        if found is None:
+            head, _, wanted = path.rpartition("/")
+            known = self._with_id.get((scope["method"], head))
+            if known is not None and known[0].fullmatch(wanted):
+                found = known[1:]
         if found is None or scope["query_string"] or not _is_plain(scope, found[0]):
             await self._django(scope, receive, send)
             return
@@ -97,7 +103,7 @@ class HotPaths:
 
     async def close(self) -> None:
         """Store what has been accepted; for the end of the process."""
-        endpoints = [*self._exact.values(), *self._with_id.values()]
+        endpoints = [*self._exact.values(), *(known[1:] for known in self._with_id.values())]
         await asyncio.gather(*(endpoint.close() for endpoint, _ in endpoints))
 
 
@@ -113,8 +119,8 @@ def _is_plain(scope: Scope, endpoint: Endpoint) -> bool:
     return content_type == _JSON or not endpoint.takes_body
 
 
-def _allowed(path: str) -> bytes:
+def _allowed(path: AnyHotPath) -> bytes:
     """The Allow header that Django REST framework gives to every answer of a view."""
-    view = resolve(path.replace(_ID, str(UUID(int=0)))).func.cls()  # type: ignore[attr-defined]
+    view = resolve(path.path.replace(_ID, "any")).func.cls()  # type: ignore[attr-defined]
     view.setup(HttpRequest())  # a view that answers GET answers HEAD
     return ", ".join(view.allowed_methods).encode()

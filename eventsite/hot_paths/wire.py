@@ -10,6 +10,8 @@ write costs. Here libpq's pipeline mode is driven by itself, as its manual shows
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 import select
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ _FAILED = pq.ExecStatus.FATAL_ERROR
 _SKIPPED = pq.ExecStatus.PIPELINE_ABORTED  # behind one that has failed
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
 _ROWS = pq.ExecStatus.TUPLES_OK
+_PERCENT = re.compile("%[%s]")
 _DONE = (pq.ExecStatus.COMMAND_OK, _ROWS)
 
 
@@ -132,9 +135,7 @@ class Wire:
         if name is None:
             self._names += 1
             name = self._preparing[sql] = b"hot_%d" % self._names
-            first, *rest = sql.split("%s")
-            numbered = first + "".join(f"${place}{text}" for place, text in enumerate(rest, 1))
-            self._libpq.send_prepare(name, numbered.encode())
+            self._libpq.send_prepare(name, _numbered(sql).encode())
             self._expected.append(sql)
         self._libpq.send_query_prepared(name, parameters)
         self._expected.append(None)
@@ -197,6 +198,12 @@ class Wire:
             answer.set_exception(error)
         else:
             answer.set_result(self._rows)
+
+
+def _numbered(sql: str) -> str:
+    """The statement with PostgreSQL's own placeholders; %% is a percent sign, as with psycopg."""
+    places = itertools.count(1)
+    return _PERCENT.sub(lambda found: "%" if found[0] == "%%" else f"${next(places)}", sql)
 
 
 def _encoded(parameters: Sequence[str | int | None]) -> list[bytes | None]:

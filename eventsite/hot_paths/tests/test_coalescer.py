@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from eventsite.hot_paths import metrics
 from eventsite.hot_paths.coalescer import Coalescer, Refused
-from outbox.services import NotStored, OutcomeUnknown
+from outbox.services import NotStored, OutcomeUnknown, TurnedAway
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -42,7 +43,8 @@ class Gone(BaseException):
 
 class Backend:
     """Stores numbers on a thread. A batch waits for `gate`; -1 is refused, -2 finds the database away, -3
-    loses the connection at COMMIT, -4 does not come back."""
+    loses the connection at COMMIT, -4 does not come back, -5 is refused by an SQLSTATE that is of its
+    transaction alone."""
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -59,6 +61,8 @@ class Backend:
             raise Gone
         if -2 in numbers:
             raise NotStored("away")
+        if -5 in numbers:
+            raise NotStored("deadlock", refused=True)
         if -1 in numbers:
             raise ValueError("refused")
         self.stored += numbers
@@ -74,7 +78,7 @@ async def submitted(
     coalescer: Coalescer[int, str], numbers: Sequence[int]
 ) -> list[asyncio.Future[str]]:
     """What each number will become, all of them handed in."""
-    tasks = [coalescer.submit(number) for number in numbers]
+    tasks = [coalescer.submit(number).future for number in numbers]
     await asyncio.sleep(0)
     return tasks
 
@@ -114,7 +118,7 @@ def test_a_batch_has_a_weight() -> None:
         backend = Backend()
         coalescer = Coalescer(backend.perform, name="test", max_weight=10)
         weights = [4, 4, 4, 11, 5, 5, 1, 100]
-        tasks = [coalescer.submit(number, weight) for number, weight in enumerate(weights)]
+        tasks = [coalescer.submit(number, weight).future for number, weight in enumerate(weights)]
         backend.open()
         await asyncio.gather(*tasks)
         assert backend.batches == [[0, 1], [2], [3], [4, 5], [6], [7]]
@@ -138,6 +142,37 @@ def test_only_the_culprits_are_refused(places: Sequence[int]) -> None:
             else:
                 assert outcome == f"stored {number}"
         assert backend.stored == [number for number in numbers if number != -1]
+
+    asyncio.run(scenario())
+
+
+def test_what_the_server_refuses_of_one_transaction_is_told_to_the_culprit_alone() -> None:
+    async def scenario() -> None:
+        backend = Backend()
+        coalescer = Coalescer(backend.perform, name="test")
+        tasks = await submitted(coalescer, [0, 1, -5, 3])
+        backend.open()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [str, str, NotStored, str]
+        assert backend.stored == [0, 1, 3]
+
+    asyncio.run(scenario())
+
+
+def test_until_it_has_begun_nothing_can_be_stored() -> None:
+    async def scenario() -> None:
+        backend = Backend()
+        coalescer = Coalescer(backend.perform, name="test")
+        first = coalescer.submit(0)
+        await asyncio.sleep(0.05)
+        second = coalescer.submit(1)
+        assert (first.begun, second.begun) == (True, False)
+        second.future.cancel()
+        backend.open()
+        await first.future
+        await coalescer.close()
+        assert not second.begun
+        assert backend.stored == [0]
 
     asyncio.run(scenario())
 
@@ -169,7 +204,7 @@ def test_a_database_that_fails_is_told_to_all_and_not_asked_again(
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [error] * 3
         assert len(backend.batches) == 1
-        assert await coalescer.submit(5) == "stored 5"
+        assert await coalescer.submit(5).future == "stored 5"
 
     asyncio.run(scenario())
 
@@ -219,6 +254,36 @@ def test_who_has_waited_too_long_is_told_so_while_a_batch_hangs() -> None:
     by_the_clock(scenario())
 
 
+def test_what_waits_is_measured() -> None:
+    """Also while a batch hangs, and to its end."""
+
+    def measured() -> list[float]:
+        gauges = metrics.WAITING, metrics.OLDEST
+        return [round(gauge.labels("measured")._value.get(), 6) for gauge in gauges]
+
+    async def scenario() -> None:
+        backend = Backend()
+        coalescer = Coalescer(backend.perform, name="measured", patience=10)
+        [first] = await submitted(coalescer, [0])
+        await passed(0.5)
+        rest = await submitted(coalescer, [1, 2])
+        await passed(0.6)
+        assert measured() == [2, 1.1]
+        await passed(5)
+        assert measured() == [2, 6.1]
+        backend.open(1)
+        await first
+        await passed(1)
+        assert measured() == [0, 6.6]  # the rest is under way
+        backend.open()
+        await asyncio.gather(*rest)
+        await passed(1)
+        assert measured() == [0, 0]
+        await coalescer.close()
+
+    by_the_clock(scenario())
+
+
 def test_the_oldest_go_first_whoever_keeps_coming() -> None:
     async def scenario() -> None:
         backend = Backend()
@@ -242,7 +307,7 @@ def test_a_batch_that_hangs_holds_up_no_other_path() -> None:
         reads = Coalescer(well.perform, name="reads")
         [held] = await submitted(writes, [0])
         well.open()
-        assert await reads.submit(1) == "stored 1"
+        assert await reads.submit(1).future == "stored 1"
         assert not held.done()
         hanging.open()
         assert await held == "stored 0"
@@ -261,7 +326,7 @@ def test_a_batch_that_does_not_come_back_is_unknown_and_the_next_one_goes() -> N
         )
         assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 2
         await asyncio.sleep(0)
-        assert await coalescer.submit(5) == "stored 5"
+        assert await coalescer.submit(5).future == "stored 5"
         assert backend.stored == [5]
 
     asyncio.run(scenario())
@@ -308,11 +373,11 @@ def test_close_does_not_wait_for_what_hangs() -> None:
             return []
 
         coalescer = Coalescer(hang, name="test", max_batch=2, last_patience=0.05)
-        tasks = [coalescer.submit(number) for number in range(3)]
+        tasks = [coalescer.submit(number).future for number in range(3)]
         await asyncio.sleep(0.05)
         await coalescer.close()
         told = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(each) for each in told] == [OutcomeUnknown, OutcomeUnknown, NotStored]
+        assert [type(each) for each in told] == [OutcomeUnknown, OutcomeUnknown, TurnedAway]
 
     asyncio.run(scenario())
 
@@ -334,6 +399,6 @@ def test_nobody_waits_for_ever_when_a_backend_breaks_its_word() -> None:
 
         coalescer = Coalescer(perform, name="test")
         with pytest.raises(OutcomeUnknown):
-            await coalescer.submit(1)
+            await coalescer.submit(1).future
 
     asyncio.run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from eventsite.tests.web import JSON, Answer, Web, web_process
 from restapi.models import IdempotencyRow
-from restapi.tests.bodies import anything, near_misses
-from restapi.tests.tables import row_counts
+from restapi.tests.bodies import anything, near_misses, wrongly_written
+from restapi.tests.tables import rows_in_words, without_made_up
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+OURS = {"X-Correlation-ID": "of-this-test"}  # is in every row that tells of the request
 ORDER = {"customerId": "c1", "items": [{"productId": "p1", "quantity": 2, "price": 10.10}]}
 SIMPLE = {"user_id": "u1", "amount": 42.5}
 SIMPLE_BODY = json.dumps(SIMPLE).encode()
@@ -152,8 +154,11 @@ def told(answer: Answer, *, made_up: bool) -> tuple[int, list[tuple[str, str]], 
     return answer.status, headers_of(answer), body
 
 
-def stored(before: Mapping[str, int]) -> dict[str, int]:
-    return {table: count - before[table] for table, count in row_counts().items()}
+def stored(before: Counter[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The rows that have come since, and what nobody may have touched."""
+    after = rows_in_words()
+    assert not before - after
+    return without_made_up(after - before)
 
 
 def assert_equal(
@@ -161,8 +166,8 @@ def assert_equal(
 ) -> int:
     answers, rows = [], []
     for web in ways:
-        before = row_counts()
-        answers.append(web.request(method, path, body, headers))
+        before = rows_in_words()
+        answers.append(web.request(method, path, body, {**OURS, **headers}))
         rows.append(stored(before))
     made_up = method.upper() == "POST"
     assert told(answers[0], made_up=made_up) == told(answers[1], made_up=made_up)
@@ -212,7 +217,7 @@ def test_headers_given_twice(ways: tuple[Web, Web], headers: list[tuple[str, str
     head = "".join(f"{name}: {value}\r\n" for name, value in sized)
     answers, rows = [], []
     for web in ways:
-        before = row_counts()
+        before = rows_in_words()
         with web.socket() as raw:
             raw.sendall(
                 f"POST /orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n".encode()
@@ -249,9 +254,32 @@ def test_what_was_answered_is_read(ways: tuple[Web, Web]) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(body=st.one_of(near_misses, anything))
-def test_any_body(ways: tuple[Web, Web], body: Any) -> None:
-    assert_equal(ways, "POST", "/orders", json.dumps(body).encode(), JSON)
+@given(body=st.one_of(near_misses, anything), ascii=st.booleans())
+def test_any_body(ways: tuple[Web, Web], body: Any, ascii: bool) -> None:  # noqa: A002
+    written = json.dumps(body, ensure_ascii=ascii).encode("utf-8", "surrogatepass")
+    assert_equal(ways, "POST", "/orders", written, JSON)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(body=wrongly_written(near_misses))
+def test_any_body_that_is_wrongly_written(ways: tuple[Web, Web], body: bytes) -> None:
+    assert_equal(ways, "POST", "/orders", body, JSON)
+
+
+@pytest.mark.parametrize(("open_", "close"), [(b"[", b"]"), (b'{"a":', b"}")])
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize(("depth", "status"), [(99, 200), (100, 400), (475, 400), (968, 400)])
+def test_how_deep_a_body_may_be(
+    ways: tuple[Web, Web], open_: bytes, close: bytes, doubled: bool, depth: int, status: int
+) -> None:
+    """Also where Python's own bound lies between the two ways."""
+    deep = b',"x":' + open_ * depth + (b"1" if open_ != b"[" else b"") + close * depth
+    body = SIMPLE_BODY[:-1] + deep * (1 + doubled) + b"}"
+    assert assert_equal(ways, "POST", "/orders", body, JSON) == status
 
 
 def with_key(key: str | bytes) -> Mapping[str, str]:
@@ -265,8 +293,11 @@ def assert_equal_series(ways: tuple[Web, Web], *requests: tuple[bytes, str]) -> 
     series = []
     for web in ways:
         IdempotencyRow.objects.all().delete()
-        before = row_counts()
-        answers = [web.request("POST", "/orders", body, with_key(key)) for body, key in requests]
+        before = rows_in_words()
+        answers = [
+            web.request("POST", "/orders", body, {**OURS, **with_key(key)})
+            for body, key in requests
+        ]
         series.append(
             [
                 (

@@ -98,6 +98,19 @@ def test_rows_come_back_to_who_asked_for_them() -> None:
     run(scenario)
 
 
+def test_a_percent_sign_is_written_twice_as_on_djangos_connection() -> None:
+    sql, parameters = "SELECT '5%%', '%%s', '%%' || %s::text, %s::int", ("%s", 7)
+
+    async def scenario(session: Session) -> None:
+        [rows] = await session.transact(asking([(sql, parameters)]))
+        assert rows == [("5%", "%s", "%%s", 7)]
+
+    run(scenario)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        assert cursor.fetchall() == [("5%", "%s", "%%s", 7)]
+
+
 def test_what_is_to_be_made_ready_is_made_before_the_rows_are_there() -> None:
     order: list[str] = []
 
