@@ -10,31 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psycopg
 import pytest
 from django.db import IntegrityError, connection
 
 from orders.services import place_orders
 from orders.tests.samples import order
 from outbox.services import NotStored, OutcomeUnknown, unit_of_work
+from restapi.tests.sessions import other_session
 from restapi.tests.tables import row_counts
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@contextmanager
-def other_session() -> Iterator[psycopg.Connection]:
-    """A second connection to the test database."""
-    settings = connection.get_connection_params()
-    with psycopg.connect(
-        host=settings["host"],
-        port=settings["port"],
-        user=settings["user"],
-        password=settings.get("password"),
-        dbname=settings["dbname"],
-        autocommit=True,
-    ) as other:
-        yield other
 
 
 @contextmanager
@@ -104,6 +89,19 @@ def test_commit_refused_by_the_server_is_not_stored() -> None:
     before = row_counts()
     with at_commit("RAISE EXCEPTION 'no' USING ERRCODE = '40001'"), pytest.raises(NotStored):
         place_orders([order()])
+    assert row_counts() == before
+
+
+def test_a_server_that_takes_no_writes_is_not_stored() -> None:
+    """A standby, in the middle of a failover."""
+    before = row_counts()
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    try:
+        with pytest.raises(NotStored, match="read-only"):
+            place_orders([order()])
+    finally:
+        connection.close()
     assert row_counts() == before
 
 

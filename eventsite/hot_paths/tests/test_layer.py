@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -241,6 +242,27 @@ def test_a_database_that_is_away_is_asked_once_for_all_that_read(
         held.gate.set()
         assert {start["status"] for start, _ in await asyncio.gather(*tasks)} == {503}
         assert [len(ids) for ids in held.asked] == [1, 8]
+
+    asyncio.run(scenario())
+
+
+def test_more_than_the_queue_takes_are_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        held = Held(monkeypatch)
+        monkeypatch.setattr(endpoints, "Coalescer", partial(Coalescer, max_waiting=2))
+        layer = HotPaths(hangs, [ECHO], headers=[])
+        tasks = await held.ask(layer, 5)
+        held.gate.set()
+        answers = [
+            (start, json.loads(told["body"])) for start, told in await asyncio.gather(*tasks)
+        ]
+        assert [start["status"] for start, _ in answers] == [200, 200, 200, 503, 503, 503]
+        start, told = answers[-1]
+        assert (b"retry-after", b"2") in start["headers"]
+        assert told["outcome"] == "not_stored"
+        assert told["error"].startswith("Too many requests are waiting")
 
     asyncio.run(scenario())
 
