@@ -65,6 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._behind = b""  # what has come before the answer to the request before it
         self._no_body = 0  # bytes of a message behind its head that were none of its body
         self._deaf = False  # what comes now is not for us
+        self._ended = False  # nothing more will come
         self._too_late: asyncio.TimerHandle | None = None
         self._awaited = ""  # what it is too late for
 
@@ -73,9 +74,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, self._corked))
         self._await("head")
 
-    def eof_received(self) -> None:
-        """The transport closes behind it."""
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whoever has only ended his side is still answered; then the connection ends."""
         self._corked.flush()
+        self._ended = not self._in_message and self._is_answering()
+        return self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await("")
@@ -84,7 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if not self._in_message and self.cycle is not None and not self.cycle.response_complete:
+        if not self._in_message and self._is_answering():
             self._behind += data
             if len(self._behind) > HEAD_BYTES:
                 self.flow.pause_reading()
@@ -101,6 +104,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._behind and not self.transport.is_closing():
             data, self._behind = self._behind, b""
             self.data_received(data)
+        if self._ended and not self._is_answering():
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _one_message(self, data: bytes) -> tuple[bytes, bytes]:
         """What of it belongs to the body that is under way, and the rest."""
@@ -138,7 +146,7 @@ class HttpProtocol(HttpToolsProtocol):
         return head + own, data
 
     def on_message_begin(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_answering():
             self._deaf = True
             self._await("")
             self.cycle.keep_alive = False
@@ -189,7 +197,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Of what the parser has refused."""
         if self._deaf:
             return
-        if not self._in_head and self.cycle is not None and not self.cycle.response_complete:
+        if not self._in_head and self._is_answering():
             self._refuse(BodyIncomplete())
         else:
             self._refuse(Refused(400, "This is no HTTP, or a method that nobody knows."))

@@ -43,7 +43,7 @@ def talk(scenario: Scenario, application: Application = application) -> None:
     """With one client of a server of its own."""
 
     async def whole() -> None:
-        config = Config(cast(Any, application), log_config=None)
+        config = Config(cast(Any, application), log_config=None, timeout_keep_alive=60)
         config.load()
         state = ServerState()
         loop = asyncio.get_running_loop()
@@ -335,3 +335,28 @@ def test_who_ends_his_side_while_he_is_answered_has_the_answer() -> None:
         assert await ended(reader)
 
     talk(scenario, answers)
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+def test_who_ends_his_side_behind_his_requests_has_the_answers(requests: int) -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST * requests)
+        writer.write_eof()
+        assert [await answer_of(reader) for _ in range(requests)] == [b"ok"] * requests
+        assert await ended(reader)
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", REQUEST[:20], b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"]
+)
+def test_who_ends_his_side_within_a_request_is_hung_up_on(begun: bytes) -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST)
+        assert await answer_of(reader) == b"ok"
+        writer.write(begun)
+        writer.write_eof()
+        assert await ended(reader)
+
+    talk(scenario)
