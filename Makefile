@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs manage test test-http check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths chaos clean-state
+.PHONY: help demo up down status logs manage test check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths chaos clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,13 +34,8 @@ logs: $(RUN) ## show the logs (ARGS="web -f": follow one)
 manage: $(RUN) ## run manage.py on the running stack (ARGS="event <id>")
 	@$(STACK) manage -- $(ARGS)
 
-test: $(DEV) ## run the tests on servers of their own (ARGS="-k name")
+test: $(DEV) ## run the tests on servers of their own (ARGS="-k name"; HOT_PATHS=off: all through Django)
 	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -p eventsite.tests.own_servers $(ARGS)
-
-# New files of such tests join by themselves. Those of the hot paths compare both ways anyway.
-HTTP_TESTS = $(shell grep -rl --include='test_*.py' 'eventsite.tests.web import' eventsite/tests)
-test-http: $(DEV) ## run the tests that talk HTTP (HOT_PATHS=off: all through Django)
-	@$(MAKE) --no-print-directory test ARGS="$(HTTP_TESTS) $(ARGS)"
 
 check: $(DEV) ## lint, format, types, import contracts, Django's checks
 	.venv/bin/ruff check
