@@ -24,7 +24,9 @@ PROCESSES = ("web", "worker-outbox", "worker-effects", "beat", "bridge")
 def main() -> int:
     """0; with STRICT=1 in the environment 1 if a target was missed."""
     parser = argparse.ArgumentParser(prog="make bench-hot-paths", description=__doc__)
-    parser.add_argument("parts", nargs="*", type=report.one_of(PARTS), help="default: all but profile")
+    parser.add_argument(
+        "parts", nargs="*", type=report.one_of(PARTS), help="default: all but profile"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--steady-rate", type=float, default=2000.0, help="POSTs a second")
     parser.add_argument("--steady-seconds", type=float, default=60.0)
