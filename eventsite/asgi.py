@@ -19,7 +19,7 @@ from eventsite.gateway.wiring import gateway_around  # noqa: E402
 from eventsite.health import ALIVE  # noqa: E402
 from eventsite.hot_paths.layer import HotPaths  # noqa: E402
 from eventsite.tracing import stop_in_background  # noqa: E402
-from eventsite.web_server import leave, watch_parent  # noqa: E402
+from eventsite.web_server import forget_the_dead, leave, watch_parent  # noqa: E402
 from orders.api.commands import PLACE_ORDER  # noqa: E402
 from orders.api.hot_reads import LIST_ORDERS, READ_ORDER  # noqa: E402
 from outbox.collector import calm_down  # noqa: E402
@@ -48,7 +48,7 @@ application = ProtocolTypeRouter(
         "http": gateway.application,
         "websocket": no_websockets,
         "lifespan": Lifespan(
-            at_start=[gateway.start, watch_parent],
+            at_start=[gateway.start, watch_parent, forget_the_dead],
             at_end=[leave, hot_paths.close, gateway.close, stop_in_background],
         ),
     }

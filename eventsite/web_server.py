@@ -13,15 +13,17 @@ import signal
 import sys
 import threading
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
+from prometheus_client import multiprocess
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from eventsite.corked import Corked
 from eventsite.gateway.refusals import BodyIncomplete, Refused
 
-__all__ = ["APPLICATION", "HttpProtocol", "leave", "serve", "watch_parent"]
+__all__ = ["APPLICATION", "HttpProtocol", "forget_the_dead", "leave", "serve", "watch_parent"]
 
 APPLICATION = "eventsite.asgi:application"
 HEAD_SECONDS = 10.0  # for request line and headers
@@ -65,7 +67,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._behind = b""  # what has come before the answer to the request before it
         self._no_body = 0  # bytes of a message behind its head that were none of its body
         self._deaf = False  # what comes now is not for us
-        self._ended = False  # nothing more will come
         self._too_late: asyncio.TimerHandle | None = None
         self._awaited = ""  # what it is too late for
 
@@ -74,11 +75,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, self._corked))
         self._await("head")
 
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Whoever has only ended his side is still answered; then the connection ends."""
+    def eof_received(self) -> None:
+        """The transport closes behind it. To answer whoever has only ended his side, it would have to
+        be kept for all that have gone, until there is an answer."""
         self._corked.flush()
-        self._ended = not self._in_message and self._is_answering()
-        return self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await("")
@@ -104,8 +104,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self._behind and not self.transport.is_closing():
             data, self._behind = self._behind, b""
             self.data_received(data)
-        if self._ended and not self._is_answering():
-            self.transport.close()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -186,8 +184,6 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._deaf:
             self._deaf = True  # another protocol listens now
             self._await("")
-            self._corked.flush()
-            self.transport = self._corked.transport
             super().handle_websocket_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -247,6 +243,20 @@ async def watch_parent() -> None:
 def _end_with(parent: BaseProcess) -> None:
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def forget_the_dead() -> None:
+    """At the start of a process that shares its directory of metrics: the live gauges of one that was
+    killed would be shown for ever."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for file in Path(directory).glob("gauge_live*_*.db") if directory else ():
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid, directory)  # type: ignore[no-untyped-call]
+        except PermissionError:
+            pass  # somebody else's, and alive
 
 
 async def leave() -> None:

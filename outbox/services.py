@@ -22,7 +22,7 @@ from outbox import metrics, nudge
 from outbox.arrays import array_literal, text_array_literal
 from outbox.conf import partition_counts
 from outbox.envelope import NO_TRACE, TraceContext, fits, message_bytes
-from outbox.failures import LOST, is_everybodys, sqlstate_of
+from outbox.failures import LOST, READ_ONLY, is_everybodys, sqlstate_of
 from outbox.round_trips import RoundTrip, Statement, send
 from outbox.topics import Topic, lane_of
 
@@ -45,7 +45,7 @@ __all__ = [
 IDLE_TOO_LONG = "25P03"
 # What the driver files under InternalError though nothing is wrong with us: PostgreSQL ended the session,
 # idle in a transaction or too long in one, or takes no writes, as a standby in the middle of a failover.
-NO_WRITES = (IDLE_TOO_LONG, "25P04", "25006")
+NO_WRITES = (IDLE_TOO_LONG, "25P04", READ_ONLY)
 
 _COLUMNS = "event_id, lane, topic, key, type, source, payload, traceparent, correlation_id"
 _ARRAYS = "%s::uuid[], %s::smallint[]" + ", %s::text[]" * 7

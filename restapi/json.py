@@ -19,6 +19,7 @@ __all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON", "parse_json
 
 # How deep Python itself can go depends on who asks it: a thread of Django's less deep than others.
 DEEPEST = 100
+_CONTAINERS = (dict, list)
 TOO_DEEP = f"The body has more than {DEEPEST} objects and arrays in each other."
 
 _encoder = msgspec.json.Encoder(decimal_format="number", uuid_format="canonical")
@@ -67,14 +68,17 @@ def parse_json(body: bytes) -> Any:
 
 
 def _deeper_than(levels: int, value: Any) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(levels):
-        level = [part for each in level if isinstance(each, dict | list) for part in _parts(each)]
-    return any(isinstance(each, dict | list) for each in level)
-
-
-def _parts(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return container.values() if isinstance(container, dict) else container
+        if not level:
+            return False
+        level = [
+            part
+            for each in level
+            for part in (each.values() if type(each) is dict else each)
+            if isinstance(part, _CONTAINERS)
+        ]
+    return bool(level)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -24,6 +24,7 @@ _OWNERS = {
     "/restapi/": "the app's code",
     "/outbox/": "the app's code",
     "/eventsite/web_server.py": "uvicorn",
+    "/eventsite/corked.py": "uvicorn",  # sends what it writes
     "/site-packages/uvicorn/": "uvicorn",
     "/site-packages/uvloop/": "event loop",
     "/asyncio/": "event loop",
@@ -44,8 +45,11 @@ def sampling(pid: int, seconds: float) -> Iterator[Callable[[], Mapping[str, flo
         ]
         spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
         shares: dict[str, float] = {}
-        yield lambda: shares
-        _, said = spy.communicate()
+        try:
+            yield lambda: shares
+            _, said = spy.communicate()
+        finally:
+            spy.kill()
         if spy.returncode:
             raise SystemExit(f"py-spy may have to be run by root: {said.decode()}")
         shares.update(shares_by_owner(stacks.read_text().splitlines()))

@@ -116,6 +116,8 @@ class Coalescer(Generic[Command, Result]):
         for timer in (self._alarm, self._measuring):
             if timer is not None:
                 timer.cancel()
+        self._length.set(0)
+        self._oldest.set(0)
 
     async def _flush(self) -> None:
         try:
@@ -183,7 +185,7 @@ class Coalescer(Generic[Command, Result]):
             return [error] * len(commands)
         except Exception as error:  # noqa: BLE001  (whoever it concerns is told)
             is_away = isinstance(error, NotStored) and not error.refused
-            if is_away or len(commands) == 1 or self._closed:
+            if is_away or len(commands) == 1:
                 return [_of_each(error)] * len(commands)
             half = len(commands) // 2
             first = await self._outcomes(commands[:half])

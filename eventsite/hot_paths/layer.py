@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from django.http import HttpRequest
-from django.urls import resolve
+from django.urls import Resolver404, ResolverMatch, resolve
 
 from eventsite.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.hot_paths.endpoints import Endpoint, endpoint_of
@@ -36,6 +37,8 @@ _UNSURE = frozenset(
 )
 _JSON = b"application/json"
 _ID = "{id}"
+# One of them is taken by each of Django's path converters.
+_IDS_OF_ANY_KIND = ("00000000-0000-0000-0000-000000000000", "0", "any")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -119,8 +122,15 @@ def _is_plain(scope: Scope, endpoint: Endpoint) -> bool:
     return content_type == _JSON or not endpoint.takes_body
 
 
+def _resolved(path: AnyHotPath) -> ResolverMatch:
+    for id_ in _IDS_OF_ANY_KIND:
+        with suppress(Resolver404):
+            return resolve(path.path.replace(_ID, id_))
+    raise ValueError(f"{path.path}: Django knows no such path")
+
+
 def _allowed(path: AnyHotPath) -> bytes:
     """The Allow header that Django REST framework gives to every answer of a view."""
-    view = resolve(path.path.replace(_ID, "any")).func.cls()  # type: ignore[attr-defined]
+    view = _resolved(path).func.cls()  # type: ignore[attr-defined]
     view.setup(HttpRequest())  # a view that answers GET answers HEAD
     return ", ".join(view.allowed_methods).encode()

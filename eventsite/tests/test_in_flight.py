@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import time
 import urllib.error
@@ -27,16 +28,10 @@ from eventsite.localstack.processes import PLAN, Plan
 OTHER_FILES = 1000
 
 
-def _requests() -> int:
-    """Ten thousand, where the system allows a process so many connections."""
-    try:
-        raise_file_limit(10_000 + OTHER_FILES)
-    except (ValueError, OSError):
-        return 1500
-    return 10_000
-
-
-REQUESTS = _requests()
+ALLOWED = resource.getrlimit(resource.RLIMIT_NOFILE)
+# Ten thousand, where the system allows a process so many connections.
+MANY = ALLOWED[1] == resource.RLIM_INFINITY or ALLOWED[1] >= 10_000 + OTHER_FILES
+REQUESTS = 10_000 if MANY else 1500
 IN_DJANGO = settings.WEB_THREADS + 3
 WEB_ONLY = Plan(
     preparation=PLAN.preparation,
@@ -64,6 +59,7 @@ def stack() -> Iterator[LocalStack]:
         own_servers=True, kafka="tansu", plan=WEB_ONLY, extra_env=own, report=lambda _: None
     ) as started:
         yield started
+    resource.setrlimit(resource.RLIMIT_NOFILE, ALLOWED)
 
 
 def judged(stack: LocalStack, run: str, volley: Volley) -> Account:
@@ -185,7 +181,7 @@ def test_a_postgresql_that_does_not_answer_keeps_nobody_from_stopping(stack: Loc
             for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)
             first = asked("/orders")
-            time.sleep(0.5)  # until it is under way
+            time.sleep(1.5)  # until it is under way
             others = [asked("/orders"), *(asked("/orders?by=django") for _ in range(IN_DJANGO))]
             time.sleep(1.0)
             os.kill(web.pid, signal.SIGTERM)
@@ -198,6 +194,9 @@ def test_a_postgresql_that_does_not_answer_keeps_nobody_from_stopping(stack: Loc
             web.wait_ready()
     assert [status for status, _ in told] == [503] * len(told), told
     under_way, queued, *djangos = [json.loads(body)["outcome"] for _, body in told]
-    assert (under_way, queued) == ("unknown", "not_stored")
+    if settings.HOT_PATHS:
+        assert (under_way, queued) == ("unknown", "not_stored")
+    else:
+        djangos += [under_way, queued]
     assert "unknown" in djangos  # others may have wanted a new session
-    assert djangos.count("not_stored") >= IN_DJANGO - settings.WEB_THREADS
+    assert djangos.count("not_stored") >= len(djangos) - settings.WEB_THREADS

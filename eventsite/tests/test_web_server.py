@@ -6,8 +6,11 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,6 +19,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from eventsite import web_server
+from eventsite.corked import Corked
 from eventsite.gateway.asgi_types import Application, Receive, Scope, Send
 from eventsite.web_server import HEAD_BYTES, HttpProtocol
 
@@ -337,17 +341,6 @@ def test_who_ends_his_side_while_he_is_answered_has_the_answer() -> None:
     talk(scenario, answers)
 
 
-@pytest.mark.parametrize("requests", [1, 3])
-def test_who_ends_his_side_behind_his_requests_has_the_answers(requests: int) -> None:
-    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(REQUEST * requests)
-        writer.write_eof()
-        assert [await answer_of(reader) for _ in range(requests)] == [b"ok"] * requests
-        assert await ended(reader)
-
-    talk(scenario)
-
-
 @pytest.mark.parametrize(
     "begun", [b"", REQUEST[:20], b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"]
 )
@@ -360,3 +353,41 @@ def test_who_ends_his_side_within_a_request_is_hung_up_on(begun: bytes) -> None:
         assert await ended(reader)
 
     talk(scenario)
+
+
+def test_head_and_body_of_an_answer_go_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bytes] = []
+
+    class Recording(Corked):
+        def flush(self) -> None:
+            pieces.append(b"".join(self._written))
+            super().flush()
+
+    monkeypatch.setattr(web_server, "Corked", Recording)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST)
+        assert await answer_of(reader) == b"ok"
+        [piece] = pieces
+        assert piece.startswith(b"HTTP/1.1 200 ")
+        assert piece.endswith(b"ok")
+
+    talk(scenario)
+
+
+def test_gauges_of_processes_that_are_gone_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    kinds = ("gauge_livesum", "gauge_livemax", "gauge_mostrecent", "counter")
+    for kind in kinds:
+        for pid in (gone.pid, os.getpid()):
+            (tmp_path / f"{kind}_{pid}.db").touch()
+    with monkeypatch.context() as patched:
+        patched.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+        asyncio.run(web_server.forget_the_dead())
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {f"{kind}_{os.getpid()}.db" for kind in kinds} | {
+        f"{kind}_{gone.pid}.db" for kind in kinds[2:]
+    }

@@ -279,9 +279,28 @@ def test_what_waits_is_measured() -> None:
         await asyncio.gather(*rest)
         await passed(1)
         assert measured() == [0, 0]
+        metrics.WAITING.labels("measured").set(7)
+        await passed(5)
+        assert measured() == [7, 0]  # nobody looks while nothing is to be done
+        await asyncio.gather(*await submitted(coalescer, [3, 4]))
+        await passed(2)
+        assert measured() == [0, 0]
         await coalescer.close()
 
     by_the_clock(scenario())
+
+
+def test_a_process_that_ends_leaves_nothing_in_the_gauges() -> None:
+    async def scenario() -> None:
+        coalescer = Coalescer(Backend().perform, name="ending", max_batch=1, last_patience=0.05)
+        await submitted(coalescer, [0, 1])
+        for gauge in (metrics.WAITING, metrics.OLDEST):
+            gauge.labels("ending").set(7)
+        await coalescer.close()
+        for gauge in (metrics.WAITING, metrics.OLDEST):
+            assert gauge.labels("ending")._value.get() == 0
+
+    asyncio.run(scenario())
 
 
 def test_the_oldest_go_first_whoever_keeps_coming() -> None:

@@ -6,12 +6,18 @@ import asyncio
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import psycopg
 import pytest
+from django.test import override_settings
+from django.urls import path
+from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from eventsite.asgi import HOT_PATHS
 from eventsite.gateway.asgi_types import Message, Receive, Scope, Send
@@ -104,6 +110,26 @@ def test_ids_of_another_shape(monkeypatch: pytest.MonkeyPatch, wanted: str, sure
             assert first["type"] == "django"
 
     asyncio.run(scenario())
+
+
+def test_a_path_that_django_does_not_know_is_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match="no such path"):
+        HotPaths(django, [dataclasses.replace(ECHO, path="/nothing/{id}")], headers=[])
+
+
+@pytest.mark.parametrize("converter", ["uuid", "int", "slug", "str", "path"])
+def test_each_of_djangos_converters_takes_an_id(
+    monkeypatch: pytest.MonkeyPatch, converter: str
+) -> None:
+    class View(APIView):
+        def get(self, request: Request, id: object) -> None:  # noqa: A002
+            raise NotImplementedError
+
+    urls = ModuleType("urls_of_this_test")
+    urls.urlpatterns = [path(f"things/<{converter}:id>", View.as_view())]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "urls_of_this_test", urls)
+    with override_settings(ROOT_URLCONF="urls_of_this_test"):
+        HotPaths(django, [dataclasses.replace(ECHO, path="/things/{id}")], headers=[])
 
 
 @pytest.mark.parametrize(
