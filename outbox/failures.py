@@ -23,8 +23,8 @@ __all__ = [
 LOCK_NOT_AVAILABLE = "55P03"
 LOST = "08"  # class of a connection that is lost
 READ_ONLY = "25006"  # a standby, as one is that is asked in the middle of a failover
-# Serialization, deadlock, lock timeout, no writes.
-_PASSING = frozenset({"40001", "40P01", LOCK_NOT_AVAILABLE, READ_ONLY})
+_CONFLICTS = frozenset({"40001", "40P01"})  # serialization, deadlock
+_PASSING = _CONFLICTS | {LOCK_NOT_AVAILABLE, READ_ONLY}
 # Connection lost, out of resources, operator's intervention, trouble of the server's system.
 _PASSING_CLASSES = (LOST, "53", "57", "58")
 # The statement, the transaction or the session was ended because it took too long.
@@ -62,10 +62,7 @@ def is_transient(error: Exception) -> bool:
 def is_everybodys(error: Exception) -> bool:
     """Of a database error: it is the server, its room or the time that it took, and not what was
     asked; another transaction would fare no better, or would have to wait as long to learn it."""
-    state = sqlstate_of(error)
-    if state in _TIMEOUTS or state in (LOCK_NOT_AVAILABLE, READ_ONLY):
-        return True
-    return not state or state.startswith(_PASSING_CLASSES)
+    return is_transient(error) and sqlstate_of(error) not in _CONFLICTS
 
 
 def describe(error: Exception) -> str:
