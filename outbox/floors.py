@@ -143,7 +143,10 @@ class Floors:
         return below
 
     def _raise_to(self, ceiling: int) -> None:
-        """The first pending id of each lane up to the ceiling, or the one behind the ceiling."""
+        """The first pending id of each lane up to the ceiling, or the one behind the ceiling.
+
+        A table with more lanes than the code knows is for `compare_lanes` to refuse, in words.
+        """
         rewinds, floors = self.parameters()
         with connection.cursor() as cursor:
             cursor.execute(
@@ -154,9 +157,9 @@ class Floors:
                       AND id >= {FLOOR_OF_LANE}
                     ORDER BY id LIMIT 1
                 ), %s + 1)
-                FROM outbox_lane ORDER BY lane
+                FROM outbox_lane WHERE lane < %s ORDER BY lane
                 """,
-                (ceiling, rewinds, floors, ceiling),
+                (ceiling, rewinds, floors, ceiling, LANES),
             )
             rows: list[tuple[int, int, int]] = cursor.fetchall()
         with self._lock:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from outbox import claims, drain, floors, lanes, measure, metrics, upkeep
+from outbox import claims, drain, floors, lanes, measure, metrics, refusals, upkeep
 from outbox.conf import DRAIN
 from outbox.models import OutboxEvent, OutboxLane
 from outbox.services import publish
@@ -28,6 +28,7 @@ LANE = lane_of("k")
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "_floors", floors.Floors())
+    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
 
 
 def write(*texts: str) -> None:
@@ -256,3 +257,16 @@ def test_every_lane_has_its_floor(kafka: Kafka) -> None:
     assert set(claims._floors._floors) == {newest() + 1}
     assert OutboxLane.objects.count() == LANES
     assert len(kafka.log) == 300
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["connected", "connecting anew"])
+def test_a_lane_more_than_the_code_knows_has_none(warm: bool) -> None:
+    """A drain looks for it when it connects; floors that were due before that must not end it."""
+    write("1")
+    assert raised() == newest() + 1
+    OutboxLane.objects.create(lane=LANES)
+    write("2")
+    drain._backoff.warm = warm
+    reports = [drain.drain(EAGER) for _ in range(3)]
+    assert floor() == newest() + (1 if warm else 0)
+    assert ("outbox_lane holds" in reports[0].stopped) is not warm
