@@ -15,12 +15,13 @@ from dataclasses import replace
 from functools import cached_property
 
 import structlog
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import close_old_connections
 
 from outbox import broker, inbox, metrics, tracing
 from outbox.chunks import Chunk, tell_chunks
 from outbox.conf import BRIDGE, BridgePolicy, Route
 from outbox.envelope import correlation_fields, from_kafka
+from outbox.failures import DATABASE_AWAY
 from outbox.inbox import Position
 from outbox.kafka import admin
 from outbox.kafka.consumer import ReceivedMessage, TopicConsumer
@@ -55,7 +56,7 @@ class Bridge:
         self._partitions: dict[PartitionKey, Partition] = {}
         self._next_confirm = self._next_mirror = self._next_queue_check = 0.0
         self._pace = Pace(policy)
-        self._next_follow = 0.0
+        self._next_follow = self._database_again = 0.0
         metrics.POSITION_LOST.labels(route.handler)  # shown as 0, so that the first one is a rise
         self._queue_length: float = 0
         metrics.CONSUMER_STALLED.labels(route.handler)
@@ -90,17 +91,19 @@ class Bridge:
     def _cycle(self, *, take_more: bool) -> None:
         self._receive()
         self._mirror_when_due()  # also without the database: it says that we are here
+        if time.monotonic() < self._database_again:
+            return
         try:
             self._confirm()
             self._follow_positions()
             if take_more:
                 self._dispatch()
-        except (OperationalError, InterfaceError) as error:
+        except DATABASE_AWAY as error:
             log.warning(
                 "bridge_database_unavailable", handler=self._route.handler, error=str(error)
             )
             close_old_connections()
-            self._next_confirm = time.monotonic() + 1.0
+            self._database_again = time.monotonic() + 1.0
             self._unheld.forget()  # those who hold the rest may wait for it, too
 
     def _receive(self) -> None:
@@ -370,7 +373,7 @@ class Bridge:
                 positions = self._read_positions(keys)
                 if positions is not None:
                     return positions
-            except (OperationalError, InterfaceError, admin.KafkaUnavailable) as error:
+            except (*DATABASE_AWAY, admin.KafkaUnavailable) as error:
                 log.warning("assignment_waits", handler=self._route.handler, error=str(error))
             self._stop.wait(1.0)
         return {}

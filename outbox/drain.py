@@ -17,11 +17,12 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 import structlog
-from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
+from django.db import connection, transaction
 
 from outbox import claims, conf, drain_letters, metrics, tracing
 from outbox.conf import DRAIN, DrainPolicy
 from outbox.envelope import correlation_fields
+from outbox.failures import DATABASE_AWAY
 from outbox.kafka import producer
 from outbox.refusals import Backoff, PendingEvent, Produced, remember_refused
 from outbox.settling import send_and_settle
@@ -94,10 +95,7 @@ def _drain_beside(run: _Run) -> DrainReport:
     return report
 
 
-_FAILURES = (
-    *(producer.KafkaException, producer.PartitionMismatch),
-    *(OperationalError, InterfaceError, InternalError),
-)
+_FAILURES = (producer.KafkaException, producer.PartitionMismatch, *DATABASE_AWAY)
 
 
 @dataclass(slots=True)

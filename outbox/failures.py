@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import redis
-from django.db import Error, InterfaceError, OperationalError, connection
+from django.db import Error, InterfaceError, InternalError, OperationalError, connection
 
 from outbox.conf import BRIDGE
 
 __all__ = [
+    "DATABASE_AWAY",
     "LOST",
     "READ_ONLY",
     "describe",
@@ -27,6 +28,9 @@ _CONFLICTS = frozenset({"40001", "40P01"})  # serialization, deadlock
 _PASSING = _CONFLICTS | {LOCK_NOT_AVAILABLE, READ_ONLY}
 # Connection lost, out of resources, operator's intervention, trouble of the server's system.
 _PASSING_CLASSES = (LOST, "53", "57", "58")
+# What a loop waits out. Django files a server that takes no writes, and a session that was ended,
+# under InternalError.
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 # The statement, the transaction or the session was ended because it took too long.
 _TIMEOUTS = frozenset({"57014", "25P03", "25P04"})
 TRANSACTION_TIMEOUT_SINCE = 170_000  # PostgreSQL 17

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import structlog
 from celery import shared_task
-from django.db import InterfaceError, InternalError, OperationalError
 
 from outbox import audit as auditing
 from outbox import (
@@ -25,6 +24,7 @@ from outbox import (
 )
 from outbox import drain as draining
 from outbox.conf import DRAIN
+from outbox.failures import DATABASE_AWAY
 from outbox.findings import MISSING
 from outbox.kafka import admin
 from outbox.models import DeadLetter
@@ -55,7 +55,7 @@ def drain_outbox(*, asked: bool = False) -> int:
         report = draining.drain()
         stays = report.settled >= DRAIN.linger_from and not report.stopped
         return report.settled + (_linger() if stays else 0)
-    except (OperationalError, InterfaceError, InternalError) as error:
+    except DATABASE_AWAY as error:
         log.warning("drain_database_unavailable", error=str(error))
         return 0
 
@@ -90,7 +90,7 @@ def measure_backlog() -> None:
         for standing in control.standings(route.handler for route in conf.routes()):
             metrics.HANDLER_PAUSED.labels(standing.handler).set(standing.paused)
             metrics.CIRCUIT_OPEN.labels(standing.handler).set(standing.tripped)
-    except (OperationalError, InterfaceError) as error:
+    except DATABASE_AWAY as error:
         log.warning("backlog_unknown", error=str(error))
 
 
@@ -115,7 +115,7 @@ def redrive_letters() -> int:
     try:
         control.spread_pauses()
         return redrive.send_due()
-    except (OperationalError, InterfaceError) as error:
+    except DATABASE_AWAY as error:
         log.warning("redrive_database_unavailable", error=str(error))
         return 0
 
@@ -125,7 +125,7 @@ def measure_handlers() -> None:
     """Set the gauges of handlers and lanes; run by beat every ten seconds."""
     try:
         measure.measure_handlers(conf.routes())
-    except (OperationalError, InterfaceError) as error:
+    except DATABASE_AWAY as error:
         log.warning("handlers_unknown", error=str(error))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -14,7 +14,8 @@ import redis
 from eventsite.localstack import LocalStack
 from eventsite.tests.account import Account, take_account
 from eventsite.tests.processes import running
-from eventsite.tests.steady import SteadyOrders, steady_orders
+from eventsite.tests.steady import Reply, SteadyOrders, steady_orders
+from outbox import conf
 
 SETTLES = 150.0  # seconds; a chunk whose worker was away is sent again after 10, 20, 40 s
 # Far below what a client prints that retries without a pause; refusals of web have one line each.
@@ -81,6 +82,31 @@ def away(stack: LocalStack, server: str) -> Iterator[None]:
         unit.wait_ready()
 
 
+@contextmanager
+def read_only(stack: LocalStack) -> Iterator[None]:
+    """PostgreSQL refuses writes, in the sessions that there are as well."""
+
+    def turn(value: str) -> None:
+        with psycopg.connect(stack.env["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            connection.execute("SELECT pg_reload_conf()")
+
+    turn("on")
+    try:
+        yield
+    finally:
+        turn("off")
+
+
+def assert_told(refusals: Sequence[Reply], outcomes: set[str]) -> None:
+    """Who was not served knows what became of the order, and when to come again."""
+    assert refusals
+    for reply in refusals:
+        assert (reply.status, reply.body["outcome"]) in {(503, outcome) for outcome in outcomes}
+        assert int(reply.retry_after) > 0
+
+
 @pytest.mark.parametrize("server", ["kafka", "redis"])
 def test_orders_are_accepted_while_it_is_away(stack: LocalStack, server: str) -> None:
     with load(stack) as orders:
@@ -123,11 +149,20 @@ def test_the_database_is_away(stack: LocalStack) -> None:
             time.sleep(4)
         back = len(orders.replies)
         time.sleep(1)
-    refusals = orders.refused(before)
-    assert refusals
-    for reply in refusals:
-        assert (reply.status, reply.body["outcome"]) in {(503, "not_stored"), (503, "unknown")}
-        assert int(reply.retry_after) > 0
+    assert_told(orders.refused(before), {"not_stored", "unknown"})
     assert orders.accepted(back)
     account = assert_recovered(stack, orders)
     assert account.orders >= len(orders.accepted())
+
+
+def test_the_database_takes_no_writes(stack: LocalStack) -> None:
+    """As a standby in the middle of a failover, for longer than a chunk's deadline."""
+    with load(stack) as orders:
+        before = len(orders.replies)
+        with quiet_logs(stack), read_only(stack):
+            time.sleep(conf.BRIDGE.deadline + 3)
+        back = len(orders.replies)
+        time.sleep(1)
+    assert_told(orders.refused(before), {"not_stored"})
+    assert orders.accepted(back)
+    assert_recovered(stack, orders)
