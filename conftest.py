@@ -64,6 +64,17 @@ def _the_environment_is_left_as_it_was() -> Iterator[None]:
     assert _environment() == before
 
 
+@pytest.fixture(autouse=True)
+def _drains_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process: what drains remember from one batch to the next comes due by the clock,
+    and would then be met by whichever test runs at that moment."""
+    from outbox import claims, drain, floors, refusals  # noqa: PLC0415
+
+    monkeypatch.setattr(claims, "_floors", floors.Floors())
+    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
+    monkeypatch.setattr(refusals, "_refused", {})
+
+
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 

@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from eventsite.probe import queries as probe_queries
 from eventsite.probe import services as probe_services
 from eventsite.tests.pipeline import apply_probe_log
-from outbox import claims, conf, drain, refusals, settling
+from outbox import claims, conf, drain, settling
 from outbox.kafka import admin, producer
 from outbox.kafka.log_reader import read_topic
 from outbox.kafka.producer import Delivery, OutgoingMessage
@@ -30,13 +30,7 @@ from outbox.queries import published_ends
 from outbox.services import publish
 from outbox.topics import LANES, Topic, lane_of
 
-pytestmark = pytest.mark.usefixtures("pipeline", "fresh")
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
-    monkeypatch.setattr(refusals, "_refused", {})
+pytestmark = pytest.mark.usefixtures("pipeline")
 
 
 Status = OutboxEvent.Status

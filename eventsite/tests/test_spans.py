@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from eventsite.tests.histories import place
 from eventsite.tests.receiver import spans_in_memory
-from outbox import broker, claims, conf, drain, effects, redrive, refusals, tracing
+from outbox import broker, claims, conf, drain, effects, redrive, tracing
 from outbox.bridge import Bridge
 from outbox.chunks import Chunk
 from outbox.envelope import EventEnvelope, TraceContext
@@ -89,11 +89,6 @@ def event(payload: str, trace: str = TRACEPARENT) -> EventEnvelope:
 
 
 class TestADrain:
-    @pytest.fixture(autouse=True)
-    def fresh(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
-        monkeypatch.setattr(refusals, "_refused", {})
-
     def delivers(self, monkeypatch: pytest.MonkeyPatch, judge: Callable[[Delivery], None]) -> None:
         def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
             delivery = Delivery(size=len(messages))

@@ -16,13 +16,15 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models.signals import post_migrate
 
-from outbox import claims, conf, drain, refusals, settling
+from outbox import claims, conf, drain, settling
 from outbox.conf import DrainPolicy
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
 from outbox.models import OutboxEvent, OutboxLane
 from outbox.services import UnknownTopic, publish
 from outbox.topics import LANES, Topic, lane_of
+
+pytestmark = pytest.mark.django_db
 
 TOPIC = conf.topics()[0]
 
@@ -86,12 +88,6 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> Kafka:
     monkeypatch.setattr(producer, "send", made_up.send)
     monkeypatch.setattr(producer, "warm_up", made_up.warm_up)
     return made_up
-
-
-@pytest.fixture(autouse=True)
-def fresh(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
-    monkeypatch.setattr(refusals, "_refused", {})
 
 
 def write(*events: Noted) -> None:
@@ -251,7 +247,7 @@ class TestKafkaAway:
         assert drain.drain().stopped == "backing off"
         assert (len(pending_texts("k")), kafka.requests) == (2, [2])
 
-    def test_for_real(self, monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+    def test_for_real(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
         producer.discard()
         write(Noted("k"))

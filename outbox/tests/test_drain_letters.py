@@ -14,9 +14,11 @@ from outbox import drain, drain_letters, refusals
 from outbox.conf import DRAIN, DrainPolicy
 from outbox.dead_letters import DRAIN_HANDLER
 from outbox.models import DeadLetter, OutboxEvent, OutboxLane
-from outbox.tests.test_drain import TOPIC, Kafka, Noted, fresh, kafka, keys_of_lane, write
+from outbox.tests.test_drain import TOPIC, Kafka, Noted, kafka, keys_of_lane, write
 
-__all__ = ["fresh", "kafka"]  # fixtures
+__all__ = ["kafka"]  # a fixture
+
+pytestmark = pytest.mark.django_db
 
 IMPATIENT = DrainPolicy(backoff_first=0.0, run_seconds=0.5)
 Status = OutboxEvent.Status

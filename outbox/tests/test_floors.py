@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from outbox import claims, drain, floors, lanes, measure, metrics, refusals, upkeep
+from outbox import claims, drain, floors, lanes, measure, metrics, upkeep
 from outbox.conf import DRAIN
 from outbox.models import OutboxEvent, OutboxLane
 from outbox.services import publish
@@ -23,12 +23,6 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 EAGER = replace(DRAIN, floor_interval=0.0, sweep_interval=1e9)
 LANE = lane_of("k")
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "_floors", floors.Floors())
-    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
 
 
 def write(*texts: str) -> None:
