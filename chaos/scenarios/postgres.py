@@ -18,7 +18,7 @@ from chaos.ground import Ground
 from chaos.load import Attempt, ProbeEvent
 from chaos.outcome import Outcome
 from chaos.scenarios.base import Scenario
-from eventsite.tests.weather import Fault, Proxy, proxy_to
+from eventsite.tests.weather import Fault, Proxy, proxy_to, read_only
 from outbox.services import publish, unit_of_work
 
 __all__ = ["SCENARIOS"]
@@ -83,6 +83,12 @@ def terminate_storm(ground: Ground) -> None:
     ground.figures["sessions ended"] = str(ended)
 
 
+def takes_no_writes(ground: Ground) -> None:
+    """Longer than a chunk's deadline, after which its bridge writes down that it sends it again."""
+    with ground.fault("PostgreSQL takes no writes"), read_only(ground.stack.env["DATABASE_URL"]):
+        time.sleep(ground.seconds(60, 14))
+
+
 def reader_holds_a_snapshot(ground: Ground) -> None:
     with psycopg.connect(ground.stack.env["DATABASE_URL"]) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -125,6 +131,11 @@ SCENARIOS = (
         title="PostgreSQL: immediate stop and start",
         play=immediate_stop,
         quick=True,
+    ),
+    Scenario(
+        name="read-only",
+        title="PostgreSQL takes no writes, as a standby in the middle of a failover",
+        play=takes_no_writes,
     ),
     Scenario(
         name="cut-at-commit",

@@ -15,6 +15,7 @@ from eventsite.localstack import LocalStack
 from eventsite.tests.account import Account, take_account
 from eventsite.tests.processes import running
 from eventsite.tests.steady import Reply, SteadyOrders, steady_orders
+from eventsite.tests.weather import read_only
 from outbox import conf
 
 SETTLES = 150.0  # seconds; a chunk whose worker was away is sent again after 10, 20, 40 s
@@ -82,23 +83,6 @@ def away(stack: LocalStack, server: str) -> Iterator[None]:
         unit.wait_ready()
 
 
-@contextmanager
-def read_only(stack: LocalStack) -> Iterator[None]:
-    """PostgreSQL refuses writes, in the sessions that there are as well."""
-
-    def turn(value: str) -> None:
-        with psycopg.connect(stack.env["DATABASE_URL"], autocommit=True) as connection:
-            connection.execute("SET default_transaction_read_only = off")
-            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
-            connection.execute("SELECT pg_reload_conf()")
-
-    turn("on")
-    try:
-        yield
-    finally:
-        turn("off")
-
-
 def assert_told(refusals: Sequence[Reply], outcomes: set[str]) -> None:
     """Who was not served knows what became of the order, and when to come again."""
     assert refusals
@@ -159,7 +143,7 @@ def test_the_database_takes_no_writes(stack: LocalStack) -> None:
     """As a standby in the middle of a failover, for longer than a chunk's deadline."""
     with load(stack) as orders:
         before = len(orders.replies)
-        with quiet_logs(stack), read_only(stack):
+        with quiet_logs(stack), read_only(stack.env["DATABASE_URL"]):
             time.sleep(conf.BRIDGE.deadline + 3)
         back = len(orders.replies)
         time.sleep(1)

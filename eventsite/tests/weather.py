@@ -1,4 +1,5 @@
-"""A TCP proxy in front of a server that can be made to fail at one exact moment."""
+"""A TCP proxy in front of a server that can be made to fail at one exact moment, and a PostgreSQL
+that takes no writes."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
-__all__ = ["Fault", "Proxy", "proxy_to"]
+import psycopg
+
+__all__ = ["Fault", "Proxy", "proxy_to", "read_only"]
 
 
 class Fault(Enum):
@@ -113,3 +116,20 @@ def proxy_to(host: str, port: int) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextmanager
+def read_only(url: str) -> Iterator[None]:
+    """PostgreSQL refuses writes, in the sessions that there are as well, as does a server that has
+    become a standby."""
+
+    def turn(value: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            connection.execute("SELECT pg_reload_conf()")
+
+    turn("on")
+    try:
+        yield
+    finally:
+        turn("off")
