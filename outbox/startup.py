@@ -51,7 +51,7 @@ def check_servers() -> list[Result]:
     """Ask all servers. A server that does not answer is an error of its own."""
     strict = settings.OUTBOX_STRICT_SERVERS
     accepted = set(settings.OUTBOX_ACCEPTED_RISKS)
-    results = [*_postgresql(), *_counts(), *_kafka(), *_redis()]
+    results = [*_postgresql(), _session(), *_counts(), *_kafka(), *_redis()]
     known = {result.risk for result in results} - {""}
     graded = [_graded(result, strict=strict, accepted=accepted) for result in results]
     graded += [
@@ -122,6 +122,28 @@ def _quorum(names: str, commit: str) -> Result:
         means="COMMIT waits for no standby: losing the machine loses all since its last backup, a "
         "failover what the standby has not received yet. Events already in Kafka are then found "
         "as messages without a row. Set for example 'ANY 1 (a, b)' and synchronous_commit = on.",
+    )
+
+
+def _session() -> Result:
+    """What our own sessions ask for when they begin, and a pooler in between may drop."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT setting FROM pg_settings WHERE name = ANY(%s) ORDER BY name",
+            (["idle_in_transaction_session_timeout", "lock_timeout", "plan_cache_mode"],),
+        )
+        idle, lock, plans = (row[0] for row in cursor.fetchall())
+    return _judge(
+        "postgresql",
+        f"our sessions: idle_in_transaction_session_timeout = {idle}, lock_timeout = {lock},"
+        f" plan_cache_mode = {plans}",
+        good=0 < int(idle) < conf.DRAIN.task_time_limit * 1000
+        and int(lock) > 0
+        and plans == "force_custom_plan",
+        risk="session-options",
+        means="A drain or a worker that has frozen keeps its lanes until its connection ends, and "
+        "drains may read the whole outbox. They are asked for when a session begins: a pooler that "
+        "ignores `options` takes them away. Set them by ALTER ROLE … SET.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from celery.schedules import schedule
 from kombu import Exchange, Queue
@@ -79,7 +79,10 @@ TEMPLATES = [
 
 
 def _database(url: str) -> dict[str, Any]:
+    """Parameters of libpq may stand in the address, as in `?sslmode=verify-full`; they win, but for
+    `options`, which are ours and then those."""
     parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
     options: dict[str, Any] = {
         "connect_timeout": 3,
         # PostgreSQL itself ends a session that holds a transaction and has gone silent, so a
@@ -87,7 +90,7 @@ def _database(url: str) -> dict[str, Any]:
         # A generic plan made while a table was empty would be kept for as long as the connection:
         # drains that read all of event_outbox, until the next ANALYZE. Planning is cheap here.
         "options": "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=5000"
-        " -c plan_cache_mode=force_custom_plan",
+        f" -c plan_cache_mode=force_custom_plan {given.pop('options', '')}".rstrip(),
         "application_name": env.service_name,
         # Arguments travel apart from the text, and a statement is planned once a connection.
         "server_side_binding": True,
@@ -108,7 +111,7 @@ def _database(url: str) -> dict[str, Any]:
         # One lasting connection a thread; every process has few threads that live long.
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": options,
+        "OPTIONS": options | given,
     }
 
 

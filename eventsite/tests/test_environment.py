@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
+from django.db.utils import ConnectionHandler
+from psycopg import OperationalError
 from pydantic import ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from eventsite.localstack.environment import read_environment
-from eventsite.settings.env import REPOSITORY, Environment
+from eventsite.settings.base import _database
+from eventsite.settings.env import REPOSITORY, Environment, environment
 
 NAMES = (
     "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "REDIS_URL", "REDIS_ADDR", "REDIS_PASSWORD", "PORT",
@@ -112,6 +115,24 @@ def test_where_spans_go(given: dict[str, str], expected: str) -> None:
 def test_redis_url_wins_over_both_older_names() -> None:
     found = read(REDIS_URL="redis://r:1/1", REDIS_ADDR="x:9", REDIS_PASSWORD="p")
     assert found.redis_url == "redis://r:1/1"
+
+
+def test_the_address_of_the_database_may_carry_parameters() -> None:
+    url = "postgresql://u:p%40@db:6000/orders"
+    plain = _database(url)["OPTIONS"]
+    given = _database(f"{url}?sslmode=verify-full&connect_timeout=9&options=-c%20work_mem%3D8MB")
+    assert (given["HOST"], given["PORT"], given["NAME"]) == ("db", "6000", "orders")
+    assert given["OPTIONS"] == plain | {
+        "sslmode": "verify-full",
+        "connect_timeout": "9",
+        "options": f"{plain['options']} -c work_mem=8MB",
+    }
+
+
+def test_a_database_without_the_encryption_that_is_asked_for_is_refused() -> None:
+    database = _database(f"{environment().database_url}?sslmode=require")
+    with pytest.raises(OperationalError, match="does not support SSL"):
+        ConnectionHandler({"default": database})["default"].connect()
 
 
 def test_the_local_stack_reads_the_same() -> None:

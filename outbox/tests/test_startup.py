@@ -96,6 +96,21 @@ def test_commits_that_do_not_wait_state_their_window(good_kafka: object) -> None
 
 
 @pytest.mark.parametrize(
+    "dropped",
+    [
+        "idle_in_transaction_session_timeout = 0",
+        "idle_in_transaction_session_timeout = '20s'",
+        "lock_timeout = 0",
+        "plan_cache_mode = auto",
+    ],
+)
+def test_options_that_a_pooler_has_dropped_are_found(good_kafka: object, dropped: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL {dropped}")
+    assert set(violations()) == {"single-postgresql", "session-options"}
+
+
+@pytest.mark.parametrize(
     ("names", "commit", "level"),
     [
         ("", "on", Level.ERROR),
