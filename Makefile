@@ -1,7 +1,7 @@
 # The few commands of this project. Only Python 3.11+ and make are needed; `make help` lists them.
 PYTHON ?= python3
 PY := .venv/bin/python
-STACK := $(PY) -m eventsite.localstack
+STACK := $(PY) -m devtools.localstack
 # uv, where it is, only makes the same installation faster.
 PIP := $(if $(shell command -v uv 2>/dev/null),uv pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
 RUN := .venv/.installed-run
@@ -11,19 +11,31 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs manage test check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths chaos clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications chaos clean-state
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUN) ## start everything, send load, check every effect, stop again
-	@$(PY) -m eventsite.demo $(ARGS)
+	@$(PY) -m devtools.demo $(ARGS)
 
 up: $(RUN) ## start everything in the background (PORT=8080)
 	@$(STACK) up
 
 down: $(RUN) ## stop what `make up` started
 	@$(STACK) down
+
+infra: $(RUN) ## start the servers alone in the background, with tables and topics
+	@$(STACK) --plan devtools.localstack.processes:SERVERS up
+
+run-api: $(RUN) ## run the web process here, on the servers of `make infra`
+	@$(STACK) run web
+
+run-processor: $(RUN) ## run workers, beat and bridge here, on the servers of `make infra`
+	@$(STACK) run
+
+dlq: $(RUN) ## list the dead letters of the running stack (ARGS="--topic feed-events")
+	@$(STACK) manage -- dead_letters list $(ARGS)
 
 status: $(RUN) ## what runs, and whether it is well
 	@$(STACK) status
@@ -35,7 +47,7 @@ manage: $(RUN) ## run manage.py on the running stack (ARGS="event <id>")
 	@$(STACK) manage -- $(ARGS)
 
 test: $(DEV) ## run the tests on servers of their own (ARGS="-k name"; HOT_PATHS=off: all through Django)
-	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -p eventsite.tests.own_servers $(ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -p devtools.testing.own_servers $(ARGS)
 
 check: $(DEV) ## lint, format, types, import contracts, Django's checks
 	.venv/bin/ruff check
@@ -55,22 +67,31 @@ lock: $(DEV) ## compile the pinned requirements from the .in files
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 
 bench-backbone: $(RUN) ## measure outbox, drain, bridge and effects at full speed
-	@$(PY) -m benchmarks.backbone $(ARGS)
+	@$(PY) -m devtools.benchmarks.backbone $(ARGS)
 
 bench-path: $(RUN) ## measure the way of an event from request to effect
-	@$(PY) -m benchmarks.path $(ARGS)
+	@$(PY) -m devtools.benchmarks.path $(ARGS)
 
 bench-hot-paths: $(RUN) ## measure what is answered before Django (needs wrk)
-	@$(PY) -m benchmarks.hot_paths $(ARGS)
+	@$(PY) -m devtools.benchmarks.hot_paths $(ARGS)
+
+bench-feeds: $(RUN) ## measure posts, feeds and fan-out beside the barest program that does the same (needs wrk)
+	@$(PY) -m devtools.benchmarks.feeds $(ARGS)
 
 bench-orders: $(RUN) ## measure POST and GET /orders beside the barest program that does the same
-	@$(PY) -m benchmarks.orders $(ARGS)
+	@$(PY) -m devtools.benchmarks.orders $(ARGS)
+
+bench-relay: $(RUN) ## measure the relay from RabbitMQ to Kafka (needs rabbitmq-server)
+	@$(PY) -m devtools.benchmarks.relay $(ARGS)
+
+bench-notifications: $(RUN) ## measure notifications from POST to the provider
+	@$(PY) -m devtools.benchmarks.notifications $(ARGS)
 
 bench-load: $(RUN) ## measure what the load generator itself can send
-	@$(PY) -m benchmarks.load_generator $(ARGS)
+	@$(PY) -m devtools.benchmarks.load_generator $(ARGS)
 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
-	@$(PY) -m chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)
+	@$(PY) -m devtools.chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)
 
 clean-state: $(RUN) ## stop the stack and delete its data
 	@$(STACK) down --wipe

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 from django.core.management.color import Style
+from hypothesis import HealthCheck, settings
 
 gc.disable()  # until everything is imported, of which nothing is garbage
-PROCESS_TESTS = ("eventsite/tests/", "eventsite/localstack/", "docker/")
+# How long an example takes to be made or tried says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+PROCESS_TESTS = ("eventsite/tests/", "devtools/localstack/", "docker/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,14 +70,11 @@ def _the_environment_is_left_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _drains_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process: what drains remember from one batch to the next comes due by the clock,
-    and would then be met by whichever test runs at that moment."""
-    from outbox import claims, drain, floors, refusals  # noqa: PLC0415
-
-    monkeypatch.setattr(claims, "_floors", floors.Floors())
-    monkeypatch.setattr(drain, "_backoff", refusals.Backoff())
-    monkeypatch.setattr(refusals, "_refused", {})
+def _nobody_holds_a_node_behind_the_test() -> Iterator[None]:
+    """The thread that holds a number for ids of posts would go to the database between the tests."""
+    yield
+    if ids := sys.modules.get("feeds.ids"):
+        ids.close()
 
 
 def _environment() -> dict[str, str]:
@@ -105,9 +107,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is there now stays: two thousand tests and all that they import need not be looked
     through for garbage again and again."""
-    from outbox.collector import calm_down  # noqa: PLC0415
+    from outbox.process.gc_tuning import tune_gc  # noqa: PLC0415
 
-    calm_down()
+    tune_gc()
     gc.enable()
 
 

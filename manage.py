@@ -9,7 +9,7 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
     from django.core.management import execute_from_command_line
 
-    from eventsite import tracing
+    from eventsite.telemetry import tracing
 
     try:
         execute_from_command_line(sys.argv)

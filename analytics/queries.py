@@ -1,8 +1,9 @@
 """Reading the figures, what is not folded yet included.
 
-A few figures by name are read from the view `sales_figures`. Who wants the first of many must not
-have all of them added up: those queries take as many folded ones as are wanted, by index, and put
-the additions to them, of which there are few.
+Figures that stand side by side come from one statement, hence from one snapshot. Who wants a few of
+many must not have all of them added up: these queries take as many folded ones as are wanted, by
+index, and put the additions to them, of which there are few. All figures count the events of other
+producers too (`ForeignSalesMetric`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection
 
-from analytics.models import MetricName, SalesFigure
+from analytics.models import MetricName
 
 __all__ = [
     "STATUSES",
     "Figure",
+    "Overview",
     "Summary",
-    "revenue_per_day",
+    "overview",
     "sales_metrics",
     "summary",
     "top_products",
@@ -28,6 +31,7 @@ __all__ = [
 
 STATUSES = ("CREATED", "PAID", "SHIPPED", "CANCELLED")
 MINUTES = 60
+PRODUCTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,33 +55,47 @@ class Figure:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The summary and the revenue of each of the last days, today the last, of one moment."""
+
+    summary: Summary
+    per_day: Sequence[tuple[str, Decimal]]
+
+
 def summary(*, now: datetime) -> Summary:
-    """One read of each group of figures, by primary key."""
+    """All of it of one moment: one statement."""
+    return overview(now=now, days=0).summary
+
+
+def overview(*, now: datetime, days: int) -> Overview:
+    """The summary, and (YYYY-MM-DD, revenue) of the last `days` in UTC, zeros included: one statement,
+    hence one snapshot, in which every order counts in all figures or in none."""
     minutes = [
         (now - timedelta(minutes=back)).strftime("%Y-%m-%dT%H:%M")
         for back in reversed(range(MINUTES))
     ]
-    totals = _values(MetricName.ORDERS_TOTAL, ["all", *STATUSES])
-    counts = _values(MetricName.ORDERS_PER_MINUTE, minutes)
-    return Summary(
-        orders_total=int(totals.get("all", 0)),
-        revenue_total=_values(MetricName.REVENUE_TOTAL, ["all"]).get("all", Decimal(0)),
-        by_status={status: int(totals.get(status, 0)) for status in STATUSES},
-        per_minute=[(minute, int(counts.get(minute, 0))) for minute in minutes],
-        top_products=top_products(limit=10),
+    dates = [f"{now - timedelta(days=back):%Y-%m-%d}" for back in reversed(range(days))]
+    found, products = _figures(
+        [
+            *((MetricName.ORDERS_TOTAL, dimension) for dimension in ("all", *STATUSES)),
+            *((MetricName.ORDERS_PER_MINUTE, minute) for minute in minutes),
+            *((MetricName.REVENUE_TOTAL, dimension) for dimension in ("all", *dates)),
+        ],
+        products=PRODUCTS,
     )
-
-
-def revenue_per_day(*, now: datetime, days: int) -> Sequence[tuple[str, Decimal]]:
-    """(YYYY-MM-DD, revenue) of the last days in UTC, today the last, zeros included."""
-    wanted = [f"{now - timedelta(days=back):%Y-%m-%d}" for back in reversed(range(days))]
-    revenues = _values(MetricName.REVENUE_TOTAL, wanted)
-    return [(day, revenues.get(day, Decimal(0))) for day in wanted]
-
-
-def _values(metric: MetricName, dimensions: Sequence[str]) -> dict[str, Decimal]:
-    rows = SalesFigure.objects.filter(metric_name=metric, dimension__in=dimensions)
-    return dict(rows.values_list("dimension", "value"))
+    return Overview(
+        summary=Summary(
+            orders_total=int(found[MetricName.ORDERS_TOTAL, "all"]),
+            revenue_total=found[MetricName.REVENUE_TOTAL, "all"],
+            by_status={status: int(found[MetricName.ORDERS_TOTAL, status]) for status in STATUSES},
+            per_minute=[
+                (minute, int(found[MetricName.ORDERS_PER_MINUTE, minute])) for minute in minutes
+            ],
+            top_products=products,
+        ),
+        per_day=[(date, found[MetricName.REVENUE_TOTAL, date]) for date in dates],
+    )
 
 
 # What is not folded yet: one row for each figure that a chunk adds to.
@@ -85,37 +103,73 @@ _ADDITIONS = """
     sales_additions, unnest(metric_names, dimensions, "values") AS part (metric_name, dimension, value)
 """
 
-_TOP_PRODUCTS = f"""
-    WITH added AS MATERIALIZED (
-        SELECT dimension, sum(value) AS value FROM {_ADDITIONS}
-        WHERE metric_name = %(metric)s
-        GROUP BY 1
-    )
-    SELECT dimension, value FROM (
-        (SELECT dimension, value FROM sales_metrics folded
-         WHERE metric_name = 'top_products' AND value > 0
-           AND NOT EXISTS (SELECT FROM added WHERE added.dimension = folded.dimension)
-         ORDER BY value DESC, dimension LIMIT %(limit)s)
-        UNION ALL
-        SELECT added.dimension, added.value + coalesce(folded.value, 0)
-        FROM added LEFT JOIN sales_metrics folded
-                          ON folded.metric_name = %(metric)s AND folded.dimension = added.dimension
-    ) product (dimension, value)
-    WHERE value > 0 ORDER BY value DESC, dimension LIMIT %(limit)s
+_ADDED = f"""
+    added AS MATERIALIZED (
+        SELECT metric_name, dimension, sum(value) AS value FROM {_ADDITIONS} GROUP BY 1, 2
+    )"""
+
+_TOP_PRODUCTS = """
+    product AS (
+        SELECT dimension, value FROM (
+            (SELECT dimension, value FROM sales_metrics folded
+             WHERE metric_name = 'top_products' AND value > 0
+               AND NOT EXISTS (SELECT FROM added WHERE added.metric_name = 'top_products'
+                                                   AND added.dimension = folded.dimension)
+             ORDER BY value DESC, dimension LIMIT %(products)s)
+            UNION ALL
+            SELECT added.dimension, added.value + coalesce(folded.value, 0)
+            FROM added LEFT JOIN sales_metrics folded
+                              ON folded.metric_name = 'top_products'
+                             AND folded.dimension = added.dimension
+            WHERE added.metric_name = 'top_products'
+        ) either (dimension, value)
+        WHERE value > 0 ORDER BY value DESC, dimension LIMIT %(products)s
+    )"""
+
+# A subquery for each figure that is asked for, hence a look into the primary key: for a join
+# PostgreSQL may read all figures.
+_FIGURES = f"""
+    WITH {_ADDED}, {_TOP_PRODUCTS}
+    SELECT NULL AS place, metric_name, dimension,
+           coalesce((SELECT value FROM sales_metrics folded
+                     WHERE folded.metric_name = asked.metric_name
+                       AND folded.dimension = asked.dimension), 0) + coalesce(added.value, 0)
+    FROM unnest(%(metrics)s::text[], %(dimensions)s::text[]) AS asked (metric_name, dimension)
+    LEFT JOIN added USING (metric_name, dimension)
+    UNION ALL
+    SELECT row_number() OVER (ORDER BY value DESC, dimension), 'top_products', dimension, value
+    FROM product
 """
+
+
+def _figures(
+    asked: Sequence[tuple[str, str]], *, products: int
+) -> tuple[dict[tuple[str, str], Decimal], Sequence[tuple[str, int]]]:
+    """Figures by name, 0 where there is none, and the most sold products, of one snapshot."""
+    parameters: dict[str, Any] = {
+        "metrics": [str(metric) for metric, _ in asked],
+        "dimensions": [dimension for _, dimension in asked],
+        "products": products,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_FIGURES, parameters)
+        rows = cursor.fetchall()
+    ranked = sorted(row for row in rows if row[0] is not None)
+    return (
+        {(metric, dimension): value for place, metric, dimension, value in rows if place is None},
+        [(product, int(units)) for _, _, product, units in ranked],
+    )
 
 
 def top_products(*, limit: int) -> Sequence[tuple[str, int]]:
     """(product id, units), the most sold first; products whose orders were all cancelled are left out."""
-    with connection.cursor() as cursor:
-        cursor.execute(_TOP_PRODUCTS, {"metric": str(MetricName.TOP_PRODUCTS), "limit": limit})
-        return [(product, int(units)) for product, units in cursor.fetchall()]
+    return _figures([], products=limit)[1]
 
 
 # A folded figure behind the first ones may come with its additions alone, hence with a wrong value;
 # but then it stands behind as many others and is cut off.
 _METRICS = f"""
-    SELECT metric_name, dimension, sum(value)::numeric(30, 2) AS value,
+    SELECT metric_name, dimension, sum(value) AS value,
            max(updated_at) AS updated_at
     FROM (
         (SELECT metric_name, dimension, value, updated_at FROM sales_metrics

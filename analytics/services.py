@@ -12,10 +12,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db import connection, transaction
+import structlog
+from django.db import connection
 
-from analytics.models import MetricName, SalesAddition, SalesMetric
+from analytics import metrics
+from analytics.folding import fold_batch, lock_folds, measure_set_aside
+from analytics.models import (
+    ForeignSalesMetric,
+    MetricName,
+    SalesAddition,
+    SalesMetric,
+    SetAsideFigure,
+)
 from orders.events import (
+    ORDER_EVENTS_TOPIC,
     OrderCancelled,
     OrderCreated,
     OrderEvent,
@@ -24,13 +34,15 @@ from orders.events import (
     PaymentCompleted,
     decode_order_event,
 )
-from outbox import upkeep
-from outbox.envelope import EventEnvelope
+from outbox import jobs
+from outbox.envelope import EventEnvelope, correlation_fields
+from outbox.publish.known import known_event_ids
 
 __all__ = [
     "ALL",
     "MINUTES_KEPT",
     "Figures",
+    "UncountedEvent",
     "add_up",
     "fold_additions",
     "prune_orders_per_minute",
@@ -42,18 +54,45 @@ ALL = "all"
 MINUTES_KEPT = timedelta(days=7)
 PRUNE_BATCH = 1000
 FOLD_BATCH = 1000  # chunks
-_FOLD_LOCK = 0x464F4C44
+
+log = structlog.get_logger("analytics.services")
 
 Figures = Mapping[tuple[str, str], Decimal]
 """(metric_name, dimension) -> what to add."""
 
 
+class UncountedEvent(TypeError):
+    """The handler subscribes to an event that it does not know how to count."""
+
+
 def record_sales(envelopes: Sequence[EventEnvelope]) -> None:
-    """Add a chunk of order events to the figures, in the open transaction: one statement, one row.
+    """Add a chunk of order events to the figures, in the open transaction: one row, and another one
+    for events that our outbox does not hold. These are of other producers; they count, but apart,
+    because a recount of our orders knows nothing of them.
 
     Raises msgspec.DecodeError for an event that is not of topic order-events' shape.
     """
-    _add(add_up([decode_order_event(envelope.payload) for envelope in envelopes]))
+    events = [decode_order_event(envelope.payload) for envelope in envelopes]
+    ids = [envelope.event_id for envelope in envelopes]
+    known = known_event_ids(ORDER_EVENTS_TOPIC.name, ids)
+    if len(known) == len(envelopes):
+        _add(add_up(events))
+        return
+    ours, theirs, foreign = [], [], []
+    for envelope, event in zip(envelopes, events, strict=True):
+        if envelope.event_id in known:
+            ours.append(event)
+        else:
+            theirs.append(event)
+            foreign.append(envelope)
+    _add(add_up(ours))
+    _add(add_up(theirs), is_foreign=True)
+    metrics.FOREIGN_EVENTS.inc(len(theirs))
+    log.info(
+        "foreign_events_counted",
+        events=len(theirs),
+        **correlation_fields(envelope.trace.correlation_id for envelope in foreign),
+    )
 
 
 # An enum's members are slow keys: Python computes their hash anew for each use.
@@ -64,7 +103,8 @@ _TOP_PRODUCTS = str(MetricName.TOP_PRODUCTS)
 
 
 def add_up(events: Sequence[OrderEvent]) -> Figures:
-    """What these events add to each figure; parts that cancel out are left out."""
+    """What these events add to each figure that they touch; also where that is 0 in the end, so that
+    no figure depends on how events were cut into chunks. Raises UncountedEvent."""
     figures: dict[tuple[str, str], Decimal | int] = defaultdict(int)
     for event in events:
         match event:
@@ -77,7 +117,10 @@ def add_up(events: Sequence[OrderEvent]) -> Figures:
             case OrderCancelled():
                 _moved(figures, event.previous_status, "CANCELLED")
                 _sold(figures, event, event.items, sign=-1)
-    return {key: Decimal(value) for key, value in figures.items() if value}
+            case _:
+                # With a receipt and without an effect it would be lost without a word.
+                raise UncountedEvent(f"{type(event).__name__} adds to no figure that is known here")
+    return {key: Decimal(value) for key, value in figures.items()}
 
 
 def _created(figures: dict[tuple[str, str], Decimal | int], event: OrderCreated) -> None:
@@ -107,65 +150,37 @@ def _sold(
         figures[_TOP_PRODUCTS, item.product_id] += sign * item.quantity
 
 
-def _add(figures: Figures) -> None:
+def _add(figures: Figures, *, is_foreign: bool = False) -> None:
     if not figures:
         return
     keys = sorted(figures)
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO sales_additions (metric_names, dimensions, "values", written_at)
-            VALUES (%s::text[], %s::text[], %s::numeric(30, 2)[], clock_timestamp())
+            INSERT INTO sales_additions (metric_names, dimensions, "values", is_foreign, written_at)
+            VALUES (%s::text[], %s::text[], %s::numeric(30, 2)[], %s, clock_timestamp())
             """,
             (
                 [metric for metric, _ in keys],
                 [dimension for _, dimension in keys],
                 [figures[key] for key in keys],
+                is_foreign,
             ),
         )
 
 
 def fold_additions() -> int:
     """Move what chunks have added into `sales_metrics`, a batch a transaction; returns how many
-    chunks. Nothing if somebody else is at it. No figure changes by it (`SalesFigure`)."""
+    chunks. Nothing if somebody else is at it. No figure changes by it (`SalesFigure`), but what
+    cannot be added to its figure is set aside (analytics/folding.py)."""
     total = 0
-    while (folded := _fold_batch()) is not None:
+    while (folded := fold_batch(FOLD_BATCH)) is not None:
         total += folded
         if folded < FOLD_BATCH:
-            upkeep.note_done("fold_additions")
+            measure_set_aside()
+            jobs.note_done("fold_additions")
             break
     return total
-
-
-def _fold_batch() -> int | None:
-    """None if somebody else folds."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
-        if not cursor.fetchone()[0]:
-            return None
-        # One that commits late with a lower id is left to the next fold: it is not seen by this one.
-        cursor.execute(
-            """
-            WITH taken AS (
-                DELETE FROM sales_additions
-                WHERE id <= coalesce(
-                    (SELECT id FROM sales_additions ORDER BY id OFFSET %s LIMIT 1), 9223372036854775807)
-                RETURNING metric_names, dimensions, "values", written_at
-            ), written AS (
-                INSERT INTO sales_metrics (metric_name, dimension, value, updated_at)
-                SELECT part.metric_name, part.dimension, sum(part.value), max(taken.written_at)
-                FROM taken, unnest(metric_names, dimensions, "values")
-                                AS part (metric_name, dimension, value)
-                GROUP BY 1, 2
-                ON CONFLICT (metric_name, dimension) DO UPDATE
-                SET value = sales_metrics.value + excluded.value,
-                    updated_at = greatest(sales_metrics.updated_at, excluded.updated_at)
-            )
-            SELECT count(*) FROM taken
-            """,
-            (FOLD_BATCH - 1,),
-        )
-        return int(cursor.fetchone()[0])
 
 
 def prune_orders_per_minute(*, now: datetime) -> int:
@@ -188,7 +203,11 @@ def _prune_batch(oldest: str) -> int:
             WITH due AS MATERIALIZED (
                 SELECT metric_name, dimension FROM sales_metrics
                 WHERE metric_name = %s AND dimension < %s
-                ORDER BY dimension LIMIT %s FOR UPDATE SKIP LOCKED)
+                ORDER BY dimension LIMIT %s FOR UPDATE SKIP LOCKED
+            ), apart AS (
+                DELETE FROM sales_metrics_foreign USING due
+                WHERE sales_metrics_foreign.metric_name = due.metric_name
+                  AND sales_metrics_foreign.dimension = due.dimension)
             DELETE FROM sales_metrics USING due
             WHERE sales_metrics.metric_name = due.metric_name
               AND sales_metrics.dimension = due.dimension
@@ -200,7 +219,6 @@ def _prune_batch(oldest: str) -> int:
 
 def reset_sales() -> None:
     """Forget every figure, in the open transaction: a replay counts them again from the log."""
-    with connection.cursor() as cursor:  # a fold under way would bring some of them back
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_FOLD_LOCK,))
-    SalesAddition.objects.all().delete()
-    SalesMetric.objects.all().delete()
+    lock_folds()  # a fold under way would bring some of them back
+    for table in (SalesAddition, SalesMetric, ForeignSalesMetric, SetAsideFigure):
+        table.objects.all().delete()

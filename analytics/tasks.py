@@ -6,13 +6,17 @@ from celery import shared_task
 from django.utils import timezone
 
 from analytics import services
-from outbox.effects import effect_task
+from orders.events import decode_order_event
+from outbox.handlers.task import effect_task
 
 __all__ = ["fold_additions", "prune_orders_per_minute", "record_sales"]
 
 
 record_sales = effect_task(
-    name="analytics.record_sales", handler="record_sales", effect=services.record_sales
+    name="analytics.record_sales",
+    handler="record_sales",
+    effect=services.record_sales,
+    decode=decode_order_event,
 )
 
 

@@ -18,11 +18,14 @@ from django.utils import timezone
 from apikeys import services
 from apikeys.models import ApiKey
 from apikeys.services import InvalidKey, NewKey
-from outbox.admin.readonly import ReadOnlyAdmin, utc
+from outbox.admin.readonly import ReadOnlyAdmin, utc_to_the_second
+from outbox.admin.search import Wanted
 
 __all__ = ["ApiKeyAdmin"]
 
 GRACE = timedelta(days=1)
+REVOKED_AT_ONCE = 100
+COUNTED = 10_000  # at most, of what was left out
 
 
 class NewKeyForm(forms.Form):
@@ -43,20 +46,30 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     """Newest first. Rows are never edited: a key is made, rotated or revoked."""
 
     ordering = ("-id",)
+    search_help_text = (
+        "A whole prefix (ek_ and eight digits), or a whole name; never the key itself"
+    )
     actions = ("rotate", "revoke")
     list_display = (
         "prefix",
         "name",
         "scopes",
-        utc("created_at"),
-        utc("expires_at"),
-        utc("revoked_at"),
-        utc("last_used_at"),
+        utc_to_the_second("created_at"),
+        utc_to_the_second("expires_at"),
+        utc_to_the_second("revoked_at"),
+        utc_to_the_second("last_used_at"),
     )
     fields = (
         ("prefix", "name", "scopes"),
         ("created_at", "expires_at", "revoked_at", "last_used_at"),
     )
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        """By the prefix's index, else by api_keys_of_name."""
+        by_prefix = ApiKey.objects.filter(prefix=wanted.text)
+        return (
+            rows.filter(prefix=wanted.text) if by_prefix.exists() else rows.filter(name=wanted.text)
+        )
 
     def has_add_permission(self, *args: Any) -> bool:
         request: HttpRequest = args[0]
@@ -108,16 +121,28 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Revoke: refused within a second", permissions=["manage"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        for prefix in queryset.order_by("id").values_list("prefix", flat=True)[:100]:
+        live = queryset.filter(revoked_at=None).order_by("id").values_list("prefix", flat=True)
+        chosen = list(live[: COUNTED + 1])
+        for prefix in chosen[:REVOKED_AT_ONCE]:
             done = services.revoke_key(prefix=prefix, by=_user(request), at=timezone.now())
             word = "is revoked" if done else "had been revoked before"
             messages.success(request, f"{prefix} {word}.")
+        if not chosen:
+            messages.warning(request, "All of these had been revoked before.")
+        if more := len(chosen) - REVOKED_AT_ONCE if len(chosen) > REVOKED_AT_ONCE else 0:
+            count = f"{more:,}" if len(chosen) <= COUNTED else f"{more - 1:,} or more"
+            messages.error(
+                request,
+                f"{count} of those that were chosen are NOT revoked, because {REVOKED_AT_ONCE} are"
+                " revoked at a time: do it again for them.",
+            )
 
     def _page(
         self, request: HttpRequest, template: str, title: str, **context: Any
     ) -> TemplateResponse:
         back = reverse("admin:apikeys_apikey_changelist")
         context |= {**self.admin_site.each_context(request), "title": title, "back": back}
+        context["media"] = self.media
         return TemplateResponse(request, f"admin/apikeys/{template}", context)
 
 

@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from typing import Any
 
-import kombu
 import structlog
 from celery import Celery, beat, bootsteps
-from celery.app.amqp import AMQP
 from celery.signals import (
     beat_init,
     setup_logging,
+    task_postrun,
     task_prerun,
     worker_init,
     worker_process_shutdown,
     worker_ready,
 )
+from django.conf import settings
 from django.db import close_old_connections
 from prometheus_client import multiprocess
 
 from eventsite import serializer
+from eventsite.worker.redis_broker import RedisAMQP
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
 
 __all__ = ["Scheduler", "app"]
 
-RECONNECT_SECONDS = 2.0
 QUEUE_BOUND = 50  # tasks; beat adds none to a queue that is longer
+EARLIER = 0.5  # seconds before a task's time limit that it waits for the database no longer
 RESULTS_OF_A_PROCESS = 10  # at most so many wait unread; each has one task at work and one to come
 
 log = structlog.get_logger("eventsite.celery")
-
-
-class _Connection(kombu.Connection):
-    """Tries Redis again every two seconds; by default the pauses grow to half a minute.
-
-    A lost connection gives nothing back. Kombu would restore what was not acknowledged with a
-    client that is gone by then, and that AttributeError ends the worker. Redis itself makes these
-    messages visible again, or has lost them: either way the bridge and beat send them again.
-    """
-
-    def ensure_connection(self, *args: Any, **options: Any) -> Any:
-        steady = {"interval_start": RECONNECT_SECONDS, "interval_step": 0}
-        return super().ensure_connection(*args, **steady | options)
-
-    def collect(self, socket_timeout: float | None = None) -> None:
-        transport: Any = self.transport
-        for channel in transport.channels:
-            channel.do_restore = False
-        super().collect(socket_timeout)
-
-
-class _AMQP(AMQP):
-    Connection = _Connection
 
 
 class ReadResults(bootsteps.StartStopStep):
@@ -78,7 +57,7 @@ class ReadResults(bootsteps.StartStopStep):
 
 
 class Scheduler(beat.Scheduler):
-    """Celery's, but a Redis that is away is one line a task instead of two tracebacks, and nothing
+    """Celery's, but a Redis that is lost is one line instead of two tracebacks a task, and nothing
     is put on a queue that nobody works off: what waits there already will do. It wakes several times
     a second, and does then without what Celery's does for schedules that change under it."""
 
@@ -86,13 +65,14 @@ class Scheduler(beat.Scheduler):
         return True  # entries are what the settings say, for as long as it runs
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        from outbox.broker import queue_length
+        from outbox.task_queue import queue_length
 
         queue = entry.options["queue"]
-        if queue_length(queue) > QUEUE_BOUND:
-            log.warning(
-                "task_not_sent", task=entry.task, queue=queue, error="full, or Redis is away"
-            )
+        waiting = queue_length(queue)
+        if math.isinf(waiting):
+            return  # Redis is lost, which has been logged
+        if waiting > QUEUE_BOUND:
+            log.warning("task_not_sent", task=entry.task, queue=queue, error="its queue is full")
             return
         try:
             self.apply_async(entry, producer=producer, advance=False)
@@ -101,7 +81,7 @@ class Scheduler(beat.Scheduler):
 
 
 serializer.register()
-app = Celery("eventsite", amqp=_AMQP)
+app = Celery("eventsite", amqp=RedisAMQP)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.set_default()
 app.steps["consumer"].add(ReadResults)
@@ -113,28 +93,46 @@ def _keep_our_logging(**kwargs: Any) -> None:
 
 
 @task_prerun.connect
-def _begin_like_a_request(**kwargs: Any) -> None:
+def _begin_like_a_request(task: Any, **kwargs: Any) -> None:
     """Celery would connect anew for each task (see CELERY_DB_REUSE_MAX); this keeps the
-    connection and drops it only when it is unusable."""
+    connection and drops it only when it is unusable.
+
+    A database that does not answer is given up before Celery kills the process for the task's time,
+    and before the watchdog takes a worker that only waits for one that is stuck.
+    """
+    from outbox.database import patience
+
+    longest = settings.CELERY_TASK_TIME_LIMIT
+    limit = task.time_limit or longest
+    patience.begin(limit - EARLIER, each=min(limit, longest) - EARLIER)
     close_old_connections()
+
+
+@task_postrun.connect
+def _end_like_a_request(**kwargs: Any) -> None:
+    from outbox.database import patience
+
+    patience.end()
 
 
 @worker_init.connect
 def _serve_worker_endpoints(sender: Any, **kwargs: Any) -> None:
-    from eventsite.worker_progress import WorkerProgress
-    from outbox import collector, ops_server
-    from outbox.watchdog import Watchdog
+    from eventsite.worker.progress import WorkerProgress
+    from outbox.process import gc_tuning, ops_server
+    from outbox.process.watchdog import Watchdog
 
-    collector.calm_down()
+    gc_tuning.tune_gc()
     progress = WorkerProgress(sender)
     watchdog = Watchdog("worker", progress, before_end=progress.kill_children)
-    ops_server.serve_in_background("worker", is_well=watchdog.is_well)
+    ops_server.serve_in_background(
+        "worker", is_well=watchdog.is_well, queues=lambda: sorted(app.amqp.queues.consume_from)
+    )
     worker_ready.connect(lambda **_: watchdog.start(), weak=False)
 
 
 @beat_init.connect
 def _serve_beat_endpoints(**kwargs: Any) -> None:
-    from outbox import ops_server
+    from outbox.process import ops_server
 
     ops_server.serve_in_background("beat")
 

@@ -6,28 +6,30 @@ from django.contrib.staticfiles.views import serve
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from eventsite import documentation, health
+from eventsite.web import health, openapi
+from eventsite.web.home import HomeView
 from restapi import errors
 
 admin.site.site_title = admin.site.site_header = "Event backbone"
 admin.site.index_title = "What is stored, what waits, who has applied what"
-admin.site.site_url = None  # there is no page at /
 
 urlpatterns = [
-    path("", include("orders.urls")),
-    path("", include("analytics.urls")),
+    path("", HomeView.as_view(), name="home"),
+    *(path("", include(app.urls)) for app in settings.WIRING.web if app.urls),
     path("metrics", health.metrics),
     path("health", health.alive),
     path("health/ready", health.ready),
-    path("openapi.json", documentation.DocumentView.as_view()),
-    path("swagger", RedirectView.as_view(pattern_name="swagger")),
-    path("swagger/", documentation.SwaggerView.as_view(), name="swagger"),
-    path("admin", RedirectView.as_view(pattern_name="admin:index")),
+    path("openapi.json", openapi.DocumentView.as_view()),
+    path("swagger", errors.reads_only(RedirectView.as_view(pattern_name="swagger"))),
+    path("swagger/", errors.reads_only(openapi.SwaggerView.as_view()), name="swagger"),
+    path("admin", errors.reads_only(RedirectView.as_view(pattern_name="admin:index"))),
     path("admin/", admin.site.urls),
 ]
 if settings.SERVE_STATIC:
     # "insecure" is Django's word for slow: it looks each file up in the installed apps.
-    urlpatterns.append(re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}))
+    urlpatterns.append(
+        re_path(r"^static/(?P<path>.*)$", errors.reads_only(serve), {"insecure": True})
+    )
 
 handler400 = errors.bad_request
 handler404 = errors.not_found

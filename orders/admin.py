@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
+from orders import queries
 from orders.models import Order, OrderChange, OrderLine, ProcessedEvent
-from outbox.admin.readonly import ReadOnlyAdmin, ReadOnlyInline, utc
+from outbox.admin.readonly import (
+    ReadOnlyAdmin,
+    ReadOnlyInline,
+    clipped,
+    journey_link,
+    utc,
+    whole_id,
+)
+from outbox.admin.search import (
+    Wanted,
+    keys_of_events,
+    of_events,
+    parse_id,
+    register_finder,
+)
+from outbox.admin.tables import ANY_ID
 from outbox.envelope import rfc3339
 
 __all__ = ["OrderAdmin", "ProcessedEventAdmin"]
+
+
+ORDERS_OF_CUSTOMER = 100
+
+
+@register_finder
+def events_caused_by(text: str) -> tuple[Collection[UUID], str]:
+    """The events of the order with this id, and those of the customer's newest orders."""
+    order_id = parse_id(text)
+    events = set(queries.event_ids_of(order_id) or () if order_id else ())
+    found = queries.events_of_customer(text, orders=ORDERS_OF_CUSTOMER)
+    left_out = f"Of this customer, only the events of the newest {ORDERS_OF_CUSTOMER} orders."
+    return events.union(found.events), left_out if found.more else ""
 
 
 class LineInline(ReadOnlyInline):
@@ -54,23 +88,38 @@ class ChangeInline(ReadOnlyInline):
 class OrderAdmin(ReadOnlyAdmin):
     """Newest first."""
 
-    id_field = "id"
-    search_help_text = "Order id, whole"
+    search_help_text = ANY_ID
     ordering = ("-created_at", "-id")  # index orders_newest
-    list_display = ("id", "customer_id", "status", "total", utc("created_at"))
-    fields = ("id", "customer_id", "status", "total", "created")
+    list_display = (whole_id("id"), clipped("customer_id"), "status", "total", utc("created_at"))
+    fields = ("id", "customer_id", "status", "total", "created", "journey")
     inlines = (LineInline, ChangeInline)
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        """An order, the order of an event, or all orders of a customer. Order ids are the keys of
+        the outbox."""
+        if (order_id := wanted.uuid) and Order.objects.filter(pk=order_id).exists():
+            return rows.filter(pk=order_id)
+        if Order.objects.filter(customer_id=wanted.text).exists():
+            return rows.filter(customer_id=wanted.text)  # index orders_of_customer
+        keys = keys_of_events(wanted)
+        return rows.filter(pk__in=[each for key in keys if (each := parse_id(key))])
 
     @admin.display(description="created at")
     def created(self, order: Order) -> str:
         return rfc3339(order.created_at)
+
+    @admin.display(description="journey")
+    def journey(self, order: Order) -> str:
+        return journey_link(order.pk)
 
 
 @admin.register(ProcessedEvent)
 class ProcessedEventAdmin(ReadOnlyAdmin):
     """Newest first."""
 
-    id_field = "event_id"
-    search_help_text = "Event id, whole"
+    search_help_text = ANY_ID
     ordering = ("-id",)
-    list_display = ("event_id", "user_id", "amount", utc("processed_at"))
+    list_display = (whole_id("event_id"), clipped("user_id"), "amount", utc("processed_at"))
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        return of_events(rows, wanted)

@@ -12,17 +12,22 @@ from uuid import UUID
 
 from django.db import connection
 
-from orders.models import OrderChange
-from outbox.arrays import array_literal
+from orders.models import Order, OrderChange
+from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
-from outbox.round_trips import Statement
 
 __all__ = [
     "Cursor",
+    "EventsOfCustomer",
+    "FirstPage",
     "OrderFilter",
     "Page",
     "ToldOrder",
     "event_ids_of",
+    "events_of_customer",
+    "first_pages_of",
+    "first_pages_statement",
     "order_in_words",
     "orders_in_words",
     "orders_page",
@@ -147,6 +152,59 @@ _FIELDS = f"""
     trim_scale(total) AS "totalPrice", {rfc3339_of("created_at")} AS "createdAt"
 """
 _SUMMARY = f"SELECT row_to_json(told) FROM (SELECT {_FIELDS}) AS told"
+
+
+class FirstPage(NamedTuple):
+    """What the newest orders are asked for by: how many, and of which status (None: any)."""
+
+    limit: int
+    status: str | None = None
+
+
+def first_pages_statement(pages: Sequence[FirstPage]) -> Statement:
+    """What reads all these pages at once, as (place in `pages`, and a row of `page_statement`).
+
+    Each of the two halves goes along one index from its end, as far as the page is long, and the
+    text is the same whatever is asked.
+    """
+    of_any = [(place, page) for place, page in enumerate(pages) if page.status is None]
+    of_status = [(place, page) for place, page in enumerate(pages) if page.status is not None]
+    return _FIRST_PAGES, (
+        array_literal([place for place, _ in of_any]),
+        array_literal([page.limit + 1 for _, page in of_any]),
+        array_literal([place for place, _ in of_status]),
+        array_literal([page.limit + 1 for _, page in of_status]),
+        text_array_literal([str(page.status) for _, page in of_status]),
+    )
+
+
+def first_pages_of(rows: Sequence[tuple[Any, ...]], pages: Sequence[FirstPage]) -> list[Page]:
+    """What its rows say, a page for each."""
+    found: list[list[tuple[Any, ...]]] = [[] for _ in pages]
+    for place, *row in rows:
+        found[place].append(tuple(row))
+    return [page_of(each, limit=page.limit) for each, page in zip(found, pages, strict=True)]
+
+
+# A plan that is kept knows no status: it would take all to be equally many and go along all orders
+# to find the few of a rare one. In this order only the index that begins with the status has them.
+_NEWEST = f"SELECT id, {_CREATED} AS created, ({_SUMMARY})::text AS words FROM orders"
+_FIRST_PAGES = f"""
+    SELECT place, id::text, created, words FROM (
+        SELECT place, newest.* FROM unnest(%s::int[], %s::int[]) AS asked (place, most)
+        CROSS JOIN LATERAL (
+            {_NEWEST} ORDER BY created_at DESC, id DESC LIMIT most
+        ) AS newest
+        UNION ALL
+        SELECT place, newest.*
+        FROM unnest(%s::int[], %s::int[], %s::text[]) AS asked (place, most, wanted)
+        CROSS JOIN LATERAL (
+            {_NEWEST} WHERE status BETWEEN wanted AND wanted
+            ORDER BY status DESC, created_at DESC, id DESC LIMIT most
+        ) AS newest
+    ) AS told
+    ORDER BY place, created DESC, id DESC
+"""
 _DETAIL = f"""
     SELECT row_to_json(told) FROM (
         SELECT {_FIELDS},
@@ -196,3 +254,20 @@ def event_ids_of(order_id: UUID) -> list[UUID] | None:
     changes = OrderChange.objects.filter(order_id=order_id).order_by("id")
     told = list(changes.values_list("event_ids", flat=True))
     return [event_id for ids in told for event_id in ids] if told else None
+
+
+class EventsOfCustomer(NamedTuple):
+    """Event ids of a customer's newest orders; `more`: there are older orders."""
+
+    events: Sequence[UUID]
+    more: bool
+
+
+def events_of_customer(customer_id: str, *, orders: int) -> EventsOfCustomer:
+    """The events of this many orders, newest first, by indexes orders_of_customer and that of the
+    changes' order."""
+    of_customer = Order.objects.filter(customer_id=customer_id).order_by("-created_at", "-id")
+    order_ids = list(of_customer.values_list("id", flat=True)[: orders + 1])
+    changes = OrderChange.objects.filter(order_id__in=order_ids[:orders]).order_by("id")
+    events = [event_id for ids in changes.values_list("event_ids", flat=True) for event_id in ids]
+    return EventsOfCustomer(events, len(order_ids) > orders)

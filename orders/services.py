@@ -33,10 +33,11 @@ from orders.models import (
     OrderStatus,
     ProcessedEvent,
 )
-from outbox.arrays import array_literal, text_array_literal
+from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.round_trips import Change, RoundTrip, Statement, send
+from outbox.database.unit_of_work import joined_unit_of_work
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
-from outbox.round_trips import Change, RoundTrip, Statement, send
-from outbox.services import Event, joined_unit_of_work, publishing
+from outbox.publish.events import Event, publishing
 
 __all__ = [
     "IllegalTransition",

@@ -13,9 +13,9 @@ from django.utils.module_loading import import_string
 from kombu import compression
 
 from outbox import conf
-from outbox.broker import COMPRESSION
-from outbox.conf import Route
-from outbox.dead_letters import DRAIN_HANDLER
+from outbox.conf import DRAIN_HANDLER
+from outbox.declaration import Route
+from outbox.task_queue import COMPRESSION
 
 __all__ = ["check_event_map"]
 
@@ -70,7 +70,7 @@ def _route_errors(route: Route) -> Iterator[Error]:
     if route.queue not in current_app.amqp.queues:
         yield Error(
             f"{where} sends to the unknown queue {route.queue!r}.",
-            hint="Add it to CELERY_TASK_QUEUES, and to the -Q of a worker that is to serve it.",
+            hint="Declare it in the wiring.py of its app, with the role of the worker that serves it.",
             id="outbox.E003",
         )
     if not route.event:
@@ -83,12 +83,6 @@ def _route_errors(route: Route) -> Iterator[Error]:
                 hint="One route reads one topic: add a second line for the other.",
                 id="outbox.E005",
             )
-    if route.dlq != route.topic.dlq:
-        yield Error(
-            f"{where} has the dead letter topic {route.dlq!r}.",
-            hint=f"Dead letters of {route.topic.name} are told on {route.topic.dlq!r}.",
-            id="outbox.E006",
-        )
     if route.ordered and not route.topic.ordered_keys:
         yield Error(
             f"{where} wants order, but writers of {route.topic.name!r} lock no row of the key.",
@@ -112,7 +106,7 @@ def _reset_errors(route: Route) -> Iterator[Error]:
         yield Error(
             f"Route {route.handler!r} is reset by {route.reset!r}, which is no function.",
             hint="Give the dotted path of one without arguments that empties the handler's tables.",
-            id="outbox.E010",
+            id="outbox.E015",
         )
 
 
@@ -131,7 +125,7 @@ def _topic_errors(routes: Sequence[Route]) -> Iterator[Error]:
             yield Error(
                 f"Topic {route.topic.name!r} has the handler {route.handler!r} and stands in the "
                 "list of topics that only others read.",
-                hint="Take it out of the list that OUTBOX_TOPICS_FOR_OTHERS names.",
+                hint="Take it out of for_others in the wiring.py of the app that publishes it.",
                 id="outbox.E013",
             )
 

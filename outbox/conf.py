@@ -9,67 +9,39 @@ from typing import Any, TypeVar, cast
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from outbox.topics import Topic
+from outbox.declaration import LetterSource, Route
+from outbox.topics import DLQ_TYPE, Topic
 
 __all__ = [
     "BRIDGE",
     "CIRCUIT",
     "DRAIN",
+    "DRAIN_HANDLER",
     "REDRIVE",
     "BridgePolicy",
     "CircuitPolicy",
     "DrainPolicy",
     "RedrivePolicy",
     "Retention",
-    "Route",
     "all_topics",
+    "known_types",
+    "letter_sources",
     "partition_counts",
+    "passing_types",
+    "publishable",
+    "published_events",
+    "release",
     "retention",
     "route_named",
     "routes",
     "topics",
     "topics_for_others",
+    "unknown_type_wait",
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One line of the event map: which events of a topic which handler applies, and how.
-
-    handler  permanent name: positions and receipts are kept under it
-    event    event classes the handler subscribes to; other types of the topic pass it by
-    topic    where they come from
-    task     name of the Celery task that applies a chunk of them
-    queue    Celery queue of that task
-    ordered  the effects of one key happen in the order of its commits
-    dlq      topic that tells about this handler's dead letters
-    since    where a new handler starts: `earliest` reads what the topic still holds
-    retries  seconds to wait before a failing event is tried again; after the last try it is dead
-    reset    dotted path of a function without arguments that empties the handler's tables in the
-             open transaction; without one the handler cannot be replayed
-    """
-
-    handler: str
-    event: tuple[type[Any], ...]
-    topic: Topic
-    task: str
-    queue: str
-    ordered: bool
-    dlq: str
-    since: str = "earliest"
-    retries: tuple[float, ...] = (1.0, 2.0, 4.0)
-    reset: str = ""
-
-    @property
-    def tries(self) -> int:
-        """How often an event is tried in all before it is dead."""
-        return len(self.retries) + 1
-
-    @property
-    def event_types(self) -> frozenset[str]:
-        """Names of the subscribed event types, as the `ce_type` header has them."""
-        return frozenset(event.type for event in self.event)
-
+# Under this name the drain's own dead letters are kept: those that Kafka refused.
+DRAIN_HANDLER = "outbox.drain"
 
 Policy = TypeVar("Policy")
 
@@ -124,6 +96,8 @@ class BridgePolicy:
     send_interval   between what a bridge sends; busy_interval: the same while more than busy_rate
                     events a second come
     busy_wait       how long a chunk waits for a position that a redrive holds
+    database_wait   how long a bridge waits for one answer of PostgreSQL; longer than its lock_timeout (5 s),
+                    and shorter than a watchdog has patience
     suspect_pieces  parts into which a chunk is cut that was begun before and never ended
     suspect_tries   times a single event may be begun and not ended before it is parked
     queue_bound     length of the Celery queue from which on nothing is sent; resend_bound: nothing again
@@ -140,6 +114,7 @@ class BridgePolicy:
     task_time_limit: int = 8
     deadline: float = 10.0
     busy_wait: float = 1.0
+    database_wait: float = 6.0
     suspect_pieces: int = 16
     suspect_tries: int = 2
     confirm_interval: float = 0.02
@@ -213,6 +188,46 @@ def topics_for_others() -> tuple[Topic, ...]:
     """The topics named by the setting OUTBOX_TOPICS_FOR_OTHERS, which no handler here reads: an
     event of one is done when it is in Kafka."""
     return cast(tuple[Topic, ...], import_string(settings.OUTBOX_TOPICS_FOR_OTHERS))
+
+
+@cache
+def published_events() -> tuple[type[Any], ...]:
+    """The event classes named by the setting OUTBOX_PUBLISHES: what the apps publish."""
+    return cast(tuple[type[Any], ...], import_string(settings.OUTBOX_PUBLISHES))
+
+
+@cache
+def publishable() -> frozenset[tuple[str, str]]:
+    """(topic, type) of every event that may be published, messages of dead letters included."""
+    published = {(event.topic.name, event.type) for event in published_events()}
+    return frozenset(published | {(topic.dlq, DLQ_TYPE) for topic in topics()})
+
+
+def letter_sources() -> tuple[LetterSource, ...]:
+    """The sources named by the setting OUTBOX_LETTER_SOURCES."""
+    return tuple(import_string(dotted) for dotted in settings.OUTBOX_LETTER_SOURCES)
+
+
+def known_types(topic: str) -> frozenset[str]:
+    """All event types of a topic that this process knows, whoever subscribes to them."""
+    published = {event.type for event in published_events() if event.topic.name == topic}
+    routed = (route.event_types for route in routes() if route.topic.name == topic)
+    return frozenset(published.union(*routed))
+
+
+def passing_types(route: Route) -> frozenset[str]:
+    """Types of the route's topic that this process knows and the handler does not subscribe to."""
+    return known_types(route.topic.name) - route.event_types
+
+
+def unknown_type_wait() -> float:
+    """Seconds that a bridge waits before an event of ours whose type it does not know."""
+    return float(settings.OUTBOX_UNKNOWN_TYPE_WAIT)
+
+
+def release() -> str:
+    """Name of the newest release that this process's code knows of."""
+    return str(settings.OUTBOX_RELEASE)
 
 
 @cache

@@ -8,6 +8,7 @@ binding in binary content mode
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,9 +19,11 @@ import msgspec
 
 __all__ = [
     "NO_TRACE",
+    "TRACEPARENT",
     "EventEnvelope",
     "TraceContext",
     "correlation_fields",
+    "event_fields",
     "fits",
     "from_column",
     "from_kafka",
@@ -29,10 +32,14 @@ __all__ = [
     "message_bytes",
     "rfc3339",
     "rfc3339_of",
+    "span_fields",
     "to_column",
 ]
 
 CONTENT_TYPE = "application/json"
+# A longer header of a message is as if absent: what we take from headers is an id or a short word,
+# and stands in log lines and columns.
+HEADER_LIMIT = 255
 # The nine headers with the longest values we write, and the record's own framing.
 HEADER_BYTES = 1024
 
@@ -46,6 +53,12 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_TRACE = TraceContext()
+
+# Version, trace, span, flags; more may follow in versions to come
+# (https://www.w3.org/TR/trace-context/).
+TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
+)
 
 
 class EventEnvelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +133,8 @@ def from_kafka(
 
     A message without a valid `ce_id` gets uuid5(topic_id, partition, offset): the same message
     has the same id however often it is read (rule R9). Bytes that are not UTF-8 are kept as
-    surrogate escapes, which no JSON decoder takes: such an event fails in its handler.
+    surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header of
+    more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent.
     """
     found = dict(headers)
     return EventEnvelope(
@@ -137,7 +151,13 @@ def from_kafka(
 
 def _text(headers: Mapping[str, bytes | None], name: str) -> str:
     raw = headers.get(name)
-    return raw.decode("utf-8", "replace") if raw else ""
+    if not raw or len(raw) > HEADER_LIMIT:
+        return ""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() else ""
 
 
 def _event_id(text: str, topic_id: UUID, partition: int, offset: int) -> UUID:
@@ -151,6 +171,18 @@ def _event_id(text: str, topic_id: UUID, partition: int, offset: int) -> UUID:
         return UUID(text)
     except ValueError:
         return uuid5(topic_id, f"{partition}/{offset}")
+
+
+def event_fields(trace: TraceContext) -> dict[str, str]:
+    """Fields of a log line about one event: its three ids. One of another producer may have none of
+    its own; the line then has the trace of the step that wrote it."""
+    return {"correlation_id": trace.correlation_id, **span_fields(trace.traceparent)}
+
+
+def span_fields(traceparent: str) -> dict[str, str]:
+    """Fields of a log line that name a span; none if this is no traceparent."""
+    match = TRACEPARENT.fullmatch(traceparent)
+    return {"trace_id": match[1], "span_id": match[2]} if match else {}
 
 
 _IDS_OF_A_LINE = 100

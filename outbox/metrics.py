@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+DATABASE_GIVEN_UP = Counter(
+    "database_given_up_total",
+    "Connections closed because PostgreSQL did not answer in time, by what was waited for.",
+    ["waited_for"],
+)
+for _waited_for in ("connect", "answer"):
+    DATABASE_GIVEN_UP.labels(_waited_for)  # shown as 0, so that the first one is a rise
 PUBLISHED = Counter("outbox_published_total", "Events written to the outbox.", ["topic"])
 NUDGES_FAILED = Counter("outbox_nudges_failed_total", "Nudges lost because Redis was away.")
 DRAINED = Counter("outbox_drained_total", "Events acknowledged by Kafka and settled.", ["topic"])
@@ -77,6 +84,31 @@ COMMIT_TO_EFFECT = Histogram(
 PARKED = Counter(
     "dead_letters_parked_total", "Events set aside, failed ones and followers.", ["handler"]
 )
+FOREIGN = Counter(
+    "dead_letters_foreign_total",
+    "Events among them that are not ours and cannot be decoded: their producer's fault.",
+    ["handler"],
+)
+FOREIGN_TYPES = Counter(
+    "bridge_foreign_types_total",
+    "Events of other producers that passed by because nobody here knows their type, by type; only "
+    "the first types that a process meets are named.",
+    ["handler", "type"],
+)
+UNKNOWN_TYPE_WAITING = Gauge(
+    "bridge_unknown_type_waiting",
+    "Partitions of this bridge that wait before an event of ours, by its type and by the release of "
+    "the bridge, which does not know it.",
+    ["handler", "type", "version"],
+    multiprocess_mode="livesum",
+)
+UNKNOWN_TYPE_OPEN = Gauge(
+    "dead_letters_unknown_type",
+    "Events of ours that are parked by type and by the release that does not know it, counted up to "
+    "10,000.",
+    ["handler", "type", "version"],
+    multiprocess_mode="mostrecent",
+)
 REDRIVEN = Counter(
     "dead_letters_redriven_total",
     "Events tried again, by result: applied, failed, dead.",
@@ -109,7 +141,7 @@ HELD = Gauge(
     multiprocess_mode="mostrecent",
 )
 
-# What waits, measured from PostgreSQL and Kafka (outbox/measure.py).
+# What waits, measured from PostgreSQL and Kafka (outbox/upkeep/gauges.py).
 MEASURED = Gauge(
     "outbox_measured_timestamp_seconds",
     "When the gauges of the outbox were last set: they are as old as this.",
@@ -142,6 +174,12 @@ LANE_HELD = Gauge(
 HANDLER_BACKLOG = Gauge(
     "handler_backlog_events",
     "Messages in Kafka behind the handler's positions, whether a bridge runs or not.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
+HANDLER_UNREAD = Gauge(
+    "handler_partitions_unread",
+    "Partitions of its topic that the handler has no position on, so nothing of them is applied.",
     ["handler"],
     multiprocess_mode="mostrecent",
 )

@@ -98,7 +98,8 @@ class OutboxLane(models.Model):
 class BridgePosition(models.Model):
     """How far one handler has applied one partition: `next_offset` is the first one not applied.
 
-    Moves only in the transaction of the effects, which makes it the confirmation (rule R8).
+    Moves only in the transaction of the effects, which makes it the confirmation (rule R8); and over
+    what is no message at the end of the log, which the bridge says (`inbox.step_over`).
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -126,7 +127,7 @@ class BridgePosition(models.Model):
         null=True, help_text="Effects up to this offset were begun from next_offset and not ended."
     )
     started_tries = models.SmallIntegerField(db_default=0)
-    # The circuit (rule R13), see outbox/control.py.
+    # The circuit (rule R13), see outbox/handlers/pause.py.
     failure_run = models.IntegerField(db_default=0)
     failures = models.FloatField(db_default=0.0)
     outcomes = models.FloatField(db_default=0.0)
@@ -246,6 +247,12 @@ class DeadLetter(models.Model):
                 fields=["state", "id"], name="dead_letter_open", condition=models.Q(state__lt=3)
             ),
             models.Index(fields=["event_id"], name="dead_letter_event"),
+            # See outbox/dead_letters/unknown_type.py.
+            models.Index(
+                fields=["handler", "type"],
+                name="dead_letter_unknown_type",
+                condition=models.Q(state=1, error__startswith="unknown type"),
+            ),
             # What the purge looks for.
             models.Index(
                 fields=["resolved_at"],
@@ -286,6 +293,9 @@ class HandlerControl(models.Model):
     changed_at = models.DateTimeField(null=True)
     failing_since = models.DateTimeField(
         null=True, help_text="Set by the circuit: what was parked since is tried again at resume."
+    )
+    parks_failures_until = models.DateTimeField(
+        null=True, help_text="Until then failures are parked and its circuit does not trip."
     )
 
     class Meta:

@@ -9,30 +9,9 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Max
 
-from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
+from outbox.models import InboxReceipt, OutboxEvent
 
-__all__ = [
-    "LetterCount",
-    "Receipt",
-    "Timeline",
-    "held_events",
-    "open_letters",
-    "open_writers",
-    "published_ends",
-    "timeline",
-]
-
-LETTERS_COUNT_LIMIT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class LetterCount:
-    """Open dead letters of one handler in one state, and the age of the oldest, in seconds."""
-
-    handler: str
-    state: str
-    letters: int
-    oldest_seconds: float
+__all__ = ["Receipt", "Timeline", "open_writers", "published_ends", "timeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +29,6 @@ class Timeline:
 
     event: OutboxEvent
     receipts: tuple[Receipt, ...]
-
-
-def held_events() -> int:
-    """Events behind a message that Kafka refused, counted up to 10,000 by an index of their own."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 2 LIMIT %s) held",
-            (LETTERS_COUNT_LIMIT,),
-        )
-        return int(cursor.fetchone()[0])
-
-
-def open_letters() -> list[LetterCount]:
-    """Per handler and state; looks at 10,000 open letters of each state at most, oldest first."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT handler, letter.state, count(*),
-                   extract(epoch FROM clock_timestamp() - min(created_at))
-            FROM unnest(ARRAY[0, 1, 2]) AS open (state)
-            CROSS JOIN LATERAL (
-                SELECT handler, dead_letter.state, created_at FROM dead_letter
-                WHERE dead_letter.state = open.state AND dead_letter.state < 3 ORDER BY id LIMIT %s
-            ) AS letter
-            GROUP BY handler, letter.state
-            """,
-            (LETTERS_COUNT_LIMIT,),
-        )
-        return [
-            LetterCount(handler, DeadLetter.State(state).label, count, float(oldest))
-            for handler, state, count, oldest in cursor.fetchall()
-        ]
 
 
 def open_writers() -> frozenset[str]:

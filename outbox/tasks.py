@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
-from dataclasses import replace
-
 import structlog
 from celery import shared_task
 
-from outbox import audit as auditing
-from outbox import (
-    conf,
-    control,
-    dead_letters,
-    measure,
-    metrics,
-    nudge,
-    queries,
-    redrive,
-    retention,
-    upkeep,
-)
-from outbox import drain as draining
+from outbox import conf, jobs, metrics
+from outbox.audit.compare import MISSING
+from outbox.audit.watch import WATCH_SECONDS, behind_seconds, watch
 from outbox.conf import DRAIN
-from outbox.failures import DATABASE_AWAY
-from outbox.findings import MISSING
+from outbox.database.errors import DATABASE_AWAY
+from outbox.dead_letters import due, unknown_type
+from outbox.drain.run import Drain
+from outbox.handlers import pause
 from outbox.kafka import admin
-from outbox.models import DeadLetter
-from outbox.queries import LetterCount
+from outbox.publish import nudge
+from outbox.upkeep import gauges
+from outbox.upkeep.gauges import measure_letters
+from outbox.upkeep.purge import purge as purge_rows
 
 __all__ = [
     "audit",
@@ -41,6 +30,8 @@ __all__ = [
 
 log = structlog.get_logger("outbox.tasks")
 
+_drain = Drain()  # of this process: what it remembers lasts from task to task
+
 
 @shared_task(name=nudge.DRAIN_TASK, acks_late=False, time_limit=DRAIN.task_time_limit)
 def drain_outbox(*, asked: bool = False) -> int:
@@ -52,69 +43,38 @@ def drain_outbox(*, asked: bool = False) -> int:
     if asked:
         nudge.take_nudge()
     try:
-        report = draining.drain()
-        stays = report.settled >= DRAIN.linger_from and not report.stopped
-        return report.settled + (_linger() if stays else 0)
+        report = _drain.run()
+        stays = report.settled >= _drain.policy.linger_from and not report.stopped
+        return report.settled + (_drain.linger() if stays else 0)
     except DATABASE_AWAY as error:
         log.warning("drain_database_unavailable", error=str(error))
         return 0
-
-
-_BRIEFLY = replace(DRAIN, run_seconds=DRAIN.linger)
-
-
-def _linger() -> int:
-    """Drain again and again, as long as there is something and for a moment at most."""
-    if not nudge.hold_nudges():
-        return 0
-    total, until = 0, time.monotonic() + DRAIN.linger
-    try:
-        while time.monotonic() < until:
-            time.sleep(DRAIN.linger_pause)
-            report = draining.drain(_BRIEFLY)
-            total += report.settled
-            if report.stopped or not report.settled:
-                break
-    finally:
-        nudge.take_nudge()
-    return total + draining.drain(_BRIEFLY).settled  # of who has committed and found it held
 
 
 @shared_task(name="outbox.measure_backlog", acks_late=False, time_limit=DRAIN.task_time_limit)
 def measure_backlog() -> None:
     """Set the gauges of what waits; run by beat every five seconds."""
     try:
-        measure.measure_outbox()
-        metrics.HELD.set(queries.held_events())
-        _measure_letters(queries.open_letters())
-        for standing in control.standings(route.handler for route in conf.routes()):
-            metrics.HANDLER_PAUSED.labels(standing.handler).set(standing.paused)
-            metrics.CIRCUIT_OPEN.labels(standing.handler).set(standing.tripped)
+        gauges.measure_outbox()
+        metrics.HELD.set(gauges.held_events())
+        measure_letters(gauges.open_letters())
+        gauges.measure_unknown_types()
+        for status in pause.handler_statuses(route.handler for route in conf.routes()):
+            metrics.HANDLER_PAUSED.labels(status.handler).set(status.paused)
+            metrics.CIRCUIT_OPEN.labels(status.handler).set(status.tripped)
     except DATABASE_AWAY as error:
         log.warning("backlog_unknown", error=str(error))
 
 
-def _measure_letters(counts: Iterable[LetterCount]) -> None:
-    """Also the zeros: a gauge that is not set keeps its last value."""
-    found = {(count.handler, count.state): count for count in counts}
-    for handler in (*(route.handler for route in conf.routes()), dead_letters.DRAIN_HANDLER):
-        ages = [0.0]
-        for state in DeadLetter.State:
-            count = found.get((handler, state.label))
-            if state < DeadLetter.State.APPLIED:
-                metrics.LETTERS_OPEN.labels(handler, state.label).set(count.letters if count else 0)
-            if count:
-                ages.append(count.oldest_seconds)
-        metrics.LETTERS_OLDEST.labels(handler).set(max(ages))
-
-
 @shared_task(name="outbox.redrive_letters", acks_late=False, time_limit=DRAIN.task_time_limit)
 def redrive_letters() -> int:
-    """Hand the dead letters that are due to their handlers, and carry pauses to every partition;
-    returns the number of letters. Run by beat every second; two at once share the letters."""
+    """Hand the dead letters that are due to their handlers, those among them whose type is known by
+    now, and carry pauses to every partition; returns the number of letters. Run by beat every
+    second; two at once share the letters."""
     try:
-        control.spread_pauses()
-        return redrive.send_due()
+        pause.spread_pauses()
+        unknown_type.take_known(conf.routes())
+        return due.send_due()
     except DATABASE_AWAY as error:
         log.warning("redrive_database_unavailable", error=str(error))
         return 0
@@ -124,7 +84,7 @@ def redrive_letters() -> int:
 def measure_handlers() -> None:
     """Set the gauges of handlers and lanes; run by beat every ten seconds."""
     try:
-        measure.measure_handlers(conf.routes())
+        gauges.measure_handlers(conf.routes())
     except DATABASE_AWAY as error:
         log.warning("handlers_unknown", error=str(error))
 
@@ -136,20 +96,23 @@ def audit() -> int:
     Returns the number of events that are missing.
     """
     missing = 0
-    with upkeep.only_one("audit") as mine:
+    with jobs.only_one("audit") as mine:
         if not mine:
             return 0
-        logs, routes = _logs(), conf.routes()
+        routes = conf.routes()
+        logs, error = admin.states_or_none(topic.name for topic in conf.topics())
+        if error:
+            log.warning("audit_without_kafka", error=error)
         for route in routes:
-            tallies = auditing.watch(route, logs, seconds=auditing.WATCH_SECONDS / len(routes))
-            lost = [tally for (_, state), tally in tallies.items() if state in MISSING]
+            tallies = watch(route, logs, seconds=WATCH_SECONDS / len(routes))
+            lost = [tally for (_, reason), tally in tallies.items() if reason in MISSING]
             count = sum(tally.events for tally in lost)
             waiting = sum(tally.events for tally in tallies.values()) - count
             oldest = max((tally.oldest_seconds for tally in lost), default=0.0)
             metrics.AUDIT_MISSING.labels(route.handler).set(count)
             metrics.AUDIT_MISSING_AGE.labels(route.handler).set(oldest)
             metrics.AUDIT_WAITING.labels(route.handler).set(waiting)
-            metrics.AUDIT_BEHIND.labels(route.handler).set(auditing.behind_seconds(route.handler))
+            metrics.AUDIT_BEHIND.labels(route.handler).set(behind_seconds(route.handler))
             if count:
                 log.error(
                     "events_missing",
@@ -159,25 +122,17 @@ def audit() -> int:
                     advice="manage.py audit",
                 )
             missing += count
-        upkeep.note_done("audit")
+        jobs.note_done("audit")
     return missing
-
-
-def _logs() -> dict[str, admin.TopicState]:
-    try:
-        return admin.topic_states([topic.name for topic in conf.topics()])
-    except admin.KafkaUnavailable as error:
-        log.warning("audit_without_kafka", error=str(error))
-        return {}
 
 
 @shared_task(name="outbox.purge", time_limit=60)
 def purge() -> int:
     """Delete what is done and past its retention; run by beat every minute. Returns the rows."""
-    with upkeep.only_one("purge") as mine:
+    with jobs.only_one("purge") as mine:
         if not mine:
             return 0
-        purged = retention.purge()
+        purged = purge_rows()
     metrics.PURGED.labels("event_outbox").inc(purged.events)
     metrics.PURGED.labels("inbox_receipt").inc(purged.receipts)
     metrics.PURGED.labels("dead_letter").inc(purged.dead_letters)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-__all__ = ["DLQ_SUFFIX", "LANES", "PartitionKey", "Topic", "lane_of", "partition_of"]
+__all__ = ["DLQ_SUFFIX", "DLQ_TYPE", "LANES", "PartitionKey", "Topic", "lane_of", "partition_of"]
 
 LANES = 64
 PARTITIONS = 12
 DLQ_SUFFIX = ".dlq"
+DLQ_TYPE = "DEAD_LETTER"  # of every message on such a topic
 DLQ_RETENTION_HOURS = 30 * 24
 DLQ_HEADER_BYTES = 4096
 

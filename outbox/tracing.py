@@ -1,12 +1,12 @@
 """Spans of the platform's steps (rule R20): its one module that knows OpenTelemetry.
 
-Only the API. Until the composition root has set up an SDK nothing here does anything: a step is an
-empty one, and what is told of it is dropped.
+Only the API. Until the composition root has set up an SDK a step has ids, for the log lines that are
+written in it, and nothing else: what is told of it is dropped.
 """
 
 from __future__ import annotations
 
-import re
+import random
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,10 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 
+from outbox.envelope import TRACEPARENT
+
 __all__ = [
+    "CLIENT",
     "CONSUMER",
     "PRODUCER",
     "Step",
@@ -34,7 +37,7 @@ __all__ = [
     "writable",
 ]
 
-PRODUCER, CONSUMER = SpanKind.PRODUCER, SpanKind.CONSUMER
+PRODUCER, CONSUMER, CLIENT = SpanKind.PRODUCER, SpanKind.CONSUMER, SpanKind.CLIENT
 Value = str | int | bool | list[int]
 
 LINKS = 100  # of one span; as many ids as a log line names
@@ -42,10 +45,6 @@ LINKS = 100  # of one span; as many ids as a log line names
 _MESSAGE_LENGTH = 2_000
 _STACK_LENGTH = 16_000
 
-# Version, trace, span, flags; more may follow in versions to come.
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
-)
 _tracer = trace.get_tracer("outbox")
 
 
@@ -93,11 +92,11 @@ def step(name: str, kind: SpanKind, *, parent: str = "") -> Iterator[Step]:
 
     `parent`: traceparent of the step that asked for this one; without, it begins a trace of its own.
     """
-    span = _tracer.start_span(name, context=context_of(parent), kind=kind)
+    above = _context(parent)
+    span = _tracer.start_span(name, context=_under(above), kind=kind)
+    if not span.is_recording():
+        span = _with_ids(span, above)
     begun = Step(span)
-    if not span.get_span_context().is_valid:
-        yield begun
-        return
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         try:
             yield begun
@@ -107,6 +106,20 @@ def step(name: str, kind: SpanKind, *, parent: str = "") -> Iterator[Step]:
         finally:
             if not begun.forgotten:
                 span.end()
+
+
+def _with_ids(span: Span, above: SpanContext | None) -> Span:
+    """Where no SDK makes them, the ids are made here; none is a secret, each must only differ from
+    all others. The trace counts as recorded, as it does where a request begins one."""
+    own = span.get_span_context()
+    if own.is_valid and (above is None or own.span_id != above.span_id):
+        return span
+    made = random.getrandbits
+    trace_id = above.trace_id if above else made(128) or 1
+    flags = above.trace_flags if above else TraceFlags(TraceFlags.SAMPLED)
+    return NonRecordingSpan(
+        SpanContext(trace_id, made(64) or 1, is_remote=False, trace_flags=flags)
+    )
 
 
 def current_step() -> Step:
@@ -143,12 +156,15 @@ def writable(text: str) -> str:
 def context_of(traceparent: str) -> Context:
     """The context under which a span is a child of this one, or the first of its trace; never a
     child of whatever happens to be current."""
-    parent = _context(traceparent)
+    return _under(_context(traceparent))
+
+
+def _under(parent: SpanContext | None) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
 
 
 def _context(traceparent: str) -> SpanContext | None:
-    match = _TRACEPARENT.fullmatch(traceparent)
+    match = TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None
     flags = TraceFlags(int(match[3], 16))

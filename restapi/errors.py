@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, cast
 
 import structlog
 from django.core.exceptions import SuspiciousOperation
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
 from drf_standardized_errors.types import ErrorResponse, ExceptionHandlerContext
@@ -16,27 +20,35 @@ from rest_framework.exceptions import APIException, NotFound, ParseError
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
-from outbox.services import TurnedAway
+from outbox.database.unit_of_work import OutcomeUnknown, TurnedAway
 from outbox.tracing import record_error
+from restapi.answers import json_answer, to_response
 from restapi.json import JSONRenderer
 
 __all__ = [
+    "READS",
     "RETRY_AFTER_SECONDS",
     "Conflict",
     "ErrorFormatter",
     "bad_request",
     "exception_handler",
     "not_found",
+    "reads_only",
     "server_error",
+    "turned_away_body",
     "unavailable",
 ]
 
 RETRY_AFTER_SECONDS = 2
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 SUSPICIOUS = "The request is not one that this server takes."
 OUTCOMES = {
     "not_stored": "The database is not available; nothing was stored, try again.",
     "unknown": "The connection was lost while storing; the outcome is unknown, look before you try again.",
 }
+READ_FAILED = "The database does not answer; try again."  # a read stores nothing, whatever happens
+
+_READS = ("GET", "HEAD", "OPTIONS")
 
 log = structlog.get_logger("restapi")
 
@@ -80,7 +92,7 @@ def _summary(fields: list[dict[str, Any]]) -> str:
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook. A database that is away is a 503 that says what became of the change."""
     if isinstance(exc, OperationalError | InterfaceError):
-        return _unavailable(exc)
+        return _unavailable(context["request"].method, exc)
     if isinstance(exc, Http404):
         exc = NotFound("There is no such resource.")
     if isinstance(exc, SuspiciousOperation):  # a query string of more than 1,000 parameters
@@ -93,22 +105,34 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
 
 
 def unavailable(
-    error: OperationalError | InterfaceError,
+    method: str, error: OperationalError | InterfaceError
 ) -> tuple[int, dict[str, Any], list[tuple[bytes, bytes]]]:
     """Status, body and headers of the 503 for a database that is away, or a process that has no
-    room, and a line in the log."""
-    outcome = getattr(error, "outcome", "not_stored")
+    room, and a line in the log. Only of a write it is said what became of it."""
+    outcome = None if method in READS else getattr(error, "outcome", "not_stored")
     turned_away = isinstance(error, TurnedAway)
     event = "turned_away" if turned_away else "database_unavailable"
     log.warning(event, outcome=outcome, error=str(error))
     record_error(error)
-    sentence = str(error) if turned_away else OUTCOMES[outcome]
-    body: dict[str, Any] = {"error": sentence, "details": [], "outcome": outcome}
+    if turned_away:
+        body = turned_away_body(str(error), outcome)
+    else:
+        body = _body(READ_FAILED if outcome is None else OUTCOMES[outcome], outcome)
     return 503, body, [(b"retry-after", str(RETRY_AFTER_SECONDS).encode())]
 
 
-def _unavailable(exc: OperationalError | InterfaceError) -> Response:
-    status_code, body, headers = unavailable(exc)
+def turned_away_body(why: str, outcome: str | None) -> dict[str, Any]:
+    """`why` begins the sentence; `outcome`: "not_stored", None of a read."""
+    return _body(f"{why}; {'nothing was stored, ' if outcome else ''}try again.", outcome)
+
+
+def _body(sentence: str, outcome: str | None) -> dict[str, Any]:
+    body: dict[str, Any] = {"error": sentence, "details": []}
+    return body if outcome is None else body | {"outcome": outcome}
+
+
+def _unavailable(method: str, exc: OperationalError | InterfaceError) -> Response:
+    status_code, body, headers = unavailable(method, exc)
     named = {name.decode().title(): value.decode() for name, value in headers}
     response = Response(body, status=status_code, headers=named)
     response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
@@ -130,6 +154,32 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return _plain(404, f"There is nothing at {request.path}.")
 
 
+def reads_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """A page that is only read: any other method is the 405 of the API, before Django's own check
+    of forms could answer with a page."""
+
+    @csrf_exempt
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method in _READS:
+            return view(request, *args, **kwargs)
+        answer = _plain(405, f'Method "{request.method}" not allowed.')
+        answer["Allow"] = ", ".join(_READS)
+        return answer
+
+    return guarded
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500."""
-    return _plain(500, "Internal error.")
+    """Django's handler500, for all that no view of the API has answered: the admin, middleware. It
+    is called where the error is handled."""
+    error = sys.exception()
+    if not isinstance(error, OperationalError | InterfaceError):
+        return _plain(500, "Internal error.")
+    if not hasattr(error, "outcome"):
+        # Django's own views commit more than once, or statement by statement.
+        error = OutcomeUnknown(str(error))
+    status_code, body, headers = unavailable(str(request.method), error)
+    response = to_response(json_answer(status_code, body, tuple(headers)))
+    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
+    return response

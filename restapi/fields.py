@@ -1,21 +1,23 @@
 """Serializer fields that take a JSON type for what it is and never convert, and query parameters
-that are written in one way."""
+that are written in one way, and once."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 from rest_framework import serializers
+from rest_framework.request import Request
 
-__all__ = ["MoneyField", "QueryInteger", "QueryMoment", "StrictInteger", "Text"]
+__all__ = ["MoneyField", "QueryInteger", "QueryMoment", "QuerySerializer", "StrictInteger", "Text"]
 
 _INTEGER = re.compile(r"-?[0-9]+")
+_HOUR_MINUTE = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+    rf"(?:[Tt ]{_HOUR_MINUTE}:[0-9]{{2}}(?:\.[0-9]+)?(?:[Zz]|[+-]{_HOUR_MINUTE})?)?"
 )
 
 
@@ -56,6 +58,23 @@ class StrictInteger(serializers.IntegerField):
         if data > highest:
             self.fail("max_value", max_value=highest)
         return int(data)
+
+
+class QuerySerializer(serializers.Serializer[object]):
+    """The query parameters of a list. Those that it knows are given at most once and are not empty;
+    others are ignored."""
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Those of the request, valid. Raises ValidationError (400)."""
+        given = request.query_params
+        # Not the QueryDict itself: of that, Django REST framework takes "" for a missing parameter.
+        query = cls(data=given.dict())
+        twice = [str(name) for name in query.fields if len(given.getlist(str(name))) > 1]
+        if twice:
+            raise serializers.ValidationError({name: ["Must be given once."] for name in twice})
+        query.is_valid(raise_exception=True)
+        return query
 
 
 class QueryInteger(serializers.IntegerField):

@@ -1,85 +1,150 @@
 """How an app declares an endpoint that may be answered before Django, many requests at a time.
 
-Three kinds; docs/hot-paths.md shows how to add one.
+Four kinds; docs/hot-paths.md shows how to add one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from outbox.round_trips import Change, Row, Statement, Steps
+import msgspec
+
+from outbox.database.round_trips import Change, Row, Statement, Steps
 from restapi.answers import Answer
+from restapi.hot_query import Parser
 from restapi.idempotency import Keyed, once, perform_once
+from restapi.lookup import LookupSteps
 
-__all__ = ["AnyHotPath", "HotConstant", "HotPath", "HotRead"]
+__all__ = [
+    "ANY_UUID",
+    "AnyHotPath",
+    "Asked",
+    "HotConstant",
+    "HotLookup",
+    "HotPath",
+    "HotRead",
+]
 
-A_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ANY_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as we write them
 
 Command = TypeVar("Command")
+Question = TypeVar("Question")
 Result = TypeVar("Result")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a request brings, as far as it is sure.
+
+    id     what stands in place of `{id}`, as the URL's decoded path has it; "" without one
+    given  the declared query parameters that it has, parsed, in its order
+    body   as it came; b"" for a read
+    """
+
+    id: str = ""
+    given: Mapping[str, Any] = {}
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HotPath(Generic[Command, Result]):
     """A write that the view and the hot path share piece by piece, so that there is one truth.
 
-    method, path  the exact request line; a query string or a trailing slash is Django's
+    method, path  POST, PUT, PATCH or DELETE and the exact path, or with `{id}` as one of its
+                  segments; a trailing slash is Django's
     route         label of the metrics and the log, as Django's resolver has it
-    read          the body's bytes -> command. Whatever it raises, Django answers the request
-    write         commands -> results in the same order, and the statements that write them. It is
-                  called on the event loop, reads nothing and changes nothing: what it has made may
-                  be dropped, and made again for fewer
+    id            which ids are sure; others are Django's. As it is: a UUID in lower case
+    parameters    the query parameters that are sure, with a parser each; any other query is Django's
+    read          what a request brings -> command. Whatever it raises, Django answers the request
+    write         commands -> results in the same order, and the statements that write them; or
+                  the round trips that find out what can be done, and then the same. A result that
+                  is None: this command cannot be done as things are, nothing of it is written, and
+                  Django says so in its words. It is called on the event loop and changes nothing
+                  by itself: what it has made may be dropped, and made again for fewer
     answer        (command, result) -> (status, JSON body)
     """
 
     method: str
     path: str
     route: str
-    read: Callable[[bytes], Command]
-    write: Callable[[Sequence[Command]], Change[Result]]
+    read: Callable[[Asked], Command]
+    write: Callable[[Sequence[Command]], Change[Result] | Steps[Result | None]]
     answer: Callable[[Command, Result], tuple[int, Any]]
+    id: re.Pattern[str] = ANY_UUID
+    parameters: Mapping[str, Parser] = field(default_factory=dict)
 
-    @property
-    def endpoint(self) -> str:
-        """What idempotency keys belong to, beside the caller."""
-        return f"{self.method} {self.path}"
-
-    def steps(self, requests: Sequence[Keyed[Command]]) -> Steps[Answer]:
+    def steps(self, requests: Sequence[Keyed[Command]]) -> Steps[Answer | None]:
         """Answers in the same order: commands all stored or none, each key once. For one
-        transaction, which whoever raises anything rolls back."""
+        transaction, which whoever raises anything rolls back. None: Django answers."""
         return once(requests, write=self.write, answer=self.answer)
 
     def perform(self, requests: Sequence[Keyed[Command]]) -> Sequence[Answer]:
-        """The same in a transaction on Django's connection. Raises NotStored or OutcomeUnknown."""
+        """The same in a transaction on Django's connection. Raises NotStored, OutcomeUnknown or,
+        where one of them cannot be done as things are, NotDone: then nothing is stored."""
         return perform_once(requests, write=self.write, answer=self.answer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HotRead:
-    """A GET without a query string, whose answer the view makes by the same functions.
+def _id_of(asked: Asked) -> Any:
+    return asked.id
 
-    path       exact, or with `{id}` as its last segment
-    id         which ids are sure, as the URL's decoded path has them; others are Django's. As it
-               is: a UUID as we write it, in lower case
-    route      as in HotPath
-    statement  what stood in place of `{id}`, of each waiting request ("" where the path has none)
-               -> the one statement for all of them. It is sent after they have come: what is read
-               is never older than the question
+
+def _one(question: Any) -> int:
+    return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotRead(Generic[Question]):
+    """A GET whose answer the view makes by the same functions.
+
+    path, route, id, parameters
+               as in HotPath
+    read       what a request brings -> question. Whatever it raises, Django answers. As it is: the
+               id
+    statement  the questions of all that wait -> the one statement for all of them. It is sent after
+               they have come: what is read is never older than the question. Its SQL is one of a
+               few texts, because each is prepared and kept
     answers    the same, and the statement's rows -> their answers in the same order; None: nothing
                is there, Django says it in its words
+    rows       how many rows a question may bring, where it may be many: a batch is bounded by them
 
-    Both are called on the event loop: they must not wait, and have PostgreSQL put into words what
+    All are called on the event loop: they must not wait, and have PostgreSQL put into words what
     is long. A database error is a 503.
     """
 
     path: str
     route: str
-    statement: Callable[[Sequence[str]], Statement]
-    answers: Callable[[Sequence[str], Sequence[Row]], Sequence[Answer | None]]
-    id: re.Pattern[str] = A_UUID
+    statement: Callable[[Sequence[Question]], Statement]
+    answers: Callable[[Sequence[Question], Sequence[Row]], Sequence[Answer | None]]
+    read: Callable[[Asked], Question] = _id_of
+    rows: Callable[[Question], int] = _one
+    id: re.Pattern[str] = ANY_UUID
+    parameters: Mapping[str, Parser] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotLookup(Generic[Question]):
+    """A GET in several steps, which a copy in Redis may answer. The view makes the same steps.
+
+    path, route, read, rows, id, parameters
+               as in HotRead
+    steps      the questions of all that wait -> the steps of their answers, in the same order; None:
+               Django says it, because nothing is there or because it would keep the others waiting
+    redis      name of the setting with the URL of the Redis that its commands are for
+
+    Called on the event loop, as those of HotRead. A Redis that does not answer is left alone for a
+    while, and the steps are told so.
+    """
+
+    path: str
+    route: str
+    steps: Callable[[Sequence[Question]], LookupSteps[Sequence[Answer | None]]]
+    redis: str
+    read: Callable[[Asked], Question] = _id_of
+    rows: Callable[[Question], int] = _one
+    id: re.Pattern[str] = ANY_UUID
+    parameters: Mapping[str, Parser] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,4 +156,4 @@ class HotConstant:
     answer: Answer
 
 
-AnyHotPath = HotPath[Any, Any] | HotRead | HotConstant
+AnyHotPath = HotPath[Any, Any] | HotRead[Any] | HotLookup[Any] | HotConstant

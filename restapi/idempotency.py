@@ -32,9 +32,9 @@ import msgspec
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from outbox.arrays import array_literal, text_array_literal
-from outbox.round_trips import Change, RoundTrip, Row, Statement, Steps, run, send
-from outbox.services import unit_of_work
+from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.round_trips import Change, RoundTrip, Row, Statement, Steps, run, send
+from outbox.database.unit_of_work import unit_of_work
 from restapi.answers import Answer, json_answer
 from restapi.context import caller
 
@@ -46,9 +46,12 @@ __all__ = [
     "TRY_LOCKS",
     "IdempotencyKey",
     "Keyed",
+    "NotDone",
     "answer_of_used",
+    "id_of",
     "key_of",
     "key_of_headers",
+    "lock_of",
     "once",
     "perform_once",
 ]
@@ -97,37 +100,51 @@ class Keyed(msgspec.Struct, Generic[Command], frozen=True):
     key: IdempotencyKey | None = None
 
 
-def key_of(request: Request) -> IdempotencyKey | None:
-    """The key of a request in a Django view. Raises ValidationError (400) for a bad one."""
+class NotDone(Exception):
+    """A command that cannot be done as things are; nothing of it is stored, its key stays free."""
+
+
+def key_of(request: Request, *, query: bool = False) -> IdempotencyKey | None:
+    """The key of a request in a Django view. `query`: the command is also made of the query
+    string, which then belongs to what must be the same. Raises ValidationError (400) for a bad one.
+    """
     text = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if text is None:
         return None
     endpoint = f"{request.method} {request.path}"
-    return _key(text, endpoint=endpoint, body=request._request.body)
+    asked = request.META["QUERY_STRING"].encode() if query else b""
+    return _key(text, endpoint=endpoint, body=request._request.body, query=asked)
 
 
 def key_of_headers(
-    headers: Iterable[tuple[bytes, bytes]], *, endpoint: str, body: bytes
+    headers: Iterable[tuple[bytes, bytes]], *, endpoint: str, body: bytes, query: bytes = b""
 ) -> IdempotencyKey | None:
-    """The same from ASGI headers; `endpoint` as in `POST /orders`. A header that is given twice is
-    a ValidationError here; Django makes one of them."""
+    """The same from ASGI headers; `endpoint` is method and decoded path, as in `POST /orders`;
+    `query` is empty where the command is not made of it. The gateway has refused a header that is
+    given twice; here it is a ValidationError too."""
     given = [value for name, value in headers if name == _ASGI_NAME]
     if not given:
         return None
     if len(given) > 1:
         raise ValidationError({HEADER: ["Must be given once."]})
-    return _key(given[0].decode("latin-1"), endpoint=endpoint, body=body)
+    return _key(given[0].decode("latin-1"), endpoint=endpoint, body=body, query=query)
 
 
-def _key(text: str, *, endpoint: str, body: bytes) -> IdempotencyKey:
+def _key(text: str, *, endpoint: str, body: bytes, query: bytes) -> IdempotencyKey:
     if not (0 < len(text) <= MAX_LENGTH and text.isascii() and text.isprintable()):
         raise ValidationError({HEADER: [f"Must be 1 to {MAX_LENGTH} printable ASCII characters."]})
+    id_ = id_of(text, caller=caller(), endpoint=endpoint)
+    # No JSON has a NUL, so no body is another one with a query.
+    return IdempotencyKey(id_, _hash(body + b"\0" + query if query else body), lock_of(id_))
+
+
+def id_of(text: str, *, caller: str, endpoint: str) -> str:
+    """Under which id the answer to this key of this caller is kept."""
     # Key and caller have no NUL, so no two triples make the same text.
-    id_ = _hash(f"{text}\0{caller()}\0{endpoint}".encode())
-    return IdempotencyKey(id_, _hash(body), _lock_of(id_))
+    return _hash(f"{text}\0{caller}\0{endpoint}".encode())
 
 
-def _lock_of(id_: str) -> int:
+def lock_of(id_: str) -> int:
     """The first 64 bits, as PostgreSQL's signed bigint."""
     number = int(id_[:16], 16)
     return number - (1 << 64) if number >> 63 else number
@@ -140,29 +157,34 @@ def _hash(data: bytes) -> str:
 def perform_once(
     requests: Sequence[Keyed[Command]],
     *,
-    write: Callable[[Sequence[Command]], Change[Result]],
+    write: Callable[[Sequence[Command]], Change[Result] | Steps[Result | None]],
     answer: Callable[[Command, Result], tuple[int, Any]],
 ) -> Sequence[Answer]:
     """`once` in one transaction on Django's connection, where `write` may also read and send what
-    it likes. Raises NotStored, or OutcomeUnknown: then the same key, sent again, finds out what
-    became of it.
+    it likes. Raises NotDone for a result that is None; NotStored, or OutcomeUnknown: then the same
+    key, sent again, finds out what became of it.
     """
     with unit_of_work():
-        return run(once(requests, write=write, answer=answer))
+        answers = run(once(requests, write=write, answer=answer))
+        done = [answer for answer in answers if answer is not None]
+        if len(done) < len(answers):
+            raise NotDone
+        return done
 
 
 def once(
     requests: Sequence[Keyed[Command]],
     *,
-    write: Callable[[Sequence[Command]], Change[Result]],
+    write: Callable[[Sequence[Command]], Change[Result] | Steps[Result | None]],
     answer: Callable[[Command, Result], tuple[int, Any]],
-) -> Steps[Answer]:
+) -> Steps[Answer | None]:
     """Do a batch of requests, each key once; an answer for each, in order. For one transaction.
 
     `write` takes the commands that are to be done and gives their results in the same order, with
     what writes them; replays and keys that are held elsewhere are left out, and it is not called
     for nothing, unless it is called ahead, while the keys are looked up, with all of them: nearly
-    always every key is new. Whatever it raises is to roll the batch back, keys included.
+    always every key is new. A result that is None has no answer, and its key is not kept. Whatever
+    it raises is to roll the batch back, keys included.
 
     Three statements more than `write`'s whatever the size (four if a key has expired) and one round
     trip, none when there is no key. Of requests with one key in one batch the first is done and the
@@ -171,7 +193,7 @@ def once(
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}
     trip = RoundTrip()
-    ahead: list[Change[Result]] = []
+    ahead: list[Change[Result] | Steps[Result | None]] = []
 
     def write_ahead() -> None:
         with suppress(Exception):  # it is raised where it belongs
@@ -182,16 +204,14 @@ def once(
         mine = batch.claimed(*(yield batch.claim(write_ahead)))
     if mine:
         commands = [requests[position].command for position in mine]
-        change = ahead[0] if ahead and len(mine) == len(requests) else write(commands)
+        made = ahead[0] if ahead and len(mine) == len(requests) else write(commands)
+        change = made if isinstance(made, Change) else (yield from made)
         for position, command, result in zip(mine, commands, change.results, strict=True):
-            fresh[position] = json_answer(*answer(command, result))
+            if result is not None:
+                fresh[position] = json_answer(*answer(command, result))
         statements = [*batch.forget(), *change.trip.statements, *batch.keep(fresh)]
         trip = RoundTrip(statements, change.trip.on_commit)
-    answers = [
-        fresh[position] if position in fresh else batch.told(position)
-        for position in range(len(requests))
-    ]
-    return Change(answers, trip)
+    return Change(batch.answers(mine, fresh), trip)
 
 
 def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
@@ -248,7 +268,7 @@ class _Batch:
             if not is_old:
                 answer = Answer(status, bytes(body), _REPLAYED)
                 self._kept[id_.hex] = _Kept(fingerprint.hex, answer)
-            elif _lock_of(id_.hex) in locked:
+            elif lock_of(id_.hex) in locked:
                 self._expired.append(id_.hex)
         return [
             position
@@ -282,6 +302,20 @@ class _Batch:
             text_array_literal([f"\\x{answer.body.hex()}" for _, answer in rows]),
         )
         return [(KEEP, columns)]
+
+    def answers(self, mine: Sequence[int], fresh: Mapping[int, Answer]) -> Sequence[Answer | None]:
+        """Of all positions, when those of `mine` were tried and those of `fresh` done. None: it
+        could not be done, nor could the first one with its key."""
+        answers: list[Answer | None] = []
+        undone = set(mine) - fresh.keys() if len(fresh) < len(mine) else ()
+        for position, key in enumerate(self._keys):
+            if (done := fresh.get(position)) is not None:
+                answers.append(done)
+            elif (position if key is None else self._first[key.id]) in undone:
+                answers.append(None)
+            else:
+                answers.append(self.told(position))
+        return answers
 
     def told(self, position: int) -> Answer:
         """What a request is told that was not done itself."""

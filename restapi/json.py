@@ -33,10 +33,21 @@ class BodyTooLarge(APIException):
     default_code = "too_large"
 
 
+class UnknownCoding(APIException):
+    """415: a body in a content coding (RFC 9110, 15.5.16)."""
+
+    status_code = 415
+    default_detail = "The body must be sent without a Content-Encoding."
+    default_code = "unknown_coding"
+
+
 class JSONParser(BaseParser):
-    """`parse_json` of the body. Raises BodyTooLarge beyond MAX_BODY_BYTES."""
+    """`parse_json` of the body. Raises BodyTooLarge beyond MAX_BODY_BYTES.
+
+    `at_most`: another limit, for a path that declares one (max_body_bytes of its Path)."""
 
     media_type = "application/json"
+    at_most = 0
 
     def parse(
         self,
@@ -44,9 +55,14 @@ class JSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        body = stream.read(settings.MAX_BODY_BYTES + 1)
-        if len(body) > settings.MAX_BODY_BYTES:
-            raise BodyTooLarge(f"The body is larger than {settings.MAX_BODY_BYTES} bytes.")
+        at_most = self.at_most or settings.MAX_BODY_BYTES
+        body = stream.read(at_most + 1)
+        if len(body) > at_most:
+            raise BodyTooLarge(f"The body is larger than {at_most} bytes.")
+        return self.read(body)
+
+    def read(self, body: bytes) -> Any:
+        """The body as a value. Raises ParseError."""
         return parse_json(body)
 
 
@@ -61,7 +77,7 @@ def parse_json(body: bytes) -> Any:
     except RecursionError as error:
         raise ParseError(TOO_DEEP) from error
     except ValueError as error:
-        raise ParseError(f"The body is not valid JSON: {error}.") from error
+        raise ParseError(f"The body is not valid JSON: {_in_our_words(error)}.") from error
     if body.count(b"[") + body.count(b"{") > DEEPEST and _deeper_than(DEEPEST, value):
         raise ParseError(TOO_DEEP)
     return value
@@ -81,22 +97,37 @@ def _deeper_than(levels: int, value: Any) -> bool:
     return bool(level)
 
 
+class _NotTaken(ValueError):
+    """JSON that this API does not take; the text says why."""
+
+
+def _in_our_words(error: ValueError) -> str:
+    """Without Python's own: its codec and its limit of digits are no business of a client."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 at byte {error.start}"
+    if isinstance(error, json.JSONDecodeError) and error.doc.startswith("\ufeff"):
+        return "it begins with a byte order mark"
+    if isinstance(error, json.JSONDecodeError | _NotTaken):
+        return str(error)
+    return "an integer in it has too many digits"
+
+
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
+    raise _NotTaken(f"{name} is not a JSON number")
 
 
 def _decimal(text: str) -> Decimal:
     try:
         return Decimal(text)
     except InvalidOperation:
-        raise ValueError(f"the exponent of {text[:40]} is out of range") from None
+        raise _NotTaken(f"the exponent of {text[:40]} is out of range") from None
 
 
 def _object_without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result and not _same(result[key], value):
-            raise ValueError(f"the key {key[:40]!r} is given twice with different values")
+            raise _NotTaken(f"the key {key[:40]!r} is given twice with different values")
         result[key] = value
     return result
 
@@ -120,9 +151,13 @@ def _same(one: Any, other: Any) -> bool:
 
 class OnlyJSON(DefaultContentNegotiation):
     """Whatever the client would rather have: this API speaks JSON and has no 406. What it sends
-    must be JSON by name: DRF would take a body of `*/*` for one, a range that only Accept knows."""
+    must be JSON by name: DRF would take a body of `*/*` for one, a range that only Accept knows.
+    And it must be sent as it is: a small body could be unpacked into a very large one."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        coding = request.META.get("HTTP_CONTENT_ENCODING", "")
+        if coding.lower() not in ("", "identity"):
+            raise UnknownCoding
         kind = str(request.content_type).partition(";")[0].strip().lower()
         return next((parser for parser in parsers if parser.media_type == kind), None)
 

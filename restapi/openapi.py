@@ -27,6 +27,7 @@ __all__ = [
     "Moment",
     "Number",
     "errors",
+    "key_parameters",
     "without_enum_ids",
 ]
 
@@ -53,8 +54,8 @@ ERRORS: dict[int, tuple[str, str]] = {
     ),
     429: ("Too many requests.", "Too many requests; try again later."),
     503: (
-        "The database is away. `outcome` says what became of a change: nothing was stored, or "
-        "nobody knows.",
+        "The database is away, or does not answer. Of a write `outcome` says what became of it: "
+        "nothing was stored, or nobody knows.",
         "The database is not available; nothing was stored, try again.",
     ),
 }
@@ -109,6 +110,33 @@ def _error(code: int) -> OpenApiResponse:
     )
 
 
+_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {
+        "type": "string",
+        "maxLength": 255,
+        "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
+    },
+    OpenApiParameter.HEADER,
+    description="Printable ASCII, kept for 24 hours. The same key with the same body gives the "
+    "first answer again, byte for byte; with another body 422; 409 while the first still runs. "
+    "Errors are not kept. Make a new key for each new request, for example a random UUID.",
+    # No example: Swagger's page would fill it in, so that two readers would send one key.
+)
+
+
+def key_parameters(*codes: int) -> list[OpenApiParameter]:
+    """The header Idempotency-Key, and what these answers say of it."""
+    replayed = OpenApiParameter(
+        "Idempotent-Replayed",
+        {"type": "string", "enum": ["true"]},
+        OpenApiParameter.HEADER,
+        description="There if this answer was given before.",
+        response=[*codes],
+    )
+    return [_KEY, replayed]
+
+
 def _header(
     name: str, description: str, schema: dict[str, Any], codes: list[int] | None = None
 ) -> OpenApiParameter:
@@ -150,10 +178,24 @@ class HouseSchema(AutoSchema):
         return [*HEADERS]
 
     def _get_request_body(self, direction: str = "request") -> dict[str, Any] | None:
+        if self.method == "DELETE":
+            return self._body_of_delete()
         body: dict[str, Any] | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]
         if body and isinstance(self.get_request_serializer(), PolymorphicProxySerializer):
             body["required"] = True  # one of several bodies: the library would call it optional
         return body
+
+    def _body_of_delete(self) -> dict[str, Any] | None:
+        """A view that takes one names its serializer and an example as `body_of_delete`. It need not be
+        sent, and an empty object is as none; the library knows of no such body."""
+        found = getattr(self.view, "body_of_delete", None)
+        if found is None:
+            return None
+        serializer, example = found
+        component = self.resolve_serializer(serializer, "request")
+        schema = {"anyOf": [component.ref, {"type": "object", "maxProperties": 0}]}
+        media = {"schema": schema, "examples": {"body": {"value": example}}}
+        return {"content": {"application/json": media}}
 
     def _map_serializer_field(
         self, field: Any, direction: str, bypass_extensions: bool = False

@@ -1,16 +1,19 @@
-"""Letting go of idempotency keys that are past their 24 hours, in small chunks."""
+"""Letting go of idempotency keys that are past their 24 hours, and of what their answers say, in small
+chunks."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from uuid import UUID
 
 from django.db import connection
 
-from outbox import upkeep
+from outbox import jobs
 from restapi.idempotency import KEPT_HOURS
 
-__all__ = ["prune_idempotency_keys"]
+__all__ = ["erase_answers", "erase_answers_with", "prune_idempotency_keys"]
 
 CHUNK = 500  # rows, and as many entries of PostgreSQL's table of locks
 RUN_SECONDS = 10.0
@@ -52,5 +55,59 @@ def prune_idempotency_keys(*, seconds: float = RUN_SECONDS, chunk: int = CHUNK) 
         deleted += count
         after = last or after
     if found < chunk:
-        upkeep.note_done("prune_idempotency_keys")
+        jobs.note_done("prune_idempotency_keys")
     return deleted
+
+
+# The key of an answer that is erased stays used: what was done must not be done again.
+_ERASED = b'{"error":"What this request was answered has been erased.","details":[]}'
+# It reads the table, because nobody asks for an answer otherwise.
+_ERASE = """
+    UPDATE idempotency_keys SET status = 410, body = %s WHERE body = ANY(%s::bytea[])
+"""
+
+
+def erase_answers(bodies: Iterable[bytes]) -> int:
+    """Empty the kept answers that are one of these: their requests, sent again, are told 410. Returns how
+    many. Of a few hundred at a time."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ERASE, (_ERASED, [*bodies]))
+        return int(cursor.rowcount)
+
+
+_ERASE_WITH = """
+    WITH batch AS MATERIALIZED (
+        SELECT id, created_at, position(%(text)s IN body) > 0 AS has_it FROM idempotency_keys
+        WHERE (created_at, id) > (%(after)s, %(after_id)s::uuid)
+        ORDER BY created_at, id LIMIT %(chunk)s
+    ), last AS (
+        SELECT created_at, id FROM batch ORDER BY created_at DESC, id DESC LIMIT 1
+    ), erased AS (
+        UPDATE idempotency_keys kept SET status = 410, body = %(erased)s
+        FROM batch WHERE kept.id = batch.id AND batch.has_it RETURNING 1
+    )
+    SELECT (SELECT created_at FROM last), (SELECT id FROM last), (SELECT count(*) FROM erased)
+"""
+
+
+def erase_answers_with(text: bytes, *, chunk: int = 10 * CHUNK) -> int:
+    """Empty every kept answer with these bytes in it: its request, sent again, is told 410. Returns
+    how many. Reads all that are kept."""
+    count_erased = 0
+    after: datetime | None = datetime(1970, 1, 1, tzinfo=UTC)
+    after_id = UUID(int=0)
+    while after is not None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                _ERASE_WITH,
+                {
+                    "text": text,
+                    "erased": _ERASED,
+                    "chunk": chunk,
+                    "after": after,
+                    "after_id": after_id,
+                },
+            )
+            after, after_id, count = cursor.fetchone()
+        count_erased += count
+    return count_erased

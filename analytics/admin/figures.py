@@ -1,4 +1,4 @@
-"""The page of the sales figures."""
+"""The pages of the sales figures: each of them, and what could not be added to one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from analytics.models import MetricName, SalesMetricListing
+from analytics.models import MetricName, SalesMetricListing, SetAsideFigure
 from outbox.admin.readonly import ReadOnlyAdmin, utc
 
-__all__ = ["SalesMetricAdmin"]
+__all__ = ["SalesMetricAdmin", "SetAsideFigureAdmin"]
 
 
 @admin.register(SalesMetricListing)
@@ -22,7 +22,7 @@ class SalesMetricAdmin(ReadOnlyAdmin):
     """
 
     list_filter = ("metric_name",)
-    list_display = ("metric_name", "dimension", "value", utc("updated_at"))
+    list_display = ("metric_name", "dimension", "value", "foreign_value", utc("updated_at"))
     search_fields = ("dimension",)
     search_help_text = "Dimension, whole: all, a status, a day, a minute or a product id"
 
@@ -47,3 +47,16 @@ class SalesMetricAdmin(ReadOnlyAdmin):
         return SalesMetricListing.objects.filter(
             metric_name=metric_name, dimension=dimension
         ).first()
+
+
+@admin.register(SetAsideFigure)
+class SetAsideFigureAdmin(ReadOnlyAdmin):
+    """The newest first; docs/operations.md says what an operator does about them."""
+
+    ordering = ("-id",)
+    list_display = ("metric_name", "shown", "value", "is_foreign", "error", utc("set_aside_at"))
+
+    @admin.display(description="dimension")
+    def shown(self, row: SetAsideFigure) -> str:
+        """Its beginning: a name may be what was too long."""
+        return row.dimension if len(row.dimension) <= 80 else f"{row.dimension[:80]}…"

@@ -70,8 +70,8 @@ class SalesOverviewAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         now = timezone.now()
-        figures = queries.summary(now=now)
-        days = queries.revenue_per_day(now=now, days=DAYS)
+        found = queries.overview(now=now, days=DAYS)
+        figures = found.summary
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -81,7 +81,7 @@ class SalesOverviewAdmin(ReadOnlyAdmin):
             "headlines": _headlines(figures),
             "statuses": _statuses(figures),
             "minutes": _minutes(figures),
-            "days": _days(days),
+            "days": _days(found.per_day),
             "products": _products(figures.top_products),
         }
         response = TemplateResponse(request, "admin/analytics/overview.html", context)

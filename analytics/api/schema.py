@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from drf_spectacular.utils import (
-    OpenApiExample,
-    OpenApiParameter,
-    OpenApiResponse,
-    extend_schema,
-    extend_schema_field,
-    extend_schema_view,
-)
+from drf_spectacular.utils import extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
 from analytics.api.serializers import MetricsQuery, TopProductsQuery
 from analytics.models import MetricName
-from restapi.openapi import WITHOUT_NUL, Moment, Number, errors
+from restapi.openapi import Moment, Number
+from restapi.operations import Operations, answer
 
 __all__ = ["metrics", "summary", "top_products"]
 
+API = Operations("analytics")
 PRODUCT = {"product_id": "p1", "units": 1204}
 
 
@@ -75,90 +70,57 @@ class SalesMetricRow(serializers.Serializer[object]):
     updated_at = Moment()
 
 
+SUMMARY = {
+    "orders_total": 4000,
+    "revenue_total": 182340.5,
+    "by_status": {"CREATED": 2480, "PAID": 1320, "SHIPPED": 0, "CANCELLED": 200},
+    "orders_per_minute": [
+        {"minute": f"2026-03-11T22:{minute:02}", "count": minute * 3} for minute in range(60)
+    ],
+    "top_products": [PRODUCT],
+    "as_of": "2026-03-11T22:59:59.000Z",
+}
+FIGURE = {
+    "metric_name": "revenue_total",
+    "dimension": "2026-03-11",
+    "value": 42.5,
+    "updated_at": "2026-03-11T22:00:00.250Z",
+}
+
 summary = extend_schema_view(
-    get=extend_schema(
-        operation_id="getSalesSummary",
-        tags=["analytics"],
-        summary="The figures a person asks for first",
-        description="",
-        responses={
-            200: OpenApiResponse(
-                SalesSummary,
-                examples=[
-                    OpenApiExample(
-                        "summary",
-                        value={
-                            "orders_total": 4000,
-                            "revenue_total": 182340.5,
-                            "by_status": {
-                                "CREATED": 2480,
-                                "PAID": 1320,
-                                "SHIPPED": 0,
-                                "CANCELLED": 200,
-                            },
-                            "orders_per_minute": [
-                                {"minute": f"2026-03-11T22:{minute:02}", "count": minute * 3}
-                                for minute in range(60)
-                            ],
-                            "top_products": [PRODUCT],
-                            "as_of": "2026-03-11T22:59:59.000Z",
-                        },
-                    )
-                ],
-            ),
-            **errors(),
-        },
+    get=API.read(
+        "getSalesSummary",
+        "The figures a person asks for first",
+        answer=answer(SalesSummary, SUMMARY, name="summary"),
     )
 )
 
 metrics = extend_schema_view(
-    get=extend_schema(
-        operation_id="listSalesMetrics",
-        tags=["analytics"],
-        summary="Figures by name and dimension",
-        description="A parameter that is empty counts as not sent.",
-        parameters=[
-            MetricsQuery,
-            OpenApiParameter("metric_name", str, enum=[*MetricName.values, ""]),
-            OpenApiParameter(
-                "dimension", {"type": "string", "maxLength": 255, "pattern": WITHOUT_NUL}
-            ),
-        ],
-        responses={
-            200: OpenApiResponse(
-                SalesMetricRow(many=True),
-                description="An array, by name and dimension.",
-                examples=[
-                    OpenApiExample(
-                        "revenue of a day",
-                        value={
-                            "metric_name": "revenue_total",
-                            "dimension": "2026-03-11",
-                            "value": 42.5,
-                            "updated_at": "2026-03-11T22:00:00.250Z",
-                        },
-                    )
-                ],
-            ),
-            **errors(400),
-        },
+    get=API.read(
+        "listSalesMetrics",
+        "Figures by name and dimension",
+        parameters=[MetricsQuery],
+        answer=answer(
+            SalesMetricRow(many=True),
+            FIGURE,
+            "An array, by name and dimension.",
+            name="revenue of a day",
+        ),
+        refuses=[400],
     )
 )
 
 top_products = extend_schema_view(
-    get=extend_schema(
-        operation_id="listTopProducts",
-        tags=["analytics"],
-        summary="The best sellers",
-        description="A parameter that is empty counts as not sent.",
+    get=API.read(
+        "listTopProducts",
+        "The best sellers",
         parameters=[TopProductsQuery],
-        responses={
-            200: OpenApiResponse(
-                ProductUnits(many=True),
-                description="An array, the most sold first.",
-                examples=[OpenApiExample("best sellers", value=PRODUCT)],
-            ),
-            **errors(400),
-        },
+        answer=answer(
+            ProductUnits(many=True),
+            PRODUCT,
+            "An array, the most sold first.",
+            name="best sellers",
+        ),
+        refuses=[400],
     )
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from rest_framework import serializers
 
 from analytics.models import MetricName
-from restapi.fields import QueryInteger
+from restapi.fields import QueryInteger, QuerySerializer
 
 __all__ = ["MetricsQuery", "TopProductsQuery"]
 
 
-class MetricsQuery(serializers.Serializer[object]):
+class MetricsQuery(QuerySerializer):
     """?metric_name=&dimension=&limit="""
 
     metric_name = serializers.ChoiceField(choices=MetricName.choices, required=False)
@@ -19,7 +19,7 @@ class MetricsQuery(serializers.Serializer[object]):
     limit = QueryInteger(min_value=1, max_value=1000, default=100)
 
 
-class TopProductsQuery(serializers.Serializer[object]):
+class TopProductsQuery(QuerySerializer):
     """?limit="""
 
     limit = QueryInteger(min_value=1, max_value=100, default=10)

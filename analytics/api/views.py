@@ -46,8 +46,7 @@ class MetricsView(APIView):
 
     def get(self, request: Request) -> Response:
         """Rows of sales_metrics."""
-        query = MetricsQuery(data=request.query_params)
-        query.is_valid(raise_exception=True)
+        query = MetricsQuery.of(request)
         rows = queries.sales_metrics(
             metric_name=query.validated_data.get("metric_name"),
             dimension=query.validated_data.get("dimension"),
@@ -72,8 +71,7 @@ class TopProductsView(APIView):
 
     def get(self, request: Request) -> Response:
         """The best sellers, an array."""
-        query = TopProductsQuery(data=request.query_params)
-        query.is_valid(raise_exception=True)
+        query = TopProductsQuery.of(request)
         return Response(_products(queries.top_products(limit=query.validated_data["limit"])))
 
 

@@ -138,7 +138,6 @@ EVERYTHING = ["orders_total:all", "revenue_total:2026", "revenue_total:all", "to
     ("query", "found"),
     [
         ("", EVERYTHING),
-        ("?metric_name=&dimension=&limit=", EVERYTHING),
         ("?metric_name=revenue_total", ["revenue_total:2026", "revenue_total:all"]),
         ("?dimension=all", ["orders_total:all", "revenue_total:all"]),
         ("?metric_name=orders_total&dimension=all", ["orders_total:all"]),

@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from apikeys import admin
 from apikeys.models import ApiKey, hash_of
 from outbox.tests.admin_pages import assert_every_page_is_bounded, fill, log_in
 
@@ -84,6 +85,34 @@ def test_who_may_only_look_makes_and_revokes_nothing(operator: Client) -> None:
     assert (row.revoked_at, row.expires_at, ApiKey.objects.count()) == (None, None, 1)
 
 
+def test_a_key_is_found_by_prefix_and_by_name(operator: Client) -> None:
+    for name in ("shop", "other"):
+        operator.post(f"{PAGES}add/", FORM | {"name": name})
+    shop, other = ApiKey.objects.get(name="shop"), ApiKey.objects.get(name="other")
+    for text in (shop.prefix, "shop"):
+        seen = operator.get(f"{PAGES}?q={text}").content.decode()
+        assert (shop.prefix in seen, other.prefix in seen) == (True, False)
+    assert "Nothing here has the id “sho”." in operator.get(f"{PAGES}?q=sho").content.decode()
+
+
+def test_keys_that_were_chosen_and_not_revoked_are_told(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "REVOKED_AT_ONCE", 2)
+    for number in range(3):
+        operator.post(f"{PAGES}add/", FORM | {"name": f"n{number}"})
+    chosen = {
+        "_selected_action": [str(row.pk) for row in ApiKey.objects.all()],
+        "action": "revoke",
+    }
+    text = operator.post(PAGES, chosen, follow=True).content.decode()
+    assert "1 of those that were chosen are NOT revoked" in text
+    assert ApiKey.objects.filter(revoked_at=None).count() == 1
+    text = operator.post(PAGES, chosen, follow=True).content.decode()
+    assert "NOT revoked" not in text
+    assert not ApiKey.objects.filter(revoked_at=None).exists()
+
+
 def test_pages_are_bounded(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(
         monkeypatch,
@@ -93,4 +122,6 @@ def test_pages_are_bounded(operator: Client, monkeypatch: pytest.MonkeyPatch) ->
         " FROM generate_series(1, 20000) i",
     )
     last = ApiKey.objects.latest("id").id
-    assert_every_page_is_bounded(operator, [PAGES, f"{PAGES}?p=3", f"{PAGES}{last}/change/"])
+    assert_every_page_is_bounded(
+        operator, [PAGES, f"{PAGES}?p=3", f"{PAGES}?q=n77", f"{PAGES}{last}/change/"]
+    )

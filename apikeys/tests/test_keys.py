@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from apikeys import queries, services
 from apikeys.models import ApiKey, hash_of, prefix_of
 from apikeys.services import InvalidKey
+from devtools.testing.patience import PATIENCE
 
 NOW = datetime(2026, 3, 11, 22, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -172,7 +173,7 @@ def test_no_revision_is_missed() -> None:
         ApiKey.objects.filter(name="a").update(expires_at=NOW)
         second.start()
         assert not waited.wait(0.5)
-    second.join(10)
+    second.join(PATIENCE)
     assert [key.name for key in queries.changed_since(0)] == ["a", "b"]
 
 

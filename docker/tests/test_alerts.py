@@ -10,10 +10,19 @@ from typing import Any
 
 import pytest
 import yaml
+from django.conf import settings
 from prometheus_client.metrics import MetricWrapperBase
 
-from eventsite.gateway import metrics as gateway_metrics
+from analytics import metrics as analytics_metrics
+from devtools.testing.installed import needs_promtool
+from eventsite.web.gateway import metrics as gateway_metrics
+from eventsite.web.status_hub import metrics as status_hub_metrics
+from feeds import metrics as feed_metrics
+from notifications import metrics as notifications_metrics
 from outbox import metrics
+from outbox.rabbitmq import metrics as relay_metrics
+from outbox.watching import Alarm
+from restapi import metrics as restapi_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docker" / "prometheus"
@@ -21,25 +30,35 @@ GROUPS = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
 RULES: dict[str, dict[str, Any]] = {
     rule["alert"]: rule for group in GROUPS for rule in group["rules"]
 }
+ALARMS: dict[str, Alarm] = {alarm.name: alarm for alarm in settings.WIRING.alarms}
+# Rules of which the page of operators knows nothing, for it has no series of counters.
+OF_COUNTERS = {
+    *("FloorUndercut", "ConsumerStalls", "FeedNodesNotHeld", "StatusFeedUnread", "StatusFeedLag"),
+    *("WebSocketsFail", "WebSocketsCutOff", "WebSocketsBreak", "WebSocketsReconnect"),
+    *("NotificationsFail", "NotificationsExpire", "LateSends", "PacedWithoutRedis"),
+    *("DatabaseSilent", "RateLimitOpen", "RelayDeadLetters", "RelayWithoutDedupe"),
+    # It judges the age of its own readings instead (operations/judge.py).
+    "MeasuresStandStill",
+}
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Debian's package prometheus brings it: apt-get install -y prometheus."""
-    program = shutil.which("promtool")
-    assert program, promtool.__doc__
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
 
 
 def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:
     return promtool("test", "rules", str(folder / "alerts_test.yml"))
 
 
+@needs_promtool
 def test_the_rules_pass_their_tests() -> None:
     assert promtool("check", "rules", str(FOLDER / "alerts.yml")).returncode == 0
     result = run_tests(FOLDER)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@needs_promtool
 @pytest.mark.parametrize(
     ("expression", "wanted"), [("vector(1) > 0", "quiet"), ("vector(0) > 1", "fires")]
 )
@@ -65,16 +84,47 @@ def test_rules_that_always_or_never_fire_fail_their_tests(
 def test_the_rules_ask_for_metrics_that_exist() -> None:
     ours = {
         name
-        for each in (*vars(metrics).values(), *vars(gateway_metrics).values())
+        for module in (
+            metrics,
+            gateway_metrics,
+            status_hub_metrics,
+            restapi_metrics,
+            analytics_metrics,
+            feed_metrics,
+            notifications_metrics,
+            relay_metrics,
+        )
+        for each in vars(module).values()
         if isinstance(each, MetricWrapperBase)
         for family in each.describe()
-        for name in (family.name, f"{family.name}_total")
+        for name in (family.name, *(f"{family.name}_{part}" for part in ("total", "sum", "count")))
     }
     for name, rule in RULES.items():
         words = re.sub(r"\{[^}]*\}", "", rule["expr"])
         asked = {word for word in re.findall(r"[a-z_]{8,}", words) if "_" in word}
         assert asked, name
         assert asked <= ours, name
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_page_and_rules_have_the_same_thresholds(name: str) -> None:
+    """What is red on the page of operators is an alarm, and the other way round."""
+    alarm, rule = ALARMS[name], RULES[name]
+    told = rule.get("for", "0s")
+    assert int(told[:-1]) * SECONDS[told[-1]] == alarm.seconds
+    assert (rule["labels"]["severity"] == "critical") == alarm.critical
+    assert ("deriv(" in rule["expr"]) == alarm.growing
+    if alarm.figure.startswith("process_up"):
+        assert rule["expr"] == f"absent({alarm.figure})"
+        return
+    compared = rf"{re.escape(alarm.figure)}\)* {'==' if alarm.at else '>'} {alarm.bound:g}(?![.\d])"
+    assert re.search(compared, rule["expr"]), rule["expr"]
+    assert (f"absent({alarm.figure})" in rule["expr"]) == alarm.absent
+
+
+def test_every_rule_is_judged_by_the_page_or_named_as_one_that_is_not() -> None:
+    assert ALARMS.keys() | OF_COUNTERS == RULES.keys()
+    assert not ALARMS.keys() & OF_COUNTERS
 
 
 def test_every_rule_is_explained_to_the_operator() -> None:

@@ -54,7 +54,7 @@ def _check(words: list[str]) -> None:
             command = load_command_class(get_commands()[name], name)
             parser = command.create_parser("manage.py", name)
             parser.parse_args(options)
-        case ["celery", "-A", app, name, *options]:
+        case ["celery", "-q", "-A", app, name, *options] | ["celery", "-A", app, name, *options]:
             find_app(app)
             _parse(celery.commands[name], options)
         case _:
@@ -78,7 +78,7 @@ def test_commands_exist(name: str) -> None:
         "python manage.py run_bridge --no-such-option",
         "celery -A eventsites beat",
         "celery -A eventsite beet",
-        "celery -A eventsite worker --without-gosip",
+        "python manage.py run_worker effect",
         "python manage.py run_web --worker-count 2",
         "run_bridge",
     ],
@@ -99,9 +99,9 @@ def test_web_serves_the_application_on_the_published_port() -> None:
     assert SERVICES["web"]["ports"] == [f"127.0.0.1:8080:{parameters.port}"]
 
 
-def _queues_served(services: Iterable[dict[str, Any]]) -> set[str]:
-    lines = [words for service in services for words in _programs(service) if "-Q" in words]
-    return {queue for words in lines for queue in words[words.index("-Q") + 1].split(",")}
+def _roles(services: Iterable[dict[str, Any]]) -> set[str]:
+    lines = [words for service in services for words in _programs(service)]
+    return {words[3] for words in lines if words[2:3] == ["run_worker"]}
 
 
 QUEUES_IN_USE = """
@@ -115,13 +115,17 @@ app.loader.import_default_modules()
 queues = {route.queue for route in routes()}
 queues |= {entry["options"]["queue"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
 queues |= {task.queue for task in app.tasks.values() if getattr(task, "queue", None)}
-print(json.dumps(sorted(queues)))
+print(json.dumps({"used": sorted(queues), "roles": settings.WIRING.roles}))
 """
 
 
 def test_every_queue_is_served() -> None:
     """Queues of the event map, of beat and of the tasks, as the stack's own settings have them."""
-    environment = {**os.environ, **OURS["worker-effects"]["environment"], "PROBE": "0"}
+    given = OURS["worker-effects"]["environment"]
+    left_out = {
+        name for name, value in given.items() if value.startswith("${")
+    }  # of whoever starts the stack
+    environment = {**os.environ, **{name: given[name] for name in given.keys() - left_out}}
     del environment["PROMETHEUS_MULTIPROC_DIR"]  # a directory of the container
     answer = subprocess.run(
         [sys.executable, "-c", QUEUES_IN_USE],
@@ -132,7 +136,9 @@ def test_every_queue_is_served() -> None:
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    assert _queues_served(OURS.values()) == set(json.loads(answer.stdout.splitlines()[-1]))
+    found = json.loads(answer.stdout.splitlines()[-1])
+    assert _roles(OURS.values()) == set(found["roles"])
+    assert {queue for queues in found["roles"].values() for queue in queues} == set(found["used"])
 
 
 def test_every_variable_is_read() -> None:

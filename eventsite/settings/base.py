@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from celery.schedules import schedule
-from kombu import Exchange, Queue
-
-from eventsite.settings.env import REPOSITORY, environment
+from eventsite import releases
+from eventsite.composition import settings_of
+from eventsite.settings.env import REPOSITORY, Environment, environment
+from eventsite.settings.redis import broker_url
 
 env = environment()
 
@@ -46,11 +46,24 @@ INSTALLED_APPS = [
     "restapi",
     "orders",
     "analytics",
+    "feeds",
+    "notifications",
     "apikeys",
+    "loadtest",
+    "operations",
     "eventsite",
 ]
-if env.probe:
-    INSTALLED_APPS.append("eventsite.probe")
+
+# What the apps declare in their wiring.py: event map, queues, beat, paths, scopes.
+#
+# No task of beat has an expiry: that is a moment of the sender's clock, and a worker whose clock is
+# ahead would drop all of them. Queues are bounded by their length instead (eventsite/celery.py).
+_WIRED = settings_of(INSTALLED_APPS)
+WIRING = _WIRED["WIRING"]
+API_SCOPES = _WIRED["API_SCOPES"]
+OUTBOX_LETTER_SOURCES = _WIRED["OUTBOX_LETTER_SOURCES"]
+CELERY_TASK_QUEUES = _WIRED["CELERY_TASK_QUEUES"]
+CELERY_BEAT_SCHEDULE = _WIRED["CELERY_BEAT_SCHEDULE"]
 
 # The admin's middleware only; ids, access log and metrics are the gateway's, one ASGI layer
 # around all of it, and API paths skip sessions because nothing in them asks for a user.
@@ -76,6 +89,24 @@ TEMPLATES = [
         },
     }
 ]
+
+
+def _relay(env: Environment) -> dict[str, Any]:
+    """Fields of outbox.rabbitmq.policy.RelayPolicy."""
+    return {
+        "url": env.rabbitmq_url,
+        "queue": env.rabbitmq_queue,
+        "create_always": env.rabbitmq_create == "always",
+        "topic": env.kafka_topic,
+        "dedupe": env.dedupe,
+        "dedupe_url": env.dedupe_redis_url or env.redis_url,
+        "dedupe_ttl": env.dedupe_ttl,
+        "workers": env.worker_count,
+        "max_retries": env.max_retries,
+        "retry_initial": env.retry_initial_delay_ms / 1000,
+        "retry_max": env.retry_max_delay_ms / 1000,
+        "breaker_requests": env.circuit_breaker_threshold,
+    }
 
 
 def _database(url: str) -> dict[str, Any]:
@@ -139,7 +170,6 @@ SPECTACULAR_SETTINGS = {
         " of a request are taken if they are well formed, else made, and answered. Every GET answers"
         " HEAD, every path OPTIONS with `Allow`; any other method is a 405, an unknown path a 404."
     ),
-    "TAGS": [{"name": "orders"}, {"name": "analytics"}, {"name": "operations"}],
     "SERVE_INCLUDE_SCHEMA": False,
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
     "SORT_OPERATION_PARAMETERS": False,
@@ -147,7 +177,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_NO_READ_ONLY_REQUIRED": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     # Enums stay where they are, few and short, instead of becoming components.
-    "POSTPROCESSING_HOOKS": ["restapi.openapi.without_enum_ids"],
+    "POSTPROCESSING_HOOKS": ["restapi.openapi.without_enum_ids", "eventsite.web.openapi.with_tags"],
     "SECURITY": [{}, {"bearer": []}, {"apiKey": []}],
     "APPEND_COMPONENTS": {
         "securitySchemes": {
@@ -158,26 +188,34 @@ SPECTACULAR_SETTINGS = {
 }
 MAX_BODY_BYTES = 1024 * 1024
 
-# The gateway (eventsite/gateway). Scopes are `<app>:<verb>`; gateway/routes.py says which path
-# needs which. Where no key is required, one that is sent is checked all the same.
-API_SCOPES = ("orders:read", "orders:write", "analytics:read")
+# The gateway (eventsite/web/gateway). The wiring of each app says which path needs which scope.
+# Where no key is required, one that is sent is checked all the same.
 API_KEYS_REQUIRED = env.api_keys_required
 RATE_LIMIT = env.rate_limit
 RATE_LIMIT_PATIENCE = env.rate_limit_patience
 TRUSTED_PROXIES = env.trusted_proxies
+WEBSOCKETS_PER_CALLER = env.websockets_per_caller
+WEBSOCKET_SEND_SECONDS = env.websocket_send_seconds
+STATUS_LOG_HOURS = env.status_log_hours
+WEBSOCKET_ORIGINS = env.names(env.websocket_origins.lower())
+
+# Notifications. Priority -> seconds in which one must have been sent.
+NOTIFICATION_EXPIRES_SECONDS = {
+    "high": env.notification_expires_high_seconds,
+    "normal": env.notification_expires_seconds,
+    "low": env.notification_expires_seconds,
+}
+NOTIFICATION_RETENTION_HOURS = env.notification_retention_hours
 
 # Celery: PostgreSQL and Kafka remember, Redis only carries. A task that is lost is sent again
 # by the bridge (chunks) or by beat (everything else), so no result is kept.
 REDIS_URL = env.redis_url
-CELERY_BROKER_URL = env.redis_url
+CELERY_BROKER_URL = broker_url(env.redis_url)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "msgspec"  # see eventsite/serializer.py
 CELERY_ACCEPT_CONTENT = ["msgspec", "json"]
-CELERY_TASK_DEFAULT_QUEUE = "outbox"
-CELERY_TASK_QUEUES = [
-    Queue(name, Exchange(name), routing_key=name)
-    for name in ("outbox", "upkeep", "analytics", "orders", "probe")
-]
+# Its name is the upkeep's: a task that names no queue must not stand in front of the drain.
+CELERY_TASK_DEFAULT_QUEUE = "upkeep"
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_TIME_LIMIT = 15
 # Celery closes the database connection after each task, and a new one costs more than the task.
@@ -190,9 +228,13 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_POOL_LIMIT = 4
+CELERY_WORKER_CONSUMER = "eventsite.worker.consumer:Consumer"
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    # One Redis key a queue instead of four, and no wait on a Redis that does not answer.
+    # One Redis key a queue instead of four, and no wait on a Redis that does not answer. Who sends
+    # has one try at a connection; workers have as many as it takes.
     "priority_steps": [0],
+    "max_retries": 0,
+    "retry_on_timeout": False,
     "socket_connect_timeout": 2,
     "socket_timeout": 10,
     "socket_keepalive": True,
@@ -201,80 +243,48 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_BEAT_SCHEDULER = "eventsite.celery:Scheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1
-# No task has an expiry: that is a moment of the sender's clock, and a worker whose clock is ahead
-# would drop all of them. Queues are bounded by their length instead (eventsite/celery.py).
-CELERY_BEAT_SCHEDULE = {
-    "drain_outbox": {
-        "task": "outbox.drain_outbox",
-        "schedule": schedule(1.0),
-        "options": {"queue": "outbox"},
-    },
-    # Upkeep has a queue of its own: it works for seconds, and the drain must not wait for it; nor it
-    # for the drains, of which beat puts more on their queue than a backlog lets end.
-    "measure_backlog": {
-        "task": "outbox.measure_backlog",
-        "schedule": schedule(5.0),
-        "options": {"queue": "upkeep"},
-    },
-    "measure_handlers": {
-        "task": "outbox.measure_handlers",
-        "schedule": schedule(10.0),
-        "options": {"queue": "upkeep"},
-    },
-    "audit": {
-        "task": "outbox.audit",
-        "schedule": schedule(10.0),
-        "options": {"queue": "upkeep"},
-    },
-    "purge": {
-        "task": "outbox.purge",
-        "schedule": schedule(60.0),
-        "options": {"queue": "upkeep"},
-    },
-    "redrive_letters": {
-        "task": "outbox.redrive_letters",
-        "schedule": schedule(1.0),
-        "options": {"queue": "upkeep"},
-    },
-    "prune_idempotency_keys": {
-        "task": "restapi.prune_idempotency_keys",
-        "schedule": schedule(60.0),
-        "options": {"queue": "upkeep"},
-    },
-    "fold_additions": {
-        "task": "analytics.fold_additions",
-        "schedule": schedule(5.0),
-        "options": {"queue": "upkeep"},
-    },
-    "prune_orders_per_minute": {
-        "task": "analytics.prune_orders_per_minute",
-        "schedule": schedule(3600.0),
-        "options": {"queue": "analytics"},
-    },
-}
-
 # The backbone (outbox/conf.py reads these).
 OUTBOX_EVENT_MAP = "eventsite.event_map.ROUTES"
 OUTBOX_TOPICS_FOR_OTHERS = "eventsite.event_map.FOR_OTHERS"
+OUTBOX_PUBLISHES = "eventsite.event_map.PUBLISHES"
+OUTBOX_RELEASE = releases.newest().name
+OUTBOX_UNKNOWN_TYPE_WAIT = env.unknown_type_wait
 KAFKA_BOOTSTRAP_SERVERS = env.kafka_bootstrap_servers
+# Settings of librdkafka, for every client (outbox/kafka/config.py).
+KAFKA_SECURITY = env.kafka_security.client_settings()
 KAFKA_GROUP_PROTOCOL = env.kafka_group_protocol
 KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor
 WATCHDOG_SECONDS = env.watchdog_seconds
+RELAY = _relay(env)
+RELAY_PORT = env.metrics_port or env.port
 OUTBOX_RECEIPT_RETENTION_HOURS = env.receipt_retention_hours
 OUTBOX_RETENTION_HOURS = env.outbox_retention_hours
 OUTBOX_DEAD_LETTER_RETENTION_HOURS = env.dead_letter_retention_hours
 # Whether `check_servers` refuses what may lose data, but for the risks accepted by name.
 OUTBOX_STRICT_SERVERS = False
 OUTBOX_ACCEPTED_RISKS = env.names(env.accepted_risks)
+# The feeds.
+FEED_WINDOW = env.feed_window
+FEED_MERGE_FOLLOWERS = env.feed_merge_followers
+FEED_CACHE_URL = env.feed_cache_url
+FEED_CACHE_SECONDS = env.feed_cache_seconds
+FEED_CACHE_FEEDS = env.feed_cache_feeds
+# Notifications (docs/notifications.md).
+PROVIDERS = env.notification_providers
+MAIL_DOMAIN = env.mail_domain
+RATE_LIMIT_PER_CHANNEL = env.rate_limit_per_channel
+NOTIFICATION_SENDERS = env.notification_senders
 METRICS_HOST = env.metrics_host
 METRICS_PORT = env.metrics_port
-PROBE_ENABLED = env.probe
 HOT_PATHS = env.hot_paths
+HOT_PATH_SESSIONS = env.hot_path_sessions
 WEB_THREADS = env.web_threads
 SERVICE_NAME = env.service_name
 TRACES_ENDPOINT = env.traces_endpoint  # empty: no spans
 ADMIN_USERNAME = env.admin_username
 ADMIN_PASSWORD = env.admin_password
+OPS_TOKEN = env.ops_token
 
 LOGGING_CONFIG = None  # eventsite.apps configures structlog and the standard library in one go
 LOG_LEVEL = env.log_level
+LOG_FORMAT = env.log_format

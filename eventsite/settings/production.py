@@ -1,15 +1,21 @@
 """Production: nothing is open by default, and what is missing stops the start."""
 
-from django.core.exceptions import ImproperlyConfigured
+import sys
 
 from eventsite.settings.base import *  # noqa: F403
+from eventsite.settings.refusals import refusals
 
-if len(SECRET_KEY) < 32:  # noqa: F405
-    raise ImproperlyConfigured("Set DJANGO_SECRET_KEY to at least 32 random characters.")
-if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:  # noqa: F405
-    raise ImproperlyConfigured("Set ALLOWED_HOSTS to the host names you serve; '*' is refused.")
-if "probe" in [app.rpartition(".")[2] for app in INSTALLED_APPS]:  # noqa: F405
-    raise ImproperlyConfigured("PROBE is for the demo, chaos and benchmarks: unset it.")
+# At the end of this process rather than an exception: every program that reads settings would
+# show that one with a traceback, Celery's and Django's alike.
+if found := refusals(
+    secret_key=SECRET_KEY,  # noqa: F405
+    allowed_hosts=ALLOWED_HOSTS,  # noqa: F405
+    csrf_trusted_origins=CSRF_TRUSTED_ORIGINS,  # noqa: F405
+    websocket_origins=WEBSOCKET_ORIGINS,  # noqa: F405
+    sends=bool(env.providers or env.webhook_url),  # noqa: F405
+    ops_token=OPS_TOKEN,  # noqa: F405
+):
+    sys.exit("\n  ".join(["These settings do not start in production:", *found]))
 if env.admin_password == "admin":  # noqa: F405, S105
     ADMIN_PASSWORD = ""  # `ensure_admin` then asks for one instead of making admin / admin
 

@@ -9,8 +9,8 @@ import redis
 from django.conf import settings
 from django.core.management import call_command
 
-from eventsite.tests.pipeline import positions_at_end
-from eventsite.tests.web import Web, web_process
+from devtools.testing.pipeline import positions_at_end
+from devtools.testing.web import Web, web_process
 from restapi.tests.tables import row_counts
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from eventsite.corked import AT_ONCE, Corked
+from eventsite.web.cork import AT_ONCE, Corked
 
 
 class Recording(asyncio.Transport):

@@ -13,16 +13,22 @@ from psycopg import OperationalError
 from pydantic import ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from eventsite.localstack.environment import read_environment
-from eventsite.settings.base import _database
+from devtools.localstack.environment import read_environment
+from eventsite.settings.base import _database, _relay
 from eventsite.settings.env import REPOSITORY, Environment, environment
+from notifications.providers.configured import read_providers
+from outbox.rabbitmq.policy import RelayPolicy
 
 NAMES = (
     "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "REDIS_URL", "REDIS_ADDR", "REDIS_PASSWORD", "PORT",
-    "APP_PORT", "DATABASE_URL", "RABBITMQ_URL", "LOG_LEVEL", "WEBHOOK_URL",
+    "APP_PORT", "DATABASE_URL", "RABBITMQ_URL", "LOG_LEVEL", "WEBHOOK_URL", "PROVIDERS",
+    "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_SSL_CA_LOCATION",
+    "KAFKA_SSL_CERTIFICATE_LOCATION", "SMTP_URL", "MAIL_SENDER",
     "RATE_LIMIT_PER_CHANNEL", "WORKER_CONCURRENCY", "API_KEYS_REQUIRED", "RATE_LIMIT",
     "RATE_LIMIT_PATIENCE", "TRUSTED_PROXIES", "OTEL_EXPORTER_OTLP_ENDPOINT", "JAEGER_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED", "RABBITMQ_QUEUE", "KAFKA_TOPIC",
+    "RABBITMQ_CREATE", "DEDUPE", "DEDUPE_REDIS_URL", "DEDUPE_TTL", "WORKER_COUNT", "MAX_RETRIES",
+    "RETRY_INITIAL_DELAY_MS", "RETRY_MAX_DELAY_MS", "CIRCUIT_BREAKER_THRESHOLD",
 )  # fmt: skip
 
 
@@ -87,6 +93,81 @@ def test_our_own_name_wins(ours: str, older: str, field: str) -> None:
     assert str(getattr(read(**{ours: "", older: "2"}), field)) == "2"
 
 
+LOGIN = {"KAFKA_SASL_USERNAME": "orders", "KAFKA_SASL_PASSWORD": "secret"}
+FILE = str(REPOSITORY / "manage.py")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL"}, {"security.protocol": "SSL"}),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SSL_CA_LOCATION": FILE, **LOGIN},
+            {
+                "security.protocol": "SASL_SSL",
+                "sasl.mechanism": "SCRAM-SHA-512",
+                "sasl.username": "orders",
+                "sasl.password": "secret",
+                "ssl.ca.location": FILE,
+            },
+        ),
+    ],
+)
+def test_how_kafka_is_reached(given: dict[str, str], expected: dict[str, str]) -> None:
+    assert read(**given).kafka_security.client_settings() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "SASL_SSL"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "needs KAFKA_SASL_USERNAME"),
+        # What would go out without encryption, or not at all, though somebody meant it to.
+        (LOGIN, "signs nobody in"),
+        ({"KAFKA_SSL_CA_LOCATION": FILE}, "does not encrypt"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CERTIFICATE_LOCATION": FILE},
+            "go together",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_LOCATION": "/no/such/file"},
+            "does not point to a file",
+        ),
+    ],
+)
+def test_a_way_to_kafka_that_cannot_be_is_refused(given: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint) as refused:
+        read(**given)
+    assert "secret" not in str(refused.value.errors(include_input=False, include_url=False))
+
+
+ALL = ["sms", "email", "push"]
+
+
+@pytest.mark.parametrize(
+    ("given", "channels"),
+    [
+        ({}, {"log": ALL}),
+        ({"WEBHOOK_URL": "https://w.example"}, {"webhook": ALL}),
+        # The log never takes a mail, or one would be delivered to it while the mail server is away.
+        ({"SMTP_URL": "smtp://m:1025"}, {"smtp": ["email"], "log": ["sms", "push"]}),
+        (
+            {"SMTP_URL": "smtp://m:1025", "WEBHOOK_URL": "https://w.example"},
+            {"smtp": ["email"], "webhook": ALL},
+        ),
+        ({"SMTP_URL": "smtp://m:1025", "PROVIDERS": '{"a": {"kind": "log"}}'}, {"a": ALL}),
+    ],
+)
+def test_who_sends_which_channel(given: dict[str, str], channels: dict[str, list[str]]) -> None:
+    named = read(**given).notification_providers
+    found = read_providers(named, mail_domain="example.org")
+    assert list(found) == list(channels)
+    assert {name: sorted(each.channels) for name, each in found.items()} == {
+        name: sorted(each) for name, each in channels.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -110,6 +191,15 @@ def test_our_own_name_wins(ours: str, older: str, field: str) -> None:
 )
 def test_where_spans_go(given: dict[str, str], expected: str) -> None:
     assert read(**given).traces_endpoint == expected
+
+
+def test_a_webhook_alone_is_the_provider_of_all_channels() -> None:
+    url = "https://w.example/x"
+    alone = read(WEBHOOK_URL=url).notification_providers
+    assert alone == {"webhook": {"kind": "webhook", "url": url}}
+    [made] = read_providers(alone, mail_domain="d").values()
+    assert made.channels == ("sms", "email", "push")
+    assert read(PROVIDERS='{"l": {"kind": "log"}}').notification_providers == {"l": {"kind": "log"}}
 
 
 def test_redis_url_wins_over_both_older_names() -> None:
@@ -149,6 +239,79 @@ def test_the_local_stack_reads_the_same() -> None:
 def test_what_cannot_be_is_refused(variable: str, value: str) -> None:
     with pytest.raises(ValidationError):
         read(**{variable: value})
+
+
+def test_the_relay_has_the_defaults_of_the_program_that_it_replaces() -> None:
+    assert RelayPolicy(**_relay(read())) == RelayPolicy(
+        url="amqp://guest:guest@localhost:5672/",
+        queue="events",
+        topic="processed_events",
+        dedupe_url="redis://localhost:6379/0",
+        dedupe_ttl=86_400.0,
+        workers=10,
+        max_retries=5,
+        retry_initial=0.1,
+        retry_max=5.0,
+        breaker_requests=5,
+    )
+
+
+def test_every_variable_of_the_relay_arrives() -> None:
+    fields = _relay(
+        read(
+            RABBITMQ_URL="amqps://u:p@r:5671/v",
+            RABBITMQ_QUEUE="q",
+            RABBITMQ_CREATE="always",
+            KAFKA_TOPIC="t",
+            DEDUPE="off",
+            DEDUPE_REDIS_URL="rediss://d:1/2",
+            DEDUPE_TTL="60",
+            WORKER_COUNT="3",
+            MAX_RETRIES="7",
+            RETRY_INITIAL_DELAY_MS="20",
+            RETRY_MAX_DELAY_MS="300",
+            CIRCUIT_BREAKER_THRESHOLD="9",
+        )
+    )
+    assert RelayPolicy(**fields) == RelayPolicy(
+        url="amqps://u:p@r:5671/v",
+        queue="q",
+        create_always=True,
+        topic="t",
+        dedupe=False,
+        dedupe_url="rediss://d:1/2",
+        dedupe_ttl=60.0,
+        workers=3,
+        max_retries=7,
+        retry_initial=0.02,
+        retry_max=0.3,
+        breaker_requests=9,
+    )
+
+
+BAD_ADDRESSES = ("http://u:secret@h/", "h:5672", "amqp:///", "amqp://u:sec/ret@h/", "amqp://h:0/")
+
+
+@pytest.mark.parametrize("address", BAD_ADDRESSES)
+def test_all_that_the_relay_cannot_use_is_named_at_once_and_no_secret_told(address: str) -> None:
+    os.environ.update(
+        RABBITMQ_URL=address,
+        RABBITMQ_QUEUE=" ",
+        KAFKA_TOPIC="a topic",
+        DEDUPE_REDIS_URL="localhost:6379",
+        WORKER_COUNT="0",
+    )
+    with pytest.raises(SystemExit) as ended:
+        environment.__wrapped__()
+    lines = str(ended.value).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "RABBITMQ_URL",
+        "RABBITMQ_QUEUE",
+        "KAFKA_TOPIC",
+        "DEDUPE_REDIS_URL",
+        "WORKER_COUNT",
+    ]
+    assert "sec" not in str(ended.value)
 
 
 def test_the_example_lists_every_name() -> None:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import msgspec
 import psycopg
 import pytest
 from django.core.management import call_command
@@ -21,13 +22,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analytics import services as analytics
-from analytics.models import SalesAddition, SalesFigure, SalesMetric
-from eventsite.recount import compare
-from eventsite.tests.histories import cancel, envelope, order_events, pay, place, ship
+from analytics.models import (
+    ForeignSalesMetric,
+    SalesAddition,
+    SalesFigure,
+    SalesMetric,
+    SetAsideFigure,
+)
+from devtools.testing.histories import cancel, envelope, order_events, pay, place, ship
+from eventsite.reports.recount import compare
 from orders.models import Order, OrderChange, OrderLine
-from outbox import conf, failures, inbox
-from outbox.chunks import Chunk
+from outbox import conf
+from outbox.dead_letters import redrive
 from outbox.envelope import EventEnvelope
+from outbox.handlers import isolate
+from outbox.inbox import receipts, time_limit
+from outbox.inbox.chunk import Chunk
 from outbox.models import (
     BridgePosition,
     DeadLetter,
@@ -47,6 +57,7 @@ WAYS = ((), ("pay",), ("pay", "ship"), ("cancel",), ("pay", "cancel"))
 TABLES = (
     *(OrderChange, OrderLine, Order, OutboxEvent, InboxReceipt, BridgePosition),
     *(DeadLetterAction, DeadLetter, HandlerControl, SalesMetric, SalesAddition),
+    *(ForeignSalesMetric, SetAsideFigure),
 )
 
 
@@ -111,7 +122,8 @@ steps = st.builds(
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """All examples are one transaction: the time limit of an effect would end all of it."""
-    monkeypatch.setattr(failures, "BRIDGE", replace(conf.BRIDGE, effect_timeout=600.0))
+    for module in (time_limit, isolate, redrive):
+        monkeypatch.setattr(module, "BRIDGE", replace(conf.BRIDGE, effect_timeout=600.0))
 
 
 @settings(
@@ -233,9 +245,44 @@ def test_without_receipts_a_repetition_is_counted_twice(
         handler=HANDLER, topic=TOPIC, partition=0, topic_id=TOPIC_ID, next_offset=0
     )
     if not guarded:
-        monkeypatch.setattr(inbox, "insert_receipts", lambda _, ids: set(ids))
+        monkeypatch.setattr(receipts, "insert_receipts", lambda _, ids: set(ids))
     worker = Worker()
     run(worker, _chunk(0, [event, event], 0, 1))
     run(worker, _chunk(0, [event, event], 1, 1))
     [units] = SalesFigure.objects.filter(metric_name="top_products").values_list("value", flat=True)
     assert units == (2 if guarded else 4)
+
+
+def test_bad_events_of_others_are_dead_letters_and_hold_up_no_figure() -> None:
+    """A name that no index takes, and an amount that no figure holds, between events of ours: they
+    were applied once, and then failed every fold."""
+    for number in range(3):
+        place(at=NOON, lines=[(f"p{number}", 2, "0.10")])
+    ours = [envelope(event) for event in order_events()]
+    payload = ours[0].payload
+    theirs = [
+        msgspec.structs.replace(ours[0], event_id=uuid4(), key=f"theirs-{number}", payload=bad)
+        for number, bad in enumerate(
+            (
+                payload.replace('"productId":"p0"', f'"productId":"{"p" * 4000}"'),
+                payload.replace('"totalPrice":0.2', '"totalPrice":9999999999999999999999999999'),
+                payload.replace('"price":0.1', '"price":0.105'),
+                payload.replace(f'"createdAt":"{NOON:%Y}', '"createdAt":"2026-13-45'),
+                payload.replace('"productId":"p0"', '"productId":"theirs"'),
+            )
+        )
+    ]
+    assert len({event.payload for event in (*ours, *theirs)}) == 8
+    BridgePosition.objects.create(
+        handler=HANDLER, topic=TOPIC, partition=0, topic_id=TOPIC_ID, next_offset=0
+    )
+    log = [theirs[0], ours[0], theirs[1], theirs[2], ours[1], theirs[3], theirs[4], ours[2]]
+    assert run(analytics.record_sales, _chunk(0, log, 0, len(log))) == 4
+    parked = DeadLetter.objects.order_by("offset").values_list("event_id", flat=True)
+    assert list(parked) == [event.event_id for event in theirs[:4]]
+    assert analytics.fold_additions() > 0
+    assert not SalesAddition.objects.exists()
+    found = compare()
+    assert (found.different, found.under_way) == (0, 0)
+    assert found.foreign_figures == 6  # of the good one
+    call_command("check_sales_metrics", stdout=StringIO())

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from django.db.models import F
 
-from eventsite.load import measure
-from eventsite.tests.histories import cancel, place
+from devtools.testing.histories import cancel, place
+from loadtest import measure
 from orders.events import STOCK_TOPIC
-from outbox import conf, retention
+from orders.models import ProcessedEvent
+from outbox import conf
 from outbox.conf import Retention
-from outbox.drain import drain
+from outbox.drain.run import Drain
 from outbox.kafka import admin
 from outbox.kafka.log_reader import read_topic
 from outbox.models import InboxReceipt, OutboxEvent
 from outbox.queries import published_ends
 from outbox.topics import lane_of, partition_of
+from outbox.upkeep import purge
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -33,7 +36,7 @@ def test_nobody_here_listens_to_stock() -> None:
 def test_stock_events_reach_kafka_in_the_order_of_their_order() -> None:
     order_id = place(at=NOW, lines=[("p1", 3, "1"), ("p1", 1, "1"), ("p2", 10_000, "0")])
     cancel(order_id)
-    drain()
+    Drain().run()
     found = [
         message
         for message in read_topic("stock", ends=published_ends("stock"))
@@ -60,19 +63,24 @@ def test_they_are_done_when_they_are_published() -> None:
     place(at=NOW, lines=[("p1", 1, "1"), ("p2", 1, "1")])
     before = measure.counts()
     assert (before.events, before.heard, before.published, before.applied) == (3, 1, 0, 0)
-    drain()
+    Drain().run()
     assert not measure.counts().settled  # the figures are still to come
     order_event = OutboxEvent.objects.get(topic="order-events")
     InboxReceipt.objects.create(handler="record_sales", event_id=order_event.event_id)
     assert measure.counts().settled
+    # What a handler has made of another producer's events says nothing about ours.
+    InboxReceipt.objects.create(handler="record_sales", event_id=uuid4())
+    ProcessedEvent.objects.create(event_id=uuid4(), user_id="theirs", amount=1)
+    assert measure.counts().settled
+    assert measure.counts().processed_events == 0
 
 
 def test_the_purge_lets_them_go_without_a_receipt() -> None:
     place(at=NOW, lines=[("p1", 1, "1")])
-    drain()
+    Drain().run()
     OutboxEvent.objects.update(
         created_at=F("created_at") - timedelta(hours=21),
         published_at=F("published_at") - timedelta(hours=21),
     )
-    retention.purge(Retention(receipts=10, outbox=20, dead_letters=100))
+    purge.purge(Retention(receipts=10, outbox=20, dead_letters=100))
     assert [event.topic for event in OutboxEvent.objects.all()] == ["order-events"]

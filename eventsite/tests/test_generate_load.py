@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 from uuid import UUID
 
 import pytest
@@ -20,15 +23,17 @@ from django.db import connection
 
 from analytics.models import SalesMetric
 from analytics.services import fold_additions
-from eventsite.load.generator import Plan, generate
-from eventsite.load.tally import Tally
-from eventsite.load.tests.conftest import stub_process
-from eventsite.load.verify import Verdict, verify_by_database, verify_by_http
-from eventsite.management.commands.generate_load import Command, _plan
+from devtools.testing.histories import apply, order_events
+from devtools.testing.patience import PATIENCE
+from devtools.testing.processes import REPOSITORY, child_environment, free_port
+from devtools.testing.web import Web, web_process
 from eventsite.settings.env import environment
-from eventsite.tests.histories import apply, order_events
-from eventsite.tests.processes import REPOSITORY, free_port
-from eventsite.tests.web import Web
+from loadtest.generator import Plan, generate
+from loadtest.management.commands.generate_load import Command, _plan
+from loadtest.tally import Tally
+from loadtest.target import ask_target
+from loadtest.tests.conftest import stub_process
+from loadtest.verify import Verdict, verify_by_database, verify_by_http
 from orders.models import Order
 from orders.services import NewOrder, NewOrderLine, place_orders
 from outbox.envelope import TraceContext
@@ -180,7 +185,7 @@ def test_an_effect_applied_twice_is_in_the_figures(run: Run) -> None:
 def test_the_same_answer_twice_is_a_duplicate(stub: str) -> None:
     plan = Plan(url=f"{stub}/same", rate=50, seconds=0.1, arrivals="even")
     found = verify_by_http(generate(plan), plan.url, timeout=5, headers={})
-    assert (found.answered_twice, found.duplicates) == (4, 4)
+    assert (found.answered_twice, found.duplicates) == (4, None)
 
 
 # Over HTTP alone
@@ -194,12 +199,13 @@ def accepted(url: str) -> tuple[Tally, Verdict]:
 
 def test_over_http_each_order_is_asked_for(stub: str) -> None:
     _, found = accepted(f"{stub}/keeps")
-    assert (found.lost, found.unchecked, found.effect) == (0, 0, None)
+    assert (found.missing, found.unchecked) == (0, 0)
+    assert (found.lost, found.without_effect, found.effect, found.figures) == (None,) * 4
 
 
 def test_over_http_a_forgotten_order_is_found(stub: str) -> None:
     _, found = accepted(f"{stub}/forgets")
-    assert (found.lost, found.unchecked, len(found.examples)) == (4, 0, 4)
+    assert (found.missing, found.unchecked, len(found.examples)) == (4, 0, 4)
 
 
 def test_over_http_a_server_that_is_gone_leaves_orders_unknown(stub: str) -> None:
@@ -231,6 +237,8 @@ def test_its_headers_go_with_every_request(web: Web) -> None:
 
 
 # The command
+
+ELSEWHERE = ("--url", "http://127.0.0.1:1")
 
 
 def test_what_is_not_said_is_as_the_contract_has_it() -> None:
@@ -274,7 +282,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -283,14 +291,23 @@ def test_the_exit_code_is_0_when_every_threshold_is_kept(stub: str, tmp_path: Pa
     found, page = tmp_path / "load.json", tmp_path / "load.html"
     done = command(
         *("--url", f"{stub}/keeps", "--rate", "50", "--duration", "1s", "--arrivals", "even"),
-        *("--seed", "7", "--fail-if", "lost>0", "--fail-if", "errors>0%", "--fail-if", "p99>20s"),
+        *(
+            "--seed",
+            "7",
+            "--fail-if",
+            "missing>0",
+            "--fail-if",
+            "errors>0%",
+            "--fail-if",
+            "p99>20s",
+        ),
         *("--json", str(found), "--html", str(page), "--header", "Authorization: secret-word"),
     )
     assert done.returncode == 0, done.stderr
     assert "50 of 50 orders accepted" in done.stdout
-    assert "lost 0" in done.stdout
+    assert "not stored 0 of 50 orders" in done.stdout
     told = json.loads(found.read_text())
-    assert (told["due"], told["values"]["accepted"], told["values"]["lost"]) == (50, 50, 0)
+    assert (told["due"], told["values"]["accepted"], told["values"]["missing"]) == (50, 50, 0)
     assert told["configuration"]["seed"] == 7
     assert told["values"]["e2e_p99"] is None
     assert sum(slot["due"] for slot in told["timeline"]["slots"]) == 50
@@ -304,10 +321,10 @@ def test_the_exit_code_is_0_when_every_threshold_is_kept(stub: str, tmp_path: Pa
 def test_the_exit_code_is_1_when_one_is_crossed(stub: str) -> None:
     done = command(
         *("--url", f"{stub}/forgets", "--rate", "50", "--duration", "1s", "--arrivals", "even"),
-        *("--fail-if", "p99>20s", "--fail-if", "lost>0"),
+        *("--fail-if", "p99>20s", "--fail-if", "missing>0"),
     )
     assert done.returncode == 1, done.stderr
-    assert "Crossed: lost>0" in done.stderr
+    assert "Crossed: missing>0" in done.stderr
     assert "p99" not in done.stderr
 
 
@@ -324,6 +341,10 @@ def test_the_exit_code_is_1_when_one_is_crossed(stub: str) -> None:
             "--check database",
         ),
         (("--rate", "5", "--check", "none", "--fail-if", "lost>0"), "cannot be known"),
+        (("--rate", "5", "--check", "none", "--fail-if", "missing>0"), "cannot be known"),
+        (("--rate", "5", *ELSEWHERE, "--fail-if", "lost>0"), "or missing, which HTTP shows"),
+        (("--rate", "5", *ELSEWHERE, "--fail-if", "duplicates>0"), "or answered_twice"),
+        (("--rate", "5", *ELSEWHERE, "--fail-if", "without_effect>0"), "cannot be known"),
         (("--rate", "5", "--json", "/nowhere/load.json"), "cannot be written"),
         (("--rate", "5", "--header", "nonsense"), "write 'Name: value'"),
     ],
@@ -358,17 +379,70 @@ def test_ctrl_c_ends_with_a_report(stub: str) -> None:
     child.stdout.readline()  # it begins
     time.sleep(1.0)
     child.send_signal(2)
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0, err
     assert "Ended early" in out
-    assert "lost 0" in out
+    assert "not stored 0 of" in out
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Somebody else's web server: it answers everything with 200."""
+
+    protocol_version = "HTTP/1.1"
+    requests: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.requests.append(f"{self.command} {self.path}")
+        self.send_response(200)
+        self.send_header("Content-Length", "16")
+        self.end_headers()
+        self.wfile.write(b'{"status": "ok"}')
+
+    do_POST = do_GET
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    Stranger.requests.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_another_program_gets_no_orders(stranger: str) -> None:
+    done = command("--url", stranger, "--rate", "50", "--duration", "5m")
+    assert done.returncode == 2
+    assert f"{stranger} is not this program" in done.stderr
+    assert "Nothing was sent." in done.stderr
+    assert Stranger.requests == ["GET /health/ready"]
+
+
+def test_an_address_without_an_answer_ends_the_run_at_once() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = command("--url", url, "--rate", "50", "--duration", "5m")
+    assert done.returncode == 2
+    assert f"{url} does not answer (refused). Nothing was sent." in done.stderr
+
+
+def test_a_process_that_is_not_well_may_be_loaded() -> None:
+    """Its answer has the same shape, with status 503."""
+    away = child_environment()["DATABASE_URL"].replace(
+        f":{connection.settings_dict['PORT']}/", f":{free_port()}/"
+    )
+    with web_process(DATABASE_URL=away) as web:
+        assert web.get("/health/ready").status == 503
+        ask_target(f"http://127.0.0.1:{web.port}", headers={})
 
 
 @pytest.mark.django_db
 def test_the_database_is_asked_by_default(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --url it is this machine's stack; nothing applies the effects here."""
     monkeypatch.setattr(
-        "eventsite.management.commands.generate_load.environment",
+        "loadtest.management.commands.generate_load.environment",
         lambda: type("Given", (), {"port": web.port}),
     )
     with pytest.raises(CommandError, match="Crossed: lost>0"):

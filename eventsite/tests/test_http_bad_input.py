@@ -5,11 +5,14 @@ Bodies of POST /orders are in test_http_contract.py.
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import json
+from typing import Any
 
 import pytest
 
-from eventsite.tests.web import JSON, Web, assert_error
+from devtools.testing.web import JSON, Web, assert_error
 from orders.models import Order
 from restapi.tests.tables import row_counts
 
@@ -32,10 +35,12 @@ ALLOWED = {
     "/metrics": READ,
     "/openapi.json": READ,
 }
+PAGES = ("/swagger", "/swagger/", "/admin", "/static/admin/css/base.css")
+BY_PATH = ALLOWED | dict.fromkeys(PAGES, READ)
 WRONG = [
     (method, path)
-    for path, allowed in ALLOWED.items()
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PURGE")
+    for path, allowed in BY_PATH.items()
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PURGE", "PROPFIND", "FOO")
     if method not in allowed
 ]
 
@@ -45,7 +50,7 @@ WRONG = [
 def test_wrong_method(refusing_web: Web, method: str, path: str) -> None:
     answer = refusing_web.request(method, path, b"{}", JSON)
     assert method in assert_error(answer, 405)["error"]
-    assert set(answer.header("allow").split(", ")) == set(ALLOWED[path].split(", "))
+    assert set(answer.header("allow").split(", ")) == set(BY_PATH[path].split(", "))
 
 
 @pytest_refused
@@ -83,6 +88,81 @@ def test_wrong_content_type(refusing_web: Web, path: str, kind: str) -> None:
 
 
 @pytest_refused
+@pytest.mark.parametrize("path", [path for path in ALLOWED if "POST" in ALLOWED[path]])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip", "x"])
+def test_a_body_in_a_content_coding(refusing_web: Web, path: str, coding: str) -> None:
+    body = gzip.compress(b'{"user_id": "u1", "amount": 1}')
+    answer = refusing_web.request("POST", path, body, JSON | {"Content-Encoding": coding})
+    assert "Content-Encoding" in assert_error(answer, 415)["error"]
+
+
+@pytest_refused
+def test_a_body_in_a_transfer_coding_that_is_not_known(refusing_web: Web) -> None:
+    sent = b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    status, error = raw(refusing_web, b"POST /orders HTTP/1.1\r\nHost: x\r\n" + sent)
+    assert (status, sorted(error)) == (501, ["details", "error"])
+
+
+def raw(web: Web, request: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer to a request as it stands there."""
+    with web.socket() as sent:
+        sent.sendall(request)
+        answer = http.client.HTTPResponse(sent)
+        answer.begin()
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-request-id"]
+        return answer.status, json.loads(answer.read())
+
+
+@pytest_refused
+@pytest.mark.parametrize("path", ["/orders", "/analytics/summary", "/health", "/nothing"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"", b"Host:\r\n", b"Host: \r\n", b"Host: x\r\nHost: x\r\n", b"Host: x\r\nhost: y\r\n"),
+        *(b"Host: a b\r\n", b"Host: http://x\r\n", b"Host: x:y\r\n", b"Host: u@x\r\n"),
+        *(
+            b"Host: x, y/\r\n",
+            b"Host: [::1\r\n",
+            b"Host: %zz\r\n",
+            b"Host: \xff\r\n",
+            b"Host: x/\r\n",
+        ),
+    ],
+)
+def test_without_one_valid_host(refusing_web: Web, path: str, host: bytes) -> None:
+    """RFC 9112, 3.2."""
+    request = f"GET {path} HTTP/1.1\r\n".encode() + host + b"\r\n"
+    status, error = raw(refusing_web, request)
+    assert (status, [detail["field"] for detail in error["details"]]) == (400, ["Host"])
+
+
+@pytest_refused
+@pytest.mark.parametrize(
+    ("version", "host"),
+    [
+        *((b"1.1", host) for host in (b"x", b"x:", b"x:80", b"[::1]:80", b"my_shop.a-b", b"%41")),
+        (b"1.0", b"x"),
+        (b"1.0", b""),
+    ],
+)
+def test_a_valid_host(refusing_web: Web, version: bytes, host: bytes) -> None:
+    line = b"Host:" + host + b" \r\n" if host else b""
+    status, _ = raw(refusing_web, b"GET /health HTTP/" + version + b"\r\n" + line + b"\r\n")
+    assert status == 200
+
+
+@pytest_refused
+@pytest.mark.parametrize("name", ["Authorization", "X-API-Key", "Idempotency-Key", "Content-Type"])
+@pytest.mark.parametrize("values", [("a", "b"), ("a", "a"), ("", "a")])
+def test_a_header_given_twice(refusing_web: Web, name: str, values: tuple[str, str]) -> None:
+    lines = "".join(f"{name}: {value}\r\n" for value in values)
+    request = f"POST {ORDER}/pay HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+    status, error = raw(refusing_web, request)
+    assert (status, [detail["field"] for detail in error["details"]]) == (400, [name])
+
+
+@pytest_refused
 @pytest.mark.parametrize("verb", ["pay", "ship", "cancel"])
 @pytest.mark.parametrize(
     "body",
@@ -111,6 +191,8 @@ LIMITS = [
     *("0", "-1", "abc", "1.5", "1e1", "%00", "NaN", "9" * 3000, "%D9%A1%00"),
     # what Python would read as a number, and no other client would write
     *("1_0", "%D9%A1", "%2B5", "%205", "5%0A", "5.0", "5."),
+    # empty, and given twice
+    *("", "1&limit=1", "1&limit=2", "&limit=1", "1&limit="),
 ]
 
 
@@ -130,6 +212,8 @@ LIMITS = [
         ("/orders", "created_to=9999-12-31T23:59:59-14:00", "created_to"),
         ("/orders", "created_to=0001-01-01T00:00:00%2B14:00", "created_to"),
         ("/orders", "created_to=%00", "created_to"),
+        ("/orders", "created_from=2026-03-11T22:00:00%2B12:99", "created_from"),
+        ("/orders", "created_to=2026-03-11T24:00:00Z", "created_to"),
         # of ISO 8601, and none of RFC 3339
         ("/orders", "created_from=2026-W11-3", "created_from"),
         ("/orders", "created_from=20260311T220000Z", "created_from"),
@@ -149,7 +233,8 @@ LIMITS = [
         ("/orders", "customerId=", "customerId"),
         ("/orders", "customerId=" + "x" * 256, "customerId"),
         ("/orders", "customerId=%00", "customerId"),
-        ("/orders", "limit=", "limit"),
+        ("/orders", "customerId=a&customerId=b", "customerId"),
+        ("/orders", "status=PAID&status=CREATED", "status"),
         ("/orders", "limit=101", "limit"),
         *(("/orders", f"limit={limit}", "limit") for limit in LIMITS),
         ("/analytics/top-products", "limit=101", "limit"),
@@ -158,6 +243,9 @@ LIMITS = [
         *(("/analytics/metrics", f"limit={limit}", "limit") for limit in LIMITS),
         ("/analytics/metrics", "metric_name=nothing", "metric_name"),
         ("/analytics/metrics", "metric_name=%00", "metric_name"),
+        ("/analytics/metrics", "metric_name=", "metric_name"),
+        ("/analytics/metrics", "dimension=", "dimension"),
+        ("/analytics/metrics", "dimension=a&dimension=b", "dimension"),
         ("/analytics/metrics", "dimension=%00", "dimension"),
         ("/analytics/metrics", "dimension=" + "d" * 256, "dimension"),
     ],

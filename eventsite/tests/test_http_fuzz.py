@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventsite.tests.web import JSON, Answer, Web
+from devtools.testing.web import JSON, Answer, Web
 from orders.models import Order
 from restapi.tests.bodies import anything, near_misses, reasons, wrongly_written
 from restapi.tests.tables import row_counts
@@ -18,7 +18,9 @@ from restapi.tests.tables import row_counts
 SIMPLE = b'{"user_id": "u1", "amount": 1}'
 
 fuzz = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -14,9 +14,10 @@ import psycopg
 import pytest
 from django.db import connection
 
-from eventsite.tests.processes import child_environment
-from eventsite.tests.weather import Fault, Proxy, proxy_to
-from eventsite.tests.web import JSON, Answer, Web, web_process
+from devtools.testing.patience import PATIENCE
+from devtools.testing.processes import child_environment
+from devtools.testing.weather import Fault, Proxy, proxy_to
+from devtools.testing.web import JSON, Answer, Web, web_process
 from orders.models import Order
 from restapi.models import IdempotencyRow
 from restapi.tests.tables import row_counts
@@ -161,6 +162,23 @@ def test_another_key_is_another_order(web: Web) -> None:
     assert Order.objects.count() == 2
 
 
+def test_whitespace_behind_a_key_is_no_part_of_it(web: Web) -> None:
+    """RFC 9110, 5.5; it was another key, and another order."""
+    body = json.dumps(SIMPLE).encode()
+    answers = []
+    for written in (b"k", b"k ", b" k\t", b"\t k \t "):
+        with web.socket() as raw:
+            raw.sendall(
+                b"POST /orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                b"Content-Type: application/json\r\nIdempotency-Key:%b\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (written, len(body), body)
+            )
+            answers.append(b"".join(iter(lambda: raw.recv(65536), b"")))
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert len({answer.partition(b"\r\n\r\n")[2] for answer in answers}) == 1
+    assert Order.objects.count() == 1
+
+
 def test_without_a_key_nothing_is_kept(web: Web) -> None:
     for _ in range(2):
         assert_done(web.post("/orders", ORDER))
@@ -248,7 +266,7 @@ def test_while_the_first_runs_409_at_once(web: Web, webs: dict[str, Web], second
             for body in (ORDER, OTHER, {}):
                 assert_running(post(webs[second], key, body))
             assert not running.done()
-        assert_done(first := running.result(10))
+        assert_done(first := running.result(PATIENCE))
     assert_replay(post(webs[second], key), first)
     assert Order.objects.count() == 1
 
@@ -343,7 +361,7 @@ def at_once(webs: list[Web], key: str) -> list[Answer]:
     start = threading.Barrier(len(webs))
 
     def run(web: Web) -> Answer:
-        start.wait(30)
+        start.wait(PATIENCE)
         return post(web, key)
 
     with ThreadPoolExecutor(len(webs)) as pool:
@@ -384,7 +402,7 @@ def test_a_batch_that_is_halved_meets_no_lock_of_its_own(webs: dict[str, Web]) -
             wait_until_held(holder)
             answers = [pool.submit(post, web, *pair) for pair in zip(keys, bodies, strict=True)]
             threading.Event().wait(0.5)
-        statuses = [answer.result(20).status for answer in answers]
+        statuses = [answer.result(PATIENCE).status for answer in answers]
     assert statuses == [201] * 7 + [500] + [201] * 12
     assert IdempotencyRow.objects.count() == 19
     assert_done(post(web, keys[7], ORDER))

@@ -13,10 +13,10 @@ import redis
 from django.conf import settings
 
 from apikeys import services
-from eventsite.tests.processes import free_port
+from devtools.testing.processes import free_port
+from devtools.testing.web import Web, web_process
 from eventsite.tests.test_http_gateway import ids, metric
 from eventsite.tests.test_http_keys import bearer
-from eventsite.tests.web import Web, web_process
 from orders.models import Order
 
 SIMPLE = {"user_id": "u1", "amount": 42.5}

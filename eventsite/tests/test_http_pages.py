@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from eventsite.tests.web import Web
+from devtools.testing.patience import PATIENCE
+from devtools.testing.web import Web
 from orders.models import Order
 
 ORDER = {"customerId": "c1", "items": [{"productId": "p1", "quantity": 1, "price": 1}]}
@@ -57,7 +58,7 @@ def test_no_page_repeats_or_skips_while_others_write(web: Web, query: str) -> No
         finally:
             stop.set()
         for writer in writers:
-            writer.result(timeout=20)
+            writer.result(timeout=PATIENCE)
 
 
 def test_a_narrowed_list_skips_nobody_who_stays_in_it(web: Web) -> None:

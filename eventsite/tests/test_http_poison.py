@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from eventsite.tests.web import Web
+from devtools.testing.web import Web
 from orders.models import Order
 from restapi.tests.sessions import other_session
 

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from eventsite.tests.web import Answer, Web
+from devtools.testing.patience import PATIENCE
+from devtools.testing.web import Answer, Web
 from orders.models import Order, OrderChange
 from orders.tests.samples import events_of
 
@@ -30,7 +31,7 @@ def race(web: Web, order_id: UUID, *moves: str) -> list[str]:
     start = threading.Barrier(RACERS)
 
     def run(move: str) -> tuple[str, Answer]:
-        start.wait(30)
+        start.wait(PATIENCE)
         return move, web.request("POST", f"/orders/{order_id}/{move}", timeout=60)
 
     racers = [moves[number % len(moves)] for number in range(RACERS)]

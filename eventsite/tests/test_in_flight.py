@@ -1,6 +1,6 @@
 """Requests in flight while the web process is killed, PostgreSQL restarts, or clients hang up.
 
-`python -m benchmarks.in_flight` shows the accounts, and does it with all of these at once.
+`python -m devtools.benchmarks.in_flight` shows the accounts, and does it with all of these at once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import psycopg
 import pytest
 from django.conf import settings
 
-from eventsite.load.in_flight import Account, Volley, account_of, fire, raise_file_limit
-from eventsite.localstack import LocalStack
-from eventsite.localstack.processes import PLAN, Plan
+from devtools.localstack import LocalStack
+from devtools.localstack.processes import PLAN, Plan
+from devtools.testing.patience import PATIENCE
+from loadtest.in_flight import Account, Volley, account_of, fire, raise_file_limit
 
 OTHER_FILES = 1000
 
@@ -45,7 +46,7 @@ def post(url: str) -> tuple[int, bytes]:
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -181,12 +182,12 @@ def test_a_postgresql_that_does_not_answer_keeps_nobody_from_stopping(stack: Loc
             for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)
             first = asked("/orders")
-            time.sleep(1.5)  # until it is under way
+            time.sleep(0.7)  # until it is under way
             others = [asked("/orders"), *(asked("/orders?by=django") for _ in range(IN_DJANGO))]
-            time.sleep(1.0)
+            time.sleep(0.3)  # the stop ends before the first one's patience does
             os.kill(web.pid, signal.SIGTERM)
-            told = [each.result(30) for each in (first, *others)]
-            psutil.Process(web.pid).wait(30)
+            told = [each.result(PATIENCE) for each in (first, *others)]
+            psutil.Process(web.pid).wait(PATIENCE)
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
@@ -198,5 +199,6 @@ def test_a_postgresql_that_does_not_answer_keeps_nobody_from_stopping(stack: Loc
         assert (under_way, queued) == ("unknown", "not_stored")
     else:
         djangos += [under_way, queued]
-    assert "unknown" in djangos  # others may have wanted a new session
+    # Those on a thread are told by whichever bound comes first, the stop's or the database's own.
+    assert set(djangos) <= {"unknown", "not_stored"}
     assert djangos.count("not_stored") >= len(djangos) - settings.WEB_THREADS

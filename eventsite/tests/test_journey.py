@@ -11,8 +11,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from eventsite.journey import Journey, Stop, journey_of, travels_of
-from eventsite.tests.histories import order_events, pay, place
+from devtools.testing.histories import order_events, pay, place
+from eventsite.reports.journey import Journey, Stop, journey_of, travels_of
+from feeds.models import FeedSlice
+from feeds.services import create_posts, delete_posts, new_post
+from notifications.models import Attempt, Notification
+from notifications.tests.samples import NEXT_MONTH, SMS, accept
 from orders import services
 from orders.services import NewOrder
 from outbox.envelope import TraceContext, rfc3339
@@ -154,11 +158,15 @@ def test_only_subscribed_handlers_are_waited_for_and_every_receipt_is_told() -> 
     ]
 
 
-def test_an_event_type_that_nobody_subscribed_to_waits_for_nobody() -> None:
+def test_an_event_type_that_this_release_does_not_know_is_waited_for() -> None:
     event = _event()
     event.type = "ORDER_RENAMED"
     event.save()
-    assert _stops(event) == [("outbox", "committed"), ("kafka", "waiting")]
+    assert _stops(event) == [
+        ("outbox", "committed"),
+        ("kafka", "waiting"),
+        ("record_sales", "waiting"),
+    ]
 
 
 def test_an_event_for_others_waits_for_kafka_alone() -> None:
@@ -252,7 +260,88 @@ def test_json_is_the_same_for_machines() -> None:
 
 def test_an_unknown_id_and_no_id_are_told_apart() -> None:
     unknown = uuid4()
-    with pytest.raises(CommandError, match=f"^Nothing is known of {unknown}: it is no order"):
+    with pytest.raises(CommandError, match=f"^Nothing is known of {unknown}: it is no post"):
         _run(unknown)
     with pytest.raises(CommandError, match=r"^'order-1' is no id: give the UUID"):
         _run("order-1")
+
+
+def test_the_journey_of_a_post_leads_to_its_slices() -> None:
+    [post_id] = create_posts([new_post("ada", "hello")])
+    [event] = OutboxEvent.objects.filter(topic="feed-events")
+    said = told(str(post_id))
+    assert f"Post {post_id}" in said
+    assert f"POST_CREATED {event.event_id}" in said
+    assert "No slice of it is waiting" in said
+
+    waiting = FeedSlice.objects.create(
+        kind="post", author_id="ada", post_id=post_id, bucket_to=512, size=7
+    )
+    FeedSlice.objects.create(
+        kind="post", author_id="ada", post_id=post_id, failed_at=COMMITTED, error="oops", tries=5
+    )
+    said = told(str(post_id))
+    assert f"slice {waiting.id}, post" in said
+    assert "buckets 0 to 511, about 7 followers" in said
+    assert ("failed" in said, "5 tries: oops" in said) == (True, True)
+
+    delete_posts([post_id])
+    OutboxEvent.objects.filter(event_id=event.event_id).delete()  # as retention does
+    said = told(str(post_id))
+    assert "POST_DELETED" in said
+    assert f"Event {event.event_id} is done and has left the outbox." in said
+    with pytest.raises(CommandError, match=f"^Nothing is known of {post_id + 2}: it is no post"):
+        told(str(post_id + 2))
+
+
+def told(id_: str) -> str:
+    """What `manage.py event` says."""
+    out = StringIO()
+    call_command("event", id_, stdout=out)
+    return out.getvalue()
+
+
+def _sending(id_: str) -> Journey:
+    """The journey of a notification."""
+    travels = travels_of(UUID(id_))
+    assert travels is not None
+    [journey] = travels.journeys
+    return journey
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_notification_is_told_from_request_to_answer() -> None:
+    [accepted] = accept(SMS)
+    journey = _sending(accepted.id)
+    told = [(stop.name, stop.state) for stop in journey.stops]
+    assert sorted(told[:2]) == [("outbox", "committed"), ("request", "accepted")]
+    assert told[2] == ("kafka", "waiting")  # and then the handlers of the topic
+    assert told[-1] == ("notification", "waiting")
+    assert (journey.topic, journey.correlation_id) == ("notifications.normal", "c-1")
+    created = Notification.objects.get().created_at
+    at = [created + timedelta(seconds=number) for number in range(1, 5)]
+    Attempt.objects.create(
+        notification_id=accepted.id, number=1, at=at[1], provider="first", outcome="failed",
+        status_code=503, latency_ms=40, error="Service Unavailable", next_attempt_at=at[2],
+    )  # fmt: skip
+    Attempt.objects.create(
+        notification_id=accepted.id, number=2, at=at[2], provider="second", outcome="delivered"
+    )
+    Notification.objects.update(status="delivered", ready_at=at[0], sent_at=at[3], attempt=2)
+    out = StringIO()
+    call_command("event", accepted.id, stdout=out)
+    text = out.getvalue()
+    places = [text.index(word) for word in ("accepted", "ready", "first", "second", "delivered")]
+    assert places == sorted(places)
+    assert "attempt 1, answered 503, after 40 ms, Service Unavailable, next at" in text
+    assert SMS["recipient"] not in text
+    assert SMS["content"] not in text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_notification_outlives_its_event() -> None:
+    [accepted] = accept({**SMS, "scheduled_at": NEXT_MONTH})
+    assert [(stop.name, stop.state) for stop in _sending(accepted.id).stops] == [
+        ("request", "accepted"),
+        ("notification", "scheduled"),
+    ]

@@ -13,12 +13,12 @@ from django.core.management import call_command
 
 from analytics import services as analytics
 from analytics.models import SalesFigure
-from eventsite.tests.pipeline import chunks_since
-from eventsite.tests.web import JSON, Web
+from devtools.testing.pipeline import chunks_since
+from devtools.testing.web import JSON, Web
 from orders import services as orders
 from orders.models import Order, ProcessedEvent
-from outbox import effects
-from outbox.drain import drain
+from outbox.drain.run import Drain
+from outbox.handlers import task
 from outbox.kafka.log_reader import read_topic
 from outbox.queries import published_ends
 
@@ -69,13 +69,13 @@ def in_kafka(topic: str) -> dict[str, Any]:
 
 
 def apply_everything() -> None:
-    drain()
+    Drain().run()
     for handler, effect in (
         ("record_sales", analytics.record_sales),
         ("record_processed_events", orders.record_processed_events),
     ):
         for chunk in list(chunks_since(handler)):
-            effects.apply_chunks(handler=handler, chunks=[chunk], effect=effect)
+            task.apply_chunks(handler=handler, chunks=[chunk], effect=effect)
 
 
 def test_the_cases_are_such_that_a_float_would_fail() -> None:

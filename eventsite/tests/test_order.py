@@ -11,22 +11,23 @@ from uuid import UUID
 import pytest
 from django.db import connection, transaction
 
-from eventsite.probe import queries as probe_queries
-from eventsite.probe import services as probe_services
-from eventsite.tests.pipeline import PROBE_HANDLER, apply_probe_log, chunks_since
-from outbox import applying, claims, drain, effects, inbox
+from devtools.probe import queries as probe_queries
+from devtools.probe import services as probe_services
+from devtools.testing.patience import PATIENCE
+from devtools.testing.pipeline import PROBE_HANDLER, apply_probe_log, chunks_since, drain_all
 from outbox.conf import DrainPolicy
+from outbox.drain.batch import drain_batch
+from outbox.drain.state import DrainState
+from outbox.handlers import apply, task
+from outbox.inbox import receipts
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.lanes import claim
+from outbox.lanes import pending as lane_events
+from outbox.lanes.pending import PendingEvent
 from outbox.models import OutboxEvent
-from outbox.refusals import PendingEvent
 
 pytestmark = pytest.mark.usefixtures("pipeline")
-
-
-def drain_all() -> None:
-    while drain.drain_batch():
-        pass
 
 
 def in_a_thread(work: Callable[[], Any]) -> threading.Thread:
@@ -47,7 +48,7 @@ def test_many_drains_at_once_keep_the_order_of_each_key() -> None:
 
     def drain_small() -> None:
         while OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).exists():
-            drain.drain_batch(small)
+            drain_batch(DrainState(), small)
 
     for thread in [in_a_thread(drain_small) for _ in range(4)]:
         thread.join()
@@ -67,13 +68,13 @@ def send_while_another_drain_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         if not first:
             first.append(True)
             holding.set()
-            assert go_on.wait(5)
+            assert go_on.wait(PATIENCE)
         return real_send(messages, timeout=timeout)
 
     monkeypatch.setattr(producer, "send", held_send)
     probe_services.draw(["k"])
-    slow = in_a_thread(drain.drain_batch)
-    assert holding.wait(5)
+    slow = in_a_thread(lambda: drain_batch(DrainState()))
+    assert holding.wait(PATIENCE)
     probe_services.draw(["k"])
     drain_all()
     go_on.set()
@@ -84,22 +85,22 @@ def send_while_another_drain_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def rows_without_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual outbox: SKIP LOCKED on the rows, no lock on what orders them."""
 
-    def no_lock(limit: int) -> list[int]:
+    def no_lock(limit: int, **_: object) -> list[int]:
         pending = OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW)
         free = pending.select_for_update(skip_locked=True)
         return sorted(set(free.values_list("lane", flat=True)[:limit]))
 
-    read_all = claims.pending_events
+    read_all = lane_events.pending_events
 
-    def only_free(lanes: Sequence[int], *, limit: int) -> list[PendingEvent]:
+    def only_free(lanes: Sequence[int], **options: Any) -> list[PendingEvent]:
         free = OutboxEvent.objects.filter(lane__in=lanes, status=0).select_for_update(
             skip_locked=True
         )
         ids = set(free.values_list("id", flat=True))
-        return [event for event in read_all(lanes, limit=limit) if event.id in ids]
+        return [event for event in read_all(lanes, **options) if event.id in ids]
 
-    monkeypatch.setattr(claims, "claim_lanes", no_lock)
-    monkeypatch.setattr(claims, "pending_events", only_free)
+    monkeypatch.setattr(claim, "claim_lanes", no_lock)
+    monkeypatch.setattr(lane_events, "pending_events", only_free)
 
 
 class TestTheLaneLock:
@@ -124,7 +125,7 @@ def apply_second_chunk_first() -> None:
     drain_all()
     first, second = chunks_since(PROBE_HANDLER, size=1)
     for chunk in (second, first, second):
-        effects.apply_chunks(
+        task.apply_chunks(
             handler=PROBE_HANDLER, chunks=[chunk], effect=probe_services.append_entries
         )
 
@@ -136,9 +137,9 @@ class TestThePosition:
         assert (verdict.applied, verdict.ok) == (2, True)
 
     def test_removed_is_seen_as_a_violation(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(applying, "_refusal", lambda *_: "")
+        monkeypatch.setattr(apply, "_refusal", lambda *_: "")
         monkeypatch.setattr(
-            applying,
+            apply,
             "_not_yet_applied",
             lambda chunks, _: {e.event_id: e for chunk in chunks for _, e in chunk.events},
         )
@@ -150,7 +151,7 @@ def publish_twice() -> None:
     """What a drain does that dies between Kafka's acknowledgement and its own COMMIT."""
     probe_services.draw(["k"])
     with suppress(InterruptedError), transaction.atomic():
-        drain.drain_batch()
+        drain_batch(DrainState())
         raise InterruptedError
     drain_all()
 
@@ -166,7 +167,7 @@ class TestReceipts:
     def test_drop_it_too_when_it_comes_in_two_chunks(self) -> None:
         publish_twice()
         for chunk in list(chunks_since(PROBE_HANDLER, size=1)):
-            effects.apply_chunks(
+            task.apply_chunks(
                 handler=PROBE_HANDLER, chunks=[chunk], effect=probe_services.append_entries
             )
         assert probe_queries.verdict().duplicates == 0
@@ -175,10 +176,10 @@ class TestReceipts:
         def believe_everything(handler: str, event_ids: Iterable[UUID]) -> set[UUID]:
             return set(event_ids)
 
-        monkeypatch.setattr(inbox, "insert_receipts", believe_everything)
+        monkeypatch.setattr(receipts, "insert_receipts", believe_everything)
         publish_twice()
         for chunk in list(chunks_since(PROBE_HANDLER, size=1)):
-            effects.apply_chunks(
+            task.apply_chunks(
                 handler=PROBE_HANDLER, chunks=[chunk], effect=probe_services.append_entries
             )
         assert probe_queries.verdict().duplicates == 1

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from analytics.models import SalesMetric
 from analytics.tests.test_overview import PAGE, a_shop
-from eventsite.tests.browser import Tab, chromium
-from eventsite.tests.web import Web
+from devtools.testing.browser import Tab, chromium
+from devtools.testing.web import Web
 
 DESK, PHONE = 1280, 360
 # What is drawn of the first chart: how many bars there are, how high the highest, in which colour.

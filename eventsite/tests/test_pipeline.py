@@ -16,18 +16,18 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from analytics.queries import summary
-from eventsite.probe import queries as probe_queries
-from eventsite.probe import services as probe_services
-from eventsite.tests.pipeline import settles
-from eventsite.tests.processes import Process, running_together, spec_of
-from eventsite.tests.web import Web
+from devtools.localstack import PLAN
+from devtools.probe import queries as probe_queries
+from devtools.probe import services as probe_services
+from devtools.testing.installed import needs_apache_kafka
+from devtools.testing.pipeline import settles
+from devtools.testing.processes import Process, running_together, spec_of
+from devtools.testing.web import Web
 from orders.models import Order, ProcessedEvent
-from outbox.drain import drain
+from outbox.drain.run import Drain
 from outbox.models import InboxReceipt, OutboxEvent
 
 pytestmark = pytest.mark.usefixtures("pipeline")
-
-SETTLES = 45.0
 
 
 def processes(*names: str, **environment: str) -> AbstractContextManager[list[Process]]:
@@ -59,8 +59,7 @@ def said_with(text: str, logs: Sequence[Path]) -> set[str]:
 
 
 def test_an_order_goes_in_and_its_figures_come_out_under_one_id() -> None:
-    names = ("web", "worker-outbox", "worker-effects", "beat", "bridge")
-    with processes(*names, LOG_LEVEL="INFO") as started:
+    with processes(*PLAN.pipeline, LOG_LEVEL="INFO") as started:
         web = Web(urlsplit(started[0].health).port or 0, started[0])
         followed = {"X-Request-ID": "follow-me-17"}
         simple = web.post("/orders", {"user_id": "u1", "amount": 42.5}, followed).json
@@ -69,10 +68,10 @@ def test_an_order_goes_in_and_its_figures_come_out_under_one_id() -> None:
             {"customerId": "c1", "items": [{"productId": "p1", "quantity": 2, "price": 10}]},
         ).json
         assert web.post(f"/orders/{order['orderId']}/pay").status == 200
-        assert settles(lambda: applied() == 4, within=SETTLES)
+        assert settles(lambda: applied() == 4)
         logs = [each.log for each in started]
         steps = {"request", "drained", "sent", "applied"}
-        assert settles(lambda: said_with("follow-me-17", logs) == steps, within=SETTLES)
+        assert settles(lambda: said_with("follow-me-17", logs) == steps)
     figures = summary(now=timezone.now())
     assert (figures.orders_total, figures.revenue_total) == (2, Decimal("62.50"))
     assert figures.by_status == {"CREATED": 1, "PAID": 1, "SHIPPED": 0, "CANCELLED": 0}
@@ -91,23 +90,24 @@ def test_an_order_goes_in_and_its_figures_come_out_under_one_id() -> None:
 def publish_probe_events(times: int, keys: int = 8) -> int:
     for _ in range(times):
         probe_services.draw([f"key-{number}" for number in range(keys)])
-    drain()
+    Drain().run()
     assert not OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).exists()
     return times * keys
 
 
+@needs_apache_kafka  # Tansu does not miss a member that was killed
 def test_a_bridge_killed_between_trigger_and_commit_changes_nothing_twice(
     broker: redis.Redis,
 ) -> None:
     published = publish_probe_events(5)
     with process("bridge") as bridge:
-        assert settles(lambda: broker.llen("probe") > 0, within=SETTLES)
+        assert settles(lambda: broker.llen("probe") > 0)
         bridge.kill()
     assert applied() == 0
     with processes("worker-effects", "bridge"):
-        assert settles(lambda: applied() == published, within=SETTLES)
+        assert settles(lambda: applied() == published)
         more = publish_probe_events(3)
-        assert settles(lambda: applied() == published + more, within=SETTLES)
+        assert settles(lambda: applied() == published + more)
     verdict = probe_queries.verdict()
     assert (verdict.applied, verdict.ok) == (published + more, True)
 
@@ -115,10 +115,10 @@ def test_a_bridge_killed_between_trigger_and_commit_changes_nothing_twice(
 def test_a_lost_celery_message_is_sent_again(broker: redis.Redis) -> None:
     published = publish_probe_events(2)
     with process("bridge"):
-        assert settles(lambda: broker.llen("probe") > 0, within=SETTLES)
+        assert settles(lambda: broker.llen("probe") > 0)
         broker.flushall()
         with process("worker-effects"):
-            assert settles(lambda: applied() == published, within=SETTLES)
+            assert settles(lambda: applied() == published)
     verdict = probe_queries.verdict()
     assert (verdict.applied, verdict.ok) == (published, True)
 
@@ -126,11 +126,11 @@ def test_a_lost_celery_message_is_sent_again(broker: redis.Redis) -> None:
 def test_a_worker_killed_in_the_middle_loses_nothing() -> None:
     with processes("bridge", "worker-effects") as [_, worker]:
         published = publish_probe_events(20)
-        assert settles(lambda: applied() > 0, within=SETTLES)
+        assert settles(lambda: applied() > 0)
         published += publish_probe_events(20)
         worker.kill()
         with process("worker-effects"):
-            assert settles(lambda: applied() == published, within=SETTLES)
+            assert settles(lambda: applied() == published)
     assert probe_queries.verdict().ok
 
 
@@ -140,7 +140,7 @@ def test_two_bridges_and_two_beats_do_no_harm(web: Web) -> None:
         for number in range(40):
             assert web.post("/orders", {"user_id": "u1", "amount": number + 1}).status == 200
             probe_services.draw(["hot", f"cold-{number % 7}"])
-        assert settles(lambda: applied() == 40 * 4, within=SETTLES)
+        assert settles(lambda: applied() == 40 * 4)
     assert Order.objects.count() == ProcessedEvent.objects.count() == 40
     assert summary(now=timezone.now()).revenue_total == sum(range(1, 41))
     assert probe_queries.verdict().ok

@@ -6,15 +6,27 @@ import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
+from uuid import UUID, uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from analytics.models import SalesFigure, SalesMetric
-from analytics.services import fold_additions
-from eventsite.recount import DIFFERENCES_SHOWN, Difference, compare
-from eventsite.tests.histories import apply, cancel, figures, order_events, pay, place, ship
+from analytics.models import SalesFigure, SalesMetric, SetAsideFigure
+from analytics.services import fold_additions, record_sales
+from devtools.testing.histories import (
+    apply,
+    cancel,
+    envelope,
+    figures,
+    order_events,
+    pay,
+    place,
+    ship,
+)
+from eventsite.reports.recount import DIFFERENCES_SHOWN, Difference, compare
+from orders.events import OrderCreated, OrderItem
+from outbox.envelope import EventEnvelope, rfc3339
 from outbox.models import InboxReceipt, OutboxEvent
 
 pytestmark = pytest.mark.django_db
@@ -210,6 +222,64 @@ def test_what_retention_took_counts_as_applied() -> None:
     OutboxEvent.objects.all().delete()
     found = compare()
     assert (found.different, found.figures, found.under_way) == (0, 6, 0)
+
+
+def foreign(product: str, *, total: str = "5") -> EventEnvelope:
+    """An order of another producer, whose event our outbox does not hold."""
+    event = OrderCreated(
+        event_id=str(uuid4()),
+        order_id="theirs",
+        customer_id="c",
+        total_price=Decimal(total),
+        timestamp=rfc3339(NOON),
+        created_at=rfc3339(NOON),
+        items=(OrderItem(product_id=product, quantity=1, price=Decimal(total)),),
+    )
+    return EventEnvelope(
+        event_id=UUID(event.event_id),
+        type=event.type,
+        topic="order-events",
+        key=event.key,
+        source="/theirs",
+        time="",
+        payload=event.to_json(),
+    )
+
+
+def test_events_of_others_are_named_and_compared_with_nothing() -> None:
+    place(at=NOON, lines=[("p1", 3, "0.1")])
+    record_sales([foreign("p1"), *map(envelope, order_events()), foreign("<theirs>")])
+    InboxReceipt.objects.create(event_id=order_events()[0].event_id, handler="record_sales")
+    for _ in ("before they are folded", "after"):
+        found = compare()
+        assert (found.different, found.figures, found.under_way) == (0, 6, 0)
+        assert found.foreign_figures == 7
+        assert figures()["revenue_total", "all"] == Decimal("10.30")
+        lines = _check().splitlines()
+        assert lines[0] == "Events of other producers count apart, in 7 figures:"
+        assert "  revenue_total [all]: 10.00" in lines
+        assert "  top_products [<theirs>]: 1.00" in lines
+        assert lines[-1] == "All 6 figures equal the recount; 0 events are under way."
+        fold_additions()
+    _damage("top_products", "p1", "1")
+    assert compare().differences == [Difference("top_products", "p1", Decimal(4), Decimal(3))]
+    with pytest.raises(CommandError, match="1 of 6 figures differ"):
+        _check()
+
+
+def test_figures_of_others_are_bounded_too() -> None:
+    record_sales([foreign(f"p{number:03}") for number in range(DIFFERENCES_SHOWN)])
+    found = compare()
+    assert (len(found.foreign), found.foreign_figures) == (DIFFERENCES_SHOWN, DIFFERENCES_SHOWN + 5)
+    lines = _check().splitlines()
+    assert (len(lines), lines[-2]) == (DIFFERENCES_SHOWN + 3, "  … and 5 more")
+
+
+def test_figures_that_are_set_aside_are_told() -> None:
+    SetAsideFigure.objects.create(
+        metric_name="top_products", dimension="p", value=1, is_foreign=True, written_at=NOON
+    )
+    assert _check().startswith("1 additions are set aside")
 
 
 def test_minutes_past_the_kept_window_are_left_out() -> None:

@@ -16,14 +16,21 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from eventsite.tests.histories import place
-from eventsite.tests.receiver import spans_in_memory
-from outbox import broker, claims, conf, drain, effects, redrive, tracing
-from outbox.bridge import Bridge
-from outbox.chunks import Chunk
+from devtools.testing.histories import place
+from devtools.testing.receiver import spans_in_memory
+from outbox import conf, task_queue, tracing
+from outbox.bridge.dispatch import Dispatch
+from outbox.bridge.partition import Partitions
+from outbox.dead_letters import due, redrive
+from outbox.drain.batch import drain_batch
+from outbox.drain.state import DrainState
+from outbox.envelope import TRACEPARENT as TRACEPARENT_SHAPE
 from outbox.envelope import EventEnvelope, TraceContext
+from outbox.handlers.foreign import refuse_none
+from outbox.handlers.task import Effect, effect_task, run_chunks
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.lanes import claim
 from outbox.models import BridgePosition, DeadLetter
 from outbox.tests import letters
 
@@ -50,7 +57,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return 0
 
     monkeypatch.setattr(current_app, "send_task", send_task)
-    monkeypatch.setattr(broker, "queue_length", queue_length)
+    monkeypatch.setattr(task_queue, "queue_length", queue_length)
     return options
 
 
@@ -98,7 +105,7 @@ class TestADrain:
         monkeypatch.setattr(producer, "send", send)
 
     def test_with_nothing_to_do_is_not_told(self, spans: InMemorySpanExporter) -> None:
-        assert drain.drain_batch() is None
+        assert drain_batch(DrainState()) is None
         assert spans.get_finished_spans() == ()
 
     def test_says_what_it_sent(
@@ -109,7 +116,7 @@ class TestADrain:
 
         self.delivers(monkeypatch, all_of_it)
         place(at=timezone.now(), lines=[("p1", 1, "1")])
-        drain.drain_batch()
+        drain_batch(DrainState())
         span = only(spans, "drain")
         assert span.status.is_unset
         assert (
@@ -124,7 +131,7 @@ class TestADrain:
 
         self.delivers(monkeypatch, away)
         place(at=timezone.now(), lines=[("p1", 1, "1")])
-        drain.drain_batch()
+        drain_batch(DrainState())
         span = only(spans, "drain")
         assert failure(span) == "broker is down"
         assert told(span)["error.type"] == "transport"
@@ -138,7 +145,7 @@ class TestADrain:
 
         self.delivers(monkeypatch, too_large)
         place(at=timezone.now(), lines=[("p1", 1, "1")])
-        drain.drain_batch()
+        drain_batch(DrainState())
         span = only(spans, "drain")
         assert failure(span).endswith(": too large")
         assert told(span)["error.type"] == "refused"
@@ -147,29 +154,25 @@ class TestADrain:
     def test_without_a_database_failed(
         self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def gone(limit: int) -> list[int]:
+        def gone(limit: int, **_: object) -> list[int]:
             raise InterfaceError("connection lost")
 
-        monkeypatch.setattr(claims, "claim_lanes", gone)
+        monkeypatch.setattr(claim, "claim_lanes", gone)
         with pytest.raises(InterfaceError):
-            drain.drain_batch()
+            drain_batch(DrainState())
         assert recorded(only(spans, "drain")) == ["connection lost"]
 
 
 class TestABridge:
-    def bridge(self) -> Bridge:
-        """One that has no consumer: only its sending is looked at."""
-        bridge = Bridge.__new__(Bridge)
-        bridge._route = ROUTE
-        return bridge
-
-    def chunk(self, *events: EventEnvelope) -> Chunk:
-        return letters.chunk(events)
+    def trigger(self, *events: EventEnvelope) -> bool:
+        """The sending part of a bridge alone, without a consumer."""
+        sending = Dispatch(ROUTE, conf.BRIDGE, Partitions(), on_sent=lambda _: None)
+        return sending.trigger([letters.chunk(events)]) is not None
 
     def test_sends_its_own_span_along(
         self, spans: InMemorySpanExporter, sent: dict[str, Any]
     ) -> None:
-        assert self.bridge()._trigger([self.chunk(event("1"), event("2"), event("3", ""))])
+        assert self.trigger(event("1"), event("2"), event("3", ""))
         span = only(spans, "bridge record_sales")
         [link] = span.links
         assert f"{link.context.trace_id:032x}" == TRACEPARENT[3:35]
@@ -178,9 +181,19 @@ class TestABridge:
         assert told(span)["messaging.batch.message_count"] == 3
         assert told(span)["messaging.destination.name"] == letters.TOPIC
 
-    def test_sends_nothing_along_where_nobody_takes_spans(self, sent: dict[str, Any]) -> None:
-        assert self.bridge()._trigger([self.chunk(event("1"))])
-        assert sent["headers"] is None
+    def test_sends_its_ids_along_where_nobody_takes_spans(self, sent: dict[str, Any]) -> None:
+        """For the lines of the task's log."""
+        assert self.trigger(event("1"))
+        first = sent["headers"]["traceparent"]
+        assert self.trigger(event("1"))
+        assert TRACEPARENT_SHAPE.fullmatch(first)
+        assert sent["headers"]["traceparent"] != first
+        with tracing.step("task", tracing.CONSUMER, parent=first):
+            version, trace, span, flags = tracing.current_traceparent().split("-")
+        assert [version, trace, flags] == [
+            part for i, part in enumerate(first.split("-")) if i != 2
+        ]
+        assert span != first.split("-")[2]
 
     def test_without_redis_failed(
         self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
@@ -189,14 +202,14 @@ class TestABridge:
             raise RedisAway("no route to Redis")
 
         monkeypatch.setattr(current_app, "send_task", away)
-        assert not self.bridge()._trigger([self.chunk(event("1"))])
+        assert not self.trigger(event("1"))
         assert recorded(only(spans, "bridge record_sales")) == ["no route to Redis"]
 
     def test_links_a_hundred_traces_at_most(
         self, spans: InMemorySpanExporter, sent: dict[str, Any]
     ) -> None:
         traces = [f"00-{number:032x}-{number:016x}-01" for number in range(1, 131)]
-        self.bridge()._trigger([self.chunk(*[event("1", trace) for trace in [*traces, *traces]])])
+        self.trigger(*[event("1", trace) for trace in [*traces, *traces]])
         span = only(spans, "bridge record_sales")
         assert (len(span.links), told(span)["outbox.links_left_out"]) == (100, 30)
 
@@ -208,8 +221,10 @@ class TestATask:
     def positions(self) -> None:
         letters.create_positions()
 
-    def run(self, effect: effects.Effect, *events: EventEnvelope) -> int:
-        task = effects.effect_task(name=self.NAME, handler=letters.HANDLER, effect=effect)
+    def run(self, effect: Effect, *events: EventEnvelope) -> int:
+        task = effect_task(
+            name=self.NAME, handler=letters.HANDLER, effect=effect, decode=refuse_none
+        )
         try:
             return int(task(chunks=[letters.chunk(events).to_task()]))
         finally:
@@ -246,7 +261,7 @@ class TestATask:
         task["attempt"] = 5
         for _ in range(conf.BRIDGE.suspect_tries + 1):
             with tracing.step("task", tracing.CONSUMER), suppress(KeyboardInterrupt):
-                effects.run_chunks(handler=letters.HANDLER, chunks=[task], effect=_killed)
+                run_chunks(handler=letters.HANDLER, chunks=[task], effect=_killed)
         last = spans.get_finished_spans()[-1]
         assert told(last)["error.type"] == "never_ended"
 
@@ -265,7 +280,7 @@ class TestARedrive:
         letters.run(applied, letters.chunk([event("bad")]))
         DeadLetter.objects.update(next_attempt_at=timezone.now())
         spans.clear()
-        assert redrive.send_due() == 1
+        assert due.send_due() == 1
         span = only(spans, "redrive record_sales")
         assert told(span)["outbox.letters"] == 1
         assert span.context is not None
@@ -282,7 +297,7 @@ class TestARedrive:
         assert [link.context.span_id for link in tried.links] == [int(TRACEPARENT[36:52], 16)]
 
     def test_with_nothing_due_is_not_told(self, spans: InMemorySpanExporter) -> None:
-        redrive._send_due_of(ROUTE)
+        due._send_due_of(ROUTE)
         assert spans.get_finished_spans() == ()
 
 

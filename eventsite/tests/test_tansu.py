@@ -7,19 +7,17 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from eventsite.localstack import LocalStack
-from eventsite.tests.account import take_account
-from eventsite.tests.pipeline import settles
-from eventsite.tests.steady import place_orders
-
-SETTLES = 60.0  # seconds; a member that was left without partitions is replaced after 20
+from devtools.localstack import LocalStack
+from devtools.testing.account import take_account
+from devtools.testing.patience import PATIENCE
+from devtools.testing.pipeline import settles
+from devtools.testing.steady import place_orders
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
     environment = {
-        "PROBE": "1",
-        "DJANGO_SETTINGS_MODULE": "eventsite.settings.local",
+        "DJANGO_SETTINGS_MODULE": "devtools.probe.settings",
         "LOG_LEVEL": "WARNING",
     }
     with LocalStack.ephemeral(own_servers=True, kafka="tansu", extra_env=environment) as started:
@@ -37,14 +35,14 @@ def unpublished(stack: LocalStack) -> int:
 def test_what_the_broker_forgot_is_published_again_and_applied_once(stack: LocalStack) -> None:
     port = int(stack.env["PORT"])
     first = place_orders(port, 10)
-    before = take_account(stack.env, within=SETTLES)
+    before = take_account(stack.env, within=PATIENCE)
     before.assert_whole()
     assert (before.orders, before.events, before.kafka_duplicates) == (10, 20, 0)
 
     effects = stack.process("worker-effects")
     effects.stop()
     second = place_orders(port, 10)
-    assert settles(lambda: unpublished(stack) == 0, within=SETTLES)
+    assert settles(lambda: unpublished(stack) == 0)
     kafka = stack.server("kafka")
     kafka.kill()
     kafka.start()
@@ -54,7 +52,7 @@ def test_what_the_broker_forgot_is_published_again_and_applied_once(stack: Local
     effects.start()
     third = place_orders(port, 10)
 
-    after = take_account(stack.env, within=SETTLES, read_log=False)
+    after = take_account(stack.env, within=PATIENCE, read_log=False)
     after.assert_whole()
     assert (after.orders, after.events) == (30, 60)
     assert len(set(first + second + third)) == 30

@@ -11,16 +11,18 @@ import psycopg
 import pytest
 import redis
 
-from eventsite.localstack import LocalStack
-from eventsite.tests.account import Account, take_account
-from eventsite.tests.processes import running
-from eventsite.tests.steady import Reply, SteadyOrders, steady_orders
-from eventsite.tests.weather import read_only
+from devtools.localstack import LocalStack
+from devtools.testing.account import Account, take_account
+from devtools.testing.installed import needs_apache_kafka
+from devtools.testing.patience import PATIENCE
+from devtools.testing.processes import running
+from devtools.testing.steady import Reply, SteadyOrders, steady_orders
+from devtools.testing.weather import read_only
 from outbox import conf
 
-SETTLES = 150.0  # seconds; a chunk whose worker was away is sent again after 10, 20, 40 s
 # Far below what a client prints that retries without a pause; refusals of web have one line each.
 LINES_A_SECOND = 8
+WATCHED = 15.0  # seconds of standing still after which a watchdog ends its process
 OUTAGE = 6.0  # seconds; longer than the five that a drain waits for Kafka
 
 
@@ -28,8 +30,7 @@ OUTAGE = 6.0  # seconds; longer than the five that a drain waits for Kafka
 def stack() -> Iterator[LocalStack]:
     """Servers and all five processes, nobody there to start again what ends."""
     environment = {
-        "PROBE": "1",
-        "DJANGO_SETTINGS_MODULE": "eventsite.settings.local",
+        "DJANGO_SETTINGS_MODULE": "devtools.probe.settings",
         "LOG_LEVEL": "WARNING",
     }
     with LocalStack.ephemeral(own_servers=True, extra_env=environment) as started:
@@ -39,7 +40,7 @@ def stack() -> Iterator[LocalStack]:
 @contextmanager
 def load(stack: LocalStack) -> Iterator[SteadyOrders]:
     """Orders and the probe's numbers, until a second after the block."""
-    probe = [sys.executable, "-m", "eventsite.tests.probe_load"]
+    probe = [sys.executable, "-m", "devtools.testing.probe_load"]
     with running(probe, stack.env) as drawing, steady_orders(int(stack.env["PORT"])) as orders:
         yield orders
         time.sleep(1)
@@ -63,7 +64,7 @@ def quiet_logs(stack: LocalStack) -> Iterator[None]:
 
 def assert_recovered(stack: LocalStack, orders: SteadyOrders) -> Account:
     """All of it came back by itself: no promise broken, nothing twice, nothing out of order."""
-    account = take_account(stack.env, within=SETTLES)
+    account = take_account(stack.env, within=PATIENCE)
     account.assert_whole()
     with psycopg.connect(stack.env["DATABASE_URL"]) as connection:
         stored = {str(row[0]) for row in connection.execute("SELECT id FROM orders")}
@@ -91,7 +92,8 @@ def assert_told(refusals: Sequence[Reply], outcomes: set[str]) -> None:
         assert int(reply.retry_after) > 0
 
 
-@pytest.mark.parametrize("server", ["kafka", "redis"])
+# Tansu forgets its log with its process.
+@pytest.mark.parametrize("server", [pytest.param("kafka", marks=needs_apache_kafka), "redis"])
 def test_orders_are_accepted_while_it_is_away(stack: LocalStack, server: str) -> None:
     with load(stack) as orders:
         before = len(orders.replies)
@@ -137,6 +139,26 @@ def test_the_database_is_away(stack: LocalStack) -> None:
     assert orders.accepted(back)
     account = assert_recovered(stack, orders)
     assert account.orders >= len(orders.accepted())
+
+
+def test_the_database_is_frozen(stack: LocalStack) -> None:
+    """Stopped in the middle of its work, for longer than a watchdog has patience with who stands
+    still: every process waits it out."""
+    processes = {unit.name: unit.pid for unit in stack.units}
+    with load(stack) as orders:
+        before = len(orders.replies)
+        with quiet_logs(stack):
+            stack.server("postgres").pause()
+            time.sleep(WATCHED + 7)
+            stack.server("postgres").resume()
+        back = len(orders.replies)
+        time.sleep(3)
+    assert_told(orders.refused(before), {"not_stored", "unknown"})
+    assert orders.accepted(back)
+    assert_recovered(stack, orders)
+    assert {unit.name: unit.pid for unit in stack.units} == processes
+    for unit in stack.units:
+        assert "Hard time limit" not in unit.log.read_text(), unit.name
 
 
 def test_the_database_takes_no_writes(stack: LocalStack) -> None:

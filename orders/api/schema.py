@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
+from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import (
-    OpenApiExample,
     OpenApiParameter,
-    OpenApiResponse,
     PolymorphicProxySerializer,
-    extend_schema,
     extend_schema_view,
 )
 from rest_framework import serializers
@@ -25,10 +22,12 @@ from orders.api.serializers import (
     SimpleOrderSerializer,
 )
 from orders.models import OrderStatus
-from restapi.openapi import ErrorBody, Moment, Number, errors
+from restapi.openapi import ErrorBody, Moment, Number
+from restapi.operations import ANY_OBJECT, Body, Operations, answer, field_is, uuid_in_path
 
 __all__ = ["cancel", "order", "orders", "pay", "ship"]
 
+API = Operations("orders")
 ID = "0198f7a4-5c1e-7b3a-9d2f-4e6a8c0b1d3f"
 EVENT_ID = "0198f7a4-5c1f-7c4d-8e5a-1b2c3d4e5f60"
 AT = "2026-03-11T22:00:00.000Z"
@@ -133,37 +132,15 @@ class _OtherShape(_OneShape):
     others = SIMPLE_FIELDS
 
 
-class _Cursor(OpenApiSerializerFieldExtension):
-    """24 bytes in base64url; the first eight are a time, here one between 1970 and 8800."""
-
-    target_class = "orders.api.serializers.CursorField"
-
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^A[A-Za-v][A-Za-z0-9_-]{30}$"}
+# 24 bytes in base64url; the first eight are a time, here one between 1970 and 8800.
+field_is(
+    "orders.api.serializers.CursorField",
+    {"type": "string", "pattern": r"^A[A-Za-v][A-Za-z0-9_-]{30}$"},
+)
 
 
 # Operations
 
-KEY = OpenApiParameter(
-    "Idempotency-Key",
-    {
-        "type": "string",
-        "maxLength": 255,
-        "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
-    },
-    OpenApiParameter.HEADER,
-    description="Printable ASCII, kept for 24 hours. The same key with the same body gives the "
-    "first answer again, byte for byte; with another body 422; 409 while the first still runs. "
-    "Errors are not kept.",
-    examples=[OpenApiExample("key", value="3f1c9a52-checkout-17")],
-)
-REPLAYED = OpenApiParameter(
-    "Idempotent-Replayed",
-    {"type": "string", "enum": ["true"]},
-    OpenApiParameter.HEADER,
-    description="There if this answer was given before.",
-    response=[200, 201],
-)
 LINK = OpenApiParameter(
     "Link",
     {"type": "string", "pattern": r'^</orders\?.*>; rel="next"$'},
@@ -171,94 +148,58 @@ LINK = OpenApiParameter(
     description="The next page; not there on the last.",
     response=[200],
 )
-ORDER_ID = OpenApiParameter(
-    "order_id",
-    {"type": "string", "format": "uuid"},
-    OpenApiParameter.PATH,
-    description="An id that is no UUID is a 404 too.",
-    examples=[OpenApiExample("order", value=ID)],
-)
+ORDER_ID = uuid_in_path("order_id", "order", ID)
 
 orders = extend_schema_view(
-    get=extend_schema(
-        operation_id="listOrders",
-        tags=["orders"],
-        summary="Orders, newest first",
-        description="One page. Pages neither repeat nor skip orders that were there when the "
-        "first one was read, and a deep page costs what the first one does.",
+    get=API.read(
+        "listOrders",
+        "Orders, newest first",
+        "One page. Pages neither repeat nor skip orders that were there when the first one was "
+        "read, and a deep page costs what the first one does.",
         parameters=[PageSerializer, LINK],
-        responses={
-            200: OpenApiResponse(
-                OrderSummary(many=True),
-                description="An array.",
-                examples=[OpenApiExample("page", value=SUMMARY)],
-            ),
-            **errors(400),
-        },
+        answer=answer(OrderSummary(many=True), SUMMARY, "An array.", name="page"),
+        refuses=[400],
     ),
-    post=extend_schema(
-        operation_id="placeOrder",
-        tags=["orders"],
-        summary="Place an order",
-        description="In either body; fields of both are refused, unknown ones ignored.",
-        parameters=[KEY, REPLAYED],
-        request=PolymorphicProxySerializer(
-            component_name="NewOrder",
-            serializers=[OrderSerializer, SimpleOrderSerializer],
-            resource_type_field_name=None,
+    post=API.write(
+        "placeOrder",
+        "Place an order",
+        "In either body; fields of both are refused, unknown ones ignored.",
+        body=Body(
+            PolymorphicProxySerializer(
+                component_name="NewOrder",
+                serializers=[OrderSerializer, SimpleOrderSerializer],
+                resource_type_field_name=None,
+            ),
+            {
+                "order body": {"customerId": "cust-123", "items": ITEMS},
+                "simple body": {"user_id": "u1", "amount": 42.5},
+            },
         ),
-        examples=[
-            OpenApiExample(
-                "order body",
-                value={"customerId": "cust-123", "items": ITEMS},
-                request_only=True,
-            ),
-            OpenApiExample(
-                "simple body", value={"user_id": "u1", "amount": 42.5}, request_only=True
-            ),
-        ],
-        responses={
-            200: OpenApiResponse(
+        answers={
+            200: answer(
                 SimpleOrderPlaced,
-                description="To the simple body.",
-                examples=[
-                    OpenApiExample(
-                        "simple order placed",
-                        value={"status": "success", "event_id": EVENT_ID, "order_id": ID},
-                    )
-                ],
+                {"status": "success", "event_id": EVENT_ID, "order_id": ID},
+                "To the simple body.",
+                name="simple order placed",
             ),
-            201: OpenApiResponse(
+            201: answer(
                 OrderPlaced,
-                description="To the order body.",
-                examples=[
-                    OpenApiExample(
-                        "order placed",
-                        value={
-                            "orderId": ID,
-                            "status": "CREATED",
-                            "totalPrice": 70,
-                            "createdAt": AT,
-                        },
-                    )
-                ],
+                {"orderId": ID, "status": "CREATED", "totalPrice": 70, "createdAt": AT},
+                "To the order body.",
+                name="order placed",
             ),
-            **errors(400, 409, 413, 415, 422),
         },
     ),
 )
 
 order = extend_schema_view(
-    get=extend_schema(
-        operation_id="getOrder",
-        tags=["orders"],
-        summary="One order",
-        description="With items, history and event ids.",
+    get=API.read(
+        "getOrder",
+        "One order",
+        "With items, history and event ids.",
         parameters=[ORDER_ID],
-        responses={
-            200: OpenApiResponse(OrderDetail, examples=[OpenApiExample("order", value=DETAIL)]),
-            **errors(404),
-        },
+        answer=answer(OrderDetail, DETAIL, name="order"),
+        refuses=[404],
     )
 )
 
@@ -282,24 +223,21 @@ def _transition(verb: str, to: OrderStatus, *, reason: bool = False) -> Any:
         "allowed": [],
     }
     return extend_schema_view(
-        post=extend_schema(
-            operation_id=f"{verb}Order",
-            tags=["orders"],
-            summary=f"{verb.capitalize()} an order",
-            description=f"To {to}, with its event in the same transaction."
+        post=API.write(
+            f"{verb}Order",
+            f"{verb.capitalize()} an order",
+            f"To {to}, with its event in the same transaction."
             + ("" if reason else " Asks for nothing; a body must be a JSON object."),
-            parameters=[ORDER_ID, KEY, REPLAYED],
-            request=CancelSerializer if reason else {"application/json": {"type": "object"}},
-            examples=[OpenApiExample("body", value=body, request_only=True)],
-            responses={
-                200: OpenApiResponse(OrderDetail, examples=[OpenApiExample("order", value=after)]),
-                **errors(400, 404, 413, 415, 422),
-                409: OpenApiResponse(
-                    IllegalMove,
-                    description="Not from the status it is in, or the key's first request still runs.",
-                    examples=[OpenApiExample("illegal", value=refused)],
-                ),
-            },
+            parameters=[ORDER_ID],
+            body=Body(CancelSerializer, {"body": body}) if reason else ANY_OBJECT,
+            answers={200: answer(OrderDetail, after, name="order")},
+            refuses=[404],
+            conflict=answer(
+                IllegalMove,
+                refused,
+                "Not from the status it is in, or the key's first request still runs.",
+                name="illegal",
+            ),
         )
     )
 

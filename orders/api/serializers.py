@@ -9,7 +9,14 @@ from rest_framework import serializers
 
 from orders.models import OrderStatus
 from orders.queries import Cursor
-from restapi.fields import MoneyField, QueryInteger, QueryMoment, StrictInteger, Text
+from restapi.fields import (
+    MoneyField,
+    QueryInteger,
+    QueryMoment,
+    QuerySerializer,
+    StrictInteger,
+    Text,
+)
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -73,7 +80,7 @@ class CursorField(serializers.CharField):
             self.fail("cursor")
 
 
-class PageSerializer(serializers.Serializer[object]):
+class PageSerializer(QuerySerializer):
     """Query parameters of a list. Times are RFC 3339, UTC without an offset; a date is its midnight."""
 
     status = serializers.ChoiceField(OrderStatus.choices, required=False)

@@ -21,7 +21,7 @@ from orders.api.commands import PLACE_ORDER, read_order
 from orders.api.serializers import CancelSerializer, NoFieldsSerializer, PageSerializer
 from orders.queries import OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
-from outbox.round_trips import Change
+from outbox.database.round_trips import Change
 from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
@@ -36,8 +36,7 @@ class OrdersView(APIView):
 
     def get(self, request: Request) -> Response:
         """One page of orders, newest first, an array; the next page is in the Link header."""
-        query = PageSerializer(data=request.query_params.dict())
-        query.is_valid(raise_exception=True)
+        query = PageSerializer.of(request)
         wanted = query.validated_data
         page = queries.orders_page(
             narrowed=OrderFilter(

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 from django.test import Client
 
-from orders import services
+from orders import admin, services
 from orders.models import Order, ProcessedEvent
 from orders.services import NewOrder, NewOrderLine
-from outbox.models import OutboxEvent
+from outbox.models import InboxReceipt, OutboxEvent
 from outbox.tests.admin_pages import COUNT, assert_every_page_is_bounded, fill, log_in, visit
 
 pytestmark = pytest.mark.django_db
@@ -67,10 +67,15 @@ def test_no_page_touches_more_rows_than_it_may(operator: Client) -> None:
         f"{ORDERS}?o=4",
         f"{ORDERS}?q={order.pk}",
         f"{ORDERS}?q=c77",
+        f"{ORDERS}?q={processed.event_id}",
+        f"{ORDERS}?q=nonsense",
         f"{ORDERS}{order.pk}/change/",
         PROCESSED,
         f"{PROCESSED}?p=20",
         f"{PROCESSED}?q={processed.event_id}",
+        f"{PROCESSED}?q={order.pk}",
+        f"{PROCESSED}?q=c77",
+        f"{PROCESSED}?q=nonsense",
         f"{PROCESSED}{processed.pk}/change/",
     ]
     assert_every_page_is_bounded(operator, pages)
@@ -109,9 +114,55 @@ def test_an_order_shows_its_lines_its_history_and_the_way_to_its_events(
     assert str(order_id) in visit(operator, link).text
 
 
+def test_an_order_is_found_by_every_id_that_leads_to_it(operator: Client, order_id: UUID) -> None:
+    other = NewOrder(customer_id="cust-10", at=AT, amount=Decimal(1))
+    services.place_orders([other])
+    event = OutboxEvent.objects.get(topic="order-events", key=str(order_id))
+    OutboxEvent.objects.filter(key=str(order_id)).update(correlation_id="corr-7")
+    for text in (order_id, f" {str(order_id).upper()} ", "cust-9", event.event_id, "corr-7"):
+        seen = visit(operator, f"{ORDERS}?q={text}").text
+        assert (str(order_id) in seen, "cust-10" in seen) == (True, False), text
+
+
+def test_events_are_found_by_order_and_customer(operator: Client, order_id: UUID) -> None:
+    services.place_orders([NewOrder(customer_id="cust-10", at=AT, amount=Decimal(1))])
+    event_ids = [*OutboxEvent.objects.filter(key=str(order_id)).values_list("event_id", flat=True)]
+    assert len(event_ids) == 3
+    for page in ("/admin/outbox/outboxevent/", "/admin/outbox/inboxreceipt/"):
+        for event_id in OutboxEvent.objects.values_list("event_id", flat=True):
+            InboxReceipt.objects.get_or_create(event_id=event_id, handler="h")
+        for text in (str(order_id), "cust-9"):
+            seen = visit(operator, f"{page}?q={text}").text
+            assert all(str(event_id) in seen for event_id in event_ids), (page, text)
+            assert "3 results" in seen, (page, text)
+
+
+def test_of_a_customer_with_many_orders_the_page_says_what_is_left_out(
+    operator: Client, order_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "ORDERS_OF_CUSTOMER", 1)
+    events = "/admin/outbox/outboxevent/?q=cust-9"
+    assert "newest 1 orders" not in visit(operator, events).text
+    services.place_orders([NewOrder(customer_id="cust-9", at=AT, amount=Decimal(1))])
+    assert "only the events of the newest 1 orders" in visit(operator, events).text
+
+
+def test_a_processed_event_is_found_by_event_order_and_customer(operator: Client) -> None:
+    orders = [NewOrder(customer_id=f"u{i}", at=AT, amount=Decimal(1)) for i in (1, 2)]
+    placed, _ = services.place_orders(orders)
+    mine = OutboxEvent.objects.get(topic="orders.created", key=placed.order_id).event_id
+    for event_id in OutboxEvent.objects.filter(topic="orders.created").values_list(
+        "event_id", flat=True
+    ):
+        ProcessedEvent.objects.create(event_id=event_id, user_id="u", amount=1)
+    for text in (mine, placed.order_id, "u1"):
+        seen = visit(operator, f"{PROCESSED}?q={text}").text
+        assert (str(mine) in seen, "1 result " in seen) == (True, True), text
+
+
 def test_what_is_no_id_gets_an_answer(operator: Client, order_id: UUID) -> None:
-    seen = visit(operator, f"{ORDERS}?q=cust-9")
-    assert "“cust-9” is no id: search for a UUID." in seen.text
+    seen = visit(operator, f"{ORDERS}?q=cust-8")
+    assert "Nothing here has the id “cust-8”." in seen.text
     assert str(order_id) not in seen.text
     assert operator.get(f"{ORDERS}nonsense/change/").status_code == 302
     assert operator.get(f"{ORDERS}{uuid4()}/change/").status_code == 302

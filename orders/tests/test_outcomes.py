@@ -15,7 +15,7 @@ from django.db import IntegrityError, connection
 
 from orders.services import place_orders
 from orders.tests.samples import order
-from outbox.services import NotStored, OutcomeUnknown, unit_of_work
+from outbox.database.unit_of_work import NotStored, OutcomeUnknown, unit_of_work
 from restapi.tests.sessions import other_session
 from restapi.tests.tables import row_counts
 

@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orders.models import Order, OrderStatus
-from orders.queries import Cursor, OrderFilter, order_in_words, orders_page
+from orders.queries import (
+    Cursor,
+    FirstPage,
+    OrderFilter,
+    first_pages_of,
+    first_pages_statement,
+    order_in_words,
+    orders_page,
+)
 
 NOON = datetime(2026, 3, 11, 12, tzinfo=UTC)
 
@@ -50,6 +58,29 @@ def test_pages_hold_every_order_once_newest_first(limit: int) -> None:
     # Threes of the same moment: a cursor of times alone would repeat or skip.
     expected = [store(n, at=NOON + timedelta(seconds=n // 3)) for n in range(20)][::-1]
     assert read_all(OrderFilter(), limit=limit) == expected
+
+
+@pytest.mark.django_db
+def test_first_pages_are_read_together_as_each_by_itself() -> None:
+    statuses = [None, *OrderStatus.values]
+    for n in range(30):
+        at = NOON + timedelta(seconds=n // 3)
+        store(n, at=at, status=OrderStatus.values[n * n % 3])  # one has none
+    asked = [FirstPage(*each) for each in product((1, 2, 5, 20, 29, 30, 100), statuses)]
+    for pages in (asked, asked[::-1], asked[:1], asked[1:2], [FirstPage(3)] * 2):
+        with connection.cursor() as cursor:
+            cursor.execute(*first_pages_statement(pages))
+            found = first_pages_of(cursor.fetchall(), pages)
+        assert found == [
+            orders_page(narrowed=OrderFilter(status=page.status), limit=page.limit)
+            for page in pages
+        ]
+
+
+def test_first_pages_are_one_text_whatever_is_asked() -> None:
+    """Each text is prepared and kept by its session."""
+    asked = ([FirstPage(1)], [FirstPage(2, "PAID")], [FirstPage(1), FirstPage(9, "PAID")])
+    assert len({first_pages_statement(pages)[0] for pages in asked}) == 1
 
 
 @pytest.mark.django_db
@@ -171,6 +202,29 @@ def test_each_filter_has_its_index(many_orders: None) -> None:
             [plan] = _plans(narrowed, after)
             used = {node["Index Name"] for node in _nodes(plan) if "Index Name" in node}
             assert used == {index}, plan
+
+
+def test_first_pages_look_at_few_rows(many_orders: None) -> None:
+    """By the plan that the sessions of hot paths keep, which knows no parameter."""
+    pages = [FirstPage(20), FirstPage(20, "CANCELLED"), FirstPage(20, "PAID"), FirstPage(5)]
+    sql, parameters = first_pages_statement(pages)
+    for place in range(1, len(parameters) + 1):
+        sql = sql.replace("%s", f"${place}", 1)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        cursor.execute(f"PREPARE pages AS {sql}")
+        values = ", ".join(f"'{value}'" for value in parameters)
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE pages ({values})")
+        [(found,)] = cursor.fetchall()
+        cursor.execute("DEALLOCATE pages")
+    [explained] = json.loads(found) if isinstance(found, str) else found
+    scans = [node for node in _nodes(explained["Plan"]) if node.get("Relation Name") == "orders"]
+    assert {node.get("Index Name") for node in scans} == {"orders_newest", "orders_of_status"}
+    looked_at = [
+        node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+        for node in scans
+    ]
+    assert sum(looked_at) <= 21 * 3 + 6, explained
 
 
 def _plans(narrowed: dict[str, Any], after: Cursor | None) -> list[dict[str, Any]]:

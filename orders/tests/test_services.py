@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
+import msgspec
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
@@ -16,9 +17,10 @@ from orders.events import OrderCreated, decode_order_event, decode_simple_order_
 from orders.models import Order, OrderChange, OrderLine, ProcessedEvent
 from orders.services import NewOrder, place_orders, record_processed_events
 from orders.tests.samples import NOW, TRACE, events_of, line, order, simple_order
+from outbox.database.unit_of_work import unit_of_work
 from outbox.envelope import EventEnvelope
 from outbox.models import OutboxEvent
-from outbox.services import EventTooLarge, NotInTransaction, publish, unit_of_work
+from outbox.publish.events import EventTooLarge, NotInTransaction, publish
 from outbox.topics import lane_of
 from restapi.tests.tables import row_counts
 
@@ -162,6 +164,38 @@ def test_events_can_be_read_back() -> None:
     assert order_created.to_json() == created.payload
     assert order_created.total_price == Decimal("9999999999.99")
     assert decode_simple_order_created(simple.payload).user_id == 'ü \\ " \u2028'
+
+
+SIMPLE = '{"event_id":"e1","user_id":"u1","amount":42.5,"created_at":"2026-03-11T22:00:00.000Z"}'
+
+
+def test_the_widest_simple_event_is_read() -> None:
+    widest = SIMPLE.replace("42.5", "9999999999.990").replace("u1", "ü" * 255)
+    assert decode_simple_order_created(widest).amount == Decimal("9999999999.99")
+    assert decode_simple_order_created(SIMPLE.replace("42.5", "0")).amount == 0
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("42.5", "0.005"),
+        ("42.5", "-1"),
+        ("42.5", "10000000000"),
+        ("42.5", '"Infinity"'),
+        ("u1", ""),
+        ("u1", "u" * 256),
+        ("u1", "\\u0000"),
+        ("e1", "e" * 256),
+        ("2026-03-11T22:00:00.000Z", "2026-13-45T99:99:99.999Z"),
+        ("2026-03-11T22:00:00.000Z", "2026-02-30T22:00:00.000Z"),
+        ("2026-03-11T22:00:00.000Z", "٢٠٢٦-03-11T22:00:00.000Z"),
+        ("2026-03-11T22:00:00.000Z", "2026-03-11T22:00:00.000+12:99"),
+    ],
+)
+def test_a_simple_event_that_exceeds_its_contract_is_not_read(good: str, bad: str) -> None:
+    assert good in SIMPLE
+    with pytest.raises(msgspec.DecodeError):
+        decode_simple_order_created(SIMPLE.replace(good, bad))
 
 
 @pytest.mark.django_db

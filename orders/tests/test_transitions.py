@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import connection
 
+from devtools.testing.patience import PATIENCE
 from orders.models import ALLOWED_NEXT, Order, OrderChange, OrderStatus
 from orders.queries import event_ids_of, order_in_words
 from orders.services import IllegalTransition, OrderNotFound, place_orders
@@ -149,7 +150,7 @@ def race(order_id: UUID, wanted: Sequence[OrderStatus]) -> list[OrderStatus]:
 
     def run(move: OrderStatus) -> None:
         try:
-            start.wait(10)
+            start.wait(PATIENCE)
             change(order_id, move)
             made.append(move)
         except IllegalTransition:
@@ -161,7 +162,7 @@ def race(order_id: UUID, wanted: Sequence[OrderStatus]) -> list[OrderStatus]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert len(made) + len(refused) == len(wanted)
     return made
 

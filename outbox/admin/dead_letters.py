@@ -2,70 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
 from django.db import OperationalError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from outbox import control, resolution
-from outbox.admin.readonly import ReadOnlyAdmin, utc
+from outbox.admin.confirmed import ConfirmedActions
+from outbox.admin.readonly import clipped, journey_link, short_id, shorten, utc
+from outbox.admin.search import Wanted, caused_by, look_back
+from outbox.admin.tables import ANY_ID
+from outbox.dead_letters import resolve
+from outbox.dead_letters.resolve import DISCARD, REPLAY, FollowersWithoutHead, Selection
 from outbox.envelope import rfc3339
+from outbox.handlers.pause import pause_handler, resume_handler
 from outbox.models import DeadLetter, DeadLetterAction, HandlerControl
-from outbox.resolution import DISCARD, REPLAY, FollowersWithoutHead, Selection
 
 __all__ = ["DeadLetterAdmin", "HandlerControlAdmin"]
 
 # Letters of one confirmation; more are resolved by the command, which can be interrupted.
 LETTERS_AT_ONCE = 500
-ERROR_SHOWN = 120
-
-
-class _ConfirmedActions(ReadOnlyAdmin):
-    """Read-only but for actions, each of which shows what it would do and asks first."""
-
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Who may change such rows may run the actions, and nothing else can be changed."""
-        return request.user.has_perm(f"outbox.change_{self.opts.model_name}")
-
-    def ask(
-        self,
-        request: HttpRequest,
-        *,
-        action: str,
-        sentence: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[object]],
-        selected: Sequence[object],
-        note_required: bool = False,
-    ) -> HttpResponse:
-        """The page of the preview; its button posts the same action again, confirmed."""
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": f"{action.capitalize()}?",
-            "back": request.get_full_path(),
-            "sentence": sentence,
-            "columns": columns,
-            "rows": rows,
-            "selected": selected,
-            "action": action,
-            "button": f"Yes, {action}",
-            "note_label": "Reason:" if note_required else "Note, kept with it:",
-            "note_required": note_required,
-        }
-        return TemplateResponse(request, "admin/outbox/confirm.html", context)
+COUNTED = 10_000  # at most, of what was left out
+FOLLOWERS_COUNTED = 10_000  # by resolution.preview
+KEY_SHOWN = 80
+ACTIONS_SHOWN = 100
 
 
 class OpenFilter(admin.SimpleListFilter):
     """The states that have an index: what nobody has resolved yet."""
 
-    title = "open"
+    title = "state"
     parameter_name = "open"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -79,26 +48,23 @@ class OpenFilter(admin.SimpleListFilter):
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(_ConfirmedActions):
+class DeadLetterAdmin(ConfirmedActions):
     """Newest first."""
 
-    id_field = "event_id"
-    search_help_text = "Event id, whole"
+    search_help_text = ANY_ID
     ordering = ("-id",)
     list_filter = (OpenFilter,)
     actions = ("replay", "discard")
     list_display = (
         "id",
-        "state",
+        "standing",
         "handler",
         "topic",
-        "key",
-        "event_id",
+        short_id("key"),
+        short_id("event_id"),
         "attempts",
-        "replay_count",
-        "short_error",
+        clipped("error"),
         utc("created_at"),
-        utc("next_attempt_at"),
     )
     fields = (
         ("id", "state", "handler", "event_id"),
@@ -108,6 +74,7 @@ class DeadLetterAdmin(_ConfirmedActions):
         "error",
         "note",
         "history",
+        "journey",
         ("type", "source", "event_time"),
         ("traceparent", "correlation_id"),
         "payload",
@@ -120,15 +87,39 @@ class DeadLetterAdmin(_ConfirmedActions):
         """A state is read along its own index."""
         return ("state", "-id") if request.GET.get(OpenFilter.parameter_name) else ("-id",)
 
-    @admin.display(description="error")
-    def short_error(self, letter: DeadLetter) -> str:
-        return letter.error[:ERROR_SHOWN]
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        """Keys of foreign messages too, so it looks into the letters themselves, not the outbox."""
+        event_id = wanted.uuid
+        if event_id is not None and DeadLetter.objects.filter(event_id=event_id).exists():
+            return rows.filter(event_id=event_id)
+        of_events = DeadLetter.objects.filter(event_id__in=caused_by(wanted))
+        ids = set(of_events.values_list("id", flat=True)[:COUNTED])
+        ids.update(look_back(rows, wanted, "key", "correlation_id"))
+        return rows.filter(id__in=ids)
+
+    @admin.display(description="state")
+    def standing(self, letter: DeadLetter) -> str:
+        """The time is on one line, and only where there is one."""
+        word = letter.get_state_display()
+        if letter.state != DeadLetter.State.RETRYING or letter.next_attempt_at is None:
+            return word
+        return f"{word}, due {rfc3339(letter.next_attempt_at)[11:19]}Z"
+
+    @admin.display(description="journey")
+    def journey(self, letter: DeadLetter) -> str:
+        return journey_link(letter.event_id)
 
     @admin.display(description="history")
     def history(self, letter: DeadLetter) -> SafeString:
-        actions = DeadLetterAction.objects.filter(letter=letter).order_by("id")[:100]
-        rows = [(rfc3339(each.at), each.action, each.by, each.note) for each in actions]
-        return format_html_join(SafeString("<br>"), "{} {} by {} {}", rows) or SafeString("none")
+        actions = DeadLetterAction.objects.filter(letter=letter).order_by("-id")
+        newest = list(actions[: ACTIONS_SHOWN + 1])
+        lines = [
+            (f"{rfc3339(each.at)} {each.action} by {each.by} {each.note}",)
+            for each in reversed(newest[:ACTIONS_SHOWN])
+        ]
+        if len(newest) > ACTIONS_SHOWN:
+            lines.insert(0, (f"The newest {ACTIONS_SHOWN}; there are older ones.",))
+        return format_html_join(SafeString("<br>"), "{}", lines) or SafeString("none")
 
     @admin.action(description="Replay: try again now", permissions=["operate"])
     def replay(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
@@ -141,13 +132,13 @@ class DeadLetterAdmin(_ConfirmedActions):
     def _resolve(
         self, request: HttpRequest, queryset: QuerySet[DeadLetter], action: str
     ) -> HttpResponse | None:
-        ids = list(queryset.order_by("id").values_list("id", flat=True)[:LETTERS_AT_ONCE])
-        wanted = Selection(ids=ids)
+        ids = list(queryset.order_by("id").values_list("id", flat=True)[: COUNTED + 1])
+        wanted = Selection(ids=ids[:LETTERS_AT_ONCE])
         try:
             if "confirmed" not in request.POST:
-                return self._preview(request, wanted, action)
+                return self._preview(request, wanted, action, len(ids))
             outcomes = list(
-                resolution.resolve_letters(
+                resolve.resolve_letters(
                     action,
                     wanted,
                     by=request.user.get_username(),
@@ -165,19 +156,25 @@ class DeadLetterAdmin(_ConfirmedActions):
                 messages.warning(request, f"{outcome.letter.id}: {outcome.word}")
         return None
 
-    def _preview(self, request: HttpRequest, wanted: Selection, action: str) -> HttpResponse | None:
-        letters, beside = resolution.preview(wanted, limit=LETTERS_AT_ONCE)
+    def _preview(
+        self, request: HttpRequest, wanted: Selection, action: str, chosen: int
+    ) -> HttpResponse | None:
+        letters, beside = resolve.preview(wanted, limit=LETTERS_AT_ONCE)
+        left_out = _left_out(chosen, action)
         if not letters:
-            messages.warning(request, "All of these are resolved already.")
+            words = f"All of these are resolved already. {left_out}"
+            messages.warning(request, words.strip())
             return None
         effect = {
             REPLAY: "are due at once, with all their tries",
             DISCARD: "are never applied",
         }[action]
+        followers = f"{beside} or more" if beside == FOLLOWERS_COUNTED else str(beside)
         return self.ask(
             request,
             action=action,
-            sentence=f"These {len(letters)} {effect}; {beside} followers go on after them.",
+            sentence=f"These {len(letters)} {effect}; {followers} followers go on after them.",
+            left_out=left_out,
             columns=("id", "state", "handler", "topic", "key", "error"),
             rows=[
                 (
@@ -185,8 +182,8 @@ class DeadLetterAdmin(_ConfirmedActions):
                     letter.get_state_display(),
                     letter.handler,
                     letter.topic,
-                    letter.key[:80],
-                    letter.error[:ERROR_SHOWN],
+                    shorten(letter.key, KEY_SHOWN),
+                    shorten(letter.error),
                 )
                 for letter in letters
             ],
@@ -194,13 +191,32 @@ class DeadLetterAdmin(_ConfirmedActions):
         )
 
 
+def _left_out(chosen: int, action: str) -> str:
+    """A sentence about the letters that were chosen beyond LETTERS_AT_ONCE; "" if there are none."""
+    if chosen <= LETTERS_AT_ONCE:
+        return ""
+    more = chosen - LETTERS_AT_ONCE
+    count = f"{more:,}" if chosen <= COUNTED else f"{COUNTED - LETTERS_AT_ONCE:,} or more"
+    return (
+        f"{count} of those that were chosen are left out, because a page takes {LETTERS_AT_ONCE} at"
+        f" most: do it again for them, or use the command `dead_letters {action}`."
+    )
+
+
 @admin.register(HandlerControl)
-class HandlerControlAdmin(_ConfirmedActions):
+class HandlerControlAdmin(ConfirmedActions):
     """One row a handler; sync_routes writes them."""
 
     ordering = ("handler",)
     actions = ("pause", "resume")
-    list_display = ("handler", "standing", "reason", "changed_by", utc("changed_at"))
+    list_display = (
+        "handler",
+        "standing",
+        clipped("reason"),
+        "changed_by",
+        utc("changed_at"),
+        utc("parks_failures_until"),
+    )
 
     @admin.display(description="standing")
     def standing(self, row: HandlerControl) -> str:
@@ -236,9 +252,9 @@ class HandlerControlAdmin(_ConfirmedActions):
         by = request.user.get_username()
         try:
             if word == "paused":
-                control.pause_handler(handler, reason=reason, by=by)
+                pause_handler(handler, reason=reason, by=by)
             else:
-                control.resume_handler(handler, by=by)
+                resume_handler(handler, by=by)
         except OperationalError as error:
             messages.error(request, f"{handler}: an effect holds its position, try again: {error}")
         else:

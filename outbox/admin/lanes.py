@@ -11,8 +11,8 @@ from django.contrib.admin.helpers import ActionForm
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from outbox import lanes
-from outbox.admin.readonly import ReadOnlyAdmin, utc
+from outbox.admin.readonly import ReadOnlyAdmin, clipped, utc
+from outbox.lanes.pause import LaneBusy, pause_lanes, resume_lanes
 from outbox.models import OutboxLane
 
 __all__ = ["OutboxLaneAdmin"]
@@ -31,7 +31,7 @@ class OutboxLaneAdmin(ReadOnlyAdmin):
     ordering = ("lane",)
     list_per_page = 64
     list_filter = ("paused",)
-    list_display = ("lane", "standing", "paused_reason", "paused_by", utc("paused_at"))
+    list_display = ("lane", "standing", clipped("paused_reason"), "paused_by", utc("paused_at"))
     actions = ("pause", "resume")
     action_form = ReasonForm
 
@@ -52,12 +52,12 @@ class OutboxLaneAdmin(ReadOnlyAdmin):
             request,
             "Paused",
             queryset,
-            lambda numbers: lanes.pause_lanes(numbers, reason=reason, by=by),
+            lambda numbers: pause_lanes(numbers, reason=reason, by=by),
         )
 
     @admin.action(description="Resume", permissions=["operate"])
     def resume(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> None:
-        self._change(request, "Resumed", queryset, lanes.resume_lanes)
+        self._change(request, "Resumed", queryset, resume_lanes)
 
     def _change(
         self,
@@ -69,7 +69,7 @@ class OutboxLaneAdmin(ReadOnlyAdmin):
         numbers = sorted(queryset.values_list("lane", flat=True))
         try:
             changed = change(numbers)
-        except lanes.LaneBusy as error:
+        except LaneBusy as error:
             messages.error(request, str(error))
         else:
             messages.success(request, f"{word} lanes: {changed or 'none, nothing to change'}")

@@ -7,20 +7,21 @@ sort or condition without an index, whatever a person types into the address bar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import UUID
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import connection
-from django.db.models import Model, QuerySet
+from django.db.models import BooleanField, DateTimeField, Model, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
+from outbox.admin.search import Wanted
 from outbox.envelope import rfc3339
 
 __all__ = [
@@ -29,11 +30,18 @@ __all__ = [
     "BoundedPaginator",
     "ReadOnlyAdmin",
     "ReadOnlyInline",
-    "parse_id",
+    "clipped",
+    "journey_link",
+    "short_id",
+    "shorten",
     "utc",
+    "utc_to_the_second",
+    "whole_id",
 ]
 
 ROWS_SHOWN = 10_000
+NUL = "\x00"
+TEXT_SHOWN = 120  # characters of a text in a list
 _ON_ONE_LINE = '<span class="nowrap">{}</span>'
 
 if TYPE_CHECKING:
@@ -59,8 +67,11 @@ class BoundedPaginator(_Paginator):
 class BoundedChangeList(ChangeList):
     """Sorted as the admin class says and never by a column of the address bar."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        # PostgreSQL's text holds no NUL, so none can be asked for.
+        if any(NUL in value for values in request.GET.lists() for value in values[1]):
+            raise IncorrectLookupParameters
+        super().__init__(request, *args, **kwargs)
         self.title = str(capfirst(self.opts.verbose_name_plural))
         if self.result_count == ROWS_SHOWN:
             self.title += f": {ROWS_SHOWN:,} of about {_estimated_rows(self.opts.db_table):,} rows"
@@ -100,10 +111,9 @@ class _NoWrites:
 
 
 class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
-    """A list and a detail page. Subclasses set `ordering` to columns of an index, the last unique,
-    and `id_field` if a uuid finds a row by an index: search is by that alone."""
+    """A list and a detail page. Subclasses set `ordering` to columns of an index, the last unique.
+    Those that can be searched set `search_help_text` and define `find`."""
 
-    id_field: ClassVar[str] = ""
     paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count per choice
@@ -119,20 +129,55 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         names = [getattr(each, "parameter_name", each) for each in self.get_list_filter(request)]
         return lookup in {f"{name}{end}" for name in names for end in ("", "__exact", "__isnull")}
 
-    def get_search_fields(self, request: HttpRequest) -> list[str] | tuple[str, ...]:
-        return (self.id_field,) if self.id_field else super().get_search_fields(request)
+    class Media:
+        css: ClassVar = {"all": ("outbox/admin.css",)}
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Times in UTC and yes or no in words: Django's icon for "not paused" is a red cross."""
+        return [
+            tuple(map(self._in_words, each))
+            if isinstance(each, list | tuple)
+            else self._in_words(each)
+            for each in super().get_fields(request, obj)
+        ]
+
+    def _in_words(self, name: Any) -> Any:
+        known = {field.name: field for field in self.opts.get_fields()}
+        match known.get(name):
+            case BooleanField():
+                return _yes_or_no(name)
+            case DateTimeField():
+                return utc(name)
+        return name
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        return None if NUL in object_id else super().get_object(request, object_id, from_field)
+
+    def get_search_fields(self, request: HttpRequest) -> Any:
+        """Django shows the box only where it is told a field; `find` looks for itself."""
+        given = super().get_search_fields(request)
+        return given or ((self.opts.pk.name,) if self.search_help_text else ())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Exactly one id; anything else finds nothing and is told so."""
-        if not self.id_field or not search_term.strip():
+        """Exactly this id; the page says when nothing has it, and what was not looked at."""
+        if not self.search_help_text or not search_term.strip():
             return queryset, False
-        wanted = parse_id(search_term)
-        if wanted is None:
-            messages.warning(request, f"“{search_term.strip()[:80]}” is no id: search for a UUID.")
-            return queryset.none(), False
-        return queryset.filter(**{self.id_field: wanted}), False
+        wanted = Wanted.parse(search_term)
+        found = self.find(queryset, wanted)
+        if request.method == "GET":
+            if not found.exists():
+                messages.warning(request, f"Nothing here has the id “{shorten(wanted.text)}”.")
+            for note in wanted.notes:
+                messages.info(request, note)
+        return found, False
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        """The rows with this id, by an index."""
+        raise NotImplementedError
 
 
 class ReadOnlyInline(_NoWrites, _TabularInline):
@@ -142,21 +187,60 @@ class ReadOnlyInline(_NoWrites, _TabularInline):
     can_delete = False
 
 
-def parse_id(text: str) -> UUID | None:
-    """The UUID that `text` is, or None."""
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
+def shorten(text: str, length: int = TEXT_SHOWN) -> str:
+    """Not longer than `length`; what was left out is an ellipsis."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def journey_link(wanted: object) -> str:
+    """To the page that says where an id is, which operations/ serves."""
+    return format_html('<a href="/ops/journey?{}">every hop</a>', urlencode({"id": wanted}))
+
+
+def short_id(field: str) -> Callable[[Any], str]:
+    """A column of ids of which the end is shown: list_display = (…, short_id("event_id"))."""
+    return _id_column(field, "id short")
+
+
+def whole_id(field: str) -> Callable[[Any], str]:
+    """A column of ids, for lists that have the room."""
+    return _id_column(field, "id")
+
+
+def _id_column(field: str, kind: str) -> Callable[[Any], str]:
+    def shown(value: Any) -> str:
+        text = str(value)
+        return format_html(
+            '<span class="{}" title="{}"><bdi dir="ltr">{}</bdi></span>', kind, text, text
+        )
+
+    return _column(field, shown)
+
+
+def clipped(field: str) -> Callable[[Any], str]:
+    """A column of texts of any length, TEXT_SHOWN characters at most."""
+    return _column(field, shorten)
+
+
+def _yes_or_no(field: str) -> Callable[[Any], str]:
+    return _column(field, lambda value: "yes" if value else "no")
 
 
 def utc(field: str) -> Callable[[Any], str]:
     """A column of times to the millisecond in UTC: list_display = (…, utc("created_at"))."""
+    return _column(field, lambda moment: format_html(_ON_ONE_LINE, rfc3339(moment)))
 
+
+def utc_to_the_second(field: str) -> Callable[[Any], str]:
+    """A column of times for lists that have many of them."""
+    return _column(field, lambda moment: format_html(_ON_ONE_LINE, f"{rfc3339(moment)[:19]}Z"))
+
+
+def _column(field: str, shown: Callable[[Any], str]) -> Callable[[Any], str]:
     @admin.display(description=field.replace("_", " "))
     def column(row: Model) -> str:
-        moment: datetime | None = getattr(row, field)
-        return format_html(_ON_ONE_LINE, rfc3339(moment)) if moment else "-"
+        value = getattr(row, field)
+        return "-" if value is None or value == "" else shown(value)
 
     column.__name__ = field
     return column

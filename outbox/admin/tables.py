@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from outbox import queries
-from outbox.admin.readonly import ReadOnlyAdmin, utc
+from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey_link, short_id, utc, whole_id
+from outbox.admin.search import Wanted, of_events
 from outbox.envelope import rfc3339
 from outbox.models import BridgePosition, InboxReceipt, OutboxEvent
 
-__all__ = ["BridgePositionAdmin", "InboxReceiptAdmin", "OutboxEventAdmin"]
+__all__ = ["ANY_ID", "BridgePositionAdmin", "InboxReceiptAdmin", "OutboxEventAdmin"]
 
 BREAK = SafeString("<br>")
+ANY_ID = "A whole id: of an event, an order or a customer; a key, or a correlation id"
 
 
 class WaitingFilter(admin.SimpleListFilter):
@@ -38,25 +40,25 @@ class WaitingFilter(admin.SimpleListFilter):
 class OutboxEventAdmin(ReadOnlyAdmin):
     """Newest first; what waits in the order in which drains take it."""
 
-    id_field = "event_id"
-    search_help_text = "Event id, whole"
+    search_help_text = ANY_ID
     list_filter = (WaitingFilter,)
     list_display = (
         "id",
-        "event_id",
+        short_id("event_id"),
         "type",
         "topic",
-        "key",
+        short_id("key"),
         "status",
         "whereabouts",
         utc("created_at"),
-        utc("published_at"),
+        "published_after",
     )
     fields = (
         ("id", "event_id", "status"),
         ("type", "topic", "key", "source"),
         ("created", "published", "whereabouts"),
         "receipts",
+        "journey",
         ("traceparent", "correlation_id"),
         ("lane", "payload"),
     )
@@ -74,6 +76,16 @@ class OutboxEventAdmin(ReadOnlyAdmin):
             return f"{event.partition} @ {event.offset}"
         return f"{(timezone.now() - event.created_at).total_seconds():.1f} s old"
 
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        return of_events(rows, wanted)
+
+    @admin.display(description="published after")
+    def published_after(self, event: OutboxEvent) -> str:
+        """The time itself is on the event's page."""
+        if event.published_at is None:
+            return "-"
+        return f"{(event.published_at - event.created_at).total_seconds():.3f} s"
+
     @admin.display(description="created at")
     def created(self, event: OutboxEvent) -> str:
         return rfc3339(event.created_at)
@@ -81,6 +93,10 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     @admin.display(description="published at")
     def published(self, event: OutboxEvent) -> str:
         return rfc3339(event.published_at) if event.published_at else "-"
+
+    @admin.display(description="journey")
+    def journey(self, event: OutboxEvent) -> str:
+        return journey_link(event.event_id)
 
     @admin.display(description="receipts")
     def receipts(self, event: OutboxEvent) -> SafeString:
@@ -97,6 +113,7 @@ class BridgePositionAdmin(ReadOnlyAdmin):
     """One row a handler and partition: a small table, so it may be filtered by anything."""
 
     ordering = ("handler", "topic", "partition")
+    search_help_text = "A whole name or id: of a handler, or a topic"
     list_filter = ("handler", "topic", "paused")
     list_display = (
         "handler",
@@ -105,10 +122,13 @@ class BridgePositionAdmin(ReadOnlyAdmin):
         "next_offset",
         "attempts",
         "standing",
-        "last_error",
+        clipped("last_error"),
         utc("failed_at"),
         utc("updated_at"),
     )
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        return rows.filter(Q(handler=wanted.text) | Q(topic=wanted.text) | Q(topic_id=wanted.uuid))
 
     @admin.display(description="paused", empty_value="-")
     def standing(self, position: BridgePosition) -> str | None:
@@ -120,7 +140,9 @@ class BridgePositionAdmin(ReadOnlyAdmin):
 class InboxReceiptAdmin(ReadOnlyAdmin):
     """Newest first."""
 
-    id_field = "event_id"
-    search_help_text = "Event id, whole"
+    search_help_text = ANY_ID
     ordering = ("-id",)
-    list_display = ("event_id", "handler", "outcome", utc("applied_at"))
+    list_display = (whole_id("event_id"), "handler", "outcome", utc("applied_at"))
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        return of_events(rows, wanted)

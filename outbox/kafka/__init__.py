@@ -1,1 +1,1 @@
-"""The only room that knows the Kafka client."""
+"""The only package that imports the Kafka client."""

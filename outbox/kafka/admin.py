@@ -7,7 +7,7 @@ admin client is not answered in time (https://github.com/confluentinc/librdkafka
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -35,6 +35,7 @@ from outbox.kafka.config import client_config
 from outbox.topics import Topic
 
 __all__ = [
+    "DEFAULT_MAX_MESSAGE_BYTES",
     "SEGMENT_MS",
     "KafkaUnavailable",
     "TopicConfig",
@@ -42,6 +43,7 @@ __all__ = [
     "alter_retention",
     "create",
     "ping",
+    "states_or_none",
     "topic_configs",
     "topic_ids",
     "topic_states",
@@ -55,6 +57,7 @@ MIN_INSYNC = 2
 # Kafka deletes whole segments and never the one it writes to: a quiet topic keeps a message for its
 # retention and so much longer. By default that is a week.
 SEGMENT_MS = 24 * 3_600_000
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # of a topic that says nothing else
 # One broker may fail, and no acknowledged message is lost with it.
 _REPLICATED = {
     "min.insync.replicas": str(MIN_INSYNC),
@@ -163,6 +166,15 @@ def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
             read_at=read_at,
         )
     return states
+
+
+def states_or_none(names: Iterable[str]) -> tuple[dict[str, TopicState], str]:
+    """The same for callers that can go on without Kafka: the states and an empty text, or no states
+    and the error."""
+    try:
+        return topic_states(sorted(set(names))), ""
+    except KafkaUnavailable as error:
+        return {}, str(error) or "no answer"
 
 
 def topic_ids(names: Sequence[str]) -> dict[str, UUID]:

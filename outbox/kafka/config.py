@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-__all__ = ["client_config"]
+__all__ = ["client_config", "idempotent_config"]
 
 _log = logging.getLogger("outbox.kafka")
 
@@ -42,6 +42,7 @@ def client_config(role: str) -> dict[str, Any]:
     """Settings shared by producers, consumers and the admin client; `role` names the client."""
     return {
         "bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS,
+        **settings.KAFKA_SECURITY,
         "client.id": f"{settings.SERVICE_NAME}-{role}",
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 2000,
@@ -54,4 +55,14 @@ def client_config(role: str) -> dict[str, Any]:
         "allow.auto.create.topics": False,
         "log.connection.close": False,
         "logger": _log,
+    }
+
+
+def idempotent_config(role: str) -> dict[str, Any]:
+    """Settings of every producer that keeps the order of its messages: what failed leaves no gap
+    that later ones jump over; such an error ends the producer instead."""
+    return client_config(role) | {
+        "enable.idempotence": True,
+        "enable.gapless.guarantee": True,
+        "acks": "all",
     }

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from django.conf import settings
 
 from outbox.kafka.config import client_config
 from outbox.topics import PartitionKey
 
-__all__ = ["ReceivedMessage", "TopicConsumer", "received"]
+__all__ = ["MAX_POLL_MS", "ReceivedMessage", "TopicConsumer", "received"]
+
+# A member that has not polled for so long counts as stuck.
+MAX_POLL_MS = 60_000
+
+# Messages taken before their bytes are counted: each may be as large as its topic lets it be.
+_AT_ONCE = 100
 
 log = structlog.get_logger("outbox.kafka")
 
 
 class ReceivedMessage(NamedTuple):
-    """One message as Kafka holds it. `size`: bytes of key and value."""
+    """One message as Kafka holds it. `size`: bytes of key, value and headers."""
 
     topic: str
     partition: int
@@ -39,10 +53,12 @@ class ReceivedMessage(NamedTuple):
 class TopicConsumer:
     """One member of a consumer group on one topic.
 
-    on_assign(partitions) -> the offset to start each of them at; on_revoke(partitions). Both run
-    inside `receive`. Nothing is committed but what `mirror` is told, and an offset that the log
-    does not have is reported, never silently replaced by another (auto.offset.reset=error): then
-    the partition is fetched no more until `begin_again`.
+    on_assign(partitions) -> the offset to start each of them at; those without one are held and not
+    read until `begin_again`. on_revoke(partitions). on_end(partition, offset): everything below that
+    offset was received or is no message (a marker of a transaction, a message that was aborted), and
+    nothing follows yet. All run inside `receive`. Nothing is committed but what `mirror` is told, and
+    an offset that the log does not have is reported, never silently replaced by another
+    (auto.offset.reset=error): then the partition is fetched no more until `begin_again`.
     """
 
     def __init__(
@@ -53,10 +69,12 @@ class TopicConsumer:
         on_assign: Callable[[Sequence[PartitionKey]], Mapping[PartitionKey, int]],
         on_revoke: Callable[[Sequence[PartitionKey]], None],
         on_lost_offset: Callable[[PartitionKey, str], None],
+        on_end: Callable[[PartitionKey, int], None],
     ) -> None:
         self._on_assign = on_assign
         self._on_revoke = on_revoke
         self._on_lost_offset = on_lost_offset
+        self._on_end = on_end
         self._topic = topic
         self._name = uuid4().hex[:8]
         self._mirrored = 0
@@ -65,13 +83,25 @@ class TopicConsumer:
             [topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
         )
 
-    def receive(self, *, limit: int, timeout: float) -> list[ReceivedMessage]:
-        """Wait up to `timeout` seconds for the first message, take what else is there, up to `limit`."""
+    def receive(self, *, limit: int, limit_bytes: int, timeout: float) -> list[ReceivedMessage]:
+        """Wait up to `timeout` seconds for the first message, take what else is there, up to `limit`
+        messages; no more once they have `limit_bytes` together."""
+        give_up = time.monotonic() + timeout
         first = self._consumer.poll(timeout)
-        if first is None:
-            return []
-        rest = self._consumer.consume(limit - 1, 0) if limit > 1 else []
-        return [received(message) for message in (first, *rest) if self._is_message(message)]
+        while first is not None and _is_end(first):  # nothing to wake anybody for
+            self._is_message(first)
+            first = self._consumer.poll(max(0.0, give_up - time.monotonic()))
+        found: list[ReceivedMessage] = []
+        size, left = 0, limit - 1
+        some = [] if first is None else [first]
+        while some:
+            taken = [received(message) for message in some if self._is_message(message)]
+            found += taken
+            size += sum(message.size for message in taken)
+            step = min(left, _AT_ONCE)
+            some = self._consumer.consume(step, 0) if step and size < limit_bytes else []
+            left -= len(some)
+        return found
 
     def pause(self, keys: Iterable[PartitionKey]) -> None:
         """Stop fetching these; the membership in the group stays alive."""
@@ -86,11 +116,12 @@ class TopicConsumer:
         self._consumer.seek(TopicPartition(*key, offset))
 
     def begin_again(self, key: PartitionKey, offset: int) -> None:
-        """The same for a partition whose offset was lost, which the client has stopped and where
-        `seek` is refused; a pause of it is forgotten."""
+        """The same for a partition that was not read before, or whose offset was lost, which the client
+        has stopped and where `seek` is refused; a pause of it ends."""
         partition = TopicPartition(*key, offset)
         self._consumer.incremental_unassign([partition])
         self._consumer.incremental_assign([partition])
+        self._consumer.resume([partition])  # the client remembers a pause beyond the assignment
 
     def mirror(self, positions: Mapping[PartitionKey, int]) -> None:
         """Commit positions to Kafka, for the eyes of its tools: nothing of ours reads them. But each
@@ -150,6 +181,12 @@ class TopicConsumer:
             assert topic is not None
             assert partition is not None
             self._on_lost_offset((topic, partition), error.str())
+        elif _is_end(message):
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            assert topic is not None
+            assert partition is not None
+            assert offset is not None
+            self._on_end((topic, partition), offset)
         elif error.fatal():
             raise KafkaException(error)
         else:
@@ -157,14 +194,21 @@ class TopicConsumer:
         return False
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        offsets = self._on_assign([(p.topic, p.partition) for p in partitions])
+        keys = [(p.topic, p.partition) for p in partitions]
+        offsets = self._on_assign(keys)
         consumer.incremental_assign(
-            [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
+            [TopicPartition(*key, offsets.get(key, OFFSET_END)) for key in keys]
         )
+        self.pause(key for key in keys if key not in offsets)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._on_revoke([(p.topic, p.partition) for p in partitions])
         consumer.incremental_unassign(partitions)
+
+
+def _is_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
 
 
 def _config(group: str) -> dict[str, Any]:
@@ -174,12 +218,14 @@ def _config(group: str) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
+        # The only word on how far the client has read where what it read is no message.
+        "enable.partition.eof": True,
         "fetch.min.bytes": 1,
         "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 100,
         "queued.min.messages": 5000,
         "queued.max.messages.kbytes": 32_768,
-        "max.poll.interval.ms": 60_000,
+        "max.poll.interval.ms": MAX_POLL_MS,
         "topic.metadata.refresh.interval.ms": 30_000,
     }
     if settings.KAFKA_GROUP_PROTOCOL == "classic":
@@ -203,5 +249,14 @@ def received(message: Message) -> ReceivedMessage:
     assert offset is not None
     key, value = message.key(), message.value()
     headers = cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
-    size = len(key or b"") + len(value or b"")
+    size = len(key or b"") + len(value or b"") + _header_bytes(headers)
     return ReceivedMessage(topic, partition, offset, key, value, headers, size)
+
+
+def _header_bytes(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    size = 0
+    for name, value in headers:
+        if value:
+            size += len(value)
+        size += len(name) if name.isascii() else len(name.encode())
+    return size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from outbox.kafka import admin
 from outbox.kafka.config import client_config
@@ -21,7 +21,7 @@ def read_topic(
 
     `ends`: partition -> offset to read up to at least, for what a caller knows to be there (Tansu
     0.6 reports the end of its last batch too low). Raises TimeoutError if the log stops answering
-    for `timeout` seconds.
+    for `timeout` seconds, as behind a transaction that stays open.
     """
     state = admin.topic_states([name])[name]
     missing = {
@@ -30,7 +30,9 @@ def read_topic(
     }
     missing = {p: end for p, end in missing.items() if end > state.earliest[p]}
     config = client_config("log-reader") | {"group.id": f"log-reader-{uuid.uuid4()}"}
-    consumer = Consumer(config | {"enable.auto.commit": False, "auto.offset.reset": "error"})
+    config |= {"enable.auto.commit": False, "auto.offset.reset": "error"}
+    # What lies at the end may be no message: a marker of a transaction, one that was aborted.
+    consumer = Consumer(config | {"enable.partition.eof": True})
     try:
         consumer.assign([TopicPartition(name, p, state.earliest[p]) for p in missing])
         while missing:
@@ -38,10 +40,20 @@ def read_topic(
             if first is None:
                 raise TimeoutError(f"{name} stopped answering; still to read: {missing}.")
             for message in (first, *consumer.consume(1000, 0)):
+                partition, read_to = _read_to(message)
+                if read_to >= missing.get(partition, 0):
+                    missing.pop(partition, None)
                 if message.error() is None:
-                    found = received(message)
-                    if found.offset + 1 >= missing.get(found.partition, 0):
-                        missing.pop(found.partition, None)
-                    yield found
+                    yield received(message)
     finally:
         consumer.close()
+
+
+def _read_to(message: Message) -> tuple[int, int]:
+    """A partition, and the offset up to which this says that it has been read; -1: it says nothing."""
+    error, partition, offset = message.error(), message.partition(), message.offset()
+    if partition is None or offset is None:
+        return -1, -1
+    if error is None:
+        return partition, offset + 1
+    return partition, offset if error.code() == KafkaError._PARTITION_EOF else -1

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from outbox.kafka.config import client_config
+from outbox.kafka.config import idempotent_config
+from outbox.kafka.refusals import NO_ANSWER, REFUSALS
 
 __all__ = [
     "Delivery",
@@ -25,28 +26,6 @@ __all__ = [
     "warm_up",
 ]
 
-# Kafka looked at the message and said no; sending it again alone will not change that.
-_REFUSALS = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.INVALID_MSG,
-        KafkaError.INVALID_MSG_SIZE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.POLICY_VIOLATION,
-    }
-)
-# Nothing was said about the message: it waited too long, or went down with the producer.
-_NO_ANSWER = frozenset(
-    {
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._MSG_TIMED_OUT,
-        KafkaError._PURGE_INFLIGHT,
-        KafkaError._PURGE_QUEUE,
-        KafkaError._TIMED_OUT,
-        KafkaError._TRANSPORT,
-    }
-)
 _GRACE_SECONDS = 0.5
 _SERVE_EVERY = 100  # messages; asking after each one costs as much as sending it
 
@@ -89,10 +68,8 @@ class Delivery:
 
 
 class PartitionMismatch(RuntimeError):
-    """A topic is missing or has another number of partitions than the code says.
-
-    Order per key depends on the number: run `manage.py create_topics`, or drain the outbox and
-    the topic before changing it.
+    """A topic is missing or has fewer partitions than the code says; order per key depends on the
+    number. Run `manage.py create_topics`, which makes it or says what to do.
     """
 
 
@@ -132,14 +109,14 @@ def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
 
 
 def warm_up(partitions: dict[str, int], *, timeout: float) -> None:
-    """Connect, fetch the idempotence id, and compare the partition counts.
+    """Connect, fetch the idempotence id, and compare the partition counts: more are none of ours.
 
-    Raises KafkaException while no broker answers, PartitionMismatch if a count differs.
+    Raises KafkaException while no broker answers, PartitionMismatch if there are fewer.
     """
     topics = _current().list_topics(timeout=timeout).topics
     for name, expected in partitions.items():
         found = len(topics[name].partitions) if name in topics else 0
-        if found != expected:
+        if found < expected:
             raise PartitionMismatch(
                 f"Topic {name} has {found} partitions, the code says {expected}. "
                 + (PartitionMismatch.__doc__ or "")
@@ -165,10 +142,7 @@ def _current() -> Producer:
 
 
 def _config() -> dict[str, Any]:
-    return client_config("drain") | {
-        "enable.idempotence": True,
-        "enable.gapless.guarantee": True,
-        "acks": "all",
+    return idempotent_config("drain") | {
         # Far beyond every flush: a message that timed out inside librdkafka would leave a gap
         # that its successors jump over. Here the whole batch is purged instead (see send).
         "message.timeout.ms": 120_000,
@@ -237,9 +211,9 @@ def _report(delivery: Delivery, index: int, error: KafkaError | None, message: M
 
 
 def _note(delivery: Delivery, index: int, error: KafkaError) -> None:
-    if error.code() in _REFUSALS:
+    if error.code() in REFUSALS:
         delivery.refused[index] = error.str()
-    if error.code() not in _NO_ANSWER:
+    if error.code() not in NO_ANSWER:
         delivery.fatal = True
         delivery.error = error.str()
     delivery.error = delivery.error or error.str()

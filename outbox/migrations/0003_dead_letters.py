@@ -4,6 +4,17 @@ import django.db.models.deletion
 import django.db.models.functions.text
 from django.db import migrations, models
 
+# Without its letter an event counts as applied, or as settled, and nobody would do it again.
+REFUSE_WHILE_OPEN = """
+    DO $$ BEGIN
+        LOCK TABLE dead_letter IN ACCESS EXCLUSIVE MODE;
+        IF EXISTS (SELECT FROM dead_letter WHERE state < 3) THEN
+            RAISE EXCEPTION 'Some dead letters are open, and this migration would lose their '
+                'events: replay or discard them first (manage.py dead_letters list).';
+        END IF;
+    END $$
+"""
+
 
 class Migration(migrations.Migration):
 
@@ -152,4 +163,5 @@ class Migration(migrations.Migration):
             name='letter',
             field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='actions', to='outbox.deadletter'),
         ),
+        migrations.RunSQL(migrations.RunSQL.noop, REFUSE_WHILE_OPEN),  # the first thing on the way back
     ]

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """See outbox/floors.py."""
+    """See outbox/lanes/floors.py."""
 
     dependencies = [("outbox", "0004_upkeep")]
 

@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from outbox.admin import readonly
+from outbox.admin import readonly, search
 
 __all__ = [
     "COUNT",
@@ -55,6 +55,7 @@ def fill(monkeypatch: pytest.MonkeyPatch, tables: str, *statements: str) -> None
     `statements` run as they are, `tables` is what ANALYZE is told.
     """
     monkeypatch.setattr(readonly, "ROWS_SHOWN", ROWS_SHOWN)
+    monkeypatch.setattr(search, "ROWS_SEARCHED", ROWS_SHOWN)
     with connection.cursor() as cursor:
         for statement in (*statements, f"ANALYZE {tables}"):
             cursor.execute(statement)

@@ -9,14 +9,25 @@ from uuid import UUID, uuid4
 
 from django.db.models import F
 
-from outbox.dead_letters import DRAIN_HANDLER
+from outbox.conf import DRAIN_HANDLER, topics
 from outbox.kafka.admin import TopicState
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
 
-__all__ = ["HANDLER", "LOG", "TOPIC", "age", "positions", "published", "receipt", "refused"]
+__all__ = [
+    "HANDLER",
+    "LOG",
+    "ORDER_EVENTS",
+    "TOPIC",
+    "age",
+    "positions",
+    "published",
+    "receipt",
+    "refused",
+]
 
 HANDLER = "record_sales"
 TOPIC = "order-events"
+ORDER_EVENTS = next(topic for topic in topics() if topic.name == TOPIC)
 TOPIC_ID = UUID("11111111-2222-3333-4444-555555555555")
 # What Kafka is said to hold: partition 0 begins at offset 5, the others at 0.
 LOG = TopicState(

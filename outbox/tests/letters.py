@@ -8,10 +8,12 @@ from uuid import UUID, uuid4
 
 from kombu.utils import json as kombu_json
 
-from outbox import conf, effects, redrive
-from outbox.chunks import Chunk, TaskChunk
-from outbox.effects import Effect
+from outbox import conf
+from outbox.dead_letters import due, redrive
 from outbox.envelope import EventEnvelope
+from outbox.handlers import task
+from outbox.handlers.task import Effect
+from outbox.inbox.chunk import Chunk, TaskChunk
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
 HANDLER = "record_sales"
@@ -64,7 +66,7 @@ def run(effect: Effect, *chunks: Chunk, attempt: int = 0) -> int:
     """As a worker gets it: through JSON."""
     sent = [replace(item, attempt=attempt) for item in chunks]
     carried = [TaskChunk(kombu_json.loads(kombu_json.dumps(item.to_task()))) for item in sent]
-    return effects.run_chunks(handler=HANDLER, chunks=carried, effect=effect)
+    return task.run_chunks(handler=HANDLER, chunks=carried, effect=effect)
 
 
 def position(partition: int = 0) -> BridgePosition:
@@ -90,7 +92,7 @@ def make_due() -> None:
 
 def redrive_due(effect: Effect) -> int:
     """What beat and a worker do with the letters that are due by now."""
-    return redrive_copy(effect, redrive.claim_due(conf.route_named(HANDLER)))
+    return redrive_copy(effect, due.claim_due(conf.route_named(HANDLER)))
 
 
 def redrive_copy(effect: Effect, claims: Sequence[redrive.Claim]) -> int:

@@ -7,7 +7,8 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 
-from outbox import control
+from outbox.admin import dead_letters
+from outbox.handlers import pause
 from outbox.models import DeadLetter, DeadLetterAction, HandlerControl
 from outbox.tests.admin_pages import log_in, visit
 from outbox.tests.letters import HANDLER, Applied, chunk, create_positions, event, run, states
@@ -74,6 +75,43 @@ def test_a_follower_without_its_head_is_refused(
     assert states() == ["dead", "parked"]
 
 
+@pytest.mark.parametrize("action", ["replay", "discard"])
+def test_letters_that_were_chosen_and_left_out_are_told(
+    operator: Client, letters: list[int], action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "left out" not in act(operator, action, *letters)
+    monkeypatch.setattr(dead_letters, "LETTERS_AT_ONCE", 1)
+    page = act(operator, action, *letters)
+    assert "These 1 are" in page
+    assert "1 of those that were chosen are left out" in page
+    monkeypatch.setattr(dead_letters, "COUNTED", 1)
+    assert "0 or more of those that were chosen" in act(operator, action, *letters)
+
+
+def test_an_error_and_a_key_that_are_cut_off_say_so(operator: Client, letters: list[int]) -> None:
+    DeadLetter.objects.filter(id=letters[0]).update(key="k" * 300, error="e" * 300)
+    DeadLetter.objects.filter(id=letters[1]).update(key="l")
+    for page in (visit(operator, LETTERS).text, act(operator, "replay", letters[0])):
+        assert "e" * 119 + "…" in page
+        assert "e" * 120 not in page
+
+
+def test_a_long_history_says_that_it_is_not_all(
+    operator: Client, letters: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "ACTIONS_SHOWN", 2)
+    page = f"{LETTERS}{letters[0]}/change/"
+    for number in range(3):
+        assert "there are older ones" not in visit(operator, page).text
+        DeadLetterAction.objects.create(
+            letter_id=letters[0], action="replay", by="me", note=f"time {number}"
+        )
+    text = visit(operator, page).text
+    assert "The newest 2; there are older ones." in text
+    assert "time 0" not in text
+    assert text.index("time 1") < text.index("time 2")
+
+
 @pytest.mark.usefixtures("permissions")
 def test_who_may_only_look_cannot_act(client: Client, letters: list[int]) -> None:
     user = User.objects.create_user("looker", is_staff=True)
@@ -111,7 +149,7 @@ def test_no_page_touches_more_rows_than_it_shows(operator: Client, letters: list
 
 def test_handlers_are_paused_with_a_reason_and_resumed(operator: Client) -> None:
     create_positions()
-    control.register_handlers([HANDLER])
+    pause.register_handlers([HANDLER])
     asked = act(operator, "pause", HANDLER, path=HANDLERS, confirmed="yes")
     assert "Reason:" in asked
     assert not HandlerControl.objects.get().paused

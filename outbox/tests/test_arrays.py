@@ -10,7 +10,7 @@ from django.db import connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox.arrays import array_literal, text_array_literal
+from outbox.database.arrays import array_literal, text_array_literal
 
 pytestmark = pytest.mark.django_db
 

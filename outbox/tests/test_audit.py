@@ -16,9 +16,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from outbox import audit, conf, findings, queries, recreated, retention, tasks, upkeep
-from outbox.conf import Route
-from outbox.findings import Page, State
+from devtools.testing.patience import PATIENCE
+from outbox import conf, jobs, queries, tasks
+from outbox.audit import compare, new_log
+from outbox.audit import watch as audit_watch
+from outbox.audit.compare import Page, Reason
+from outbox.declaration import Route
 from outbox.kafka import admin
 from outbox.models import (
     AuditOpen,
@@ -38,95 +41,96 @@ from outbox.tests.backbone_rows import (
     receipt,
     refused,
 )
+from outbox.upkeep import purge
 
 LOGS = {TOPIC: LOG}
 ROUTE = conf.route_named(HANDLER)
 
 
-def states() -> list[State]:
-    return [each.state for page in findings.pages(ROUTE, LOGS) for each in page]
+def reasons() -> list[Reason]:
+    return [each.reason for page in compare.pages(ROUTE, LOGS) for each in page]
 
 
 @pytest.mark.django_db
 class TestAnEvent:
     @pytest.mark.parametrize(
-        ("event", "state"),
+        ("event", "reason"),
         [
-            ({"offset": 9}, State.PASSED),
-            ({"offset": 10}, State.UNDER_WAY),
-            ({"offset": None, "partition": None, "status": 0}, State.UNSENT),
-            ({"offset": None, "partition": None, "status": 2}, State.HELD),
-            ({"offset": 12, "partition": 99}, State.NO_POSITION),
+            ({"offset": 9}, Reason.PASSED),
+            ({"offset": 10}, Reason.UNDER_WAY),
+            ({"offset": None, "partition": None, "status": 0}, Reason.UNSENT),
+            ({"offset": None, "partition": None, "status": 2}, Reason.HELD),
+            ({"offset": 12, "partition": 99}, Reason.NO_POSITION),
         ],
     )
-    def test_without_a_receipt(self, event: dict[str, Any], state: State) -> None:
+    def test_without_a_receipt(self, event: dict[str, Any], reason: Reason) -> None:
         positions(10)
         published([0], **event)
-        assert states() == [state]
+        assert reasons() == [reason]
 
     @pytest.mark.parametrize(
         ("letter", "found"),
-        [(DeadLetter.State.DEAD, [State.REFUSED]), (DeadLetter.State.DISCARDED, [])],
+        [(DeadLetter.State.DEAD, [Reason.REFUSED]), (DeadLetter.State.DISCARDED, [])],
     )
-    def test_that_kafka_has_refused(self, letter: int, found: list[State]) -> None:
+    def test_that_kafka_has_refused(self, letter: int, found: list[Reason]) -> None:
         refused(letter)
-        assert states() == found
+        assert reasons() == found
 
-    @pytest.mark.parametrize(("offset", "state"), [(4, State.GONE), (5, State.UNDER_WAY)])
-    def test_that_the_log_no_longer_holds(self, offset: int, state: State) -> None:
+    @pytest.mark.parametrize(("offset", "reason"), [(4, Reason.GONE), (5, Reason.UNDER_WAY)])
+    def test_that_the_log_no_longer_holds(self, offset: int, reason: Reason) -> None:
         positions(3)
         published([offset], partition=0)
-        assert states() == [state]
+        assert reasons() == [reason]
 
     def test_of_a_topic_made_anew(self) -> None:
         positions(3, topic_id=uuid4())
         published([7])
-        assert states() == [State.OTHER_LOG]
+        assert reasons() == [Reason.OTHER_LOG]
 
     @pytest.mark.parametrize(
         ("outcome", "found"),
         [
             (InboxReceipt.Outcome.APPLIED, []),
             (InboxReceipt.Outcome.DISCARDED, []),
-            (InboxReceipt.Outcome.PARKED, [State.PARKED]),
+            (InboxReceipt.Outcome.PARKED, [Reason.PARKED]),
         ],
     )
-    def test_with_a_receipt(self, outcome: int, found: list[State]) -> None:
+    def test_with_a_receipt(self, outcome: int, found: list[Reason]) -> None:
         positions(10)
         receipt(published([9])[0], outcome)
-        assert states() == found
+        assert reasons() == found
 
     def test_with_the_receipt_of_another_handler(self) -> None:
         positions(10)
         receipt(published([9])[0], handler="another")
-        assert states() == [State.PASSED]
+        assert reasons() == [Reason.PASSED]
 
     @pytest.mark.parametrize("change", [{"type": "OTHER"}, {"topic": "other"}])
     def test_nobody_subscribes_to(self, change: dict[str, Any]) -> None:
         positions(10)
         published([9], **change)
-        assert states() == []
+        assert reasons() == []
 
     def test_from_before_the_handler_began(self) -> None:
         positions(10, start_offset=8)
         published([7, 8])
-        assert states() == [State.PASSED]
+        assert reasons() == [Reason.PASSED]
 
     def test_is_judged_without_kafka_by_the_position_alone(self) -> None:
         positions(3)
         published([2], partition=0)
         published([4], partition=0)
-        found = [each.state for page in findings.pages(ROUTE, {}) for each in page]
-        assert found == [State.PASSED, State.UNDER_WAY]
+        found = [each.reason for page in compare.pages(ROUTE, {}) for each in page]
+        assert found == [Reason.PASSED, Reason.UNDER_WAY]
 
 
 @pytest.mark.django_db
 def test_pages_end_where_the_outbox_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "PAGE", 2)
+    monkeypatch.setattr(compare, "PAGE", 2)
     positions(10)
     events = published([1, 2, 3, 4, 5])
     receipt(events[1])
-    found = [each.offset for page in findings.pages(ROUTE, LOGS) for each in page]
+    found = [each.offset for page in compare.pages(ROUTE, LOGS) for each in page]
     assert found == [1, 3, 4, 5]
 
 
@@ -135,45 +139,45 @@ class TestADatabaseClockSetBack:
     """Rows seem to be written in times to come."""
 
     def test_hides_nothing_from_a_whole_audit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(findings, "PAGE", 2)
+        monkeypatch.setattr(compare, "PAGE", 2)
         positions(10)
         published([7, 8, 9])
         age(-1)
-        assert states() == [State.PASSED] * 3
+        assert reasons() == [Reason.PASSED] * 3
 
     def test_forgets_no_open_row(self) -> None:
         positions(10)
         published([9])
         age(1)
-        assert watch() == {State.PASSED: 1}
+        assert watch() == {Reason.PASSED: 1}
         age(-2)
-        assert [watch(), watch()] == [{State.PASSED: 1}] * 2
+        assert [watch(), watch()] == [{Reason.PASSED: 1}] * 2
 
 
 @pytest.mark.django_db
 class TestTheEndOfALog:
-    @pytest.mark.parametrize(("offset", "state"), [(98, State.UNDER_WAY), (99, State.GONE)])
-    def test_before_which_a_row_was_published(self, offset: int, state: State) -> None:
+    @pytest.mark.parametrize(("offset", "reason"), [(98, Reason.UNDER_WAY), (99, Reason.GONE)])
+    def test_before_which_a_row_was_published(self, offset: int, reason: Reason) -> None:
         positions(10)
         published([offset])
         age(1)
-        assert states() == [state]
+        assert reasons() == [reason]
 
     def test_says_nothing_of_rows_published_after_it_was_read(self) -> None:
         positions(10)
         published([99])
         age(0.5)
         earlier = replace(LOG, read_at=time.monotonic() - 3600)
-        [page] = findings.pages(ROUTE, {TOPIC: earlier})
-        assert [each.state for each in page] == [State.UNDER_WAY]
+        [page] = compare.pages(ROUTE, {TOPIC: earlier})
+        assert [each.reason for each in page] == [Reason.UNDER_WAY]
 
 
-def watch() -> dict[State, int]:
-    return {state: tally.events for (_, state), tally in audit.watch(ROUTE, LOGS).items()}
+def watch() -> dict[Reason, int]:
+    return {reason: tally.events for (_, reason), tally in audit_watch.watch(ROUTE, LOGS).items()}
 
 
 def mark() -> int:
-    return upkeep.read_mark(f"audit:{HANDLER}")
+    return jobs.read_mark(f"audit:{HANDLER}")
 
 
 @pytest.mark.django_db
@@ -183,25 +187,25 @@ class TestBeatsAudit:
         done, missing, under_way = published([8, 9, 10])
         receipt(done)
         age(1)
-        assert watch() == {State.PASSED: 1, State.UNDER_WAY: 1}
+        assert watch() == {Reason.PASSED: 1, Reason.UNDER_WAY: 1}
         assert mark() == under_way.id
         open_ids = set(AuditOpen.objects.values_list("outbox_id", flat=True))
         assert open_ids == {missing.id, under_way.id}
 
         receipt(under_way)
-        assert watch() == {State.PASSED: 1}
+        assert watch() == {Reason.PASSED: 1}
         receipt(missing)
         assert watch() == {}
         assert not AuditOpen.objects.exists()
-        assert audit.behind_seconds(HANDLER) == 0
+        assert audit_watch.behind_seconds(HANDLER) == 0
 
     def test_sees_an_open_event_become_missing(self) -> None:
         positions(10)
         published([10])
         age(1)
-        assert watch() == {State.UNDER_WAY: 1}
+        assert watch() == {Reason.UNDER_WAY: 1}
         connection.cursor().execute("UPDATE bridge_position SET next_offset = 11")
-        assert watch() == {State.PASSED: 1}
+        assert watch() == {Reason.PASSED: 1}
 
     def test_reads_behind_its_mark_only_what_is_open(self) -> None:
         positions(10)
@@ -210,28 +214,28 @@ class TestBeatsAudit:
         receipt(event)
         assert watch() == {}
         InboxReceipt.objects.all().delete()
-        assert (watch(), states()) == ({}, [State.PASSED])
+        assert (watch(), reasons()) == ({}, [Reason.PASSED])
 
     def test_leaves_the_newest_alone(self) -> None:
         positions(10)
         published([8])
         age(1)
         published([9])
-        assert watch() == {State.PASSED: 1}
-        assert (len(states()), AuditOpen.objects.count()) == (2, 1)
+        assert watch() == {Reason.PASSED: 1}
+        assert (len(reasons()), AuditOpen.objects.count()) == (2, 1)
 
     def test_looks_no_further_than_so_many_open_events(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(audit, "PAGE", 2)
-        monkeypatch.setattr(audit, "OPEN_LIMIT", 4)
+        monkeypatch.setattr(audit_watch, "PAGE", 2)
+        monkeypatch.setattr(audit_watch, "OPEN_LIMIT", 4)
         positions(10)
         events = published(range(10, 20))
         age(1)
-        assert [watch(), watch()] == [{State.UNDER_WAY: 4}] * 2
-        assert audit.behind_seconds(HANDLER) >= 3600
+        assert [watch(), watch()] == [{Reason.UNDER_WAY: 4}] * 2
+        assert audit_watch.behind_seconds(HANDLER) >= 3600
         receipt(events[0])
-        assert watch() == {State.UNDER_WAY: 5}
+        assert watch() == {Reason.UNDER_WAY: 5}
 
     @pytest.mark.parametrize(
         ("behind", "rests", "found"),
@@ -241,7 +245,7 @@ class TestBeatsAudit:
     def test_rests_behind_each_page_unless_it_is_behind(
         self, monkeypatch: pytest.MonkeyPatch, behind: float, rests: list[float], found: int
     ) -> None:
-        now, slept, read = 0.0, [], findings.read_page
+        now, slept, read = 0.0, [], compare.read_page
 
         def read_page(*args: Any, **options: Any) -> Page:
             nonlocal now
@@ -256,11 +260,13 @@ class TestBeatsAudit:
         positions(10)
         published(range(9))
         age(1)
-        monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-        monkeypatch.setattr(audit, "behind_seconds", lambda _: behind)
-        monkeypatch.setattr(audit, "read_page", read_page)
-        monkeypatch.setattr(audit, "PAGE", 2)
-        tallies = audit.watch(ROUTE, LOGS, seconds=4.0)
+        monkeypatch.setattr(
+            audit_watch, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+        )
+        monkeypatch.setattr(audit_watch, "behind_seconds", lambda _: behind)
+        monkeypatch.setattr(audit_watch, "read_page", read_page)
+        monkeypatch.setattr(audit_watch, "PAGE", 2)
+        tallies = audit_watch.watch(ROUTE, LOGS, seconds=4.0)
         assert [tally.events for tally in tallies.values()] == [found]
         assert slept == rests
 
@@ -269,9 +275,9 @@ class TestBeatsAudit:
         published([9])
         age(1)
         watch()
-        audit.forget_handler(HANDLER)
+        audit_watch.forget_handler(HANDLER)
         assert (mark(), AuditOpen.objects.count()) == (0, 0)
-        assert watch() == {State.PASSED: 1}
+        assert watch() == {Reason.PASSED: 1}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -286,12 +292,12 @@ class TestAWriterThatStaysOpen:
             with transaction.atomic():
                 published([8])
                 holds.set()
-                assert end.wait(10)
+                assert end.wait(PATIENCE)
             connection.close()
 
         writer = threading.Thread(target=slow_writer)
         writer.start()
-        assert holds.wait(5)
+        assert holds.wait(PATIENCE)
         receipt(published([9])[0])
         OutboxEvent.objects.update(created_at="2026-01-01T00:00:00Z")
         look()
@@ -300,15 +306,15 @@ class TestAWriterThatStaysOpen:
         OutboxEvent.objects.update(created_at="2026-01-01T00:00:00Z")
 
     def test_is_not_overlooked(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(audit, "WRITERS_SECONDS", 0.1)
+        monkeypatch.setattr(audit_watch, "WRITERS_SECONDS", 0.1)
         self.overtaken(watch)
-        assert watch() == {State.PASSED: 1}
+        assert watch() == {Reason.PASSED: 1}
 
     def test_would_be_without_the_look_at_writers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(queries, "open_writers", frozenset)
         self.overtaken(watch)
         assert watch() == {}
-        assert states() == [State.PASSED]
+        assert reasons() == [Reason.PASSED]
 
 
 def run_command(*arguments: str) -> str:
@@ -362,7 +368,7 @@ def test_two_beats_audit_once(monkeypatch: pytest.MonkeyPatch) -> None:
         results.append(tasks.audit())
         connection.close()
 
-    with upkeep.only_one("audit") as mine:
+    with jobs.only_one("audit") as mine:
         assert mine
         thread = threading.Thread(target=second)
         thread.start()
@@ -382,7 +388,7 @@ class TestALogMadeAnew:
     )
 
     def adopt(self, *routes: Route, held: Collection[UUID] = ()) -> int:
-        return recreated.adopt_recreated_topics(routes, lambda: {TOPIC: self.NEW}, lambda _: held)
+        return new_log.adopt_recreated_topics(routes, lambda: {TOPIC: self.NEW}, lambda _: held)
 
     def test_holds_nothing_from_before_a_handler_began(self) -> None:
         positions(10, start_offset=8)
@@ -400,8 +406,8 @@ class TestALogMadeAnew:
             OutboxEvent.Status.PUBLISHED,
             OutboxEvent.Status.NEW,
         )
-        [found] = [each for page in findings.pages(ROUTE, {TOPIC: self.NEW}) for each in page]
-        assert (found.outbox_id, found.state) == (late.id, State.UNSENT)
+        [found] = [each for page in compare.pages(ROUTE, {TOPIC: self.NEW}) for each in page]
+        assert (found.outbox_id, found.reason) == (late.id, Reason.UNSENT)
 
     @pytest.mark.parametrize("newcomer_first", [True, False])
     def test_brings_none_either_if_another_handler_lacks_it(self, newcomer_first: bool) -> None:
@@ -441,14 +447,14 @@ class TestALogMadeAnew:
                 assert cursor.fetchone() == (1,)
             return {TOPIC: self.NEW}
 
-        recreated.adopt_recreated_topics([ROUTE], read, lambda _: ())
+        new_log.adopt_recreated_topics([ROUTE], read, lambda _: ())
 
     def test_makes_every_row_count_for_audit_and_purge(self) -> None:
         positions(10, start_offset=8)
         self.adopt(ROUTE)
         published([0])
         assert [
-            each.state for page in findings.pages(ROUTE, {TOPIC: self.NEW}) for each in page
-        ] == [State.PASSED]
+            each.reason for page in compare.pages(ROUTE, {TOPIC: self.NEW}) for each in page
+        ] == [Reason.PASSED]
         age(24 * 365)
-        assert retention.purge().events == 0
+        assert purge.purge().events == 0

@@ -10,7 +10,7 @@ from kombu import compression
 
 from outbox import conf
 from outbox.checks import check_event_map
-from outbox.conf import Route
+from outbox.declaration import Route
 from outbox.topics import Topic
 
 
@@ -37,7 +37,6 @@ def test_the_real_map_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"queue": "another"}, "outbox.E003"),
         ({"event": ()}, "outbox.E004"),
         ({"event": (Elsewhere,)}, "outbox.E005"),
-        ({"dlq": ""}, "outbox.E006"),
         ({"since": "yesterday"}, "outbox.E008"),
         ({"retries": ()}, "outbox.E009"),
         ({"handler": "outbox.drain"}, "outbox.E010"),
@@ -66,7 +65,7 @@ def test_order_is_refused_where_writers_lock_no_row(monkeypatch: pytest.MonkeyPa
 
 def test_a_topic_that_is_heard_here_is_not_only_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     route = conf.routes()[0]
-    assert conf.topics_for_others() == (Topic("stock"),)
+    assert Topic("stock") in conf.topics_for_others()
     monkeypatch.setattr(conf, "topics_for_others", lambda: (route.topic,))
     assert errors(monkeypatch, route) == ["outbox.E013"]
 

@@ -16,17 +16,25 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models.signals import post_migrate
 
-from outbox import claims, conf, drain, settling
+from outbox import conf
 from outbox.conf import DrainPolicy
+from outbox.drain import settle
+from outbox.drain.batch import drain_batch
+from outbox.drain.run import Drain
+from outbox.drain.state import DrainState
 from outbox.kafka import producer
 from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.lanes import claim
+from outbox.lanes.floors import Floors
+from outbox.lanes.pending import pending_events
 from outbox.models import OutboxEvent, OutboxLane
-from outbox.services import UnknownTopic, publish
+from outbox.publish.events import UnknownTopic, publish
+from outbox.tests.backbone_rows import ORDER_EVENTS
 from outbox.topics import LANES, Topic, lane_of
 
 pytestmark = pytest.mark.django_db
 
-TOPIC = conf.topics()[0]
+TOPIC = ORDER_EVENTS
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Noted:
 
     topic: ClassVar[Topic] = TOPIC
     source: ClassVar[str] = "/tests"
-    type: ClassVar[str] = "NOTED"
+    type: ClassVar[str] = "ORDER_CREATED"
 
     def to_json(self) -> str:
         return json.dumps(self.text)
@@ -119,9 +127,10 @@ def keys_of_lane(lane: int, count: int) -> list[str]:
 class TestTheAcknowledgedPrefix:
     def settled(self, keys: str, acknowledged: Iterable[int]) -> list[int]:
         write(*[Noted(key) for key in keys])
-        pending = claims.pending_events(sorted({lane_of(key) for key in keys}), limit=1000)
+        lanes = sorted({lane_of(key) for key in keys})
+        pending = pending_events(lanes, limit=1000, floors=Floors())
         delivery = Delivery(size=len(keys), acknowledged=dict.fromkeys(acknowledged, 0))
-        return list(settling.acknowledged_prefix(pending, delivery))
+        return list(settle.acknowledged_prefix(pending, delivery))
 
     def test_is_everything_if_all_was_acknowledged(self) -> None:
         assert self.settled("aabb", range(4)) == [0, 1, 2, 3]
@@ -141,7 +150,7 @@ class TestARefusedMessage:
         others = [f"other-{number}" for number in range(100)]
         write(Noted("k", "before"), Noted("k", "bad"), Noted("k", "after"))
         write(*[Noted(key, text) for text in ("1", "2") for key in others])
-        report = drain.drain()
+        report = Drain().run()
         assert (report.settled, report.stopped) == (201, "")
         assert pending_texts("k") == ["bad", "after"]
         assert pending_keys() == {"k"}
@@ -149,30 +158,33 @@ class TestARefusedMessage:
 
     def test_does_not_back_the_others_off(self, kafka: Kafka) -> None:
         write(Noted("k", "bad"))
-        drain.drain()
+        drain = Drain()
+        drain.run()
         write(Noted("another"))
-        assert drain.drain().settled == 1
+        assert drain.run().settled == 1
 
     def test_is_not_tried_again_at_once(self, kafka: Kafka) -> None:
         write(Noted("k", "bad"))
-        drain.drain()
+        drain = Drain()
+        drain.run()
         tried = len(kafka.requests)
-        drain.drain()
+        drain.run()
         assert len(kafka.requests) == tried <= 3
 
     def test_goes_out_in_order_once_kafka_takes_it(self, kafka: Kafka) -> None:
         write(Noted("k", "bad"), Noted("k", "after"))
-        drain.drain()
+        drain = Drain()
+        drain.run()
         OutboxEvent.objects.filter(payload='"bad"').update(payload='"good"')
         time.sleep(conf.DRAIN.backoff_first)
-        assert drain.drain().settled == 2
+        assert drain.run().settled == 2
         assert kafka.log == [("k", '"good"'), ("k", '"after"')]
 
     def test_behind_which_its_lane_is_full_leaves_room_for_the_lane(self, kafka: Kafka) -> None:
         refused, other = keys_of_lane(5, 2)
         write(Noted(refused, "bad"), *[Noted(refused) for _ in range(30)])
         write(Noted(other))
-        drain.drain(DrainPolicy(batch_events=8))
+        Drain(DrainPolicy(batch_events=8)).run()
         assert (len(pending_texts(refused)), pending_texts(other)) == (31, [])
 
     def test_in_more_lanes_than_a_claim_holds_starves_no_other(self, kafka: Kafka) -> None:
@@ -181,7 +193,7 @@ class TestARefusedMessage:
         others = [keys_of_lane(lane, 1)[0] for lane in range(20, LANES)]
         write(*[Noted(key) for key in others])
         began = time.monotonic()
-        assert drain.drain().settled == len(others)
+        assert Drain().run().settled == len(others)
         assert pending_keys() == set(refused)
         assert time.monotonic() - began < 4
 
@@ -191,11 +203,11 @@ class TestALargeBatch:
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(settling, "_PART", 4)
+        monkeypatch.setattr(settle, "_PART", 4)
 
     def test_is_settled_whole_in_order(self, kafka: Kafka) -> None:
         write(*[Noted("k", str(number)) for number in range(9)])
-        report = drain.drain()
+        report = Drain().run()
         assert (report.settled, report.stopped, kafka.requests) == (9, "", [5, 4])
         assert kafka.log == [("k", f'"{number}"') for number in range(9)]
         offsets = OutboxEvent.objects.order_by("id").values_list("offset", flat=True)
@@ -204,30 +216,29 @@ class TestALargeBatch:
 
     def test_whose_first_part_is_refused_somewhere_goes_on_in_the_next(self, kafka: Kafka) -> None:
         write(Noted("a"), Noted("a", "bad"), Noted("a", "after"), Noted("b"), Noted("c"))
-        report = drain.drain()
+        report = Drain().run()
         assert report.settled == 3
         assert pending_texts("a") == ["bad", "after"]
         assert pending_keys() == {"a"}
 
     def test_whose_first_part_was_not_acknowledged_ends_there(self, kafka: Kafka) -> None:
         write(*[Noted("k", str(number)) for number in range(8)])
-        drain._backoff.warm = kafka.away = True
-        assert drain.drain().stopped == "away"
+        drain = Drain()
+        drain.state.connected = kafka.away = True
+        assert drain.run().stopped == "away"
         assert kafka.requests == [4]
 
     def test_that_postgresql_will_not_settle_stays_pending(
         self, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write(*[Noted("k", str(number)) for number in range(8)])
-        settle = settling._SETTLE
-        monkeypatch.setattr(
-            settling, "_SETTLE", settle.replace("SET status = 1", "SET lane = NULL")
-        )
-        with pytest.raises(IntegrityError):
-            drain.drain_batch()
+        broken = settle._SETTLE.replace("SET status = 1", "SET lane = NULL")
+        with monkeypatch.context() as changed:
+            changed.setattr(settle, "_SETTLE", broken)
+            with pytest.raises(IntegrityError):
+                drain_batch(DrainState())
         assert pending_keys() == {"k"}
-        monkeypatch.setattr(settling, "_SETTLE", settle)
-        assert drain.drain().settled == 8
+        assert Drain().run().settled == 8
         assert [key for key, _ in kafka.log] == ["k"] * 16
 
 
@@ -235,24 +246,35 @@ class TestKafkaAway:
     def test_before_the_claim_leaves_everything_and_backs_off(self, kafka: Kafka) -> None:
         kafka.away = True
         write(Noted("k"))
-        assert drain.drain().stopped == "away"
-        assert (drain.drain().stopped, kafka.requests) == ("backing off", [])
+        drain = Drain()
+        assert drain.run().stopped == "away"
+        assert (drain.run().stopped, kafka.requests) == ("backing off", [])
         assert pending_texts("k") == ["fine"]
 
     def test_during_the_batch_leaves_everything_and_backs_off(self, kafka: Kafka) -> None:
-        drain.drain()
+        drain = Drain()
+        drain.run()
         kafka.away = True
         write(Noted("k"), Noted("k"))
-        assert drain.drain().stopped == "away"
-        assert drain.drain().stopped == "backing off"
+        assert drain.run().stopped == "away"
+        assert drain.run().stopped == "backing off"
         assert (len(pending_texts("k")), kafka.requests) == (2, [2])
+
+    def test_is_remembered_by_the_drain_that_met_it_and_by_no_other(self, kafka: Kafka) -> None:
+        one, other = Drain(), Drain()
+        kafka.away = True
+        write(Noted("k"))
+        assert one.run().stopped == "away"
+        kafka.away = False
+        assert (one.run().stopped, other.run().settled) == ("backing off", 1)
 
     def test_for_real(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
         producer.discard()
         write(Noted("k"))
-        assert drain.drain(DrainPolicy(connect_timeout=0.3)).stopped
-        assert drain.drain().stopped == "backing off"
+        drain = Drain(DrainPolicy(connect_timeout=0.3))
+        assert drain.run().stopped
+        assert drain.run().stopped == "backing off"
         assert pending_texts("k") == ["fine"]
         assert producer._own.producer is None
 
@@ -267,27 +289,27 @@ class TestATopicWithoutRoute:
         same_lane = keys_of_lane(5, 2)
         write_for_no_route(*[Noted(same_lane[0]) for _ in range(20)])
         write(Noted(same_lane[1]), Noted("another"))
-        report = drain.drain(DrainPolicy(batch_events=8))
+        report = Drain(DrainPolicy(batch_events=8)).run()
         assert (report.settled, report.stopped) == (2, "")
         assert pending_keys() == {same_lane[0]}
 
     def test_is_told(self, kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
         told: list[tuple[str, int]] = []
         monkeypatch.setattr(
-            drain.log,
-            "error",
+            "outbox.drain.report.log.error",
             lambda _, **fields: told.append((fields["topic"], fields["events"])),
         )
         write_for_no_route(Noted("k"), Noted("l"))
-        drain.drain()
-        impatient = DrainPolicy(floor_interval=0.0)
+        drain = Drain()
+        drain.run()
+        drain.policy = DrainPolicy(floor_interval=0.0)
         for _ in range(3):  # the floors rise to the first of them, not past it
-            drain.drain(impatient)
+            drain.run()
         assert told == [("elsewhere", 2)] * 4
 
     def test_alone_in_its_lanes_is_not_claimed(self) -> None:
         write_for_no_route(Noted("k"))
-        assert claims.claim_lanes(16) == []
+        assert claim.claim_lanes(16, floors=Floors()) == []
 
 
 class TestTheNumberOfLanes:
@@ -298,8 +320,9 @@ class TestTheNumberOfLanes:
         else:
             OutboxLane.objects.get(lane=LANES - 1).delete()
         write(Noted("k"))
-        assert "outbox_lane holds" in drain.drain().stopped
-        assert (drain.drain().stopped, kafka.requests) == ("backing off", [])
+        drain = Drain()
+        assert "outbox_lane holds" in drain.run().stopped
+        assert (drain.run().stopped, kafka.requests) == ("backing off", [])
 
     def migrated(self) -> int:
         config = apps.get_app_config("outbox")

@@ -11,10 +11,11 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from kombu.utils import json as kombu_json
 
-from outbox import effects, inbox
-from outbox.chunks import Chunk, TaskChunk
+from outbox.database.errors import LOCK_NOT_AVAILABLE
 from outbox.envelope import EventEnvelope
-from outbox.failures import LOCK_NOT_AVAILABLE
+from outbox.handlers import task
+from outbox.inbox import positions
+from outbox.inbox.chunk import Chunk, TaskChunk
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
 HANDLER = "record_sales"
@@ -68,7 +69,7 @@ def position(db: None) -> None:
 def run(applied: Applied, *chunks: Chunk) -> int:
     """As a worker gets it: through JSON."""
     carried = [TaskChunk(kombu_json.loads(kombu_json.dumps(item.to_task()))) for item in chunks]
-    return effects.run_chunks(handler=HANDLER, chunks=carried, effect=applied)
+    return task.run_chunks(handler=HANDLER, chunks=carried, effect=applied)
 
 
 def next_offset(partition: int = 0) -> int:
@@ -172,14 +173,14 @@ class TestTwoCopiesAtOnce:
 
         def second_copy() -> None:
             try:
-                effects.apply_chunks(handler=HANDLER, chunks=[same], effect=applied)
+                task.apply_chunks(handler=HANDLER, chunks=[same], effect=applied)
             except OperationalError as error:
                 outcome.append(getattr(error.__cause__, "sqlstate", ""))
             outcome.append(str(run(applied, same)))
             connection.close()
 
         with transaction.atomic():
-            inbox.lock_positions(HANDLER, [(TOPIC, 0)])
+            positions.lock_positions(HANDLER, [(TOPIC, 0)])
             thread = threading.Thread(target=second_copy)
             thread.start()
             thread.join()
@@ -199,7 +200,7 @@ class TestTwoCopiesAtOnce:
             connection.close()
 
         with transaction.atomic():
-            inbox.lock_positions(HANDLER, [(TOPIC, 0)])
+            positions.lock_positions(HANDLER, [(TOPIC, 0)])
             thread = threading.Thread(target=both)
             thread.start()
             thread.join()

@@ -9,7 +9,6 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 from kombu.utils import json as kombu_json
 
-from outbox.chunks import Chunk, TaskChunk
 from outbox.envelope import (
     EventEnvelope,
     TraceContext,
@@ -20,6 +19,7 @@ from outbox.envelope import (
     message_bytes,
     rfc3339,
 )
+from outbox.inbox.chunk import Chunk, TaskChunk
 
 TOPIC_ID = UUID("11111111-2222-3333-4444-555555555555")
 ENVELOPE = EventEnvelope(
@@ -80,6 +80,28 @@ def test_the_headers_are_those_of_the_contract() -> None:
 def test_a_message_without_a_valid_id_has_one_that_never_changes(ce_id: bytes) -> None:
     once, twice = (read(b"k", b"{}", [("ce_id", ce_id)]) for _ in range(2))
     assert once.event_id == twice.event_id == uuid5(TOPIC_ID, "3/7")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"x" * 256,
+        b"x" * 200_000,
+        b"\xff\xfe",
+        b"c-1\x00",
+        b"c-1\n",
+        b"\x1b[31m",
+        "c\u2028".encode(),
+    ],
+)
+def test_a_header_that_is_too_long_or_not_printable_is_as_if_absent(value: bytes) -> None:
+    names = ("ce_id", "ce_type", "ce_source", "ce_time", "traceparent", "correlation_id")
+    assert read(b"k", b"{}", [(name, value) for name in names]) == read(b"k", b"{}", [])
+
+
+def test_a_header_of_255_bytes_is_taken() -> None:
+    text = "ä" * 127 + "x"
+    assert read(b"k", b"{}", [("correlation_id", text.encode())]).trace.correlation_id == text
 
 
 def test_a_message_without_headers_or_value_is_read() -> None:

@@ -12,10 +12,13 @@ import msgspec
 import pytest
 from django.db import OperationalError
 
-from outbox import conf, control, dead_letters, failures, inbox, isolation, suspects
-from outbox.chunks import Chunk
+from outbox import conf
 from outbox.conf import CIRCUIT
+from outbox.dead_letters import letters
 from outbox.envelope import EventEnvelope, from_kafka
+from outbox.handlers import crash_guard, isolate, pause
+from outbox.inbox import positions as position_rows
+from outbox.inbox.chunk import Chunk
 from outbox.models import BridgePosition, DeadLetter, HandlerControl
 from outbox.tests.letters import (
     HANDLER,
@@ -39,12 +42,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def positions(db: None) -> None:
     create_positions()
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test is one transaction: the time limit of an effect would end all of it."""
-    monkeypatch.setattr(failures, "BRIDGE", replace(conf.BRIDGE, effect_timeout=120.0))
 
 
 def numbers(*given: int) -> list[str]:
@@ -93,13 +90,13 @@ class TestBisecting:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The guard removed: the right half goes first, from the offset where the left one begins."""
-        real = isolation.halves
+        real = isolate.halves
 
         def swapped(whole: Chunk) -> tuple[Chunk, Chunk]:
             left, right = real(whole)
             return replace(right, first_offset=left.first_offset), left
 
-        monkeypatch.setattr(isolation, "halves", swapped)
+        monkeypatch.setattr(isolate, "halves", swapped)
         applied = Applied("3")
         run(applied, chunk([event(str(number), key=f"k{number}") for number in range(4)]))
         assert position().next_offset == 14
@@ -127,7 +124,7 @@ class TestBisecting:
         applied = Decoding()
         assert run(applied, chunk([garbage, follower, event("other")])) == 1
         assert states() == ["retrying", "parked"]
-        [kept] = dead_letters.head_of(HANDLER, (TOPIC, 0, garbage.key))
+        [kept] = letters.head_of(HANDLER, (TOPIC, 0, garbage.key))
         assert kept.event.payload.encode("utf-8", "surrogateescape") == raw
         assert kept.event.key.encode("utf-8", "surrogateescape") == key
         assert kept.event.event_id == garbage.event_id
@@ -180,7 +177,7 @@ class TestAKeyWithAnOpenLetter:
 
     def test_unasked_lets_a_follower_overtake(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The guard removed."""
-        monkeypatch.setattr(dead_letters, "parked_keys", lambda *_: set())
+        monkeypatch.setattr(letters, "parked_keys", lambda *_: set())
         applied = Applied("1")
         run(applied, chunk([event("1"), event("2")]))
         applied.poison.clear()
@@ -198,17 +195,17 @@ class TestTheCircuit:
         assert states() == ["retrying"] * CIRCUIT.run
         assert position().next_offset == 10 + CIRCUIT.run
         assert set(BridgePosition.objects.values_list("paused", flat=True)) == {True}
-        [standing] = control.standings([HANDLER])
-        assert standing.tripped
-        assert f"{CIRCUIT.run} failures in a row" in standing.reason
+        [status] = pause.handler_statuses([HANDLER])
+        assert status.tripped
+        assert f"{CIRCUIT.run} failures in a row" in status.reason
 
     def test_counts_over_all_partitions(self) -> None:
         bad = [event("bad", key=f"k{number}") for number in range(CIRCUIT.run // 2)]
         other = [event("bad", key=f"l{number}") for number in range(CIRCUIT.run // 2)]
         run(Applied("bad"), chunk(bad))
-        assert not control.standings([HANDLER])[0].paused
+        assert not pause.handler_statuses([HANDLER])[0].paused
         run(Applied("bad"), chunk(other, partition=1))
-        assert control.standings([HANDLER])[0].tripped
+        assert pause.handler_statuses([HANDLER])[0].tripped
 
     def test_does_not_trip_when_successes_come_between(self) -> None:
         first = 10
@@ -216,7 +213,7 @@ class TestTheCircuit:
             events = [event("bad", key=f"k{number}"), *(event("x", key="x") for _ in range(2))]
             run(Applied("bad"), chunk(events, first=first))
             first += 3
-        assert not control.standings([HANDLER])[0].paused
+        assert not pause.handler_statuses([HANDLER])[0].paused
 
     def test_trips_when_half_of_the_outcomes_fail(self) -> None:
         first = 10
@@ -224,13 +221,13 @@ class TestTheCircuit:
             events = [event("bad", key=f"a{number}"), event("x", key="x")]
             run(Applied("bad"), chunk([*events, event("bad", key=f"b{number}")], first=first))
             first += 3
-        standing = control.standings([HANDLER])[0]
-        assert standing.tripped
-        assert "of the last outcomes failed" in standing.reason
+        status = pause.handler_statuses([HANDLER])[0]
+        assert status.tripped
+        assert "of the last outcomes failed" in status.reason
 
     def test_a_hot_key_with_many_followers_does_not_trip_it(self) -> None:
         run(Applied("bad"), chunk([event("bad"), *(event("x") for _ in range(200))]))
-        assert not control.standings([HANDLER])[0].paused
+        assert not pause.handler_statuses([HANDLER])[0].paused
         assert len(states()) == 201
 
     def test_paused_nothing_is_redriven_and_resume_redrives_the_run(self) -> None:
@@ -241,19 +238,19 @@ class TestTheCircuit:
         assert redrive_due(applied) == 0
         make_due()
         assert redrive_due(applied) == 0  # the position itself refuses
-        assert control.resume_handler(HANDLER, by="me") == CIRCUIT.run
+        assert pause.resume_handler(HANDLER, by="me") == CIRCUIT.run
         assert redrive_due(applied) == CIRCUIT.run
         assert states() == ["applied"] * CIRCUIT.run
         assert DeadLetter.objects.get(offset=11).replay_count == 1
         assert run(applied, chunk([event("new")], first=10 + CIRCUIT.run)) == 1
 
     def test_a_pause_by_hand_stops_and_resume_lets_go_on(self) -> None:
-        control.pause_handler(HANDLER, reason="a look", by="me")
+        pause.pause_handler(HANDLER, reason="a look", by="me")
         applied = Applied()
         assert run(applied, chunk([event("1")])) == 0
         row = HandlerControl.objects.get()
         assert (row.paused, row.reason, row.changed_by) == (True, "a look", "me")
-        assert control.resume_handler(HANDLER, by="me") == 0
+        assert pause.resume_handler(HANDLER, by="me") == 0
         assert run(applied, chunk([event("1")])) == 1
 
 
@@ -285,7 +282,7 @@ class TestAStartThatNeverEnds:
         assert self.deaths(applied, chunk(events), attempt=0) <= 6
         assert applied.payloads == numbers(*(n for n in range(500) if n != 321))
         assert (states("321"), len(states())) == (["retrying"], 1)
-        assert DeadLetter.objects.get().error == dead_letters.NEVER_ENDED
+        assert DeadLetter.objects.get().error == letters.NEVER_ENDED
         assert position().started_next is None
 
     def test_uses_its_tries_up_and_is_dead(self) -> None:
@@ -302,7 +299,7 @@ class TestAStartThatNeverEnds:
         assert tries == len(conf.route_named(HANDLER).retries) + 1
 
     def test_first_sends_write_no_note(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(inbox, "note_start", pytest.fail)
+        monkeypatch.setattr(position_rows, "note_start", pytest.fail)
         assert run(Applied(), chunk([event("1")])) == 1
 
     def test_a_chunk_that_only_waited_is_never_accused(self) -> None:
@@ -319,7 +316,7 @@ class TestAStartThatNeverEnds:
 
     def test_kept_notes_would_accuse_an_innocent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The guard removed."""
-        monkeypatch.setattr(inbox, "forget_start", lambda *_: None)
+        monkeypatch.setattr(position_rows, "forget_start", lambda *_: None)
         applied = Applied("1")
         applied.error = OperationalError("away")
         for attempt in range(1, 8):
@@ -328,12 +325,12 @@ class TestAStartThatNeverEnds:
 
     def test_pieces_cover_the_chunk_without_gap(self) -> None:
         whole = chunk([event(str(number), key=f"k{number}") for number in range(100)])
-        inbox.note_start(HANDLER, (TOPIC, 0), 60, 1)
-        pace, seen = suspects.Pace(), []
+        position_rows.note_start(HANDLER, (TOPIC, 0), 60, 1)
+        pieces, seen = crash_guard.PieceSize(), []
         while (start := position().next_offset) < whole.next_offset:
-            locked = inbox.lock_positions(HANDLER, [(TOPIC, 0)])[TOPIC, 0]
-            piece, accused = suspects.begin(HANDLER, whole, locked, pace)
+            locked = position_rows.lock_positions(HANDLER, [(TOPIC, 0)])[TOPIC, 0]
+            piece, accused = crash_guard.next_piece(HANDLER, whole, locked, pieces)
             assert (piece.first_offset, accused) == (start, False)
             seen += [UUID(str(item.event_id)) for _, item in piece.events]
-            inbox.advance_positions(HANDLER, [piece])
+            position_rows.advance_positions(HANDLER, [piece])
         assert seen == [item.event_id for _, item in whole.events]

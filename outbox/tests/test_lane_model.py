@@ -27,11 +27,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from outbox import claims, conf, nudge, settling
+from outbox.drain.settle import acknowledged_prefix, settle_batch
 from outbox.kafka.producer import Delivery
+from outbox.lanes.claim import claim_lanes
+from outbox.lanes.floors import Floors
+from outbox.lanes.pending import PendingEvent, pending_events
 from outbox.models import OutboxEvent, OutboxLane
-from outbox.refusals import PendingEvent
-from outbox.services import publish
+from outbox.publish import nudge
+from outbox.publish.events import publish
+from outbox.tests.backbone_rows import ORDER_EVENTS
 from outbox.topics import LANES, Topic, lane_of
 
 T = TypeVar("T")
@@ -49,9 +53,9 @@ class Noted:
     key: str
     event_id: str = field(default_factory=lambda: str(uuid4()))
 
-    topic: ClassVar[Topic] = conf.topics()[0]
+    topic: ClassVar[Topic] = ORDER_EVENTS
     source: ClassVar[str] = "/tests"
-    type: ClassVar[str] = "NOTED"
+    type: ClassVar[str] = "ORDER_CREATED"
 
     def to_json(self) -> str:
         return json.dumps(self.key)
@@ -187,8 +191,8 @@ class LaneModel(RuleBasedStateMachine):
 
     def claimed(self, lanes: int, limit: int) -> Sequence[PendingEvent]:
         """The two statements of a drain's claim."""
-        claimed = claims.claim_lanes(lanes)
-        return claims.pending_events(claimed, limit=limit) if claimed else []
+        claimed = claim_lanes(lanes, floors=Floors())
+        return pending_events(claimed, limit=limit, floors=Floors()) if claimed else []
 
     @precondition(lambda self: any(not batch.sent for batch in self.batches.values()))
     @rule(number=DRAINS, share=st.sampled_from([1.0, 1.0, 0.5, 0.0]))
@@ -213,9 +217,9 @@ class LaneModel(RuleBasedStateMachine):
         sent = batch.sent
         settled = [
             (batch.events[i].id, batch.events[i].partition, sent.acknowledged[i])
-            for i in settling.acknowledged_prefix(batch.events, sent)
+            for i in acknowledged_prefix(batch.events, sent)
         ]
-        self.sessions[number].commit(lambda: settling.settle_batch(settled))
+        self.sessions[number].commit(lambda: settle_batch(settled))
         del self.batches[number]
 
     @precondition(lambda self: self.batches)
@@ -252,7 +256,7 @@ class LaneModel(RuleBasedStateMachine):
             batch = Batch(events)
             self._append(batch, 1.0)
             rows = [(event.id, event.partition, 0) for event in events]
-            self.sessions[0].commit(lambda rows=rows: settling.settle_batch(rows))  # type: ignore[misc]
+            self.sessions[0].commit(lambda rows=rows: settle_batch(rows))  # type: ignore[misc]
         self.sessions[0].commit(lambda: None)
         self.first_occurrences_are_in_order()
         expected = {event_id for ids in self.committed.values() for event_id in ids}
@@ -267,7 +271,8 @@ class RowLocks(LaneModel):
         pending = OutboxEvent.objects.filter(status=OutboxEvent.Status.NEW).order_by("id")
         free = pending.select_for_update(skip_locked=True)
         ids = set(free.values_list("id", flat=True)[:limit])
-        return [e for e in claims.pending_events(list(range(LANES)), limit=1000) if e.id in ids]
+        events = pending_events(list(range(LANES)), limit=1000, floors=Floors())
+        return [event for event in events if event.id in ids]
 
 
 @pytest.fixture

@@ -13,11 +13,14 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import Client
 
-from outbox import claims, lanes
-from outbox.conf import topics
-from outbox.lanes import LaneBusy, UnknownLane
+from devtools.testing.patience import PATIENCE
+from outbox.lanes import pause
+from outbox.lanes.claim import claim_lanes
+from outbox.lanes.floors import Floors
+from outbox.lanes.pause import LaneBusy, UnknownLane
 from outbox.models import OutboxEvent, OutboxLane
 from outbox.tests.admin_pages import log_in
+from outbox.tests.backbone_rows import ORDER_EVENTS
 
 LANES = "/admin/outbox/outboxlane/"
 
@@ -25,7 +28,7 @@ LANES = "/admin/outbox/outboxlane/"
 def wait_in(*numbers: int) -> None:
     for lane in numbers:
         OutboxEvent.objects.create(
-            event_id=uuid4(), lane=lane, topic=topics()[0].name, key="k", type="T", source="/"
+            event_id=uuid4(), lane=lane, topic=ORDER_EVENTS.name, key="k", type="T", source="/"
         )
 
 
@@ -39,20 +42,20 @@ def run_command(*arguments: str) -> str:
 class TestAPausedLane:
     def test_is_not_claimed_and_holds_up_no_other(self) -> None:
         wait_in(3, 4)
-        assert lanes.pause_lanes([3], reason="r", by="me") == [3]
-        assert claims.claim_lanes(16) == [4]
-        assert lanes.resume_lanes([3, 4]) == [3]
-        assert sorted(claims.claim_lanes(16)) == [3, 4]
+        assert pause.pause_lanes([3], reason="r", by="me") == [3]
+        assert claim_lanes(16, floors=Floors()) == [4]
+        assert pause.resume_lanes([3, 4]) == [3]
+        assert sorted(claim_lanes(16, floors=Floors())) == [3, 4]
 
     def test_paused_again_keeps_who_paused_it(self) -> None:
-        lanes.pause_lanes([3], reason="first", by="me")
-        assert lanes.pause_lanes([3], reason="second", by="you") == []
+        pause.pause_lanes([3], reason="first", by="me")
+        assert pause.pause_lanes([3], reason="second", by="you") == []
         row = OutboxLane.objects.get(lane=3)
         assert (row.paused_reason, row.paused_by, row.paused_at is None) == ("first", "me", False)
 
     def test_that_does_not_exist_changes_nothing(self) -> None:
         with pytest.raises(UnknownLane, match="64"):
-            lanes.pause_lanes([3, 64], reason="", by="me")
+            pause.pause_lanes([3, 64], reason="", by="me")
         assert not OutboxLane.objects.filter(paused=True).exists()
 
 
@@ -63,14 +66,14 @@ class TestALaneThatADrainHolds:
 
         def drain_batch() -> None:
             with transaction.atomic():
-                assert claims.claim_lanes(1) == [lane]
+                assert claim_lanes(1, floors=Floors()) == [lane]
                 held.set()
-                assert end.wait(10)
+                assert end.wait(PATIENCE)
             connection.close()
 
         thread = threading.Thread(target=drain_batch)
         thread.start()
-        assert held.wait(5)
+        assert held.wait(PATIENCE)
         return thread
 
     def test_is_paused_once_the_drain_has_ended(self) -> None:
@@ -78,7 +81,7 @@ class TestALaneThatADrainHolds:
         end = threading.Event()
         thread = self.hold(3, end)
         threading.Timer(0.3, end.set).start()
-        assert lanes.pause_lanes([3], reason="", by="me") == [3]
+        assert pause.pause_lanes([3], reason="", by="me") == [3]
         assert end.is_set()
         thread.join()
 
@@ -87,24 +90,24 @@ class TestALaneThatADrainHolds:
         end = threading.Event()
         thread = self.hold(3, end)
         with pytest.raises(LaneBusy, match=r"more than 0.2 s by eventsite \(pid \d+\)"):
-            lanes.pause_lanes([2, 3], reason="", by="me", wait=0.2)
-        held = [state for state in lanes.lane_states() if state.holder]
+            pause.pause_lanes([2, 3], reason="", by="me", wait=0.2)
+        held = [state for state in pause.lane_states() if state.holder]
         assert [(state.lane, state.application) for state in held] == [(3, "eventsite")]
         end.set()
         thread.join()
         assert not OutboxLane.objects.filter(paused=True).exists()
-        assert not [state for state in lanes.lane_states() if state.holder]
+        assert not [state for state in pause.lane_states() if state.holder]
 
     def test_paused_between_snapshot_and_lock_is_not_claimed(self) -> None:
         """The claim waits for nothing: it skips the lane, or sees that it is paused."""
         wait_in(3)
         with transaction.atomic():
-            lanes.pause_lanes([3], reason="", by="me")
+            pause.pause_lanes([3], reason="", by="me")
             claimed: list[list[int]] = []
 
             def claim() -> None:
                 with transaction.atomic():
-                    claimed.append(claims.claim_lanes(16))
+                    claimed.append(claim_lanes(16, floors=Floors()))
                 connection.close()
 
             thread = threading.Thread(target=claim)

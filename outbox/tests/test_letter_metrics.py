@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
-from outbox import control, tasks
+from outbox import tasks
+from outbox.handlers import pause
 from outbox.models import DeadLetter, OutboxEvent
 from outbox.tests.letters import HANDLER, Applied, chunk, create_positions, event, run
 
@@ -37,10 +38,10 @@ def test_open_letters_are_counted_by_state_with_their_age() -> None:
 def test_a_paused_handler_shows_and_a_tripped_one_as_such() -> None:
     create_positions()
     assert gauge("handler_paused", handler=HANDLER) == 0
-    control.pause_handler(HANDLER, reason="a look", by="ann")
+    pause.pause_handler(HANDLER, reason="a look", by="ann")
     assert gauge("handler_paused", handler=HANDLER) == 1
     assert gauge("handler_circuit_open", handler=HANDLER) == 0
-    control.resume_handler(HANDLER, by="ann")
+    pause.resume_handler(HANDLER, by="ann")
     run(Applied("bad"), chunk([event("bad", key=f"k{number}") for number in range(30)]))
     assert gauge("handler_circuit_open", handler=HANDLER) == 1
 

@@ -11,11 +11,16 @@ import pytest
 from django.db import connection, transaction
 from prometheus_client.metrics import MetricWrapperBase
 
-from outbox import audit, claims, conf, floors, lanes, measure, metrics, tasks, upkeep
+from outbox import conf, jobs, metrics, tasks
+from outbox.audit import watch
 from outbox.kafka import admin
-from outbox.measure import handler_lags
+from outbox.lanes import pause
+from outbox.lanes.claim import claim_lanes
+from outbox.lanes.floors import Floors, rewind
 from outbox.models import OutboxEvent
 from outbox.tests.backbone_rows import HANDLER, LOG, TOPIC, age, positions, published, receipt
+from outbox.upkeep import gauges
+from outbox.upkeep.gauges import handler_lags
 
 ROUTE = conf.route_named(HANDLER)
 
@@ -36,7 +41,13 @@ class TestTheLagOfAHandler:
         positions(90)
         published([89], partition=1)
         [lag] = handler_lags([ROUTE], {TOPIC: LOG})
-        assert (lag.events, lag.oldest_seconds) == (12 * 9, 0.0)
+        assert (lag.events, lag.oldest_seconds, lag.unread) == (12 * 9, 0.0, 0)
+
+    def test_names_partitions_that_it_has_no_position_on(self) -> None:
+        positions(90)
+        added = replace(LOG, earliest={**LOG.earliest, 12: 0}, latest={**LOG.latest, 12: 7})
+        assert [lag.unread for lag in handler_lags([ROUTE], {TOPIC: added})] == [1]
+        assert [lag.unread for lag in handler_lags([ROUTE], {})] == [None]
 
     def test_has_the_age_of_the_oldest_unapplied(self) -> None:
         positions(90)
@@ -53,17 +64,17 @@ class TestTheLagOfAHandler:
         positions(90)
         published([90])
         age(1)
-        audit.watch(ROUTE, {TOPIC: LOG})
+        watch.watch(ROUTE, {TOPIC: LOG})
         for event in published([1, 2, 3]):
             receipt(event)
-        monkeypatch.setattr(measure, "NEWEST", 2)
+        monkeypatch.setattr(gauges, "NEWEST", 2)
         assert 3600 <= handler_lags([ROUTE], {})[0].oldest_seconds < 3700
 
     def test_leaves_out_what_is_parked(self) -> None:
         positions(91)
         receipt(published([90])[0], outcome=1)
         age(1)
-        audit.watch(ROUTE, {TOPIC: LOG})
+        watch.watch(ROUTE, {TOPIC: LOG})
         assert handler_lags([ROUTE], {})[0].oldest_seconds == 0.0
 
     def test_is_a_share_of_the_retention(self) -> None:
@@ -91,12 +102,12 @@ class TestWhatNoDrainClaims:
         self.waiting(lane=64)
         self.waiting(lane=-1)
         assert self.counted() == 3
-        assert claims.claim_lanes(16) == []
+        assert claim_lanes(16, floors=Floors()) == []
 
     def test_is_not_what_waits_for_its_turn(self) -> None:
         self.waiting()
         self.waiting(f"{TOPIC}.dlq")
-        lanes.pause_lanes([5], reason="", by="me")
+        pause.pause_lanes([5], reason="", by="me")
         assert self.counted() == 0
         assert value(metrics.LANES_PAUSED) == 1
 
@@ -108,8 +119,8 @@ class TestTheBacklog:
 
     @pytest.fixture(autouse=True)
     def fresh(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(measure, "_floors", floors.Floors())
-        monkeypatch.setattr(measure, "DRAIN", replace(conf.DRAIN, floor_interval=0.0))
+        monkeypatch.setattr(gauges._backlog, "floors", Floors())
+        monkeypatch.setattr(gauges, "DRAIN", replace(conf.DRAIN, floor_interval=0.0))
 
     def pending(self, lane: int) -> OutboxEvent:
         return OutboxEvent.objects.create(
@@ -118,7 +129,7 @@ class TestTheBacklog:
 
     def counted(self) -> float:
         for _ in range(3):  # a ceiling first, then the floors
-            measure.measure_outbox()
+            gauges.measure_outbox()
         return value(metrics.BACKLOG)
 
     def test_has_the_age_of_the_oldest_of_all_lanes(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +138,7 @@ class TestTheBacklog:
         for lane in (1, 2, 3):
             self.pending(lane)
         assert self.counted() == 4
-        monkeypatch.setattr(measure, "BACKLOG_COUNT_LIMIT", 2)
+        monkeypatch.setattr(gauges, "BACKLOG_COUNT_LIMIT", 2)
         assert self.counted() == 2
         assert 3600 <= value(metrics.OLDEST_AGE) < 3700
 
@@ -137,12 +148,12 @@ class TestTheBacklog:
         )
         waiting = self.pending(6)
         assert self.counted() == 1
-        assert measure._floors._floors[5] == waiting.id + 1
-        assert measure._floors._floors[6] == waiting.id
+        assert gauges._backlog.floors._floors[5] == waiting.id + 1
+        assert gauges._backlog.floors._floors[6] == waiting.id
         self.pending(5)
         assert self.counted() == 2
         with transaction.atomic():
-            floors.rewind([5])
+            rewind([5])
             OutboxEvent.objects.update(status=OutboxEvent.Status.NEW)
         assert self.counted() == 3
 
@@ -153,12 +164,12 @@ def test_lanes_are_counted_for_who_holds_them() -> None:
     counted: list[float] = []
 
     def look() -> None:
-        measure.measure_lanes()
+        gauges.measure_lanes()
         counted.append(value(metrics.LANES_HELD, "eventsite"))
         connection.close()
 
     with transaction.atomic():
-        assert claims.claim_lanes(16) == [5]
+        assert claim_lanes(16, floors=Floors()) == [5]
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()
@@ -177,6 +188,6 @@ def test_beats_audit_shows_what_is_missing_and_when_it_was_done() -> None:
     assert value(metrics.AUDIT_MISSING_AGE, HANDLER) >= 3600
     tasks.measure_handlers()
     assert 0 <= value(metrics.UPKEEP_AGE, "audit") < 60
-    assert set(upkeep.ages()) == {"audit", f"audit:{HANDLER}"} | {
+    assert set(jobs.ages()) == {"audit", f"audit:{HANDLER}"} | {
         f"audit:{route.handler}" for route in conf.routes()
     }

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from outbox import ops_server
+from devtools.testing.patience import PATIENCE
+from outbox.process import ops_server
 
 ALLOWED = {"GET", "HEAD", "OPTIONS"}
 
@@ -24,7 +25,7 @@ class Ops:
     headers: dict[str, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
@@ -97,7 +98,7 @@ def test_unknown_path(ops: Ops, method: str, path: str) -> None:
 
 
 def test_a_request_that_cannot_be_read_is_told_so_in_json(ops: Ops) -> None:
-    with socket.create_connection(("127.0.0.1", ops.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", ops.port), timeout=PATIENCE) as raw:
         raw.sendall(b"GET /health HTTP/9.9\r\n\r\n")
         answer = b"".join(iter(lambda: raw.recv(4096), b""))
     assert b"Content-Type: application/json" in answer or answer.startswith(b"{")

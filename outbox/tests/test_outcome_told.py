@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from outbox.services import NotStored, OutcomeUnknown, outcome_told
+from outbox.database.unit_of_work import NotStored, OutcomeUnknown, outcome_told
 
 
 @pytest.mark.parametrize(

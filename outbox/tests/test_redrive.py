@@ -11,12 +11,22 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
+from structlog.testing import capture_logs
 
-from outbox import conf, control, dead_letters, failures, inbox, redrive
-from outbox.chunks import Chunk
+from devtools.testing.advice import advised_with_arguments
+from devtools.testing.patience import PATIENCE
+from outbox import conf
 from outbox.conf import REDRIVE
+from outbox.dead_letters import due, redrive
+from outbox.dead_letters import letters as letter_rows
+from outbox.dead_letters.letter import Letter
+from outbox.declaration import Route
 from outbox.envelope import EventEnvelope, TraceContext, from_column, to_column
+from outbox.handlers import pause
+from outbox.inbox import positions, receipts
+from outbox.inbox.chunk import Chunk
 from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
 from outbox.tests.letters import (
     HANDLER,
@@ -41,15 +51,9 @@ ROUTE = conf.route_named(HANDLER)
 def test_a_retry_comes_after_1_2_4_seconds_and_not_with_all_others(
     tries: int, nominal: float
 ) -> None:
-    waits = {dead_letters.backoff(ROUTE, tries) / nominal for _ in range(200)}
+    waits = {letter_rows.backoff(ROUTE, tries) / nominal for _ in range(200)}
     assert 0.8 <= min(waits) < 0.95
     assert 1.05 < max(waits) <= 1.2
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test is one transaction: the time limit of an effect would end all of it."""
-    monkeypatch.setattr(failures, "BRIDGE", replace(conf.BRIDGE, effect_timeout=120.0))
 
 
 @pytest.fixture
@@ -95,6 +99,22 @@ class TestAHead:
         assert redrive_due(applied) == 0
         assert applied.payloads == []
 
+    def test_that_is_dead_is_looked_at_and_tried_again_by_what_the_log_advises(
+        self, applied: Applied, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with capture_logs() as logs:
+            for _ in range(ROUTE.tries):
+                make_due()
+                redrive_due(applied)
+        [advice] = [line["advice"] for line in logs if line["event"] == "event_dead"]
+        inspect, replay, discard = advised_with_arguments(advice)
+        call_command(*inspect)
+        assert json.loads(capsys.readouterr().out)["payload"] == "1"
+        call_command(*replay)
+        assert states("1") == ["retrying"]
+        call_command(*discard)
+        assert states("1") == ["discarded"]
+
     def test_that_is_dead_is_told_on_the_dead_letter_topic(self, applied: Applied) -> None:
         for _ in ROUTE.retries:
             make_due()
@@ -121,7 +141,7 @@ class TestAHead:
     ) -> None:
         """A replay closes the letters and deletes the receipts; the log brings the event again."""
 
-        def lock_after_a_replay(letter: dead_letters.Letter) -> None:
+        def lock_after_a_replay(letter: Letter) -> None:
             DeadLetter.objects.update(state=DeadLetter.State.DISCARDED)
             InboxReceipt.objects.all().delete()
 
@@ -135,15 +155,15 @@ class TestAHead:
 
     def test_is_leased_so_that_two_beats_send_it_once(self) -> None:
         make_due()
-        assert len(redrive.claim_due(ROUTE)) == 1
-        assert redrive.claim_due(ROUTE) == []
+        assert len(due.claim_due(ROUTE)) == 1
+        assert due.claim_due(ROUTE) == []
 
     def test_is_tried_once_by_the_copies_of_all_its_leases(self, applied: Applied) -> None:
         """Workers were away: each lease that ran out has left a task on the queue."""
         copies = []
         for _ in range(5):
             make_due()
-            copies.append(redrive.claim_due(ROUTE))
+            copies.append(due.claim_due(ROUTE))
         for copy in copies:
             redrive_copy(applied, copy)
         letter = DeadLetter.objects.earliest("id")
@@ -159,7 +179,7 @@ class TestAHead:
         make_due()
         monkeypatch.setattr(redrive, "BRIDGE", replace(conf.BRIDGE, effect_timeout=0.0))
         assert redrive_due(applied) == 0
-        assert redrive.handlers_due() == [HANDLER]
+        assert due.handlers_due() == [HANDLER]
         begun = [letter.attempts for letter in DeadLetter.objects.order_by("id")]
         assert begun == [1, 0, 0]
 
@@ -173,13 +193,13 @@ class TestAHead:
     def test_is_not_tried_while_the_handler_is_paused(self, applied: Applied) -> None:
         applied.poison.clear()
         make_due()
-        control.pause_handler(HANDLER, reason="a look", by="me")
-        assert redrive.handlers_due() == []
+        pause.pause_handler(HANDLER, reason="a look", by="me")
+        assert due.handlers_due() == []
         assert redrive_due(applied) == 0
         assert DeadLetter.objects.earliest("id").attempts == 1
-        control.resume_handler(HANDLER, by="me")
+        pause.resume_handler(HANDLER, by="me")
         make_due()
-        assert redrive.handlers_due() == [HANDLER]
+        assert due.handlers_due() == [HANDLER]
         assert redrive_due(applied) == 3
 
 
@@ -214,7 +234,7 @@ class TestTheReceipt:
         """Two copies of one redrive: the second has read its letters before the first is through."""
         applied.poison.clear()
         make_due()
-        [claim] = redrive.claim_due(ROUTE)
+        [claim] = due.claim_due(ROUTE)
         late = redrive._begin(ROUTE, claim, 1)
         make_due()
         redrive_due(applied)
@@ -230,7 +250,7 @@ class TestTheReceipt:
         def believe(handler: str, event_ids: Iterable[UUID], outcome: int) -> set[UUID]:
             return set(event_ids)
 
-        monkeypatch.setattr(inbox, "settle_receipts", believe)
+        monkeypatch.setattr(receipts, "settle_receipts", believe)
         monkeypatch.setattr(redrive, "_still_open", list)
         self.twice(applied)
         assert applied.payloads == ["1", "2", "3", "1"]
@@ -271,7 +291,7 @@ class TestConcurrently:
 
     def test_two_redrives_at_once_apply_once(self) -> None:
         applied = Applied()
-        [claim] = redrive.claim_due(ROUTE)
+        [claim] = due.claim_due(ROUTE)
 
         def redrive_it() -> None:
             redrive.run_letters(handler=HANDLER, letters=[claim], effect=applied)
@@ -281,9 +301,9 @@ class TestConcurrently:
 
     def test_a_busy_position_means_later_and_costs_no_try(self) -> None:
         applied = Applied()
-        [claim] = redrive.claim_due(ROUTE)
+        [claim] = due.claim_due(ROUTE)
         with transaction.atomic():
-            inbox.lock_positions(HANDLER, [(TOPIC, 0)])
+            positions.lock_positions(HANDLER, [(TOPIC, 0)])
             self.in_threads(
                 lambda: redrive.run_letters(handler=HANDLER, letters=[claim], effect=applied)
             )
@@ -302,12 +322,12 @@ class TestConcurrently:
             order.extend(item.payload for item in events)
 
         def meet() -> None:
-            assert inside.wait(5)
+            assert inside.wait(PATIENCE)
             applied = Applied()
             assert run(applied, chunk([event("3"), event("x", key="x")], first=12)) >= 1
             order.extend(applied.payloads)
 
-        [claim] = redrive.claim_due(ROUTE)
+        [claim] = due.claim_due(ROUTE)
         self.in_threads(
             lambda: redrive.run_letters(handler=HANDLER, letters=[claim], effect=slow), meet
         )
@@ -375,26 +395,26 @@ class TestALetterThatCannotBeBuried:
         run(Applied("a", "b"), chunk([event("a", key="a"), event("b", key="b")]))
         DeadLetter.objects.update(attempts=ROUTE.tries)
         make_due()
-        bury = dead_letters.bury
+        bury = letter_rows.bury
 
-        def refuse_one(letters: Sequence[dead_letters.Letter], **options: Any) -> None:
+        def refuse_one(letters: Sequence[Letter], **options: Any) -> None:
             bury(letters, **options)
             if letters[0].event.payload == "a":
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT 1 / 0")
 
-        monkeypatch.setattr(dead_letters, "bury", refuse_one)
+        monkeypatch.setattr(letter_rows, "bury", refuse_one)
 
     def test_keeps_no_other_from_it(self) -> None:
-        assert redrive.claim_due(ROUTE) == []
+        assert due.claim_due(ROUTE) == []
         assert states() == ["retrying", "dead"]
         assert OutboxEvent.objects.get(topic=ROUTE.dlq).payload == "b"
 
     def test_is_looked_at_again_after_its_lease(self) -> None:
-        redrive.claim_due(ROUTE)
-        assert redrive.handlers_due() == []
+        due.claim_due(ROUTE)
+        assert due.handlers_due() == []
         make_due()
-        assert redrive.handlers_due() == [HANDLER]
+        assert due.handlers_due() == [HANDLER]
 
 
 def test_what_goes_wrong_for_one_handler_keeps_nothing_from_the_next(
@@ -402,19 +422,19 @@ def test_what_goes_wrong_for_one_handler_keeps_nothing_from_the_next(
 ) -> None:
     claimed: list[str] = []
 
-    def claim_due(route: conf.Route) -> list[Any]:
+    def claim_due(route: Route) -> list[Any]:
         claimed.append(route.handler)
         if len(claimed) == 1:
             raise ValueError("a bug")
         return []
 
-    monkeypatch.setattr(redrive, "claim_due", claim_due)
+    monkeypatch.setattr(due, "claim_due", claim_due)
     DeadLetter.objects.filter(payload="2").update(
         handler=next(each.handler for each in conf.routes() if each.handler != HANDLER),
         state=DeadLetter.State.RETRYING,
     )
     make_due()
-    assert redrive.send_due() == 0
+    assert due.send_due() == 0
     assert len(claimed) == 2
 
 
@@ -422,12 +442,12 @@ class TestTheMessage:
     def buried(self, **changes: Any) -> OutboxEvent:
         create_positions()
         run(Applied("bad"), chunk([msgspec.structs.replace(event("bad"), key="k")]))
-        [letter] = dead_letters.head_of(HANDLER, (TOPIC, 0, "k"))
+        [letter] = letter_rows.head_of(HANDLER, (TOPIC, 0, "k"))
         letter = replace(
             letter, event=msgspec.structs.replace(letter.event, **changes), error="x" * 9000
         )
         with transaction.atomic():
-            dead_letters.bury([letter])
+            letter_rows.bury([letter])
         return OutboxEvent.objects.get(topic=ROUTE.dlq)
 
     def test_carries_the_value_as_it_was(self, db: None) -> None:

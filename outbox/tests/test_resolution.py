@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from outbox import conf, control, failures
+from outbox.handlers import pause
 from outbox.models import BridgePosition, DeadLetter, DeadLetterAction, InboxReceipt
 from outbox.tests.letters import (
     HANDLER,
@@ -28,12 +27,6 @@ from outbox.tests.letters import (
 
 pytestmark = pytest.mark.django_db
 State = DeadLetter.State
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test is one transaction: the time limit of an effect would end all of it."""
-    monkeypatch.setattr(failures, "BRIDGE", replace(conf.BRIDGE, effect_timeout=120.0))
 
 
 @pytest.fixture
@@ -139,7 +132,7 @@ class TestReplay:
 
     def test_keeps_to_its_rate(self, applied: Applied, monkeypatch: Any, capsys: Any) -> None:
         slept: list[float] = []
-        monkeypatch.setattr("outbox.resolution.time.sleep", slept.append)
+        monkeypatch.setattr("outbox.dead_letters.resolve.time.sleep", slept.append)
         command("replay", "--rate", "0.001", capsys=capsys)
         at_once, a_thousand_seconds = slept
         assert at_once == 0.0
@@ -163,7 +156,9 @@ class TestDiscard:
         self, applied: Applied, capsys: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Between two letters a redrive runs."""
-        monkeypatch.setattr("outbox.resolution.time.sleep", lambda _: redrive_due(applied))
+        monkeypatch.setattr(
+            "outbox.dead_letters.resolve.time.sleep", lambda _: redrive_due(applied)
+        )
         call_command("dead_letters", "discard", "--key", "a", "--rate", "1000")
         assert left()["a3"] == "discarded"
         assert applied.payloads == []
@@ -225,7 +220,7 @@ class TestHandlers:
             call_command("handlers", "pause", "nobody", "--reason", "x")
 
     def test_that_are_new_get_the_pause_of_their_name(self, applied: Applied) -> None:
-        control.pause_handler(HANDLER, reason="a look", by="ann")
+        pause.pause_handler(HANDLER, reason="a look", by="ann")
         BridgePosition.objects.filter(partition=1).update(paused=False)
-        control.spread_pauses()
+        pause.spread_pauses()
         assert position(1).paused

@@ -12,12 +12,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from outbox import conf, retention, tasks, upkeep
+from outbox import conf, jobs, tasks
 from outbox.checks import check_event_map
 from outbox.conf import Retention
 from outbox.models import DeadLetter, DeadLetterAction, InboxReceipt, OutboxEvent, UpkeepMark
-from outbox.retention import purge
 from outbox.tests.backbone_rows import HANDLER, age, positions, published, receipt, refused
+from outbox.upkeep.purge import purge
 
 KEPT = Retention(receipts=10, outbox=20, dead_letters=100)
 
@@ -108,7 +108,7 @@ class TestARow:
     def test_goes_from_behind_ones_that_were_published_again(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(retention, "CHUNK", 2)
+        monkeypatch.setattr("outbox.upkeep.purge.CHUNK", 2)
         positions(10)
         events = published([1, 2, 3, 4])
         for event in events:
@@ -123,7 +123,7 @@ class TestARow:
     def test_that_is_done_goes_from_behind_ones_that_are_not(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(retention, "CHUNK", 2)
+        monkeypatch.setattr("outbox.upkeep.purge.CHUNK", 2)
         positions(10)
         events = published([1, 2, 3, 4, 5, 6, 7])
         for event in events[4:]:
@@ -140,7 +140,7 @@ class TestAReceiptWithoutARow:
     """Of a message that somebody else has written to our topic."""
 
     def test_goes_after_the_retention_of_receipts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(retention, "CHUNK", 2)
+        monkeypatch.setattr("outbox.upkeep.purge.CHUNK", 2)
         for _ in range(5):
             InboxReceipt.objects.create(event_id=uuid4(), handler=HANDLER)
         age(11)
@@ -212,7 +212,7 @@ def test_two_beats_purge_once() -> None:
         results.append(tasks.purge())
         connection.close()
 
-    with upkeep.only_one("purge"):
+    with jobs.only_one("purge"):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
@@ -221,7 +221,7 @@ def test_two_beats_purge_once() -> None:
 
 
 def test_a_lock_is_free_again_after_its_job(db: None) -> None:
-    with upkeep.only_one("job") as first:
+    with jobs.only_one("job") as first:
         assert first
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")

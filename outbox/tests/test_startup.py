@@ -13,12 +13,16 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from outbox import conf, inbox, startup
+from outbox import conf
+from outbox.inbox.positions import create_positions
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicConfig
 from outbox.models import BridgePosition, OutboxLane
-from outbox.startup import Level, Result
+from outbox.tests.backbone_rows import ORDER_EVENTS
 from outbox.topics import Topic
+from outbox.upkeep.check_result import Level, Result
+from outbox.upkeep.postgres_checks import check_standbys
+from outbox.upkeep.server_checks import check_servers
 
 pytestmark = pytest.mark.django_db
 
@@ -57,13 +61,13 @@ def positions(db: None) -> None:
     for route in conf.routes():
         starts = dict.fromkeys(range(route.topic.partitions), 0)
         state = admin.TopicState(route.topic.name, uuid4(), starts, starts)
-        inbox.create_positions(route.handler, state, since="earliest")
+        create_positions(route.handler, state, since="earliest")
 
 
 def violations() -> dict[str, Result]:
     return {
         result.risk or result.found: result
-        for result in startup.check_servers()
+        for result in check_servers()
         if result.level is not Level.OK
     }
 
@@ -111,6 +115,34 @@ def test_options_that_a_pooler_has_dropped_are_found(good_kafka: object, dropped
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DateStyle", "SQL, DMY"),
+        ("DateStyle", "German"),
+        ("default_transaction_isolation", "repeatable read"),
+        ("default_transaction_isolation", "serializable"),
+        ("default_transaction_read_only", "on"),
+    ],
+)
+def test_defaults_that_the_code_does_not_expect_are_found(
+    good_kafka: object, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setattr(settings, "OUTBOX_STRICT_SERVERS", False)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config(%s, %s, true)", (name, value))
+    [found] = [each for key, each in violations().items() if key != "single-postgresql"]
+    assert found.level is Level.ERROR  # everywhere, and none that can be accepted
+    assert found.risk == ""
+    assert name in found.found
+
+
+def test_another_order_of_dates_does_no_harm(good_kafka: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL DateStyle = 'ISO, DMY'")
+    assert set(violations()) == {"single-postgresql"}
+
+
+@pytest.mark.parametrize(
     ("names", "commit", "level"),
     [
         ("", "on", Level.ERROR),
@@ -121,7 +153,7 @@ def test_options_that_a_pooler_has_dropped_are_found(good_kafka: object, dropped
     ],
 )
 def test_a_quorum_is_one_that_commits_wait_for(names: str, commit: str, level: Level) -> None:
-    assert startup._quorum(names, commit).level is level
+    assert check_standbys(names, commit).level is level
 
 
 @pytest.mark.parametrize(
@@ -142,7 +174,7 @@ def test_a_quorum_is_one_that_commits_wait_for(names: str, commit: str, level: L
 def test_each_setting_of_a_topic_counts(
     good_kafka: dict[str, TopicConfig], change: dict[str, Any], risk: str
 ) -> None:
-    name = conf.topics()[0].name
+    name = ORDER_EVENTS.name
     replicas = change.get("replicas", 3)
     values = {**GOOD_TOPIC.values, **{k: v for k, v in change.items() if k != "replicas"}}
     good_kafka[name] = replace(GOOD_TOPIC, replicas=replicas, values=values)
@@ -150,7 +182,7 @@ def test_each_setting_of_a_topic_counts(
 
 
 def test_dead_letter_topics_count_too(good_kafka: dict[str, TopicConfig]) -> None:
-    topic = conf.topics()[0].dlq_topic
+    topic = ORDER_EVENTS.dlq_topic
     good_kafka[topic.name] = replace(good(topic), replicas=1)
     assert violations()["few-replicas"].found.startswith(topic.name)
     del good_kafka[topic.name]
@@ -161,14 +193,14 @@ def test_dead_letter_topics_count_too(good_kafka: dict[str, TopicConfig]) -> Non
 def test_what_would_move_keys_is_an_error_everywhere(
     good_kafka: dict[str, TopicConfig], what: str
 ) -> None:
-    name = conf.topics()[0].name
+    name = ORDER_EVENTS.name
     match what:
         case "lanes":
             OutboxLane.objects.get(lane=63).delete()
         case "positions":
             BridgePosition.objects.filter(partition=11, handler="record_sales").delete()
         case "partitions":
-            good_kafka[name] = replace(GOOD_TOPIC, partitions=13)
+            good_kafka[name] = replace(GOOD_TOPIC, partitions=11)
         case "topic":
             del good_kafka[name]
     levels = {found.level for risk, found in violations().items() if risk != "single-postgresql"}
@@ -215,7 +247,7 @@ def test_the_real_servers_of_this_run_pass_the_command(monkeypatch: pytest.Monke
 
 def test_a_retention_that_was_changed_by_hand_is_set_right() -> None:
     call_command("create_topics", stdout=StringIO())
-    topic = conf.topics()[0]
+    topic = ORDER_EVENTS
     admin.alter_retention([replace(topic, retention_hours=1)])
     try:
         assert violations()["other-retention"].found == f"{topic.name}: retention.ms = 3600000"

@@ -198,3 +198,16 @@ def test_money_agrees_with_its_definition(number: Decimal) -> None:
 def test_a_moment_is_utc_unless_it_says_otherwise(written: str, hour: int, micros: int) -> None:
     expected = datetime(2026, 3, 11, hour, 0, 0, micros, tzinfo=UTC)
     assert QueryMoment().run_validation(written) == expected
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("2026-03-11T22:00:00+12:99", "2026-03-11T22:00:00-24:00", "2026-03-11T22:00:00+12:60"),
+        *("2026-03-11T24:00:00Z", "2026-03-11T22:60:00Z", "2026-03-11T22:00:60Z"),
+        *("2026-03-11T22:00:00+1200", "2026-03-11T22:00:00+12", "2026-03-11T22:00:00+12:00:30"),
+    ],
+)
+def test_a_moment_that_no_clock_shows_is_refused(written: str) -> None:
+    """RFC 3339, 5.6; a leap second is none that PostgreSQL could store."""
+    assert message(QueryMoment(), written) == "Must be a time like 2026-03-11T22:00:00Z."

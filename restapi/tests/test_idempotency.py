@@ -13,14 +13,17 @@ from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import ValidationError
 
-from outbox import upkeep
-from outbox.round_trips import Change, send
-from outbox.services import unit_of_work
+from devtools.testing.patience import PATIENCE
+from outbox import jobs
+from outbox.database.arrays import array_literal
+from outbox.database.round_trips import Change, RoundTrip, Steps, run, send
+from outbox.database.unit_of_work import unit_of_work
 from restapi.answers import Answer
 from restapi.context import CURRENT_CALLER
 from restapi.idempotency import (
     IdempotencyKey,
     Keyed,
+    NotDone,
     answer_of_used,
     key_of_headers,
     once,
@@ -44,6 +47,18 @@ def key(
         CURRENT_CALLER.reset(token)
     assert found is not None
     return found
+
+
+def test_the_query_belongs_to_the_body_where_the_command_is_made_of_it() -> None:
+    def fingerprint(body: bytes, query: bytes) -> str:
+        headers = [(b"idempotency-key", b"k")]
+        found = key_of_headers(headers, endpoint="DELETE /things", body=body, query=query)
+        assert found is not None
+        return found.fingerprint
+
+    asked = [(b"{}", b""), (b"{}", b"a=1"), (b"{}", b"a=2"), (b"{}a=1", b""), (b"", b"a=1")]
+    assert len({fingerprint(*each) for each in asked}) == len(asked)
+    assert fingerprint(b"{}", b"") == key(body="{}").fingerprint  # as of keys that are kept
 
 
 class Things:
@@ -377,7 +392,7 @@ def test_the_prune_lets_go_of_what_is_old(things: Things) -> None:
         assert prune_idempotency_keys(chunk=10) == 25
     assert sum("DELETE" in query["sql"] for query in captured) == 3
     assert {row.id.hex for row in IdempotencyRow.objects.all()} == {each.id for each in young}
-    assert upkeep.ages()["prune_idempotency_keys"] >= 0
+    assert jobs.ages()["prune_idempotency_keys"] >= 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -386,7 +401,7 @@ def test_the_prune_has_a_bound(things: Things) -> None:
     things.perform(*((1, each) for each in old))
     age(25, *old)
     assert prune_idempotency_keys(chunk=10, seconds=0) == 0
-    assert "prune_idempotency_keys" not in upkeep.ages()
+    assert "prune_idempotency_keys" not in jobs.ages()
     assert prune_task() == 25
     assert prune_task() == 0
 
@@ -411,7 +426,7 @@ def test_two_sessions_at_once_do_each_key_once(things: Things) -> None:
 
     def run(backwards: bool) -> None:
         try:
-            both.wait(10)
+            both.wait(PATIENCE)
             ordered = keys[::-1] if backwards else keys
             told.extend(things.perform(*((1, each) for each in ordered)))
         finally:
@@ -421,8 +436,36 @@ def test_two_sessions_at_once_do_each_key_once(things: Things) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     assert len(told) == 160
     fresh = [answer for answer in told if answer.status == 201 and not answer.headers]
     assert len(fresh) == len(things.done) == IdempotencyRow.objects.count()
     assert {answer.status for answer in told} <= {201, 409}
+
+
+def odd_ones(numbers: Sequence[int]) -> Steps[int | None]:
+    """An even number cannot be done; which are even is asked of the database."""
+    sql = "SELECT number FROM unnest(%s::int[]) AS number WHERE number %% 2 = 1"
+    [rows] = yield RoundTrip([(sql, (array_literal(numbers),))])
+    odd = {number for (number,) in rows}
+    return Change([number if number in odd else None for number in numbers])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_cannot_be_done_has_no_answer_and_leaves_its_key_free() -> None:
+    asked = [(1, None), (2, None), (3, key("a")), (4, key("b")), (4, key("b")), (5, key("c"))]
+    requests = [Keyed(number, its) for number, its in asked]
+    for headers in ((), REPLAYED):
+        with unit_of_work():
+            answers = run(once(requests, write=odd_ones, answer=lambda _, odd: (200, odd)))
+        told = [answer and (answer.body, answer.headers) for answer in answers]
+        assert told == [(b"1", ()), None, (b"3", headers), None, None, (b"5", headers)]
+        assert IdempotencyRow.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_djangos_connection_it_is_an_error_that_leaves_nothing() -> None:
+    requests = [Keyed(1, key("a")), Keyed(2)]
+    with pytest.raises(NotDone):
+        perform_once(requests, write=odd_ones, answer=lambda _, odd: (200, odd))
+    assert IdempotencyRow.objects.count() == 0

@@ -128,9 +128,19 @@ def test_a_refusal_is_short_however_long_the_key() -> None:
     assert len(str(refused.value)) < 200
 
 
-def test_integer_of_5000_digits() -> None:
-    with pytest.raises(ParseError):
-        parse(b'{"quantity": ' + b"9" * 5000 + b"}")
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b'{"quantity": ' + b"9" * 5000 + b"}", "an integer in it has too many digits"),
+        (b'{"quantity": -' + b"9" * 5000 + b"}", "an integer in it has too many digits"),
+        (b'{"a": "\xff"}', "it is not UTF-8 at byte 7"),
+        (b"\xef\xbb\xbf{}", "it begins with a byte order mark"),
+    ],
+)
+def test_what_python_would_put_in_its_own_words(body: bytes, sentence: str) -> None:
+    with pytest.raises(ParseError) as refused:
+        parse(body)
+    assert str(refused.value) == f"The body is not valid JSON: {sentence}."
 
 
 @pytest.mark.parametrize("token", [b"1e999999", b"-1e999999", b"1e-999999"])

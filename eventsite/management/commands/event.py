@@ -1,4 +1,4 @@
-"""Print the journey of one event, or of all events of an order."""
+"""Print the journey of one event, of a notification, or of all events of an order or of a post."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eventsite.journey import Journey, Stop, Travels, travels_of
+from eventsite.reports.journey import Travels, travels_of, travels_of_post
+from eventsite.reports.stops import Journey, Stop
+from feeds.queries import parse_post_id
 from outbox.envelope import rfc3339
 
-COLOURS = {"committed": "green", "published": "green", "applied": "green", "waiting": "yellow"}
+GREEN = ("committed", "published", "applied", "accepted", "ready", "delivered")
+COLOURS = {**dict.fromkeys(GREEN, "green"), "waiting": "yellow", "scheduled": "yellow"}
 # Ids and details stay on one line when nobody's terminal is asked.
 PIPE_WIDTH = 160
 
@@ -27,19 +30,20 @@ PIPE_WIDTH = 160
 class Command(BaseCommand):
     """Reads the database alone: it answers with Kafka and Redis away."""
 
-    help = "Tells where an event is and when it got there; takes an event id or an order id."
+    help = "Tells where an event is; takes the id of an event, a notification, an order or a post."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("id", help="id of an event or of an order")
+        parser.add_argument("id", help="id of an event, a notification, an order or a post")
         parser.add_argument("--json", action="store_true", help="for machines")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        wanted = _parse(options["id"])
-        travels = travels_of(wanted)
+        wanted = options["id"]
+        post_id = parse_post_id(wanted)
+        travels = travels_of_post(post_id) if post_id else travels_of(_parse(wanted))
         if travels is None:
             raise CommandError(
-                f"Nothing is known of {wanted}: it is no order, and no event that the outbox holds "
-                "(events go when every handler is done and their retention is over)."
+                f"Nothing is known of {wanted}: it is no post, no order, no notification, and no event that the "
+                "outbox holds (events go when every handler is done and their retention is over)."
             )
         if options["json"]:
             self.stdout.write(json.dumps(asdict(travels), default=_plain, indent=2))
@@ -52,7 +56,7 @@ def _parse(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise CommandError(
-            f"{text!r} is no id: give the UUID of an event or of an order."
+            f"{text!r} is no id: give the UUID of an event, a notification or an order, or the number of a post."
         ) from None
 
 
@@ -71,8 +75,12 @@ def _rendered(travels: Travels, *, colour: bool) -> str:
         if travels.order_id:
             count = len(travels.journeys) + len(travels.let_go)
             console.print(f"Order {travels.order_id}: {count} events")
+        if travels.post_id:
+            console.print(f"Post {travels.post_id}")
         for journey in travels.journeys:
             console.print(_heading(journey), _table(journey.stops), sep="\n")
+        if travels.post_id:
+            console.print(_slices(travels.slices))
         for event_id in travels.let_go:
             console.print(f"\nEvent {event_id} is done and has left the outbox.")
     return captured.get()
@@ -104,6 +112,20 @@ def _table(stops: Sequence[Stop]) -> Table:
             Text(stop.state, style=COLOURS.get(stop.state, "red")),
             Text(stop.detail),
         )
+    return table
+
+
+def _slices(slices: Sequence[Stop]) -> Table | str:
+    """What is still to be written into feeds."""
+    if not slices:
+        return "\nNo slice of it is waiting: what was cut is in the feeds."
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("cut (UTC)", "slice", "what", ""):
+        table.add_column(title, no_wrap=bool(title))
+    for stop in slices:
+        at = rfc3339(stop.at) if stop.at else ""
+        style = COLOURS.get(stop.state, "red" if stop.state == "failed" else "yellow")
+        table.add_row(at, stop.name, Text(stop.state, style=style), Text(stop.detail))
     return table
 
 

@@ -6,11 +6,16 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+
+from outbox.kafka.admin import KafkaUnavailable
+from outbox.upkeep import takeover
 
 
 class Command(BaseCommand):
-    """migrate, create_topics, sync_routes, check_servers, ensure_admin; any of them can stop it."""
+    """migrate, create_topics, sync_routes, check_servers, ensure_admin; any of them can stop it.
+
+    Beside them it has the broker replace a dead bridge as soon as it allows."""
 
     help = "Prepares database and topics for this release; safe to run again."
 
@@ -25,5 +30,11 @@ class Command(BaseCommand):
         call_command("migrate", interactive=False, verbosity=1, stdout=self.stdout)
         call_command("create_topics", stdout=self.stdout)
         call_command("sync_routes", recreated=options["new_log"], stdout=self.stdout)
+        try:
+            reached = takeover.shorten()
+        except KafkaUnavailable as error:
+            raise CommandError(f"Kafka did not answer: {error}") from error
+        if reached:
+            self.stdout.write(reached)
         call_command("check_servers", stdout=self.stdout)
         call_command("ensure_admin", stdout=self.stdout)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from eventsite import web_server
+from eventsite.web import server
 
 
 class Command(BaseCommand):
@@ -20,10 +20,10 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=8080)
         parser.add_argument("--workers", type=int, default=1, help="processes that share the port")
-        parser.add_argument("--application", default=web_server.APPLICATION, metavar="MODULE:NAME")
+        parser.add_argument("--application", default=server.APPLICATION, metavar="MODULE:NAME")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        web_server.serve(
+        server.serve(
             options["application"],
             host=options["host"],
             port=options["port"],

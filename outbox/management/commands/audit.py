@@ -10,10 +10,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import conf, findings
-from outbox import repair as repairing
-from outbox.conf import Route
-from outbox.findings import MISSING, Finding, State, Tally
+from outbox import conf
+from outbox.audit import compare
+from outbox.audit.compare import MISSING, Finding, Reason, Tally
+from outbox.audit.repair import repair
+from outbox.declaration import Route
 from outbox.kafka import admin
 
 SHOWN = 20
@@ -38,17 +39,20 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         routes = _routes(options["handler"])
-        logs, warning = _logs(routes)
+        logs, error = admin.states_or_none(route.topic.name for route in routes)
+        warning = (
+            f"Kafka did not answer ({error}): what its logs have lost is not seen." if error else ""
+        )
         if options["repair"]:
             self._repair(routes, logs, out_of_order=options["out_of_order"])
-        tallies: dict[tuple[str, State], Tally] = {}
+        tallies: dict[tuple[str, Reason], Tally] = {}
         missing: list[Finding] = []
         for route in routes:
-            for page in findings.pages(route, logs):
-                findings.add_up(page, tallies)
-                missing += [each for each in page if each.state in MISSING]
+            for page in compare.pages(route, logs):
+                compare.add_up(page, tallies)
+                missing += [each for each in page if each.reason in MISSING]
                 del missing[SHOWN * len(routes) :]
-        count = sum(t.events for (_, state), t in tallies.items() if state in MISSING)
+        count = sum(t.events for (_, reason), t in tallies.items() if reason in MISSING)
         if options["json"]:
             self._print_json(tallies, missing, count, warning)
         else:
@@ -62,7 +66,7 @@ class Command(BaseCommand):
         """Says what it does on stderr: stdout is the report of what is left."""
         for route in routes:
             try:
-                done = repairing.repair(route, logs, out_of_order=out_of_order)
+                done = repair(route, logs, out_of_order=out_of_order)
             except admin.KafkaUnavailable as error:
                 raise CommandError(f"Kafka did not answer ({error}): run it again.") from error
             if done.handed_over:
@@ -86,7 +90,7 @@ class Command(BaseCommand):
                 )
 
     def _print(
-        self, tallies: dict[tuple[str, State], Tally], missing: Sequence[Finding], warning: str
+        self, tallies: dict[tuple[str, Reason], Tally], missing: Sequence[Finding], warning: str
     ) -> None:
         if warning:
             self.stderr.write(warning)
@@ -94,19 +98,19 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"MISSING {each.handler}: {each.type} {each.event_id} of {each.topic} "
                 f"key {each.key} at {each.partition} @ {each.offset}, "
-                f"{each.age_seconds:.0f} s old: {each.state}"
+                f"{each.age_seconds:.0f} s old: {each.reason}"
             )
-        for (handler, state), tally in sorted(tallies.items()):
-            word = "missing" if state in MISSING else "waiting"
+        for (handler, reason), tally in sorted(tallies.items()):
+            word = "missing" if reason in MISSING else "waiting"
             self.stdout.write(
-                f"{handler}: {tally.events} {word}, the oldest {tally.oldest_seconds:.0f} s: {state}"
+                f"{handler}: {tally.events} {word}, the oldest {tally.oldest_seconds:.0f} s: {reason}"
             )
         if not tallies:
             self.stdout.write("Every committed event has arrived everywhere.")
 
     def _print_json(
         self,
-        tallies: dict[tuple[str, State], Tally],
+        tallies: dict[tuple[str, Reason], Tally],
         missing: Sequence[Finding],
         count: int,
         warning: str,
@@ -117,12 +121,12 @@ class Command(BaseCommand):
             "handlers": [
                 {
                     "handler": handler,
-                    "state": state.name.lower(),
-                    "missing": state in MISSING,
+                    "state": reason.name.lower(),
+                    "missing": reason in MISSING,
                     "events": tally.events,
                     "oldest_seconds": round(tally.oldest_seconds, 3),
                 }
-                for (handler, state), tally in sorted(tallies.items())
+                for (handler, reason), tally in sorted(tallies.items())
             ],
             "first": [asdict(each) for each in missing[:SHOWN]],
         }
@@ -134,10 +138,3 @@ def _routes(names: list[str] | None) -> list[Route]:
         return [conf.route_named(name) for name in names] if names else list(conf.routes())
     except LookupError as error:
         raise CommandError(str(error)) from error
-
-
-def _logs(routes: Sequence[Route]) -> tuple[dict[str, admin.TopicState], str]:
-    try:
-        return admin.topic_states(sorted({route.topic.name for route in routes})), ""
-    except admin.KafkaUnavailable as error:
-        return {}, f"Kafka did not answer ({error}): what its logs have lost is not seen."

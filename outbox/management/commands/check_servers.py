@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError
 
-from outbox import startup
-from outbox.startup import Level
+from outbox.upkeep.postgres_checks import advice_on
+from outbox.upkeep.server_checks import Level, check_servers
 
 
 class Command(BaseCommand):
@@ -18,9 +18,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            results = startup.check_servers()
+            results = check_servers()
         except (OperationalError, InterfaceError) as error:
-            raise CommandError(f"PostgreSQL did not answer: {error}") from error
+            raise CommandError(f"PostgreSQL did not answer: {error}\n{advice_on(error)}") from error
         for result in results:
             risk = f"  [{result.risk}]" if result.risk and result.level is not Level.OK else ""
             self.stdout.write(f"{result.level:8}{result.server:11}{result.found}{risk}")

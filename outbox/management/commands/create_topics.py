@@ -15,7 +15,7 @@ from outbox.kafka import admin
 class Command(BaseCommand):
     """Run once per deployment; never by a producer or consumer by accident."""
 
-    help = "Creates missing Kafka topics; refuses if one exists with another number of partitions."
+    help = "Creates missing Kafka topics; refuses if one exists with fewer partitions."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -35,11 +35,13 @@ class Command(BaseCommand):
             raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
         for topic in wanted:
             found = len(states[topic.name].latest)
-            if found != topic.partitions:
+            if found < topic.partitions:
                 raise CommandError(
-                    f"Topic {topic.name} has {found} partitions, the code says {topic.partitions}. "
-                    "The order of a key depends on the number: drain the outbox and the topic, "
-                    "delete the topic, then run create_topics and sync_routes --recreated."
+                    f"Topic {topic.name} has {found} partitions, the code says {topic.partitions}, "
+                    "and the order of a key depends on the number. Delete the topic, then run "
+                    "manage.py create_topics and manage.py sync_routes --recreated, which publishes "
+                    "again what no handler has applied; messages of others that it holds are lost "
+                    "unless they were applied before."
                 )
         self.stdout.write(
             f"{len(created)} topics created, {len(wanted) - len(created)} were there."

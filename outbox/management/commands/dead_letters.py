@@ -11,14 +11,17 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from outbox import resolution
+from outbox.dead_letters import resolve
+from outbox.dead_letters.resolve import DISCARD, REPLAY, FollowersWithoutHead, Selection
+from outbox.declaration import LetterSource
 from outbox.envelope import rfc3339
+from outbox.management import app_letters
 from outbox.models import DeadLetter, DeadLetterAction
-from outbox.resolution import DISCARD, REPLAY, FollowersWithoutHead, Selection
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 STATES = {state.label: state for state in DeadLetter.State}
 OPEN = ("retrying", "parked", "dead")
+COUNTED = 10_000
 
 
 class Command(BaseCommand):
@@ -36,7 +39,13 @@ class Command(BaseCommand):
             (DISCARD, "the events are never applied; what waits behind them goes on"),
         ):
             action = actions.add_parser(name, help=text)
-            action.add_argument("ids", nargs="*", type=int, metavar="ID")
+            action.add_argument(
+                "ids",
+                nargs="*",
+                type=app_letters.letter_id,
+                metavar="ID",
+                help="a number, or a UUID of an app's",
+            )
             action.add_argument("--topic", default="")
             action.add_argument("--handler", default="")
             action.add_argument("--key")
@@ -58,19 +67,27 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         action, limit = options["action"], options["limit"]
         wanted = _selection(options)
-        if action == "list":
-            for letter in resolution.select(wanted)[:limit]:
+        ours = app_letters.concerns_handlers(options)
+        left_out = resolve.select(wanted)[limit : limit + COUNTED].count() if ours else 0
+        if not ours:
+            pass
+        elif action == "list":
+            for letter in resolve.select(wanted)[:limit]:
                 self.stdout.write(_line(letter))
         elif action == "inspect":
-            for letter in resolution.select(wanted)[:limit]:
+            for letter in resolve.select(wanted)[:limit]:
                 self.stdout.write(json.dumps(described(letter), ensure_ascii=False))
         else:
             self._resolve(action, wanted, options)
+        left_out += sum(self._of_source(source, options) for source in app_letters.sources(options))
+        if left_out:
+            more = f"{left_out} or more" if left_out == COUNTED else str(left_out)
+            self.stderr.write(f"Left out by --limit {limit}: {more}.")
 
     def _resolve(self, action: str, wanted: Selection, options: dict[str, Any]) -> None:
         try:
             if options["dry_run"]:
-                letters, beside = resolution.preview(wanted, limit=options["limit"])
+                letters, beside = resolve.preview(wanted, limit=options["limit"])
                 for letter in letters:
                     self.stdout.write(_line(letter))
                 self.stdout.write(
@@ -78,7 +95,7 @@ class Command(BaseCommand):
                 )
                 return
             done = skipped = 0
-            for outcome in resolution.resolve_letters(
+            for outcome in resolve.resolve_letters(
                 action,
                 wanted,
                 by=options["by"] or getpass.getuser(),
@@ -93,11 +110,38 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         self.stdout.write(f"{done} {action}ed, {skipped} skipped.")
 
+    def _of_source(self, source: LetterSource, options: dict[str, Any]) -> int:
+        """The same for the letters of an app; how many were left out."""
+        action, limit = options["action"], options["limit"]
+        found = source.find(app_letters.query(options), limit + COUNTED)
+        letters = found[:limit]
+        if not letters:
+            return 0
+        if action == "inspect":
+            for letter in letters:
+                told = app_letters.described(source, letter)
+                self.stdout.write(json.dumps(told, ensure_ascii=False))
+        elif action == "list" or options["dry_run"]:
+            for letter in letters:
+                self.stdout.write(app_letters.line(source, letter))
+            if action != "list":
+                self.stdout.write(f"Would {action} {len(letters)} {source.name}.")
+        else:
+            app_letters.resolve(
+                source,
+                letters,
+                action=action,
+                by=options["by"] or getpass.getuser(),
+                rate=options["rate"],
+                write=self.stdout.write,
+            )
+        return len(found) - len(letters)
+
 
 def _selection(options: dict[str, Any]) -> Selection:
     default = ("dead",) if options["action"] == REPLAY and not options["ids"] else OPEN
     return Selection(
-        ids=options["ids"],
+        ids=[each for each in options["ids"] if isinstance(each, int)],
         topic=options["topic"],
         handler=options["handler"],
         key=options["key"],
@@ -107,10 +151,20 @@ def _selection(options: dict[str, Any]) -> Selection:
     )
 
 
+def duration(text: str) -> timedelta:
+    """For example 15m, 2h, 3d. Raises ValueError."""
+    if text[-1:] not in UNITS or not (text[:-1].isascii() and text[:-1].isdigit()):
+        raise ValueError(text)
+    try:
+        return timedelta(**{UNITS[text[-1]]: int(text[:-1])})
+    except OverflowError as error:
+        raise ValueError(text) from error
+
+
 def since(text: str) -> datetime:
     """A moment, or how long ago. Raises ValueError."""
-    if text[:-1].isdigit() and text[-1] in UNITS:
-        return timezone.now() - timedelta(**{UNITS[text[-1]]: int(text[:-1])})
+    if text[-1:] in UNITS:
+        return timezone.now() - duration(text)
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else timezone.make_aware(moment)
 
@@ -125,12 +179,18 @@ def positive(text: str) -> int:
 
 def _line(letter: DeadLetter) -> str:
     place = "" if letter.offset is None else f" {letter.partition}@{letter.offset}"
-    error = f"  {letter.error.splitlines()[0][:120]}" if letter.error else ""
+    error = f"  {_shown(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
     return (
         f"{letter.id}  {letter.get_state_display()}  {letter.handler}  {letter.topic}{place}"
-        f"  key={letter.key[:80]}  {letter.event_id}  attempts={letter.attempts}"
+        f"  key={_shown(letter.key[:80])}  {letter.event_id}  attempts={letter.attempts}"
         f" replays={letter.replay_count}{error}"
     )
+
+
+def _shown(text: str) -> str:
+    """Text of another producer may move a terminal's cursor or colour it: such characters are spelt
+    out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def described(letter: DeadLetter) -> dict[str, Any]:

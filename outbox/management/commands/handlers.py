@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import getpass
 from argparse import ArgumentParser
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
-from outbox import conf, control
+from outbox import conf
+from outbox.dead_letters import unknown_type
 from outbox.envelope import rfc3339
+from outbox.handlers.pause import (
+    HandlerStatus,
+    handler_statuses,
+    pause_handler,
+    resume_handler,
+)
+from outbox.management.commands.dead_letters import duration
+
+LONGEST_PARKING = timedelta(days=1)
 
 
 class Command(BaseCommand):
     """Durable, without a restart. A paused handler keeps its positions and loses nothing, as long
     as it is resumed within the retention of its topics."""
 
-    help = "Handlers of the event map: list, pause NAME --reason TEXT, resume NAME."
+    help = (
+        "Handlers of the event map: list, pause NAME --reason TEXT, resume NAME"
+        " [--park-failures 10m], take NAME --type T."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
@@ -25,24 +39,41 @@ class Command(BaseCommand):
         pause = actions.add_parser("pause", help="when it returns, no effect runs and none begins")
         pause.add_argument("--reason", required=True)
         resume = actions.add_parser("resume", help="also after its circuit tripped")
+        resume.add_argument(
+            "--park-failures",
+            type=parking_time,
+            metavar="TIME",
+            help="for so long (10m, 2h; at most 1d) failures are parked and the circuit does not trip",
+        )
+        take = actions.add_parser(
+            "take", help="apply now what is parked because a release did not know its type"
+        )
+        take.add_argument("--type", required=True, metavar="T", help="for example ORDER_RETURNED")
+        take.add_argument("handler", metavar="NAME")
         for action in (pause, resume):
             action.add_argument("handler", metavar="NAME")
             action.add_argument("--by", default="", help="default: the user of this system")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["action"] == "list":
-            for standing in control.standings(route.handler for route in conf.routes()):
-                self.stdout.write(_line(standing))
+            for status in handler_statuses(route.handler for route in conf.routes()):
+                self.stdout.write(_line(status))
+            return
+        if options["action"] == "take":
+            self._take(options["handler"], options["type"])
             return
         by = options["by"] or getpass.getuser()
         try:
             handler = conf.route_named(options["handler"]).handler
             if options["action"] == "pause":
-                control.pause_handler(handler, reason=options["reason"], by=by)
+                pause_handler(handler, reason=options["reason"], by=by)
                 self.stdout.write(f"{handler} is paused.")
             else:
-                again = control.resume_handler(handler, by=by)
+                parking = options["park_failures"]
+                again = resume_handler(handler, by=by, park_failures=parking)
                 self.stdout.write(f"{handler} runs; {again} dead letters are tried again now.")
+                if parking:
+                    self.stdout.write(f"For {parking} its circuit does not trip.")
         except LookupError as error:
             raise CommandError(str(error)) from error
         except OperationalError as error:
@@ -50,9 +81,26 @@ class Command(BaseCommand):
                 f"An effect of {options['handler']} holds its position; try again: {error}"
             ) from error
 
+    def _take(self, handler: str, type_: str) -> None:
+        try:
+            taken = unknown_type.take(conf.route_named(handler), type_)
+        except LookupError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"{taken} parked events of type {type_} are tried now.")
 
-def _line(standing: control.Standing) -> str:
-    if not standing.paused:
-        return f"{standing.handler}  running"
-    since = rfc3339(standing.changed_at) if standing.changed_at else "?"
-    return f"{standing.handler}  paused since {since} by {standing.changed_by}: {standing.reason}"
+
+def parking_time(text: str) -> timedelta:
+    """A duration above zero, at most a day. Raises ValueError."""
+    time = duration(text)
+    if not timedelta() < time <= LONGEST_PARKING:
+        raise ValueError(text)
+    return time
+
+
+def _line(status: HandlerStatus) -> str:
+    if not status.paused:
+        until = status.parks_failures_until
+        parks = f", parks failures until {rfc3339(until)}" if until else ""
+        return f"{status.handler}  running{parks}"
+    since = rfc3339(status.changed_at) if status.changed_at else "?"
+    return f"{status.handler}  paused since {since} by {status.changed_by}: {status.reason}"

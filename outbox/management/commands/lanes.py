@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import lanes
 from outbox.envelope import rfc3339
-from outbox.lanes import LaneState
+from outbox.lanes import pause
+from outbox.lanes.pause import LaneState
 
 
 class Command(BaseCommand):
@@ -35,30 +35,30 @@ class Command(BaseCommand):
                 self._list(everything=options["all"])
             case "pause":
                 changed = self._attempt(
-                    lanes.pause_lanes, options, reason=options["reason"], by=options["by"]
+                    pause.pause_lanes, options, reason=options["reason"], by=options["by"]
                 )
                 self.stdout.write(f"Paused: {changed or 'none, they were paused before'}.")
             case "resume":
-                changed = self._attempt(lanes.resume_lanes, options)
+                changed = self._attempt(pause.resume_lanes, options)
                 self.stdout.write(f"Resumed: {changed or 'none, they were not paused'}.")
 
     def _attempt(self, change: Any, options: dict[str, Any], **more: str) -> list[int]:
         try:
             changed: list[int] = change(self._numbers(options["lanes"]), **more)
-        except (lanes.LaneBusy, lanes.UnknownLane) as error:
+        except (pause.LaneBusy, pause.UnknownLane) as error:
             raise CommandError(str(error)) from error
         return changed
 
     def _numbers(self, words: list[str]) -> list[int]:
         if words == ["all"]:
-            return [state.lane for state in lanes.lane_states()]
+            return [state.lane for state in pause.lane_states()]
         try:
             return sorted({int(word) for word in words})
         except ValueError as error:
             raise CommandError(f"{error}: give numbers of lanes, or `all`.") from error
 
     def _list(self, *, everything: bool) -> None:
-        states = lanes.lane_states()
+        states = pause.lane_states()
         shown = [each for each in states if everything or _is_news(each)]
         for state in shown:
             self.stdout.write(_line(state))
@@ -76,7 +76,7 @@ def _line(state: LaneState) -> str:
         at = rfc3339(state.at) if state.at else ""
         parts.append(f"PAUSED by {state.by} at {at}: {state.reason or 'no reason given'}")
     if state.pending:
-        more = "+" if state.pending == lanes.COUNTED else ""
+        more = "+" if state.pending == pause.COUNTED else ""
         parts.append(f"{state.pending}{more} events wait, {state.oldest_seconds:.1f} s")
     if state.holder:
         parts.append(f"held by {state.holder} for {state.held_seconds:.1f} s")

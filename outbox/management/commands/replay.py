@@ -11,9 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
 from outbox import conf
-from outbox import replay as replaying
+from outbox.audit.replay import ReplayRefused, plan, replay
 from outbox.kafka import admin
-from outbox.replay import ReplayRefused
 
 
 class Command(BaseCommand):
@@ -35,15 +34,19 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             route = conf.route_named(options["handler"])
-            state = admin.topic_states([route.topic.name])[route.topic.name]
-            plan = replaying.plan(route, state, since=_since(options["since"]))
+            states = admin.topic_states([route.topic.name])
+            if not states:
+                raise CommandError(
+                    f"Topic {route.topic.name} does not exist: run manage.py create_topics first."
+                )
+            wanted = plan(route, states[route.topic.name], since=_since(options["since"]))
             self.stdout.write(
-                f"{route.handler}: {route.reset} empties its tables, then {plan.messages} messages "
+                f"{route.handler}: {route.reset} empties its tables, then up to {wanted.messages} messages "
                 f"of {route.topic.name} are applied again."
             )
             if not options["yes"]:
                 raise CommandError("Nothing was changed: add --yes to do it.")
-            receipts = replaying.replay(plan, by=getpass.getuser())
+            receipts = replay(wanted, by=getpass.getuser())
         except (LookupError, ReplayRefused) as error:
             raise CommandError(str(error)) from error
         except admin.KafkaUnavailable as error:

@@ -12,10 +12,11 @@ from celery import current_app
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from outbox import collector, conf, ops_server
-from outbox.bridge import Bridge
-from outbox.conf import Route
-from outbox.watchdog import StopFlag, ThreadProgress, Watchdog
+from outbox import conf
+from outbox.bridge.bridge import Bridge
+from outbox.declaration import Route
+from outbox.process import gc_tuning, ops_server
+from outbox.process.watchdog import StopFlag, ThreadProgress, Watchdog
 
 log = structlog.get_logger("outbox.bridge")
 
@@ -40,19 +41,24 @@ class Command(BaseCommand):
         stop = StopFlag()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        collector.calm_down()
+        gc_tuning.tune_gc()
         # Made before there are threads: two of them making it at once may fail in kombu.
         assert current_app.amqp.producer_pool
         failures: list[Exception] = []
+        bridges: list[Bridge] = []
         threads = [
-            threading.Thread(target=_run, args=(route, stop, failures), name=route.handler)
+            threading.Thread(target=_run, args=(route, stop, bridges, failures), name=route.handler)
             for route in routes
         ]
         for thread in threads:
             thread.start()
         watchdog = Watchdog("bridge", ThreadProgress(stop, threads))
         watchdog.start()
-        ops_server.serve_in_background("bridge", is_well=watchdog.is_well)
+        ops_server.serve_in_background(
+            "bridge",
+            is_well=watchdog.is_well,
+            own_checks={"partitions": lambda: all(bridge.reads_all for bridge in bridges)},
+        )
         while any(thread.is_alive() for thread in threads):
             for thread in threads:
                 thread.join(0.2)
@@ -60,10 +66,14 @@ class Command(BaseCommand):
             raise CommandError(str(failures[0]))
 
 
-def _run(route: Route, stop: threading.Event, failures: list[Exception]) -> None:
+def _run(
+    route: Route, stop: threading.Event, bridges: list[Bridge], failures: list[Exception]
+) -> None:
     """One bridge; if it fails, all stop and the process is started again from the positions."""
     try:
-        Bridge(route, stop=stop).run()
+        bridge = Bridge(route, stop=stop)
+        bridges.append(bridge)
+        bridge.run()
     except Exception as error:
         log.exception("bridge_failed", handler=route.handler)
         failures.append(error)

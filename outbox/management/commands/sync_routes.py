@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import conf, control, inbox, recreated
+from outbox import conf
+from outbox.audit import new_log
+from outbox.bridge import unread
+from outbox.declaration import Route
+from outbox.handlers import pause
+from outbox.inbox import positions
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 from outbox.kafka.log_reader import read_topic
@@ -29,24 +35,35 @@ class Command(BaseCommand):
             "log, and events without every receipt are published again behind it; messages of "
             "others that it holds by then are skipped",
         )
+        parser.add_argument(
+            "--partitions",
+            action="store_true",
+            help="read partitions that were added to a topic, from their beginning",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["recreated"]:
-            count = recreated.adopt_recreated_topics(conf.routes(), self._states, _event_ids)
+            count = new_log.adopt_recreated_topics(conf.routes(), self._states, _event_ids)
             self.stdout.write(f"{count} events published again, their log was lost.")
         states = self._states()
         created = 0
         for route in conf.routes():
             state = states[route.topic.name]
-            known = inbox.topic_ids_of(route.handler, route.topic.name)
+            known = positions.topic_ids_of(route.handler, route.topic.name)
             if known - {state.topic_id}:
                 raise CommandError(
                     f"Topic {route.topic.name} was deleted and made anew: handler {route.handler} "
                     f"has positions of {known}, Kafka has {state.topic_id}. Messages that were "
                     "only in the old log are repaired by: manage.py sync_routes --recreated"
                 )
-            created += inbox.create_positions(route.handler, state, since=route.since)
-        control.register_handlers(route.handler for route in conf.routes())
+            created += _create(route, state, with_added=options["partitions"])
+            if lacking := unread.without_position(route, state.latest):
+                self.stdout.write(
+                    f"{route.topic.name} has {len(state.latest)} partitions, the code says "
+                    f"{route.topic.partitions}: {route.handler} does not read {lacking}. To read "
+                    f"them from their beginning run {unread.advice(route, lacking)}"
+                )
+        pause.register_handlers(route.handler for route in conf.routes())
         self.stdout.write(f"{created} positions created.")
 
     def _states(self) -> dict[str, TopicState]:
@@ -59,6 +76,23 @@ class Command(BaseCommand):
         if missing:
             raise CommandError(f"Topics {missing} do not exist: run manage.py create_topics first.")
         return states
+
+
+def _create(route: Route, state: TopicState, *, with_added: bool) -> int:
+    """Positions on the partitions of the map; on others if they are to be taken in, or if the
+    handler is new and begins with the topic as it is."""
+    if not positions.topic_ids_of(route.handler, route.topic.name):
+        return positions.create_positions(route.handler, state, since=route.since)
+    ours = set(range(route.topic.partitions)) & state.latest.keys()
+    known = replace(
+        state,
+        earliest={number: state.earliest[number] for number in ours},
+        latest={number: state.latest[number] for number in ours},
+    )
+    created = positions.create_positions(route.handler, known, since=route.since)
+    if with_added:
+        created += positions.create_positions(route.handler, state, since="earliest")
+    return created
 
 
 def _event_ids(topic: str) -> set[UUID]:

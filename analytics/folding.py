@@ -1,0 +1,179 @@
+"""Folding: what chunks have added moves from `sales_additions` into the figures.
+
+A batch is one statement. Where that fails, the figures of the batch are added in halves, down to
+the single one that cannot be added (its name is too long for an index, its sum too large): that one
+is set aside with its error, and the rest is folded. Otherwise one figure would hold up all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+import structlog
+from django.db import DatabaseError, connection, transaction
+
+from analytics import metrics
+from outbox.database.errors import describe, is_transient
+
+__all__ = ["fold_batch", "fold_set_aside", "lock_folds", "measure_set_aside", "set_aside"]
+
+_FOLD_LOCK = 0x464F4C44
+ERROR_LENGTH = 500
+NAME_SHOWN = 100  # characters of a dimension in a log line
+
+log = structlog.get_logger("analytics.folding")
+
+
+class _Part(NamedTuple):
+    """What is added to one figure. Sorted, ours come first: theirs may be what does not fit."""
+
+    is_foreign: bool
+    metric_name: str
+    dimension: str
+    value: Decimal
+    written_at: datetime
+
+
+# The oldest rows. One that commits late with a lower id is left to the next fold: it is not seen
+# by this one.
+_TAKEN = """
+    taken AS (
+        DELETE FROM sales_additions
+        WHERE id <= coalesce(
+            (SELECT id FROM sales_additions ORDER BY id OFFSET %s LIMIT 1), 9223372036854775807)
+        RETURNING is_foreign, metric_names, dimensions, "values", written_at
+    ), part AS (
+        SELECT taken.is_foreign, part.metric_name, part.dimension, part.value, taken.written_at
+        FROM taken, unnest(metric_names, dimensions, "values")
+                        AS part (metric_name, dimension, value)
+    )"""
+
+_ADD = """
+    INSERT INTO {table} (metric_name, dimension, value, updated_at)
+    SELECT metric_name, dimension, sum(value), max(written_at) FROM part
+    {where} GROUP BY 1, 2
+    ON CONFLICT (metric_name, dimension) DO UPDATE
+    SET value = {table}.value + excluded.value,
+        updated_at = greatest({table}.updated_at, excluded.updated_at)"""
+
+_ADDED = f"""
+    added AS ({_ADD.format(table="sales_metrics", where="")}
+    ), added_apart AS ({_ADD.format(table="sales_metrics_foreign", where="WHERE is_foreign")}
+    )"""
+
+
+def fold_batch(size: int) -> int | None:
+    """Fold the oldest `size` additions, in a transaction; how many there were, None if somebody
+    else folds. Raises what passes by itself: a lock, a database that is away."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
+        if not cursor.fetchone()[0]:
+            return None
+        try:
+            with transaction.atomic():
+                cursor.execute(f"WITH {_TAKEN}, {_ADDED} SELECT count(*) FROM taken", (size - 1,))
+                return int(cursor.fetchone()[0])
+        except DatabaseError as error:
+            if is_transient(error):
+                raise
+        return _fold_in_parts(size)
+
+
+def _fold_in_parts(size: int) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH {_TAKEN}
+            SELECT is_foreign, metric_name, dimension, sum(value), max(written_at),
+                   (SELECT count(*) FROM taken)
+            FROM part GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+            """,
+            (size - 1,),
+        )
+        rows = cursor.fetchall()
+    _add_parts([_Part(*row[:-1]) for row in rows])
+    return int(rows[0][-1]) if rows else 0
+
+
+def _add_parts(parts: Sequence[_Part]) -> int:
+    """Add them, and set aside those that cannot be added; how many of these there are."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                WITH part AS (
+                    SELECT * FROM unnest(%s::boolean[], %s::text[], %s::text[], %s::numeric[],
+                                         %s::timestamptz[])
+                        AS part (is_foreign, metric_name, dimension, value, written_at)
+                ), {_ADDED} SELECT
+                """,
+                [list(column) for column in zip(*parts, strict=True)],
+            )
+            return 0
+    except DatabaseError as error:
+        if is_transient(error):
+            raise
+        if len(parts) == 1:
+            _set_aside(parts[0], describe(error))
+            return 1
+    middle = len(parts) // 2
+    return _add_parts(parts[:middle]) + _add_parts(parts[middle:])
+
+
+def _set_aside(part: _Part, error: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO sales_set_aside
+                (is_foreign, metric_name, dimension, value, written_at, error)
+            VALUES (%s, %s, %s, %s, %s, %s)
+            """,
+            (*part, error[:ERROR_LENGTH]),
+        )
+    log.error(
+        "figure_set_aside",
+        metric_name=part.metric_name,
+        dimension=part.dimension[:NAME_SHOWN],
+        value=str(part.value),
+        is_foreign=part.is_foreign,
+        error=error[:ERROR_LENGTH],
+    )
+
+
+def fold_set_aside() -> tuple[int, int]:
+    """Try again what was set aside, once its cause is mended: (how many were added, how many were
+    set aside anew). Called by an operator."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        lock_folds()
+        cursor.execute(
+            """
+            WITH back AS (DELETE FROM sales_set_aside RETURNING *)
+            SELECT is_foreign, metric_name, dimension, sum(value), max(written_at)
+            FROM back GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+            """
+        )
+        parts = [_Part(*row) for row in cursor.fetchall()]
+        failed = _add_parts(parts) if parts else 0
+    measure_set_aside()
+    return len(parts) - failed, failed
+
+
+def lock_folds() -> None:
+    """Wait for a fold under way, and let none begin until the open transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_FOLD_LOCK,))
+
+
+def measure_set_aside() -> None:
+    """Set the gauge of what waits for an operator."""
+    metrics.SET_ASIDE.set(set_aside())
+
+
+def set_aside() -> int:
+    """How many additions wait for an operator; counted up to 10,000."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM (SELECT FROM sales_set_aside LIMIT 10000) kept")
+        return int(cursor.fetchone()[0])

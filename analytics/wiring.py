@@ -1,0 +1,57 @@
+"""How the analytics are wired: what they listen to, what keeps the figures, their paths."""
+
+from __future__ import annotations
+
+from orders.events import ORDER_EVENTS, ORDER_EVENTS_TOPIC
+from outbox.declaration import Every, Route, TaskQueue
+from outbox.watching import Alarm
+from restapi.declaration import App, Path
+
+__all__ = ["WIRING"]
+
+
+def _path(pattern: str) -> Path:
+    return Path(pattern=pattern, read="analytics:read")
+
+
+WIRING = App(
+    routes=(
+        Route(
+            handler="record_sales",
+            event=ORDER_EVENTS,
+            topic=ORDER_EVENTS_TOPIC,
+            ordered=True,
+            reset="analytics.services.reset_sales",
+        ),
+    ),
+    queues=(TaskQueue("analytics"),),
+    beat=(
+        Every(5.0, "analytics.fold_additions"),
+        Every(3600.0, "analytics.prune_orders_per_minute", queue="analytics"),
+    ),
+    hops=("analytics.watching.hops",),
+    alarms=(
+        Alarm(
+            name="FoldStandsStill",
+            figure='upkeep_last_done_seconds{job="fold_additions"}',
+            bound=300,
+            seconds=300,
+            absent=True,
+            sentence="Last fold of what chunks add to the sales figures: {value}. Reads of figures get slower.",
+        ),
+        Alarm(
+            name="FiguresSetAside",
+            figure="sales_figures_set_aside",
+            bound=0,
+            seconds=60,
+            sentence="{value} additions could not be folded into their sales figures and are missing in them.",
+        ),
+    ),
+    urls="analytics.urls",
+    paths=(
+        _path("analytics/summary"),
+        _path("analytics/metrics"),
+        _path("analytics/top-products"),
+    ),
+    tag="analytics",
+)

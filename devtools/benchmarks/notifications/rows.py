@@ -1,0 +1,83 @@
+"""Notifications laid ready in the tables, and what the provider's log says of them."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from django.db import connection
+
+__all__ = ["Arrived", "busiest_second", "clear", "delivered", "lay_ready", "read_log", "wait_for"]
+
+CHANNELS = ("sms", "email", "push")
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """A line of the provider's log: monotonic seconds, key, path."""
+
+    at: float
+    key: str
+    path: str
+
+
+_LAY = """
+    INSERT INTO notifications (
+        id, caller, recipient, channel, priority, content, status, expires_at, ready_at, due_at,
+        max_retries, created_at, updated_at
+    )
+    SELECT uuidv7(), 'bench', '+1555' || lpad(number::text, 7, '0'),
+           (%s::text[])[1 + number %% array_length(%s::text[], 1)],
+           (%s::text[])[1 + (number / 3) %% array_length(%s::text[], 1)],
+           repeat('x', 100), 'pending', clock_timestamp() + interval '1 hour', clock_timestamp(),
+           clock_timestamp(), 5, clock_timestamp(), clock_timestamp()
+    FROM generate_series(1, %s) AS number
+"""
+
+
+def lay_ready(
+    count: int, *, channels: Sequence[str] = CHANNELS, priorities: Sequence[str] = ("normal",)
+) -> None:
+    """As if their handlers had seen them."""
+    given = [list(channels)] * 2 + [list(priorities)] * 2
+    with connection.cursor() as cursor:
+        cursor.execute(_LAY, (*given, count))
+
+
+def clear() -> None:
+    """Nothing of the part before is left to be sent, and the tables are tidy."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "TRUNCATE notifications, notification_attempts, notification_status_log,"
+            " notification_holds, event_outbox"
+        )
+        cursor.execute("VACUUM (ANALYZE) notifications, notification_attempts")
+
+
+def delivered() -> int:
+    """Notifications that are delivered."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM notifications WHERE status = 'delivered'")
+        return int(cursor.fetchone()[0])
+
+
+def wait_for(count: int, *, seconds: float) -> int:
+    """Until so many are delivered, or the time is over; how many they are then."""
+    give_up = time.monotonic() + seconds
+    while (found := delivered()) < count and time.monotonic() < give_up:
+        time.sleep(0.2)
+    return found
+
+
+def read_log(log: Path, *, since: float = 0.0) -> list[Arrived]:
+    """What has arrived since a moment of the monotonic clock, the oldest first."""
+    lines = (line.split() for line in log.read_text().splitlines())
+    found = [Arrived(float(at), key, path) for at, key, path in lines]
+    return sorted((each for each in found if each.at >= since), key=lambda each: each.at)
+
+
+def busiest_second(times: Sequence[float]) -> int:
+    """The most in a window of one second, wherever it begins. `times` are sorted."""
+    return max((bisect_left(times, at + 1.0) - place for place, at in enumerate(times)), default=0)

@@ -1,0 +1,1 @@
+"""`make bench-relay`: the relay beside what its parts could do alone."""

@@ -1,0 +1,1 @@
+"""The relay under chaos: scenarios of its own, because what it promises is of another kind."""

@@ -1,0 +1,6 @@
+"""The local stack's settings with the order probe: for the demo, chaos, benchmarks and tests."""
+
+from eventsite.composition import install
+from eventsite.settings.local import *  # noqa: F403
+
+install(globals(), "devtools.probe")

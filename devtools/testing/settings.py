@@ -1,0 +1,11 @@
+"""Tests: the local stack's settings with the probe, and quiet logs."""
+
+import os
+
+os.environ.setdefault("LOG_LEVEL", "WARNING")
+
+from devtools.probe.settings import *  # noqa: F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Processes that a test starts find the test database by this name.
+DATABASES["default"]["TEST"] = {"NAME": "eventsite_test"}  # noqa: F405

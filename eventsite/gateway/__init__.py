@@ -1,1 +1,0 @@
-"""One ASGI layer around all HTTP: ids, access log, metrics, body limit."""

@@ -1,5 +1,0 @@
-"""The probe of order: keyed sequences through the whole pipeline into a log.
-
-Sums commute, so the sales figures cannot tell whether order was kept; this log can. For the
-demo, chaos and benchmarks only: installed and in the event map when PROBE=1.
-"""

@@ -1,0 +1,176 @@
+"""The journey of one event: committed, published, applied by each handler, with the times between.
+
+Every time is the database's, so they can be compared. A handler may be through before the drain
+has noted that it published: the stops are told in the order of their times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from eventsite.reports.sending import notification_of, sending
+from eventsite.reports.stops import Journey, Stop, between
+from feeds import queries as feeds
+from feeds.events import events_of_post
+from feeds.models import FeedSlice
+from orders.queries import event_ids_of
+from outbox import conf, queries
+from outbox.dead_letters.unknown_type import is_unknown
+from outbox.declaration import Route
+from outbox.inbox import positions
+from outbox.inbox.positions import Position
+from outbox.models import OutboxEvent
+from outbox.queries import Timeline
+
+__all__ = ["Journey", "Stop", "Travels", "journey_of", "travels_of", "travels_of_post"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Travels:
+    """What an id leads to: one event, a notification, or all events of an order or of a post. `let_go` are
+    events of the order or the post that the outbox no longer holds, because they are done and past their
+    retention. `slices` are pieces of the post's fan-out that are still to be done."""
+
+    order_id: UUID | None = None
+    post_id: int | None = None
+    journeys: Sequence[Journey]
+    let_go: Sequence[UUID] = field(default=())
+    slices: Sequence[Stop] = field(default=())
+
+
+def travels_of(wanted: UUID) -> Travels | None:
+    """The journeys behind an id of an event, a notification or an order; None if nobody knows it."""
+    journey = journey_of(wanted)
+    notification = notification_of(wanted)
+    if notification is not None:
+        return Travels(journeys=[sending(notification, journey)])
+    if journey is not None:
+        return Travels(journeys=[journey])
+    event_ids = event_ids_of(wanted)
+    if event_ids is None:
+        return None
+    journeys = {event_id: journey_of(event_id) for event_id in event_ids}
+    return Travels(
+        order_id=wanted,
+        journeys=[journey for journey in journeys.values() if journey],
+        let_go=[event_id for event_id, journey in journeys.items() if not journey],
+    )
+
+
+def travels_of_post(post_id: int) -> Travels | None:
+    """The journeys of a post's events, to its slices; None if there never was such a post."""
+    known = feeds.is_deleted(post_id)
+    if known is None:
+        return None
+    created, deleted = map(UUID, events_of_post(post_id))
+    journeys = {each: journey_of(each) for each in ([created, deleted] if known else [created])}
+    return Travels(
+        post_id=post_id,
+        journeys=[journey for journey in journeys.values() if journey],
+        let_go=[event_id for event_id, journey in journeys.items() if not journey],
+        slices=[_slice(each) for each in feeds.slices_of(post_id)],
+    )
+
+
+def _slice(piece: FeedSlice) -> Stop:
+    buckets = f"buckets {piece.bucket_from} to {piece.bucket_to - 1}, about {piece.size} followers"
+    tries = f", {piece.tries} tries: {piece.error}" if piece.tries else ""
+    return Stop(
+        name=f"slice {piece.id}, {piece.kind}",
+        state=feeds.state_of_slice(piece),
+        at=piece.created_at,
+        detail=f"{buckets}{tries}",
+    )
+
+
+def journey_of(event_id: UUID) -> Journey | None:
+    """One event's journey, or None if the outbox does not hold it."""
+    known = queries.timeline(event_id)
+    if known is None:
+        return None
+    event = known.event
+    return Journey(
+        event_id=event.event_id,
+        type=event.type,
+        topic=event.topic,
+        key=event.key,
+        traceparent=event.traceparent,
+        correlation_id=event.correlation_id,
+        stops=[*_behind(known), *_ahead(known)],
+    )
+
+
+def _behind(known: Timeline) -> list[Stop]:
+    """What has happened, by time."""
+    event = known.event
+    moments = [(each.applied_at, each.handler, each.outcome, "") for each in known.receipts]
+    if event.published_at is not None:
+        place = f"{event.topic}, partition {event.partition}, offset {event.offset}"
+        moments.append((event.published_at, "kafka", "published", place))
+    stops = [Stop(name="outbox", state="committed", at=event.created_at, total_ms=0.0, step_ms=0.0)]
+    for at, name, state, detail in sorted(moments):
+        stops.append(
+            Stop(
+                name=name,
+                state=state,
+                at=at,
+                total_ms=between(event.created_at, at),
+                step_ms=between(stops[-1].at or at, at),
+                detail=detail,
+            )
+        )
+    return stops
+
+
+def _ahead(known: Timeline) -> list[Stop]:
+    """What is still to come: Kafka, and every subscribed handler without a receipt."""
+    event = known.event
+    done = {receipt.handler for receipt in known.receipts}
+    stops = []
+    if event.published_at is None:
+        state = "waiting" if event.status == OutboxEvent.Status.NEW else event.get_status_display()
+        stops.append(Stop(name="kafka", state=state, detail="not published yet"))
+    for route in conf.routes():
+        if route.topic.name != event.topic or route.handler in done:
+            continue
+        if event.type in route.event_types:
+            stops.append(_still_to_apply(route, event))
+        elif is_unknown(route, event.type):
+            stops.append(_of_unknown_type(route, event))
+    return stops
+
+
+def _still_to_apply(route: Route, event: OutboxEvent) -> Stop:
+    if event.partition is None or event.offset is None:
+        return Stop(name=route.handler, state="waiting", detail="for Kafka")
+    key = event.topic, event.partition
+    position = positions.read_positions(route.handler, [key]).get(key)
+    if position is None:
+        detail = f"has no position on partition {event.partition}: run manage.py sync_routes"
+        return Stop(name=route.handler, state="waiting", detail=detail)
+    if position.next_offset > event.offset:
+        detail = f"its position is past the event, at offset {position.next_offset}"
+        return Stop(name=route.handler, state="missing", detail=detail)
+    return Stop(
+        name=route.handler,
+        state="paused" if position.paused else "waiting",
+        detail=_distance(position, event.offset),
+    )
+
+
+def _of_unknown_type(route: Route, event: OutboxEvent) -> Stop:
+    """A handler waits for a process that knows the type; behind its position the event has passed."""
+    stop = _still_to_apply(route, event)
+    if stop.state == "missing":
+        return replace(stop, state="passed by", detail="of a type that is not known any more")
+    detail = f"of a type that release {conf.release()} does not know; {stop.detail}"
+    return replace(stop, detail=detail)
+
+
+def _distance(position: Position, offset: int) -> str:
+    here = f"at offset {position.next_offset} of partition {position.partition}"
+    failing = f", failing since {position.failed_at:%H:%M:%S}" if position.failed_at else ""
+    attempts = f", {position.attempts} attempts" if position.attempts else ""
+    return f"{here}, {offset - position.next_offset} before the event{failing}{attempts}"

@@ -1,0 +1,115 @@
+"""PostgreSQL that demands TLS and a password: one address lets everything in, and says what is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+import psycopg
+import pytest
+from django.db import OperationalError
+from django.db.utils import ConnectionHandler
+
+from devtools.localstack.logins import Installation
+from devtools.localstack.postgres import embedded_postgres
+from devtools.localstack.state import ephemeral_state
+from devtools.localstack.warden import remove
+from devtools.testing.certificates import Authority, Issued
+from devtools.testing.installed import debian_postgres, needs_debian_postgres, needs_openssl
+from devtools.testing.processes import free_port
+from eventsite.settings.base import _database
+from outbox.upkeep.postgres_checks import advice_on
+
+pytestmark = [needs_debian_postgres, needs_openssl, pytest.mark.django_db]
+
+DEMANDS = """\
+hostnossl all orders 127.0.0.1/32 reject
+hostssl all orders 127.0.0.1/32 scram-sha-256
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    state = ephemeral_state()
+    authority = Authority(state.root, "authority")
+    Authority(state.root, "stranger")
+    issued = authority.issue("postgres")
+
+    def demand(installation: Installation) -> Mapping[str, str]:
+        rules = installation.data / "pg_hba.conf"
+        rules.write_text(DEMANDS + rules.read_text())
+        return {"ssl": "on", **_handed_over(issued, installation)}
+
+    port = free_port()
+    server = embedded_postgres(
+        state, port, os.environ, ephemeral=True, root=debian_postgres(), prepare=demand
+    )
+    assert server.unit is not None
+    server.unit.start()
+    try:
+        server.unit.wait_ready(120)
+        server.after_ready()
+        with psycopg.connect(server.environment["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("CREATE ROLE orders LOGIN PASSWORD 's3cret/1'")
+        believes = f"sslmode=verify-full&sslrootcert={authority.certificate}"
+        yield f"postgresql://orders:s3cret%2F1@127.0.0.1:{port}/orders?{believes}"
+    finally:
+        server.unit.stop()
+        remove(str(server.unit.program.directory))  # may lie in the temp folder
+        remove(str(state.root))
+
+
+def _handed_over(issued: Issued, installation: Installation) -> dict[str, str]:
+    """Copies that PostgreSQL's user may read, and nobody else, as it demands."""
+    settings = {}
+    for setting, file in (("ssl_cert_file", issued.certificate), ("ssl_key_file", issued.key)):
+        own = installation.data / file.name
+        own.write_bytes(file.read_bytes())
+        own.chmod(0o600)
+        if installation.login:
+            os.chown(own, installation.login.uid, installation.login.uid)
+        settings[setting] = str(own)
+    return settings
+
+
+def _asked(url: str) -> tuple[bool, str]:
+    """Whether the session is encrypted, and whose it is."""
+    connections = ConnectionHandler({"default": _database(url)})
+    try:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT ssl, current_user FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            encrypted, user = cursor.fetchone()
+            return bool(encrypted), str(user)
+    finally:
+        connections["default"].close()
+
+
+def test_the_address_alone_lets_us_in(address: str) -> None:
+    assert _asked(address) == (True, "orders")
+
+
+@pytest.mark.parametrize(
+    ("changed", "found", "means"),
+    [
+        (("verify-full", "disable"), "no encryption", "sslmode=verify-full"),
+        (("authority.pem", "stranger.pem"), "certificate verify failed", "sslrootcert"),
+        (("authority.pem", "nothing.pem"), "does not exist", "sslrootcert"),
+        (("127.0.0.1", "localhost"), "does not match host name", "names it otherwise"),
+        (("s3cret", "secret"), "password authentication failed", "another user or password"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    address: str, changed: tuple[str, str], found: str, means: str
+) -> None:
+    with pytest.raises(OperationalError) as raised:
+        _asked(address.replace(*changed, 1))
+    assert found in str(raised.value)
+    assert means in advice_on(raised.value)
+    assert "s3cret" not in f"{raised.value}{advice_on(raised.value)}"
+
+
+def test_a_server_that_is_away_is_just_that(address: str) -> None:
+    port = address.rpartition(":")[2].partition("/")[0]
+    with pytest.raises(OperationalError) as raised:
+        _asked(address.replace(port, str(free_port()), 1))
+    assert advice_on(raised.value) == "Start it, or wait for it."

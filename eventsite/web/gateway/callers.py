@@ -1,0 +1,127 @@
+"""Who calls: the key of a request, checked against what its route needs, or its address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from apikeys.models import hash_of
+from apikeys.queries import KeyState
+from eventsite.web.gateway.asgi_types import Scope
+from eventsite.web.gateway.keyring import Keyring, KeysUnread
+from eventsite.web.gateway.rate_limit import RateLimiter
+from eventsite.web.gateway.refusals import (
+    key_conflict,
+    key_missing,
+    key_unknown,
+    keys_unread,
+    scope_missing,
+    too_many,
+)
+from eventsite.web.gateway.routes import scope_for
+from restapi.declaration import Path
+
+__all__ = [
+    "ANONYMOUS",
+    "BEARER",
+    "admitted",
+    "bounded_as",
+    "client_address",
+    "sent_key",
+    "with_offered_key",
+    "within_limit",
+]
+
+ANONYMOUS = "anonymous"
+BEARER = "bearer"
+_SITE = 64  # bits of an IPv6 address that a client cannot choose
+
+
+async def admitted(keyring: Keyring, sent: str, route: Path, method: str) -> KeyState:
+    """The key that was sent, if it may do this. Raises Refused."""
+    sha256 = hash_of(sent)
+    try:
+        key = sha256 and (keyring.recall(sha256) or await keyring.find(sha256))
+    except KeysUnread:
+        raise keys_unread(method) from None
+    if not key:
+        raise key_unknown()
+    scope = scope_for(route, method)
+    if scope and scope not in key.scopes:
+        raise scope_missing(scope)
+    return key
+
+
+def sent_key(found: Mapping[bytes, bytes], *, required: bool) -> str | None:
+    """The text of a request's key; None if none was sent and none is required. Raises Refused."""
+    authorization, sent = found.get(b"authorization", b""), found.get(b"x-api-key")
+    if authorization[:7].lower() == b"bearer ":
+        bearer = authorization[7:].strip()
+        if sent is not None and sent != bearer:
+            raise key_conflict()
+        sent = bearer
+    if sent is None:
+        if required:
+            raise key_missing()
+        return None
+    return sent.decode("latin-1")
+
+
+def with_offered_key(
+    found: Mapping[bytes, bytes], subprotocols: Sequence[str]
+) -> Mapping[bytes, bytes]:
+    """The headers of a handshake, with the key that a browser offers as subprotocols `bearer, <key>`
+    as if it had come by header. Raises Refused."""
+    if subprotocols[:1] != [BEARER]:
+        return found
+    offered = "".join(subprotocols[1:2]).encode("latin-1", "replace")
+    if found.get(b"x-api-key", offered) != offered:
+        raise key_conflict()
+    return {**found, b"x-api-key": offered}
+
+
+async def within_limit(
+    limiter: RateLimiter,
+    caller: str,
+    scope: Scope,
+    found: Mapping[bytes, bytes],
+    *,
+    proxies: int,
+) -> None:
+    """Take a token of the caller's. Raises Refused if there is none."""
+    seconds = await limiter.take(bounded_as(caller, scope, found, proxies=proxies))
+    if seconds:
+        raise too_many(limiter.limit.text, seconds)
+
+
+def bounded_as(caller: str, scope: Scope, found: Mapping[bytes, bytes], *, proxies: int) -> str:
+    """Whose limits count: those of the key's name, else of the address."""
+    if caller == ANONYMOUS:
+        return f"address:{client_address(scope, found, proxies=proxies)}"
+    return f"key:{caller}"
+
+
+def client_address(scope: Scope, found: Mapping[bytes, bytes], *, proxies: int) -> str:
+    """Address of the client, of an IPv6 client its network.
+
+    X-Forwarded-For is whatever the client likes but for the entries that our own `proxies` have
+    appended at its end, the first of which is the client's; without proxies nobody looks at it.
+    """
+    peer = scope["client"][0] if scope.get("client") else ""
+    if proxies:
+        entries = found.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+        if len(entries) >= proxies:
+            return _network(entries[-proxies].strip()) or _network(peer) or peer
+    return _network(peer) or peer
+
+
+def _network(text: str) -> str:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return ""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None:
+            return str(ip_network((address, _SITE), strict=False))
+        address = address.ipv4_mapped
+    return str(address)

@@ -1,0 +1,194 @@
+"""The journal of what was answered: a place in the metrics, and a line in the access log.
+
+Both at the end of a turn of the event loop, and then not again for two milliseconds: in a busy process
+one write to the log and a few additions do for all that came meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from select import PIPE_BUF
+from typing import Any
+
+import msgspec
+
+from eventsite.web.gateway import metrics
+from eventsite.web.gateway.ids import RequestIds
+
+__all__ = ["Journal"]
+
+_METHOD_SHOWN = 64  # characters; a longer one is none that anybody uses
+_PATH_SHOWN = 1_000  # characters of a path that stand in a line
+PAUSE = 0.002  # seconds behind a write without another; a kill takes with it what came since
+
+
+class _Line(msgspec.Struct):
+    service: str
+    at: datetime
+    method: str
+    path: str
+    route: str
+    status: int
+    duration_ms: float
+    caller: str
+    correlation_id: str
+    trace_id: str
+    span_id: str
+    event: str = "request"
+    logger: str = "gateway"
+    level: str = "info"
+
+
+class _SocketLine(msgspec.Struct):
+    """The beginning of a WebSocket, or (with a code) its end. `received`: from the client."""
+
+    event: str
+    service: str
+    at: datetime
+    path: str
+    route: str
+    caller: str
+    correlation_id: str
+    trace_id: str
+    span_id: str
+    code: int | msgspec.UnsetType = msgspec.UNSET
+    seconds: float | msgspec.UnsetType = msgspec.UNSET
+    sent: int | msgspec.UnsetType = msgspec.UNSET
+    received: int | msgspec.UnsetType = msgspec.UNSET
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    logger: str = "gateway"
+    level: str = "info"
+
+
+class Journal:
+    """Writes one JSON object a request to standard error, shaped like every other line; the chain
+    of steps in eventsite.telemetry.logs would cost as much as all the rest of the gateway. `level`: what
+    LOG_LEVEL says; above INFO there are no lines. `console`: makes a line for people instead.
+    Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        level: str,
+        console: Callable[[Mapping[str, Any]], str] | None = None,
+    ) -> None:
+        self._console = console
+        self._service = service
+        self._silent = logging.getLevelNamesMapping()[level.upper()] > logging.INFO
+        self._encoder = msgspec.json.Encoder()
+        self._lines: list[_Line] = []
+        self._socket_lines: list[_SocketLine] = []
+        self._next = 0.0  # time of the loop before which nothing is written
+        self._closed = False
+
+    def close(self) -> None:
+        """Write what is left, and at once what may still come; for the end of the process."""
+        self._closed = True
+        self.flush()
+
+    def note(
+        self,
+        *,
+        method: str,
+        path: str,
+        route: str,
+        status: int,
+        seconds: float,
+        caller: str,
+        ids: RequestIds,
+    ) -> None:
+        """One request; a status of 0 says that it was not answered."""
+        if not self._lines:
+            self._flush_soon()
+        self._lines.append(
+            _Line(
+                self._service,
+                datetime.now(UTC),
+                method[:_METHOD_SHOWN],
+                path[:_PATH_SHOWN],
+                route,
+                status,
+                round(seconds * 1000, 2),
+                caller,
+                ids.trace.correlation_id,
+                ids.trace_id,
+                ids.span_id,
+            )
+        )
+        if self._closed:
+            self.flush()
+
+    def note_socket(
+        self, event: str, *, path: str, route: str, caller: str, ids: RequestIds, **of_its_end: Any
+    ) -> None:
+        """`websocket_opened`; `websocket_closed`, which has a code, seconds and messages too."""
+        if not self._socket_lines:
+            self._flush_soon()
+        line = _SocketLine(
+            event,
+            self._service,
+            datetime.now(UTC),
+            path[:_PATH_SHOWN],
+            route,
+            caller,
+            ids.trace.correlation_id,
+            ids.trace_id,
+            ids.span_id,
+            **of_its_end,
+        )
+        self._socket_lines.append(line)
+        if self._closed:
+            self.flush()
+
+    def _flush_soon(self) -> None:
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now < self._next:
+            loop.call_at(self._next, self.flush)
+        else:
+            loop.call_soon(self.flush)
+        self._next = max(now, self._next) + PAUSE
+
+    def flush(self) -> None:
+        """Count and write what is left."""
+        lines, self._lines = self._lines, []
+        answers: dict[metrics.Kind, list[float]] = {}
+        for line in lines:
+            seconds = answers.setdefault((line.method, line.route, line.status), [])
+            seconds.append(line.duration_ms / 1000)
+        for kind, durations in answers.items():
+            metrics.count(kind, durations)
+        of_sockets, self._socket_lines = self._socket_lines, []
+        if not self._silent:
+            for piece in _pieces(self._encoded([*lines, *of_sockets])):
+                sys.stderr.buffer.write(piece)
+                sys.stderr.buffer.flush()
+
+    def _encoded(self, lines: Sequence[_Line | _SocketLine]) -> bytes:
+        if self._console is not None:
+            shown = (self._console(msgspec.to_builtins(line)) for line in lines)
+            return "".join(f"{line}\n" for line in shown).encode("utf-8", "backslashreplace")
+        try:
+            return self._encoder.encode_lines(lines)
+        except UnicodeEncodeError:  # a path with half a character
+            for line in lines:
+                line.path = line.path.encode("utf-8", "backslashreplace").decode()
+            return self._encoder.encode_lines(lines)
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes at once: processes that share one do not tear them."""
+    begin = 0
+    while len(text) - begin > PIPE_BUF:
+        end = text.rfind(b"\n", begin, begin + PIPE_BUF) + 1
+        end = end or text.index(b"\n", begin) + 1  # one line that is too long by itself
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]

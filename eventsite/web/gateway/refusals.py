@@ -1,0 +1,184 @@
+"""Answers that the gateway gives itself, in the shape of all other errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eventsite.web.gateway.asgi_types import Send
+from restapi.errors import OUTCOMES, READS, RETRY_AFTER_SECONDS, turned_away_body
+from restapi.json import JSONRenderer
+
+__all__ = [
+    "RETRY",
+    "BodyIncomplete",
+    "Refused",
+    "bad_host",
+    "body_too_large",
+    "foreign_origin",
+    "given_twice",
+    "key_conflict",
+    "key_in_query",
+    "key_missing",
+    "key_unknown",
+    "keys_unread",
+    "no_socket",
+    "scope_missing",
+    "send_refusal",
+    "server_error",
+    "socket_denied",
+    "stopping",
+    "too_many",
+    "too_many_sockets",
+    "turned_away",
+    "unknown_coding",
+]
+
+_REALM = b'Bearer realm="api"'
+_CLOSE = (b"connection", b"close")
+RETRY = ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
+
+
+class Refused(Exception):
+    """The answer to a request that goes no further."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        **fields: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        self.body: bytes = JSONRenderer().render({"error": message, "details": []} | fields)
+
+
+async def send_refusal(
+    send: Send,
+    refused: Refused,
+    headers: Sequence[tuple[bytes, bytes]],
+    kind: str = "http.response",
+) -> None:
+    """The whole answer; `kind` begins the names of ASGI's messages."""
+    every = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(refused.body)).encode()),
+        *headers,
+        *refused.headers,
+    ]
+    await send({"type": f"{kind}.start", "status": refused.status, "headers": every})
+    await send({"type": f"{kind}.body", "body": refused.body})
+
+
+def _invalid_header(name: str, message: str, detail: str) -> Refused:
+    return Refused(400, message, details=[{"field": name, "message": detail}])
+
+
+def bad_host(message: str) -> Refused:
+    return _invalid_header("Host", message, "Must be the host that is called, and its port if any.")
+
+
+def given_twice(name: str) -> Refused:
+    message = f"The request has more than one {name} header."
+    return _invalid_header(name, message, "Must be given once.")
+
+
+def unknown_coding() -> Refused:
+    """RFC 9112, 6.1."""
+    return Refused(501, "The only Transfer-Encoding that this server knows is chunked.", [_CLOSE])
+
+
+class BodyIncomplete(Refused):
+    """The body broke off: the client hung up, or what came is not in the coding it announced.
+
+    Servers tell both as a disconnect. Who is still there gets an answer, the others do not mind.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(400, "The body could not be read to its end.", [_CLOSE])
+
+
+def body_too_large(limit: int) -> Refused:
+    """Said without reading the rest, so the connection cannot be used again."""
+    return Refused(413, f"The body is larger than {limit} bytes.", [_CLOSE])
+
+
+def key_missing() -> Refused:
+    message = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
+    return Refused(401, message, [(b"www-authenticate", _REALM)])
+
+
+def key_conflict() -> Refused:
+    return _invalid("Authorization and X-API-Key hold different keys; send one of them.")
+
+
+def key_unknown() -> Refused:
+    """One sentence for all of these: who holds no key is not told which keys there were."""
+    return _invalid("The API key is unknown, expired or revoked.")
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(401, message, [(b"www-authenticate", _REALM + b', error="invalid_token"')])
+
+
+def scope_missing(scope: str) -> Refused:
+    challenge = f', error="insufficient_scope", scope="{scope}"'.encode()
+    message = f"The API key has no scope {scope}."
+    return Refused(403, message, [(b"www-authenticate", _REALM + challenge)])
+
+
+def keys_unread(method: str) -> Refused:
+    return turned_away("The API key cannot be checked while the database is away", method)
+
+
+def turned_away(why: str, method: str) -> Refused:
+    """Of a request that has not got as far as the database; `why` begins the sentence."""
+    body = turned_away_body(why, None if method in READS else "not_stored")
+    return Refused(503, body.pop("error"), RETRY, **body)
+
+
+def foreign_origin() -> Refused:
+    return Refused(403, "Pages of this origin may not open a WebSocket here.")
+
+
+def key_in_query() -> Refused:
+    """Also where it would have been a good one: it stands in the logs of what lies between."""
+    message = (
+        "An API key may not stand in the address, where logs keep it: revoke it, and send another."
+    )
+    detail = "Use Authorization, X-API-Key, or the subprotocols bearer, <key>."
+    return Refused(400, message, details=[{"field": "query", "message": detail}])
+
+
+def no_socket(path: str) -> Refused:
+    return Refused(404, f"There is no WebSocket at {path}.")
+
+
+def socket_denied() -> Refused:
+    """Of a consumer that closes before it accepts, and says no more."""
+    return Refused(403, "This WebSocket may not be opened.")
+
+
+def too_many_sockets(limit: int) -> Refused:
+    message = f"Too many open WebSockets: the limit is {limit} for each caller."
+    return Refused(429, message, RETRY)
+
+
+def too_many(limit: str, seconds: int) -> Refused:
+    """`seconds`: when to come again, rounded up."""
+    message = f"Too many requests: the limit is {limit}; try again in {seconds} s."
+    return Refused(429, message, [(b"retry-after", str(seconds).encode())])
+
+
+def stopping(method: str, outcome: str) -> Refused:
+    """To whom the server has no time left for; `outcome`: what has become of it, if it is a write."""
+    headers = [*RETRY, _CLOSE]
+    if method in READS:
+        return Refused(503, "This process is stopping; try again.", headers)
+    return Refused(503, OUTCOMES[outcome], headers, outcome=outcome)
+
+
+def server_error() -> Refused:
+    return Refused(500, "Internal error.")

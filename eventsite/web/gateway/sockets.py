@@ -1,0 +1,376 @@
+"""The gateway around WebSockets: what it does for a request it does for a handshake, and what may
+end an open socket stands here in one place. docs/gateway.md has the table of the close codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from eventsite.web.gateway import metrics, refusals
+from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
+from eventsite.web.gateway.callers import (
+    ANONYMOUS,
+    BEARER,
+    admitted,
+    bounded_as,
+    sent_key,
+    with_offered_key,
+    within_limit,
+)
+from eventsite.web.gateway.handshakes import SocketRules, check_origin, check_query
+from eventsite.web.gateway.headers import check_head, wanted_headers
+from eventsite.web.gateway.ids import RequestIds, request_ids
+from eventsite.web.gateway.journal import Journal
+from eventsite.web.gateway.keyring import Keyring
+from eventsite.web.gateway.layer import Rules
+from eventsite.web.gateway.open_sockets import OpenSockets
+from eventsite.web.gateway.rate_limit import RateLimiter
+from eventsite.web.gateway.refusals import Refused, send_refusal
+from eventsite.web.gateway.spans import RequestSpan
+from outbox.tracing import record_error
+from restapi.context import CURRENT_CALLER, CURRENT_SCOPES, CURRENT_TRACE
+from restapi.declaration import Path
+from restapi.sockets import PUSH, CloseCode, Push, SocketRefused, UnknownMessage
+
+__all__ = ["SocketEndpoint", "SocketGateway"]
+
+_METHOD = "GET"  # of every handshake
+_REGISTERED = range(1000, 1016)  # close codes; of the others clients make up what they like
+_REASON_BYTES = 123  # that fit into a close frame
+_SECRET = frozenset({b"authorization", b"x-api-key", b"sec-websocket-protocol"})
+
+log = structlog.get_logger("gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketGateway:
+    """What all WebSockets share."""
+
+    rules: Rules
+    socket_rules: SocketRules
+    keyring: Keyring
+    limiter: RateLimiter | None
+    journal: Journal
+    sockets: OpenSockets
+
+
+class SocketEndpoint:
+    """ASGI application of one declared WebSocket, and of all that nobody has declared."""
+
+    def __init__(
+        self,
+        gateway: SocketGateway,
+        path: Path,
+        consumer: Application | None,
+        takes: Sequence[str] = (),
+    ) -> None:
+        self._gateway = gateway
+        self._path = path
+        self._consumer = consumer
+        self._takes = frozenset(takes)
+        self._sent = metrics.Tally(metrics.SOCKET_MESSAGES.labels(path.label, "sent"))
+        self._received = metrics.Tally(metrics.SOCKET_MESSAGES.labels(path.label, "received"))
+        for code in (CloseCode.OUR_FAULT, CloseCode.TOO_SLOW):  # as 0, so that the first is a rise
+            metrics.SOCKETS_CLOSED.labels(path.label, str(int(code)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found, twice = wanted_headers(scope["headers"])
+        ids = request_ids(found)
+        span = None
+        if self._gateway.rules.traced:
+            span = RequestSpan({"method": _METHOD, **scope}, ids, self._path.label)
+            ids = span.ids
+        counts = self._sent, self._received
+        socket = _Socket(self._gateway, self._path, scope, send, counts=counts, ids=ids, span=span)
+        CURRENT_TRACE.set(ids.trace)
+        CURRENT_CALLER.set(ANONYMOUS)
+        CURRENT_SCOPES.set(None)
+        entered = False
+        try:
+            await self._admit(socket, scope, found, twice)
+            self._gateway.sockets.enter(socket)
+            entered = True
+            assert self._consumer is not None
+            incoming = _incoming(receive, socket, self._takes)
+            await self._consumer(_for_consumer(scope, socket), incoming, socket.send)
+            await socket.end()
+        except BaseException as error:  # noqa: BLE001  (it is answered, or raised again)
+            await socket.fail(error)
+        finally:
+            if entered:
+                self._gateway.sockets.leave(socket)
+            socket.note_end()
+
+    async def _admit(
+        self, socket: _Socket, scope: Scope, found: Mapping[bytes, bytes], twice: bytes
+    ) -> None:
+        """Find out who calls. Raises Refused."""
+        gateway, rules = self._gateway, self._gateway.rules
+        check_head(scope, found, twice)
+        check_origin(found, gateway.socket_rules)
+        if self._path.keyed:
+            check_query(scope)
+            found = with_offered_key(found, scope["subprotocols"])
+            socket.answers_bearer = scope["subprotocols"][:1] == [BEARER]
+            sent = sent_key(found, required=rules.keys_required)
+            if sent is not None:
+                key = await admitted(gateway.keyring, sent, self._path, _METHOD)
+                socket.caller, socket.sha256 = key.name, key.sha256
+                CURRENT_CALLER.set(key.name)
+                CURRENT_SCOPES.set(key.scopes)
+        proxies = rules.trusted_proxies
+        socket.bounded_as = bounded_as(socket.caller, scope, found, proxies=proxies)
+        if gateway.limiter is not None and self._path.limited:
+            await within_limit(gateway.limiter, socket.caller, scope, found, proxies=proxies)
+        if self._consumer is None:
+            raise refusals.no_socket(scope["path"])
+
+
+class _Socket:
+    """One WebSocket from its handshake to its end: what the consumer sends passes through it."""
+
+    def __init__(
+        self,
+        gateway: SocketGateway,
+        path: Path,
+        scope: Scope,
+        send: Send,
+        *,
+        counts: tuple[metrics.Tally, metrics.Tally],
+        ids: RequestIds,
+        span: RequestSpan | None,
+    ) -> None:
+        self.bounded_as = ""
+        self.sha256: bytes | None = None
+        self.needs = path.read
+        self.caller = ANONYMOUS
+        self.answers_bearer = False
+        self._gateway = gateway
+        self._path = path
+        self._raw_path = scope["path"]
+        self._send = send
+        self._push: Push = scope.get("extensions", {}).get(PUSH, _never)
+        self._ids = ids
+        self._span = span
+        self._began = time.perf_counter()
+        self._status = 0  # of the handshake; 0: not answered
+        self._code = 0  # of the end; 0: it is open
+        self._reason = ""
+        self._sent = self._received = 0
+        self._waiting = 0  # messages on their way to the client
+        self._counts = counts
+
+    @property
+    def is_open(self) -> bool:
+        return self._status == 101 and not self._code
+
+    async def send(self, message: Message) -> None:
+        """For the consumer. What comes after the end is dropped: it hears of it by its disconnect,
+        which would not come to one that an exception has ended."""
+        kind = message["type"]
+        if self._code or self._status not in (0, 101):
+            return
+        if kind == "websocket.accept" and not self._status:
+            await self._accept(message)
+        elif kind == "websocket.close":
+            if self.is_open:
+                await self.close(message.get("code", CloseCode.DONE), message.get("reason") or "")
+            else:
+                await self._refuse(refusals.socket_denied())
+        elif kind == "websocket.send" and self._status:
+            await self._send_message(message)
+        else:
+            raise RuntimeError(f"A consumer may not send {kind} now.")
+
+    def push(self, frame: bytes) -> bool:
+        """As restapi.sockets says of PUSH; behind what waits already."""
+        if not self.is_open or self._waiting or not self._push(frame):
+            return False
+        self._sent += 1
+        self._counts[0].inc()
+        return True
+
+    async def close(self, code: int, reason: str) -> None:
+        """Once; the consumer hears of it by its disconnect."""
+        if not self.is_open:
+            return
+        reason = reason.encode()[:_REASON_BYTES].decode("utf-8", "ignore")
+        self._code, self._reason = code, reason
+        try:
+            await self._deliver({"type": "websocket.close", "code": code, "reason": reason})
+        except Exception:  # a code that no server may send
+            self._code = 0
+            raise
+
+    def hear_end(self, code: int, reason: str) -> None:
+        """The client, or the server under us, has closed it."""
+        if not self._code:
+            self._code, self._reason = code, reason
+
+    def hear_message(self) -> None:
+        self._received += 1
+        self._counts[1].inc()
+
+    async def end(self) -> None:
+        """The consumer has returned."""
+        if self.is_open:
+            await self.close(CloseCode.DONE, "")
+        elif not self._status and not self._code:
+            log.error("websocket_unanswered", path=self._path.label)
+            await self._refuse(refusals.server_error())
+
+    async def fail(self, error: BaseException) -> None:
+        """The consumer, or the handshake before it, has raised. What ends the process is raised again."""
+        refused, code = _outcome_of(error)
+        if not self._status and not self._code:
+            await self._refuse(refused)
+        elif self.is_open:
+            await self.close(code, str(error) if code == CloseCode.UNKNOWN_KIND else "")
+
+    def note_end(self) -> None:
+        """In log and metrics."""
+        seconds = time.perf_counter() - self._began
+        if self._status != 101:
+            self._end_span()
+            self._gateway.journal.note(
+                method=_METHOD,
+                path=self._raw_path,
+                route=self._path.label,
+                status=self._status,
+                seconds=seconds,
+                caller=self.caller,
+                ids=self._ids,
+            )
+            return
+        metrics.SOCKETS_OPEN.labels(self._path.label).dec()
+        label = str(int(self._code)) if self._code in _REGISTERED else "other"
+        metrics.SOCKETS_CLOSED.labels(self._path.label, label).inc()
+        self._note(
+            "websocket_closed",
+            code=int(self._code),
+            reason=self._reason[:200],
+            seconds=round(seconds, 3),
+            sent=self._sent,
+            received=self._received,
+        )
+
+    async def _accept(self, message: Message) -> None:
+        message["headers"] = [*message.get("headers", ()), *self._ids.headers()]
+        if self.answers_bearer:
+            message["subprotocol"] = BEARER
+        if not await self._deliver(message):
+            self.hear_end(1006, "")  # the client has disconnected meanwhile
+            return
+        self._status = 101
+        self._end_span()
+        metrics.SOCKETS_OPEN.labels(self._path.label).inc()
+        metrics.SOCKETS_OPENED.labels(self._path.label).inc()
+        self._note("websocket_opened")
+
+    async def _send_message(self, message: Message) -> None:
+        """Several tasks of a consumer may send at once; the client is slow if none gets through."""
+        sockets = self._gateway.sockets
+        if not self._waiting:
+            sockets.begin_send(self)
+        self._waiting += 1
+        try:
+            if await self._deliver(message):
+                self._sent += 1
+                self._counts[0].inc()
+        finally:
+            self._waiting -= 1
+            if self._waiting:
+                sockets.begin_send(self)
+            else:
+                sockets.end_send(self)
+
+    async def _refuse(self, refused: Refused) -> None:
+        self._status = refused.status
+        headers = [*self._gateway.rules.headers, *self._ids.headers()]
+        try:
+            await send_refusal(self._send, refused, headers, "websocket.http.response")
+        except OSError:
+            self._status = 0
+
+    async def _deliver(self, message: Message) -> bool:
+        """Whether somebody was there to send it to."""
+        try:
+            await self._send(message)
+        except OSError:  # ASGI has it for a client that has disconnected
+            return False
+        return True
+
+    def _end_span(self) -> None:
+        """It is of the handshake: a span as long as a socket would be exported at its end."""
+        if self._span is not None:
+            self._span.end(self._path.label, self._status)
+            self._span = None
+
+    def _note(self, event: str, **of_its_end: object) -> None:
+        self._gateway.journal.note_socket(
+            event,
+            path=self._raw_path,
+            route=self._path.label,
+            caller=self.caller,
+            ids=self._ids,
+            **of_its_end,
+        )
+
+
+def _outcome_of(error: BaseException) -> tuple[Refused, int]:
+    """The answer to a handshake that ended in this exception, and the close code of an open socket."""
+    if isinstance(error, Refused):
+        return error, CloseCode.OUR_FAULT
+    if isinstance(error, SocketRefused):
+        details = [{"field": field, "message": message} for field, message in error.details]
+        retry = refusals.RETRY if error.status in (429, 503) else ()
+        return Refused(error.status, error.message, retry, details=details), CloseCode.OUR_FAULT
+    if isinstance(error, UnknownMessage):
+        return refusals.server_error(), CloseCode.UNKNOWN_KIND
+    if isinstance(error, asyncio.CancelledError):  # the server stops and waits no longer
+        return refusals.stopping(_METHOD, "unknown"), CloseCode.GOING_AWAY
+    if not isinstance(error, Exception):
+        raise error
+    record_error(error)
+    log.exception("unhandled_error", exc_info=error)
+    return refusals.server_error(), CloseCode.OUR_FAULT
+
+
+def _incoming(receive: Receive, socket: _Socket, takes: frozenset[str]) -> Receive:
+    """What the consumer receives; their size is bounded by the server, which need not read all of
+    a large one."""
+
+    async def checked() -> Message:
+        message = await receive()
+        if message["type"] == "websocket.receive":
+            kind = "binary" if message.get("text") is None else "text"
+            if kind not in takes:
+                await socket.close(CloseCode.UNKNOWN_KIND, f"No {kind} messages are taken here.")
+                return {"type": "websocket.disconnect", "code": int(CloseCode.UNKNOWN_KIND)}
+            socket.hear_message()
+        elif message["type"] == "websocket.disconnect":
+            socket.hear_end(message.get("code", 1005), message.get("reason") or "")
+        return message
+
+    return checked
+
+
+def _never(_: bytes) -> bool:
+    """The push of a server that has none."""
+    return False
+
+
+def _for_consumer(scope: Scope, socket: _Socket) -> Scope:
+    """The consumer gets the caller's name (restapi.context), never his key, and the gateway's push."""
+    offered = scope["subprotocols"]
+    return {
+        **scope,
+        "headers": [each for each in scope["headers"] if each[0] not in _SECRET],
+        "subprotocols": [] if offered[:1] == [BEARER] else offered,
+        "extensions": {**scope.get("extensions", {}), PUSH: socket.push},
+    }

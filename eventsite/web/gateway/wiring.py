@@ -1,0 +1,117 @@
+"""The gateway as the settings want it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from channels.consumer import AsyncConsumer, SyncConsumer
+from channels.routing import URLRouter
+from django.conf import settings
+from django.urls import path, re_path
+from django.utils.module_loading import import_string
+
+from eventsite.telemetry.logs import console_line
+from eventsite.web.gateway.asgi_types import Application
+from eventsite.web.gateway.django_app import middleware_headers
+from eventsite.web.gateway.handshakes import SocketRules
+from eventsite.web.gateway.journal import Journal
+from eventsite.web.gateway.keyring import Keyring
+from eventsite.web.gateway.layer import Gateway, Rules
+from eventsite.web.gateway.open_sockets import OpenSockets
+from eventsite.web.gateway.rate_limit import RateLimit, RateLimiter
+from eventsite.web.gateway.routes import UNKNOWN
+from eventsite.web.gateway.sockets import SocketEndpoint, SocketGateway
+from restapi.declaration import Socket
+
+__all__ = ["Assembled", "gateway_around"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The layer around HTTP and that around WebSockets, and what must be started before them and
+    closed after them."""
+
+    application: Gateway
+    websockets: Application
+    sockets: OpenSockets
+    keyring: Keyring
+    limiter: RateLimiter | None
+    journal: Journal
+
+    async def start(self) -> None:
+        if self.limiter is not None:
+            await self.limiter.start()
+
+    async def close(self) -> None:
+        self.journal.close()
+        await self.sockets.close()
+        await self.keyring.close()
+        if self.limiter is not None:
+            await self.limiter.close()
+
+
+def gateway_around(application: Application) -> Assembled:
+    """Raises ValueError when RATE_LIMIT cannot be read."""
+    limiter = None
+    if settings.RATE_LIMIT:
+        limiter = RateLimiter(
+            RateLimit.parse(settings.RATE_LIMIT),
+            settings.REDIS_URL,
+            patience=settings.RATE_LIMIT_PATIENCE,
+        )
+    keyring = Keyring()
+    journal = Journal(
+        service=settings.SERVICE_NAME,
+        level=settings.LOG_LEVEL,
+        console=console_line if settings.LOG_FORMAT == "console" else None,
+    )
+    rules = Rules(
+        keys_required=settings.API_KEYS_REQUIRED,
+        trusted_proxies=settings.TRUSTED_PROXIES,
+        max_body_bytes=settings.MAX_BODY_BYTES,
+        headers=middleware_headers(),
+        traced=bool(settings.TRACES_ENDPOINT),
+    )
+    gateway = Gateway(application, rules=rules, keyring=keyring, limiter=limiter, journal=journal)
+    sockets = OpenSockets(
+        keyring,
+        at_most=settings.WEBSOCKETS_PER_CALLER,
+        send_seconds=settings.WEBSOCKET_SEND_SECONDS,
+    )
+    around_sockets = SocketGateway(
+        rules=rules,
+        socket_rules=SocketRules(hosts=settings.ALLOWED_HOSTS, origins=settings.WEBSOCKET_ORIGINS),
+        keyring=keyring,
+        limiter=limiter,
+        journal=journal,
+        sockets=sockets,
+    )
+    websockets = websockets_of(around_sockets, settings.WIRING.sockets)
+    return Assembled(gateway, websockets, sockets, keyring, limiter, journal)
+
+
+def websockets_of(gateway: SocketGateway, sockets: Iterable[Socket]) -> Application:
+    """The consumers that the apps declare, each in the gateway; a path of none of them is a 404."""
+    endpoints: list[tuple[str, Any]] = [
+        (
+            socket.path.pattern,
+            SocketEndpoint(gateway, socket.path, _consumer(socket.consumer), socket.takes),
+        )
+        for socket in sockets
+    ]
+    unknown: Any = SocketEndpoint(gateway, UNKNOWN, None)
+    routes = [path(pattern, endpoint) for pattern, endpoint in endpoints]
+    router: Application = URLRouter([*routes, re_path("", unknown)])
+    return router
+
+
+def _consumer(dotted: str) -> Application:
+    """A synchronous consumer takes a thread for each message, of a pool that Django's own code
+    waits for."""
+    consumer = import_string(dotted)
+    if not issubclass(consumer, AsyncConsumer) or issubclass(consumer, SyncConsumer):
+        raise TypeError(f"{dotted} is no asynchronous consumer of Channels.")
+    application: Application = consumer.as_asgi()
+    return application

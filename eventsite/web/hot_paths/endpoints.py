@@ -1,0 +1,238 @@
+"""The kinds of hot paths at work: from a request's parts to its answer, or None for Django."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psycopg
+from django.conf import settings
+
+from eventsite.web.gateway.asgi_types import Scope
+from eventsite.web.hot_paths.coalescer import STOPPING, Coalescer, Refused
+from eventsite.web.hot_paths.pool import SessionPool
+from eventsite.web.hot_paths.redis_lane import RedisLane
+from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
+from restapi.answers import Answer, json_answer
+from restapi.errors import unavailable
+from restapi.hot_path import AnyHotPath, Asked, HotConstant, HotLookup, HotPath, HotRead
+from restapi.hot_query import Parser
+from restapi.idempotency import Keyed, key_of_headers
+
+__all__ = ["Endpoint", "Pools", "endpoint_of"]
+
+# Of a write, in bytes: the validation of more than that would hold up everybody else on the event loop.
+BODY_AT_MOST = 65_536
+# What is read is copied on the event loop, where everybody else waits meanwhile.
+READS_AT_MOST = 64  # in a batch
+ROWS_AT_MOST = 1_280  # in a batch, unless one read alone has more
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The sessions of a process. Reads have their own, so a slow write holds up no read."""
+
+    reads: SessionPool
+    writes: SessionPool
+
+
+class Endpoint(Protocol):
+    """What the layer needs of a path."""
+
+    method: str
+    route: str
+    takes_body: bool
+    parameters: Mapping[str, Parser]
+
+    async def answer(self, scope: Scope, asked: Asked) -> Answer | None:
+        """None: Django answers."""
+
+    async def close(self) -> None:
+        """Finish what has been accepted, take no more."""
+
+
+def endpoint_of(path: AnyHotPath, pools: Pools) -> Endpoint:
+    """The path at work."""
+    match path:
+        case HotPath():
+            return _Write(path, pools.writes)
+        case HotRead():
+            return _Read(path, pools.reads)
+        case HotLookup():
+            return _Lookup(path, pools.reads)
+        case HotConstant():
+            return _Constant(path)
+
+
+class _Write:
+    takes_body = True
+
+    def __init__(self, path: HotPath[Any, Any], pool: SessionPool) -> None:
+        self.method, self.route, self.parameters = path.method, path.route, path.parameters
+        self._path = path
+        self._turn = pool.turn()
+        self._coalescer: Coalescer[Any, Answer | None] = Coalescer(
+            self._perform, name=_name(self), turn=self._turn
+        )
+        self._running: set[str] = set()  # ids of idempotency keys that wait or are being stored
+
+    async def answer(self, scope: Scope, asked: Asked) -> Answer | None:
+        weight = len(asked.body)
+        if weight > BODY_AT_MOST:
+            return None
+        try:
+            command = self._path.read(asked)
+            key = key_of_headers(
+                scope["headers"],
+                endpoint=f"{self.method} {scope['path']}",
+                body=asked.body,
+                query=scope["query_string"],
+            )
+        except Exception:  # noqa: BLE001  (every refusal has its canonical answer)
+            return None
+        if key is None:
+            return await _told(self, Keyed(command), weight)
+        if key.id in self._running:
+            # It would wait in the queue for the first one. Django looks it up on a connection of
+            # its own and tells at once: done, or still running.
+            return None
+        self._running.add(key.id)
+        try:
+            return await _told(self, Keyed(command, key), weight)
+        finally:
+            self._running.discard(key.id)
+
+    async def _perform(self, requests: Sequence[Keyed[Any]]) -> Sequence[Answer | None]:
+        return await self._turn.session.transact(self._path.steps(requests))
+
+    async def close(self) -> None:
+        await self._coalescer.close()
+
+
+class _Reading(ABC):
+    """Questions in, answers out, many at a time."""
+
+    method = "GET"
+    takes_body = False
+
+    def __init__(self, path: HotRead[Any] | HotLookup[Any], pool: SessionPool) -> None:
+        self.route, self.parameters = path.route, path.parameters
+        self._question, self._rows_of = path.read, path.rows
+        self._turn = pool.turn()
+        self._coalescer: Coalescer[Any, Answer | None] = Coalescer(
+            self._find,
+            name=_name(self),
+            turn=self._turn,
+            max_batch=READS_AT_MOST,
+            max_weight=ROWS_AT_MOST,
+        )
+
+    async def answer(self, scope: Scope, asked: Asked) -> Answer | None:
+        if asked.body:
+            return None
+        try:
+            question = self._question(asked)
+            rows = self._rows_of(question)
+        except Exception:  # noqa: BLE001  (as for a write)
+            return None
+        return await _told(self, question, rows)
+
+    @abstractmethod
+    async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]: ...
+
+    async def close(self) -> None:
+        await self._coalescer.close()
+
+
+class _Read(_Reading):
+    def __init__(self, path: HotRead[Any], pool: SessionPool) -> None:
+        super().__init__(path, pool)
+        self._path = path
+
+    async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]:
+        with _away_for_all():
+            rows = await self._turn.session.rows(self._path.statement(questions))
+        return self._path.answers(questions, rows)
+
+
+class _Lookup(_Reading):
+    def __init__(self, path: HotLookup[Any], pool: SessionPool) -> None:
+        super().__init__(path, pool)
+        self._path = path
+        self._redis: RedisLane | None = None  # belongs to the loop of the first question
+
+    async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]:
+        if self._redis is None:
+            self._redis = RedisLane(getattr(settings, self._path.redis))
+        steps = self._path.steps(questions)
+        try:
+            ask = next(steps)
+            while True:
+                if ask.commands:
+                    ask = steps.send(await self._redis.replies(ask.commands))
+                else:
+                    with _away_for_all():
+                        told = await self._turn.session.read(ask.statements)
+                    ask = steps.send(told)
+        except StopIteration as end:
+            answers: Sequence[Answer | None] = end.value
+            return answers
+
+    async def close(self) -> None:
+        await super().close()
+        if self._redis is not None:
+            await self._redis.close()
+
+
+@contextmanager
+def _away_for_all() -> Iterator[None]:
+    """A database that is away concerns all that ask: halving the batch would only ask again."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise NotStored(str(error)) from error
+
+
+class _Constant:
+    method = "GET"
+    takes_body = False
+    parameters: Mapping[str, Parser] = {}
+
+    def __init__(self, path: HotConstant) -> None:
+        self.route = path.route
+        self._answer = path.answer
+
+    async def answer(self, scope: Scope, asked: Asked) -> Answer | None:
+        return None if asked.body else self._answer
+
+    async def close(self) -> None:
+        pass
+
+
+def _name(endpoint: _Write | _Reading) -> str:
+    return f"{endpoint.method} {endpoint.route}"
+
+
+async def _told(endpoint: _Write | _Reading, command: Any, weight: int = 0) -> Answer | None:
+    """Its answer, a 503 if the database fails, None if it is refused."""
+    waiting = None
+    try:
+        waiting = endpoint._coalescer.submit(command, weight)
+        return await waiting.future
+    except (NotStored, OutcomeUnknown) as error:
+        return _unavailable(endpoint.method, error)
+    except Refused:
+        return None
+    except asyncio.CancelledError:  # by the server, which stops and waits no longer
+        if waiting is None or waiting.begun:
+            raise
+        return _unavailable(endpoint.method, TurnedAway(STOPPING))
+
+
+def _unavailable(method: str, error: NotStored | OutcomeUnknown) -> Answer:
+    status, body, headers = unavailable(method, error)
+    return json_answer(status, body, tuple(headers))

@@ -1,0 +1,134 @@
+"""/openapi.json and /swagger/: the API's document, and a page to read and try it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any, cast
+
+from django.conf import settings
+from django.http import HttpResponseBase
+from django.views.generic import TemplateView
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from restapi.openapi import errors
+
+__all__ = ["DocumentView", "SwaggerView", "alive", "document", "metrics", "ready", "with_tags"]
+
+# All that the page runs and shows comes from this server, scripts from files alone. Swagger UI
+# writes style attributes and has its icons in its style sheet.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, made once a process."""
+    made = SchemaGenerator().get_schema(request=None, public=True)
+    return cast(dict[str, Any], json.loads(OpenApiJsonRenderer().render(made)))
+
+
+def with_tags(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """The headings, in the order of the installed apps."""
+    return result | {"tags": [{"name": app.tag} for app in settings.WIRING.web if app.tag]}
+
+
+@extend_schema(exclude=True)
+class DocumentView(APIView):
+    """/openapi.json"""
+
+    def get(self, request: Request) -> Response:
+        """The document."""
+        return Response(document())
+
+
+class SwaggerView(TemplateView):
+    """/swagger/"""
+
+    template_name = "eventsite/swagger.html"
+
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = super().dispatch(*args, **kwargs)
+        response["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        return response
+
+
+# The operations of eventsite/web/health.py
+
+
+class Alive(serializers.Serializer[object]):
+    """The process answers."""
+
+    status = serializers.ChoiceField(["alive"])
+
+
+class Checks(serializers.Serializer[object]):
+    """The servers behind the process."""
+
+    database = serializers.ChoiceField(["healthy", "unhealthy"])
+    kafka = serializers.ChoiceField(["healthy", "unhealthy"])
+    redis = serializers.ChoiceField(["healthy", "unhealthy"])
+
+
+class Readiness(serializers.Serializer[object]):
+    """`not ready` without the database, `degraded` without Kafka or Redis."""
+
+    status = serializers.ChoiceField(["ready", "degraded", "not ready"])
+    checks = Checks()
+
+
+NO_DATABASE = {"database": "unhealthy", "kafka": "healthy", "redis": "healthy"}
+ALL_WELL = NO_DATABASE | {"database": "healthy"}
+_OPEN: dict[int | tuple[int, str], Any] = {405: errors()[405]}
+
+alive = extend_schema(
+    operation_id="getHealth",
+    tags=["operations"],
+    summary="Is the process alive",
+    description="",
+    auth=[],
+    responses={
+        200: OpenApiResponse(Alive, examples=[OpenApiExample("alive", value={"status": "alive"})]),
+        **_OPEN,
+    },
+)
+ready = extend_schema(
+    operation_id="getReadiness",
+    tags=["operations"],
+    summary="Can it take requests",
+    description="",
+    auth=[],
+    parameters=[OpenApiParameter("strict", str, description="`1`: degraded is a 503 too.")],
+    responses={
+        200: OpenApiResponse(
+            Readiness,
+            description="Orders are accepted and nothing is lost.",
+            examples=[OpenApiExample("ready", value={"status": "ready", "checks": ALL_WELL})],
+        ),
+        503: OpenApiResponse(
+            Readiness,
+            description="Not ready, or with `strict=1` degraded.",
+            examples=[
+                OpenApiExample("not ready", value={"status": "not ready", "checks": NO_DATABASE})
+            ],
+        ),
+        **_OPEN,
+    },
+)
+metrics = extend_schema(
+    operation_id="getMetrics",
+    tags=["operations"],
+    summary="Prometheus metrics",
+    description="",
+    auth=[],
+    responses={(200, "text/plain"): str, **_OPEN},
+)

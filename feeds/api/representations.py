@@ -1,0 +1,35 @@
+"""Posts and follows as the API shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from feeds.queries import PostsPage, UsersPage
+
+__all__ = ["post", "posts", "users"]
+
+
+def post(words: str) -> msgspec.Raw:
+    """One post."""
+    return msgspec.Raw(words.encode())
+
+
+def posts(author_id: str, page: PostsPage) -> dict[str, Any]:
+    """The posts of an author."""
+    return {
+        "author_id": author_id,
+        "posts": [post(words) for words in page.posts],
+        "next_before": page.next_before,
+    }
+
+
+def users(user_id: str, page: UsersPage) -> dict[str, Any]:
+    """Whom somebody follows, or who follows him."""
+    return {
+        "user_id": user_id,
+        "count": page.in_all,
+        "users": page.users,
+        "next_cursor": page.next.to_text() if page.next else None,
+    }

@@ -1,0 +1,282 @@
+"""The feeds API in the OpenAPI document: what the code does not say by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    extend_schema_field,
+    extend_schema_view,
+)
+from rest_framework import serializers
+
+from feeds.api.serializers import (
+    FeedQuery,
+    FollowersQuery,
+    FollowingQuery,
+    FollowSerializer,
+    PostSerializer,
+    PostsQuery,
+)
+from restapi.openapi import Moment
+from restapi.operations import Body, Operations, answer, field_is
+
+__all__ = ["USER", "feed", "follow", "followers", "following", "post", "posts"]
+
+API = Operations("feeds")
+ID = 116_877_304_168_480_768
+AT = "2026-11-19T11:59:03.123Z"
+POST = {
+    "post_id": ID,
+    "post_id_str": str(ID),
+    "author_id": "ada",
+    "content": "Hello, world.",
+    "created_at": AT,
+}
+# As USER_ID of feeds/events.py, for ECMA 262.
+USER: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "pattern": r"^[^\u0000-\u001f\u007f-\u009f/]+$",
+    "not": {"enum": [".", ".."]},
+}
+# Base64url of a text of one byte a character: any other that follows this is one too.
+_THREE = "[Q-Za-f][E-HU-Xk-n0-3][BFJNRVZdhlptx159][A-Za-z0-9_-]"
+_CURSORS = {
+    "UserCursor": f"^({_THREE}){{1,80}}$",
+    "FollowerCursor": f"^MC9[A-Za-z0-9_-]({_THREE}){{0,80}}$",
+}
+
+
+field_is("feeds.api.serializers.UserId", USER)
+field_is(
+    "feeds.api.serializers.PostId", {"type": "integer", "minimum": 0, "maximum": (1 << 64) - 1}
+)
+field_is("feeds.api.serializers.FeedLimit", {"type": "string"})
+field_is("feeds.api.serializers.FeedOffset", {"type": "string"})  # whatever is no number is 0
+
+
+class _Cursor(OpenApiSerializerFieldExtension):
+    target_class = "feeds.api.serializers.Cursor"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        pattern = _CURSORS[self.target.kind.__name__]
+        return {"type": "string", "pattern": pattern, "maxLength": 1500}
+
+
+# Answers, as feeds/api/representations.py and feeds/queries.py make them
+
+
+@extend_schema_field({"type": "integer", "format": "int64", "minimum": 0})
+class _Number(serializers.Field[Any, Any, Any, Any]):
+    """64 bits: more than a double holds exactly."""
+
+
+class CreatedPost(serializers.Serializer[object]):
+    """Answer to a new post."""
+
+    post_id = _Number(help_text="Passes 2^53: read `post_id_str` where numbers are doubles.")
+    post_id_str = serializers.CharField()
+    message = serializers.ChoiceField(["Post created successfully"])
+
+
+class DeletedPost(serializers.Serializer[object]):
+    """Answer to a deletion."""
+
+    message = serializers.ChoiceField(["Post deleted successfully"])
+
+
+class FollowedUser(serializers.Serializer[object]):
+    """Answer to a follow."""
+
+    message = serializers.ChoiceField(["followed successfully"])
+
+
+class UnfollowedUser(serializers.Serializer[object]):
+    """Answer to the end of one."""
+
+    message = serializers.ChoiceField(["unfollowed successfully"])
+
+
+class PostDetail(serializers.Serializer[object]):
+    """One post."""
+
+    post_id = _Number()
+    post_id_str = serializers.CharField()
+    author_id = serializers.CharField()
+    content = serializers.CharField()
+    created_at = Moment(help_text="By the database's clock.")
+
+
+class PostList(serializers.Serializer[object]):
+    """Posts of an author."""
+
+    author_id = serializers.CharField()
+    posts = PostDetail(many=True)
+    next_before = _Number(allow_null=True, help_text="`before` of the next page; null: the last.")
+
+
+class Feed(serializers.Serializer[object]):
+    """A page of a feed."""
+
+    user_id = serializers.CharField()
+    post_ids = serializers.ListField(child=_Number(), help_text="Newest first.")
+    post_ids_str = serializers.ListField(child=serializers.CharField())
+    next_before = _Number(allow_null=True, help_text="`before` of the next page; null: the last.")
+    posts = PostDetail(many=True, required=False, help_text="With `expand=posts`.")
+
+
+class UserList(serializers.Serializer[object]):
+    """User ids in an order that does not change."""
+
+    user_id = serializers.CharField()
+    count = serializers.IntegerField(min_value=0)
+    users = serializers.ListField(child=serializers.CharField())
+    next_cursor = serializers.CharField(
+        allow_null=True, help_text="`cursor` of the next page; null: this is the last."
+    )
+
+
+# Operations
+
+POST_ID = OpenApiParameter(
+    "post_id",
+    {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
+    OpenApiParameter.PATH,
+    description="An id that is no number is a 404 too.",
+    examples=[OpenApiExample("post", value=str(ID))],
+)
+USER_ID = OpenApiParameter(
+    "user_id", USER, OpenApiParameter.PATH, examples=[OpenApiExample("user", value="ada")]
+)
+PAIR = {"follower_id": "grace", "followee_id": "ada"}
+
+
+def _queried(name: str, value: str) -> OpenApiParameter:
+    return OpenApiParameter(
+        name,
+        USER,
+        OpenApiParameter.QUERY,
+        description="Both stand in the query, or in the body.",
+        examples=[OpenApiExample("user", value=value)],
+    )
+
+
+posts = extend_schema_view(
+    get=API.read(
+        "listPosts",
+        "Posts of an author, newest first",
+        "One page. Those that are there all the time are neither repeated nor skipped.",
+        parameters=[PostsQuery],
+        answer=answer(PostList, {"author_id": "ada", "posts": [POST], "next_before": None}),
+        refuses=[400],
+    ),
+    post=API.write(
+        "createPost",
+        "Post something",
+        "The post is stored when the answer comes; feeds show it a moment later.",
+        body=Body(PostSerializer, {"post": {"author_id": "ada", "content": "Hello, world."}}),
+        answers={
+            202: answer(
+                CreatedPost,
+                {"post_id": ID, "post_id_str": str(ID), "message": "Post created successfully"},
+            )
+        },
+    ),
+)
+
+post = extend_schema_view(
+    get=API.read(
+        "getPost",
+        "One post",
+        "404 when it was deleted.",
+        parameters=[POST_ID],
+        answer=answer(PostDetail, POST),
+        refuses=[404],
+    ),
+    delete=API.write(
+        "deletePost",
+        "Delete a post",
+        "No feed shows it from the answer on. Again is the same answer.",
+        parameters=[POST_ID],
+        answers={200: answer(DeletedPost, {"message": "Post deleted successfully"})},
+        refuses=[404],
+    ),
+)
+
+follow = extend_schema_view(
+    post=API.write(
+        "follow",
+        "Follow somebody",
+        "All posts of the followee are in the follower's feed from the answer on. Again is the same "
+        "answer. Nobody can follow himself.",
+        body=Body(FollowSerializer, {"pair": PAIR}),
+        answers={200: answer(FollowedUser, {"message": "followed successfully"})},
+    ),
+    delete=API.write(
+        "unfollow",
+        "Follow somebody no more",
+        "The two ids stand in the query, or in a body as that of `POST /follow`, which some proxies "
+        "drop; where both are, they are the same. No post of the followee is in the follower's feed "
+        "from the answer on. Again is the same answer.",
+        parameters=[_queried(name, value) for name, value in PAIR.items()],
+        answers={200: answer(UnfollowedUser, {"message": "unfollowed successfully"})},
+        refuses=[413, 415],  # of the body, which the view names
+    ),
+)
+
+
+feed = extend_schema_view(
+    get=API.read(
+        "getFeed",
+        "The feed of a user",
+        "The posts of whom he follows, and his own, newest first. A page `before` a post neither "
+        "repeats nor skips what is there all the time, down to the first post. One of `before`, "
+        "`after` and `offset` at most.",
+        parameters=[
+            USER_ID,
+            FeedQuery,
+            OpenApiParameter(
+                "X-Cache",
+                {"type": "string", "enum": ["HIT", "MISS"]},
+                OpenApiParameter.HEADER,
+                required=True,
+                description="Whether the ids came from the cache. They are as right as others.",
+                response=[200],
+            ),
+        ],
+        answer=answer(
+            Feed,
+            {
+                "user_id": "grace",
+                "post_ids": [ID],
+                "post_ids_str": [str(ID)],
+                "next_before": None,
+            },
+        ),
+        refuses=[400],
+    )
+)
+
+
+def _users(operation_id: str, summary: str, counted: str, query: type[Any]) -> Any:
+    page = {"user_id": "ada", "count": 1, "users": ["grace"], "next_cursor": None}
+    return extend_schema_view(
+        get=API.read(
+            operation_id,
+            summary,
+            f"One page. `count` is {counted}.",
+            parameters=[USER_ID, query],
+            answer=answer(UserList, page),
+            refuses=[400],
+        )
+    )
+
+
+following = _users("listFollowing", "Whom a user follows", "exact", FollowingQuery)
+followers = _users("listFollowers", "Who follows a user", "that of a moment ago", FollowersQuery)

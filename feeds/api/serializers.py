@@ -1,0 +1,199 @@
+"""What the requests of the feeds API must be: the one definition of what is valid."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from feeds.events import MAX_CONTENT, is_user_id
+from feeds.queries import HIGHEST_ID, FollowerCursor, UserCursor
+from feeds.services import Pair
+from restapi.converters import is_path_text
+from restapi.fields import QueryInteger, QuerySerializer, Text
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MOST",
+    "FeedQuery",
+    "FollowSerializer",
+    "FollowersQuery",
+    "FollowingQuery",
+    "PostSerializer",
+    "PostsQuery",
+    "UserId",
+    "valid_user_id",
+    "validated_pair",
+    "validated_post",
+]
+
+DEFAULT_LIMIT = 20
+MOST = 100  # on a page
+_DIGITS = re.compile(r"[0-9]{1,20}")
+_NUMBER = re.compile(r"[0-9]+")
+
+
+class UserId(serializers.Field[str, Any, str, str]):
+    """An opaque id, kept as it is."""
+
+    default_error_messages = {
+        "invalid": "Must be a string.",
+        "user_id": "Must have 1 to 255 characters, no control characters, no /, and not be . or ..",
+    }
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        if not is_user_id(data):
+            self.fail("user_id")
+        return data
+
+
+def valid_user_id(text: str, request: Request) -> str:
+    """The id of a request's path. Raises ValidationError."""
+    if not is_path_text(text, getattr(request._request, "scope", {})):
+        raise serializers.ValidationError({"user_id": ["Must be UTF-8."]})
+    try:
+        return str(_user_id.run_validation(text))
+    except serializers.ValidationError as error:
+        raise serializers.ValidationError({"user_id": error.detail}) from None
+
+
+_user_id = UserId()
+
+
+class PostSerializer(serializers.Serializer[object]):
+    """{"author_id", "content"}"""
+
+    author_id = UserId()
+    content = Text(max_length=MAX_CONTENT)
+
+
+class FollowSerializer(serializers.Serializer[object]):
+    """{"follower_id", "followee_id"}"""
+
+    follower_id = UserId()
+    followee_id = UserId()
+
+    def validate(self, attrs: dict[str, str]) -> dict[str, str]:
+        if attrs["follower_id"] == attrs["followee_id"]:
+            raise serializers.ValidationError({"followee_id": ["Nobody can follow himself."]})
+        return attrs
+
+
+class PostId(serializers.Field[int, Any, int, int]):
+    """An unsigned number of 64 bits in a query. Those above all ids stand for the highest."""
+
+    default_error_messages = {"invalid": "Must be an unsigned number of 64 bits."}
+
+    def to_internal_value(self, data: Any) -> int:
+        if not _DIGITS.fullmatch(str(data)) or int(data) >= 1 << 64:
+            self.fail("invalid")
+        return min(int(data), HIGHEST_ID)
+
+
+class PostsQuery(QuerySerializer):
+    """Query parameters of the posts of an author."""
+
+    author_id = UserId()
+    limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
+    before = PostId(default=HIGHEST_ID, help_text="Only older posts: `next_before` of a page.")
+
+
+class FeedLimit(serializers.Field[int, Any, int, Any]):
+    """Posts on a page of a feed; whatever is no number from 1 to 100 is 20."""
+
+    def to_internal_value(self, data: Any) -> int:
+        number = int(data) if _DIGITS.fullmatch(str(data)) else 0
+        return number if 1 <= number <= MOST else DEFAULT_LIMIT
+
+
+class FeedOffset(serializers.Field[int, Any, int, Any]):
+    """Posts to pass over, at most as many as are stored; whatever is no number is 0."""
+
+    default_error_messages = {
+        "beyond": "Must not be above {window}; to read on give `before`, the `next_before` of a page."
+    }
+
+    def to_internal_value(self, data: Any) -> int:
+        if not _NUMBER.fullmatch(str(data)):
+            return 0
+        digits = str(data).lstrip("0") or "0"  # int() refuses very many
+        if len(digits) > 20 or int(digits) > settings.FEED_WINDOW:
+            self.fail("beyond", window=settings.FEED_WINDOW)
+        return int(digits)
+
+
+class FeedQuery(QuerySerializer):
+    """Query parameters of a feed."""
+
+    limit = FeedLimit(default=DEFAULT_LIMIT, help_text="Anything but 1 to 100 is 20.")
+    offset = FeedOffset(default=0, help_text="Anything that is no number is 0.")
+    before = PostId(required=False, help_text="Only older posts: `next_before` of a page.")
+    after = PostId(required=False, help_text="The posts next newer than this one.")
+    expand = serializers.ChoiceField(
+        ["posts"], required=False, help_text="The posts themselves, too."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        given = [name for name in ("before", "after", "offset") if name in self.initial_data]
+        if len(given) > 1:
+            raise serializers.ValidationError({name: ["Only one of these."] for name in given})
+        return attrs
+
+
+class Cursor(serializers.CharField):
+    """`next_cursor` of the page before."""
+
+    default_error_messages = {"cursor": "Must be a next_cursor of this list."}
+
+    def __init__(self, kind: type[UserCursor] | type[FollowerCursor], **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, max_length=1500, **kwargs)
+        self.kind = kind
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return self.kind.from_text(super().to_internal_value(data))
+        except ValueError:
+            self.fail("cursor")
+
+
+class FollowingQuery(QuerySerializer):
+    """Query parameters of the list of whom a user follows."""
+
+    limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
+    cursor = Cursor(UserCursor, required=False)
+
+
+class FollowersQuery(QuerySerializer):
+    """Query parameters of the list of a user's followers."""
+
+    limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
+    cursor = Cursor(FollowerCursor, required=False)
+
+
+# Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no
+# state in it.
+_POST = PostSerializer()
+_FOLLOW = FollowSerializer()
+
+
+def validated_post(body: object) -> tuple[str, str]:
+    """Author and content of a POST /posts body. Raises ValidationError."""
+    fields = _POST.run_validation(_object(body))
+    return fields["author_id"], fields["content"]
+
+
+def validated_pair(body: object) -> Pair:
+    """The pair of a body, or of query parameters. Raises ValidationError."""
+    fields = _FOLLOW.run_validation(_object(body))
+    return Pair(fields["follower_id"], fields["followee_id"])
+
+
+def _object(body: object) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise serializers.ValidationError("The body must be a JSON object.")
+    return body

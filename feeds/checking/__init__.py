@@ -1,0 +1,1 @@
+"""Entries and caches against the truth, and built anew from it."""

@@ -1,0 +1,109 @@
+"""How the slices stand: gauges, the hop of the fan-out, and the list of those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from django.db import connection
+
+from feeds import metrics
+from feeds.fanout.nudge import nudge
+from outbox.database.arrays import array_literal
+from outbox.watching import Hop
+
+__all__ = ["FailedSlice", "failed_slices", "hops", "measure", "retry"]
+
+COUNTED = 100_000  # at most: more is as bad
+COUNTED_FOR_A_PAGE = 10_000
+
+
+class FailedSlice(NamedTuple):
+    """A slice that waits for an operator."""
+
+    id: int
+    kind: str
+    author_id: str
+    post_id: int | None
+    follower_id: str | None
+    failed_at: datetime
+    error: str
+
+
+class _Standing(NamedTuple):
+    waiting: int
+    oldest_seconds: float
+    failed: int
+
+
+def measure() -> None:
+    """Set the gauges."""
+    now = _standing(COUNTED)
+    metrics.SLICES_WAITING.set(now.waiting)
+    metrics.OLDEST_SLICE.set(now.oldest_seconds)
+    metrics.SLICES_FAILED.set(now.failed)
+    metrics.MEASURED.set_to_current_time()
+
+
+def hops() -> Sequence[Hop]:
+    """The fan-out: pieces of posts on their way into the feeds of followers."""
+    now = _standing(COUNTED_FOR_A_PAGE)
+    return [
+        Hop(
+            name="fan-out",
+            group="feeds",
+            waits=now.waiting,
+            counted=COUNTED_FOR_A_PAGE,
+            oldest=now.oldest_seconds,
+            unit="slices",
+            figures={
+                "feed_fanout_slices_failed": now.failed,
+                "feed_fanout_oldest_slice_seconds": now.oldest_seconds,
+            },
+            page="/admin/feeds/feedslice/",
+        )
+    ]
+
+
+def _standing(counted: int) -> _Standing:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NULL LIMIT %s) AS open),
+                   (SELECT extract(epoch FROM clock_timestamp() - created_at)::float
+                    FROM feed_slices WHERE failed_at IS NULL ORDER BY id LIMIT 1),
+                   (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NOT NULL LIMIT %s) AS failed)
+            """,
+            (counted, counted),
+        )
+        waiting, oldest, failed = cursor.fetchone()
+    return _Standing(waiting, max(0.0, oldest or 0.0), failed)
+
+
+def failed_slices(limit: int) -> Sequence[FailedSlice]:
+    """Those that failed, the first one first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT id, kind, author_id, post_id, follower_id, failed_at, error
+            FROM feed_slices WHERE failed_at IS NOT NULL ORDER BY failed_at, id LIMIT %s
+            """,
+            (limit,),
+        )
+        return [FailedSlice(*row) for row in cursor.fetchall()]
+
+
+def retry(ids: Sequence[int] | None) -> int:
+    """Have failed slices tried again from the start, all or those with these ids; how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE feed_slices SET failed_at = NULL, tries = 0, error = '', due_at = clock_timestamp()
+            WHERE failed_at IS NOT NULL AND (%s::bigint[] IS NULL OR id = ANY(%s::bigint[]))
+            """,
+            (chosen := None if ids is None else array_literal(ids), chosen),
+        )
+        count = int(cursor.rowcount)
+    nudge()
+    return count

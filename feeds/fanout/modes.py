@@ -1,0 +1,150 @@
+"""How the posts of an author reach feeds: as entries, or merged at read.
+
+    stored -> merged    at FEED_MERGE_FOLLOWERS: his new posts are no longer cut into slices
+    merged -> storing   below half of it: they are cut again, readers still merge, and all followers
+                        are backfilled by slices that begin after this has committed
+    storing -> stored   once all of these are done
+    storing -> merged   if he grows again before
+
+No lock is needed between who cuts a post and who changes the mode. Whoever reads that an author is
+merged has read it before the change has committed, and the post had committed before that: so it is
+seen by the slices that fill, which begin behind the change. The same holds for the backfill of a
+follow that reads it and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from feeds.fanout.follows import filling
+from feeds.fanout.gate import TOGETHER
+from feeds.fanout.owed import OWED
+from feeds.fanout.slices import Batch, NewSlice, inserting, of_buckets
+from feeds.fanout.written import Written
+from feeds.ids import EPOCH_MS, TIME_SHIFT
+from feeds.models import AuthorMode, ChangeKind, SliceKind
+from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.round_trips import RoundTrip, send
+
+__all__ = ["end_storing", "set_modes"]
+
+FILLED_AT_ONCE = 20  # followers of a slice that fills them with an author's posts
+WAIT_SECONDS = 0.2
+# Entries that the last step writes itself: of posts whose slices are not done by then.
+LAST_ENTRIES = 50_000
+# A post commits within this time after its id was drawn.
+ID_MARGIN_MS = 60_000
+
+
+def set_modes(counts: Mapping[str, tuple[int, str]]) -> None:
+    """Change the modes of authors whose number of followers has changed, in the open transaction, which
+    holds their rows. `counts`: author -> (followers, mode)."""
+    at = settings.FEED_MERGE_FOLLOWERS
+    merged, storing = [], []
+    for author, (followers, mode) in sorted(counts.items()):
+        if followers >= at and mode != AuthorMode.MERGED:
+            merged.append(author)
+        elif followers < at / 2 and mode == AuthorMode.MERGED:
+            storing.append(author)
+    if merged:
+        _forget_storing(merged)
+        _set_mode(merged, AuthorMode.MERGED)
+    if storing:
+        _set_mode(storing, AuthorMode.STORING)
+        send(RoundTrip(inserting([s for a in storing for s in _storing(a, counts[a][0])])))
+
+
+def _storing(author: str, followers: int) -> Iterable[NewSlice]:
+    yield from of_buckets(SliceKind.STORING, author, followers, each=FILLED_AT_ONCE)
+    yield NewSlice(SliceKind.STORED, author)
+
+
+def _set_mode(authors: list[str], mode: AuthorMode) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH changed AS (
+                UPDATE feed_authors SET mode = %s WHERE author_id = ANY(%s::text[])
+                RETURNING author_id
+            )
+            INSERT INTO feed_changes (kind, author_id) SELECT %s, author_id FROM changed
+            """,
+            (mode, text_array_literal(authors), ChangeKind.MODE),
+        )
+
+
+def _forget_storing(authors: list[str]) -> None:
+    """What was begun for the way back; a worker that still holds a piece of it finishes nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM feed_slices WHERE kind IN (%s, %s) AND author_id = ANY(%s::text[])",
+            (SliceKind.STORING, SliceKind.STORED, text_array_literal(authors)),
+        )
+
+
+_STATE = """
+    SELECT author.author_id, author.followers, slice.created_at,
+           EXISTS (SELECT FROM feed_slices other
+                   WHERE other.kind = 'storing' AND other.author_id = author.author_id)
+    FROM feed_slices slice
+    JOIN feed_authors author ON author.author_id = slice.author_id AND author.mode = 'storing'
+    WHERE slice.id = ANY(%s::bigint[])
+    FOR UPDATE OF author
+"""
+
+# Posts that may have committed behind the slices that filled, and are not stored for everybody yet. What
+# was cut for nobody, because its author was merged then, had committed before.
+_NOT_STORED = f"""
+    WITH missing AS MATERIALIZED (
+        SELECT id AS post_id, NULL::smallint AS bucket FROM posts
+        WHERE author_id = %s AND deleted_at IS NULL AND id >= %s
+    )
+    SELECT post_id FROM missing WHERE {OWED} LIMIT %s
+"""
+
+_ALL_FOLLOWERS = """
+    WITH followed AS MATERIALIZED (
+        SELECT follower_id, followee_id AS author_id, number FROM follows
+        WHERE followee_id = %s AND active
+    ), """
+_THESE = "AND posts.id = ANY(%s::bigint[])"
+
+
+def end_storing(batch: Batch) -> Written:
+    """The author is stored again, once all his followers are filled.
+
+    From here on readers see entries alone. A post that came while they were filled may not be cut or
+    written yet, and would be gone until it is: so the last step writes such posts itself. If they are
+    many, it lets their slices go first (if these have failed, an operator); how many he has posted
+    meanwhile is of no account.
+    """
+    with transaction.atomic():
+        rows = send(RoundTrip([TOGETHER, (_STATE, (batch.ids,))]))[1]
+        if not rows:
+            return Written()
+        [(author, followers, since, unfinished)] = rows
+        if unfinished:
+            return Written(again_in=WAIT_SECONDS)
+        at_most = max(1, LAST_ENTRIES // max(1, followers))
+        late = _not_stored(author, _first_id(since), at_most + 1)
+        if len(late) > at_most:
+            return Written(again_in=WAIT_SECONDS)
+        fill = _ALL_FOLLOWERS + filling(only=_THESE), (author, array_literal(late))
+        filled = send(RoundTrip([fill]))[0] if late else []
+        _set_mode([author], AuthorMode.STORED)
+    return Written(grown=sorted({user for user, _ in filled}), count=filled[0][1] if filled else 0)
+
+
+def _not_stored(author: str, first: int, limit: int) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(_NOT_STORED, (author, first, limit))
+        return [post_id for (post_id,) in cursor.fetchall()]
+
+
+def _first_id(at: datetime) -> int:
+    """The lowest id of a post that may have committed after this moment."""
+    return max(0, int(at.timestamp() * 1000) - EPOCH_MS - ID_MARGIN_MS) << TIME_SHIFT

@@ -1,0 +1,51 @@
+"""The nudge: after slices are committed, one Celery task that applies them now.
+
+Latency only: beat starts one every second whatever happens here (rule R7). It is called where an effect
+has committed, in a worker, so it waits for Redis only for a moment.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import redis
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+from feeds import metrics
+from outbox import redis_client
+
+__all__ = ["APPLY_TASK", "nudge", "take_nudge"]
+
+APPLY_TASK = "feeds.apply_slices"
+# A queue of its own: what cuts posts into slices must not wait behind what applies them.
+QUEUE = "fanout"
+_KEY = "feeds:nudge"
+_ASKED_FOR_MS = 500
+_WAITING = 4  # tasks at most that a nudge puts into the queue
+
+
+@cache
+def _redis() -> redis.Redis:
+    return redis_client.client(answers_within=1.0, connects_within=0.5)
+
+
+def nudge() -> None:
+    """Ask for a run soon, unless somebody has asked already. Never raises for a Redis that is away."""
+    try:
+        with _redis().pipeline(transaction=False) as commands:
+            commands.set(_KEY, 1, nx=True, px=_ASKED_FOR_MS)
+            commands.llen(QUEUE)
+            is_first, waiting = commands.execute()
+        if is_first and waiting < _WAITING:
+            current_app.send_task(APPLY_TASK, queue=QUEUE, retry=False)
+    except (redis.RedisError, OperationalError, OSError):
+        metrics.NUDGES_FAILED.inc()
+
+
+def take_nudge() -> None:
+    """A run begins: who commits after this asks again."""
+    try:
+        _redis().delete(_KEY)
+    except redis.RedisError:
+        metrics.NUDGES_FAILED.inc()

@@ -1,0 +1,205 @@
+"""The table of slices as work: leases, beginnings, failures (outbox/database/leases.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from django.db import connection
+
+from feeds.models import BUCKETS, SliceKind
+from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.leases import Lease, Leases
+from outbox.database.round_trips import Statement
+
+__all__ = [
+    "LEASES",
+    "LEASE_SECONDS",
+    "MAX_TRIES",
+    "SLICE_FOLLOWERS",
+    "Batch",
+    "Finished",
+    "NewSlice",
+    "begin_alone",
+    "finish",
+    "give_up",
+    "inserting",
+    "of_buckets",
+    "try_later",
+]
+
+LEASES = Leases(table="feed_slices", due="due_at", number="begun", open="failed_at IS NULL")
+LEASE_SECONDS = 30.0  # twice a task's time limit
+MAX_TRIES = 5
+RETRY_SECONDS = 1.0  # after the first failure; each time twice as long
+SLICE_FOLLOWERS = 1000  # followers for whom one slice is cut
+ERROR_LENGTH = 500
+NEVER_ENDED = "begun, and its worker did not come back"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Slices of one kind, held. `alone`: one that has failed before, or whose worker did not come
+    back several times."""
+
+    kind: SliceKind
+    leases: Sequence[Lease]
+    alone: bool = False
+
+    @property
+    def ids(self) -> str:
+        """As an array literal."""
+        return array_literal(lease.id for lease in self.leases)
+
+
+class NewSlice(NamedTuple):
+    """One row to insert."""
+
+    kind: SliceKind
+    author_id: str
+    post_id: int | None = None
+    follower_id: str | None = None
+    follow_number: int | None = None
+    bucket_from: int = 0
+    bucket_to: int = BUCKETS
+    size: int = 1
+
+
+class Finished(NamedTuple):
+    """A slice that is done. `seconds` since its post was accepted (None: it is of no post), and how
+    many followers its author has, about."""
+
+    kind: str
+    seconds: float | None
+    followers: int
+
+
+_INSERT = """
+    INSERT INTO feed_slices (kind, author_id, post_id, follower_id, follow_number,
+                             bucket_from, bucket_to, size)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::bigint[],
+                         %s::smallint[], %s::smallint[], %s::int[])
+"""
+
+
+def inserting(slices: Sequence[NewSlice]) -> list[Statement]:
+    """What stores new slices, due at once; no statement for none."""
+    if not slices:
+        return []
+    kinds, authors, posts, followers, numbers, begins, ends, sizes = zip(*slices, strict=True)
+    return [
+        (
+            _INSERT,
+            (
+                array_literal(kinds),
+                text_array_literal(authors),
+                _nullable(posts),
+                "{" + ",".join("NULL" if f is None else _quoted(f) for f in followers) + "}",
+                _nullable(numbers),
+                array_literal(begins),
+                array_literal(ends),
+                array_literal(sizes),
+            ),
+        )
+    ]
+
+
+def _nullable(numbers: Sequence[int | None]) -> str:
+    return array_literal("NULL" if number is None else number for number in numbers)
+
+
+def _quoted(text: str) -> str:
+    return text_array_literal([text])[1:-1]
+
+
+def of_buckets(
+    kind: SliceKind, author_id: str, followers: int, *, each: int, post_id: int | None = None
+) -> list[NewSlice]:
+    """Slices that together hold all followers of an author, each about `each` of them. Nobody reads
+    the followers for it: their number says into how many ranges of buckets they are cut. At least
+    one, whatever the number says, because it lags."""
+    pieces = min(BUCKETS, max(1, -(-followers // each)))
+    borders = [BUCKETS * piece // pieces for piece in range(pieces + 1)]
+    size = max(1, -(-followers // pieces))
+    return [
+        NewSlice(kind, author_id, post_id, bucket_from=begin, bucket_to=end, size=size)
+        for begin, end in pairwise(borders)
+    ]
+
+
+_FINISH = """
+    WITH gone AS (
+        DELETE FROM feed_slices slice
+        USING unnest(%s::bigint[], %s::bigint[]) AS lease (lease_id, lease_number)
+        WHERE slice.id = lease_id AND slice.begun = lease_number
+        RETURNING slice.kind, slice.post_id, slice.size, slice.bucket_to - slice.bucket_from AS part
+    )
+    SELECT gone.kind,
+           CASE WHEN gone.kind = 'post'
+                THEN extract(epoch FROM clock_timestamp() - posts.created_at)::float END,
+           CASE WHEN part = 0 THEN -1 ELSE gone.size * %s / part END
+    FROM gone LEFT JOIN posts ON posts.id = gone.post_id
+"""
+
+
+def finish(leases: Sequence[Lease]) -> list[Finished]:
+    """Delete those that are still mine, once entries and caches are done; what they were."""
+    held = sorted(leases, key=lambda lease: lease.id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _FINISH,
+            (
+                array_literal(lease.id for lease in held),
+                array_literal(lease.number for lease in held),
+                BUCKETS,
+            ),
+        )
+        return [Finished(*row) for row in cursor.fetchall()]
+
+
+def try_later(leases: Sequence[Lease], seconds: float, *, written: bool = False) -> None:
+    """Something else is to blame, or comes first: the same slices again after `seconds`. `written`:
+    their entries are committed, and only the caches have not confirmed."""
+    mark = ", written_at = coalesce(held.written_at, clock_timestamp())" if written else ""
+    LEASES.write_back(
+        leases,
+        f"due_at = clock_timestamp() + make_interval(secs => %s), error = ''{mark}",
+        (seconds,),
+    )
+
+
+def begin_alone(lease: Lease) -> bool:
+    """Say that the slice is begun, before it is; whether it may be. What is found said again was a
+    start that never ended, and counts as a failure."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT error FROM feed_slices WHERE id = %s", (lease.id,))
+        row = cursor.fetchone()
+    if row is None or (row[0] == NEVER_ENDED and give_up(lease, NEVER_ENDED)):
+        return False
+    held = LEASES.write_back(
+        [lease],
+        "error = %s, due_at = clock_timestamp() + make_interval(secs => %s)",
+        (NEVER_ENDED, LEASE_SECONDS),
+    )
+    return bool(held)
+
+
+def give_up(lease: Lease, error: str) -> bool:
+    """The slice failed by itself: try again after a while, or wait for an operator from the fifth
+    time on; whether it does now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE feed_slices
+            SET tries = tries + 1, error = %s,
+                failed_at = CASE WHEN tries + 1 >= %s THEN clock_timestamp() END,
+                due_at = clock_timestamp() + make_interval(secs => %s * 2 ^ tries)
+            WHERE id = %s AND begun = %s AND failed_at IS NULL
+            RETURNING failed_at IS NOT NULL
+            """,
+            (error[:ERROR_LENGTH], MAX_TRIES, RETRY_SECONDS, lease.id, lease.number),
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])

@@ -1,0 +1,134 @@
+"""Working through slices: claim, write, tell the caches, finish.
+
+A slice is finished when its entries are committed and the caches have confirmed, in this order. A
+worker that dies anywhere in between leaves the slice to its lease; whoever takes it over does all of
+it again, which has the same effect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from feeds import cache, metrics
+from feeds.fanout import follows, modes, posts
+from feeds.fanout.claims import Claims
+from feeds.fanout.nudge import nudge, take_nudge
+from feeds.fanout.slices import (
+    Batch,
+    begin_alone,
+    finish,
+    give_up,
+    try_later,
+)
+from feeds.fanout.trimming import trim
+from feeds.fanout.written import Written
+from feeds.models import SliceKind
+from outbox.database.errors import describe, is_transient
+
+__all__ = ["apply_batch", "apply_slices"]
+
+RUN_SECONDS = 0.2  # then the other tasks of the queue have their turn
+AGAIN_SECONDS = (
+    1.0  # after something that passes by itself: Redis is away, a lock, a lost connection
+)
+
+_WRITERS: dict[SliceKind, Callable[[Batch], Written]] = {
+    SliceKind.POST: posts.write_entries,
+    SliceKind.DELETE: posts.delete_entries,
+    SliceKind.BACKFILL: follows.backfill,
+    SliceKind.CLEANUP: follows.clean_up,
+    SliceKind.STORING: follows.fill_range,
+    SliceKind.STORED: modes.end_storing,
+}
+
+log = structlog.get_logger("feeds.fanout")
+_claims = Claims()
+
+
+def apply_slices() -> int:
+    """Apply slices that are due, for a moment; returns how many were finished. Any number
+    of workers may do it at once."""
+    take_nudge()
+    end = time.monotonic() + RUN_SECONDS
+    finished = 0
+    while batch := _claims.take():
+        done = apply_batch(batch)
+        if done is None:
+            break
+        finished += done
+        if time.monotonic() >= end:
+            nudge()
+            break
+    return finished
+
+
+def apply_batch(batch: Batch) -> int | None:
+    """Apply slices that are held; how many were finished. None: something is away, and the next batch
+    would fare no better. A slice that fails is found by trying each alone."""
+    if batch.alone and not begin_alone(batch.leases[0]):
+        return 0
+    try:
+        written = _WRITERS[batch.kind](batch)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the slices stay)
+        return _failed(batch, error)
+    if written.again_in:
+        try_later(batch.leases, written.again_in)
+        return 0
+    return _confirm(batch, written)
+
+
+def _confirm(batch: Batch, written: Written) -> int | None:
+    metrics.ENTRIES.labels(batch.kind).inc(written.count)
+    try:
+        _tell_caches(written)
+    except cache.CacheUnavailable as error:
+        log.warning("caches_unavailable", error=str(error), slices=len(batch.leases))
+        try_later(batch.leases, AGAIN_SECONDS, written=True)
+        return None
+    done = finish(batch.leases)
+    for each in done:
+        if each.seconds is not None:
+            metrics.LAG.labels(_size_class(each.followers)).observe(max(0.0, each.seconds))
+    trim(written.grown)
+    return len(done)
+
+
+def _tell_caches(written: Written) -> None:
+    if written.entries:
+        # With `as_of` also what is told late does no harm: readers ask what has changed since.
+        cache.add_entries(written.entries, as_of=written.as_of)
+    if written.users:
+        cache.touch_users(written.users)
+    if written.authors:
+        cache.touch_authors(written.authors)
+
+
+def _failed(batch: Batch, error: Exception) -> int | None:
+    if is_transient(error):
+        log.warning("slices_left", kind=batch.kind, error=describe(error))
+        try_later(batch.leases, AGAIN_SECONDS)
+        return None
+    if len(batch.leases) > 1:
+        counts = Counter[bool]()
+        for lease in batch.leases:
+            done = apply_batch(Batch(batch.kind, [lease]))
+            counts[done is None] += done or 0
+        return counts[False]
+    [lease] = batch.leases
+    is_over = give_up(lease, describe(error))
+    log.error(
+        "slice_failed", slice=lease.id, kind=batch.kind, error=describe(error), is_over=is_over
+    )
+    return 0
+
+
+def _size_class(followers: int) -> str:
+    if followers < 0:
+        return "merged"
+    if followers <= 100:
+        return "1-100"
+    return "101-1000" if followers <= 1000 else "1001-"

@@ -1,0 +1,50 @@
+"""Slices of fan-out that failed."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from feeds.fanout.measuring import failed_slices, retry
+from feeds.management.arguments import positive
+
+SHOWN = 100
+
+
+class Command(BaseCommand):
+    """`list` shows the failed ones, `retry` has them tried again."""
+
+    help = "Shows slices of the fan-out that failed, or has them tried again."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        listing = actions.add_parser("list", help="the first ones, oldest first")
+        listing.add_argument("--limit", type=positive, default=SHOWN)
+        again = actions.add_parser("retry", help="have them tried again from the start")
+        again.add_argument("ids", nargs="*", type=int, help="slices, as `list` shows them")
+        again.add_argument("--all", action="store_true", help="every failed slice")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["action"] == "list":
+            self._list(options["limit"])
+            return
+        if bool(options["ids"]) == options["all"]:
+            raise CommandError("Name slices, or all of them by --all.")
+        count = retry(None if options["all"] else options["ids"])
+        self.stdout.write(f"{count} slices are tried again.")
+        if count < len(options["ids"]):
+            raise CommandError(f"{len(options['ids']) - count} of them are no failed slices.")
+
+    def _list(self, limit: int) -> None:
+        slices = failed_slices(limit)
+        if not slices:
+            self.stdout.write("No slice has failed.")
+        for each in slices:
+            of = f" of post {each.post_id}" if each.post_id else ""
+            to = f" for {each.follower_id}" if each.follower_id else ""
+            self.stdout.write(
+                f"{each.id}  {each.failed_at:%Y-%m-%d %H:%M:%S}  {each.kind}{of} by"
+                f" {each.author_id}{to}: {each.error}"
+            )

@@ -1,0 +1,54 @@
+"""Store the follows of a file."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from feeds.following_import import BadFile, Imported, count_follows, import_follows
+
+
+class Command(BaseCommand):
+    """In pieces, each a transaction with the events of its follows."""
+
+    help = (
+        "Imports follows from a CSV file: follower_id,followee_id a line, in UTF-8. All of it is"
+        " looked at before anything is stored. Safe to run again. Feeds have the posts at once."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        path = options["file"]
+        try:
+            wanted = count_follows(path)
+        except BadFile as error:
+            self.stderr.write("\n".join(error.lines))
+            raise CommandError(
+                f"{path} is not imported: it has lines that are no follows."
+            ) from None
+        except OSError as error:
+            raise CommandError(f"{path} cannot be read: {error.strerror}.") from None
+        begun = time.monotonic()
+
+        def show(imported: Imported) -> None:
+            rate = imported.lines / max(time.monotonic() - begun, 0.001)
+            self.stdout.write(
+                f"{imported.lines:,} of {wanted:,} lines, {imported.new:,} new follows,"
+                f" {rate:,.0f} lines/s"
+            )
+            self.stdout.flush()
+
+        stored = import_follows(path, on_piece=show).lines
+        if stored != wanted:
+            raise CommandError(
+                f"{path} had {wanted:,} lines when it was looked at, and {stored:,} when they were"
+                " stored: it is no file (as a pipe), or has changed. Import it again, as a file."
+            )
+        if not stored:
+            self.stdout.write("The file has no follows.")

@@ -1,0 +1,74 @@
+"""A page of a feed, for many readers at once.
+
+First the cache is looked at. One trip to PostgreSQL then brings what makes cached feeds right (what has
+committed since, the posts of large authors) and everything for those that are not cached. A cached feed
+that cannot be believed, or is too short, is read like one that is not there. What was read is stored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+from feeds import cache
+from feeds.cache import Kept
+from feeds.reading.hits import Hits
+from feeds.reading.questions import Page, Question
+from feeds.reading.reads import Reads
+from restapi.lookup import Ask, LookupSteps
+
+__all__ = ["pages"]
+
+
+def pages(questions: Sequence[Question], *, deep: bool) -> LookupSteps[list[Page | None]]:
+    """A page for each. Below the floor of stored entries a page costs as much as its reader follows
+    authors: with `deep` it is read all the same, without it is None."""
+    token = os.urandom(8)
+    kept = yield from _look(questions, token)
+    there = kept or {}
+    hits = Hits({each: there[each.reader] for each in questions if _may_hit(each, there)})
+    reads = Reads(each for each in questions if each not in hits.kept)
+    asked = hits.statements, reads.statements
+    told = (yield Ask([*asked[0], *asked[1]])) if any(asked) else []
+    found: dict[Question, Page | None] = {**hits.pages(told[: len(asked[0])])}
+    reads.learn(told[len(asked[0]) :])
+    again = yield from _read_again([each for each in hits.kept if each not in found], token)
+    if kept is not None and (feeds := [*reads.feeds(), *again.feeds()]):
+        yield Ask(commands=[cache.store(feeds, token=token)])
+    for read in (reads, again):
+        for question in read.questions:
+            page = read.page(question)
+            found[question] = page or ((yield from read.deep_page(question)) if deep else None)
+    return [found[question] for question in questions]
+
+
+def _look(questions: Iterable[Question], token: bytes) -> LookupSteps[Mapping[str, Kept] | None]:
+    """What is cached of whom, with a mark of ours where nothing is and it will be read; None: there
+    is no cache."""
+    fills = dict.fromkeys(each.reader for each in questions if each.is_newest)
+    others = {each.reader for each in questions if each.after is None}.difference(fills)
+    looks = [(list(fills), token), (list(others), b"")]
+    asked = [(readers, mark) for readers, mark in looks if readers]
+    if not cache.is_on() or not asked:
+        return None
+    replies = yield Ask(commands=[cache.look(readers, token=mark) for readers, mark in asked])
+    if replies is None or any(isinstance(reply, Exception) for reply in replies):
+        return None
+    readers = chain.from_iterable(readers for readers, _ in asked)
+    values = zip(readers, chain.from_iterable(replies), strict=True)
+    return {reader: Kept.of(value) for reader, value in values if value}
+
+
+def _may_hit(question: Question, kept: Mapping[str, Kept]) -> bool:
+    feed = kept.get(question.reader)
+    return feed is not None and question.after is None and question.range.edge > feed.floor
+
+
+def _read_again(missed: Sequence[Question], token: bytes) -> LookupSteps[Reads]:
+    """Those whose cached feed did not do; new ones are kept in place of the old."""
+    reads = Reads(missed)
+    if marked := sorted({each.reader for each in missed if each.is_newest}):
+        yield Ask(commands=[cache.mark(marked, token=token)])
+    reads.learn((yield Ask(reads.statements)) if missed else [])
+    return reads

@@ -1,0 +1,79 @@
+"""How the feeds are wired: their paths, their topics."""
+
+from __future__ import annotations
+
+from feeds.events import FEED_EVENTS, FEED_EVENTS_TOPIC, FOLLOW_EVENTS, FOLLOW_EVENTS_TOPIC
+from outbox.declaration import Every, Route, TaskQueue
+from outbox.watching import Alarm
+from restapi.declaration import App, Path, Socket
+
+__all__ = ["WIRING"]
+
+
+def _path(pattern: str) -> Path:
+    return Path(pattern=pattern, read="feeds:read", write="feeds:write")
+
+
+WIRING = App(
+    routes=(
+        # Neither needs an order: slices read what is true when they run, and numbers are sums.
+        Route(
+            handler="cut_posts",
+            event=FEED_EVENTS,
+            topic=FEED_EVENTS_TOPIC,
+            ordered=False,
+            reset="feeds.fanout.handlers.reset_slices",
+        ),
+        # A replay would count followers twice: `manage.py check_feeds --repair` counts them anew.
+        Route(
+            handler="count_follows", event=FOLLOW_EVENTS, topic=FOLLOW_EVENTS_TOPIC, ordered=False
+        ),
+    ),
+    publishes=(*FEED_EVENTS, *FOLLOW_EVENTS),
+    queues=(TaskQueue("feeds"), TaskQueue("fanout")),
+    beat=(
+        Every(1.0, "feeds.apply_slices", queue="fanout"),
+        Every(5.0, "feeds.measure_slices"),
+        Every(60.0, "feeds.prune_changes"),
+    ),
+    hops=("feeds.fanout.measuring.hops",),
+    alarms=(
+        Alarm(
+            name="FeedSlicesFailed",
+            figure="feed_fanout_slices_failed",
+            bound=0,
+            seconds=60,
+            critical=True,
+            sentence="{value} slices of the fan-out failed five times: posts are missing in feeds.",
+        ),
+        Alarm(
+            name="FeedFanoutBehind",
+            figure="feed_fanout_oldest_slice_seconds",
+            bound=30,
+            seconds=60,
+            critical=True,
+            sentence="The oldest slice of the fan-out has waited {value}.",
+        ),
+        Alarm(
+            name="FeedChangesNotPruned",
+            figure='upkeep_last_done_seconds{job="prune_feed_changes"}',
+            bound=3600,
+            seconds=300,
+            absent=True,
+            sentence="Last prune of changes that no cached feed can miss: {value}. Table feed_changes grows.",
+        ),
+    ),
+    urls="feeds.urls",
+    paths=(
+        _path("posts"),
+        _path("posts/<str:post_id>"),
+        _path("follow"),
+        _path("feeds/<text:user_id>"),
+        _path("users/<text:user_id>/following"),
+        _path("users/<text:user_id>/followers"),
+    ),
+    hot_paths=("feeds.api.commands.CREATE_POST", "feeds.api.feed.READ_FEED"),
+    sockets=(Socket(path=_path("ws/feeds/<text:user_id>"), consumer="feeds.consumers.LiveFeed"),),
+    status_logs=("feeds.realtime.FEED_LOG",),
+    tag="feeds",
+)

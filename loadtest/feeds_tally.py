@@ -1,0 +1,98 @@
+"""What a run of the feeds is asked for, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import msgspec
+
+from loadtest.histogram import Histogram, milliseconds
+
+__all__ = ["LOST_SHOWN", "OPERATIONS", "AcceptedPost", "FeedsPlan", "FeedsTally"]
+
+OPERATIONS = ("post", "read", "follow", "unfollow")
+LOST_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedsPlan:
+    """What to send: `rate` requests a second, or `closed` connections at full speed.
+
+    users     of the run; each follows `follows` others, the popular ones more often
+    sample    followers of each post that it is looked for with
+    watched   posts whose lag is measured at a time
+    settle    seconds for a post to be in a feed
+    """
+
+    url: str
+    seconds: float
+    rate: float = 0.0
+    closed: int = 0
+    users: int = 500
+    follows: int = 10
+    sample: int = 3
+    watched: int = 8
+    settle: float = 60.0
+    seed: int = 1
+    arrivals: str = "poisson"
+    max_in_flight: int = 2000
+    timeout: float = 30.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    run: str = field(default_factory=lambda: f"load-{uuid4().hex[:12]}")
+
+
+class AcceptedPost(msgspec.Struct, frozen=True, gc=False):
+    """A post that was promised, when (time.perf_counter), and who is to see it."""
+
+    post_id: int
+    accepted_at: float
+    followers: tuple[str, ...]
+
+
+class FeedsTally:
+    """Counts and times of one run, in microseconds.
+
+    latency   by operation, from the moment a request was due to its good answer
+    lag       from the answer to a post until a follower's feed shows it, of each that was watched
+    checked   pairs of a post and a follower whose feed was looked at in the end
+    lost      those of them that had not the post: (post, follower), the first ones
+    """
+
+    def __init__(self) -> None:
+        self.latency = {operation: Histogram() for operation in OPERATIONS}
+        self.lag = Histogram()
+        self.errors: Counter[str] = Counter()
+        self.posts: list[AcceptedPost] = []
+        self.due = self.not_sent = self.under_way = 0
+        self.checked = self.unwatched = self.lost = self.unchecked = 0
+        self.examples: list[tuple[int, str]] = []
+        self.begin = time.perf_counter()
+        self.seconds = 0.0
+
+    @property
+    def answered(self) -> int:
+        """Good answers."""
+        return sum(each.count for each in self.latency.values())
+
+    def values(self) -> dict[str, float]:
+        """By the names of loadtest/thresholds.py, as far as they mean something here; milliseconds,
+        counts, requests a second. `e2e` is the lag, `accepted` counts posts."""
+        whole = Histogram()
+        for each in self.latency.values():
+            whole.add(each)
+        errors, due = self.errors.total(), max(1, self.due)
+        return {
+            **milliseconds(whole, ""),
+            **milliseconds(self.lag, "e2e_"),
+            "errors": errors,
+            "errors_percent": 100 * errors / due,
+            "not_sent": self.not_sent,
+            "not_sent_percent": 100 * self.not_sent / due,
+            "accepted": len(self.posts),
+            "rate": self.answered / max(self.seconds, 0.001),
+            "lost": float("nan") if self.unchecked else self.lost,
+        }

@@ -1,0 +1,107 @@
+"""What came of a run of notifications."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from loadtest.histogram import Histogram, milliseconds
+from loadtest.provider import Arrivals
+
+__all__ = ["METRICS_OF_NOTIFICATIONS", "NotificationsTally"]
+
+MICRO = 1_000_000
+
+
+class NotificationsTally:
+    """Counts and times of one run, in microseconds.
+
+    latency      of requests, from the moment one was due to its good answer
+    effect       from the answer to the provider's first call, where the run has a provider
+    accepted_at  id -> when its answer was here, in seconds since the epoch
+    ends         status at the end -> how many; also "missing" and "unchecked"
+    delivered    those that are so in the end, as the system says
+    unseen       of these, those that never came to the provider
+    repeated     calls for one that had come before and was not answered 503
+    """
+
+    def __init__(self) -> None:
+        self.latency, self.effect = Histogram(), Histogram()
+        self.errors: Counter[str] = Counter()
+        self.ends: Counter[str] = Counter()
+        self.accepted_at: dict[UUID, float] = {}
+        self.due = self.not_sent = self.requests = 0
+        self.delivered: set[UUID] = set()
+        self.calls = self.refused = 0
+        self.unseen = self.repeated = math.nan
+        self.begin = time.perf_counter()
+        self._epoch = time.time() - self.begin
+        self.seconds = self.waited = 0.0
+
+    def note_not_sent(self, intended: float) -> None:
+        """Too many were under way."""
+        self.due += 1
+        self.not_sent += 1
+
+    def note_accepted(self, intended: float, ids: Sequence[UUID]) -> None:
+        """A good answer is here."""
+        now = time.perf_counter()
+        self.requests += 1
+        self.latency.record(int((now - intended) * MICRO))
+        self.accepted_at.update(dict.fromkeys(ids, self._epoch + now))
+
+    def note_arrivals(self, arrivals: Arrivals) -> None:
+        """What the provider has seen of what was accepted."""
+        self.repeated = 0
+        for id_, accepted_at in self.accepted_at.items():
+            if moments := arrivals.at.get(id_):
+                calls, refused = len(moments), arrivals.refused[id_]
+                self.calls += calls
+                self.refused += refused
+                self.repeated += max(0, calls - 1 - refused)
+                # Where it was called before the answer was here, that is no time.
+                self.effect.record(int((moments[0] - accepted_at) * MICRO))
+        self.unseen = len(self.delivered - arrivals.at.keys())
+
+    def note_end(self, id_: UUID, status: str) -> None:
+        """What it is in the end."""
+        self.ends[status] += 1
+        if status == "delivered":
+            self.delivered.add(id_)
+
+    @property
+    def accepted(self) -> int:
+        """Notifications, each once."""
+        return len(self.accepted_at)
+
+    @property
+    def lost(self) -> float:
+        """Accepted, and not finished in the end or not there; nan if that is not known of all."""
+        if self.ends["unchecked"] or self.ends.total() < self.accepted:
+            return math.nan
+        finished = self.ends["delivered"] + self.ends["failed"] + self.ends["cancelled"]
+        return self.ends.total() - finished
+
+    def values(self) -> Mapping[str, float]:
+        """Every metric of a threshold: milliseconds, counts, notifications a second."""
+        due, errors = max(1, self.due), self.errors.total()
+        return {
+            **milliseconds(self.latency),
+            **milliseconds(self.effect, "e2e_"),
+            "errors": errors,
+            "errors_percent": 100 * errors / due,
+            "not_sent": self.not_sent,
+            "not_sent_percent": 100 * self.not_sent / due,
+            "accepted": self.accepted,
+            "rate": self.accepted / self.seconds if self.seconds else 0.0,
+            "lost": self.lost,
+            "missing": self.ends["missing"],
+            "without_effect": self.unseen,
+            "duplicates": self.repeated,
+        }
+
+
+METRICS_OF_NOTIFICATIONS = tuple(NotificationsTally().values())

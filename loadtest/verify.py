@@ -1,0 +1,227 @@
+"""What became of the accepted orders of a run: lost, stored twice, and when each took effect.
+
+An order's effect is visible when the sales figures hold it: handler `record_sales` has its receipt,
+which commits with the figures. It is lost when it is not stored, or when an event of it has no
+effect although it was waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import uvloop
+from django.db import connection
+
+from eventsite.reports.recount import HANDLER, compare
+from loadtest.client import Client, Failed
+from loadtest.histogram import Histogram
+from loadtest.measure import database_now
+from loadtest.tally import Tally
+from outbox import conf
+
+__all__ = ["Verdict", "verify_by_database", "verify_by_http"]
+
+MICRO = 1_000_000
+CLOCK_LOOKS = 10
+LOOKS_AT_ONCE = 16
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """How it was looked at ("database" or "http"), and what was found.
+
+    missing         accepted orders that are not stored
+    without_effect  accepted and stored, but not applied when the waiting ended; None over HTTP,
+                    which does not show it
+    unchecked       orders of which the server would not tell, over HTTP
+    answered_twice  answers that repeat the order id of another
+    stored_twice    orders beyond the first of their request; None over HTTP
+    unanswered      orders stored for requests that got no good answer: timeouts and cut connections;
+                    None over HTTP
+    effect          from the answer to the effect, microseconds; None over HTTP, which cannot tell
+    figures         sales figures that differ from their recount, an effect applied twice among
+                    them; None over HTTP
+    waited          seconds until every effect was there, or until it was given up
+    """
+
+    how: str
+    missing: int = 0
+    without_effect: int | None = None
+    unchecked: int = 0
+    answered_twice: int = 0
+    stored_twice: int | None = None
+    unanswered: int | None = None
+    effect: Histogram | None = None
+    figures: int | None = None
+    waited: float = 0.0
+    examples: list[UUID] = field(default_factory=list)  # of lost orders
+
+    @property
+    def lost(self) -> int | None:
+        """None where effects were not looked for: then nobody knows."""
+        return None if self.without_effect is None else self.missing + self.without_effect
+
+    @property
+    def duplicates(self) -> int | None:
+        """None where what is stored was not counted."""
+        return None if self.stored_twice is None else self.answered_twice + self.stored_twice
+
+
+def verify_by_database(tally: Tally, run: str, *, within: float) -> Verdict:
+    """Look at every accepted order in the stack's own database, waiting at most `within` seconds
+    for the effects that are still under way."""
+    begin = time.monotonic()
+    found = Verdict(
+        how="database", without_effect=0, effect=Histogram(), answered_twice=_repeated(tally)
+    )
+    ahead = _clock_ahead()
+    for ids, answered_at in tally.batches():
+        _wait_for_effects(ids, begin + within)
+        _judge(found, ids, [at + ahead for at in answered_at])
+    found.waited = time.monotonic() - begin
+    stored, requests = _stored(run)
+    found.stored_twice = stored - requests
+    found.unanswered = max(0, requests - (tally.accepted - found.answered_twice - found.missing))
+    found.figures = compare().different
+    return found
+
+
+def _repeated(tally: Tally) -> int:
+    ids = bytes(tally.ids)
+    return tally.accepted - len({ids[at : at + 16] for at in range(0, len(ids), 16)})
+
+
+def _clock_ahead() -> float:
+    """Seconds by which the database's clock is ahead of ours, by the quickest of some looks."""
+    looks = []
+    for _ in range(CLOCK_LOOKS):
+        before = time.time()
+        theirs = database_now().timestamp()
+        after = time.time()
+        looks.append((after - before, theirs - (before + after) / 2))
+    return min(looks)[1]
+
+
+# The accepted orders that are stored, and their events; the first is that of topic order-events.
+_ACCEPTED = """
+    accepted AS (SELECT * FROM unnest(%(ids)s::uuid[], %(moments)s::float8[]) AS each (id, moment)),
+    known AS (
+        SELECT accepted.id, accepted.moment, change.event_ids
+        FROM accepted JOIN orders ON orders.id = accepted.id
+        LEFT JOIN order_changes change
+               ON change.order_id = accepted.id AND change.from_status IS NULL
+    )"""
+
+# No figures hold it, or another event of it that somebody here listens to is not applied. What the
+# outbox has let go is done.
+_WITHOUT_EFFECT = """
+    SELECT id FROM known WHERE NOT EXISTS (
+        SELECT FROM inbox_receipt receipt
+        WHERE receipt.event_id = known.event_ids[1]
+          AND receipt.handler = %(handler)s AND receipt.outcome = 0)
+    UNION
+    SELECT known.id
+    FROM known, unnest(known.event_ids) AS wanted (event_id)
+    JOIN event_outbox event ON event.event_id = wanted.event_id AND event.topic = ANY(%(heard)s)
+    WHERE NOT EXISTS (
+        SELECT FROM inbox_receipt receipt
+        WHERE receipt.event_id = event.event_id AND receipt.outcome = 0)"""
+
+
+def _wait_for_effects(ids: Sequence[UUID], give_up: float) -> None:
+    while _without_effect(ids) and time.monotonic() < give_up:
+        time.sleep(0.2)
+
+
+def _without_effect(ids: Sequence[UUID]) -> list[UUID]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", _parameters(ids))
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _parameters(ids: Sequence[UUID], moments: Sequence[float] = ()) -> dict[str, Any]:
+    return {
+        "ids": list(ids),
+        "moments": list(moments),
+        "handler": HANDLER,
+        "heard": [route.topic.name for route in conf.routes()],
+    }
+
+
+def _judge(found: Verdict, ids: Sequence[UUID], moments: Sequence[float]) -> None:
+    """Add one batch; `moments`: when each was answered, by the database's clock."""
+    parameters = _parameters(ids, moments)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"WITH {_ACCEPTED} SELECT id FROM accepted"
+            " WHERE NOT EXISTS (SELECT FROM known WHERE known.id = accepted.id)",
+            parameters,
+        )
+        missing = [row[0] for row in cursor.fetchall()]
+        cursor.execute(
+            f"""
+            WITH {_ACCEPTED}
+            SELECT extract(epoch FROM receipt.applied_at)::float8 - moment
+            FROM known JOIN inbox_receipt receipt ON receipt.event_id = known.event_ids[1]
+            WHERE receipt.handler = %(handler)s AND receipt.outcome = 0
+            """,
+            parameters,
+        )
+        assert found.effect is not None
+        for (seconds,) in cursor.fetchall():
+            found.effect.record(int(seconds * MICRO))
+    without_effect = _without_effect(ids)
+    found.missing += len(missing)
+    found.without_effect = (found.without_effect or 0) + len(without_effect)
+    found.examples = [*found.examples, *missing, *without_effect][:10]
+
+
+def _stored(run: str) -> tuple[int, int]:
+    """Orders stored for requests of this run, and how many requests they come from."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT count(DISTINCT key), count(DISTINCT correlation_id) FROM event_outbox
+            WHERE type = 'ORDER_CREATED' AND starts_with(correlation_id, %s)
+            """,
+            (f"{run}-",),
+        )
+        stored, requests = cursor.fetchone()
+    return int(stored), int(requests)
+
+
+def verify_by_http(
+    tally: Tally, url: str, *, timeout: float, headers: Mapping[str, str]
+) -> Verdict:
+    """Ask for every accepted order, a few at once. For a system whose database is out of reach."""
+    found = Verdict(how="http", answered_twice=_repeated(tally))
+    begin = time.monotonic()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_ask_for_all(tally, Client(url, timeout=timeout, headers=headers), found))
+    found.waited = time.monotonic() - begin
+    return found
+
+
+async def _ask_for_all(tally: Tally, client: Client, found: Verdict) -> None:
+    remaining = (order_id for ids, _ in tally.batches() for order_id in ids)
+
+    async def ask() -> None:
+        for order_id in remaining:
+            try:
+                reply = await client.request(b"GET", b"/orders/" + str(order_id).encode())
+            except Failed:
+                found.unchecked += 1
+                continue
+            if reply.status == 404:
+                found.missing += 1
+                found.examples = [*found.examples, order_id][:10]
+            elif reply.status != 200:
+                found.unchecked += 1
+
+    await asyncio.gather(*(ask() for _ in range(LOOKS_AT_ONCE)))
+    client.close()

@@ -1,0 +1,318 @@
+"""From what was asked for to rows: keys looked up, templates rendered, notifications written.
+
+Everything is decided before anything is written, and nothing is written by halves: the rows of the
+notifications, of their keys and of their events are one transaction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import msgspec
+import uuid_utils
+from django.conf import settings
+
+from notifications.events import PENDING_EVENTS
+from notifications.keys import BodyKey, Keys
+from notifications.metrics import count_accepted
+from notifications.models import LENGTHS
+from notifications.queries import TemplateRow, read_templates, templates_of
+from notifications.rows import Draft, inserting, inserting_batch
+from notifications.template_text import MissingVariable, TooLong, rendered
+from outbox.database.round_trips import Change, RoundTrip, Row, Statement, Steps
+from outbox.envelope import NO_TRACE, TraceContext
+from outbox.publish.events import publishing
+
+__all__ = [
+    "Accepted",
+    "AcceptedBatch",
+    "KeyReused",
+    "KeyRunning",
+    "KeyTaken",
+    "NewBatch",
+    "NewNotification",
+    "Refused",
+    "Unfit",
+    "accepting",
+    "accepting_batches",
+    "accepting_or_refusing",
+    "drafts_of",
+    "writing",
+]
+
+Errors = Mapping[str, Sequence[str]]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class NewNotification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A notification to accept, as its body says and with the defaults that are the same for all.
+
+    content     without a template what is sent; with one, what is sent where a variable is missing
+    expires_at  None: the default, from its creation or schedule on
+    sees_all    whether its caller may use everybody's templates
+    stale       field -> what is wrong with its times by now: counts only if its key is new
+    """
+
+    recipient: str
+    channel: str
+    priority: str = "normal"
+    content: str | None = None
+    scheduled_at: datetime | None = None
+    expires_at: datetime | None = None
+    template_id: str | None = None
+    variables: dict[str, str] | None = None
+    key: BodyKey | None = None
+    caller: str = "anonymous"
+    sees_all: bool = False
+    stale: Errors | None = None
+    trace: TraceContext = NO_TRACE
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """A notification that is stored: its id, and the JSON object that the contract shows."""
+
+    id: str
+    words: bytes
+    is_new: bool = True
+
+
+class NewBatch(msgspec.Struct, frozen=True, gc=False):
+    """Notifications to accept together."""
+
+    caller: str
+    notifications: Sequence[NewNotification]
+
+
+class AcceptedBatch(msgspec.Struct, frozen=True, gc=False):
+    """The notifications in the order they were given, those of a known key as they are. `total` of
+    them are new, and members of the batch."""
+
+    id: str
+    total: int
+    created_at: datetime
+    notifications: Sequence[Accepted]
+
+
+class Refused(Exception):
+    """It cannot be accepted as things are. `place` is that in what was given together."""
+
+    place = 0
+
+
+class KeyTaken(Refused):
+    """Its key belongs to an equal one: `words` are its JSON object."""
+
+    def __init__(self, id_: str, words: str) -> None:
+        super().__init__(id_)
+        self.accepted = Accepted(id_, words.encode(), is_new=False)
+
+
+class KeyReused(Refused):
+    """Its key belongs to one that asks for something else."""
+
+
+class KeyRunning(Refused):
+    """The first one with its key is still under way."""
+
+
+class Unfit(Refused):
+    """A field of it cannot be used; `errors` as of a body that is not valid."""
+
+    def __init__(self, errors: Errors) -> None:
+        super().__init__(str(errors))
+        self.errors = errors
+
+
+def accepting(
+    new: Sequence[NewNotification],
+) -> Change[Accepted] | Steps[Accepted | None]:
+    """The results, and what stores them with their events. None for one that is refused: whoever
+    wants to know why asks `accepting_or_refusing`."""
+    if all(each.key is None and each.template_id is None for each in new):
+        drafts = [_draft(each, each.content or "") for each in new]
+        return Change([_accepted(draft) for draft in drafts], writing(drafts))
+    return _asking(new)
+
+
+def _asking(new: Sequence[NewNotification]) -> Steps[Accepted | None]:
+    found = yield from drafts_of(new)
+    drafts = [each for each in found if isinstance(each, Draft)]
+    results = [_accepted(each) if isinstance(each, Draft) else None for each in found]
+    return Change(results, writing(drafts))
+
+
+def accepting_or_refusing(new: Sequence[NewNotification]) -> Steps[Accepted | None]:
+    """The same. Raises the first refusal."""
+    found = yield from drafts_of(new)
+    drafts: list[Draft] = []
+    for place, each in enumerate(found):
+        if isinstance(each, Refused):
+            each.place = place
+            raise each
+        drafts.append(each)
+    return Change([_accepted(draft) for draft in drafts], writing(drafts))
+
+
+def accepting_batches(batches: Sequence[NewBatch]) -> Steps[AcceptedBatch | None]:
+    """All of one batch or none of it. Raises what is refused, but for a known key."""
+    [batch] = batches
+    id_, created_at = _new_id()
+    found = yield from drafts_of(batch.notifications, batch_id=id_)
+    accepted: list[Accepted] = []
+    drafts: list[Draft] = []
+    for place, each in enumerate(found):
+        if isinstance(each, KeyTaken):
+            accepted.append(each.accepted)
+        elif isinstance(each, Refused):
+            each.place = place
+            raise each
+        else:
+            drafts.append(each)
+            accepted.append(_accepted(each))
+    row = inserting_batch(id_=id_, caller=batch.caller, total=len(drafts), created_at=created_at)
+    written = writing(drafts)
+    return Change(
+        [AcceptedBatch(id_, len(drafts), created_at, accepted)],
+        RoundTrip([row, *written.statements], written.on_commit),
+    )
+
+
+def _accepted(draft: Draft) -> Accepted:
+    return Accepted(draft.id, draft.words())
+
+
+def drafts_of(
+    new: Sequence[NewNotification], *, batch_id: str | None = None
+) -> Generator[RoundTrip, Sequence[Sequence[Row]], list[Draft | Refused]]:
+    """What is to be written for each, or why nothing. One round trip, none where there is neither
+    key nor template. Nothing is written."""
+    keys = Keys([each.key for each in new])
+    wanted = sorted({each.template_id for each in new if each.template_id is not None})
+    asked = [*keys.claim(), *([read_templates(wanted)] if wanted else [])]
+    rows = (yield RoundTrip(asked)) if asked else []
+    templates = templates_of(rows[-1]) if wanted else {}
+    keys.note(rows)
+    found: list[Draft | Refused] = []
+    for place, each in enumerate(new):
+        refused = keys.refusal_of(place, taken=KeyTaken, reused=KeyReused, running=KeyRunning)
+        found.append(refused or _drafted(each, templates, batch_id))
+    return found
+
+
+def _drafted(
+    new: NewNotification, templates: Mapping[str, TemplateRow], batch_id: str | None
+) -> Draft | Refused:
+    if new.stale:
+        return Unfit(new.stale)
+    if new.template_id is None:
+        return _draft(new, new.content or "", batch_id=batch_id)
+    template = templates.get(new.template_id)
+    if template is None or not (new.sees_all or template.caller == new.caller):
+        return _unfit("template_id", "There is no such template.")
+    if template.channel != new.channel:
+        return _unfit("template_id", f"Is a template of channel {template.channel}.")
+    return _from_template(new, template, batch_id)
+
+
+def _from_template(
+    new: NewNotification, template: TemplateRow, batch_id: str | None
+) -> Draft | Refused:
+    at_most = LENGTHS[new.channel]
+    try:
+        text = rendered(template.body, new.variables or {}, at_most=at_most)
+    except TooLong as error:
+        told = f"Make a text of {error} characters; there may be {at_most}."
+        return _unfit("template_variables", told)
+    except MissingVariable as error:
+        return _fallen_back(new, template, missing=str(error.args[0]), batch_id=batch_id)
+    if not text.strip():
+        return _unfit("template_variables", "Make a text with nothing in it.")
+    return _draft(new, text, template=template, is_rendered=True, batch_id=batch_id)
+
+
+def _fallen_back(
+    new: NewNotification, template: TemplateRow, *, missing: str, batch_id: str | None
+) -> Draft | Refused:
+    """With the content in place of a template that lacks a variable."""
+    at_most = LENGTHS[new.channel]
+    if new.content is None:
+        return _unfit("template_variables", f"Has no {missing}, and there is no content instead.")
+    if len(new.content) > at_most:
+        return _unfit("content", f"Must have at most {at_most} characters.")
+    return _draft(new, new.content, template=template, batch_id=batch_id)
+
+
+def _unfit(field: str, message: str) -> Unfit:
+    return Unfit({field: [message]})
+
+
+def _draft(
+    new: NewNotification,
+    content: str,
+    *,
+    template: TemplateRow | None = None,
+    is_rendered: bool = False,
+    batch_id: str | None = None,
+) -> Draft:
+    id_, created_at = _new_id()
+    key = new.key
+    return Draft(
+        id=id_,
+        batch_id=batch_id,
+        key=key,
+        idempotency_key=key.text if key else None,
+        caller=new.caller,
+        recipient=new.recipient,
+        channel=new.channel,
+        priority=new.priority,
+        content=content,
+        is_rendered=is_rendered,
+        template_id=new.template_id,
+        template_name=template.name if template else None,
+        variables=new.variables,
+        scheduled_at=new.scheduled_at,
+        expires_at=new.expires_at or _expiry(new, created_at),
+        created_at=created_at,
+        trace=new.trace,
+    )
+
+
+def _new_id() -> tuple[str, datetime]:
+    """And the moment that it holds."""
+    id_ = str(uuid_utils.uuid7())
+    return id_, _EPOCH + timedelta(milliseconds=int(id_[:8] + id_[9:13], 16))
+
+
+def _expiry(new: NewNotification, created_at: datetime) -> datetime:
+    seconds: float = settings.NOTIFICATION_EXPIRES_SECONDS[new.priority]
+    return (new.scheduled_at or created_at) + timedelta(seconds=seconds)
+
+
+def writing(drafts: Sequence[Draft]) -> RoundTrip:
+    """What stores them with their keys, and with the events of those that are to be sent now. The
+    event of a notification has its id: there is one in its life."""
+    if not drafts:
+        return RoundTrip()
+    due = [draft for draft in drafts if draft.scheduled_at is None]
+    told = publishing(
+        [
+            PENDING_EVENTS[draft.priority](
+                event_id=draft.id, notification_id=draft.id, channel=draft.channel
+            )
+            for draft in due
+        ],
+        traces=[draft.trace for draft in due],
+    )
+    statements: list[Statement] = [*inserting(drafts), *told.statements]
+    counts = Counter((draft.channel, draft.priority) for draft in drafts)
+    return RoundTrip(statements, partial(_stored, counts, told.on_commit))
+
+
+def _stored(counts: Mapping[tuple[str, str], int], then: Callable[[], None] | None) -> None:
+    for (channel, priority), count in counts.items():
+        count_accepted(channel, priority, count)
+    if then is not None:
+        then()

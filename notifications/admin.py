@@ -1,0 +1,301 @@
+"""Pages of the notifications: each with its attempts, and actions that ask first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from notifications import provider_page, queries, services
+from notifications.letters import EVERYBODY
+from notifications.models import WAITING, Attempt, Batch, Notification, Status, Template
+from outbox.admin.confirmed import ConfirmedActions
+from outbox.admin.readonly import (
+    ReadOnlyAdmin,
+    ReadOnlyInline,
+    clipped,
+    journey_link,
+    shorten,
+    utc,
+    whole_id,
+)
+from outbox.admin.search import Wanted, parse_id, register_finder
+from outbox.envelope import rfc3339
+
+__all__ = ["BatchAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
+
+ProviderAdmin = provider_page.ProviderAdmin
+
+AT_ONCE = 500  # notifications of one confirmation; a batch is cancelled whole
+COUNTED = 10_000  # at most, of what was left out
+INDEXED = tuple(each.value for each in Status if each != Status.DELIVERED)
+
+log = structlog.get_logger("notifications")
+
+
+@register_finder
+def events_caused_by(text: str) -> tuple[Collection[UUID], str]:
+    """The event of the notification with this id: it has the same id."""
+    id_ = parse_id(text)
+    found = id_ is not None and Notification.objects.filter(id=id_).exists()
+    return ({id_} if found and id_ else set()), ""
+
+
+class AttemptInline(ReadOnlyInline):
+    """What was tried, in order."""
+
+    model = Attempt
+    ordering = ("number",)
+    fields = readonly_fields = (
+        "number",
+        "begun",
+        "provider",
+        "outcome",
+        "status_code",
+        "latency_ms",
+        "error",
+        "next_attempt",
+    )
+
+    @admin.display(description="at")
+    def begun(self, attempt: Attempt) -> str:
+        return rfc3339(attempt.at)
+
+    @admin.display(description="next attempt")
+    def next_attempt(self, attempt: Attempt) -> str:
+        return rfc3339(attempt.next_attempt_at) if attempt.next_attempt_at else "-"
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """The statuses that have an index: all but delivered, which nearly all are."""
+
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(status, status) for status in INDEXED]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(status=self.value()) if self.value() in INDEXED else queryset
+
+
+@admin.register(Notification)
+class NotificationAdmin(ConfirmedActions):
+    """Newest first."""
+
+    search_help_text = "A whole id: of a notification or a batch; or a whole recipient"
+    ordering = ("-id",)
+    list_filter = (StatusFilter,)
+    actions = ("cancel", "retry", "discard")
+    inlines = (AttemptInline,)
+    list_display = (
+        whole_id("id"),
+        "status",
+        "channel",
+        "priority",
+        clipped("recipient"),
+        "retry_count",
+        clipped("error_message"),
+        utc("created_at"),
+    )
+    fields = (
+        ("id", "status", "channel", "priority"),
+        ("caller", "recipient", "batch"),
+        "content",
+        ("rendered", "template_id", "template_name", "template_variables"),
+        ("created_at", "scheduled_at", "expires_at", "updated_at"),
+        ("ready_at", "due_at", "waits_for", "attempt"),
+        ("retry_count", "max_retries", "round"),
+        ("sent_at", "failed_at", "discarded_at", "provider_message_id"),
+        "error_message",
+        ("idempotency_key", "traceparent", "correlation_id"),
+        ("events", "journey"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("content", "template_variables")
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """A status is read along its own index."""
+        status = request.GET.get(StatusFilter.parameter_name)
+        return ("status", "-id") if status in INDEXED else ("-id",)
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        """By one of three indexes."""
+        id_ = wanted.uuid
+        if id_ is not None and Notification.objects.filter(id=id_).exists():
+            return rows.filter(id=id_)
+        if id_ is not None and Notification.objects.filter(batch_id=id_).exists():
+            return rows.filter(batch_id=id_)
+        return rows.filter(recipient=wanted.text)
+
+    @admin.display(description="batch")
+    def batch(self, row: Notification) -> str:
+        if row.batch_id is None:
+            return "-"
+        page = reverse("admin:notifications_batch_change", args=[row.batch_id])
+        return format_html('<a href="{}">{}</a>', page, row.batch_id)
+
+    @admin.display(description="journey")
+    def journey(self, row: Notification) -> str:
+        return journey_link(row.id)
+
+    @admin.display(description="events")
+    def events(self, row: Notification) -> SafeString:
+        """Those of the outbox whose key it is."""
+        outbox = reverse("admin:outbox_outboxevent_changelist")
+        return format_html('<a href="{}?q={}">in the outbox</a>', outbox, row.id)
+
+    @admin.action(description="Cancel: never send", permissions=["operate"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Notification]) -> HttpResponse | None:
+        return self._act(request, queryset, "cancel", WAITING, "are not sent")
+
+    @admin.action(description="Retry: send failed ones again", permissions=["operate"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Notification]) -> HttpResponse | None:
+        return self._act(
+            request, queryset, "retry", (Status.FAILED,), "are sent again, with fresh attempts"
+        )
+
+    @admin.action(description="Discard: failed ones stay so", permissions=["operate"])
+    def discard(
+        self, request: HttpRequest, queryset: QuerySet[Notification]
+    ) -> HttpResponse | None:
+        return self._act(
+            request, queryset, "discard", (Status.FAILED,), "stay failed and are listed no more"
+        )
+
+    def _act(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Notification],
+        action: str,
+        statuses: Sequence[Status],
+        effect: str,
+    ) -> HttpResponse | None:
+        fit = queryset.filter(status__in=statuses).order_by("id")
+        ids = list(fit.values_list("id", flat=True)[: COUNTED + 1])
+        if not ids:
+            messages.warning(request, f"None of these can be {_DONE[action]}.")
+            return None
+        if "confirmed" not in request.POST:
+            return self._preview(request, fit, ids, action, effect)
+        with transaction.atomic():
+            done = _perform(action, ids[:AT_ONCE])
+        by, note = request.user.get_username(), request.POST.get("note", "")[:500]
+        log.info("notifications_resolved", action=action, count=done, by=by, note=note)
+        messages.success(request, f"{done} {_DONE[action]}.")
+        if skipped := len(ids[:AT_ONCE]) - done:
+            messages.warning(request, f"{skipped} had another status by then.")
+        return None
+
+    def _preview(
+        self,
+        request: HttpRequest,
+        fit: QuerySet[Notification],
+        ids: Sequence[UUID],
+        action: str,
+        effect: str,
+    ) -> HttpResponse:
+        rows = list(fit[:AT_ONCE])
+        return self.ask(
+            request,
+            action=action,
+            sentence=f"These {len(rows)} {effect}.",
+            left_out=_left_out(len(ids)),
+            columns=("id", "status", "channel", "priority", "recipient", "error"),
+            rows=[
+                (
+                    row.id,
+                    row.status,
+                    row.channel,
+                    row.priority,
+                    shorten(row.recipient),
+                    shorten(row.error_message or ""),
+                )
+                for row in rows
+            ],
+            selected=[row.id for row in rows],
+        )
+
+
+_DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
+
+
+def _perform(action: str, ids: Sequence[UUID]) -> int:
+    """How many of these it was done with."""
+    act: Any = {"cancel": services.cancel, "retry": services.retry, "discard": services.discard}
+    return len(act[action](ids, owner=EVERYBODY))
+
+
+def _left_out(chosen: int) -> str:
+    if chosen <= AT_ONCE:
+        return ""
+    more = chosen - AT_ONCE
+    count = f"{more:,}" if chosen <= COUNTED else f"{COUNTED - AT_ONCE:,} or more"
+    return f"{count} of those that were chosen are left out: a page takes {AT_ONCE} at most."
+
+
+@admin.register(Batch)
+class BatchAdmin(ConfirmedActions):
+    """Newest first."""
+
+    search_help_text = "A whole id of a batch"
+    ordering = ("-id",)
+    actions = ("cancel",)
+    list_display = (whole_id("id"), "caller", "total_count", utc("created_at"))
+    fields = ("id", "caller", "total_count", "created_at", "counts", "notifications")
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()
+
+    @admin.display(description="now")
+    def counts(self, batch: Batch) -> str:
+        return queries.batch_in_words(batch.id, EVERYBODY) or "-"
+
+    @admin.display(description="notifications")
+    def notifications(self, batch: Batch) -> SafeString:
+        page = reverse("admin:notifications_notification_changelist")
+        return format_html('<a href="{}?q={}">all of it</a>', page, batch.id)
+
+    @admin.action(description="Cancel what can still be cancelled", permissions=["operate"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
+        batches = list(queryset.order_by("id")[:AT_ONCE])
+        if "confirmed" not in request.POST:
+            return self.ask(
+                request,
+                action="cancel",
+                sentence="Of these, what is not under way is not sent.",
+                columns=("id", "caller", "notifications"),
+                rows=[(each.id, each.caller, each.total_count) for each in batches],
+                selected=[each.id for each in batches],
+            )
+        done = 0
+        for batch in batches:
+            with transaction.atomic():
+                done += len(services.cancel_batch(batch.id, owner=EVERYBODY))
+        by, note = request.user.get_username(), request.POST.get("note", "")[:500]
+        log.info("notifications_resolved", action="cancel", count=done, by=by, note=note)
+        messages.success(request, f"{done} notifications cancelled.")
+        return None
+
+
+@admin.register(Template)
+class TemplateAdmin(ReadOnlyAdmin):
+    """By id; they are changed through the API, by those whose they are."""
+
+    search_help_text = "A whole id"
+    ordering = ("-id",)
+    list_display = (whole_id("id"), clipped("name"), "channel", "caller", utc("updated_at"))
+    fields = (("id", "name", "channel", "caller"), ("created_at", "updated_at"), "body")
+
+    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+        return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()

@@ -1,0 +1,106 @@
+"""Endpoints of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse
+from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from notifications import acceptance, queries, services
+from notifications.acceptance import NewBatch
+from notifications.api import schema
+from notifications.api.commands import accepted_batch, asking, owner, whole
+from notifications.api.plain_bodies import read_json
+from notifications.api.reading import read_batch
+from notifications.api.refusals import told_as_errors
+from notifications.api.views import parse_id, take_no_fields
+from notifications.bounds import MAX_BATCH_BYTES
+from notifications.queries import Owner
+from outbox.database.round_trips import Change
+from restapi.answers import to_response
+from restapi.context import caller
+from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+from restapi.json import JSONParser
+
+__all__ = ["BatchView", "BatchesView", "CancelBatchView"]
+
+
+class BatchParser(JSONParser):
+    """Bodies of batches, which may be large, and are read on a thread."""
+
+    at_most = MAX_BATCH_BYTES
+
+    def read(self, body: bytes) -> Any:
+        return read_json(body)
+
+
+@schema.batches
+class BatchesView(APIView):
+    """/api/v1/notifications/batch"""
+
+    parser_classes = (BatchParser,)
+
+    def post(self, request: Request) -> HttpResponse:
+        """Accept up to 1,000 at once, all or none; once for each Idempotency-Key."""
+        key = key_of(request)  # before DRF reads the body
+        try:
+            new = NewBatch(caller(), read_batch(request.data, asking()))
+        except (ParseError, ValidationError):
+            if (told := answer_of_used(key)) is not None:
+                return to_response(told)
+            raise
+        with told_as_errors(in_batch=True):
+            [answer] = perform_once(
+                [Keyed(new, key)], write=acceptance.accepting_batches, answer=accepted_batch
+            )
+        return to_response(answer)
+
+
+@schema.batch
+class BatchView(APIView):
+    """/api/v1/batches/{id}"""
+
+    def get(self, request: Request, batch_id: str) -> Response:
+        """A batch with its counts as they are now."""
+        return Response(whole(_words_of(parse_id(batch_id, "batch"), owner())))
+
+
+@schema.cancel_batch
+class CancelBatchView(APIView):
+    """/api/v1/batches/{id}/cancel"""
+
+    def patch(self, request: Request, batch_id: str) -> HttpResponse:
+        """Cancel those that are not under way; once for each Idempotency-Key."""
+        id_, key = parse_id(batch_id, "batch"), key_of(request)
+        try:
+            take_no_fields(request)
+        except (ParseError, ValidationError):
+            if (told := answer_of_used(key)) is not None:
+                return to_response(told)
+            raise
+        [answer] = perform_once(
+            [Keyed(id_, key)],
+            write=partial(_cancel, whose=owner()),
+            answer=lambda _, told: (200, told),
+        )
+        return to_response(answer)
+
+
+def _cancel(ids: Sequence[UUID], *, whose: Owner) -> Change[dict[str, Any]]:
+    [id_] = ids
+    changed = services.cancel_batch(id_, owner=whose)
+    return Change([{"cancelled": len(changed), "batch": whole(_words_of(id_, whose))}])
+
+
+def _words_of(id_: UUID, whose: Owner) -> str:
+    words = queries.batch_in_words(id_, whose)
+    if words is None:
+        raise NotFound(f"There is no batch {id_}.")
+    return words

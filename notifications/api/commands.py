@@ -1,0 +1,121 @@
+"""From the bodies of POST /notifications and its batch to commands, and from results to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from notifications import acceptance, queries
+from notifications.acceptance import Accepted, AcceptedBatch, NewBatch, NewNotification
+from notifications.api.plain_bodies import read_json
+from notifications.api.reading import Asking, read_notification
+from notifications.queries import Owner
+from outbox.database.round_trips import Row, Statement
+from outbox.envelope import rfc3339
+from restapi.answers import Answer, json_answer
+from restapi.context import caller, is_granted, trace_context
+from restapi.hot_path import Asked, HotPath, HotRead
+
+__all__ = [
+    "CREATE_NOTIFICATION",
+    "READ_NOTIFICATION",
+    "SEES_ALL",
+    "accepted",
+    "accepted_batch",
+    "asking",
+    "owner",
+    "whole",
+]
+
+SEES_ALL = "notifications:all"
+
+
+def owner() -> Owner:
+    """Who asks."""
+    return Owner(caller(), is_granted(SEES_ALL))
+
+
+def asking() -> Asking:
+    """What is the same for all that this request asks for."""
+    return Asking(
+        caller=caller(),
+        sees_all=is_granted(SEES_ALL),
+        trace=trace_context(),
+        now=datetime.now(UTC),
+    )
+
+
+def whole(words: str | bytes) -> msgspec.Raw:
+    """A JSON object or array as it is."""
+    return msgspec.Raw(words.encode() if isinstance(words, str) else words)
+
+
+def accepted(new: NewNotification, result: Accepted) -> tuple[int, Any]:
+    """Status and body."""
+    return 201, whole(result.words)
+
+
+def accepted_batch(new: NewBatch, result: AcceptedBatch) -> tuple[int, Any]:
+    """Status and body. Nothing of it can be delivered, failed or cancelled yet."""
+    batch = {
+        "id": result.id,
+        "total_count": result.total,
+        "pending_count": result.total,
+        "delivered_count": 0,
+        "failed_count": 0,
+        "cancelled_count": 0,
+        "created_at": rfc3339(result.created_at),
+    }
+    return 201, {
+        "batch": batch,
+        "notifications": [whole(each.words) for each in result.notifications],
+    }
+
+
+def _read(asked: Asked) -> NewNotification:
+    return read_notification(read_json(asked.body), asking())
+
+
+CREATE_NOTIFICATION = HotPath(
+    method="POST",
+    path="/api/v1/notifications",
+    route="api/v1/notifications",
+    read=_read,
+    write=acceptance.accepting,
+    answer=accepted,
+)
+
+
+class _Question(msgspec.Struct, frozen=True):
+    id: str
+    owner: Owner
+
+
+def _wanted(asked: Asked) -> _Question:
+    return _Question(asked.id, owner())
+
+
+def _read_notifications(questions: Sequence[_Question]) -> Statement:
+    return queries.notifications_in_words({each.id for each in questions})
+
+
+def _notifications(questions: Sequence[_Question], rows: Sequence[Row]) -> Sequence[Answer | None]:
+    found = {id_: (caller_, words) for id_, caller_, words in rows}
+    answers: list[Answer | None] = []
+    for each in questions:
+        whose, words = found.get(each.id, ("", ""))
+        is_theirs = bool(words) and each.owner.may_see(whose)
+        answers.append(json_answer(200, whole(words)) if is_theirs else None)
+    return answers
+
+
+READ_NOTIFICATION = HotRead(
+    path="/api/v1/notifications/{id}",
+    route="api/v1/notifications/<str:notification_id>",
+    read=_wanted,
+    statement=_read_notifications,
+    answers=_notifications,
+)

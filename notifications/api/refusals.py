@@ -1,0 +1,63 @@
+"""What a request is told that cannot be accepted as things are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rest_framework import status
+from rest_framework.exceptions import APIException, ValidationError
+
+from notifications.acceptance import KeyReused, KeyTaken, Refused, Unfit
+from restapi.errors import Conflict
+from restapi.idempotency import RETRY_AFTER_SECONDS
+from restapi.json import parse_json
+
+__all__ = ["NotNow", "told_as_errors"]
+
+KEY = "idempotency_key"
+
+
+class KeyWasReused(ValidationError):
+    """422, in the shape of all others."""
+
+    status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
+
+
+class StillRunning(Conflict):
+    """409: the same request is under way."""
+
+    wait = RETRY_AFTER_SECONDS
+
+
+class NotNow(Conflict):
+    """409 with the true status of what was asked to change."""
+
+    def __init__(self, done: str, true_status: str) -> None:
+        super().__init__(
+            f"A notification that is {true_status} cannot be {done}.", status=true_status
+        )
+
+
+@contextmanager
+def told_as_errors(*, in_batch: bool = False) -> Iterator[None]:
+    """Raises the API's error for what is refused in the block."""
+    try:
+        yield
+    except Refused as refused:
+        place = f"notifications.{refused.place}." if in_batch else ""
+        raise _error(refused, place) from refused
+
+
+def _error(refused: Refused, place: str) -> APIException:
+    if isinstance(refused, Unfit):
+        return ValidationError({f"{place}{field}": told for field, told in refused.errors.items()})
+    if isinstance(refused, KeyReused):
+        return KeyWasReused({f"{place}{KEY}": ["Belongs to another notification; take a new one."]})
+    if isinstance(refused, KeyTaken):
+        stored: dict[str, Any] = parse_json(refused.accepted.words)
+        return Conflict("This idempotency_key belongs to a notification that is there.", **stored)
+    return StillRunning(
+        "A request with this idempotency_key is still running; try again in a moment."
+    )

@@ -1,0 +1,312 @@
+"""The notifications API in the OpenAPI document: what the code does not say by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiResponse, extend_schema_view
+
+from notifications.api import shapes
+from notifications.api.fields import (
+    ChangedTemplateSerializer,
+    PageSerializer,
+    PreviewSerializer,
+    TemplateSerializer,
+)
+from restapi.openapi import ErrorBody
+from restapi.operations import ANY_OBJECT, Body, Operations, answer, field_is, uuid_in_path
+
+__all__ = [
+    "attempts",
+    "batch",
+    "batches",
+    "cancel",
+    "cancel_batch",
+    "metrics",
+    "notification",
+    "notifications",
+    "preview",
+    "retry",
+    "template",
+    "templates",
+]
+
+API = Operations("notifications")
+ID = "0198f7a4-5c1e-7b3a-9d2f-4e6a8c0b1d3f"
+BATCH_ID = "0198f7a4-5c1f-7c4d-8e5a-1b2c3d4e5f60"
+TEMPLATE_ID = "0198f7a4-5c20-7d5e-9f6b-2c3d4e5f6071"
+AT = "2026-03-11T22:00:00.000Z"
+ASKED = {"channel": "sms", "recipient": "+905000000000", "content": "Your code is 1234"}
+BY_TEMPLATE = {
+    "channel": "email",
+    "recipient": "ann@example.com",
+    "content": "Welcome!",
+    "template_id": TEMPLATE_ID,
+    "template_variables": {"Name": "Ann", "Code": "42"},
+}
+TOLD = {
+    "id": ID,
+    "batch_id": None,
+    "idempotency_key": None,
+    "recipient": "+905000000000",
+    "channel": "sms",
+    "content": "Your code is 1234",
+    "priority": "high",
+    "status": "pending",
+    "provider_message_id": None,
+    "scheduled_at": None,
+    "expires_at": "2026-03-11T23:00:00.000Z",
+    **dict.fromkeys(("sent_at", "failed_at")),
+    "retry_count": 0,
+    "max_retries": 5,
+    "error_message": None,
+    **dict.fromkeys(("template_id", "template_variables")),
+    "rendered": False,
+    "created_at": AT,
+    "updated_at": AT,
+}
+COUNTS = {
+    "id": BATCH_ID,
+    "total_count": 1,
+    "pending_count": 1,
+    **dict.fromkeys(("delivered_count", "failed_count", "cancelled_count"), 0),
+    "created_at": AT,
+}
+TEMPLATE = {
+    "id": TEMPLATE_ID,
+    "name": "welcome_email",
+    "channel": "email",
+    "body": "Hello {{.Name}}, your code is {{ .Code }}.",
+    "created_at": AT,
+    "updated_at": AT,
+}
+
+# 16 bytes in base64url.
+field_is(
+    "notifications.api.fields.CursorField",
+    {"type": "string", "pattern": r"^[A-Za-z0-9_-]{21}[AQgw]$"},
+)
+field_is("notifications.api.fields.VariablesField", shapes.VARIABLES)
+# Without two opening braces beside each other, or each of them with a name as it must be.
+field_is(
+    "notifications.api.fields.TemplateBody", {"type": "string", "pattern": shapes.TEMPLATE_BODY}
+)
+
+NOTIFICATION_ID = uuid_in_path("notification_id", "notification", ID)
+BATCH = uuid_in_path("batch_id", "batch", BATCH_ID)
+TEMPLATE_PARAMETER = uuid_in_path("template_id", "template", TEMPLATE_ID)
+ATTEMPT = {
+    "attempt": 1,
+    "at": AT,
+    "provider": "webhook",
+    "outcome": "failed",
+    "status_code": 503,
+    "latency_ms": 41,
+    "error": "503 Service Unavailable",
+    "next_attempt_at": "2026-03-11T22:00:02.113Z",
+}
+
+
+def _conflict(shape: Any, description: str, fields: dict[str, Any]) -> OpenApiResponse:
+    value = {"error": description, "details": [], **fields}
+    return answer(shape, value, description, name="conflict")
+
+
+notifications = extend_schema_view(
+    get=API.read(
+        "listNotifications",
+        "Notifications, newest first",
+        "What the caller has created. Pages neither repeat nor skip what was there when the first "
+        "one was read.",
+        parameters=[PageSerializer],
+        answer=answer(shapes.Listed, {"data": [TOLD], "next_cursor": None}, name="page"),
+        refuses=[400],
+    ),
+    post=API.write(
+        "createNotification",
+        "Accept a notification",
+        "It is sent as soon as it is its turn, or from `scheduled_at` on, and fails if it could "
+        "not be sent until `expires_at`.",
+        body=Body(
+            shapes.NewNotification,
+            {"direct": {**ASKED, "priority": "high"}, "by a template": BY_TEMPLATE},
+        ),
+        answers={201: answer(shapes.Notification, TOLD, name="accepted")},
+        conflict=_conflict(
+            shapes.KeyTaken,
+            "This idempotency_key belongs to a notification that is there.",
+            {**TOLD, "idempotency_key": "order-17-paid"},
+        ),
+    ),
+)
+batches = extend_schema_view(
+    post=API.write(
+        "createBatch",
+        "Accept up to 1,000 notifications",
+        "All of them or none. One whose `idempotency_key` is known is answered as it is, and is "
+        "no member of the batch. The body may have 8 MiB.",
+        body=Body(shapes.NewBatch, {"batch": {"notifications": [ASKED]}}),
+        answers={
+            201: answer(
+                shapes.AcceptedBatch,
+                {"batch": COUNTS, "notifications": [{**TOLD, "batch_id": BATCH_ID}]},
+                name="accepted",
+            )
+        },
+    )
+)
+notification = extend_schema_view(
+    get=API.read(
+        "getNotification",
+        "One notification",
+        parameters=[NOTIFICATION_ID],
+        answer=answer(shapes.Notification, TOLD, name="notification"),
+        refuses=[404],
+    )
+)
+attempts = extend_schema_view(
+    get=API.read(
+        "listAttempts",
+        "What was tried to send it",
+        "In order; of very many the newest. One that is under way has no outcome yet.",
+        parameters=[NOTIFICATION_ID],
+        answer=answer(shapes.Attempts, {"data": [ATTEMPT]}, name="attempts"),
+        refuses=[404],
+    )
+)
+cancel = extend_schema_view(
+    patch=API.write(
+        "cancelNotification",
+        "Cancel a notification",
+        "While it is pending or scheduled, also between two attempts: nobody begins to send it "
+        "afterwards.",
+        parameters=[NOTIFICATION_ID],
+        body=ANY_OBJECT,
+        answers={200: answer(shapes.Changed, {"status": "cancelled"}, name="changed")},
+        refuses=[404],
+        conflict=_conflict(
+            shapes.NotNow,
+            "A notification that is processing cannot be cancelled.",
+            {"status": "processing"},
+        ),
+    )
+)
+retry = extend_schema_view(
+    post=API.write(
+        "retryNotification",
+        "Send a failed notification again",
+        "With fresh attempts, and as much time as a new one has.",
+        parameters=[NOTIFICATION_ID],
+        body=ANY_OBJECT,
+        answers={200: answer(shapes.Changed, {"status": "pending"}, name="changed")},
+        refuses=[404],
+        conflict=_conflict(
+            shapes.NotNow,
+            "A notification that is processing cannot be sent again.",
+            {"status": "processing"},
+        ),
+    )
+)
+batch = extend_schema_view(
+    get=API.read(
+        "getBatch",
+        "A batch",
+        "With its counts as they are now; `pending_count` includes scheduled and processing.",
+        parameters=[BATCH],
+        answer=answer(shapes.Batch, COUNTS, name="batch"),
+        refuses=[404],
+    )
+)
+cancel_batch = extend_schema_view(
+    patch=API.write(
+        "cancelBatch",
+        "Cancel a batch",
+        "What of it can still be cancelled; `cancelled` says how many that were.",
+        parameters=[BATCH],
+        body=ANY_OBJECT,
+        answers={
+            200: answer(
+                shapes.CancelledBatch,
+                {"cancelled": 1, "batch": {**COUNTS, "pending_count": 0, "cancelled_count": 1}},
+                name="cancelled",
+            )
+        },
+        refuses=[404],
+    )
+)
+NAME_TAKEN = _conflict(ErrorBody, "There is a template named welcome_email already.", {})
+templates = extend_schema_view(
+    get=API.read(
+        "listTemplates",
+        "Templates, by name",
+        answer=answer(shapes.Templates, {"data": [TEMPLATE]}, name="templates"),
+    ),
+    post=API.write(
+        "createTemplate",
+        "Make a template",
+        "A name stands in the body as `{{.Name}}`, with any spaces inside the braces.",
+        body=Body(
+            TemplateSerializer, {"template": {k: TEMPLATE[k] for k in ("name", "channel", "body")}}
+        ),
+        answers={201: answer(shapes.Template, TEMPLATE, name="template")},
+        conflict=NAME_TAKEN,
+    ),
+)
+template = extend_schema_view(
+    get=API.read(
+        "getTemplate",
+        "One template",
+        parameters=[TEMPLATE_PARAMETER],
+        answer=answer(shapes.Template, TEMPLATE, name="template"),
+        refuses=[404],
+    ),
+    put=API.write(
+        "changeTemplate",
+        "Change a template",
+        "It keeps its channel. Notifications that were accepted keep their text.",
+        parameters=[TEMPLATE_PARAMETER],
+        body=Body(
+            ChangedTemplateSerializer, {"template": {k: TEMPLATE[k] for k in ("name", "body")}}
+        ),
+        answers={200: answer(shapes.Template, TEMPLATE, name="template")},
+        refuses=[404],
+        conflict=NAME_TAKEN,
+    ),
+    delete=API.write(
+        "deleteTemplate",
+        "Delete a template",
+        "Notifications keep its text and its id.",
+        parameters=[TEMPLATE_PARAMETER],
+        keyed=False,
+        answers={204: None},
+        refuses=[404],
+    ),
+)
+preview = extend_schema_view(
+    post=API.write(
+        "previewTemplate",
+        "What a template makes of variables",
+        "Nothing is stored.",
+        parameters=[TEMPLATE_PARAMETER],
+        body=Body(PreviewSerializer, {"variables": {"variables": {"Name": "Ann", "Code": "42"}}}),
+        keyed=False,
+        answers={
+            200: answer(shapes.Preview, {"content": "Hello Ann, your code is 42."}, name="text")
+        },
+        refuses=[404],
+    )
+)
+CHANNEL = {"sent": 9, "failed": 1, "avg_latency_ms": 41.5, "success_rate": 90}
+metrics = extend_schema_view(
+    get=API.read(
+        "getChannelMetrics",
+        "What was sent on each channel",
+        "`avg_latency_ms` is from accepted, or scheduled, until sent; `success_rate` is a "
+        "percentage of what is delivered or failed.",
+        answer=answer(
+            shapes.Metrics,
+            {"channels": {"sms": CHANNEL, "email": CHANNEL, "push": CHANNEL}},
+            name="metrics",
+        ),
+    )
+)

@@ -1,0 +1,157 @@
+"""Endpoints of templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.http import HttpResponse
+from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+from rest_framework.views import APIView
+
+from notifications import services
+from notifications.api import schema
+from notifications.api.commands import owner
+from notifications.api.fields import (
+    ChangedTemplateSerializer,
+    PreviewSerializer,
+    TemplateSerializer,
+)
+from notifications.api.views import parse_id
+from notifications.models import LENGTHS, Template
+from notifications.queries import templates_of_owner
+from notifications.services import NameTaken
+from notifications.template_text import MissingVariable, TooLong, rendered
+from outbox.database.round_trips import Change
+from outbox.envelope import rfc3339
+from restapi.answers import to_response
+from restapi.context import caller
+from restapi.errors import Conflict
+from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+
+__all__ = ["PreviewView", "TemplateView", "TemplatesView"]
+
+Fields = dict[str, Any]
+
+
+def told(template: Template) -> Fields:
+    """A template as the API shows it."""
+    return {
+        "id": str(template.id),
+        "name": template.name,
+        "channel": template.channel,
+        "body": template.body,
+        "created_at": rfc3339(template.created_at),
+        "updated_at": rfc3339(template.updated_at),
+    }
+
+
+def _found(template_id: str) -> Template:
+    id_ = parse_id(template_id, "template")
+    template = templates_of_owner(owner()).filter(id=id_).first()
+    if template is None:
+        raise NotFound(f"There is no template {id_}.")
+    return template
+
+
+def _stored(
+    request: Request,
+    serializer: Callable[..., Serializer[object]],
+    store: Callable[[Fields], Template],
+    status: int,
+) -> HttpResponse:
+    """What `store` makes of the fields of a valid body; once for each Idempotency-Key."""
+    key = key_of(request)  # before DRF reads the body
+    try:
+        body = serializer(data=request.data)
+        body.is_valid(raise_exception=True)
+    except (ParseError, ValidationError):
+        if (kept := answer_of_used(key)) is not None:
+            return to_response(kept)
+        raise
+
+    def write(commands: Sequence[Fields]) -> Change[Fields]:
+        return Change([told(store(fields)) for fields in commands])
+
+    try:
+        [answer] = perform_once(
+            [Keyed(body.validated_data, key)],
+            write=write,
+            answer=lambda _, template: (status, template),
+        )
+    except NameTaken as error:
+        raise Conflict(f"There is a template named {error} already.") from error
+    return to_response(answer)
+
+
+@schema.templates
+class TemplatesView(APIView):
+    """/api/v1/templates"""
+
+    def get(self, request: Request) -> Response:
+        """The caller's templates, by name."""
+        return Response({"data": [told(each) for each in templates_of_owner(owner())]})
+
+    def post(self, request: Request) -> HttpResponse:
+        """A new one."""
+        return _stored(request, TemplateSerializer, self._create, 201)
+
+    def _create(self, fields: Fields) -> Template:
+        return services.create_template(caller=caller(), **fields)
+
+
+@schema.template
+class TemplateView(APIView):
+    """/api/v1/templates/{id}"""
+
+    def get(self, request: Request, template_id: str) -> Response:
+        """One of the caller's."""
+        return Response(told(_found(template_id)))
+
+    def put(self, request: Request, template_id: str) -> HttpResponse:
+        """Another name and body; it keeps its channel."""
+        parse_id(template_id, "template")
+
+        def change(fields: Fields) -> Template:
+            # Behind the key: who asks again is answered again, also when it was deleted meanwhile.
+            there = _found(template_id)
+            if fields.get("channel", there.channel) != there.channel:
+                raise ValidationError({"channel": [f"Is {there.channel}, and cannot be changed."]})
+            changed = services.change_template(
+                there.id, owner=owner(), name=fields["name"], body=fields["body"]
+            )
+            if changed is None:
+                raise NotFound(f"There is no template {there.id}.")
+            return changed
+
+        return _stored(request, ChangedTemplateSerializer, change, 200)
+
+    def delete(self, request: Request, template_id: str) -> Response:
+        """Delete it; notifications keep its text and its id."""
+        id_ = parse_id(template_id, "template")
+        if not services.delete_template(id_, owner=owner()):
+            raise NotFound(f"There is no template {id_}.")
+        return Response(status=204)
+
+
+@schema.preview
+class PreviewView(APIView):
+    """/api/v1/templates/{id}/preview"""
+
+    def post(self, request: Request, template_id: str) -> Response:
+        """The text that these variables make of it; nothing is stored."""
+        template = _found(template_id)
+        body = PreviewSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        at_most = LENGTHS[template.channel]
+        try:
+            content = rendered(template.body, body.validated_data["variables"], at_most=at_most)
+        except MissingVariable as error:
+            raise ValidationError({"variables": [f"Has no {error.args[0]}."]}) from error
+        except TooLong as error:
+            message = f"Make a text of {error} characters; there may be {at_most}."
+            raise ValidationError({"variables": [message]}) from error
+        return Response({"content": content})

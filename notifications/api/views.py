@@ -1,0 +1,202 @@
+"""Endpoints of notifications: parse, one call, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.http import HttpResponse
+from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from notifications import acceptance, queries, services
+from notifications.api import schema
+from notifications.api.commands import accepted, asking, owner, whole
+from notifications.api.fields import PageSerializer
+from notifications.api.reading import read_notification
+from notifications.api.refusals import NotNow, told_as_errors
+from notifications.queries import Filter, Owner, cursor_to_text
+from notifications.status_log import Changed
+from outbox.database.round_trips import Change
+from restapi.answers import to_response
+from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+
+__all__ = [
+    "AttemptsView",
+    "CancelView",
+    "MetricsView",
+    "NotificationView",
+    "NotificationsView",
+    "RetryView",
+    "parse_id",
+    "take_no_fields",
+]
+
+
+def parse_id(text: str, kind: str) -> UUID:
+    """The id of a path. Raises NotFound."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"There is no {kind} {text}.") from None
+
+
+def take_no_fields(request: Request) -> None:
+    """A body, if there is one, must be an object. Raises ParseError and ValidationError."""
+    if not isinstance(request.data, dict):
+        raise ValidationError("The body must be a JSON object.")
+
+
+@schema.notifications
+class NotificationsView(APIView):
+    """/api/v1/notifications"""
+
+    def get(self, request: Request) -> Response:
+        """One page of what the caller has created, newest first."""
+        wanted = PageSerializer.of(request).validated_data
+        page = queries.notifications_page(
+            owner(),
+            Filter(
+                status=wanted.get("status"),
+                channel=wanted.get("channel"),
+                recipient=wanted.get("recipient"),
+                batch_id=wanted.get("batch_id"),
+                date_from=wanted.get("date_from"),
+                date_to=wanted.get("date_to"),
+            ),
+            limit=wanted["page_size"],
+            after=wanted.get("cursor"),
+        )
+        following = None if page.next is None else cursor_to_text(page.next)
+        return Response({"data": [whole(words) for words in page.words], "next_cursor": following})
+
+    def post(self, request: Request) -> HttpResponse:
+        """Accept one; once for each Idempotency-Key, and for each idempotency_key of a body."""
+        key = key_of(request)  # before DRF reads the body
+        try:
+            new = read_notification(request.data, asking())
+        except (ParseError, ValidationError):
+            if (told := answer_of_used(key)) is not None:
+                return to_response(told)
+            raise
+        with told_as_errors():
+            [answer] = perform_once(
+                [Keyed(new, key)], write=acceptance.accepting_or_refusing, answer=accepted
+            )
+        return to_response(answer)
+
+
+@schema.notification
+class NotificationView(APIView):
+    """/api/v1/notifications/{id}"""
+
+    def get(self, request: Request, notification_id: str) -> Response:
+        """One of the caller's."""
+        id_ = parse_id(notification_id, "notification")
+        words = queries.notification_in_words(id_, owner())
+        if words is None:
+            raise NotFound(f"There is no notification {id_}.")
+        return Response(whole(words))
+
+
+@schema.attempts
+class AttemptsView(APIView):
+    """/api/v1/notifications/{id}/attempts"""
+
+    def get(self, request: Request, notification_id: str) -> Response:
+        """What was tried, in order."""
+        id_ = parse_id(notification_id, "notification")
+        if queries.status_of(id_, owner()) is None:
+            raise NotFound(f"There is no notification {id_}.")
+        return Response({"data": whole(queries.attempts_in_words(id_))})
+
+
+class _ChangeView(APIView):
+    """Moves one notification to another status, where its status allows that."""
+
+    done: ClassVar[str]
+    becomes: ClassVar[str]
+
+    def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
+        """The one call into the domain."""
+        raise NotImplementedError
+
+    def perform(self, request: Request, notification_id: str) -> HttpResponse:
+        """200 with the new status, 404, or 409 with the true one; once for each Idempotency-Key."""
+        id_, key = parse_id(notification_id, "notification"), key_of(request)
+        try:
+            take_no_fields(request)
+        except (ParseError, ValidationError):
+            if (told := answer_of_used(key)) is not None:
+                return to_response(told)
+            raise
+        [answer] = perform_once(
+            [Keyed(id_, key)],
+            write=partial(self._write, whose=owner()),
+            answer=lambda _, status: (200, {"status": status}),
+        )
+        return to_response(answer)
+
+    def _write(self, ids: Sequence[UUID], *, whose: Owner) -> Change[str]:
+        [id_] = ids
+        if not self.change(ids, whose):
+            status = queries.status_of(id_, whose)
+            if status is None:
+                raise NotFound(f"There is no notification {id_}.")
+            raise NotNow(self.done, status)
+        return Change([self.becomes])
+
+
+@schema.cancel
+class CancelView(_ChangeView):
+    """/api/v1/notifications/{id}/cancel"""
+
+    done = becomes = "cancelled"
+
+    def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
+        return services.cancel(ids, owner=whose)
+
+    def patch(self, request: Request, notification_id: str) -> HttpResponse:
+        """Cancel it, if it is not under way."""
+        return self.perform(request, notification_id)
+
+
+@schema.retry
+class RetryView(_ChangeView):
+    """/api/v1/notifications/{id}/retry"""
+
+    done, becomes = "sent again", "pending"
+
+    def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
+        return services.retry(ids, owner=whose)
+
+    def post(self, request: Request, notification_id: str) -> HttpResponse:
+        """Send a failed one again."""
+        return self.perform(request, notification_id)
+
+
+@schema.metrics
+class MetricsView(APIView):
+    """/api/v1/metrics"""
+
+    def get(self, request: Request) -> Response:
+        """What was sent on each channel, and what failed."""
+        told: dict[str, Any] = {}
+        for channel, figures in queries.channel_figures().items():
+            finished = figures.delivered + figures.failed
+            told[channel] = {
+                "sent": figures.delivered,
+                "failed": figures.failed,
+                "avg_latency_ms": _ratio(figures.latency_ms, figures.delivered),
+                "success_rate": _ratio(100 * figures.delivered, finished),
+            }
+        return Response({"channels": told})
+
+
+def _ratio(whole_: int, parts: int) -> float:
+    """To two places; 0 of nothing."""
+    return round(whole_ / parts, 2) if parts else 0

@@ -1,0 +1,233 @@
+"""What waits and what for, read from PostgreSQL and the breakers: gauges, and hops for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from notifications import metrics
+from notifications.delivery.breakers import STATES, Breakers
+from notifications.delivery.rows import SENDER_SECONDS
+from notifications.models import Channel, ChannelFigures, Priority
+from notifications.providers.configured import breaker_name, in_order, providers_of
+from outbox.breaker import machine
+from outbox.breaker.store import Look
+from outbox.database.planner import plan_without
+from outbox.watching import Hop
+
+__all__ = ["REASONS", "hops", "measure_waiting"]
+
+COUNTED = 100_000  # of each kind; more is that many
+COUNTED_FOR_A_PAGE = 2_000
+REASONS = ("ready", "paced", "retry", "held", "breaker", "scheduled")
+
+# By what a row says itself. What may be claimed now is told apart in Python: it waits for its channel's
+# breaker, for a provider that asked to wait, for tokens, or for nothing. Both parts walk along
+# notifications_due: what waits for a reason has its due_at ahead.
+_WAITING = """
+    SELECT kind.channel, kind.priority, found.waits_for, count(*),
+           extract(epoch FROM clock_timestamp() - min(found.ready_at))::float
+    FROM (SELECT * FROM unnest(%s::text[]) AS channel (channel)
+          CROSS JOIN unnest(%s::text[]) AS priority (priority)) AS kind
+    CROSS JOIN LATERAL (
+        (SELECT 'ready' AS waits_for, ready_at FROM notifications
+         WHERE channel = kind.channel AND priority = kind.priority AND status = 'pending'
+           AND due_at <= statement_timestamp()
+         ORDER BY due_at LIMIT %s)
+        UNION ALL
+        (SELECT CASE WHEN waits_for = '' THEN 'ready' ELSE waits_for END, ready_at FROM notifications
+         WHERE channel = kind.channel AND priority = kind.priority AND status = 'pending'
+           AND due_at > statement_timestamp()
+         ORDER BY due_at LIMIT %s)
+    ) AS found
+    GROUP BY 1, 2, 3
+"""
+_SCHEDULED = """
+    SELECT channel, priority, count(*),
+           extract(epoch FROM clock_timestamp() - min(scheduled_at))::float
+    FROM (SELECT channel, priority, scheduled_at FROM notifications
+          WHERE status = 'scheduled' ORDER BY scheduled_at LIMIT %s) AS kept
+    GROUP BY channel, priority
+"""
+# Pending, and no handler has seen it yet: it is in the outbox, in Kafka or on its way from there.
+_NOT_READY = """
+    SELECT count(*), extract(epoch FROM clock_timestamp() - min(created_at))::float
+    FROM (SELECT greatest(created_at, scheduled_at) AS created_at FROM notifications
+          WHERE status = 'pending' AND ready_at IS NULL LIMIT %s) AS kept
+"""
+# The same among the newest and the oldest that are pending, for who looks every two seconds.
+_NOT_READY_NEAR = """
+    SELECT count(*), extract(epoch FROM clock_timestamp() - min(created_at))::float
+    FROM (
+        (SELECT greatest(created_at, scheduled_at) AS created_at, ready_at, id FROM notifications
+         WHERE status BETWEEN 'pending' AND 'pending' AND status <> 'delivered'
+         ORDER BY status, id LIMIT %s)
+        UNION
+        (SELECT greatest(created_at, scheduled_at), ready_at, id FROM notifications
+         WHERE status BETWEEN 'pending' AND 'pending' AND status <> 'delivered'
+         ORDER BY status DESC, id DESC LIMIT %s)
+    ) AS near
+    WHERE ready_at IS NULL
+"""
+_HELD = "SELECT provider, channel FROM notification_holds WHERE until > clock_timestamp()"
+# Their names are '<priority>@<host>:<pid>'.
+_SENDERS = """
+    SELECT split_part(name, '@', 1), count(*) FROM notification_senders
+    WHERE seen_at > clock_timestamp() - make_interval(secs => %s::float) GROUP BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """`looks` by breaker name; `not_ready` and each of `kinds`: how many, and the age of the oldest."""
+
+    looks: Mapping[str, Look]
+    senders: int
+    not_ready: tuple[int, float]
+    kinds: Mapping[tuple[str, str, str], tuple[int, float]]  # by channel, priority, reason
+
+
+def measure_waiting(breakers: Breakers) -> None:
+    """Set every gauge of what waits; one that has nothing is 0."""
+    now = _waiting(breakers, COUNTED)
+    for provider, channel in providers_of():
+        look = now.looks[breaker_name(provider, channel)]
+        metrics.BREAKER_STATE.labels(provider, channel).set(STATES[look.phase])
+    metrics.SENDERS.set(now.senders)
+    metrics.NOT_READY.set(now.not_ready[0])
+    metrics.NOT_READY_AGE.set(now.not_ready[1])
+    for channel in Channel.values:
+        for priority in Priority.values:
+            for reason in REASONS:
+                count, oldest = now.kinds.get((channel, priority, reason), (0, 0.0))
+                metrics.WAITING.labels(channel, priority, reason).set(count)
+                metrics.OLDEST_WAITING.labels(channel, priority, reason).set(oldest)
+
+
+def hops() -> Sequence[Hop]:
+    """What is accepted and not ready, each channel with what it waits for, and each provider."""
+    now = _waiting(Breakers(), COUNTED_FOR_A_PAGE)
+    # As far as they are folded: what is beyond may be much while beat is away.
+    figures = {each.channel: each for each in ChannelFigures.objects.all()}
+    accepted = Hop(
+        name="made ready",
+        group="notifications",
+        waits=min(now.not_ready[0], COUNTED_FOR_A_PAGE),
+        counted=COUNTED_FOR_A_PAGE,
+        oldest=now.not_ready[1],
+        unit="notifications",
+        figures={"notifications_oldest_not_ready_seconds": now.not_ready[1]},
+        page="/admin/notifications/notification/",
+    )
+    channels = [
+        _hop_of(channel, now, figures.get(channel) or ChannelFigures(delivered=0, failed=0))
+        for channel in Channel.values
+    ]
+    return [accepted, *channels, *_hops_of_providers(now.looks)]
+
+
+def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
+    by_reason: dict[str, tuple[int, float]] = dict.fromkeys(REASONS, (0, 0.0))
+    for (of, _, reason), (count, oldest) in now.kinds.items():
+        if of == channel:
+            before = by_reason[reason]
+            by_reason[reason] = (before[0] + count, max(before[1], oldest))
+    told = [f"{count:,} {reason}" for reason, (count, _) in by_reason.items() if count]
+    return Hop(
+        name=channel,
+        group="notifications",
+        waits=sum(count for count, _ in by_reason.values()),
+        counted=COUNTED_FOR_A_PAGE,
+        # What is scheduled does not wait before its time.
+        oldest=max(oldest for _, oldest in by_reason.values()),
+        done=figures.delivered,
+        unit="notifications",
+        figures={
+            f'notifications_oldest_waiting_seconds{{reason="{reason}"}}': oldest
+            for reason, (_, oldest) in by_reason.items()
+        },
+        notes=(
+            f"{figures.delivered:,} delivered, {figures.failed:,} failed",
+            *([", ".join(told)] if told else ()),
+        ),
+        page="/admin/notifications/notification/",
+    )
+
+
+def _hops_of_providers(looks: Mapping[str, Look]) -> list[Hop]:
+    found = []
+    for provider, channel in providers_of():
+        look = looks[breaker_name(provider, channel)]
+        name = f"provider {provider}, {channel}"
+        figures = {"notification_breaker_state": float(STATES[look.phase])}
+        opens = f", tried again in {look.opens_in:.0f} s" if look.opens_in > 0 else ""
+        notes = () if look.phase == machine.CLOSED else (f"its breaker is {look.phase}{opens}",)
+        found.append(
+            Hop(
+                name=name,
+                group="notifications",
+                unit="notifications",
+                figures=figures,
+                notes=notes,
+                page="/admin/notifications/providerhold/",
+            )
+        )
+    return found
+
+
+def _waiting(breakers: Breakers, counted: int) -> _Waiting:
+    """Counts up to `counted` of each kind."""
+    looks = breakers.look()
+    with transaction.atomic():
+        # Along indexes: to sort all that waits costs all that waits.
+        plan_without("bitmapscan", "seqscan", "sort")
+        return _read_waiting(looks, counted)
+
+
+def _read_waiting(looks: Mapping[str, Look], counted: int) -> _Waiting:
+    with connection.cursor() as cursor:
+        cursor.execute(_HELD)
+        held = set(cursor.fetchall())
+        cursor.execute(_SENDERS, (str(SENDER_SECONDS),))
+        senders: dict[str, int] = dict(cursor.fetchall())
+        near = counted <= COUNTED_FOR_A_PAGE
+        cursor.execute(_NOT_READY_NEAR if near else _NOT_READY, (counted,) * (2 if near else 1))
+        not_ready, oldest_not_ready = cursor.fetchone()
+    blocked = {channel: _blocked(channel, looks, held) for channel in Channel.values}
+    found: dict[tuple[str, str, str], tuple[int, float]] = {}
+    for channel, priority, said, count, oldest in _counts(counted):
+        paced = _paced(count, senders=senders.get(priority, 0))
+        reason = (blocked[channel] or paced) if said == "ready" else said
+        before = found.get((channel, priority, reason), (0, 0.0))
+        found[channel, priority, reason] = (before[0] + count, max(before[1], oldest or 0.0))
+    return _Waiting(
+        looks, sum(senders.values()), (not_ready, max(0.0, oldest_not_ready or 0.0)), found
+    )
+
+
+def _counts(counted: int) -> Iterator[tuple[str, str, str, int, float | None]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, (Channel.values, Priority.values, counted, counted))
+        yield from cursor.fetchall()
+        cursor.execute(_SCHEDULED, (counted,))
+        for channel, priority, count, oldest in cursor.fetchall():
+            yield channel, priority, "scheduled", count, oldest
+
+
+def _blocked(channel: str, looks: Mapping[str, Look], held: Container[tuple[str, str]]) -> str:
+    """Why a channel cannot be served: `breaker`, `held`, or "" where it can."""
+    for provider, _ in in_order(channel):
+        look = looks[breaker_name(provider, channel)]
+        if look.phase == machine.OPEN:
+            continue
+        return "held" if (provider, channel) in held else ""
+    return "breaker"
+
+
+def _paced(count: int, *, senders: int) -> str:
+    """More than a second's worth waits for tokens; less is on its way. Where nobody sends, nobody asks
+    for tokens: it waits for a sender."""
+    return "paced" if senders and count > settings.RATE_LIMIT_PER_CHANNEL else "ready"

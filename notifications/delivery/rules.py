@@ -1,0 +1,137 @@
+"""What becomes of a notification after an answer: pure, and what a claim and its result hold.
+
+The contract: what is transient is tried again after 2 s, 8 s, 32 s … (five minutes at most), give or
+take a fifth, until the attempts are used up; what is permanent has failed; whoever was told to wait
+has used up no attempt.
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+from msgspec.structs import replace
+
+from notifications.models import Outcome, Status
+from notifications.providers import message as words
+from notifications.providers.message import Answer
+
+__all__ = [
+    "LOST",
+    "Claim",
+    "Result",
+    "backoff",
+    "lapsed",
+    "not_begun",
+    "result_of",
+]
+
+FIRST_WAIT, FACTOR, LONGEST_WAIT, JITTER = 2.0, 4.0, 300.0, 0.2
+HELD_AHEAD = 0.1  # of the time to wait: not all come back in the same moment
+LOST = "The sender was lost while it sent; whether the provider took it is not known."
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A notification that this process may send until `until`, of time.monotonic()."""
+
+    id: str
+    number: int
+    channel: str
+    recipient: str = ""
+    content: str = ""
+    title: str = ""
+    round: int = 0
+    failures: int = 0
+    attempts_allowed: int = 1
+    traceparent: str = ""
+    correlation_id: str = ""
+    until: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which attempt it is, of all."""
+        return self.id, self.number
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt, another after each retry by hand."""
+        return f"{self.id}.{self.round}" if self.round else self.id
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is to be written of an attempt.
+
+    status   of the notification from now on
+    wait     seconds until it may be claimed again; None: never
+    used_up  whether the attempt counts
+    """
+
+    claim: Claim
+    outcome: str
+    status: str
+    wait: float | None = None
+    waits_for: str = ""
+    used_up: bool = False
+    status_code: int | None = None
+    latency_ms: int | None = None
+    error: str | None = None
+    message_id: str | None = None
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many attempts have failed."""
+    # The power is bounded: a float has an end.
+    wait = min(LONGEST_WAIT, FIRST_WAIT * FACTOR ** min(max(failures - 1, 0), 20))
+    return min(LONGEST_WAIT, wait * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+
+
+def result_of(claim: Claim, answer: Answer, *, latency_ms: int, probe: bool) -> Result:
+    """What an answer means. `probe`: the call was one of a breaker that is half open; a failed one
+    uses up no attempt."""
+    told = Result(
+        claim=claim,
+        outcome=Outcome.FAILED,
+        status=Status.FAILED,
+        status_code=answer.status_code,
+        latency_ms=latency_ms,
+        error=answer.error,
+    )
+    if answer.verdict == words.DELIVERED:
+        return replace(
+            told,
+            outcome=Outcome.DELIVERED,
+            status=Status.DELIVERED,
+            message_id=answer.message_id,
+        )
+    if answer.verdict == words.REFUSED:
+        return replace(told, outcome=Outcome.REFUSED, used_up=True)
+    if answer.verdict == words.HELD:
+        spread = random.uniform(1, 1 + HELD_AHEAD)  # noqa: S311
+        return _waiting(told, Outcome.HELD, answer.hold_seconds * spread, "held")
+    if probe:
+        return _waiting(told, Outcome.HELD, 0.0, "")
+    return _tried(told)
+
+
+def lapsed(claim: Claim) -> Result:
+    """Its lease has ended and nobody said anything: the attempt counts."""
+    return _tried(Result(claim=claim, outcome=Outcome.UNKNOWN, status=Status.FAILED, error=LOST))
+
+
+def not_begun(claim: Claim, reason: str) -> Result:
+    """It was claimed and not sent: it waits as before."""
+    told = Result(claim=claim, outcome=Outcome.HELD, status=Status.PENDING, error=reason)
+    return _waiting(told, Outcome.HELD, 0.0, "")
+
+
+def _waiting(told: Result, outcome: str, seconds: float, waits_for: str) -> Result:
+    return replace(told, outcome=outcome, status=Status.PENDING, wait=seconds, waits_for=waits_for)
+
+
+def _tried(told: Result) -> Result:
+    """An attempt is used up: the next one, or none."""
+    failures = told.claim.failures + 1
+    if failures >= told.claim.attempts_allowed:
+        return replace(told, status=Status.FAILED, used_up=True)
+    waiting = _waiting(told, told.outcome, backoff(failures), "retry")
+    return replace(waiting, used_up=True)

@@ -1,0 +1,68 @@
+"""How providers stand, for people: their breakers, and what they have asked for; and the reset by hand."""
+
+from __future__ import annotations
+
+import msgspec
+from django.db import connection
+
+from notifications.delivery.breakers import Breakers
+from notifications.providers.configured import breaker_name, configured, providers_of
+
+__all__ = ["Standing", "UnknownProvider", "reset_breaker", "standings"]
+
+
+class UnknownProvider(LookupError):
+    """No provider of this name serves the channel."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider and a channel that it serves, in the order of the setting.
+
+    breaker   closed, open or half open; `opens_in`: seconds until probes may go
+    held_for  seconds that the provider still asks to wait
+    """
+
+    provider: str
+    channel: str
+    kind: str
+    breaker: str
+    opens_in: float
+    held_for: float
+
+
+def standings() -> list[Standing]:
+    """All of them."""
+    looks = Breakers().look()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT provider, channel, extract(epoch FROM until - clock_timestamp())::float"
+            " FROM notification_holds WHERE until > clock_timestamp()"
+        )
+        holds = {(provider, channel): seconds for provider, channel, seconds in cursor.fetchall()}
+    found = []
+    for provider, channel in providers_of():
+        look = looks[breaker_name(provider, channel)]
+        found.append(
+            Standing(
+                provider=provider,
+                channel=channel,
+                kind=configured()[provider].kind,
+                breaker=look.phase,
+                opens_in=look.opens_in,
+                held_for=holds.get((provider, channel), 0.0),
+            )
+        )
+    return found
+
+
+def reset_breaker(provider: str, channel: str, *, who: str, reason: str) -> bool:
+    """Close a breaker and end a hold; logged with who and why. False while Redis is lost: then no
+    worker hears of it. Raises UnknownProvider."""
+    if (provider, channel) not in providers_of():
+        raise UnknownProvider(f"No provider {provider!r} serves the channel {channel!r}.")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM notification_holds WHERE provider = %s AND channel = %s",
+            (provider, channel),
+        )
+    return Breakers().store.reset(breaker_name(provider, channel), who=who, reason=reason)

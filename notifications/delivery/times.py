@@ -1,0 +1,138 @@
+"""What time does: schedules come, notifications expire, leases end. Times are in rows, and beat's tasks
+look for those that have come; two at once share the rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+from django.db import connection, transaction
+
+from notifications import metrics
+from notifications.delivery import rows
+from notifications.delivery.rules import Claim, lapsed
+from notifications.events import PENDING_EVENTS
+from notifications.status_log import CHANGED, changed_of, recording
+from outbox.database.round_trips import send
+from outbox.publish.events import publishing
+
+__all__ = ["EXPIRED", "close_lapsed", "expire", "start_scheduled"]
+
+BATCH = 1000
+RUN_SECONDS = 5.0
+EXPIRED = "expired"
+_CHANGED_COLUMNS = 10  # of CHANGED
+
+log = structlog.get_logger("notifications.times")
+
+_START = f"""
+    WITH before AS MATERIALIZED (
+        SELECT id, status FROM notifications
+        WHERE status = 'scheduled' AND scheduled_at <= clock_timestamp()
+        ORDER BY scheduled_at LIMIT %s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE notifications AS changed SET status = 'pending', updated_at = clock_timestamp()
+    FROM before WHERE changed.id = before.id
+    RETURNING {CHANGED}, changed.priority
+"""
+_EXPIRE = f"""
+    WITH before AS MATERIALIZED (
+        SELECT id, status FROM notifications
+        WHERE status = 'pending' AND expires_at <= clock_timestamp()
+        ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE notifications AS changed
+    SET status = 'failed', due_at = NULL, waits_for = '', error_message = %s,
+        failed_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM before WHERE changed.id = before.id
+    RETURNING {CHANGED}
+"""
+_LAPSED = """
+    SELECT id::text, attempt, channel, retry_count, max_retries, traceparent, correlation_id
+    FROM notifications
+    WHERE status = 'processing' AND due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+
+
+def start_scheduled() -> int:
+    """What is due becomes pending, with the event that has it made ready; returns how many."""
+    return _in_batches(_start_some)
+
+
+def expire() -> int:
+    """What still waits after its time has failed; returns how many."""
+    count = _in_batches(_expire_some)
+    metrics.EXPIRED.inc(count)
+    return count
+
+
+def close_lapsed() -> int:
+    """Attempts whose lease has ended are unknown, and count; returns how many."""
+    count = _in_batches(_close_some)
+    if count:
+        log.warning("leases_lapsed", notifications=count)
+    return count
+
+
+def _in_batches(some: Callable[[], int]) -> int:
+    until = time.monotonic() + RUN_SECONDS
+    done = 0
+    while time.monotonic() < until:
+        with transaction.atomic():
+            count = some()
+        done += count
+        if count < BATCH:
+            break
+    return done
+
+
+def _start_some() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(_START, (BATCH,))
+        found = [(changed_of(row[:_CHANGED_COLUMNS]), row[_CHANGED_COLUMNS]) for row in cursor]
+    told = recording([change for change, _ in found])
+    ready = publishing(
+        [
+            PENDING_EVENTS[priority](
+                event_id=change.notification_id,
+                notification_id=change.notification_id,
+                channel=change.channel,
+            )
+            for change, priority in found
+        ],
+        traces=[change.trace for change, _ in found],
+    )
+    send(told)
+    send(ready)
+    return len(found)
+
+
+def _expire_some() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(_EXPIRE, (BATCH, EXPIRED))
+        changes = [changed_of(row) for row in cursor.fetchall()]
+    send(recording(changes))
+    return len(changes)
+
+
+def _close_some() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(_LAPSED, (BATCH,))
+        claims = [
+            Claim(
+                id=id_,
+                number=number,
+                channel=channel,
+                failures=failures,
+                attempts_allowed=allowed,
+                traceparent=traceparent,
+                correlation_id=correlation_id,
+            )
+            for id_, number, channel, failures, allowed, traceparent, correlation_id in cursor
+        ]
+    rows.settle([lapsed(claim) for claim in claims])
+    for claim in claims:
+        metrics.ATTEMPTS.labels(claim.channel, "", "unknown").inc()
+    return len(claims)

@@ -1,0 +1,116 @@
+"""The idempotency keys of bodies: what is asked for again is answered with what there is.
+
+A key belongs to one caller and is kept for 24 hours. *Equal* means the same parsed values with
+their defaults: an order of fields, a null for a missing field or another way to write a time are
+none of its business, unlike those of the header (restapi/idempotency.py), which compares bytes.
+
+As there, who inserts a row holds the advisory lock of its key until COMMIT, it is only tried for, and the
+rows are read behind it, in a statement of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import TypeVar
+
+import msgspec
+
+from notifications.queries import WORDS
+from outbox.database.arrays import array_literal
+from outbox.database.round_trips import Row, Statement
+from restapi.idempotency import KEPT_HOURS, TRY_LOCKS, lock_of
+
+__all__ = ["BodyKey", "Keys", "body_key", "id_of"]
+
+Refusal = TypeVar("Refusal")
+
+
+class BodyKey(msgspec.Struct, frozen=True, gc=False):
+    """A key: `id` is hash of caller and text, `fingerprint` that of the parsed fields (32 hexadecimal
+    digits each), `lock` the number of its advisory lock."""
+
+    text: str
+    id: str
+    fingerprint: str
+    lock: int
+
+
+def body_key(text: str, *, caller: str, fields: object) -> BodyKey:
+    """The key of a body whose parsed values are these; neither text nor caller has a NUL."""
+    id_ = id_of(text, caller=caller)
+    return BodyKey(text, id_, _hash(_canonical(fields)), lock_of(id_))
+
+
+def id_of(text: str, *, caller: str) -> str:
+    """Under which id this key of this caller is kept."""
+    return _hash(f"notification\0{caller}\0{text}".encode())
+
+
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def _hash(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+class Keys:
+    """The keys of what is asked for together; None where there is none."""
+
+    def __init__(self, keys: Sequence[BodyKey | None]) -> None:
+        self._keys = keys
+        self._first: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            if key is not None:
+                self._first.setdefault(key.id, place)
+        self._locked: set[int] = set()
+        self._kept: dict[
+            str, tuple[str, str, str]
+        ] = {}  # fingerprint, id and words of what is there
+
+    def claim(self) -> list[Statement]:
+        """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
+        what is kept. None without keys."""
+        if not self._first:
+            return []
+        locks = sorted({key.lock for key in self._keys if key is not None})
+        ids = array_literal(sorted(self._first))
+        return [(TRY_LOCKS, (array_literal(locks),)), (READ_KEYS, (KEPT_HOURS, ids))]
+
+    def note(self, rows: Sequence[Sequence[Row]]) -> None:
+        """What the rows of `claim`, the first two, say."""
+        if not self._first:
+            return
+        self._locked = {lock for lock, got in rows[0] if got}
+        self._kept = {
+            id_.hex: (fingerprint.hex, notification_id, words)
+            for id_, fingerprint, notification_id, words in rows[1]
+        }
+
+    def refusal_of(
+        self,
+        place: int,
+        *,
+        taken: Callable[[str, str], Refusal],
+        reused: Callable[[], Refusal],
+        running: Callable[[], Refusal],
+    ) -> Refusal | None:
+        """Why the one at this place is not to be done; None: it is."""
+        key = self._keys[place]
+        if key is None:
+            return None
+        if (kept := self._kept.get(key.id)) is not None:
+            fingerprint, notification_id, words = kept
+            return taken(notification_id, words) if fingerprint == key.fingerprint else reused()
+        if self._first[key.id] != place or key.lock not in self._locked:
+            return running()
+        return None
+
+
+# A row that is past its time, or whose notification is gone, is as if it were not there.
+READ_KEYS = f"""
+    SELECT key.id, key.fingerprint, notifications.id::text, ({WORDS})::text
+    FROM notification_keys AS key JOIN notifications ON notifications.id = key.notification_id
+    WHERE key.created_at >= clock_timestamp() - make_interval(hours => %s)
+      AND key.id = ANY(%s::uuid[])
+"""

@@ -1,0 +1,108 @@
+"""One POST over HTTP: pyreqwest, and why, is in docs/adr/0009-http-client-of-providers.md.
+
+One client, with its pool of connections, a process. Redirects are not followed, nothing is sent
+again, and the timeout holds for the whole call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import msgspec
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
+
+__all__ = ["CallFailed", "CallTimedOut", "HttpClient", "Reply"]
+
+BODY_LIMIT = 65_536  # bytes of an answer that are read; the rest is left, and the connection closed
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer: its status, the two headers that are asked for, and the beginning of its body."""
+
+    status: int
+    retry_after: str | None
+    date: str | None
+    body: bytes
+
+
+class CallFailed(Exception):
+    """No answer: connection, TLS, protocol; the text says what."""
+
+
+class CallTimedOut(CallFailed):
+    """No answer within the time there was."""
+
+
+class HttpClient:
+    """Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._client: Client | None = None
+
+    async def post(
+        self, url: str, *, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> Reply:
+        """Send it once; `timeout` in seconds for all of it. Raises CallFailed, CallTimedOut.
+
+        Whatever fails behind the head of an answer changes nothing: the status has been said.
+        """
+        if self._client is None:
+            self._client = _built()
+        request = (
+            self._client.post(url)
+            .headers(dict(headers))
+            .body_bytes(body)
+            .timeout(timedelta(seconds=timeout))
+            .streamed_read_buffer_limit(0)  # the head is there before the body
+            .build_streamed()
+        )
+        reply: Reply | None = None
+        try:
+            async with request as response:
+                reply = Reply(
+                    response.status,
+                    response.get_header("retry-after"),
+                    response.get_header("date"),
+                    b"",
+                )
+                read = await response.body_reader.read(BODY_LIMIT)
+                if read:
+                    reply = msgspec.structs.replace(reply, body=bytes(read))
+        except RequestTimeoutError as error:
+            if reply is None:
+                raise CallTimedOut(f"no answer in {timeout:g} s") from error
+        except PyreqwestError as error:
+            if reply is None:
+                raise CallFailed(_said(error)) from error
+        assert reply is not None
+        return reply
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+
+def _built() -> Client:
+    return (
+        ClientBuilder()
+        .follow_redirects(False)
+        .no_proxy()
+        .referer(False)
+        .gzip(False)
+        .brotli(False)
+        .zstd(False)
+        .deflate(False)
+        .user_agent("eventsite")
+        .http1_lower_case_headers()
+        .pool_idle_timeout(timedelta(seconds=30))
+        .build()
+    )
+
+
+def _said(error: Exception) -> str:
+    """The kind and the innermost cause; no address, in which there may be a secret."""
+    return type(error).__name__

@@ -1,0 +1,131 @@
+"""Celery tasks of the notifications, one call each."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import redis
+import structlog
+from celery import shared_task
+
+from notifications import upkeep
+from notifications.delivery import measure, times
+from notifications.delivery.breakers import Breakers
+from notifications.delivery.ready import decode_known, ready_of
+from notifications.delivery.sender import deliver
+from notifications.delivery.turns import task_of
+from outbox import redis_client
+from outbox.database.errors import DATABASE_AWAY
+from outbox.handlers.task import effect_task
+
+__all__ = [
+    "close_lapsed",
+    "deliver_high",
+    "deliver_low",
+    "deliver_normal",
+    "expire",
+    "fold_figures",
+    "measure_waiting",
+    "prune",
+    "ready_high",
+    "ready_low",
+    "ready_normal",
+    "start_scheduled",
+]
+
+TASK_SECONDS = 15
+
+log = structlog.get_logger("notifications.tasks")
+
+
+def _ready_task(priority: str) -> Any:
+    return effect_task(
+        name=f"notifications.ready_{priority}",
+        handler=f"ready_{priority}",
+        effect=ready_of(priority),
+        decode=decode_known,
+    )
+
+
+ready_high = _ready_task("high")
+ready_normal = _ready_task("normal")
+ready_low = _ready_task("low")
+
+
+def _deliver(priority: str) -> int:
+    """Run by beat every second, and asked for when something becomes ready; more than there are turns
+    for end at once. Acknowledged early: what is lost with a worker is in rows, under a lease."""
+    try:
+        return deliver(priority)
+    except redis.RedisError as error:
+        redis_client.note_lost(error)
+        return 0
+
+
+def _deliver_task(priority: str) -> Any:
+    def task() -> int:
+        return _deliver(priority)
+
+    return shared_task(name=task_of(priority), acks_late=False, time_limit=TASK_SECONDS)(task)
+
+
+deliver_high = _deliver_task("high")
+deliver_normal = _deliver_task("normal")
+deliver_low = _deliver_task("low")
+
+
+@shared_task(name="notifications.start_scheduled", acks_late=False, time_limit=TASK_SECONDS)
+def start_scheduled() -> int:
+    """What is due becomes pending; run by beat twice a second."""
+    try:
+        return times.start_scheduled()
+    except DATABASE_AWAY as error:
+        log.warning("schedule_database_unavailable", error=str(error))
+        return 0
+
+
+@shared_task(name="notifications.expire", acks_late=False, time_limit=TASK_SECONDS)
+def expire() -> int:
+    """What still waits after its time has failed; run by beat every second."""
+    try:
+        return times.expire()
+    except DATABASE_AWAY as error:
+        log.warning("expiry_database_unavailable", error=str(error))
+        return 0
+
+
+@shared_task(name="notifications.close_lapsed", acks_late=False, time_limit=TASK_SECONDS)
+def close_lapsed() -> int:
+    """What dead senders held is taken up again; run by beat every second."""
+    try:
+        return times.close_lapsed()
+    except DATABASE_AWAY as error:
+        log.warning("leases_database_unavailable", error=str(error))
+        return 0
+
+
+@shared_task(name="notifications.measure_waiting", acks_late=False, time_limit=TASK_SECONDS)
+def measure_waiting() -> None:
+    """Set the gauges of what waits; run by beat every five seconds."""
+    try:
+        measure.measure_waiting(_breakers())
+    except DATABASE_AWAY as error:
+        log.warning("waiting_unknown", error=str(error))
+
+
+@shared_task(name="notifications.fold_figures")
+def fold_figures() -> int:
+    """Run by beat; running twice at once does no harm. Returns the changes that were added."""
+    return upkeep.fold_figures()
+
+
+@shared_task(name="notifications.prune", time_limit=60)
+def prune() -> int:
+    """Run by beat every minute; running twice at once does no harm. Returns the rows."""
+    return upkeep.prune()
+
+
+@cache
+def _breakers() -> Breakers:
+    return Breakers()

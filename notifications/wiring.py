@@ -1,0 +1,181 @@
+"""How the notifications are wired: their paths, their topics, and who makes them ready and sends them."""
+
+from __future__ import annotations
+
+from notifications.bounds import MAX_BATCH_BYTES
+from notifications.events import (
+    HIGH_TOPIC,
+    LOW_TOPIC,
+    NORMAL_TOPIC,
+    STATUS_TOPIC,
+    HighPending,
+    LowPending,
+    NormalPending,
+    NotificationStatusChanged,
+)
+from outbox.declaration import Every, Route, TaskQueue
+from outbox.watching import Alarm
+from restapi.declaration import App, Path, Socket
+
+__all__ = ["WIRING"]
+
+
+def _path(pattern: str, *, max_body_bytes: int = 0) -> Path:
+    return Path(
+        pattern=f"api/v1/{pattern}",
+        read="notifications:read",
+        write="notifications:write",
+        max_body_bytes=max_body_bytes,
+    )
+
+
+def _of_templates(pattern: str, *, write: str = "templates:write") -> Path:
+    return Path(pattern=f"api/v1/{pattern}", read="notifications:read", write=write)
+
+
+def _waits(
+    name: str, reason: str, bound: float, *, critical: bool, seconds: float, sentence: str
+) -> Alarm:
+    return Alarm(
+        name=name,
+        figure=f'notifications_oldest_waiting_seconds{{reason="{reason}"}}',
+        bound=bound,
+        seconds=seconds,
+        critical=critical,
+        sentence=sentence,
+    )
+
+
+_ALARMS = (
+    Alarm(
+        name="NotificationsNotReady",
+        figure="notifications_oldest_not_ready_seconds",
+        bound=60,
+        seconds=60,
+        critical=True,
+        sentence="An accepted notification has waited {value} to be made ready.",
+    ),
+    _waits(
+        "NotificationsWait",
+        "ready",
+        60,
+        critical=True,
+        seconds=60,
+        sentence="Ready notifications have waited {value}, and nothing holds them up.",
+    ),
+    _waits(
+        "NotificationsPaced",
+        "paced",
+        600,
+        critical=False,
+        seconds=300,
+        sentence="Notifications have waited {value} for their turn under the limit.",
+    ),
+    _waits(
+        "ProviderAsksToWait",
+        "held",
+        900,
+        critical=False,
+        seconds=300,
+        sentence="Notifications have waited {value}, because their provider asks to.",
+    ),
+    _waits(
+        "ScheduleLate",
+        "scheduled",
+        10,
+        critical=True,
+        seconds=60,
+        sentence="Scheduled notifications are {value} past their time.",
+    ),
+    Alarm(
+        name="ProviderFails",
+        figure="notification_breaker_state",
+        bound=0,
+        seconds=300,
+        critical=True,
+        sentence="It does not work: its breaker is not closed.",
+    ),
+)
+
+# Handlers, queues and workers of each priority are its own. They have no reset: a replay makes nothing
+# ready that was ready before, so nothing is sent twice by one.
+WIRING = App(
+    routes=(
+        Route(
+            handler="ready_high",
+            event=(HighPending,),
+            topic=HIGH_TOPIC,
+            ordered=False,
+            queue="notifications-high",
+        ),
+        Route(
+            handler="ready_normal",
+            event=(NormalPending,),
+            topic=NORMAL_TOPIC,
+            ordered=False,
+            queue="notifications-normal",
+        ),
+        Route(
+            handler="ready_low",
+            event=(LowPending,),
+            topic=LOW_TOPIC,
+            ordered=False,
+            queue="notifications-low",
+        ),
+    ),
+    publishes=(HighPending, NormalPending, LowPending, NotificationStatusChanged),
+    for_others=(STATUS_TOPIC,),
+    queues=(
+        TaskQueue("notifications-high", role="notifications-high"),
+        TaskQueue("deliver-high", role="notifications-high"),
+        TaskQueue("notifications-normal", role="notifications-normal"),
+        TaskQueue("deliver-normal", role="notifications-normal"),
+        TaskQueue("notifications-low", role="notifications-low"),
+        TaskQueue("deliver-low", role="notifications-low"),
+        # Schedules and leases: an audit that takes long must not stand in front of them.
+        TaskQueue("notifications-times", role="notifications-normal"),
+    ),
+    beat=(
+        Every(1.0, "notifications.deliver_high", queue="deliver-high"),
+        Every(1.0, "notifications.deliver_normal", queue="deliver-normal"),
+        Every(1.0, "notifications.deliver_low", queue="deliver-low"),
+        Every(0.5, "notifications.start_scheduled", queue="notifications-times"),
+        Every(1.0, "notifications.expire", queue="notifications-times"),
+        Every(1.0, "notifications.close_lapsed", queue="notifications-times"),
+        Every(5.0, "notifications.measure_waiting"),
+        Every(5.0, "notifications.fold_figures"),
+        Every(60.0, "notifications.prune"),
+    ),
+    letters=("notifications.letters.FAILED_NOTIFICATIONS",),
+    hops=("notifications.delivery.measure.hops",),
+    alarms=_ALARMS,
+    urls="notifications.urls",
+    paths=(
+        _path("notifications"),
+        _path("notifications/batch", max_body_bytes=MAX_BATCH_BYTES),
+        _path("notifications/<str:notification_id>"),
+        _path("notifications/<str:notification_id>/attempts"),
+        _path("notifications/<str:notification_id>/cancel"),
+        _path("notifications/<str:notification_id>/retry"),
+        _path("batches/<str:batch_id>"),
+        _path("batches/<str:batch_id>/cancel"),
+        _of_templates("templates"),
+        _of_templates("templates/<str:template_id>"),
+        # Nothing is written.
+        _of_templates("templates/<str:template_id>/preview", write="notifications:read"),
+        _path("metrics"),
+    ),
+    hot_paths=(
+        "notifications.api.commands.CREATE_NOTIFICATION",
+        "notifications.api.commands.READ_NOTIFICATION",
+    ),
+    sockets=(
+        Socket(
+            path=Path(pattern="ws", read="notifications:read"),
+            consumer="notifications.consumers.StatusFeed",
+        ),
+    ),
+    status_logs=("notifications.realtime.STATUS_LOG",),
+    grants=("notifications:all",),
+    tag="notifications",
+)

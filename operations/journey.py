@@ -1,0 +1,190 @@
+"""Any id leads to the journeys behind it: of an event, an order, a post, a notification; a key, a
+correlation id, an idempotency key.
+
+The journeys are those of `manage.py event` (eventsite/reports), each with its dead letters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.urls import reverse
+
+from apikeys.models import ApiKey
+from eventsite.reports.journey import Journey, Stop, Travels, travels_of, travels_of_post
+from feeds.queries import parse_post_id
+from notifications import keys
+from notifications.models import NotificationKey
+from outbox.admin.search import Wanted, events_of, parse_id
+from outbox.models import DeadLetter
+from restapi import idempotency
+from restapi.context import caller
+from restapi.models import IdempotencyRow
+
+__all__ = ["Found", "Letter", "Told", "search"]
+
+JOURNEYS = 20  # shown of one search
+CALLERS = 200  # whose idempotency keys are tried
+IDS_OF_ANSWER = 5
+GOOD = frozenset({"committed", "published", "applied", "accepted", "ready", "delivered"})
+WAITS = frozenset({"waiting", "scheduled", "processing", "under way", "caches to confirm"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A dead letter of an event."""
+
+    id: int
+    handler: str
+    state: str
+    attempts: int
+    error: str
+    failed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A journey, its stops each with what colour they have, and its dead letters."""
+
+    journey: Journey
+    stops: Sequence[tuple[Stop, str]]
+    letters: Sequence[Letter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What an id leads to; `page`: of the admin, about it. `notes`: what was not looked at. `slices`: what is
+    left of a fan-out."""
+
+    what: str
+    told: Sequence[Told]
+    slices: Sequence[Stop] = ()
+    let_go: Sequence[UUID] = ()
+    notes: Sequence[str] = ()
+    page: str = ""
+
+
+def search(text: str) -> Found:
+    """Everything behind an id. Each query has a bound."""
+    if "\0" in text:  # which no text of PostgreSQL holds
+        return Found(what="Nothing has this id.", told=())
+    if travels := _travels(text):
+        return _found(travels)
+    for other in _under_idempotency_key(text):
+        if travels := _travels(other):
+            found = _found(travels)
+            return replace(found, what=f"Idempotency key of: {found.what}")
+    return _events_of(text)
+
+
+def _travels(text: str) -> Travels | None:
+    post_id, id_ = parse_post_id(text), parse_id(text)
+    if post_id:
+        return travels_of_post(post_id)
+    return travels_of(id_) if id_ else None
+
+
+def _found(travels: Travels) -> Found:
+    count = len(travels.journeys) + len(travels.let_go)
+    what, page = "events that are done", ""
+    if travels.order_id:
+        what = f"order {travels.order_id}, {count} events"
+        page = reverse("admin:orders_order_change", args=[travels.order_id])
+    elif travels.post_id:
+        what = f"post {travels.post_id}, {count} events"
+        page = reverse("admin:feeds_post_change", args=[travels.post_id])
+    elif travels.journeys:
+        what = travels.journeys[0].type
+    return Found(
+        what=what,
+        told=_told(travels.journeys),
+        slices=travels.slices,
+        let_go=travels.let_go,
+        page=page,
+    )
+
+
+def _events_of(text: str) -> Found:
+    """By what the apps know of it, and as a key or a correlation id of the newest events."""
+    wanted = Wanted.parse(text)
+    ids = sorted(events_of(wanted), reverse=True)
+    journeys: list[Journey] = []
+    for id_ in ids[:JOURNEYS]:
+        if travels := travels_of(id_):
+            journeys += travels.journeys
+    notes = [_plain(note) for note in wanted.notes]
+    if len(ids) > JOURNEYS:
+        notes.append(f"{len(ids)} events have it: these are the newest {JOURNEYS}.")
+    what = f"{len(ids)} events" if journeys else "Nothing has this id."
+    return Found(what=what, told=_told(journeys), notes=notes)
+
+
+def _plain(note: str) -> str:
+    """Without the link of the admin's lists, which leads on in them."""
+    return str(note).partition(' <a href="')[0]
+
+
+def _under_idempotency_key(text: str) -> Iterator[str]:
+    """Ids in the answer that is kept under such a key, of any caller and path without parameters. A key is
+    kept as a hash, so each is tried; all of them by primary key."""
+    callers = [
+        caller(),
+        *ApiKey.objects.order_by("name").values_list("name", flat=True).distinct()[:CALLERS],
+    ]
+    endpoints = [
+        f"POST /{path.pattern}" for path in settings.WIRING.paths if "<" not in path.pattern
+    ]
+    ids = [
+        idempotency.id_of(text, caller=name, endpoint=endpoint)
+        for name in callers
+        for endpoint in endpoints
+    ]
+    for row in IdempotencyRow.objects.filter(id__in=ids)[:IDS_OF_ANSWER]:
+        with suppress(ValueError):
+            yield from _ids_in(json.loads(bytes(row.body)))
+    ids = [keys.id_of(text, caller=name) for name in callers]
+    for kept in NotificationKey.objects.filter(id__in=ids)[:IDS_OF_ANSWER]:
+        yield str(kept.notification_id)
+
+
+def _ids_in(answer: Any) -> list[str]:
+    """What may be an id among the values of an answer, the first ones."""
+    values = answer.values() if isinstance(answer, dict) else ()
+    texts = [str(value) for value in values if isinstance(value, str | int)]
+    return [text for text in texts if parse_id(text) or parse_post_id(text)][:IDS_OF_ANSWER]
+
+
+def _told(journeys: Sequence[Journey]) -> list[Told]:
+    letters: dict[UUID, list[Letter]] = {}
+    rows = DeadLetter.objects.filter(event_id__in=[each.event_id for each in journeys])
+    for row in rows.defer("payload").order_by("id")[: 10 * JOURNEYS]:
+        letter = Letter(
+            id=row.id,
+            handler=row.handler,
+            state=row.get_state_display(),
+            attempts=row.attempts,
+            error=row.error,
+            failed_at=row.failed_at,
+        )
+        letters.setdefault(row.event_id, []).append(letter)
+    return [
+        Told(
+            journey=each,
+            stops=[(stop, _colour(stop.state)) for stop in each.stops],
+            letters=letters.get(each.event_id, ()),
+        )
+        for each in journeys
+    ]
+
+
+def _colour(state: str) -> str:
+    if state in GOOD:
+        return "green"
+    return "grey" if state in WAITS else "red"

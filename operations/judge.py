@@ -1,0 +1,169 @@
+"""Green, grey, amber or red: one place for the page, the terminal and whoever reads the JSON.
+
+The thresholds are the alarms' (outbox/watching.py), the times that they must have held too: what is
+over its threshold and has not been for long enough is amber, and says when the alarm comes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from operations import words
+from operations.reading import Reading
+from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
+
+__all__ = ["GREY_AFTER", "RED_AFTER", "Alert", "Judge", "Station", "by_age", "worst"]
+
+GREY_AFTER, RED_AFTER = 15.0, 60.0  # seconds without news
+RATE_SECONDS = 60.0
+GROWING_SECONDS = 600.0
+_SPACING = 1.5  # of what is remembered of one series; seconds
+_ORDER: Mapping[State, int] = {GREEN: 0, GREY: 1, AMBER: 2, RED: 3}
+
+
+def worst(states: Iterable[State]) -> State:
+    """Green if there are none."""
+    return max(states, key=_ORDER.__getitem__, default=GREEN)
+
+
+def by_age(reading: Reading[object]) -> tuple[State, str]:
+    """The state of a number that is as old as its reading, and why it is no newer."""
+    why = reading.error or "no answer yet"
+    if min(reading.age, reading.silent) > RED_AFTER:
+        return RED, f"no news for {words.span(reading.silent)}: {why}"
+    if reading.age > GREY_AFTER:
+        return GREY, f"no news for {words.span(reading.silent)}: {why}"
+    return GREEN, ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """An alarm whose condition is met at a station.
+
+    is_on   it has been so for as long as the alarm asks; else it will be `left` seconds from now
+    """
+
+    name: str
+    station: str
+    state: State
+    is_on: bool
+    sentence: str
+    held: float
+    left: float
+    page: str = ""
+
+    @property
+    def when(self) -> str:
+        """How long it has been so, or when it becomes an alarm."""
+        if self.is_on:
+            return f"for {words.span(self.held)}" if self.held >= 1 else "now"
+        return f"an alarm in {words.span(self.left)}"
+
+    @property
+    def runbook(self) -> str:
+        """Where the documents say what to do."""
+        return f"docs/operations.md#{self.name.lower()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """A hop that was judged. `rate` a second; `age` of the numbers; `reason`: why there is no news."""
+
+    hop: Hop
+    state: State
+    age: float
+    reason: str
+    rate: float | None
+    alerts: Sequence[Alert]
+
+
+class Judge:
+    """Remembers how long conditions have been met, and what numbers were. Of one thread at a time."""
+
+    def __init__(self, alarms: Sequence[Alarm]) -> None:
+        self._alarms: dict[str, list[Alarm]] = {}
+        for alarm in alarms:
+            self._alarms.setdefault(alarm.figure, []).append(alarm)
+        self._met_since: dict[tuple[str, str], float] = {}
+        self._series: dict[str, deque[tuple[float, float]]] = {}
+
+    def judge(
+        self, hop: Hop, readings: Sequence[Reading[object]], *, least: State = GREEN
+    ) -> Station:
+        """`readings`: those that the hop is made of; `least`: it is no better than this."""
+        now = time.monotonic()
+        read_at = min(reading.read_at for reading in readings)
+        name = f"{hop.group}/{hop.name}"
+        alerts = [
+            alert
+            for figure, value in hop.figures.items()
+            for alarm in self._alarms.get(figure, ())
+            if (alert := self._alert(alarm, value, hop, now, read_at))
+        ]
+        rate = None
+        if hop.done is not None:
+            self.note(f"{name}#done", hop.done, read_at)
+            rate = self.slope(f"{name}#done", RATE_SECONDS)
+        aged = [by_age(reading) for reading in readings]
+        state = worst([least, *(alert.state for alert in alerts), *(state for state, _ in aged)])
+        return Station(
+            hop=hop,
+            state=state,
+            age=max(reading.age for reading in readings),
+            reason="; ".join(why for _, why in aged if why),
+            rate=None if rate is None else max(0.0, rate),
+            alerts=alerts,
+        )
+
+    def note(self, series: str, value: float, at: float) -> None:
+        """Remember a number, for ten minutes."""
+        seen = self._series.setdefault(series, deque())
+        if not seen or at - seen[-1][0] >= _SPACING:
+            seen.append((at, value))
+        while seen and at - seen[0][0] > GROWING_SECONDS:
+            seen.popleft()
+
+    def slope(self, series: str, seconds: float, *, least: float = 0.0) -> float | None:
+        """How fast it has risen of late, a second; None while it has been seen for `least` seconds or less."""
+        seen = self._series.get(series)
+        if seen is None or len(seen) < 2:
+            return None
+        last_at, last = seen[-1]
+        first_at, first = next(each for each in seen if last_at - each[0] <= seconds)
+        lasted = last_at - first_at
+        return (last - first) / lasted if lasted > least else None
+
+    def _alert(
+        self, alarm: Alarm, value: float, hop: Hop, now: float, read_at: float
+    ) -> Alert | None:
+        name = f"{hop.group}/{hop.name}"
+        if alarm.growing:
+            series = f"{name}#{alarm.figure}"
+            self.note(series, value, read_at)
+            grows = (self.slope(series, GROWING_SECONDS) or 0.0) > 0
+        else:
+            grows = True
+        key = name, alarm.name
+        if not (alarm.is_met_by(value) and grows):
+            self._met_since.pop(key, None)
+            return None
+        held = max(
+            now - self._met_since.setdefault(key, now),
+            hop.since.get(alarm.figure, 0.0),
+            value - alarm.bound if alarm.is_age and math.isfinite(value) else 0.0,
+        )
+        is_on = held >= alarm.seconds
+        return Alert(
+            name=alarm.name,
+            station=f"{hop.group}: {hop.name}",
+            state=RED if is_on and alarm.critical else AMBER,
+            is_on=is_on,
+            sentence=alarm.sentence.format(value=words.figure(alarm.figure, value)),
+            held=held,
+            left=max(0.0, alarm.seconds - held),
+            page=hop.page,
+        )

@@ -1,0 +1,72 @@
+"""How everything stands, in a terminal: what the page at /ops/ shows, with no server needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from rich.live import Live
+
+from operations.observer import Observer
+from operations.pages import as_json
+from operations.snapshot import Snapshot
+from operations.terminal import rendered, view
+from outbox.watching import AMBER, GREEN, GREY, RED
+
+# As the plugins of monitoring programs say it: OK, WARNING, CRITICAL, UNKNOWN
+# (https://nagios-plugins.org/doc/guidelines.html#AEN78).
+EXIT_CODES = {GREEN: 0, AMBER: 1, RED: 2, GREY: 3}
+ANSWERS_WITHIN = 4.0
+BETWEEN = 2.1  # seconds between two looks, of which rates are made
+WATCH_SECONDS = 2.0
+
+
+class Command(BaseCommand):
+    """It asks each server itself, and says of which it could not. The exit code is the state's: 0 green,
+    1 amber, 2 red, 3 grey."""
+
+    help = "Shows what waits, how old, why, and whether it is well: the page /ops/ in a terminal."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("what", choices=["status"])
+        shape = parser.add_mutually_exclusive_group()
+        shape.add_argument("--json", action="store_true", help="for scripts, as /ops/status.json")
+        shape.add_argument("--watch", action="store_true", help="again and again, until Ctrl+C")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        # Of its own: nothing that another look has left is taken for news.
+        observer = Observer()
+        if options["watch"]:
+            _watch(observer)
+            return
+        snapshot = _look(observer)
+        if options["json"]:
+            self.stdout.write(json.dumps(as_json(snapshot), indent=2))
+        else:
+            self.stdout.write(rendered(snapshot, colour=self.stdout.isatty()), ending="")
+        self.stdout.flush()
+        sys.exit(EXIT_CODES[snapshot.state])
+
+
+def _look(observer: Observer) -> Snapshot:
+    """Twice, because a rate is made of two."""
+    first = observer.look(wait=ANSWERS_WITHIN)
+    if all(server.reason for server in first.servers):
+        return first
+    time.sleep(BETWEEN)
+    return observer.look(wait=0.0)
+
+
+def _watch(observer: Observer) -> None:
+    with Live(view(observer.look(wait=ANSWERS_WITHIN)), auto_refresh=False) as screen:
+        try:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                screen.update(view(observer.look(wait=0.0)), refresh=True)
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,134 @@
+"""One snapshot for all who look, in each process: the servers are asked while somebody looks.
+
+Each server has a thread, so that one that hangs hides no other. Who looks gets what is known, and waits
+only where nothing is known yet. Nobody looks: nothing is asked, and the threads end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import redis
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+
+from operations.broker import ask_redis
+from operations.judge import Judge
+from operations.log_ends import ask_kafka
+from operations.pipeline import FromPostgres, ask_postgres
+from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, answered
+from operations.snapshot import Heard, Snapshot, take
+from outbox.kafka.admin import KafkaUnavailable
+from outbox.upkeep.gauges import Backlog
+
+__all__ = ["Observer", "observer"]
+
+WATCHED_SECONDS = 30.0  # after the last look
+# That a look waits where nothing is known; with the look for who it is (operations/viewers.py) less
+# than the two seconds in which the page answers.
+FIRST_SECONDS = 0.8
+NEW_SECONDS = 1.0  # a snapshot serves all who look within this time
+AWAY = (DatabaseError, InterfaceError, redis.RedisError, KafkaUnavailable, OSError)
+
+log = structlog.get_logger("operations")
+
+
+class Observer:
+    """Of this process; made after any fork."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._judge = Judge(settings.WIRING.alarms)
+        self._looked_at = 0.0
+        self._readings: dict[str, Reading[Any]] = {}
+        self._asking: set[str] = set()
+        self._heard_of: set[str] = set()  # asked since somebody looks, with an answer or without
+        self._taken: tuple[float, Snapshot] | None = None
+        self._servers: dict[str, tuple[float, Callable[[], Callable[[], Any]]]] = {
+            POSTGRESQL: (2.0, _of_postgres),
+            REDIS: (2.0, lambda: ask_redis),
+            KAFKA: (5.0, lambda: ask_kafka),
+        }
+
+    def look(self, *, wait: float = FIRST_SECONDS) -> Snapshot:
+        """How things stand, a second old at most; waits up to `wait` seconds for servers of which nothing
+        is known."""
+        give_up = time.monotonic() + wait
+        with self._changed:
+            self._begin()
+            self._changed.wait_for(self._is_known, max(0.0, give_up - time.monotonic()))
+            now = time.monotonic()
+            if self._taken is None or now - self._taken[0] >= NEW_SECONDS:
+                self._taken = now, self._take()
+            return self._taken[1]
+
+    def _begin(self) -> None:
+        self._looked_at = time.monotonic()
+        for name in self._servers.keys() - self._asking:
+            self._asking.add(name)
+            self._heard_of.discard(name)
+            # That nobody looked is no silence of the server's; what it said then is still shown.
+            before: Reading[Any] = self._readings.get(name, Reading.begun())
+            self._readings[name] = Reading(before.value, before.read_at, since=time.monotonic())
+            threading.Thread(
+                target=self._ask, args=(name,), name=f"observer-{name}", daemon=True
+            ).start()
+
+    def _is_known(self) -> bool:
+        return self._heard_of == self._servers.keys()
+
+    def _take(self) -> Snapshot:
+        heard = Heard(
+            postgres=self._readings[POSTGRESQL],
+            redis=self._readings[REDIS],
+            kafka=self._readings[KAFKA],
+        )
+        return take(heard, self._judge, settings.WIRING.alarms)
+
+    def _ask(self, name: str) -> None:
+        """Ask one server again and again, while somebody looks."""
+        interval, begin = self._servers[name]
+        ask = begin()
+        try:
+            while True:
+                began = time.monotonic()
+                heard = self._heard(name, ask)
+                with self._changed:
+                    self._readings[name] = heard
+                    self._heard_of.add(name)
+                    self._changed.notify_all()
+                    if time.monotonic() - self._looked_at > WATCHED_SECONDS:
+                        self._asking.discard(name)
+                        return
+                time.sleep(max(0.1, interval - (time.monotonic() - began)))
+        finally:
+            connection.close()
+
+    def _heard(self, name: str, ask: Callable[[], Any]) -> Reading[Any]:
+        before = self._readings[name]
+        try:
+            return answered(ask())
+        except AWAY as error:
+            words = str(error).strip().splitlines()
+            connection.close()
+            return before.failed(words[0] if words else type(error).__name__)
+        except Exception as error:
+            log.exception("observer_failed", server=name)
+            connection.close()
+            return before.failed(f"our own error: {type(error).__name__}")
+
+
+def _of_postgres() -> Callable[[], FromPostgres]:
+    backlog = Backlog()
+    return lambda: ask_postgres(backlog)
+
+
+@cache
+def observer() -> Observer:
+    """The one of this process."""
+    return Observer()

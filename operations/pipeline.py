@@ -1,0 +1,332 @@
+"""What PostgreSQL says of the pipeline: each query bounded, whatever the tables hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+from django.utils.module_loading import import_string
+
+from outbox import conf, jobs
+from outbox.audit.compare import MISSING
+from outbox.audit.watch import behind_seconds
+from outbox.conf import DRAIN_HANDLER
+from outbox.database import patience
+from outbox.database.planner import plan_without
+from outbox.dead_letters import unknown_type
+from outbox.handlers.pause import HandlerStatus, handler_statuses
+from outbox.lanes import pause
+from outbox.upkeep import gauges
+from outbox.upkeep.gauges import Backlog, LetterCount
+from outbox.watching import Hop
+
+__all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "LetterGroup", "ask_postgres"]
+
+ENOUGH = 10_000  # rows counted of anything
+OLDEST_PER_LANE = 50
+LETTERS_GROUPED = 1_000
+GROUPS_SHOWN = 20
+ERROR_SHOWN = 160
+AUDIT_ROWS = 5_000
+ANSWER_SECONDS = 3.0  # for all of it
+STATEMENT_MS = 1500
+_OPEN_TRANSACTION = """
+    SELECT extract(epoch FROM clock_timestamp() - xact_start)::float,
+           coalesce(application_name, '') || ', pid ' || pid || ', ' || coalesce(state, '')
+    FROM pg_stat_activity
+    WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+      AND datname = current_database()
+    ORDER BY xact_start LIMIT 1
+"""
+_SNAPSHOT = """
+    SELECT coalesce(max(age(backend_xmin)), 0) FROM pg_stat_activity
+    WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+"""
+_SERVER = """
+    SELECT current_setting('server_version'),
+           extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float,
+           pg_database_size(current_database()),
+           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+           current_setting('max_connections')::int,
+           (SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()),
+           (SELECT coalesce(reltuples, 0)::bigint FROM pg_class
+            WHERE oid = to_regclass('event_outbox_pending')),
+           coalesce(pg_sequence_last_value(
+               pg_get_serial_sequence('event_outbox', 'id')::regclass), 0)
+"""
+# Of the log that is kept for replicas and archives, and how much more may be.
+_SLOTS = """
+    SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
+    FROM pg_replication_slots WHERE restart_lsn IS NOT NULL ORDER BY restart_lsn LIMIT 20
+"""
+_LETTER_GROUPS = """
+    SELECT handler, left(error, %s), count(*),
+           extract(epoch FROM clock_timestamp() - min(created_at))::float, min(id)
+    FROM (SELECT id, handler, error, created_at FROM dead_letter
+          WHERE state BETWEEN 2 AND 2 AND state < 3 ORDER BY state DESC, id DESC LIMIT %s) newest
+    GROUP BY 1, 2 ORDER BY 3 DESC, 5 LIMIT %s
+"""
+_ACTIONS = """
+    SELECT at, by, action || ' of dead letter ' || letter_id, note
+    FROM dead_letter_action ORDER BY id DESC LIMIT 10
+"""
+_MISSING = """
+    SELECT handler, count(*) FROM unnest(%s::text[]) AS of (handler) CROSS JOIN LATERAL (
+        SELECT state FROM audit_open WHERE audit_open.handler = of.handler
+        ORDER BY outbox_id LIMIT %s) AS oldest
+    WHERE oldest.state = ANY(%s) GROUP BY handler
+"""
+_POSITIONS = """
+    SELECT handler, topic, "partition", next_offset, last_error
+    FROM bridge_position ORDER BY handler, topic, "partition" LIMIT 50000
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerRow:
+    """What PostgreSQL knows of one handler. `positions`: (topic, partition) -> next offset; seconds."""
+
+    status: HandlerStatus
+    positions: Mapping[tuple[str, int], int]
+    last_error: str
+    oldest: float
+    paused_for: float
+    missing: int
+    audit_behind: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterGroup:
+    """Dead letters of one handler with one error, among the newest thousand; `oldest` in seconds."""
+
+    handler: str
+    error: str
+    letters: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """The server. Seconds, bytes, transactions; `open_transaction`: age of the oldest, and whose.
+    `slots`: (name, bytes of log kept, bytes that may still come or None)."""
+
+    version: str
+    up: float
+    size: int
+    sessions: int
+    most_sessions: int
+    frozen_age: int
+    snapshot_age: int
+    open_transaction: tuple[float, str]
+    slots: Sequence[tuple[str, int, int | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromPostgres:
+    """One reading. `failed`: what could not be read, and why."""
+
+    server: Database
+    hops: Sequence[Hop]
+    handlers: Sequence[HandlerRow]
+    letters: Sequence[LetterGroup]
+    actions: Sequence[tuple[datetime, str, str, str]]
+    failed: Mapping[str, str]
+
+
+def ask_postgres(backlog: Backlog) -> FromPostgres:
+    """All of it, within three seconds. Raises DatabaseError or InterfaceError."""
+    with patience.within(ANSWER_SECONDS):
+        _rows(f"SET statement_timeout = '{STATEMENT_MS}ms'")
+        [server] = _rows(_SERVER)
+        backlog.refresh()
+        failed: dict[str, str] = {}
+        return FromPostgres(
+            server=_database(server),
+            hops=[
+                *_outbox(backlog, about=server[6], last_id=server[7]),
+                *_letters(),
+                _upkeep(),
+                *_hops_of_apps(failed),
+            ],
+            handlers=_handlers(),
+            letters=_letter_groups(),
+            actions=_actions(),
+            failed=failed,
+        )
+
+
+def _rows(sql: str, *parameters: Any) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _database(row: Sequence[Any]) -> Database:
+    version, up, size, sessions, most, frozen, _, _ = row
+    [[snapshot]] = _rows(_SNAPSHOT)
+    found = _rows(_OPEN_TRANSACTION)
+    return Database(
+        version=version,
+        up=up,
+        size=size,
+        sessions=sessions,
+        most_sessions=most,
+        frozen_age=frozen,
+        snapshot_age=snapshot,
+        open_transaction=found[0] if found else (0.0, ""),
+        slots=_rows(_SLOTS),
+    )
+
+
+def _outbox(backlog: Backlog, *, about: int, last_id: int) -> list[Hop]:
+    pending, oldest = backlog.pending(ENOUGH)
+    lanes = pause.lane_states(counted=0)
+    paused = [lane for lane in lanes if lane.paused]
+    notes = (
+        [f"about {about:,} by the last ANALYZE"] if pending >= ENOUGH and about > pending else []
+    )
+    if paused:
+        notes.append(f"lanes paused by {paused[0].by}: {paused[0].reason or 'no reason given'}")
+    return [
+        Hop(name="accepted", group="pipeline", done=last_id, page="/admin/outbox/outboxevent/"),
+        Hop(
+            name="outbox",
+            group="pipeline",
+            waits=pending,
+            counted=ENOUGH,
+            oldest=oldest,
+            figures={
+                "outbox_pending_events": pending,
+                "outbox_oldest_pending_seconds": oldest,
+                "outbox_held_events": gauges.held_events(),
+                "outbox_unclaimable_events": backlog.unclaimable(OLDEST_PER_LANE),
+                "outbox_lanes_paused": len(paused),
+                "outbox_lane_held_seconds": max((lane.held_seconds for lane in lanes), default=0.0),
+            },
+            since={"outbox_lanes_paused": max((_age(lane.at) for lane in paused), default=0.0)},
+            notes=tuple(notes),
+            page="/admin/outbox/outboxlane/"
+            if paused
+            else "/admin/outbox/outboxevent/?waiting=yes",
+        ),
+    ]
+
+
+def _age(moment: datetime | None) -> float:
+    return (datetime.now(UTC) - moment).total_seconds() if moment else 0.0
+
+
+def _handlers() -> list[HandlerRow]:
+    routes = conf.routes()
+    names = [route.handler for route in routes]
+    ages = gauges.oldest_unapplied()
+    missing = dict(_rows(_MISSING, names, AUDIT_ROWS, [reason.value for reason in MISSING]))
+    positions: dict[str, dict[tuple[str, int], int]] = {name: {} for name in names}
+    errors = dict.fromkeys(names, "")
+    for handler, topic, partition, offset, error in _rows(_POSITIONS):
+        if handler in positions:
+            positions[handler][topic, partition] = offset
+            errors[handler] = errors[handler] or error
+    return [
+        HandlerRow(
+            status=status,
+            positions=positions[status.handler],
+            last_error=errors[status.handler][:ERROR_SHOWN],
+            oldest=ages.get(status.handler, 0.0),
+            paused_for=_age(status.changed_at) if status.paused else 0.0,
+            missing=missing.get(status.handler, 0),
+            audit_behind=behind_seconds(status.handler),
+        )
+        for status in handler_statuses(names)
+    ]
+
+
+def _letters() -> list[Hop]:
+    unknown: dict[str, int] = {}
+    for (handler, _, _), letters in unknown_type.count_open(ENOUGH).items():
+        unknown[handler] = unknown.get(handler, 0) + letters
+    found: dict[str, list[LetterCount]] = {}
+    for each in gauges.open_letters(ENOUGH):
+        found.setdefault(each.handler, []).append(each)
+    hops = [_of_letters(handler, counts, unknown) for handler, counts in sorted(found.items())]
+    return hops or [
+        Hop(
+            name="none open",
+            group="dead letters",
+            waits=0,
+            unit="letters",
+            page="/admin/outbox/deadletter/",
+        )
+    ]
+
+
+def _of_letters(handler: str, counts: Sequence[LetterCount], unknown: Mapping[str, int]) -> Hop:
+    oldest = max(each.oldest_seconds for each in counts)
+    told = ", ".join(f"{each.letters:,} {each.state}" for each in counts)
+    figures = {f'dead_letters_open{{state="{each.state}"}}': each.letters for each in counts}
+    return Hop(
+        name="refused by Kafka" if handler == DRAIN_HANDLER else handler,
+        group="dead letters",
+        waits=sum(each.letters for each in counts),
+        counted=ENOUGH,
+        oldest=oldest,
+        unit="letters",
+        figures={
+            **figures,
+            "dead_letters_oldest_seconds": oldest,
+            "dead_letters_unknown_type": unknown.get(handler, 0),
+        },
+        notes=(told,),
+        page="/admin/outbox/deadletter/?open=dead",
+    )
+
+
+def _upkeep() -> Hop:
+    ages = {job: age for job, age in jobs.ages().items() if ":" not in job}
+    figures = {f'upkeep_last_done_seconds{{job="{job}"}}': age for job, age in ages.items()}
+    return Hop(
+        name="upkeep",
+        group="upkeep",
+        unit="jobs",
+        figures=figures,
+        page="/admin/outbox/upkeepmark/",
+    )
+
+
+def _hops_of_apps(failed: dict[str, str]) -> list[Hop]:
+    """One app that cannot be read hides no other."""
+    hops: list[Hop] = []
+    for dotted in settings.WIRING.hops:
+        try:
+            hops += import_string(dotted)()
+        except DatabaseError as error:
+            if not connection.is_usable():
+                raise
+            failed[dotted.partition(".")[0]] = str(error).splitlines()[0]
+    return hops
+
+
+def _letter_groups() -> list[LetterGroup]:
+    with transaction.atomic():
+        plan_without("bitmapscan", "seqscan", "sort")  # the newest, along their index
+        rows = _rows(_LETTER_GROUPS, ERROR_SHOWN, LETTERS_GROUPED, GROUPS_SHOWN)
+    return [
+        LetterGroup(handler=handler, error=error, letters=letters, oldest=oldest)
+        for handler, error, letters, oldest, _ in rows
+    ]
+
+
+def _actions() -> list[tuple[datetime, str, str, str]]:
+    """What people have done of late, the newest first."""
+    done: list[tuple[datetime, str, str, str]] = list(_rows(_ACTIONS))
+    for status in handler_statuses([route.handler for route in conf.routes()]):
+        if status.changed_at is not None:
+            word = "pause" if status.paused else "resume"
+            done.append(
+                (status.changed_at, status.changed_by, f"{word} of {status.handler}", status.reason)
+            )
+    return sorted(done, key=lambda each: each[0], reverse=True)[:10]

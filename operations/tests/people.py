@@ -1,0 +1,28 @@
+"""People of the admin, as cookies of a session."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+__all__ = ["cookie_of", "staff"]
+
+
+def staff(name: str, *permissions: str) -> User:
+    """Somebody of the staff with these permissions, as in `outbox.view_outboxevent`."""
+    user = User.objects.create_user(name, is_staff=True)
+    for each in permissions:
+        app, codename = each.split(".")
+        user.user_permissions.add(
+            Permission.objects.get(content_type__app_label=app, codename=codename)
+        )
+    return user
+
+
+def cookie_of(user: User) -> dict[str, str]:
+    """The header of a browser in which somebody is logged in."""
+    client = Client()
+    client.force_login(user)
+    session = client.cookies[settings.SESSION_COOKIE_NAME].value
+    return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}"}

@@ -1,0 +1,120 @@
+"""What processes say of themselves: they are there, and one that ends without a word is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from django.conf import settings
+
+from devtools.testing.pipeline import settles
+from devtools.testing.processes import running_together, spec_of
+from operations.broker import ask_redis
+from operations.judge import Judge
+from operations.reading import Reading, answered
+from operations.snapshot import Heard, Snapshot, take
+from outbox.process import heartbeat
+from outbox.process.heartbeat import Heartbeat, Seen, kinds_seen, processes_seen
+
+HERE = "here"  # SERVICE_NAME of the processes of these tests
+
+
+@pytest.fixture
+def server() -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        yield client
+
+
+@pytest.fixture
+def alone(server: redis.Redis) -> None:
+    """Nobody else has said anything."""
+    server.delete(
+        heartbeat._KINDS, heartbeat._INDEX, *server.scan_iter(f"{heartbeat._PREFIX}*", count=1000)
+    )
+
+
+def ours(server: redis.Redis) -> list[Seen]:
+    return [seen for seen in processes_seen(server) if seen.said.name == HERE]
+
+
+def snapshot() -> Snapshot:
+    """With Redis alone."""
+    heard = Heard(postgres=Reading.begun(), redis=answered(ask_redis()), kafka=Reading.begun())
+    return take(heard, Judge(settings.WIRING.alarms), settings.WIRING.alarms)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("alone")
+def test_processes_are_seen_while_they_live_and_gone_when_they_stop(server: redis.Redis) -> None:
+    specs = [spec_of(name, SERVICE_NAME=HERE) for name in ("worker-outbox", "beat")]
+    with running_together(specs) as processes:
+        assert settles(lambda: len(ours(server)) == 2)
+        beat, worker = ours(server)
+        assert (beat.said.kind, worker.said.kind) == ("beat", "worker")
+        assert {beat.said.pid, worker.said.pid} == {process.pid for process in processes}
+        assert worker.said.queues == ("outbox",)
+        assert worker.age < heartbeat.GONE_SECONDS
+        assert {"beat", "worker"} <= kinds_seen(server)
+        for process in processes:
+            process.stop()
+        assert settles(lambda: not ours(server))
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_that_ends_without_a_word_is_missed_until_another_has_its_name(
+    server: redis.Redis, settings: object
+) -> None:
+    settings.SERVICE_NAME = HERE  # type: ignore[attr-defined]
+    dead = Heartbeat("web")
+    dead.beat()
+    key = f"{heartbeat._PREFIX}{dead._id}"
+
+    def silent_for(seconds: float) -> Snapshot:
+        server.pexpire(key, int((heartbeat.GONE_SECONDS - seconds) * 1000))
+        return snapshot()
+
+    assert [row.state for row in silent_for(2).processes] == ["green"]
+    assert "WebAbsent" not in {alert.name for alert in silent_for(2).alerts}
+    assert [row.state for row in silent_for(20).processes] == ["amber"]
+    assert "WebAbsent" in {alert.name for alert in silent_for(20).alerts}
+    assert [row.state for row in silent_for(61).processes] == ["red"]
+
+    next_one = Heartbeat("web")
+    next_one.beat()
+    told = silent_for(61)
+    assert sorted((row.state, row.replaced) for row in told.processes) == [
+        ("green", False),
+        ("grey", True),
+    ]
+    assert "WebAbsent" not in {alert.name for alert in told.alerts}
+    next_one.end()
+    assert [row.seen.said.pid for row in snapshot().processes] == [dead._pid]
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_relay_is_missed_where_one_has_run(server: redis.Redis) -> None:
+    assert "relay" not in {station.hop.group for station in snapshot().stations}
+    relay = Heartbeat("relay", figures=lambda: {"relay_consuming": 0.0, "relay_kafka_up": 1.0})
+    relay.beat()
+    told = snapshot()
+    assert "relay" in {station.hop.group for station in told.stations}
+    assert "RelayNotConsuming" in {alert.name for alert in told.alerts}
+    relay.end()
+    assert "RelayAbsent" in {alert.name for alert in snapshot().alerts}
+
+
+@pytest.mark.usefixtures("alone")
+def test_two_releases_and_queues_without_a_worker_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Heartbeat("worker", queues=lambda: ["outbox"]).beat()
+    monkeypatch.setattr("outbox.conf.release", lambda: "a later one")
+    Heartbeat("worker", queues=lambda: ["upkeep"]).beat()
+    told = snapshot()
+    assert len(told.releases) == 2
+    [tasks] = [station for station in told.stations if station.hop.name == "tasks"]
+    assert tasks.state == "amber"
+    [note] = [note for note in tasks.hop.notes if note.startswith("no worker serves")]
+    assert "fanout" in note
+    assert "outbox" not in note

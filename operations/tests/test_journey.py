@@ -1,0 +1,95 @@
+"""Any id leads to its journeys, and the page of a journey to the admin and back."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from devtools.testing.histories import order_events, place
+from feeds.events import events_of_post
+from feeds.services import create_posts, new_post
+from notifications.tests.samples import SMS, accept
+from operations.journey import search
+from outbox.models import DeadLetter, OutboxEvent
+from outbox.tests.admin_pages import log_in
+from restapi import idempotency
+from restapi.models import IdempotencyRow
+
+pytestmark = pytest.mark.django_db
+
+
+def an_order() -> tuple[str, OutboxEvent]:
+    """Its id and its event."""
+    order_id = place(at=timezone.now(), lines=[("p1", 1, "1")])
+    [event] = order_events(order_id)
+    return str(order_id), event
+
+
+def found(text: str) -> set[str]:
+    """The ids of the events that a search leads to."""
+    return {str(told.journey.event_id) for told in search(text).told}
+
+
+def test_orders_events_keys_and_correlation_ids() -> None:
+    order_id, event = an_order()
+    OutboxEvent.objects.filter(id=event.id).update(correlation_id="basket-7")
+    event_id = str(event.event_id)
+    assert found(event_id) == found("basket-7") == {event_id}
+    assert event.key == order_id
+    assert event_id in found(order_id)
+    assert found("c1") >= found(order_id), "the customer's"
+    for nothing in ("nonsense", str(uuid4()), "\0", "1"):
+        assert not found(nothing)
+        assert search(nothing).what == "Nothing has this id."
+
+
+def test_a_post_and_a_notification() -> None:
+    [post_id] = create_posts([new_post("ada", "hello")])
+    assert events_of_post(post_id)[0] in found(str(post_id))
+    [accepted] = accept(SMS)
+    notification_id = str(accepted.id)
+    assert found(notification_id) == {notification_id}
+
+
+def test_an_idempotency_key_of_any_caller_leads_to_what_was_done_under_it() -> None:
+    order_id, _ = an_order()
+    IdempotencyRow.objects.create(
+        id=idempotency.id_of("try-1", caller="anonymous", endpoint="POST /orders"),
+        fingerprint=uuid4(),
+        status=201,
+        body=f'{{"orderId": "{order_id}"}}'.encode(),
+    )
+    assert found("try-1") == found(order_id)
+    assert search("try-1").what.startswith("Idempotency key of: order")
+    assert not found("try-2")
+
+
+def test_the_page_shows_hops_and_dead_letters_and_leads_to_the_admin_and_back() -> None:
+    order_id, event = an_order()
+    letter = DeadLetter.objects.create(
+        handler="record_sales",
+        event_id=event.event_id,
+        topic=event.topic,
+        key=event.key,
+        state=DeadLetter.State.DEAD,
+        attempts=4,
+        error="<boom>",
+    )
+    client = log_in()
+    text = get(client, f"/ops/journey?id={order_id}")
+    for said in ("committed", "waiting", "record_sales", "4 attempts", "&lt;boom&gt;"):
+        assert said in text, said
+    assert f'href="/admin/outbox/deadletter/{letter.id}/change/"' in text
+    assert f'href="/admin/outbox/outboxevent/?q={event.event_id}"' in text
+    back = f'href="/ops/journey?id={event.event_id}"'
+    assert back in get(client, f"/admin/outbox/outboxevent/{event.id}/change/")
+    assert back in get(client, f"/admin/outbox/deadletter/{letter.id}/change/")
+
+
+def get(client: Client, path: str) -> str:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    return str(answer.content.decode())

@@ -1,0 +1,156 @@
+"""For what ends badly by itself: how long until it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from operations import words
+from operations.broker import FromRedis
+from operations.judge import GROWING_SECONDS, Judge
+from operations.pipeline import Database, FromPostgres
+from outbox import conf
+from outbox.watching import AMBER, GREEN, RED, State
+
+__all__ = ["Deadline", "deadlines"]
+
+# https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout, where the broker says nothing else.
+RABBITMQ_CONSUMER_SECONDS = 1800
+# https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAROUND
+TRANSACTION_IDS = 2**31
+LONG = 60.0  # seconds from which on an age is worth a line
+OLD_TRANSACTION = 600.0
+TREND_SECONDS = 300.0  # that a trend must be seen before a time is made of it
+NEAR, SOON = 0.5, 0.25  # shares that are left: from which on it is amber, and red
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """`left`: seconds; None where it does not move, or not in the time that is known. `ends`: what then
+    happens; `standing`: how far it is."""
+
+    name: str
+    left: float | None
+    standing: str
+    ends: str
+    state: State = GREEN
+
+
+def deadlines(
+    postgres: FromPostgres | None, redis: FromRedis | None, judge: Judge, *, at: float
+) -> list[Deadline]:
+    """Those that are known now; `at`: when the trends were read, of time.monotonic()."""
+    found: list[Deadline] = []
+    if postgres is not None:
+        found += _handlers(postgres)
+        found += _of_database(postgres.server)
+    if redis is not None:
+        found += _relay(redis)
+        found += _disks(redis, judge, at)
+        found += _redis_memory(redis, judge, at)
+    return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
+
+
+def _handlers(postgres: FromPostgres) -> Iterator[Deadline]:
+    for row in postgres.handlers:
+        kept = conf.route_named(row.status.handler).topic.retention_hours * 3600
+        if not row.status.paused and row.oldest < LONG:
+            continue
+        left = kept - row.oldest
+        yield Deadline(
+            name=f"{row.status.handler}, {'paused' if row.status.paused else 'behind'}",
+            left=left,
+            standing=f"its oldest event is {words.span(row.oldest)} old, the topic keeps {words.span(kept)}",
+            ends="Kafka deletes what it has not applied; the command audit --repair then applies it from the outbox",
+            state=_of_share(left / kept) if left / kept < NEAR else AMBER,
+        )
+
+
+def _of_share(left: float) -> State:
+    if left < SOON:
+        return RED
+    return AMBER if left < NEAR else GREEN
+
+
+def _of_database(server: Database) -> Iterator[Deadline]:
+    age, who = server.open_transaction
+    if age > LONG:
+        yield Deadline(
+            name="oldest transaction",
+            left=None,
+            standing=f"open for {words.span(age)}: {who}",
+            ends="VACUUM removes nothing that it might still see: tables and indexes grow",
+            state=AMBER if age > OLD_TRANSACTION else GREEN,
+        )
+    left = 1 - server.frozen_age / TRANSACTION_IDS
+    yield Deadline(
+        name="transaction ids",
+        left=None,
+        standing=f"{left:.0%} of {TRANSACTION_IDS:,} are left",
+        ends="PostgreSQL takes no more writes until a VACUUM has frozen old rows",
+        state=_of_share(left),
+    )
+    for name, kept, more in server.slots:
+        yield Deadline(
+            name=f"replication slot {name}",
+            left=None,
+            standing=f"{words.bytes_of(kept)} of log are kept for it"
+            + (
+                f", {words.bytes_of(more)} more at most"
+                if more is not None
+                else ", without a bound"
+            ),
+            ends="the disk is full, or the replica has to begin anew",
+        )
+
+
+def _relay(redis: FromRedis) -> Iterator[Deadline]:
+    ages = [each.said.figures.get("oldest_unacked_seconds", 0.0) for each in redis.processes]
+    oldest = max(ages, default=0.0)
+    if oldest > LONG:
+        left = max(0.0, RABBITMQ_CONSUMER_SECONDS - oldest)
+        yield Deadline(
+            name="RabbitMQ's consumer timeout",
+            left=left,
+            standing=f"a relay has held a message for {words.span(oldest)}",
+            ends="RabbitMQ closes the channel and delivers everything in hand again",
+            state=_of_share(left / RABBITMQ_CONSUMER_SECONDS),
+        )
+
+
+def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
+    hosts: Mapping[str, tuple[int, int]] = {
+        each.said.host: each.said.disk for each in redis.processes if each.said.disk[1]
+    }
+    for host, (free, total) in sorted(hosts.items()):
+        yield Deadline(
+            name=f"disk of {host}",
+            left=_until_empty(judge, f"disk {host}", free, at),
+            standing=f"{words.bytes_of(free)} of {words.bytes_of(total)} are free",
+            ends="our processes there write no logs; servers on it stop",
+            state=_of_share(free / total / SOON) if free / total < SOON * NEAR else GREEN,
+        )
+
+
+def _redis_memory(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
+    if not redis.limit:
+        return
+    free = redis.limit - redis.memory
+    yield Deadline(
+        name="memory of Redis",
+        left=_until_empty(judge, "redis", free, at),
+        standing=f"{words.bytes_of(free)} of {words.bytes_of(redis.limit)} are free",
+        ends="it takes no tasks; what must be done is sent again later"
+        if redis.policy == "noeviction"
+        else f"it evicts ({redis.policy})",
+        state=_of_share(free / redis.limit / SOON) if free / redis.limit < SOON * NEAR else GREEN,
+    )
+
+
+def _until_empty(judge: Judge, series: str, free: float, at: float) -> float | None:
+    """By the trend of the last ten minutes; None while it does not fall by a ten thousandth in that time."""
+    judge.note(series, free, at)
+    slope = judge.slope(series, GROWING_SECONDS, least=TREND_SECONDS)
+    if slope is None or -slope * GROWING_SECONDS < free / 10_000:
+        return None
+    return free / -slope

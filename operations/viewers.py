@@ -1,0 +1,159 @@
+"""Who may see the page: staff, by the session of the admin; and somebody with the token, to read.
+
+Who was let in a moment ago is not looked up again, and goes on to see the page, without its actions,
+while PostgreSQL cannot be asked: that is when it is wanted most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cache
+from threading import Lock
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth import get_permission_codename, get_user
+from django.core import signing
+from django.db import DatabaseError, InterfaceError, connection
+from django.http import HttpRequest
+
+from outbox.database import patience
+
+__all__ = [
+    "COOKIE",
+    "COOKIE_SECONDS",
+    "MayNot",
+    "NotKnown",
+    "Unasked",
+    "Viewer",
+    "cookie_for_token",
+    "is_token",
+    "viewer_of",
+]
+
+COOKIE = "ops_break_glass"
+COOKIE_SECONDS = 3600
+_SALT = "operations.break-glass"
+ASKED_AGAIN_SECONDS = 5.0
+KNOWN_SECONDS = 600.0  # without PostgreSQL
+KNOWN = 1000  # viewers at most
+ANSWER_SECONDS = 1.0
+_BEARER = "Bearer "
+
+
+class NotKnown(Exception):
+    """Nobody is logged in."""
+
+
+class MayNot(Exception):
+    """Somebody is, who is not of the staff."""
+
+
+class Unasked(Exception):
+    """PostgreSQL cannot say who it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """`permissions`: as Django writes them. Without PostgreSQL, and with the token, there are none."""
+
+    name: str
+    permissions: frozenset[str] = frozenset()
+
+    def may(self, permission: str) -> bool:
+        return permission in self.permissions
+
+
+_lock = Lock()
+_known: OrderedDict[bytes, tuple[Viewer, float]] = OrderedDict()
+
+
+def viewer_of(request: HttpRequest) -> Viewer:
+    """Who looks. Raises NotKnown, MayNot, or Unasked."""
+    if _has_token(request):
+        return Viewer("break-glass token")
+    session = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
+    if not session:
+        raise NotKnown
+    key = hashlib.sha256(session.encode()).digest()
+    known, age = _recall(key)
+    if known and age < ASKED_AGAIN_SECONDS:
+        return known
+    try:
+        with patience.within(ANSWER_SECONDS):
+            if patience.is_silent():
+                raise InterfaceError
+            viewer = _ask(request)
+    except (DatabaseError, InterfaceError) as error:
+        connection.close()
+        if known and age < KNOWN_SECONDS:
+            return replace(known, permissions=frozenset())
+        raise Unasked from error
+    except (NotKnown, MayNot):
+        with _lock:
+            _known.pop(key, None)
+        raise
+    with _lock:
+        _known[key] = viewer, time.monotonic()
+        while len(_known) > KNOWN:
+            _known.popitem(last=False)
+    return viewer
+
+
+def is_token(text: str) -> bool:
+    """Whether it is the token; nothing is, where none is set."""
+    return bool(settings.OPS_TOKEN) and hmac.compare_digest(
+        text.encode(), settings.OPS_TOKEN.encode()
+    )
+
+
+def cookie_for_token() -> str:
+    """What a browser that has shown the token keeps for an hour. Another token makes it worthless."""
+    return signing.dumps(_fingerprint(), salt=_SALT)
+
+
+def _has_token(request: HttpRequest) -> bool:
+    given = request.headers.get("Authorization", "")
+    if given.startswith(_BEARER) and is_token(given.removeprefix(_BEARER).strip()):
+        return True
+    try:
+        kept = signing.loads(request.COOKIES.get(COOKIE, ""), salt=_SALT, max_age=COOKIE_SECONDS)
+    except signing.BadSignature:
+        return False
+    return bool(settings.OPS_TOKEN) and kept == _fingerprint()
+
+
+def _fingerprint() -> str:
+    return hashlib.sha256(settings.OPS_TOKEN.encode()).hexdigest()
+
+
+def _recall(key: bytes) -> tuple[Viewer | None, float]:
+    with _lock:
+        found = _known.get(key)
+    return (found[0], time.monotonic() - found[1]) if found else (None, 0.0)
+
+
+def _ask(request: HttpRequest) -> Viewer:
+    user = get_user(request)
+    if not user.is_authenticated:
+        raise NotKnown
+    if not user.is_active or not user.is_staff:
+        raise MayNot
+    given = _every_permission() if user.is_superuser else frozenset(user.get_all_permissions())
+    return Viewer(user.get_username(), given)
+
+
+@cache
+def _every_permission() -> frozenset[str]:
+    """Of a superuser, who has them whatever the table of permissions says."""
+    every = set[str]()
+    for model in apps.get_models():
+        options = model._meta
+        names = [get_permission_codename(action, options) for action in options.default_permissions]
+        names += [name for name, _ in options.permissions]
+        every.update(f"{options.app_label}.{name}" for name in names)
+    return frozenset(every)

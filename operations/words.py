@@ -1,0 +1,62 @@
+"""Numbers in words, the same on the page and in the terminal."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["NOT_KNOWN", "bytes_of", "count", "figure", "rate", "span"]
+
+NOT_KNOWN = "?"
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def span(seconds: float | None) -> str:
+    """A time: 0.4 s, 12 s, 5 min, 3 h, 2 d; `never` if it is infinite."""
+    if seconds is None:
+        return NOT_KNOWN
+    if math.isinf(seconds):
+        return "never"
+    seconds = max(0.0, seconds)
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def count(number: float | None, *, stopped_at: int = 0) -> str:
+    """A number of things; `stopped_at`: where the count ended, so there may be more."""
+    if number is None:
+        return NOT_KNOWN
+    more = "+" if stopped_at and number >= stopped_at else ""
+    return f"{number:,.0f}{more}"
+
+
+def rate(per_second: float | None) -> str:
+    """How many a second, or a minute where they are few."""
+    if per_second is None:
+        return NOT_KNOWN
+    if per_second >= 10:
+        return f"{per_second:,.0f}/s"
+    return f"{per_second:.1f}/s" if per_second >= 0.5 else f"{per_second * 60:.0f}/min"
+
+
+def figure(series: str, value: float) -> str:
+    """The value of a series, by what its name says that it is."""
+    name = series.partition("{")[0]
+    if name == "upkeep_last_done_seconds":
+        return "not yet" if math.isinf(value) else f"{span(value)} ago"
+    if name.endswith("_seconds"):
+        return span(value)
+    if name.endswith("_ratio"):
+        return f"{value:.0%}"
+    return count(value)
+
+
+def bytes_of(number: float | None) -> str:
+    """MiB and up."""
+    if number is None:
+        return NOT_KNOWN
+    for size, unit in ((1 << 40, "TiB"), (1 << 30, "GiB")):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number / (1 << 20):,.0f} MiB"

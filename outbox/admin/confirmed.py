@@ -1,0 +1,51 @@
+"""Admin actions that show what they would do, and ask first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from outbox.admin.readonly import ReadOnlyAdmin
+
+__all__ = ["ConfirmedActions"]
+
+
+class ConfirmedActions(ReadOnlyAdmin):
+    """Read-only but for actions, each of which shows what it would do and asks first."""
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Who may change such rows may run the actions, and nothing else can be changed."""
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+    def ask(
+        self,
+        request: HttpRequest,
+        *,
+        action: str,
+        sentence: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        selected: Sequence[object],
+        note_required: bool = False,
+        left_out: str = "",
+    ) -> HttpResponse:
+        """The page of the preview; its button posts the same action again, confirmed."""
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"{action.capitalize()}?",
+            "back": request.get_full_path(),
+            "media": self.media,
+            "sentence": sentence,
+            "left_out": left_out,
+            "columns": columns,
+            "rows": rows,
+            "selected": selected,
+            "action": action,
+            "button": f"Yes, {action}",
+            "note_label": "Reason:" if note_required else "Note, kept with it:",
+            "note_required": note_required,
+        }
+        return TemplateResponse(request, "admin/outbox/confirm.html", context)

@@ -1,0 +1,218 @@
+"""The alarms of the platform; docs/operations.md says what to do about each."""
+
+from __future__ import annotations
+
+from outbox.watching import Alarm
+
+__all__ = ["ALARMS"]
+
+_OUTBOX = (
+    Alarm(
+        name="OutboxOldestAge",
+        figure="outbox_oldest_pending_seconds",
+        bound=30,
+        seconds=60,
+        critical=True,
+        sentence="A committed event has waited {value} for Kafka.",
+    ),
+    Alarm(
+        name="OutboxBacklogGrowing",
+        figure="outbox_pending_events",
+        bound=1000,
+        seconds=600,
+        growing=True,
+        sentence="{value} committed events wait for Kafka, and they grow.",
+    ),
+    Alarm(
+        name="KafkaRefuses",
+        figure="outbox_held_events",
+        bound=0,
+        critical=True,
+        sentence="Kafka refuses a message; {value} later events of its key are held.",
+    ),
+    Alarm(
+        name="EventsWithoutRoute",
+        figure="outbox_unclaimable_events",
+        bound=0,
+        seconds=120,
+        critical=True,
+        sentence="{value} pending events are of no topic of the map or of no lane: no drain takes them.",
+    ),
+    Alarm(
+        name="LanesPaused",
+        figure="outbox_lanes_paused",
+        bound=0,
+        seconds=1800,
+        sentence="{value} lanes are paused: no drain claims them.",
+    ),
+    Alarm(
+        name="LaneHeld",
+        figure="outbox_lane_held_seconds",
+        bound=15,
+        seconds=30,
+        sentence="A session has held a lane for {value}; 8 s is the limit of a drain.",
+    ),
+)
+_HANDLERS = (
+    Alarm(
+        name="HandlerLag",
+        figure="handler_oldest_unapplied_seconds",
+        bound=60,
+        seconds=120,
+        critical=True,
+        sentence="It has not applied an event of {value} ago.",
+    ),
+    Alarm(
+        name="HandlerBacklogGrowing",
+        figure="handler_backlog_events",
+        bound=1000,
+        seconds=600,
+        growing=True,
+        sentence="It is {value} messages behind, and they grow.",
+    ),
+    Alarm(
+        name="HandlerPaused",
+        figure="handler_paused",
+        bound=0,
+        seconds=1800,
+        sentence="It is paused: nothing is applied until somebody resumes it.",
+    ),
+    Alarm(
+        name="CircuitOpen",
+        figure="handler_circuit_open",
+        bound=0,
+        critical=True,
+        sentence="It failed so often that its circuit has paused it.",
+    ),
+    Alarm(
+        name="RetentionNear",
+        figure="handler_retention_used_ratio",
+        bound=0.5,
+        seconds=300,
+        critical=True,
+        sentence="It has used {value} of its topic's retention; at 1 Kafka deletes what it has not applied.",
+    ),
+    Alarm(
+        name="PositionLost",
+        figure="bridge_positions_out_of_range",
+        bound=0,
+        critical=True,
+        sentence="Kafka does not hold what it is to apply next: {value} partitions stand.",
+    ),
+    Alarm(
+        name="PartitionsUnread",
+        figure="handler_partitions_unread",
+        bound=0,
+        seconds=60,
+        critical=True,
+        sentence="It does not read {value} partitions of its topic: manage.py sync_routes --partitions",
+    ),
+)
+_LETTERS = (
+    Alarm(
+        name="DeadLetters",
+        figure='dead_letters_open{state="dead"}',
+        bound=0,
+        critical=True,
+        sentence="{value} events have used up their tries.",
+    ),
+    Alarm(
+        name="KeysParked",
+        figure='dead_letters_open{state="parked"}',
+        bound=0,
+        seconds=600,
+        sentence="{value} events wait behind a dead letter of their key.",
+    ),
+    Alarm(
+        name="UnknownEventType",
+        figure="dead_letters_unknown_type",
+        bound=0,
+        critical=True,
+        sentence="{value} events are of a type that we publish and a release does not know: they wait.",
+    ),
+    Alarm(
+        name="DeadLettersOld",
+        figure="dead_letters_oldest_seconds",
+        bound=86400,
+        seconds=300,
+        sentence="A dead letter is {value} old.",
+    ),
+)
+
+
+def _not_done(name: str, job: str, bound: float, sentence: str) -> Alarm:
+    figure = f'upkeep_last_done_seconds{{job="{job}"}}'
+    return Alarm(name=name, figure=figure, bound=bound, seconds=300, absent=True, sentence=sentence)
+
+
+_UPKEEP = (
+    Alarm(
+        name="AuditMissing",
+        figure="audit_missing_events",
+        bound=0,
+        critical=True,
+        sentence="{value} committed events never reached it.",
+    ),
+    Alarm(
+        name="AuditBehind",
+        figure="audit_behind_seconds",
+        bound=3600,
+        seconds=300,
+        sentence="Its audit is {value} behind.",
+    ),
+    _not_done("AuditStandsStill", "audit", 600, "Last end of the audit: {value}."),
+    _not_done("SweepStandsStill", "sweep", 600, "Last look of a drain below its floors: {value}."),
+    _not_done("PurgeStandsStill", "purge", 21600, "Last end of the purge: {value}."),
+)
+
+
+def _absent(name: str, kind: str, sentence: str) -> Alarm:
+    figure = f'process_up{{process="{kind}"}}'
+    return Alarm(
+        name=name, figure=figure, bound=0, at=True, seconds=60, critical=True, sentence=sentence
+    )
+
+
+_PROCESSES = (
+    _absent("WebAbsent", "web", "No web process answers."),
+    _absent("WorkerAbsent", "worker", "No worker answers: nothing is drained or applied."),
+    _absent("BridgeAbsent", "bridge", "No bridge answers: nothing is read from Kafka."),
+    _absent("BeatAbsent", "beat", "Beat does not answer: no dead letter is tried again."),
+    _absent("RelayAbsent", "relay", "No relay answers: nothing is taken from RabbitMQ."),
+)
+_RELAY = (
+    Alarm(
+        name="RelayNotConsuming",
+        figure="relay_consuming",
+        bound=0,
+        at=True,
+        seconds=120,
+        critical=True,
+        sentence="No relay consumes: RabbitMQ is away, its queue is missing, or the breaker is open.",
+    ),
+    Alarm(
+        name="RelayKafkaAway",
+        figure="relay_kafka_up",
+        bound=0,
+        at=True,
+        seconds=120,
+        critical=True,
+        sentence="A relay cannot send: Kafka is away, its topic is missing, or it may not write to it.",
+    ),
+    Alarm(
+        name="RelayOldestUnacked",
+        figure="oldest_unacked_seconds",
+        bound=300,
+        seconds=60,
+        sentence="A message has been in a relay's hands for {value}.",
+    ),
+    Alarm(
+        name="RelayDeadLettersRefused",
+        figure="relay_dead_letters_waiting",
+        bound=0,
+        seconds=300,
+        critical=True,
+        sentence="{value} messages can neither be relayed nor become dead letters.",
+    ),
+)
+ALARMS = (*_OUTBOX, *_HANDLERS, *_LETTERS, *_UPKEEP, *_PROCESSES, *_RELAY)

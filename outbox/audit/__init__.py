@@ -1,0 +1,1 @@
+"""Every committed event against every receipt: `compare` finds what is missing, `repair` mends it."""

@@ -1,0 +1,267 @@
+"""What a handler is not done with: every committed event against every receipt, a page at a time.
+
+An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all if
+Kafka refused it and somebody has discarded that dead letter. It is missing
+when the handler's position is past it without one, or when the log no longer holds it. All else
+is under way, however long that takes: it has an age, not a fault.
+
+Types that this process does not know are under way too: the handler waits for them, or they are
+parked. Only where its position is past one without a receipt did it pass by: a process that still
+knew the type, and that the handler does not subscribe to it, was there before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from outbox import conf
+from outbox.conf import DRAIN_HANDLER
+from outbox.declaration import Route
+from outbox.kafka.admin import TopicState
+from outbox.models import InboxReceipt, OutboxEvent
+
+__all__ = [
+    "MISSING",
+    "NEXT_ROWS",
+    "OPEN_ROWS",
+    "PAGE",
+    "Finding",
+    "Page",
+    "Reason",
+    "Tally",
+    "add_up",
+    "pages",
+    "read_page",
+]
+
+PAGE = 5000
+# Between reading the clock here and in PostgreSQL; so long after its publication a row is not
+# compared with the end of a log.
+CLOCK_SECONDS = 5.0
+
+
+class Reason(StrEnum):
+    """Why an event is not done; in words, for the operator."""
+
+    PASSED = "passed without a receipt"
+    GONE = "gone from the log before it was applied"
+    OTHER_LOG = "lost with a topic that was made anew"
+    UNSENT = "not yet in Kafka"
+    HELD = "held behind a message that Kafka refuses"
+    REFUSED = "refused by Kafka"
+    PARKED = "parked as a dead letter"
+    UNDER_WAY = "not yet applied"
+    NO_POSITION = "without a position: run manage.py sync_routes"
+
+
+MISSING = frozenset({Reason.PASSED, Reason.GONE, Reason.OTHER_LOG})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One event that one handler is not done with; `age_seconds` since it was written."""
+
+    handler: str
+    outbox_id: int
+    event_id: UUID
+    topic: str
+    key: str
+    type: str
+    partition: int | None
+    offset: int | None
+    age_seconds: float
+    reason: Reason
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many events of one handler are open for one reason, and the age of the oldest."""
+
+    events: int = 0
+    oldest_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read found; `last_id` is the last row of the outbox that it covers."""
+
+    last_id: int  # 0: there was nothing to read
+    rows: int
+    findings: Sequence[Finding]
+
+
+def add_up(findings: Iterable[Finding], tallies: dict[tuple[str, Reason], Tally]) -> None:
+    """Add findings to the tallies of (handler, reason)."""
+    for each in findings:
+        tally = tallies.setdefault((each.handler, each.reason), Tally())
+        tally.events += 1
+        tally.oldest_seconds = max(tally.oldest_seconds, each.age_seconds)
+
+
+def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Finding]]:
+    """All that one handler is not done with, in commit order per key, a page at a time.
+
+    Reads the whole outbox, about 100,000 events a second and handler. `logs`: what Kafka holds, by
+    topic; without an entry (Kafka is away) nothing is judged by it.
+    """
+    after = 0
+    while True:
+        page = read_page(route, logs, NEXT_ROWS, (after, PAGE))
+        if page.findings:
+            yield page.findings
+        if page.last_id <= after:
+            return
+        after = page.last_id
+
+
+_LAST = 2**63 - 1
+NEXT_ROWS = "WHERE id > %s ORDER BY id LIMIT %s"
+OPEN_ROWS = "WHERE id IN (SELECT outbox_id FROM audit_open WHERE handler = %s)"
+
+# One statement, hence one snapshot of positions and receipts, which commit together. Made so that
+# its plan is the same whatever the statistics are like: rows by the primary key with no upper end
+# (one that looks near would have them sorted), and the receipt, by LIMIT 1, a probe for each row.
+_READ = """
+    WITH batch AS MATERIALIZED (
+        SELECT id, event_id, topic, key, type, status, "partition", "offset", created_at,
+               published_at
+        FROM event_outbox {rows}
+    ), edge AS (
+        SELECT coalesce(
+            min(id) FILTER (
+                WHERE created_at > clock_timestamp() - make_interval(secs => %s::float8) OR id > %s) - 1,
+            max(id), 0) AS last_id, count(*) AS rows
+        FROM batch
+    ), undone AS MATERIALIZED (
+        SELECT batch.*, receipt.outcome
+        FROM batch LEFT JOIN LATERAL (
+            SELECT outcome FROM inbox_receipt
+            WHERE inbox_receipt.event_id = batch.event_id AND inbox_receipt.handler = %s LIMIT 1
+        ) receipt ON true
+        WHERE batch.topic = %s AND batch.type <> ALL(%s)
+          AND (receipt.outcome IS NULL OR receipt.outcome = {parked})
+    ), judged AS (
+        SELECT undone.*, position.topic_id, position.next_offset,
+               extract(epoch FROM clock_timestamp() - undone.created_at)::float AS age,
+               coalesce(undone.published_at
+                   < statement_timestamp() - make_interval(secs => %s), false) AS in_log
+        FROM undone
+        LEFT JOIN bridge_position position
+               ON position.handler = %s AND position.topic = undone.topic
+              AND position."partition" = undone."partition"
+        WHERE NOT coalesce(undone."offset" < position.start_offset, false)
+          AND NOT (undone.outcome IS NULL AND undone.type <> ALL(%s)
+                   AND coalesce(undone."offset" < position.next_offset, false))
+          AND NOT (undone.status = {dead} AND NOT EXISTS (
+              SELECT FROM dead_letter letter
+              WHERE letter.event_id = undone.event_id AND letter.handler = '{drain}'
+                AND letter.state < 3))
+    )
+    SELECT edge.last_id, edge.rows, judged.id, judged.event_id, judged.topic, judged.key,
+           judged.type, judged."partition", judged."offset", judged.age, judged.status,
+           judged.outcome, judged.topic_id, judged.next_offset, judged.in_log
+    FROM edge LEFT JOIN judged ON judged.id <= edge.last_id
+    ORDER BY judged.id
+"""
+
+
+def read_page(
+    route: Route,
+    logs: Mapping[str, TopicState],
+    rows: str,
+    parameters: tuple[Any, ...],
+    *,
+    grace: float | None = None,
+    last: int = _LAST,
+) -> Page:
+    """Judge the rows that `rows` (NEXT_ROWS or OPEN_ROWS, with its parameters) names.
+
+    `grace`: seconds; only rows before the first that is younger. None: all, whatever their
+    times say, for a database's clock may have been set back."""
+    sql = _READ.format(
+        rows=rows,
+        parked=InboxReceipt.Outcome.PARKED.value,
+        dead=OutboxEvent.Status.DEAD.value,
+        drain=DRAIN_HANDLER,
+    )
+    state = logs.get(route.topic.name)
+    since_read = time.monotonic() - state.read_at if state else 0.0
+    with connection.cursor() as cursor:
+        cursor.execute(
+            sql,
+            (
+                *parameters,
+                grace,
+                last,
+                route.handler,
+                route.topic.name,
+                sorted(conf.passing_types(route)),
+                since_read + CLOCK_SECONDS,
+                route.handler,
+                sorted(route.event_types),
+            ),
+        )
+        found = cursor.fetchall()
+    last_id, count = found[0][:2]
+    findings = [_finding(route.handler, row[2:], state) for row in found if row[2] is not None]
+    return Page(last_id=last_id, rows=count, findings=findings)
+
+
+_Row = tuple[
+    int,
+    UUID,
+    str,
+    str,
+    str,
+    int | None,
+    int | None,
+    float,
+    int,
+    int | None,
+    UUID | None,
+    int | None,
+    bool,
+]
+
+
+def _finding(handler: str, row: _Row, state: TopicState | None) -> Finding:
+    id_, event_id, topic, key, type_, partition, offset, age = row[:8]
+    status, outcome, topic_id, next_, in_log = row[8:]
+    if outcome == InboxReceipt.Outcome.PARKED:
+        found = Reason.PARKED
+    elif status != OutboxEvent.Status.PUBLISHED or partition is None or offset is None:
+        found = _UNPUBLISHED[OutboxEvent.Status(status)]
+    elif topic_id is None or next_ is None:
+        found = Reason.NO_POSITION
+    elif state and state.topic_id != topic_id:
+        found = Reason.OTHER_LOG
+    elif offset < next_:
+        found = Reason.PASSED
+    elif state and _is_gone(state, partition, offset, in_log=in_log):
+        found = Reason.GONE
+    else:
+        found = Reason.UNDER_WAY
+    return Finding(handler, id_, event_id, topic, key, type_, partition, offset, age, found)
+
+
+def _is_gone(state: TopicState, partition: int, offset: int, *, in_log: bool) -> bool:
+    """Before the log's start, by retention; or behind its end although it was there before the
+    log was read: a broker has lost it."""
+    if offset < state.earliest.get(partition, 0):
+        return True
+    return in_log and offset >= state.latest.get(partition, 0)
+
+
+_UNPUBLISHED = {
+    OutboxEvent.Status.NEW: Reason.UNSENT,
+    OutboxEvent.Status.HELD: Reason.HELD,
+    OutboxEvent.Status.DEAD: Reason.REFUSED,
+    OutboxEvent.Status.PUBLISHED: Reason.UNSENT,
+}

@@ -1,0 +1,275 @@
+"""Repair of what the audit misses: missing events become dead letters that are due at once.
+
+The redrive then applies them as it applies any (rule R12): receipt and effect in one transaction
+under the lock of the position, in the order of their key, with its tries and its backoff; what is
+poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
+behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from outbox.audit import compare
+from outbox.audit.compare import Finding, Reason
+from outbox.database.lock_waits import limit_lock_waits
+from outbox.dead_letters import letters as letter_rows
+from outbox.dead_letters.letter import Letter
+from outbox.declaration import Route
+from outbox.envelope import EventEnvelope, TraceContext, correlation_fields, rfc3339
+from outbox.inbox import receipts
+from outbox.inbox.positions import EFFECT_WAIT, RESET, Position, lock_positions
+from outbox.kafka import admin
+from outbox.kafka.admin import TopicState
+from outbox.lanes.lock import lock_all_lanes
+from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
+from outbox.topics import PartitionKey
+
+__all__ = ["Repaired", "repair"]
+
+log = structlog.get_logger("outbox.repair")
+
+REPAIRABLE = frozenset({Reason.PASSED, Reason.GONE})
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What a repair did: events handed to the redrive; left alone because later events of their
+    key are applied or parked; left alone because their topic was made anew; positions moved."""
+
+    handed_over: int = 0
+    out_of_order: int = 0
+    other_log: int = 0
+    positions_moved: int = 0
+
+
+def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool = False) -> Repaired:
+    """Hand everything that the handler misses to the redrive, a page at a time.
+
+    Raises OperationalError if an effect holds a position, or a drain a lane, for too long, and
+    KafkaUnavailable; what was handed over stays so, and the repair can be run again.
+    """
+    done = Repaired()
+    logs = _read_again_without_drains(route, logs)
+    for page in compare.pages(route, logs):
+        done.other_log += sum(each.reason is Reason.OTHER_LOG for each in page)
+        missing = [each for each in page if each.reason in REPAIRABLE]
+        if missing:
+            _repair_page(route, missing, done, out_of_order=out_of_order)
+    state = logs.get(route.topic.name)
+    if state and not done.out_of_order:
+        done.positions_moved = _skip_what_is_gone(route, state) + _back_to_the_end(route, state)
+    return done
+
+
+def _repair_page(
+    route: Route, missing: Sequence[Finding], done: Repaired, *, out_of_order: bool
+) -> None:
+    partitions = {(each.topic, each.partition) for each in missing if each.partition is not None}
+    with transaction.atomic():
+        positions = lock_positions(route.handler, partitions, wait=EFFECT_WAIT)
+        overtaken = set() if out_of_order or not route.ordered else _overtaken(route, missing)
+        wanted = [
+            each
+            for each in missing
+            if each.event_id not in overtaken and _still_missing(each, positions)
+        ]
+        letters = _letters(route, wanted, positions)
+        if letters:
+            letter_rows.park(letters)
+            _say_that_letters_are_open(letters)
+    done.handed_over += len(letters)
+    done.out_of_order += len(overtaken)
+    log.warning(
+        "repaired",
+        handler=route.handler,
+        events=len(letters),
+        out_of_order=len(overtaken),
+        **correlation_fields(letter.event.trace.correlation_id for letter in letters),
+    )
+
+
+def _letters(
+    route: Route, wanted: Sequence[Finding], positions: Mapping[PartitionKey, Position]
+) -> list[Letter]:
+    """Those that had no receipt, which they get here: retried at once, or behind a letter of their
+    key that is open, also one of these."""
+    events = _envelopes(wanted)
+    new = receipts.insert_receipts(route.handler, events, InboxReceipt.Outcome.PARKED)
+    found = [
+        (each, (each.topic, each.partition, each.key))
+        for each in wanted
+        if each.partition is not None and each.event_id in new
+    ]
+    behind = letter_rows.parked_keys(route.handler, [place for _, place in found])
+    letters = []
+    for each, place in found:
+        waits = route.ordered and place in behind
+        behind.add(place)
+        letters.append(
+            Letter(
+                handler=route.handler,
+                event=events[each.event_id],
+                topic_id=positions[place[:2]].topic_id,
+                partition=each.partition,
+                offset=each.offset,
+                state=DeadLetter.State.PARKED if waits else DeadLetter.State.RETRYING,
+                error=f"Found by the audit: {each.reason}.",
+            )
+        )
+    return letters
+
+
+def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) -> bool:
+    """Not if a replay has put the position back meanwhile: then the event comes by itself."""
+    if each.partition is None or each.offset is None:
+        return False
+    position = positions[each.topic, each.partition]
+    return each.reason is Reason.GONE or each.offset < position.next_offset
+
+
+def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:
+    """Which of these have a later event of their key that the handler has applied or parked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT missing.event_id
+            FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS missing (event_id, id, key)
+            WHERE EXISTS (
+                SELECT FROM event_outbox later
+                JOIN inbox_receipt receipt
+                  ON receipt.event_id = later.event_id AND receipt.handler = %s
+                WHERE later.id > missing.id AND later.topic = %s AND later.key = missing.key
+                  AND receipt.outcome <> %s
+            )
+            """,
+            (
+                [each.event_id for each in missing],
+                [each.outbox_id for each in missing],
+                [each.key for each in missing],
+                route.handler,
+                route.topic.name,
+                InboxReceipt.Outcome.DISCARDED,
+            ),
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def _envelopes(findings: Sequence[Finding]) -> dict[UUID, EventEnvelope]:
+    rows = OutboxEvent.objects.filter(id__in=[each.outbox_id for each in findings])
+    return {
+        row.event_id: EventEnvelope(
+            event_id=row.event_id,
+            type=row.type,
+            topic=row.topic,
+            key=row.key,
+            source=row.source,
+            time=rfc3339(row.created_at),
+            payload=row.payload,
+            trace=TraceContext(row.traceparent, row.correlation_id),
+        )
+        for row in rows.order_by("id")
+    }
+
+
+def _say_that_letters_are_open(letters: Sequence[Letter]) -> None:
+    places = {(letter.event.topic, letter.partition) for letter in letters}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET letters_open = true
+            WHERE handler = %s AND (topic, "partition") IN
+                (SELECT * FROM unnest(%s::text[], %s::smallint[]))
+            """,
+            (
+                letters[0].handler,
+                [topic for topic, _ in places],
+                [partition for _, partition in places],
+            ),
+        )
+
+
+def _skip_what_is_gone(route: Route, state: TopicState) -> int:
+    """Put positions that lie before the start of the log at its start: what was between is handed
+    over. The bridge follows by itself; without this it would ask for what is gone for ever."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        limit_lock_waits(EFFECT_WAIT)
+        cursor.execute(
+            f"""
+            UPDATE bridge_position SET next_offset = log.earliest, {RESET}
+            FROM unnest(%s::smallint[], %s::bigint[]) AS log ("partition", earliest)
+            WHERE handler = %s AND topic = %s AND topic_id = %s
+              AND bridge_position."partition" = log."partition" AND next_offset < log.earliest
+            """,
+            (
+                list(state.earliest),
+                list(state.earliest.values()),
+                route.handler,
+                route.topic.name,
+                state.topic_id,
+            ),
+        )
+        return int(cursor.rowcount)
+
+
+# -- a log that has lost its end -------------------------------------------------------------------
+
+
+def _read_again_without_drains(
+    route: Route, logs: Mapping[str, TopicState]
+) -> Mapping[str, TopicState]:
+    """If a position lies beyond the end of the log: the same with the route's log as it is while
+    no drain works, so that all that it holds by then is settled and seen by the audit."""
+    topic = route.topic.name
+    if topic not in logs or not _beyond(route, logs[topic]):
+        return logs
+    with transaction.atomic():
+        lock_all_lanes()
+        return {**logs, **admin.topic_states([topic])}
+
+
+def _back_to_the_end(route: Route, state: TopicState) -> int:
+    """Put positions beyond the end of the log where it ended when the repair began: what a broker
+    lost is handed over, and so is what was written in its place by then.
+
+    Whether they are beyond it is asked once more under their lock, where they cannot move: a
+    handler may be further by now than the end was then.
+    """
+    beyond = _beyond(route, state)
+    if not beyond:
+        return 0
+    topic = route.topic.name
+    with transaction.atomic(), connection.cursor() as cursor:
+        positions = lock_positions(
+            route.handler, [(topic, number) for number in beyond], wait=EFFECT_WAIT
+        )
+        cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', '60s', true)")
+        now = admin.topic_states([topic])[topic]
+        ends = {
+            position.partition: state.latest[position.partition]
+            for position in positions.values()
+            if position.topic_id == now.topic_id
+            and position.next_offset > now.latest[position.partition]
+        }
+        cursor.execute(
+            f"""
+            UPDATE bridge_position SET next_offset = log.latest, {RESET}
+            FROM unnest(%s::smallint[], %s::bigint[]) AS log ("partition", latest)
+            WHERE handler = %s AND topic = %s AND bridge_position."partition" = log."partition"
+            """,
+            (list(ends), list(ends.values()), route.handler, topic),
+        )
+    return len(ends)
+
+
+def _beyond(route: Route, state: TopicState) -> list[int]:
+    """Partitions whose position lies beyond the end of the log, without a lock."""
+    rows = BridgePosition.objects.filter(
+        handler=route.handler, topic=route.topic.name, topic_id=state.topic_id
+    ).values_list("partition", "next_offset")
+    return [number for number, next_ in rows if next_ > state.latest.get(number, next_)]

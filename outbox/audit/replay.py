@@ -1,0 +1,153 @@
+"""Replay: one handler's tables are emptied and built again from the log (rule R17).
+
+Only from the log: republishing from the outbox would put old events behind newer ones of their
+key. So a replay is refused once Kafka has let go of what the handler began with, unless the
+operator asks for what is left by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from django.db import connection, transaction
+from django.utils.module_loading import import_string
+
+from outbox.audit import watch
+from outbox.bridge import unread
+from outbox.database.lock_waits import limit_lock_waits
+from outbox.dead_letters import letters as letter_rows
+from outbox.declaration import Route
+from outbox.handlers import pause
+from outbox.inbox.positions import EFFECT_WAIT, RESET, lock_all_positions
+from outbox.kafka.admin import TopicState
+from outbox.models import DeadLetter
+
+__all__ = ["Plan", "ReplayRefused", "plan", "replay"]
+
+REASON = "replay"
+
+
+class ReplayRefused(RuntimeError):
+    """The handler cannot be replayed so; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where each partition is to start, and how many offsets lie from there to its end: each a
+    message, or a marker of a transaction."""
+
+    route: Route
+    state: TopicState
+    starts: Mapping[int, int]
+
+    @property
+    def messages(self) -> int:
+        return sum(self.state.latest[number] - start for number, start in self.starts.items())
+
+
+def plan(route: Route, state: TopicState, *, since: str | Mapping[int, int] = "start") -> Plan:
+    """What a replay would read.
+
+    since: `start`, where the handler once began; `earliest`, all that Kafka still holds; or
+    offsets of single partitions, the others as `start`. Raises ReplayRefused.
+    """
+    if not route.reset:
+        raise ReplayRefused(
+            f"Handler {route.handler} names no reset=: add the dotted path of a function that "
+            "empties its tables to its line of the event map."
+        )
+    began = _began(route, state)
+    given = since if isinstance(since, Mapping) else {}
+    if set(given) - set(began):
+        raise ReplayRefused(f"{route.topic.name} has the partitions {sorted(began)}.")
+    starts = dict(state.earliest) if since == "earliest" else {**began, **given}
+    if -1 in starts.values():
+        raise ReplayRefused(
+            f"{route.topic.name} was made anew since the handler began, and what the older log held "
+            "is not in it: the tables cannot be built again whole. --since earliest builds them "
+            "from what is left."
+        )
+    for number, start in starts.items():
+        low, high = state.earliest[number], state.latest[number]
+        if not low <= start <= high:
+            raise ReplayRefused(
+                f"{route.topic.name}[{number}] holds offsets {low} to {high}, not {start}: the "
+                "tables cannot be built again whole. --since earliest builds them from what is left."
+            )
+    return Plan(route=route, state=state, starts=starts)
+
+
+def _began(route: Route, state: TopicState) -> dict[int, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            'SELECT "partition", topic_id, start_offset FROM bridge_position'
+            " WHERE handler = %s AND topic = %s",
+            (route.handler, route.topic.name),
+        )
+        rows = cursor.fetchall()
+    lacking = set(state.latest) - {row[0] for row in rows}
+    if lacking:
+        raise ReplayRefused(
+            f"The handler lacks positions: run {unread.advice(route, lacking)} first."
+        )
+    if {row[1] for row in rows} != {state.topic_id}:
+        raise ReplayRefused(
+            f"{route.topic.name} was made anew: run manage.py sync_routes --recreated first."
+        )
+    return {row[0]: row[2] for row in rows if row[0] in state.latest}
+
+
+def replay(wanted: Plan, *, by: str) -> int:
+    """Forget the handler's tables, receipts, dead letters and positions, and let it start again;
+    returns the number of receipts that were forgotten.
+
+    The pause is committed first and taken back last: a replay that is killed leaves the handler
+    paused, with its tables whole or empty, and is run again. A handler that was paused before
+    stays so. Receipts are deleted rather than given a generation: everything that reads them would
+    have to know it, and a million are deleted within seconds. Raises OperationalError if an effect
+    holds a position for more than ten seconds.
+    """
+    handler = wanted.route.handler
+    [status] = pause.handler_statuses([handler])
+    paused_before = status.paused and status.reason != REASON
+    if not status.paused:
+        pause.pause_handler(handler, reason=REASON, by=by)
+    receipts = _begin_anew(wanted)
+    if not paused_before:
+        pause.resume_handler(handler, by=by)
+    return receipts
+
+
+def _begin_anew(wanted: Plan) -> int:
+    handler = wanted.route.handler
+    empty = cast(Callable[[], None], import_string(wanted.route.reset))
+    with transaction.atomic(), connection.cursor() as cursor:
+        limit_lock_waits(EFFECT_WAIT)
+        lock_all_positions(handler)
+        cursor.execute("DELETE FROM inbox_receipt WHERE handler = %s", (handler,))
+        receipts = int(cursor.rowcount)
+        empty()
+        watch.forget_handler(handler)
+        cursor.execute(
+            "SELECT id FROM dead_letter WHERE handler = %s AND state < 3 ORDER BY id", (handler,)
+        )
+        letters = [row[0] for row in cursor.fetchall()]
+        letter_rows.resolve(letters, DeadLetter.State.DISCARDED, by=REASON, note="read again")
+        cursor.execute(
+            f"""
+            UPDATE bridge_position
+            SET next_offset = start."offset", start_offset = start."offset", letters_open = false,
+                {RESET}
+            FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", "offset")
+            WHERE handler = %s AND topic = %s AND bridge_position."partition" = start."partition"
+            """,
+            (
+                list(wanted.starts),
+                list(wanted.starts.values()),
+                handler,
+                wanted.route.topic.name,
+            ),
+        )
+    return receipts

@@ -1,0 +1,141 @@
+"""Beat's audit: a bounded look at a time, from a mark on (rule R15).
+
+A mark for each handler says up to which row everything is done, except the rows of the table
+audit_open, which are looked at again. What is found, and why, is told by outbox/audit/compare.py, whose
+`pages` is the audit by hand: it reads everything and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from django.db import connection, transaction
+
+from outbox import jobs, queries
+from outbox.audit.compare import (
+    NEXT_ROWS,
+    OPEN_ROWS,
+    PAGE,
+    Finding,
+    Reason,
+    Tally,
+    add_up,
+    read_page,
+)
+from outbox.declaration import Route
+from outbox.kafka.admin import TopicState
+
+__all__ = ["behind_seconds", "forget_handler", "settled_id", "watch"]
+
+# Younger events are not news to beat's audit: nearly all of them are done a moment later.
+GRACE_SECONDS = 30.0
+OPEN_LIMIT = 5000  # of one handler: past so many open events beat's audit looks no further
+WATCH_SECONDS = 6.0  # for all handlers together, of the ten between two beats
+# Of what a page took: others need the processor more, and what is past the grace is in no hurry.
+# Without it 360,000 events a minute took a third of a core for three seconds on end, twice a minute.
+REST = 2.0
+BEHIND_SECONDS = 60.0  # so old is the first event of a handler whose audit hurries
+WRITERS_SECONDS = 1.0
+
+
+def watch(
+    route: Route, logs: Mapping[str, TopicState], *, seconds: float = WATCH_SECONDS
+) -> dict[tuple[str, Reason], Tally]:
+    """Look again at what was open, and on from the mark; bounded in time and rows, with a rest
+    behind each page unless it is behind.
+
+    Returns the tallies of what is open behind the mark.
+    """
+    give_up = time.monotonic() + seconds
+    rest = 0.0 if behind_seconds(route.handler) > BEHIND_SECONDS else REST
+    tallies: dict[tuple[str, Reason], Tally] = {}
+    again = read_page(route, logs, OPEN_ROWS, (route.handler,))
+    _store_open(route.handler, again.findings, replace=True)
+    add_up(again.findings, tallies)
+    limit = settled_id()
+    found = len(again.findings)
+    while limit and found < OPEN_LIMIT and (begun := time.monotonic()) < give_up:
+        mark = jobs.read_mark(_mark(route.handler))
+        with transaction.atomic():
+            page = read_page(route, logs, NEXT_ROWS, (mark, PAGE), grace=GRACE_SECONDS, last=limit)
+            if not page.rows or page.last_id <= mark:
+                break
+            if not jobs.move_mark(_mark(route.handler), old=mark, new=page.last_id):
+                break  # a replay has begun
+            _store_open(route.handler, page.findings, replace=False)
+        add_up(page.findings, tallies)
+        found += len(page.findings)
+        if page.rows < PAGE:
+            break
+        now = time.monotonic()
+        time.sleep(max(0.0, min(rest * (now - begun), give_up - now)))
+    return tallies
+
+
+def behind_seconds(handler: str) -> float:
+    """Age of the first event that beat's audit has not looked at; 0 if there is none older than
+    the newest it leaves alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - created_at)::float FROM event_outbox"
+            " WHERE id > %s ORDER BY id LIMIT 1",
+            (jobs.read_mark(_mark(handler)),),
+        )
+        row = cursor.fetchone()
+    age = float(row[0]) if row else 0.0
+    return age if age > GRACE_SECONDS else 0.0
+
+
+def forget_handler(handler: str) -> None:
+    """Start the handler's audit again from the first row; inside the transaction of a replay."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE outbox_upkeep SET row_id = 0, done_at = clock_timestamp() WHERE name = %s",
+            (_mark(handler),),
+        )
+        cursor.execute("DELETE FROM audit_open WHERE handler = %s", (handler,))
+
+
+def _mark(handler: str) -> str:
+    return f"audit:{handler}"
+
+
+def settled_id() -> int:
+    """An id up to which no transaction can still add a row; 0 while a writer stays open.
+
+    Ids are drawn before commit, so the highest one to be seen says nothing of those below it
+    (rule R4). But whoever has drawn one holds a lock on the table until it ends: once all who held
+    it when we looked have ended, the rows up to then are settled.
+    """
+    give_up = time.monotonic() + WRITERS_SECONDS
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(max(id), 0) FROM event_outbox")
+        highest = int(cursor.fetchone()[0])
+    writers = queries.open_writers()
+    while writers:
+        if time.monotonic() > give_up:
+            return 0
+        time.sleep(0.02)
+        writers &= queries.open_writers()
+    return highest
+
+
+def _store_open(handler: str, findings: Sequence[Finding], *, replace: bool) -> None:
+    ids = [each.outbox_id for each in findings]
+    with connection.cursor() as cursor:
+        if replace:
+            cursor.execute(
+                "DELETE FROM audit_open WHERE handler = %s AND outbox_id <> ALL(%s::bigint[])",
+                (handler, ids),
+            )
+        cursor.execute(
+            """
+            INSERT INTO audit_open (handler, outbox_id, state)
+            SELECT %s, outbox_id, state
+            FROM unnest(%s::bigint[], %s::text[]) AS open (outbox_id, state) ORDER BY outbox_id
+            ON CONFLICT (handler, outbox_id) DO UPDATE SET state = excluded.state
+            WHERE audit_open.state <> excluded.state
+            """,
+            (handler, ids, [each.reason.value for each in findings]),
+        )

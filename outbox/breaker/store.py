@@ -1,0 +1,191 @@
+"""Breakers that all workers share: their states in Redis, moved by compare-and-set.
+
+The clock is Redis's own. While Redis is lost, what this process knew last holds and is moved on in
+its memory; when it is back, its states count. A Redis that was emptied knows no breaker: closed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import cast
+
+import msgspec
+import redis
+import structlog
+
+from outbox import redis_client
+from outbox.breaker import machine
+from outbox.breaker.machine import Outcome, Permit, Rule, State
+
+__all__ = ["BreakerStore", "Look"]
+
+_KEPT_MS = 86_400_000
+_TRIES = (
+    50  # until a state stood still between reading and writing; each failure is another's success
+)
+_AWAY_SECONDS = 3.0  # that a lost Redis is not asked again: whoever waits for it holds others up
+_REPORT = 64  # outcomes of one step; the machine remembers as many ids
+
+# Gives 1 when the value was what it was read as. Sent again after it was applied, it finds another
+# value: then the state is read again, and says that the outcomes were counted.
+_MOVE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(State).decode
+
+log = structlog.get_logger("outbox.breaker")
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A breaker at a moment. `opens_in`: seconds until probes may go, while it is open."""
+
+    phase: str
+    epoch: int
+    opens_in: float = 0.0
+
+
+class BreakerStore:
+    """The breakers of one kind; `prefix` of their keys. `opened` is told a name when one opens.
+
+    Belongs to one thread.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        rule: Rule,
+        *,
+        server: redis.Redis | None = None,
+        opened: Callable[[str], None] | None = None,
+    ) -> None:
+        self.rule = rule
+        self._prefix = prefix
+        self._server = server if server is not None else _redis()
+        self._move = self._server.register_script(_MOVE)
+        self._opened = opened
+        self._known: dict[str, State] = {}
+        self._lost = False
+        self._ahead = 0.0  # of Redis's clock before this process's monotonic one
+
+    def look(self, names: Sequence[str]) -> dict[str, Look]:
+        """How breakers are; one round trip, or what was known last."""
+        try:
+            states, now = self._read(names)
+        except redis.RedisError as error:
+            self._note_lost(error)
+            states, now = {name: self._known.get(name, State()) for name in names}, self._now()
+        return {name: self._seen(state, now) for name, state in states.items()}
+
+    def ask(self, name: str, ids: Sequence[str]) -> list[Permit]:
+        """Which calls may be made; see outbox/breaker/machine.py."""
+        permits: list[Permit] = []
+
+        def step(state: State, now: float) -> State:
+            nonlocal permits
+            state, permits = machine.ask(state, self.rule, now, ids)
+            return state
+
+        self._change(name, step)
+        return permits
+
+    def report(self, name: str, outcomes: Sequence[Outcome]) -> None:
+        """What became of calls. The same outcome counts once."""
+        for start in range(0, len(outcomes), _REPORT):
+            part = outcomes[start : start + _REPORT]
+            before, after = self._change(name, self._reporting(part))
+            if after.opened_at is not None and after.opened_at != before.opened_at:
+                log.warning("breaker_opened", breaker=name, seconds=self.rule.open_seconds)
+                if self._opened is not None:
+                    self._opened(name)
+            elif before.opened_at is not None and after.opened_at is None:
+                log.warning("breaker_closed", breaker=name)
+
+    def give_up(self, name: str, ids: Sequence[str]) -> None:
+        """Probes that were not made, or say nothing of the other side."""
+        self._change(name, lambda state, _now: machine.give_up(state, ids))
+
+    def reset(self, name: str, *, who: str, reason: str) -> bool:
+        """Close it by hand; False while Redis is lost. Logged with who did it and why."""
+        self._change(name, lambda state, _now: machine.reset(state))
+        stored = not self._lost
+        log.warning("breaker_reset", breaker=name, who=who, reason=reason, stored=stored)
+        return stored
+
+    def _reporting(self, outcomes: Sequence[Outcome]) -> Callable[[State, float], State]:
+        return lambda state, now: machine.report(state, self.rule, now, outcomes)
+
+    def _change(self, name: str, step: Callable[[State, float], State]) -> tuple[State, State]:
+        """Move a state; before and after."""
+        try:
+            for _ in range(_TRIES):
+                states, now = self._read([name])
+                before = states[name]
+                after = step(before, now)
+                if after == before or self._move(
+                    keys=[self._prefix + name],
+                    args=[self._raw[name], _encode(after), _KEPT_MS],
+                ):
+                    self._known[name] = after
+                    return before, after
+            raise redis.RedisError(f"Breaker {name} did not stand still for {_TRIES} tries.")
+        except redis.RedisError as error:
+            self._note_lost(error)
+            before = self._known.get(name, State())
+            after = self._known[name] = step(before, self._now())
+            return before, after
+
+    def _note_lost(self, error: redis.RedisError) -> None:
+        self._lost = True
+        if not redis_client.lost_lately(_AWAY_SECONDS):
+            redis_client.note_lost(error)
+
+    def _read(self, names: Sequence[str]) -> tuple[dict[str, State], float]:
+        if redis_client.lost_lately(_AWAY_SECONDS):
+            raise redis.ConnectionError("Redis was lost a moment ago.")
+        with self._server.pipeline(transaction=False) as commands:
+            commands.time()
+            for name in names:
+                commands.get(self._prefix + name)
+            (seconds, micros), *values = commands.execute()
+        redis_client.note_back()
+        self._lost = False
+        now = seconds + micros / 1_000_000
+        self._ahead = now - time.monotonic()
+        self._raw: Mapping[str, bytes] = {
+            name: cast(bytes, value) or b"" for name, value in zip(names, values, strict=True)
+        }
+        states = {name: _state(raw) for name, raw in self._raw.items()}
+        self._known.update(states)
+        return states, now
+
+    def _now(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def _seen(self, state: State, now: float) -> Look:
+        phase = machine.phase(state, self.rule, now)
+        opens_in = 0.0
+        if phase == machine.OPEN and state.opened_at is not None:
+            opens_in = state.opened_at + self.rule.open_seconds - now
+        return Look(phase, state.epoch, opens_in)
+
+
+def _state(raw: bytes) -> State:
+    """What cannot be read, of a version that wrote another shape, is a breaker that is closed."""
+    if not raw:
+        return State()
+    try:
+        return _decode(raw)
+    except msgspec.DecodeError:
+        return State()
+
+
+@cache
+def _redis() -> redis.Redis:
+    # Once more is harmless, see _MOVE.
+    return redis_client.client(answers_within=0.2, connects_within=0.2, again=1)

@@ -1,0 +1,1 @@
+"""From Kafka to Celery: `bridge` receives, `dispatch` sends chunks, `confirm` reads the positions."""

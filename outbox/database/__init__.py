@@ -1,0 +1,1 @@
+"""Transactions with a known outcome, round trips, leases, errors: PostgreSQL beside Django."""

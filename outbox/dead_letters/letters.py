@@ -1,0 +1,254 @@
+"""The rows of dead letters: what is parked, what is due, what is resolved, and telling the world.
+
+Every function here runs in the caller's transaction, which holds the lock of the position
+(handlers) or of the lane (the drain) wherever the order of a key depends on it (rule R12).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from outbox import metrics
+from outbox.conf import REDRIVE
+from outbox.database.leases import Leases
+from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_message, dlq_topics
+from outbox.dead_letters.letter import COLUMNS, Letter, Place, State
+from outbox.declaration import Route
+from outbox.envelope import (
+    from_column,
+    to_column,
+)
+from outbox.publish.events import publish
+
+__all__ = [
+    "ERROR_LENGTH",
+    "LEASES",
+    "NEVER_ENDED",
+    "backoff",
+    "bury",
+    "head_of",
+    "lock_letters",
+    "park",
+    "parked_keys",
+    "promote",
+    "read_letter",
+    "resolve",
+]
+
+# A letter is tried under a lease. The tries count themselves, so they are the lease's number.
+LEASES = Leases(table="dead_letter", due="next_attempt_at", number="attempts", open="state = 0")
+NEVER_ENDED = "The process ended, or its time was up, while it ran this event."
+ERROR_LENGTH = 4000
+
+
+def backoff(route: Route, attempts: int) -> float:
+    """Seconds to wait after that many tries, give or take a fifth."""
+    delays = route.retries
+    delay = delays[min(max(attempts, 1), len(delays)) - 1]
+    return delay * random.uniform(1 - REDRIVE.jitter, 1 + REDRIVE.jitter)  # noqa: S311
+
+
+# -- parking --------------------------------------------------------------------------------
+
+
+def parked_keys(handler: str, places: Iterable[Place]) -> set[Place]:
+    """Which of these places have an open dead letter of the handler.
+
+    A statement of its own after the position is locked: its snapshot sees all that the last
+    holder of the lock committed.
+    """
+    wanted = {(topic, partition, to_column(key)) for topic, partition, key in places}
+    if not wanted:
+        return set()
+    names, partitions, keys = zip(*sorted(wanted), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT topic, "partition", key
+            FROM unnest(%s::text[], %s::smallint[], %s::text[]) AS wanted (topic, "partition", key)
+            WHERE EXISTS (
+                SELECT FROM dead_letter AS letter
+                WHERE letter.handler = %s AND letter.topic = wanted.topic
+                  AND md5(letter.key) = md5(wanted.key) AND letter.key = wanted.key
+                  AND letter."partition" = wanted."partition" AND letter.state < 3
+            )
+            """,
+            (list(names), list(partitions), list(keys), handler),
+        )
+        return {(topic, partition, from_column(key)) for topic, partition, key in cursor.fetchall()}
+
+
+_INSERT = """
+    INSERT INTO dead_letter (handler, event_id, topic, topic_id, "partition", "offset", key,
+        type, source, event_time, payload, traceparent, correlation_id, error, state,
+        attempts, failed_at, next_attempt_at)
+    SELECT handler, event_id, topic, topic_id, "partition", "offset", key, type, source,
+        event_time, payload, traceparent, correlation_id, error, state, attempts,
+        CASE WHEN state <> 1 THEN clock_timestamp() END,
+        CASE WHEN state = 0 THEN clock_timestamp() + make_interval(secs => %s) END
+    FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::uuid[], %s::smallint[], %s::bigint[],
+        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+        %s::text[], %s::smallint[], %s::int[])
+        WITH ORDINALITY AS letter (handler, event_id, topic, topic_id, "partition",
+            "offset", key, type, source, event_time, payload, traceparent, correlation_id,
+            error, state, attempts, place)
+    ORDER BY place
+    ON CONFLICT (handler, event_id) WHERE state < 3 DO NOTHING
+    RETURNING event_id, failed_at
+"""
+
+
+def park(letters: Sequence[Letter], *, delay: float = 0.0, announce: bool = False) -> None:
+    """Write letters in the order given, one statement for all; the retrying ones are due after
+    `delay` seconds. `announce`: with one message on `<topic>.dlq` for each that is dead."""
+    columns = zip(*map(_row, letters), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT, (delay, *map(list, columns)))
+        failed_at = dict(cursor.fetchall())
+    for letter in letters:
+        metrics.PARKED.labels(letter.handler).inc()
+    if announce:
+        dead = [
+            letter
+            for letter in letters
+            if letter.state == State.DEAD and letter.event.event_id in failed_at
+        ]
+        _announce(dead, [failed_at[letter.event.event_id] for letter in dead])
+
+
+def _row(letter: Letter) -> tuple[Any, ...]:
+    """The columns of _INSERT."""
+    event = letter.event
+    texts = (
+        event.key,
+        event.type,
+        event.source,
+        event.time,
+        event.payload,
+        event.trace.traceparent,
+        event.trace.correlation_id,
+        letter.error[:ERROR_LENGTH],
+    )
+    return (
+        letter.handler,
+        event.event_id,
+        event.topic,
+        letter.topic_id,
+        letter.partition,
+        letter.offset,
+        *map(to_column, texts),
+        int(letter.state),
+        letter.attempts,
+    )
+
+
+# -- resolving ------------------------------------------------------------------------------
+
+
+def lock_letters(ids: Iterable[int]) -> list[Letter]:
+    """The open ones among these rows, locked, in order."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM dead_letter WHERE id = ANY(%s) AND state < 3"
+            " ORDER BY id FOR UPDATE",
+            (list(ids),),
+        )
+        return [Letter.from_row(row) for row in cursor.fetchall()]
+
+
+def read_letter(letter_id: int) -> Letter | None:
+    """An open letter, without a lock; None if it is resolved."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM dead_letter WHERE id = %s AND state < 3", (letter_id,)
+        )
+        row = cursor.fetchone()
+    return Letter.from_row(row) if row else None
+
+
+def head_of(handler: str, place: Place, *, limit: int = 1, parked: bool = False) -> list[Letter]:
+    """The first open letters of a key, in order; `parked`: of those that wait behind another."""
+    topic, partition, key = place
+    column = to_column(key)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT {COLUMNS} FROM dead_letter
+            WHERE handler = %s AND topic = %s AND md5(key) = md5(%s) AND key = %s AND state < 3
+              AND "partition" = %s AND (state = 1 OR NOT %s)
+            ORDER BY id LIMIT %s
+            """,
+            (handler, topic, column, column, partition, parked, limit),
+        )
+        return [Letter.from_row(row) for row in cursor.fetchall()]
+
+
+def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
+    """Close letters as applied or discarded."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter
+            SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
+                next_attempt_at = NULL
+            WHERE id = ANY(%s) AND state < 3
+            """,
+            (int(state), by, note, list(ids)),
+        )
+
+
+def promote(letter_id: int, *, delay: float) -> None:
+    """Make a follower the head of its key, due after `delay` seconds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter
+            SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+            WHERE id = %s AND state = 1
+            """,
+            (delay, letter_id),
+        )
+
+
+def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
+    """Make open letters dead, and tell the world: one message each on `<topic>.dlq`.
+
+    `whole`: with the event's value where it fits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter SET state = 2, next_attempt_at = NULL, error = last.error,
+                failed_at = clock_timestamp()
+            FROM unnest(%s::bigint[], %s::text[]) AS last (id, error)
+            WHERE dead_letter.id = last.id
+            RETURNING dead_letter.id, failed_at
+            """,
+            (
+                [letter.id for letter in letters],
+                [to_column(letter.error[:ERROR_LENGTH]) for letter in letters],
+            ),
+        )
+        failed_at = dict(cursor.fetchall())
+    _announce(letters, [failed_at[letter.id] for letter in letters], whole=whole)
+
+
+# -- the message on the dead letter topic ---------------------------------------------------
+
+
+def _announce(
+    letters: Sequence[Letter], failed_at: Sequence[datetime], *, whole: bool = True
+) -> None:
+    known = dlq_topics()
+    headers = [dlq_headers(letter, at) for letter, at in zip(letters, failed_at, strict=True)]
+    pairs = [pair for pair in zip(letters, headers, strict=True) if pair[0].event.topic in known]
+    publish(
+        [dlq_message(letter, each, whole) for letter, each in pairs],
+        traces=[bounded_trace(letter.event.trace) for letter, _ in pairs],
+        headers=[each for _, each in pairs],
+    )

@@ -1,0 +1,316 @@
+"""Applying the dead letters that `due.py` has leased, in their handler's own task and never through
+Kafka (rule R12).
+
+A claim is a lease on the row. The worker raises `attempts` in a transaction of its own before the
+effect begins, so a letter that ends its process uses its tries up like any other. The effect runs
+under the lock of the position, and the receipt decides: only who turns it from parked to applied
+may run the effect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+import structlog
+from django.db import DatabaseError, InterfaceError, connection, transaction
+
+from outbox import conf, metrics, tracing
+from outbox.conf import BRIDGE, REDRIVE
+from outbox.database.errors import describe, is_timeout, is_transient
+from outbox.database.leases import Lease
+from outbox.dead_letters import letters as letter_rows
+from outbox.dead_letters import unknown_type
+from outbox.dead_letters.letter import Letter
+from outbox.declaration import Route
+from outbox.envelope import EventEnvelope, correlation_fields, event_fields, to_column
+from outbox.inbox import positions, receipts
+from outbox.inbox.time_limit import limit_transaction
+from outbox.models import DeadLetter, InboxReceipt
+from outbox.topics import PartitionKey
+
+__all__ = [
+    "Claim",
+    "apply_letters",
+    "free_place",
+    "lock_place",
+    "note_if_none_is_open",
+    "run_letters",
+]
+
+REDRIVER = "redrive"
+
+Claim = tuple[int, int]
+"""(id of a letter, its attempts when it was claimed). A copy of a task that a worker finds late
+begins nothing: somebody has tried the letter since. Through JSON it is a list."""
+
+log = structlog.get_logger("outbox.redrive")
+
+
+class _Paused(ConnectionError):
+    """The handler is paused: its letters wait, like everything else of it."""
+
+
+def run_letters(
+    *, handler: str, letters: Sequence[Claim], effect: Callable[[Sequence[EventEnvelope]], None]
+) -> int:
+    """Try these letters and, once one of them is through, what waits behind it; returns the number
+    of events applied. Never raises: what is not applied stays due."""
+    if not letters:
+        return 0
+    route = conf.route_named(handler)
+    give_up = time.monotonic() + BRIDGE.effect_timeout
+    applied = 0
+    for number, (letter_id, attempts) in enumerate(letters):
+        try:
+            if time.monotonic() > give_up:
+                _give_up([Lease(*claim) for claim in letters[number:]])
+                break
+            applied += _run_key(route, (letter_id, attempts), effect, give_up)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("redrive_left", handler=handler, letter=letter_id, error=str(error))
+            tracing.record_error(error)
+    return applied
+
+
+def _run_key(
+    route: Route,
+    claim: Claim,
+    effect: Callable[[Sequence[EventEnvelope]], None],
+    give_up: float,
+) -> int:
+    """Head first, alone; then what waits behind it, in growing batches; if one fails, one by one."""
+    applied, size, one_by_one = 0, 1, False
+    following: Claim | None = claim
+    while following is not None:
+        if applied and time.monotonic() > give_up:
+            _give_up([Lease(*following)])
+            break
+        batch = _begin(route, following, size)
+        if not batch:
+            break
+        tracing.current_step().link(letter.event.trace.traceparent for letter in batch)
+        try:
+            done, following = apply_letters(route, batch, effect)
+        except Exception as error:  # noqa: BLE001  (whatever an effect raises, the letter stays)
+            tracing.record_error(error)
+            if is_transient(error) and not is_timeout(error):
+                _give_back(batch[0], describe(error))
+                break
+            if len(batch) == 1:
+                _failed(route, batch[0], error)
+                break
+            _give_back(batch[0], describe(error))
+            size, one_by_one = 1, True
+            continue
+        applied += done
+        size = 1 if one_by_one else min(size * 4, REDRIVE.batch)
+    return applied
+
+
+def _begin(route: Route, claim: Claim, size: int) -> list[Letter]:
+    """Count the try before it is made; the head and up to size - 1 of its followers, empty if the
+    letter is no longer to be tried, was tried since it was claimed, or is of a type that this
+    process does not know. A follower of such a type ends the run."""
+    letter_id, attempts = claim
+    if attempts >= route.tries:
+        return []
+    with transaction.atomic():
+        claimed = [Lease(letter_id, attempts)]
+        if not letter_rows.LEASES.renew(claimed, seconds=REDRIVE.lease, begin=True):
+            return []
+        [head] = letter_rows.lock_letters([letter_id])
+        if unknown_type.is_unknown(route, head.event.type):
+            unknown_type.send_back(head, claimed[0])
+            return []
+        if size == 1 or not route.ordered:
+            return [head]
+        run = letter_rows.head_of(route.handler, head.place, limit=size)
+    if run[0].id != head.id:
+        return [head]
+    return list(takewhile(lambda each: not unknown_type.is_unknown(route, each.event.type), run))
+
+
+def apply_letters(
+    route: Route, batch: Sequence[Letter], effect: Callable[[Sequence[EventEnvelope]], None]
+) -> tuple[int, Claim | None]:
+    """One transaction over letters of one key, in order: receipts, effect, rows, and the next one
+    made the head. Returns how many effects ran, and the claim of that next one.
+
+    Raises what the database or the effect raises, and ConnectionError while the handler is paused.
+    """
+    handler, first = route.handler, batch[0]
+    with transaction.atomic():
+        limit_transaction()
+        lock_place(first)
+        batch = _pass_by(route, _still_open(batch))
+        mine = receipts.settle_receipts(
+            handler, [letter.event.event_id for letter in batch], InboxReceipt.Outcome.APPLIED
+        )
+        events = [letter.event for letter in batch if letter.event.event_id in mine]
+        if events:
+            effect(events)
+        letter_rows.resolve([letter.id for letter in batch], DeadLetter.State.APPLIED, by=REDRIVER)
+        following = free_place(first, ordered=route.ordered, delay=REDRIVE.lease)
+    metrics.REDRIVEN.labels(handler, "applied").inc(len(events))
+    log.info(
+        "redriven",
+        handler=handler,
+        topic=first.event.topic,
+        key=first.event.key,
+        events=len(events),
+        letters=[letter.id for letter in batch],
+        **correlation_fields(letter.event.trace.correlation_id for letter in batch),
+    )
+    return len(events), following
+
+
+def _still_open(batch: Sequence[Letter]) -> list[Letter]:
+    """Those that nobody has closed since they were read: a replay of the whole handler, or an
+    operator's discard, may have come first."""
+    open_ids = {letter.id for letter in letter_rows.lock_letters(each.id for each in batch)}
+    return [letter for letter in batch if letter.id in open_ids]
+
+
+def _pass_by(route: Route, batch: Sequence[Letter]) -> list[Letter]:
+    """Resolve the letters that were parked for a type which is known by now and which the handler
+    does not subscribe to; returns the others."""
+    passing = [letter for letter in batch if unknown_type.passes_by(route, letter)]
+    if not passing:
+        return list(batch)
+    receipts.settle_receipts(
+        route.handler,
+        [letter.event.event_id for letter in passing],
+        InboxReceipt.Outcome.DISCARDED,
+    )
+    letter_rows.resolve(
+        [letter.id for letter in passing],
+        DeadLetter.State.DISCARDED,
+        by=REDRIVER,
+        note="the handler does not subscribe to this type",
+    )
+    return [letter for letter in batch if letter not in passing]
+
+
+def lock_place(letter: Letter) -> None:
+    """Lock the position whose partition the letter comes from. Raises ConnectionError if its
+    handler is paused there."""
+    key = _place(letter)
+    position = positions.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait).get(key)
+    if position is not None and position.paused:
+        raise _Paused(_Paused.__doc__)
+
+
+def free_place(letter: Letter, *, ordered: bool, delay: float) -> Claim | None:
+    """After a letter was resolved: make the next one of its key the head, due after `delay`
+    seconds; returns its claim. With nothing open, the partition stops asking for parked keys.
+
+    A handler that was ordered once may have parked letters, which nothing else would wake.
+    """
+    following = letter_rows.head_of(letter.handler, letter.place, parked=not ordered)
+    if following:
+        [head] = following
+        letter_rows.promote(head.id, delay=delay)
+        return head.id, head.attempts
+    note_if_none_is_open(letter)
+    return None
+
+
+def note_if_none_is_open(letter: Letter) -> None:
+    """Have the partition ask for parked keys no more once none of its letters is open."""
+    topic, partition = _place(letter)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET letters_open = false
+            WHERE handler = %s AND topic = %s AND "partition" = %s AND letters_open
+              AND NOT EXISTS (
+                SELECT FROM dead_letter AS letter
+                WHERE letter.handler = bridge_position.handler
+                  AND letter.topic = bridge_position.topic
+                  AND letter."partition" = bridge_position."partition" AND letter.state < 3
+              )
+            """,
+            (letter.handler, topic, partition),
+        )
+
+
+def _place(letter: Letter) -> PartitionKey:
+    assert letter.partition is not None  # only letters of the drain have none
+    return letter.event.topic, letter.partition
+
+
+def _failed(route: Route, letter: Letter, error: Exception) -> None:
+    """Due again after its backoff; dead if that was its last try."""
+    metrics.REDRIVEN.labels(route.handler, "failed").inc()
+    log.warning(
+        "redrive_failed",
+        handler=route.handler,
+        event_id=str(letter.event.event_id),
+        attempts=letter.attempts,
+        error=describe(error),
+        **event_fields(letter.event.trace),
+    )
+    with transaction.atomic():
+        still = [each for each in letter_rows.lock_letters([letter.id]) if each.state == 0]
+        if still and letter.attempts >= route.tries:
+            bury_letters(still, describe(error))
+        elif still:
+            _due_in(letter, letter_rows.backoff(route, letter.attempts), describe(error))
+
+
+def bury_letters(letters: Sequence[Letter], error: str = "") -> None:
+    letter_rows.bury([replace(each, error=error or each.error) for each in letters])
+    for letter in letters:
+        metrics.REDRIVEN.labels(letter.handler, "dead").inc()
+        log.error(
+            "event_dead",
+            handler=letter.handler,
+            event_id=str(letter.event.event_id),
+            topic=letter.event.topic,
+            key=letter.event.key,
+            attempts=letter.attempts,
+            error=error or letter.error,
+            advice=f"manage.py dead_letters inspect {letter.id}, then manage.py dead_letters replay"
+            f" {letter.id} or manage.py dead_letters discard {letter.id}",
+            **event_fields(letter.event.trace),
+        )
+
+
+def _give_back(letter: Letter, reason: str) -> None:
+    """Not the letter's fault: the try does not count."""
+    log.info(
+        "redrive_given_back",
+        handler=letter.handler,
+        letter=letter.id,
+        reason=reason,
+        **event_fields(letter.event.trace),
+    )
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter SET attempts = greatest(attempts - 1, 0),
+                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+            WHERE id = %s AND state = 0
+            """,
+            (REDRIVE.again, letter.id),
+        )
+
+
+def _give_up(leases: Sequence[Lease]) -> None:
+    """Time is up before these were begun: no need to wait for the end of their leases."""
+    letter_rows.LEASES.give_back(leases)
+
+
+def _due_in(letter: Letter, seconds: float, error: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
+                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+            WHERE id = %s AND state = 0
+            """,
+            (to_column(error[: letter_rows.ERROR_LENGTH]), seconds, letter.id),
+        )

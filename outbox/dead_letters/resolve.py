@@ -1,0 +1,324 @@
+"""What an operator does with dead letters: find, look, replay, discard; command and admin alike.
+
+A letter that waits behind another of its key can only be resolved together with it: a selection
+that names followers without their head is refused. Handlers' letters are resolved under the lock
+of their position, the drain's under the lock of their lane.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import OperationalError, connection, transaction
+from django.db.models import QuerySet
+
+from outbox import conf
+from outbox.conf import DRAIN_HANDLER, REDRIVE
+from outbox.dead_letters import letters as letter_rows
+from outbox.dead_letters import redrive, refused
+from outbox.dead_letters.letter import Letter
+from outbox.envelope import to_column
+from outbox.inbox import positions, receipts
+from outbox.lanes.lock import LANE_WAIT, lock_lanes
+from outbox.models import DeadLetter, DeadLetterAction, InboxReceipt
+from outbox.topics import lane_of
+
+__all__ = [
+    "DISCARD",
+    "REPLAY",
+    "FollowersWithoutHead",
+    "Outcome",
+    "Selection",
+    "preview",
+    "resolve_letters",
+    "select",
+]
+
+REPLAY = "replay"
+DISCARD = "discard"
+_NAMED = 5  # ids in an error message
+_BATCH = 200  # letters that are resolved under one lock of their position
+
+State = DeadLetter.State
+
+
+class FollowersWithoutHead(ValueError):
+    """Some of these letters wait behind another of their key, which is not among them. Name the head
+    too (by its id, or all of the key by --key): it goes first, and its followers go after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which open letters; all fields together. `since`: parked at or after. `error`: text within."""
+
+    ids: Sequence[int] = ()
+    topic: str = ""
+    handler: str = ""
+    key: str | None = None
+    error: str = ""
+    since: datetime | None = None
+    states: Sequence[int] = field(default=(State.RETRYING, State.PARKED, State.DEAD))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one letter: `done`, or why not."""
+
+    letter: DeadLetter
+    done: bool
+    word: str
+
+
+def select(wanted: Selection) -> QuerySet[DeadLetter]:
+    """The letters that are meant, oldest first."""
+    rows = DeadLetter.objects.filter(state__in=list(wanted.states)).order_by("id")
+    if wanted.ids:
+        rows = rows.filter(id__in=list(wanted.ids))
+    if wanted.topic:
+        rows = rows.filter(topic=wanted.topic)
+    if wanted.handler:
+        rows = rows.filter(handler=wanted.handler)
+    if wanted.key is not None:
+        rows = rows.filter(key=to_column(wanted.key))
+    if wanted.error:
+        rows = rows.filter(error__contains=wanted.error)
+    if wanted.since:
+        rows = rows.filter(created_at__gte=wanted.since)
+    return rows
+
+
+def preview(wanted: Selection, *, limit: int) -> tuple[list[DeadLetter], int]:
+    """The first `limit` letters to resolve, and how many followers of theirs go on afterwards
+    beside them, counted up to 10,000. Raises FollowersWithoutHead."""
+    letters = list(select(wanted)[:limit])
+    _refuse_headless(letters)
+    return letters, _followers_beside(letters)
+
+
+def resolve_letters(
+    action: str, wanted: Selection, *, by: str, limit: int, rate: float = 0.0, note: str = ""
+) -> Iterator[Outcome]:
+    """Replay or discard, a batch of one partition a transaction; with a `rate` one letter, at most so
+    many a second.
+
+    Yields what became of each. Ended half-way it can be started again: what is done is no longer
+    selected, or is skipped. Raises FollowersWithoutHead before anything is done.
+    """
+    letters, _ = preview(wanted, limit=limit)
+    if action == DISCARD:
+        letters.reverse()  # the head last: a follower it sets free could be applied before its turn
+    started = time.monotonic()
+    for number, batch in enumerate(_batches(letters, size=1 if rate else _BATCH)):
+        if rate:
+            time.sleep(max(0.0, started + number / rate - time.monotonic()))
+        try:
+            words = _resolve(action, batch, by, note)
+        except OperationalError as error:
+            word = f"not now: {str(error).strip()}"
+            yield from (Outcome(letter, False, word) for letter in batch)
+            continue
+        for letter in batch:
+            word = words[letter.id]
+            yield Outcome(letter, not word, word or f"{action}ed")
+
+
+def _batches(letters: Sequence[DeadLetter], *, size: int) -> Iterator[list[DeadLetter]]:
+    """Letters of one handler and partition, in the order given; one of the drain alone."""
+    groups: dict[tuple[object, ...], list[DeadLetter]] = {}
+    for letter in letters:
+        own = letter.id if letter.handler == DRAIN_HANDLER else None
+        place = letter.handler, letter.topic, letter.partition, own
+        groups.setdefault(place, []).append(letter)
+    for group in groups.values():
+        for begin in range(0, len(group), size):
+            yield group[begin : begin + size]
+
+
+def _resolve(action: str, batch: Sequence[DeadLetter], by: str, note: str) -> dict[int, str]:
+    """By id: why nothing was done, or an empty string."""
+    words = dict.fromkeys((letter.id for letter in batch), "already resolved")
+    with transaction.atomic():
+        if batch[0].handler == DRAIN_HANDLER:
+            words |= _resolve_drains(action, batch[0].id, by, note)
+        else:
+            _lock_position(batch[0])
+            # Read now that nobody else can change them.
+            open_letters = letter_rows.lock_letters(words)
+            if open_letters:
+                words |= (_replay if action == REPLAY else _discard)(open_letters, by, note)
+        DeadLetterAction.objects.bulk_create(
+            DeadLetterAction(letter_id=letter_id, action=action, by=by, note=note)
+            for letter_id, word in words.items()
+            if not word
+        )
+    return words
+
+
+def _lock_position(letter: DeadLetter) -> None:
+    assert letter.partition is not None  # only letters of the drain have none
+    key = letter.topic, letter.partition
+    positions.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait)
+
+
+def _resolve_drains(action: str, letter_id: int, by: str, note: str) -> dict[int, str]:
+    known = letter_rows.read_letter(letter_id)
+    if known is None:
+        return {}
+    lock_lanes([lane_of(known.event.key)], wait=LANE_WAIT)
+    found = letter_rows.lock_letters([letter_id])  # again, now that nobody can change it
+    if not found:
+        return {}
+    letter = found[0]
+    if action == DISCARD:
+        letter_rows.resolve([letter.id], State.DISCARDED, by=by, note=note)
+        refused.discard(letter)
+        return {letter_id: ""}
+    if letter.state != State.DEAD:
+        return {letter_id: "already put back"}
+    refused.put_back(letter)
+    _make_due([letter.id])
+    return {letter_id: ""}
+
+
+def _replay(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
+    """Due now, with all their tries; a follower comes by itself once its head is through. One that
+    was left without a head is made the head."""
+    words = {letter.id: "" for letter in letters}
+    for letter in letters:
+        if letter.state == State.PARKED:
+            [head] = letter_rows.head_of(letter.handler, letter.place)
+            if head.id != letter.id:
+                words[letter.id] = "follows its head"
+    _make_due([letter_id for letter_id, word in words.items() if not word])
+    return words
+
+
+def _make_due(ids: Sequence[int]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter SET state = 0, attempts = 0, next_attempt_at = clock_timestamp(),
+                replay_count = replay_count + (state = 2)::int
+            WHERE id = ANY(%s)
+            """,
+            (list(ids),),
+        )
+
+
+def _discard(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
+    """Never to be applied; what waits behind them goes on."""
+    handler = letters[0].handler
+    mine = receipts.settle_receipts(
+        handler, [letter.event.event_id for letter in letters], InboxReceipt.Outcome.DISCARDED
+    )
+    done = {letter.id: letter.event.event_id in mine for letter in letters}
+    for state, wanted in ((State.DISCARDED, True), (State.APPLIED, False)):
+        ids = [letter_id for letter_id, is_mine in done.items() if is_mine is wanted]
+        letter_rows.resolve(ids, state, by=by, note=note)
+    _free_places(letters)
+    return {key: "" if is_mine else "was applied meanwhile" for key, is_mine in done.items()}
+
+
+def _free_places(letters: Sequence[Letter]) -> None:
+    """As redrive.free_place for letters of one partition: what waits behind them is due at once."""
+    first = letters[0]
+    keys = {to_column(letter.event.key) for letter in letters}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
+            FROM unnest(%s::text[]) AS place (key) CROSS JOIN LATERAL (
+                SELECT id FROM dead_letter AS waiting
+                WHERE waiting.handler = %s AND waiting.topic = %s AND waiting."partition" = %s
+                  AND md5(waiting.key) = md5(place.key) AND waiting.key = place.key
+                  AND waiting.state < 3 AND (waiting.state = 1 OR %s)
+                ORDER BY id LIMIT 1
+            ) AS head
+            WHERE dead_letter.id = head.id AND dead_letter.state = 1
+            """,
+            (
+                sorted(keys),
+                first.handler,
+                first.event.topic,
+                first.partition,
+                _is_ordered(first.handler),
+            ),
+        )
+    redrive.note_if_none_is_open(first)
+
+
+def _is_ordered(handler: str) -> bool:
+    """A handler that has left the map is treated as the stricter kind."""
+    try:
+        return conf.route_named(handler).ordered
+    except LookupError:
+        return True
+
+
+def _refuse_headless(letters: Sequence[DeadLetter]) -> None:
+    """Raises FollowersWithoutHead if a follower's head is not among the letters."""
+    followers = {
+        (letter.handler, letter.topic, letter.partition, letter.key): letter.id
+        for letter in letters
+        if letter.state == State.PARKED
+    }
+    if not followers:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT follower.id
+            FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::text[], %s::bigint[])
+                AS follower (handler, topic, "partition", key, id)
+            CROSS JOIN LATERAL (
+                SELECT id FROM dead_letter AS letter
+                WHERE letter.handler = follower.handler AND letter.topic = follower.topic
+                  AND md5(letter.key) = md5(follower.key) AND letter.key = follower.key
+                  AND letter."partition" = follower."partition" AND letter.state < 3
+                ORDER BY id LIMIT 1
+            ) AS head
+            WHERE head.id <> ALL(%s)
+            ORDER BY follower.id
+            """,
+            (
+                *map(list, zip(*followers, strict=True)),
+                list(followers.values()),
+                [letter.id for letter in letters],
+            ),
+        )
+        headless = [row[0] for row in cursor.fetchall()]
+    if headless:
+        some = ", ".join(str(letter_id) for letter_id in headless[:_NAMED])
+        sentence = " ".join((FollowersWithoutHead.__doc__ or "").split())
+        raise FollowersWithoutHead(f"{sentence} Such as: {some}.")
+
+
+def _followers_beside(letters: Sequence[DeadLetter]) -> int:
+    """Open letters of the same keys that are not among these."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT count(*) FROM (
+                SELECT FROM (
+                    SELECT DISTINCT handler, topic, "partition", key
+                    FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::text[])
+                        AS named (handler, topic, "partition", key)
+                ) AS wanted
+                JOIN dead_letter AS letter ON letter.handler = wanted.handler
+                    AND letter.topic = wanted.topic AND md5(letter.key) = md5(wanted.key)
+                    AND letter.key = wanted.key AND letter."partition" = wanted."partition"
+                WHERE letter.state = 1 AND letter.state < 3 AND letter.id <> ALL(%s) LIMIT 10000
+            ) AS beside
+            """,
+            (
+                [letter.handler for letter in letters],
+                [letter.topic for letter in letters],
+                [letter.partition for letter in letters],
+                [letter.key for letter in letters],
+                [letter.id for letter in letters],
+            ),
+        )
+        return int(cursor.fetchone()[0])

@@ -1,0 +1,132 @@
+"""Producing a batch around messages that Kafka itself refuses (rules R5 and R6).
+
+A refusal ends the producer and takes down the whole request, so only a message refused alone is
+really refused. It is tried a few times, with pauses that this process remembers, during which its
+key is left out; then the drain makes it a dead letter. A refusal without a name, which is how an
+unwell broker may look, only ever pauses its key.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from outbox.drain.state import RefusedKeys
+from outbox.envelope import event_fields
+from outbox.kafka import producer
+from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.lanes.pending import PendingEvent
+
+__all__ = ["Produced", "produce"]
+
+
+log = structlog.get_logger("outbox.drain")
+
+
+@dataclass(slots=True)
+class Produced(Delivery):
+    """The delivery of a whole batch; `alone` are the indexes refused by themselves."""
+
+    alone: set[int] = field(default_factory=set)
+
+    def add(self, part: Produced, start: int) -> None:
+        """Take over what is known of a part, which begins at index `start`."""
+        self.acknowledged |= {start + i: offset for i, offset in part.acknowledged.items()}
+        self.refused |= {start + i: reason for i, reason in part.refused.items()}
+        self.alone |= {start + i for i in part.alone}
+        self.error = self.error or part.error
+
+
+def produce(
+    pending: Sequence[PendingEvent], *, deadline: float, refused_before: RefusedKeys
+) -> Produced:
+    """Send events, until `deadline` on the monotonic clock. `error` is left empty if refusals are
+    all that went wrong.
+
+    The partitions that were not accused go together once more, what is left after that one
+    message at a time, keys that were refused before at the very end.
+    """
+    messages = [event.message() for event in pending]
+    whole = Produced(size=len(messages))
+    together = list(range(len(messages)))
+    if refused_before:
+        together = [i for i in together if pending[i].place not in refused_before]
+    for _ in range(2):
+        if not together:
+            break
+        sent = _send(messages, together, whole, deadline)
+        if not sent.complete and not sent.refusal:
+            whole.error = sent.error
+            return whole
+        accused = {_place(messages[together[index]]) for index in sent.refused}
+        unsent = set(_open(whole)) if accused else set()
+        together = [i for i in together if i in unsent and _place(messages[i]) not in accused]
+    if not whole.complete:
+        _produce_singly(pending, messages, whole, deadline, refused_before)
+    return whole
+
+
+def _produce_singly(
+    pending: Sequence[PendingEvent],
+    messages: Sequence[OutgoingMessage],
+    whole: Produced,
+    deadline: float,
+    refused_before: RefusedKeys,
+) -> None:
+    """Add to `whole` what Kafka takes alone. A key stops at its first refusal.
+
+    Each refusal costs a new producer, about half a second; time that runs out after one says
+    nothing of Kafka.
+    """
+    stopped = set()
+    for index in sorted(_open(whole), key=lambda i: pending[i].place in refused_before):
+        event = pending[index]
+        if event.place in stopped:
+            continue
+        if time.monotonic() >= deadline:
+            return
+        alone = _send(messages, [index], whole, deadline)
+        if alone.complete:
+            continue
+        if not alone.refusal:
+            whole.error = "" if whole.alone else alone.error
+            return
+        stopped.add(event.place)
+        whole.alone.add(index)
+        if alone.refused:
+            whole.refused[index] = alone.refused[0]
+        log.error(
+            "message_refused",
+            event_id=event.event_id,
+            topic=event.topic,
+            key=event.key,
+            error=alone.refused.get(0, alone.error),
+            **event_fields(event.envelope.trace),
+        )
+        if event.place in refused_before:
+            return  # one of these a batch: the rest of the time belongs to the others
+
+
+def _send(
+    messages: Sequence[OutgoingMessage], indexes: Sequence[int], whole: Delivery, deadline: float
+) -> Delivery:
+    """Send some of the messages and add to `whole` what was acknowledged."""
+    timeout = max(0.0, deadline - time.monotonic())
+    if len(indexes) == len(messages):
+        sent = producer.send(messages, timeout=timeout)
+        whole.acknowledged = sent.acknowledged
+        return sent
+    sent = producer.send([messages[index] for index in indexes], timeout=timeout)
+    whole.acknowledged |= {indexes[i]: offset for i, offset in sent.acknowledged.items()}
+    return sent
+
+
+def _open(delivery: Delivery) -> list[int]:
+    return [index for index in range(delivery.size) if index not in delivery.acknowledged]
+
+
+def _place(message: OutgoingMessage) -> tuple[str, int]:
+    return message.topic, message.partition

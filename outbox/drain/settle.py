@@ -1,0 +1,91 @@
+"""Producing a claimed batch and marking what Kafka acknowledged, one part beside the other.
+
+PostgreSQL needs as long to settle as Kafka to acknowledge: so each part of a large batch is
+marked, on a thread of its own and the same connection, while Kafka takes the next. A part is only
+sent if the whole of those before it was acknowledged, so the order of a key is not touched by it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from django.db import connection
+
+from outbox.conf import DrainPolicy
+from outbox.database.arrays import array_literal
+from outbox.drain.produce import Produced, produce
+from outbox.drain.state import RefusedKeys
+from outbox.kafka.producer import Delivery
+from outbox.lanes.pending import PendingEvent
+
+__all__ = ["acknowledged_prefix", "send_and_settle", "settle_batch"]
+
+_PART = 1000  # events; smaller ones cost more in flushes than they save
+
+_SETTLE = """
+    UPDATE event_outbox
+    SET status = 1, published_at = clock_timestamp(),
+        "partition" = sent."partition", "offset" = sent."offset"
+    FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[]) AS sent (id, "partition", "offset")
+    WHERE event_outbox.id = sent.id
+"""
+
+
+def send_and_settle(
+    pending: Sequence[PendingEvent], policy: DrainPolicy, *, refused_before: RefusedKeys
+) -> tuple[Produced, list[PendingEvent]]:
+    """Send the events in the order given; returns what Kafka said of them and those it
+    acknowledged, which are marked as published in the open transaction.
+
+    `flush_timeout` bounds all parts together. Raises what the database raises.
+    """
+    deadline = time.monotonic() + policy.flush_timeout
+    whole = Produced(size=len(pending))
+    settled: list[PendingEvent] = []
+    parts = max(1, len(pending) // _PART)
+    size = max(1, -(-len(pending) // parts))
+    marks: list[Future[Any]] = []
+    with connection.cursor() as cursor, ThreadPoolExecutor(1, "settle") as beside:
+        for start in range(0, len(pending), size):
+            part = pending[start : start + size]
+            sent = produce(part, deadline=deadline, refused_before=refused_before)
+            whole.add(sent, start)
+            indexes = acknowledged_prefix(part, sent)
+            if indexes:
+                rows = [(part[i].id, part[i].partition, sent.acknowledged[i]) for i in indexes]
+                marks.append(beside.submit(cursor.execute, _SETTLE, _columns(rows)))
+                settled += [part[i] for i in indexes]
+            if not sent.complete:
+                break
+        for mark in marks:
+            mark.result()
+    return whole, settled
+
+
+def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: Delivery) -> Sequence[int]:
+    """Indexes to settle: of each (topic, key) what was acknowledged before the first that was not."""
+    if delivery.complete:
+        return range(len(pending))
+    open_keys: set[tuple[str, str]] = set()
+    settled = []
+    for index, event in enumerate(pending):
+        if index not in delivery.acknowledged:
+            open_keys.add(event.place)
+        elif event.place not in open_keys:
+            settled.append(index)
+    return settled
+
+
+def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
+    """Mark (id, partition, offset) as published, one statement for all."""
+    if not settled:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTLE, _columns(settled))
+
+
+def _columns(rows: Sequence[tuple[int, int, int]]) -> list[str]:
+    return [array_literal(column) for column in zip(*rows, strict=True)]

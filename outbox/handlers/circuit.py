@@ -1,0 +1,48 @@
+"""The circuit of a handler: what too much failing does to it (rule R13)."""
+
+from __future__ import annotations
+
+import structlog
+from django.db import connection
+
+from outbox.conf import CIRCUIT
+from outbox.handlers.pause import CIRCUIT_BREAKER, forget_failures, write_control
+from outbox.topics import PartitionKey
+
+__all__ = ["trip_if_broken"]
+
+log = structlog.get_logger("outbox.control")
+
+
+def trip_if_broken(handler: str, key: PartitionKey) -> bool:
+    """In the parking transaction: pause the handler if too much of it fails; whether that was so."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT sum(failure_run), sum(failures), sum(outcomes), min(failing_since),
+                EXISTS (SELECT FROM handler_control
+                        WHERE handler = %s AND parks_failures_until > clock_timestamp())
+            FROM bridge_position WHERE handler = %s
+            """,
+            (handler, handler),
+        )
+        run, failures, outcomes, since, parks_failures = cursor.fetchone()
+        if parks_failures:
+            forget_failures(handler, key)
+            return False
+        share = failures / outcomes if outcomes else 0.0
+        if run < CIRCUIT.run and not (outcomes >= CIRCUIT.least and share >= CIRCUIT.share):
+            return False
+        cursor.execute(
+            'UPDATE bridge_position SET paused = true WHERE handler = %s AND topic = %s AND "partition" = %s',
+            (handler, *key),
+        )
+        reason = f"{run} failures in a row, {share:.0%} of the last outcomes failed"
+        write_control(handler, paused=True, reason=reason, by=CIRCUIT_BREAKER, since=since)
+    log.error(
+        "circuit_tripped",
+        handler=handler,
+        reason=reason,
+        advice=f"mend it, then manage.py handlers resume {handler}",
+    )
+    return True

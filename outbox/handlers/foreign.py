@@ -1,0 +1,91 @@
+"""Events of other producers that cannot be decoded: parked together, and no reason to doubt the
+handler (rules R11 to R13).
+
+Anybody may write to a topic. What we wrote and cannot read is our fault: the circuit counts it.
+What somebody else wrote and nobody can read is theirs: it becomes a dead letter at once, because
+another try reads the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from uuid import UUID
+
+from outbox.database.errors import describe
+from outbox.dead_letters.letter import Place
+from outbox.envelope import EventEnvelope
+from outbox.inbox.chunk import Chunk
+from outbox.publish.known import known_event_ids
+
+__all__ = ["NOT_OURS", "Decode", "Sieve", "refuse_none", "waiting_behind"]
+
+NOT_OURS = "not ours"
+"""Begins the error of such a letter: `dead_letters list --error "not ours"` finds all of them."""
+
+Decode = Callable[[str], object]
+"""Reads the value of a handler's events; whatever it raises means that the value is none."""
+
+
+def refuse_none(payload: str) -> None:
+    """The decoder of a handler that judges values in its effect alone."""
+
+
+class Sieve:
+    """Which events of one task are refused. Looked for only after an effect has failed, so that
+    nothing is decoded twice while all is well; each event is looked at once."""
+
+    def __init__(self, decode: Decode, unknown: Mapping[UUID, str] | None = None) -> None:
+        self.refused: dict[UUID, str] = {}
+        self.unknown = unknown or {}  # events of ours to be parked for their type, and why
+        self._decode = decode
+        self._seen: set[UUID] = set()
+
+    def look(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether there are more refused events now. Raises what the database raises."""
+        failed: dict[UUID, str] = {}
+        topics: dict[str, list[UUID]] = {}
+        looked_at: set[UUID] = set()
+        for chunk in chunks:
+            for _, event in chunk.events:
+                if event.event_id in self._seen or event.event_id in looked_at:
+                    continue  # of events with the same id only the first is ever applied
+                looked_at.add(event.event_id)
+                if event.event_id in self.unknown:
+                    continue
+                if error := self._error_of(event):
+                    failed[event.event_id] = error
+                    topics.setdefault(event.topic, []).append(event.event_id)
+        for topic, ids in topics.items():
+            for ours in known_event_ids(topic, ids):
+                del failed[ours]
+        self._seen |= looked_at
+        self.refused |= failed
+        return bool(failed)
+
+    def _error_of(self, event: EventEnvelope) -> str:
+        try:
+            self._decode(event.payload)
+        except Exception as error:  # noqa: BLE001  (a decoder does nothing but read)
+            return f"{NOT_OURS}, and cannot be decoded: {describe(error)}"
+        return ""
+
+
+def waiting_behind(
+    heads: Collection[UUID], chunks: Sequence[Chunk], events: Mapping[UUID, EventEnvelope]
+) -> set[UUID]:
+    """Those of `events` that stand in these chunks behind one of `heads` of the same key; heads
+    behind another head are among them."""
+    places: set[Place] = set()
+    seen: set[UUID] = set()
+    behind: set[UUID] = set()
+    for chunk in chunks:
+        for _, event in chunk.events:
+            if event.event_id in seen or event.event_id not in events:
+                continue
+            seen.add(event.event_id)
+            place = event.topic, chunk.partition, event.key
+            if place in places:
+                behind.add(event.event_id)
+            elif event.event_id in heads:
+                places.add(place)
+    return behind

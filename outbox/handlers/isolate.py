@@ -1,0 +1,214 @@
+"""Finding the events of a chunk that fail, so that the rest is applied (rules R11 and R13)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import structlog
+from django.db import DatabaseError, InterfaceError, transaction
+
+from outbox import conf, metrics, tracing
+from outbox.conf import BRIDGE
+from outbox.database.errors import describe, is_busy, is_timeout, is_transient
+from outbox.dead_letters import letters
+from outbox.dead_letters.letter import Letter
+from outbox.envelope import correlation_fields, event_fields, to_column
+from outbox.handlers import apply, circuit, pause
+from outbox.handlers.apply import Effect
+from outbox.handlers.foreign import Sieve
+from outbox.inbox import positions as position_rows
+from outbox.inbox import receipts
+from outbox.inbox.chunk import Chunk
+from outbox.inbox.positions import Tally
+from outbox.models import InboxReceipt
+
+__all__ = ["Isolation", "halves", "report_transient"]
+
+log = structlog.get_logger("outbox.effects")
+
+
+class Isolation:
+    """Finds the events of one chunk that fail and parks them, while the rest is applied.
+
+    Left half first, each half in a transaction of its own that moves the position to its end.
+    An error that passes stops the rest, and so does the end of the task's time.
+    """
+
+    def __init__(self, handler: str, effect: Effect, sieve: Sieve) -> None:
+        self.applied = 0
+        self.stopped = False
+        self._handler = handler
+        self._effect = effect
+        self._sieve = sieve
+        self._give_up = time.monotonic() + BRIDGE.effect_timeout
+
+    def run(self, chunk: Chunk, error: Exception) -> int:
+        """Isolate within a chunk that has failed as a whole; the number of events applied."""
+        self._divide(chunk, error)
+        return self.applied
+
+    def attempt(self, chunk: Chunk) -> None:
+        """Apply a chunk, or what of it can be applied."""
+        if time.monotonic() > self._give_up:
+            self._stop(chunk, "out of time, to be continued")
+        if self.stopped:
+            return
+        try:
+            self.applied += apply.apply_chunks(
+                handler=self._handler,
+                chunks=[chunk],
+                effect=self._effect,
+                wait=BRIDGE.busy_wait,
+                refused=self._sieve.refused,
+                unknown=self._sieve.unknown,
+            )
+        except Exception as error:  # noqa: BLE001  (whatever an effect raises, the position stays)
+            if is_transient(error):
+                self._leave(chunk, error)
+            elif self._refuses_more(chunk):
+                self.attempt(chunk)
+            elif not self.stopped:
+                self._divide(chunk, error)
+
+    def park(self, chunk: Chunk, error: str) -> None:
+        """Make the only event of a chunk a dead letter."""
+        try:
+            tripped = _park(self._handler, chunk, error)
+        except Exception as failure:  # noqa: BLE001  (what fails here is left for the bridge)
+            self.stopped = True
+            if is_transient(failure):
+                report_transient(self._handler, failure)
+            else:
+                _report_failure(self._handler, chunk, failure)
+            return
+        if tripped:
+            self.stopped = True
+            _spread_pauses(self._handler)
+
+    def _divide(self, chunk: Chunk, error: Exception) -> None:
+        if not chunk.events:
+            self.stopped = True
+            _report_failure(self._handler, chunk, error)
+        elif len(chunk.events) == 1:
+            tracing.record_error(error)
+            self.park(chunk, describe(error))
+        else:
+            for half in halves(chunk):
+                self.attempt(half)
+
+    def _leave(self, chunk: Chunk, error: Exception) -> None:
+        self.stopped = True
+        report_transient(self._handler, error)
+        if not is_timeout(error):
+            _forget_start(self._handler, chunk)
+
+    def _refuses_more(self, chunk: Chunk) -> bool:
+        try:
+            return self._sieve.look([chunk])
+        except (DatabaseError, InterfaceError) as unavailable:
+            self._leave(chunk, unavailable)
+            return False
+
+    def _stop(self, chunk: Chunk, word: str) -> None:
+        self.stopped = True
+        _record_failure(self._handler, chunk, word)
+
+
+def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """The left and the right half of a chunk of at least two events, in the order to apply them.
+
+    The right one begins where the left one ends: before that the position refuses it.
+    """
+    middle = len(chunk.events) // 2
+    border = chunk.events[middle][0]
+    return (
+        replace(chunk, next_offset=border, events=chunk.events[:middle]),
+        replace(chunk, first_offset=border, events=chunk.events[middle:]),
+    )
+
+
+def _park(handler: str, chunk: Chunk, error: str) -> bool:
+    """One transaction under the lock of the position: dead letter, receipt, position past it.
+    Whether the handler's circuit tripped. An event that has a receipt by now is not parked."""
+    route = conf.route_named(handler)
+    [(offset, event)] = chunk.events
+    with transaction.atomic():
+        positions = position_rows.lock_positions(
+            handler, [chunk.partition_key], wait=BRIDGE.busy_wait, limited=True
+        )
+        if not apply.accepts(handler, positions, chunk):
+            return False
+        position = positions[chunk.partition_key]
+        pending = {event.event_id: event} if offset >= position.next_offset else {}
+        followers = apply.followers_of(handler, [chunk], pending, positions)
+        new = receipts.insert_receipts(handler, pending, InboxReceipt.Outcome.PARKED)
+        failed = 0
+        if new and not followers:
+            failed = 1
+            letter = Letter(
+                handler, event, chunk.topic_id, chunk.partition, offset, attempts=1, error=error
+            )
+            letters.park([letter], delay=letters.backoff(route, 1))
+        elif new:
+            apply.park_letters(handler, [chunk], new)
+        position_rows.advance_positions(
+            handler, [chunk], [Tally(0, failed=failed, parked=len(new))]
+        )
+        tripped = bool(failed) and circuit.trip_if_broken(handler, chunk.partition_key)
+    log.error(
+        "event_parked",
+        handler=handler,
+        event_id=str(event.event_id),
+        topic=chunk.topic,
+        partition=chunk.partition,
+        offset=offset,
+        error=error,
+        **event_fields(event.trace),
+    )
+    return tripped
+
+
+def report_transient(handler: str, error: Exception) -> None:
+    busy = is_busy(error)
+    metrics.CHUNKS_REFUSED.labels(handler, "busy" if busy else "transient").inc()
+    log.warning("chunk_busy" if busy else "chunk_left", handler=handler, error=describe(error))
+    if not busy:  # somebody else is at it, which is nobody's failure
+        tracing.record_error(error)
+
+
+def _report_failure(handler: str, chunk: Chunk, error: Exception) -> None:
+    """Neither the effect nor the parking worked: the bridge sends the chunk again."""
+    metrics.CHUNKS_FAILED.labels(handler).inc()
+    tracing.record_error(error)
+    log.exception(
+        "chunk_failed",
+        handler=handler,
+        topic=chunk.topic,
+        partition=chunk.partition,
+        first_offset=chunk.first_offset,
+        next_offset=chunk.next_offset,
+        **correlation_fields(event.trace.correlation_id for _, event in chunk.events),
+    )
+    _record_failure(handler, chunk, describe(error))
+
+
+def _record_failure(handler: str, chunk: Chunk, error: str) -> None:
+    try:
+        position_rows.record_failure(handler, chunk, to_column(error))
+    except (DatabaseError, InterfaceError) as unavailable:
+        log.warning("failure_not_recorded", handler=handler, error=str(unavailable))
+
+
+def _forget_start(handler: str, chunk: Chunk) -> None:
+    try:
+        position_rows.forget_start(handler, chunk.partition_key)
+    except (DatabaseError, InterfaceError) as unavailable:
+        log.warning("start_not_forgotten", handler=handler, error=str(unavailable))
+
+
+def _spread_pauses(handler: str) -> None:
+    try:
+        pause.spread_pauses()
+    except (DatabaseError, InterfaceError) as unavailable:
+        log.warning("pause_not_spread", handler=handler, error=str(unavailable))

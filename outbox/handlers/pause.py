@@ -1,0 +1,225 @@
+"""Stopping and starting a handler while everything runs: by hand, or by its circuit (rule R13).
+
+`handler_control` says what is wanted and why; `bridge_position.paused` is what chunks and
+redrives look at, under the position's lock. The circuit writes the first and its own partition;
+`spread_pauses` carries it to the others, so that it need not wait for their locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import connection, transaction
+from django.db.models import Case, Exists, F, OuterRef, When
+from django.db.models.functions import Now
+
+from outbox.database.lock_waits import limit_lock_waits
+from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
+from outbox.models import BridgePosition, HandlerControl
+from outbox.topics import PartitionKey
+
+__all__ = [
+    "CIRCUIT_BREAKER",
+    "HandlerStatus",
+    "handler_statuses",
+    "pause_handler",
+    "register_handlers",
+    "resume_handler",
+    "spread_pauses",
+    "write_control",
+]
+
+CIRCUIT_BREAKER = "circuit"
+_LOCK = 0x6F62_6374  # any constant: one writer of pauses at a time
+
+log = structlog.get_logger("outbox.control")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerStatus:
+    """Whether a handler runs, and if not, who said so, why, and since when.
+
+    parks_failures_until  set while its circuit does not trip, whatever fails
+    """
+
+    handler: str
+    paused: bool = False
+    reason: str = ""
+    changed_by: str = ""
+    changed_at: datetime | None = None
+    parks_failures_until: datetime | None = None
+
+    @property
+    def tripped(self) -> bool:
+        """Paused by its circuit."""
+        return self.paused and self.changed_by == CIRCUIT_BREAKER
+
+
+def handler_statuses(handlers: Iterable[str]) -> list[HandlerStatus]:
+    """One for each handler, in order; one that was never touched runs."""
+    open_until = Case(When(parks_failures_until__gt=Now(), then=F("parks_failures_until")))
+    rows = {
+        row.handler: HandlerStatus(
+            row.handler, row.paused, row.reason, row.changed_by, row.changed_at, row.open_until
+        )
+        for row in HandlerControl.objects.annotate(open_until=open_until)
+    }
+    return [rows.get(handler, HandlerStatus(handler)) for handler in handlers]
+
+
+def register_handlers(handlers: Iterable[str]) -> None:
+    """Give each handler its row, so that the admin shows it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO handler_control (handler) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
+            (list(handlers),),
+        )
+
+
+def pause_handler(handler: str, *, reason: str, by: str) -> None:
+    """Once this returns no effect of the handler runs and none begins; its positions stay.
+
+    Waits for the effects that are running. Raises OperationalError if one takes too long.
+    """
+    with transaction.atomic():
+        _lock_positions(handler)
+        _set_paused(handler, paused=True)
+        write_control(handler, paused=True, reason=reason, by=by)
+    log.warning("handler_paused", handler=handler, reason=reason, by=by)
+
+
+def resume_handler(handler: str, *, by: str, park_failures: timedelta | None = None) -> int:
+    """Let the handler run again, its circuit closed; returns how many dead letters of the run
+    that tripped it are tried again at once, without waiting for their backoff.
+
+    `park_failures`: for so long, by the database's clock, whatever fails is parked and the circuit
+    does not trip. The next pause or resume ends it.
+    """
+    with transaction.atomic():
+        _lock_positions(handler)
+        since = _failing_since(handler)
+        _set_paused(handler, paused=False)
+        write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
+        again = _retry_since(handler, since) if since else 0
+    log.warning(
+        "handler_resumed",
+        handler=handler,
+        by=by,
+        redriven=again,
+        parks_failures_seconds=park_failures.total_seconds() if park_failures else 0,
+    )
+    return again
+
+
+def spread_pauses() -> None:
+    """Carry each pause to all partitions of its handler; one that is locked waits for the next
+    call. Called after a circuit tripped, and by beat."""
+    lagging = HandlerControl.objects.filter(
+        Exists(BridgePosition.objects.filter(handler=OuterRef("handler"), paused=False)),
+        paused=True,
+    )
+    if not lagging.exists():
+        return
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))
+        if not cursor.fetchone()[0]:
+            return
+        cursor.execute(
+            """
+            UPDATE bridge_position SET paused = true
+            WHERE id IN (
+                SELECT id FROM bridge_position
+                WHERE NOT paused AND handler IN (SELECT handler FROM handler_control WHERE paused)
+                FOR UPDATE SKIP LOCKED
+            )
+            """
+        )
+
+
+def forget_failures(handler: str, key: PartitionKey) -> None:
+    """What was parked because somebody wanted it so counts for nothing afterwards."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position
+            SET failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
+            WHERE handler = %s AND topic = %s AND "partition" = %s
+            """,
+            (handler, *key),
+        )
+
+
+def _lock_positions(handler: str) -> None:
+    limit_lock_waits(EFFECT_WAIT)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    lock_all_positions(handler)
+
+
+def _set_paused(handler: str, *, paused: bool) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position
+            SET paused = %s, failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
+            WHERE handler = %s
+            """,
+            (paused, handler),
+        )
+
+
+def write_control(
+    handler: str,
+    *,
+    paused: bool,
+    reason: str,
+    by: str,
+    since: datetime | None = None,
+    park_failures: timedelta | None = None,
+) -> None:
+    """A pause by hand keeps what the circuit knew, so that a resume still redrives its run."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO handler_control AS control
+                (handler, paused, reason, changed_by, changed_at, failing_since,
+                 parks_failures_until)
+            VALUES (%s, %s, %s, %s, clock_timestamp(), %s, clock_timestamp() + make_interval(secs => %s))
+            ON CONFLICT (handler) DO UPDATE
+            SET paused = excluded.paused, reason = excluded.reason,
+                changed_by = excluded.changed_by, changed_at = excluded.changed_at,
+                failing_since = CASE WHEN excluded.paused
+                    THEN coalesce(control.failing_since, excluded.failing_since) END,
+                parks_failures_until = excluded.parks_failures_until
+            """,
+            (
+                handler,
+                paused,
+                reason,
+                by,
+                since,
+                park_failures.total_seconds() if park_failures else None,
+            ),
+        )
+
+
+def _failing_since(handler: str) -> datetime | None:
+    rows = HandlerControl.objects.filter(handler=handler)
+    return rows.values_list("failing_since", flat=True).first()
+
+
+def _retry_since(handler: str, since: datetime) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE dead_letter
+            SET replay_count = replay_count + CASE WHEN state = 2 THEN 1 ELSE 0 END,
+                state = 0, attempts = 0, next_attempt_at = clock_timestamp()
+            WHERE handler = %s AND state IN (0, 2) AND created_at >= %s
+            """,
+            (handler, since),
+        )
+        return int(cursor.rowcount)

@@ -1,0 +1,138 @@
+"""Effects of events: what the task of a handler does with the chunks it is sent (rules R8 to R13).
+
+A chunk is applied in one transaction (outbox/handlers/apply.py); what fails is isolated, down to the
+single event, which becomes a dead letter (outbox/handlers/isolate.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery import shared_task
+from django.db import DatabaseError, InterfaceError, transaction
+
+from outbox import conf, task_queue, tracing
+from outbox.conf import BRIDGE
+from outbox.database.errors import is_busy, is_transient
+from outbox.dead_letters import redrive
+from outbox.dead_letters.letters import NEVER_ENDED
+from outbox.handlers import unknown_types
+from outbox.handlers.apply import Effect, accepts, apply_chunks
+from outbox.handlers.crash_guard import PieceSize, next_piece
+from outbox.handlers.foreign import Decode, Sieve, refuse_none
+from outbox.handlers.isolate import Isolation, report_transient
+from outbox.inbox import positions as position_rows
+from outbox.inbox.chunk import Chunk, TaskChunk, tell_chunks
+
+__all__ = ["Effect", "apply_chunks", "effect_task", "run_chunks"]
+
+
+def effect_task(*, name: str, handler: str, effect: Effect, decode: Decode) -> Any:
+    """The Celery task of a handler, one line in an app's tasks.py: it applies the chunks that the
+    bridge sends and the dead letters that are due again; returns the number of events applied.
+
+    `decode`: reads a payload as the effect does, and raises where that fails. A foreign event that
+    it does not take is parked without a doubt about the handler (see outbox/handlers/foreign.py).
+    """
+
+    def apply(*, chunks: Sequence[TaskChunk] = (), letters: Sequence[redrive.Claim] = ()) -> int:
+        with tracing.step(f"task {name}", tracing.CONSUMER, parent=task_queue.sent_by()) as step:
+            step.tell({"messaging.consumer.group.name": handler})
+            applied = 0
+            if chunks:
+                applied = run_chunks(handler=handler, chunks=chunks, effect=effect, decode=decode)
+            applied += redrive.run_letters(handler=handler, letters=letters, effect=effect)
+            step.tell({"outbox.events_applied": applied})
+            return applied
+
+    return shared_task(name=name, time_limit=BRIDGE.task_time_limit)(apply)
+
+
+def run_chunks(
+    *,
+    handler: str,
+    chunks: Sequence[TaskChunk],
+    effect: Effect,
+    decode: Decode = refuse_none,
+) -> int:
+    """What every handler's task calls: applies the chunks, returns the number of events applied.
+
+    If the effect fails, foreign events that `decode` does not take are parked together. Then each
+    chunk is tried by itself, and what fails alone is isolated: the rest is applied, the failing
+    event becomes a dead letter. What a database that is away or a position that stays busy prevents
+    is left for the bridge to send again, and so is an event whose type this worker does not know yet
+    (see outbox/handlers/unknown_types.py). Never raises: where a position has not moved, that says it
+    all.
+    """
+    parsed = [Chunk.from_task(chunk) for chunk in chunks]
+    tell_chunks(tracing.current_step(), parsed)
+    try:
+        parsed, unknown = unknown_types.sort_out(conf.route_named(handler), parsed)
+    except (DatabaseError, InterfaceError) as unavailable:
+        report_transient(handler, unavailable)
+        return 0
+    sieve = Sieve(decode, unknown)
+    fresh = [chunk for chunk in parsed if not chunk.attempt]
+    applied = _run(handler, fresh, effect, sieve) if fresh else 0
+    for chunk in parsed:
+        if chunk.attempt:
+            applied += _run_again(handler, chunk, effect, sieve)
+    return applied
+
+
+def _run(
+    handler: str, chunks: Sequence[Chunk], effect: Effect, sieve: Sieve, *, wait: float = 0.0
+) -> int:
+    try:
+        return apply_chunks(
+            handler=handler,
+            chunks=chunks,
+            effect=effect,
+            wait=wait,
+            refused=sieve.refused,
+            unknown=sieve.unknown,
+        )
+    except Exception as error:  # noqa: BLE001  (whatever an effect raises, the position stays)
+        passing = is_transient(error)
+        if not passing:
+            try:
+                found = sieve.look(chunks)
+            except (DatabaseError, InterfaceError) as unavailable:
+                report_transient(handler, unavailable)
+                return 0
+            if found:
+                return _run(handler, chunks, effect, sieve, wait=wait)
+        alone = BRIDGE.busy_wait if is_busy(error) else wait
+        if alone > wait or (len(chunks) > 1 and not passing):
+            return sum(_run(handler, [chunk], effect, sieve, wait=alone) for chunk in chunks)
+        if passing:
+            report_transient(handler, error)
+            return 0
+        return Isolation(handler, effect, sieve).run(chunks[0], error)
+
+
+def _run_again(handler: str, chunk: Chunk, effect: Effect, sieve: Sieve) -> int:
+    """A chunk that was sent before: says what it begins before it begins it, so that an event
+    that ends its process, or never ends, is found (see outbox/handlers/crash_guard.py)."""
+    isolation = Isolation(handler, effect, sieve)
+    pieces = PieceSize()
+    try:
+        while not isolation.stopped:
+            with transaction.atomic():
+                positions = position_rows.lock_positions(
+                    handler, [chunk.partition_key], wait=BRIDGE.busy_wait
+                )
+                if not accepts(handler, positions, chunk):
+                    break
+                piece, accused = next_piece(handler, chunk, positions[chunk.partition_key], pieces)
+            if accused:
+                tracing.current_step().fail("never_ended", NEVER_ENDED)
+                isolation.park(piece, NEVER_ENDED)
+            else:
+                isolation.attempt(piece)
+            if piece.next_offset >= chunk.next_offset:
+                break
+    except (DatabaseError, InterfaceError) as error:
+        report_transient(handler, error)
+    return isolation.applied

@@ -1,0 +1,52 @@
+"""Events of a chunk whose type this worker's release does not know (rules R8 and R12).
+
+A bridge of a newer release sends them, and one of the same release once it has waited for long
+enough. A worker that ran the effect would fail, or worse: write a receipt and do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+import structlog
+
+from outbox import conf, metrics
+from outbox.dead_letters import unknown_type
+from outbox.declaration import Route
+from outbox.inbox.chunk import Chunk
+
+__all__ = ["sort_out"]
+
+log = structlog.get_logger("outbox.effects")
+
+
+def sort_out(route: Route, chunks: Sequence[Chunk]) -> tuple[list[Chunk], dict[UUID, str]]:
+    """The chunks without what passes this handler by, each cut before an event that must wait;
+    and the events that are to be parked, with the errors of their letters.
+
+    What is cut off is not applied, so the bridge sends it again. Raises what the database raises.
+    """
+    found: list[Chunk] = []
+    parks: dict[UUID, str] = {}
+    for chunk in chunks:
+        run = unknown_type.sort_out(route, chunk.events)
+        parks.update(run.parks)
+        if run.waits is None:
+            found.append(replace(chunk, events=tuple(run.events)))
+            continue
+        offset, event = run.waits
+        metrics.CHUNKS_REFUSED.labels(route.handler, "unknown type").inc()
+        log.error(
+            "unknown_type_waits",
+            handler=route.handler,
+            type=event.type,
+            release=conf.release(),
+            topic=chunk.topic,
+            partition=chunk.partition,
+            offset=offset,
+        )
+        if offset > chunk.first_offset:
+            found.append(replace(chunk, next_offset=offset, events=tuple(run.events)))
+    return found, parks

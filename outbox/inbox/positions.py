@@ -1,0 +1,326 @@
+"""Positions and receipts: what a handler has applied, and what a chunk must match to be applied.
+
+Everything here but `read_positions`, `step_over` and `record_*` runs inside the transaction of the effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+
+from outbox.database.lock_waits import limit_lock_waits
+from outbox.inbox.chunk import Chunk
+from outbox.inbox.time_limit import transaction_limit
+from outbox.kafka.admin import TopicState
+from outbox.topics import PartitionKey
+
+__all__ = [
+    "EFFECT_WAIT",
+    "RESET",
+    "Position",
+    "Step",
+    "Tally",
+    "adopt_topic",
+    "advance_positions",
+    "create_positions",
+    "forget_start",
+    "lock_all_positions",
+    "lock_positions",
+    "note_start",
+    "read_positions",
+    "record_failure",
+    "record_retry",
+    "step_over",
+    "topic_ids_of",
+]
+
+
+# Seconds. Longer than the transaction of an effect may take.
+EFFECT_WAIT = 10.0
+
+# For UPDATE bridge_position: the chunk at the position has not been tried yet.
+RESET = """attempts = 0, last_error = '', failed_at = NULL, started_next = NULL, started_tries = 0,
+                updated_at = clock_timestamp()"""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One row of bridge_position as it was read."""
+
+    topic: str
+    partition: int
+    topic_id: UUID
+    next_offset: int
+    attempts: int
+    paused: bool
+    failed_at: datetime | None
+    letters_open: bool
+    started_next: int | None
+    started_tries: int
+
+    @property
+    def partition_key(self) -> PartitionKey:
+        """(topic, partition)."""
+        return self.topic, self.partition
+
+
+_COLUMNS = (
+    'topic, "partition", topic_id, next_offset, attempts, paused, failed_at,'
+    " letters_open, started_next, started_tries"
+)
+_WIDTH = len(fields(Position))
+_THESE = '(topic, "partition") IN (SELECT * FROM unnest(%s::text[], %s::smallint[]))'
+
+
+def read_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
+    """The positions there are among `keys`, without a lock."""
+    return _select(
+        f"SELECT {_COLUMNS} FROM bridge_position WHERE handler = %s AND {_THESE}", handler, keys
+    )
+
+
+def lock_positions(
+    handler: str, keys: Iterable[PartitionKey], *, wait: float = 0.0, limited: bool = False
+) -> dict[PartitionKey, Position]:
+    """The same under FOR UPDATE, locked in sorted order, waiting at most `wait` seconds for each.
+
+    `limited`: from here on the transaction may take no longer than an effect, see failures.py.
+    Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them. What is
+    read is the newest version of each row, also of one that another has just changed.
+    """
+    # In the same statement: one round trip less for each chunk.
+    limit = transaction_limit() if limited else ()
+    sql = (
+        f"SELECT {_COLUMNS}{', set_config(%s, %s, true)' if limit else ''} FROM bridge_position"
+        f' WHERE handler = %s AND {_THESE} ORDER BY topic, "partition" FOR UPDATE'
+    )
+    if not wait:
+        return _select(f"{sql} NOWAIT", handler, keys, *limit)
+    limit_lock_waits(wait)
+    with connection.cursor() as cursor:
+        positions = _select(sql, handler, keys, *limit)
+        # The effect's own waits are another matter.
+        cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+    return positions
+
+
+def lock_all_positions(handler: str) -> None:
+    """Lock every position of the handler, in sorted order: no effect of it runs until the transaction
+    ends. Raises as lock_positions; see `limit_lock_waits`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            'SELECT FROM bridge_position WHERE handler = %s ORDER BY topic, "partition" FOR UPDATE',
+            (handler,),
+        )
+
+
+def _select(
+    sql: str, handler: str, keys: Iterable[PartitionKey], *first: str
+) -> dict[PartitionKey, Position]:
+    topics, partitions = _columns(keys)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, (*first, handler, topics, partitions))
+        positions = [Position(*row[:_WIDTH]) for row in cursor.fetchall()]
+    return {position.partition_key: position for position in positions}
+
+
+def _columns(keys: Iterable[PartitionKey]) -> tuple[list[str], list[int]]:
+    pairs = list(keys)
+    return [topic for topic, _ in pairs], [partition for _, partition in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the events of one chunk; followers of a parked key count as parked alone."""
+
+    applied: int
+    failed: int = 0
+    parked: int = 0
+
+
+def advance_positions(handler: str, chunks: Sequence[Chunk], tallies: Sequence[Tally] = ()) -> None:
+    """Move the locked positions behind the chunks: the confirmation, if the transaction commits.
+
+    The failures of a partition are counted beside: in a row, and among its last hundred outcomes
+    (older ones fade). Without `tallies` every event of the chunks was applied.
+    """
+    tallies = tallies or [Tally(len(chunk.events)) for chunk in chunks]
+    topics, partitions = _columns(chunk.partition_key for chunk in chunks)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            UPDATE bridge_position
+            SET next_offset = done.next_offset, {RESET},
+                letters_open = letters_open OR done.failed + done.parked > 0,
+                failure_run = CASE WHEN done.failed > 0 THEN failure_run + done.failed
+                                   WHEN done.applied > 0 THEN 0 ELSE failure_run END,
+                failures = failures * done.kept + done.failed,
+                outcomes = least(100, outcomes * done.kept + done.applied + done.failed),
+                failing_since = CASE WHEN done.failed > 0 THEN coalesce(failing_since, now())
+                                     WHEN failures * done.kept >= 1 THEN failing_since END
+            FROM (
+                SELECT *, 1 - least(100, applied + failed) / 100.0::float8 AS kept
+                FROM unnest(%s::text[], %s::smallint[], %s::bigint[], %s::int[], %s::int[],
+                            %s::int[])
+                     AS chunk (topic, "partition", next_offset, applied, failed, parked)
+            ) AS done
+            WHERE handler = %s AND bridge_position.topic = done.topic
+              AND bridge_position."partition" = done."partition"
+            """,
+            (
+                topics,
+                partitions,
+                [chunk.next_offset for chunk in chunks],
+                [tally.applied for tally in tallies],
+                [tally.failed for tally in tallies],
+                [tally.parked for tally in tallies],
+                handler,
+            ),
+        )
+
+
+def note_start(handler: str, key: PartitionKey, next_offset: int, tries: int) -> None:
+    """Say that effects from the locked position up to `next_offset` are about to begin."""
+    _note_start(handler, key, next_offset, tries)
+
+
+def forget_start(handler: str, key: PartitionKey) -> None:
+    """Take that back: the process is alive, something else went wrong."""
+    _note_start(handler, key, None, 0)
+
+
+def _note_start(handler: str, key: PartitionKey, next_offset: int | None, tries: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET started_next = %s, started_tries = %s
+            WHERE handler = %s AND topic = %s AND "partition" = %s
+            """,
+            (next_offset, tries, handler, *key),
+        )
+
+
+def record_failure(handler: str, chunk: Chunk, error: str) -> None:
+    """Leave a word for the bridge and the admin, unless the position has moved on since."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE bridge_position SET last_error = %s, failed_at = clock_timestamp()
+            WHERE handler = %s AND topic = %s AND "partition" = %s AND next_offset < %s
+            """,
+            (error[:2000], handler, chunk.topic, chunk.partition, chunk.next_offset),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From offset `old` up to `new` the log of `topic_id` holds no message: markers of transactions,
+    messages that were aborted, what compaction has left out."""
+
+    key: PartitionKey
+    topic_id: UUID
+    old: int
+    new: int
+
+
+def step_over(handler: str, steps: Sequence[Step]) -> set[PartitionKey]:
+    """Move positions over what is no message; returns those that were moved. One that is locked, is
+    no longer at `old` or belongs to another log stays.
+
+    Nothing passes without a receipt: there was nothing to apply, and a log is only ever appended to.
+    """
+    topics, partitions = _columns(step.key for step in steps)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH free AS (
+                SELECT position.id, step.new
+                FROM unnest(%s::text[], %s::smallint[], %s::uuid[], %s::bigint[], %s::bigint[])
+                     AS step (topic, "partition", topic_id, old, new)
+                JOIN bridge_position position
+                  ON position.handler = %s AND position.topic = step.topic
+                 AND position."partition" = step."partition" AND position.topic_id = step.topic_id
+                 AND position.next_offset = step.old
+                FOR UPDATE OF position SKIP LOCKED
+            )
+            UPDATE bridge_position SET next_offset = free.new, updated_at = clock_timestamp()
+            FROM free WHERE bridge_position.id = free.id
+            RETURNING topic, "partition"
+            """,
+            (
+                topics,
+                partitions,
+                [step.topic_id for step in steps],
+                [step.old for step in steps],
+                [step.new for step in steps],
+                handler,
+            ),
+        )
+        return set(cursor.fetchall())
+
+
+def record_retry(handler: str, keys: Iterable[PartitionKey]) -> None:
+    """Count one more attempt at the chunks that start at these positions."""
+    topics, partitions = _columns(keys)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE bridge_position SET attempts = attempts + 1 WHERE handler = %s AND {_THESE}",
+            (handler, topics, partitions),
+        )
+
+
+def create_positions(handler: str, topic: TopicState, *, since: str) -> int:
+    """Write the positions a new handler starts from (`earliest` or `now`); returns how many were
+    missing. Existing ones stay as they are."""
+    start = topic.earliest if since == "earliest" else topic.latest
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO bridge_position
+                (handler, topic, topic_id, "partition", next_offset, start_offset)
+            SELECT %s, %s, %s, "partition", next_offset, next_offset
+            FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
+            ON CONFLICT (handler, topic, "partition") DO NOTHING
+            """,
+            (handler, topic.name, topic.topic_id, list(start), list(start.values())),
+        )
+        return int(cursor.rowcount)
+
+
+def topic_ids_of(handler: str, topic: str) -> set[UUID]:
+    """Ids of the logs that the handler's positions on a topic belong to; more than one is damage."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT topic_id FROM bridge_position WHERE handler = %s AND topic = %s",
+            (handler, topic),
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def adopt_topic(handler: str, topic: TopicState) -> None:
+    """Put the handler's positions at the end of a log that was made anew. They began in an older
+    one (`start_offset` -1), so no offset of this one lies before their start. Those of partitions
+    that it does not have stay, for dead letters of them, at its beginning, should they be added."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            UPDATE bridge_position
+            SET topic_id = %s, start_offset = -1, {RESET},
+                next_offset = coalesce((
+                    SELECT latest FROM unnest(%s::smallint[], %s::bigint[])
+                        AS log ("partition", latest)
+                    WHERE log."partition" = bridge_position."partition"), 0)
+            WHERE handler = %s AND topic = %s
+            """,
+            (
+                topic.topic_id,
+                list(topic.latest),
+                list(topic.latest.values()),
+                handler,
+                topic.name,
+            ),
+        )

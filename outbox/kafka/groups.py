@@ -1,0 +1,126 @@
+"""How long a broker keeps the partitions of a member that is gone, for the groups of our handlers.
+
+With `group.protocol=consumer` the session timeout is the broker's, not the client's: 45 s unless a
+group has a setting of its own. With the classic protocol the client asks for it (`session.timeout.ms`
+in consumer.py), and nothing here applies. Only settings are asked for, never a group itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+from django.conf import settings
+
+from outbox.kafka import admin
+from outbox.kafka.config import client_config
+
+__all__ = [
+    "HEARTBEAT_MS",
+    "SESSION_MS",
+    "Limits",
+    "broker_limits",
+    "sessions",
+    "shorten_sessions",
+    "wanted",
+]
+
+SESSION_MS = 6000
+HEARTBEAT_MS = 1500
+HEARTBEATS = 3  # that a session has at least, so that one may be late
+_SESSION = "consumer.session.timeout.ms"
+_HEARTBEAT = "consumer.heartbeat.interval.ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The least that the broker allows a group, in ms."""
+
+    session: int
+    heartbeat: int
+
+
+def sessions(groups: Sequence[str]) -> dict[str, int]:
+    """Group -> its session timeout in ms, of those that the broker tells of; empty with the classic
+    protocol. Raises KafkaUnavailable where it does not answer."""
+    if settings.KAFKA_GROUP_PROTOCOL != "consumer":
+        return {}
+    client = AdminClient(client_config("admin"))
+    client.list_topics(timeout=admin.TIMEOUT)  # away is another matter than unwilling
+    found = {}
+    for group, values in _describe(client, ResourceType.GROUP, groups).items():
+        with suppress(KeyError, ValueError):
+            found[group] = int(values[_SESSION])
+    return found
+
+
+def broker_limits() -> Limits | None:
+    """None where the broker does not tell. Raises KafkaUnavailable where it does not answer."""
+    client = AdminClient(client_config("admin"))
+    brokers = client.list_topics(timeout=admin.TIMEOUT).brokers
+    told = _describe(client, ResourceType.BROKER, [str(number) for number in brokers])
+    try:
+        return Limits(
+            session=max(int(v["group.consumer.min.session.timeout.ms"]) for v in told.values()),
+            heartbeat=max(
+                int(v["group.consumer.min.heartbeat.interval.ms"]) for v in told.values()
+            ),
+        )
+    except (KeyError, ValueError):  # an older broker, or one that tells nothing
+        return None
+
+
+def wanted(limits: Limits) -> tuple[int, int]:
+    """Session timeout and heartbeat interval in ms, as short as the broker allows and we want."""
+    heartbeat = max(HEARTBEAT_MS, limits.heartbeat)
+    return max(SESSION_MS, limits.session, HEARTBEATS * heartbeat), heartbeat
+
+
+def shorten_sessions(groups: Sequence[str]) -> dict[str, int]:
+    """Give each group whose session is longer than it need be one of its own; what they have then,
+    as `sessions`. What the broker refuses stays as it is. Raises KafkaUnavailable."""
+    before = sessions(groups)
+    limits = broker_limits() if before else None
+    if limits is None:
+        return before
+    session, heartbeat = wanted(limits)
+    longer = [group for group, found in before.items() if found > session]
+    if not longer:
+        return before
+    client = AdminClient(client_config("admin"))
+    values = {_SESSION: session, _HEARTBEAT: heartbeat}
+    resources = [_with(values, group) for group in longer]
+    for future in client.incremental_alter_configs(resources).values():
+        with suppress(admin.KafkaUnavailable):
+            future.result(admin.TIMEOUT)
+    return sessions(groups)
+
+
+def _with(values: Mapping[str, int], group: str) -> ConfigResource:
+    entries = [
+        ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+        for name, value in values.items()
+    ]
+    return ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
+
+
+def _describe(
+    client: AdminClient, kind: ResourceType, names: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    """Name -> settings, of those that the broker tells of."""
+    resources = [ConfigResource(kind, name) for name in names]
+    found = {}
+    for resource, future in (client.describe_configs(resources) if resources else {}).items():
+        with suppress(admin.KafkaUnavailable):
+            found[resource.name] = {
+                entry.name: str(entry.value) for entry in future.result(admin.TIMEOUT).values()
+            }
+    return found

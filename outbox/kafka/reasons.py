@@ -1,0 +1,123 @@
+"""Why Kafka does not let us in, told in the words of our own settings."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import time
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from django.conf import settings
+
+from outbox.kafka.config import client_config
+
+__all__ = ["Reason", "why_away"]
+
+SECONDS = 5.0
+
+
+class Reason(NamedTuple):
+    """What was found, and what to do."""
+
+    found: str
+    means: str
+
+
+_NO_LISTENER = "This is no listener of KAFKA_SECURITY_PROTOCOL."
+
+# What librdkafka says (the first that fits) -> what to do.
+_SAID = (
+    (
+        r"Unsupported SASL mechanism|mechanism handshake failed",
+        "The broker does not take KAFKA_SASL_MECHANISM.",
+    ),
+    (
+        r"SASL authentication error|Authentication failed",
+        "KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD is wrong.",
+    ),
+    (
+        r"connecting to a (PLAINTEXT|SSL)|wrong version number|incorrect security\.protocol",
+        _NO_LISTENER,
+    ),
+    (
+        r"ssl\.ca\.location",
+        "KAFKA_SSL_CA_LOCATION is no PEM file of certificates.",
+    ),
+    (
+        r"ssl\.(key|certificate)\.location",
+        "KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION are no PEM files that belong"
+        " together, or KAFKA_SSL_KEY_PASSWORD is wrong.",
+    ),
+    (
+        r"alert (certificate required|bad certificate|unknown ca|handshake failure)",
+        "The broker asks for a certificate that it knows: KAFKA_SSL_CERTIFICATE_LOCATION and"
+        " KAFKA_SSL_KEY_LOCATION.",
+    ),
+)
+
+
+def why_away(error: object) -> Reason:
+    """Ask once more, listening to the client's own words. `error`: what the caller was told."""
+    for said in (_certificate(), *_told()):
+        if isinstance(said, Reason):
+            return said
+        for pattern, means in _SAID:
+            if re.search(pattern, said, re.IGNORECASE):
+                return Reason(said, means)
+    return Reason(f"no answer: {error}", "Start it, or wait for it.")
+
+
+def _told() -> list[str]:
+    """What a client says within five seconds, until something is known."""
+    told: list[str] = []
+    known = re.compile("|".join(pattern for pattern, _ in _SAID), re.IGNORECASE)
+    try:
+        client = AdminClient(
+            client_config("check") | {"error_cb": lambda error: told.append(str(error.str()))}
+        )
+    except KafkaException as error:
+        return [_text(error)]
+    give_up = time.monotonic() + SECONDS
+    while time.monotonic() < give_up and not any(known.search(each) for each in told):
+        client.poll(0.1)
+    return told
+
+
+def _text(error: KafkaException) -> str:
+    cause: Any = error.args[0] if error.args else error
+    return str(cause.str()) if isinstance(cause, KafkaError) else str(error)
+
+
+def _certificate() -> Reason | str:
+    """What is wrong with the broker's certificate, which librdkafka does not tell apart; empty if
+    nothing is, or something else."""
+    encrypts = settings.KAFKA_SECURITY.get("security.protocol", "").endswith("SSL")
+    host, _, port = settings.KAFKA_BOOTSTRAP_SERVERS.partition(",")[0].rpartition(":")
+    with suppress(OSError, ValueError):
+        context = ssl.create_default_context(cafile=settings.KAFKA_SECURITY.get("ssl.ca.location"))
+        if not encrypts:  # only to see whether the other side would: nothing is sent
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with (
+                socket.create_connection((host.strip("[]"), int(port)), SECONDS) as connection,
+                context.wrap_socket(connection, server_hostname=host.strip("[]")),
+            ):
+                speaks = Reason(f"{host}:{port} speaks TLS", _NO_LISTENER)
+                return "" if encrypts else speaks
+        except ssl.SSLCertVerificationError as error:
+            return Reason(
+                f"the certificate of {host}:{port}: {error.verify_message}", _means(error)
+            )
+    return ""
+
+
+def _means(error: ssl.SSLCertVerificationError) -> str:
+    if "mismatch" in error.verify_message.lower() or "match" in error.verify_message.lower():
+        return "KAFKA_BOOTSTRAP_SERVERS names the broker otherwise than its certificate does."
+    if "expired" in error.verify_message:
+        return "The broker needs a new certificate."
+    return "KAFKA_SSL_CA_LOCATION does not hold who signed it."

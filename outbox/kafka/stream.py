@@ -1,0 +1,232 @@
+"""A producer that is never flushed: messages go in, reports come out, nothing is given up.
+
+For whoever keeps a message until Kafka has it, and can wait. The client repeats what an outage
+holds up under the same sequence numbers, which Kafka recognises; only after a refusal or a fatal
+error must the stream be replaced.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
+
+from outbox.kafka.admin import DEFAULT_MAX_MESSAGE_BYTES
+from outbox.kafka.config import client_config, idempotent_config
+from outbox.kafka.refusals import REFUSALS_WITH_TIME, may_be_written
+
+__all__ = ["Failure", "Header", "Limits", "Question", "Stream", "record_bytes"]
+
+Token = TypeVar("Token")
+Header = tuple[str, str | bytes]
+
+# The batch's own 61 bytes come off the limit; the rest is for what librdkafka adds to its count.
+_BATCH_ROOM = 1024
+_CLIENT_LIMIT = 1_000_000_000  # what is too large is for the topic to say
+_QUEUE = 100_000  # messages
+_PURGE_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0
+_REBUILD_AFTER = 3  # questions without an answer
+
+
+class Failure(NamedTuple, Generic[Token]):
+    """One message that has no place in the log, as far as is known.
+
+    refused   Kafka named a reason that is the message's own; those that shared its request are told
+              the same
+    in_doubt  it may have been written: it was on its way and nobody answered
+    """
+
+    token: Token
+    error: str
+    refused: bool
+    in_doubt: bool
+
+
+@dataclass(slots=True)
+class _Reports(Generic[Token]):
+    delivered: list[Token] = field(default_factory=list)
+    failed: list[Failure[Token]] = field(default_factory=list)
+
+
+class Stream(Generic[Token]):
+    """One idempotent producer to one topic. Not for several threads.
+
+    `limit`: bytes of the topic's largest batch, so that no batch of small messages exceeds it.
+    `gapless`: a message that fails ends the stream, and nothing sent later goes before it; without,
+    a refusal concerns its request alone.
+    """
+
+    def __init__(self, topic: str, *, limit: int, gapless: bool = True) -> None:
+        self._topic = topic
+        self._reports: _Reports[Token] = _Reports()
+        self._sent: dict[int, tuple[Token, float]] = {}
+        self._number = 0
+        self.fatal = ""
+        self._producer = Producer(
+            idempotent_config("relay")
+            | {
+                "enable.gapless.guarantee": gapless,
+                # It waits for Kafka as long as it takes.
+                "message.timeout.ms": 0,
+                # The partition of a key is that of Java's clients.
+                "partitioner": "murmur2_random",
+                "linger.ms": 2 if gapless else 0,
+                # What the topic's limit is compared with is then the size that is known here.
+                "compression.type": "none",
+                "batch.size": max(1, min(1_000_000, limit - _BATCH_ROOM)),
+                "message.max.bytes": _CLIENT_LIMIT,
+                "queue.buffering.max.messages": _QUEUE,
+                "queue.buffering.max.kbytes": 2_000_000,
+            }
+        )
+
+    def __len__(self) -> int:
+        """Messages without a report."""
+        return len(self._sent)
+
+    def send(self, token: Token, *, key: str, value: bytes, headers: Sequence[Header]) -> bool:
+        """Take a message; False if it was not taken: the queue is full, or the stream has ended."""
+        self._number = number = self._number + 1
+        try:
+            self._producer.produce(
+                self._topic,
+                value,
+                key,
+                headers=cast(Any, headers),
+                on_delivery=partial(self._report, number),
+            )
+        except BufferError:
+            return False
+        except KafkaException as error:
+            # The topic is unknown by now, or the producer has died: it took nothing.
+            self.fatal = self.fatal or str(error)
+            return False
+        self._sent[number] = (token, time.monotonic())
+        return True
+
+    def poll(self) -> tuple[list[Token], list[Failure[Token]]]:
+        """What Kafka has, and what it has not, since the last time. Never waits."""
+        self._serve(0.0)
+        reports, self._reports = self._reports, _Reports()
+        return reports.delivered, reports.failed
+
+    def waited(self, now: float) -> float:
+        """Seconds that the oldest message without a report has waited."""
+        for _, sent in self._sent.values():
+            return now - sent
+        return 0.0
+
+    def end(self) -> tuple[list[Token], list[Failure[Token]]]:
+        """Give up what has no report, and the producer with it."""
+        with suppress(KafkaException):
+            self._producer.purge()
+        deadline = time.monotonic() + _PURGE_SECONDS
+        while self._sent and time.monotonic() < deadline:
+            self._serve(0.05)
+        delivered, failed = self.poll()
+        failed += [Failure(token, "no report", False, True) for token, _ in self._sent.values()]
+        self._sent.clear()
+        # Its threads take their time to end, which is not the caller's.
+        threading.Thread(target=_close, args=(self._producer,), daemon=True).start()
+        return delivered, failed
+
+    def _serve(self, seconds: float) -> None:
+        """Run the reports' callbacks. confluent_kafka raises a fatal error inside whichever comes
+        next, and the reports behind it are still to be fetched."""
+        while True:
+            try:
+                self._producer.poll(seconds)
+            except (KafkaException, SystemError) as error:
+                again = not self.fatal
+                self.fatal = self.fatal or str(error.__cause__ or error)
+                if again:
+                    continue
+            return
+
+    def _report(self, number: int, error: KafkaError | None, message: Message) -> None:
+        token, _ = self._sent.pop(number)
+        if error is None:
+            self._reports.delivered.append(token)
+            return
+        code = error.code()
+        self._reports.failed.append(
+            Failure(token, error.str(), code in REFUSALS_WITH_TIME, may_be_written(code))
+        )
+
+
+def _close(producer: Producer) -> None:
+    with suppress(KafkaException, SystemError):
+        producer.flush(_PURGE_SECONDS)
+        producer.close()
+
+
+def record_bytes(key: bytes, value: bytes, headers: Sequence[Header]) -> int:
+    """Bytes of the batch that one message makes: what a topic compares with max.message.bytes
+    (https://kafka.apache.org/documentation/#messageformat)."""
+    body = _sized(len(key)) + _sized(len(value)) + _varint(len(headers))
+    for name, text in headers:
+        content = text.encode() if isinstance(text, str) else text
+        body += _sized(len(name.encode())) + _sized(len(content))
+    body += 3  # attributes, and the differences of time and offset, which are 0
+    return 61 + _sized(body)
+
+
+def _sized(length: int) -> int:
+    return _varint(length) + length
+
+
+def _varint(number: int) -> int:
+    return max(1, -(-(number << 1).bit_length() // 7))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What Kafka says of the topic; `max_bytes` of one batch."""
+
+    partitions: int
+    max_bytes: int
+
+
+class Question:
+    """Asks whether Kafka answers and has the topic, over a connection of its own."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._client: AdminClient | None = None
+        self._failed = 0
+
+    def ask(self, timeout: float) -> Limits:
+        """Raises KafkaException while no broker answers, or there is no such topic."""
+        if self._client is None or self._failed >= _REBUILD_AFTER:
+            self._client, self._failed = AdminClient(client_config("relay-watch")), 0
+        try:
+            found = self._client.list_topics(self._topic, timeout=timeout).topics[self._topic]
+            if found.error is not None:
+                raise KafkaException(found.error)
+        except KafkaException:
+            self._failed += 1
+            raise
+        self._failed = 0
+        return Limits(len(found.partitions), self._max_bytes(self._client))
+
+    def _max_bytes(self, client: AdminClient) -> int:
+        """Kafka's default where the broker does not tell, or not to us."""
+        resource = ConfigResource(ResourceType.TOPIC, self._topic)
+        values: Mapping[str, Any] = {}
+        with suppress(KafkaException, TimeoutError):
+            [future] = client.describe_configs([resource], request_timeout=_ANSWER_SECONDS).values()
+            values = future.result(_ANSWER_SECONDS)
+        entry = values.get("max.message.bytes")
+        return int(entry.value) if entry is not None and entry.value else DEFAULT_MAX_MESSAGE_BYTES

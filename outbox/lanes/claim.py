@@ -1,0 +1,58 @@
+"""What may go out now, and who holds it: lanes are claimed, their pending events read in order.
+
+Two claims never hold rows of the same lane (rule R3). A claim lasts as long as its transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from django.db.models.expressions import RawSQL
+
+from outbox.lanes.floors import Floors
+from outbox.lanes.pending import PENDING, pending_parameters
+from outbox.models import OutboxLane
+from outbox.topics import LANES
+
+__all__ = ["LaneMismatch", "claim_lanes", "compare_lanes"]
+
+
+class LaneMismatch(RuntimeError):
+    """The table outbox_lane and LANES in the code differ, and order per key depends on the number.
+
+    Go back to the number of the table; or drain the outbox, stop every writer and drain, change
+    LANES, empty the table and run `manage.py migrate`, which fills it.
+    """
+
+
+def compare_lanes() -> None:
+    """Raises LaneMismatch. Read at each connect: rows of a lane that is missing would wait for ever."""
+    found = set(OutboxLane.objects.values_list("lane", flat=True))
+    if found != set(range(LANES)):
+        raise LaneMismatch(
+            f"outbox_lane holds {len(found)} lanes, the code says {LANES}. "
+            + (LaneMismatch.__doc__ or "")
+        )
+
+
+def claim_lanes(
+    limit: int, *, floors: Floors, left_out: Collection[tuple[str, str]] = ()
+) -> list[int]:
+    """Lock up to `limit` lanes that have pending events, the longest waiting first.
+
+    Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A lane
+    with nothing but refused keys or unknown topics is not claimed: it would take another's place.
+    Nor is a paused one; PostgreSQL asks again once it has the lock.
+    """
+    first_pending = RawSQL(  # noqa: S611  (no text of anybody else)
+        f"""(SELECT id FROM event_outbox WHERE event_outbox.lane = outbox_lane.lane AND {PENDING}
+             ORDER BY id LIMIT 1)""",
+        pending_parameters(floors, left_out),
+    )
+    lanes = (
+        OutboxLane.objects.select_for_update(skip_locked=True, of=("self",))
+        .annotate(first_pending=first_pending)
+        .filter(first_pending__isnull=False, paused=False)
+        .order_by("first_pending")
+    )
+    return list(lanes.values_list("lane", flat=True)[:limit])

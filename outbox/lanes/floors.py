@@ -1,0 +1,181 @@
+"""Floors: where each lane's pending rows begin, so that a drain need not pass what it has settled.
+
+A settled row leaves a dead entry in the index of pending rows. VACUUM removes it, but not while
+any transaction holds an older snapshot; without a floor every claim then reads past all of them.
+
+A floor may only be one that nobody can undercut (rule R4): an id is drawn before its transaction
+commits, so "the last id I sent" is none. Here an id becomes a floor when every transaction that
+could have drawn a lower one has ended: whoever inserts holds a lock on the table from before it
+draws until it ends, and pg_locks names them. Rows made pending again (a redrive, a log that is
+gone) lie below floors that drains remember; who does that counts `outbox_lane.rewinds` up, and a
+floor holds only for the count it was taken with. Once a minute drains look below their floors,
+Kafka or not: a row that is found there raises an alarm and counts its lane's rewinds up, so that no
+process passes over it any more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+from django.db import OperationalError, connection, transaction
+from django.db.models import F
+
+from outbox import jobs, metrics
+from outbox.conf import DrainPolicy
+from outbox.database.arrays import array_literal
+from outbox.database.errors import is_transient
+from outbox.database.planner import plan_without
+from outbox.lanes.lock import lock_lanes
+from outbox.models import OutboxLane
+from outbox.queries import open_writers
+from outbox.topics import LANES
+
+__all__ = ["FLOOR_OF_LANE", "Floors", "rewind"]
+
+# For a statement with a row of outbox_lane at hand; takes the two of Floors.parameters().
+FLOOR_OF_LANE = """
+    CASE WHEN outbox_lane.rewinds = (%s::bigint[])[outbox_lane.lane + 1]
+    THEN (%s::bigint[])[outbox_lane.lane + 1] ELSE 0 END
+"""
+
+log = structlog.get_logger("outbox.drain")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ceiling:
+    """`id` was the last one drawn, and these transactions may still commit it or a lower one."""
+
+    id: int
+    writers: frozenset[str]
+
+
+class Floors:
+    """What one process remembers; lost with it, and taken anew by the next. One thread of it
+    refreshes, others may read. `sweeps`: drains do, for everybody."""
+
+    def __init__(self, *, sweeps: bool = True) -> None:
+        self._sweeps = sweeps
+        self._lock = threading.Lock()
+        self._session: object = None
+        self._forget()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._floors = [0] * LANES
+            self._rewinds = [0] * LANES
+        self._ceiling: _Ceiling | None = None
+        self._next_look = self._next_sweep = 0.0
+
+    def parameters(self) -> tuple[str, str]:
+        """For FLOOR_OF_LANE: the counts of rewinds and the floors, by lane."""
+        with self._lock:
+            return array_literal(self._rewinds), array_literal(self._floors)
+
+    def refresh(self, policy: DrainPolicy) -> None:
+        """Raise the floors, if it is time to; called before a claim, outside its transaction."""
+        now = time.monotonic()
+        self._forget_other_sessions()
+        if now < self._next_look:
+            return
+        self._next_look = now + policy.floor_interval
+        if self._ceiling is not None and not (self._ceiling.writers & open_writers()):
+            if self._sweeps and now >= self._next_sweep and any(self._floors):
+                self._next_sweep = now + policy.sweep_interval
+                self._sweep(policy)
+            self._raise_to(self._ceiling.id)
+            self._ceiling = None
+        if self._ceiling is None:
+            # In this order: who draws a higher id after the first statement does not matter, and
+            # who has drawn a lower one before it shows in the second, or has ended.
+            self._ceiling = _Ceiling(_last_id(), open_writers())
+
+    def _forget_other_sessions(self) -> None:
+        """Another connection may lead to a server that was set back, where ids begin lower."""
+        connection.ensure_connection()
+        if connection.connection is not self._session:
+            self._forget()
+            self._session = connection.connection
+
+    def _sweep(self, policy: DrainPolicy) -> None:
+        """Look for pending rows below the floors; given up when it takes long, which is seen by the
+        age of the last one that came to its end."""
+        try:
+            below = self._below(policy.sweep_seconds)
+        except OperationalError as error:
+            if not is_transient(error):
+                raise
+            log.warning("sweep_given_up", seconds=policy.sweep_seconds, error=str(error))
+            return
+        for lane, found in below:
+            metrics.FLOOR_UNDERCUT.inc()
+            log.error("floor_undercut", lane=lane, floor=self._floors[lane], found=found)
+        jobs.note_done("sweep")
+
+    def _below(self, seconds: float) -> list[tuple[int, int]]:
+        """Lanes with their first pending row, where that lies below the floor; each is rewound."""
+        rewinds, floors = self.parameters()
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
+            # As a bitmap, page by page: along the index each dead entry costs a visit of its own,
+            # and under a snapshot of an hour there are millions.
+            plan_without("indexscan", "indexonlyscan", "seqscan")
+            cursor.execute(
+                """
+                WITH below AS MATERIALIZED (
+                    SELECT lane, min(id) AS id FROM event_outbox
+                    WHERE status = 0 AND id < %s AND id < (%s::bigint[])[lane + 1] GROUP BY lane)
+                SELECT lane, below.id FROM below JOIN outbox_lane USING (lane)
+                WHERE rewinds = (%s::bigint[])[lane + 1]
+                """,
+                (max(self._floors), floors, rewinds),
+            )
+            below: list[tuple[int, int]] = cursor.fetchall()
+            if below:
+                found = [lane for lane, _ in below]
+                lock_lanes(found)
+                rewind(found)
+        return below
+
+    def _raise_to(self, ceiling: int) -> None:
+        """The first pending id of each lane up to the ceiling, or the one behind the ceiling.
+
+        A table with more lanes than the code knows is for `compare_lanes` to refuse, in words.
+        """
+        rewinds, floors = self.parameters()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                SELECT lane, rewinds, coalesce((
+                    SELECT id FROM event_outbox
+                    WHERE event_outbox.lane = outbox_lane.lane AND status = 0 AND id <= %s
+                      AND id >= {FLOOR_OF_LANE}
+                    ORDER BY id LIMIT 1
+                ), %s + 1)
+                FROM outbox_lane WHERE lane < %s ORDER BY lane
+                """,
+                (ceiling, rewinds, floors, ceiling, LANES),
+            )
+            rows: list[tuple[int, int, int]] = cursor.fetchall()
+        with self._lock:
+            for lane, rewinds_now, first in rows:
+                self._floors[lane], self._rewinds[lane] = first, rewinds_now
+
+
+def rewind(lanes: Iterable[int]) -> None:
+    """Say that rows of these lanes are pending below where floors may lie. Who makes them so does it
+    in the same transaction, which holds the lanes' locks."""
+    OutboxLane.objects.filter(lane__in=list(lanes)).update(rewinds=F("rewinds") + 1)
+
+
+def _last_id() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(pg_sequence_last_value("
+            "pg_get_serial_sequence('event_outbox', 'id')::regclass), 0)"
+        )
+        last: int = cursor.fetchone()[0]
+    return last

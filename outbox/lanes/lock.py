@@ -1,0 +1,40 @@
+"""Keeping drains out of lanes until the transaction ends: always in the order of lanes, so that two
+transactions that do it never wait for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from django.db import connection
+
+from outbox.database.lock_waits import limit_lock_waits
+
+__all__ = ["LANE_WAIT", "lock_all_lanes", "lock_lanes"]
+
+# Seconds. Longer than the 8 s after which PostgreSQL takes a lane from a drain that hangs.
+LANE_WAIT = 10.0
+
+
+def lock_lanes(lanes: Collection[int], *, wait: float | None = None) -> set[int]:
+    """Wait for the drains that hold these lanes, and keep others out; returns those lanes that exist.
+
+    Waits at most `wait` seconds for each lane, or as long as the session does. Raises
+    OperationalError with SQLSTATE 55P03 after that.
+    """
+    if wait is not None:
+        limit_lock_waits(wait)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT lane FROM outbox_lane WHERE lane = ANY(%s) ORDER BY lane FOR UPDATE",
+            (list(lanes),),
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def lock_all_lanes() -> None:
+    """The same for every lane of the table, also while Kafka is asked: the transaction may be idle
+    for longer than the session allows others."""
+    limit_lock_waits(15.0)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', '10min', true)")
+        cursor.execute("SELECT FROM outbox_lane ORDER BY lane FOR UPDATE")

@@ -1,0 +1,119 @@
+"""Lanes at run time: which are paused, which are held by whom, and what waits in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import OperationalError, connection, transaction
+
+from outbox.database.errors import is_busy
+from outbox.lanes.lock import LANE_WAIT, lock_lanes
+
+__all__ = ["LaneBusy", "LaneState", "UnknownLane", "lane_states", "pause_lanes", "resume_lanes"]
+
+COUNTED = 1000
+
+
+class LaneBusy(RuntimeError):
+    """A drain did not let go of a lane in time; nothing was changed. Try again."""
+
+
+class UnknownLane(LookupError):
+    """There is no such lane; `manage.py lanes list` shows those there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """One lane. `pending` is counted up to 1,000; ages in seconds; `holder` is the application name
+    and process id of the session that has it locked, empty if none has."""
+
+    lane: int
+    paused: bool
+    reason: str
+    by: str
+    at: datetime | None
+    pending: int
+    oldest_seconds: float
+    application: str
+    holder: str
+    held_seconds: float
+
+
+def pause_lanes(
+    lanes: Sequence[int], *, reason: str, by: str, wait: float = LANE_WAIT
+) -> list[int]:
+    """Let no drain claim these lanes any more; returns those that were not paused before.
+
+    Waits up to `wait` seconds for drains that hold them: once this returns, nothing of the lanes
+    is sent. All or none. Raises LaneBusy and UnknownLane.
+    """
+    return _change(
+        lanes,
+        "UPDATE outbox_lane SET paused = true, paused_reason = %s, paused_by = %s,"
+        " paused_at = clock_timestamp() WHERE lane = ANY(%s) AND NOT paused RETURNING lane",
+        (reason, by, list(lanes)),
+        wait,
+    )
+
+
+def resume_lanes(lanes: Sequence[int], *, wait: float = LANE_WAIT) -> list[int]:
+    """Let drains claim these lanes again; returns those that were paused. Raises as pause_lanes."""
+    return _change(
+        lanes,
+        "UPDATE outbox_lane SET paused = false, paused_reason = '', paused_by = '',"
+        " paused_at = NULL WHERE lane = ANY(%s) AND paused RETURNING lane",
+        (list(lanes),),
+        wait,
+    )
+
+
+def _change(
+    lanes: Sequence[int], update: str, parameters: tuple[Any, ...], wait: float
+) -> list[int]:
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            unknown = set(lanes) - lock_lanes(lanes, wait=wait)
+            if unknown:
+                raise UnknownLane(f"Lanes {sorted(unknown)}: {UnknownLane.__doc__}")
+            cursor.execute(update, parameters)
+            return sorted(row[0] for row in cursor.fetchall())
+    except OperationalError as error:
+        if not is_busy(error):
+            raise
+        holders = {state.holder for state in lane_states() if state.holder and state.lane in lanes}
+        raise LaneBusy(
+            f"Held for more than {wait:g} s by {', '.join(sorted(holders)) or 'a drain'}: "
+            f"{LaneBusy.__doc__}"
+        ) from error
+
+
+def lane_states(*, counted: int = COUNTED) -> list[LaneState]:
+    """All lanes in order, without a lock: a row's xmax names the transaction that has locked it.
+
+    `counted`: up to how many pending events of each; with 0 none is looked for.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT lane.lane, lane.paused, lane.paused_reason, lane.paused_by, lane.paused_at,
+                   pending.events,
+                   coalesce(extract(epoch FROM clock_timestamp() - pending.oldest), 0)::float,
+                   coalesce(holder.application_name, ''),
+                   coalesce(holder.application_name || ' (pid ' || holder.pid || ')', ''),
+                   coalesce(extract(epoch FROM clock_timestamp() - holder.xact_start), 0)::float
+            FROM outbox_lane lane
+            LEFT JOIN pg_stat_activity holder ON holder.backend_xid = lane.xmax
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS events, min(created_at) AS oldest
+                FROM (SELECT created_at FROM event_outbox
+                      WHERE event_outbox.lane = lane.lane AND status = 0
+                      ORDER BY id LIMIT %s) first
+            ) pending
+            ORDER BY lane.lane
+            """,
+            (counted,),
+        )
+        return [LaneState(*row) for row in cursor.fetchall()]

@@ -1,0 +1,126 @@
+"""See and resolve what the relay could not relay."""
+
+from __future__ import annotations
+
+import base64
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from outbox.rabbitmq.letters import Letter, LettersUnavailable, resolve, waiting
+from outbox.rabbitmq.metrics import KINDS
+from outbox.rabbitmq.policy import configured
+
+REPLAY, DISCARD = "replay", "discard"
+
+
+class Command(BaseCommand):
+    """One line a letter: id, kind, event id, time, reason."""
+
+    help = "Lists, inspects, replays and discards the dead letters of the relay."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        for name, text in (
+            ("list", "one line a letter, oldest first"),
+            ("inspect", "everything that is known of each letter, as JSON, one a line"),
+            (REPLAY, "put the messages into the relay's queue again"),
+            (DISCARD, "drop the messages for good"),
+        ):
+            action = actions.add_parser(name, help=text)
+            action.add_argument("ids", nargs="*", metavar="ID", help="of letters; default: all")
+            action.add_argument("--event-id", default="")
+            action.add_argument("--kind", choices=KINDS)
+            action.add_argument("--reason", default="", metavar="TEXT", help="text in the reason")
+            action.add_argument("--limit", type=_positive, default=100, metavar="N")
+            if name in (REPLAY, DISCARD):
+                action.add_argument("--dry-run", action="store_true")
+            if name == DISCARD:
+                action.add_argument("--all", action="store_true", help="without any choice")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        wanted, action, limit = _selection(options), options["action"], options["limit"]
+        if action == DISCARD and not (_is_choice(options) or options["all"]):
+            raise CommandError("Say which: ids, --event-id, --kind or --reason; or --all.")
+        try:
+            if action in (REPLAY, DISCARD) and not options["dry_run"]:
+                done = 0
+                for letter in resolve(configured(), wanted, limit=limit, replay=action == REPLAY):
+                    done += 1
+                    self.stdout.write(_line(letter))
+                self.stdout.write(f"{done} {action}ed.")
+                return
+            letters = waiting(configured(), wanted, limit=limit)
+        except LettersUnavailable as error:
+            raise CommandError(str(error)) from error
+        for letter in letters:
+            if action == "inspect":
+                self.stdout.write(json.dumps(described(letter), ensure_ascii=False))
+            else:
+                self.stdout.write(_line(letter))
+        if action in (REPLAY, DISCARD):
+            self.stdout.write(f"Would {action} {len(letters)} letters.")
+
+
+def _is_choice(options: dict[str, Any]) -> bool:
+    return any(options[name] for name in ("ids", "event_id", "kind", "reason"))
+
+
+def _selection(options: dict[str, Any]) -> Callable[[Letter], bool]:
+    ids = set(options["ids"])
+
+    def wanted(letter: Letter) -> bool:
+        return (
+            (not ids or letter.id in ids)
+            and options["event_id"] in ("", letter.event_id)
+            and options["kind"] in (None, letter.kind)
+            and options["reason"] in letter.reason
+        )
+
+    return wanted
+
+
+def _line(letter: Letter) -> str:
+    return (
+        f"{_shown(letter.id)}  {_shown(letter.kind)}  {_shown(letter.event_id) or '-'}"
+        f"  {_shown(letter.time)}  {_shown(letter.reason[:200])}"
+    )
+
+
+def _shown(text: str) -> str:
+    """Text of another producer may move a terminal's cursor: such characters are spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def described(letter: Letter) -> dict[str, Any]:
+    """All of a letter as JSON values; a body that is no UTF-8 is base64."""
+    try:
+        body = {"body": letter.body.decode()}
+    except UnicodeDecodeError:
+        body = {"body_base64": base64.b64encode(letter.body).decode()}
+    return {
+        "id": letter.id,
+        "kind": letter.kind,
+        "reason": letter.reason,
+        "time": letter.time,
+        "event_id": letter.event_id,
+        "exchange": letter.exchange,
+        "routing_key": letter.routing_key,
+        "headers": {
+            name: value if isinstance(value, str | int | bool | None) else str(value)
+            for name, value in letter.properties.headers_shown().items()
+        },
+        **body,
+    }
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1. Raises ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number

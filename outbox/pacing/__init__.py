@@ -1,0 +1,1 @@
+"""A limiter that paces what many workers send: see README.md."""

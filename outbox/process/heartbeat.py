@@ -1,0 +1,224 @@
+"""What each process says of itself, every few seconds, in Redis: the table of processes.
+
+Redis, because it is asked when PostgreSQL is away, and because a row that nobody renews goes by itself.
+The age of a heartbeat is what Redis counts: no two clocks are compared. Nothing depends on it: a
+process whose heartbeat cannot be written goes on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import redis
+from django.conf import settings
+
+from outbox import conf, redis_client
+
+__all__ = [
+    "BEAT_SECONDS",
+    "GONE_SECONDS",
+    "NOTHING_TO_SAY",
+    "NO_QUEUES",
+    "Heartbeat",
+    "Said",
+    "Seen",
+    "kinds_seen",
+    "memory_of",
+    "processes_seen",
+]
+
+BEAT_SECONDS = 5.0
+MEMORY_SECONDS = 60.0  # between two looks at it, which cost some milliseconds
+GONE_SECONDS = 600.0  # after its last heartbeat a process is forgotten
+_PREFIX = "outbox:process:"
+_INDEX = "outbox:processes"
+_KINDS = "outbox:process-kinds"  # of all that ever ran here
+_ANSWERS_WITHIN = 0.5
+NOTHING_TO_SAY: Callable[[], Mapping[str, float]] = dict
+NO_QUEUES: Callable[[], Sequence[str]] = tuple
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """The words of one heartbeat.
+
+    kind     web, worker, beat, bridge or relay; name: SERVICE_NAME
+    up       seconds since it began; memory: bytes, its own processes together
+    disk     bytes free and bytes in all, of where it works
+    figures  series -> value, of what nobody else knows
+    """
+
+    kind: str
+    name: str
+    host: str
+    pid: int
+    release: str
+    up: float
+    memory: int
+    disk: tuple[int, int]
+    queues: tuple[str, ...] = ()
+    figures: dict[str, float] = {}
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A process as Redis knows it; `age`: seconds since its last heartbeat."""
+
+    said: Said
+    age: float
+
+
+class Heartbeat:
+    """Of this process. Make it after any fork: a thread does not live on in a child."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        figures: Callable[[], Mapping[str, float]] = NOTHING_TO_SAY,
+        queues: Callable[[], Sequence[str]] = NO_QUEUES,
+    ) -> None:
+        self._kind = kind
+        self._figures = figures
+        self._queues = queues
+        self._began = time.monotonic()
+        self._pid = os.getpid()
+        self._id = f"{socket.gethostname()}:{self._pid}:{os.urandom(4).hex()}"
+        self._ended = threading.Event()
+        # Not at the start, when children are still to come.
+        self._next_memory, self._bytes = self._began + 2 * BEAT_SECONDS, 0
+        self._server: redis.Redis | None = None
+
+    def start(self) -> None:
+        """Begin, on a daemon thread; the end of the process ends it."""
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        """Say that the process ends in order, so that nobody waits for it."""
+        if os.getpid() != self._pid or self._ended.is_set():
+            return
+        self._ended.set()
+        with suppress(redis.RedisError, OSError):
+            self._redis().delete(_PREFIX + self._id)
+
+    def beat(self) -> None:
+        """One heartbeat. Raises redis.RedisError."""
+        with self._redis().pipeline(transaction=False) as commands:
+            commands.set(
+                _PREFIX + self._id, msgspec.json.encode(self._said()), px=int(GONE_SECONDS * 1000)
+            )
+            commands.sadd(_INDEX, self._id)
+            commands.sadd(_KINDS, self._kind)
+            commands.execute()
+
+    def _run(self) -> None:
+        with suppress(redis.RedisError, OSError):
+            _forget_the_gone(self._redis())
+        while True:
+            with suppress(redis.RedisError, OSError):
+                self.beat()
+            if self._ended.wait(BEAT_SECONDS):
+                return
+
+    def _said(self) -> Said:
+        usage = shutil.disk_usage(settings.BASE_DIR)
+        return Said(
+            kind=self._kind,
+            name=settings.SERVICE_NAME,
+            host=socket.gethostname(),
+            pid=self._pid,
+            release=conf.release(),
+            up=time.monotonic() - self._began,
+            memory=self._memory(),
+            disk=(usage.free, usage.total),
+            queues=tuple(self._queues()),
+            figures=dict(self._figures()),
+        )
+
+    def _memory(self) -> int:
+        now = time.monotonic()
+        if now >= self._next_memory:
+            self._next_memory = now + MEMORY_SECONDS
+            self._bytes = memory_of(self._pid)
+        return self._bytes
+
+    def _redis(self) -> redis.Redis:
+        if self._server is None:
+            # Once more is harmless: the same is said.
+            self._server = redis_client.client(
+                answers_within=_ANSWERS_WITHIN, connects_within=_ANSWERS_WITHIN, again=1
+            )
+        return self._server
+
+
+def processes_seen(server: redis.Redis) -> list[Seen]:
+    """Every process that has said something in the last ten minutes and has not ended in order, by kind
+    and name. Raises redis.RedisError."""
+    ids = _ids(server)
+    with server.pipeline(transaction=False) as commands:
+        for each in ids:
+            commands.get(_PREFIX + each)
+            commands.pttl(_PREFIX + each)
+        answers = commands.execute()
+    found = []
+    for text, left in zip(answers[::2], answers[1::2], strict=True):
+        if text is None:
+            continue
+        # What another release writes may have another shape.
+        with suppress(msgspec.DecodeError, msgspec.ValidationError):
+            said = msgspec.json.decode(text, type=Said)
+            found.append(Seen(said=said, age=max(0.0, GONE_SECONDS - left / 1000)))
+    return sorted(found, key=lambda seen: (seen.said.kind, seen.said.name, seen.said.host))
+
+
+def _ids(server: redis.Redis) -> list[str]:
+    """Of processes that may be there."""
+    return sorted(cast(bytes, each).decode() for each in server.smembers(_INDEX))
+
+
+def kinds_seen(server: redis.Redis) -> frozenset[str]:
+    """Kinds of process that have ever run here. Raises redis.RedisError."""
+    return frozenset(cast(bytes, kind).decode() for kind in server.smembers(_KINDS))
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of a process and its children; what several share counts once (PSS)."""
+    return 1024 * sum(map(_proportional, [pid, *_children(pid)]))
+
+
+def _proportional(pid: int) -> int:
+    """KiB; 0 for one that has ended, and where this is no Linux."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _forget_the_gone(server: redis.Redis) -> None:
+    """The index keeps no names of what has gone."""
+    ids = _ids(server)
+    with server.pipeline(transaction=False) as commands:
+        for each in ids:
+            commands.exists(_PREFIX + each)
+        gone = [
+            each for each, is_there in zip(ids, commands.execute(), strict=True) if not is_there
+        ]
+    if gone:
+        server.srem(_INDEX, *gone)

@@ -1,0 +1,117 @@
+"""The nudge: after a commit, one Celery message that asks for a drain now (rule R7).
+
+Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
+where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and
+forgotten. The first commit is told at once; those that follow within `nudge_interval` share the
+next nudge, so that a drain finds batches instead of single events. Where they keep coming a drain
+stays and looks again by itself, which costs less than a task for each nudge: it holds the nudges
+meanwhile, and whoever commits finds that somebody has asked already.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import cache
+from uuid import uuid4
+
+import redis
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+from outbox import metrics, redis_client
+from outbox.conf import DRAIN
+
+__all__ = ["DRAIN_TASK", "hold_nudges", "nudge", "take_nudge"]
+
+DRAIN_TASK = "outbox.drain_outbox"
+_KEY = "outbox:nudge"
+_QUEUE = "outbox"
+_AWAY_SECONDS = 1.0
+
+
+@cache
+def _redis() -> redis.Redis:
+    # Once more is harmless: each command here has the same effect twice as once.
+    return redis_client.client(answers_within=1.0, connects_within=0.5, again=1)
+
+
+class _Nudger:
+    """One daemon thread of one process, made at the first nudge (after any fork)."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._wanted = threading.Event()
+        threading.Thread(target=self._run, name="outbox-nudge", daemon=True).start()
+
+    def want(self) -> None:
+        if not self._wanted.is_set():  # else the thread will see it yet
+            self._wanted.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                _send()
+            except (redis.RedisError, OperationalError, OSError) as error:
+                _failed(error)
+                time.sleep(_AWAY_SECONDS)
+            time.sleep(DRAIN.nudge_interval)
+
+
+def _send() -> None:
+    """Send unless one is already waiting in the queue: the key lives until a drain takes it, or
+    for a moment. The length bounds the queue while nobody takes anything off it.
+
+    When the answer is lost all three commands are sent again. SET NX then finds the key of the first
+    time, so it is the value of the key that says whose it is.
+    """
+    token = uuid4().hex
+    with _redis().pipeline(transaction=False) as commands:
+        commands.set(_KEY, token, nx=True, px=round(DRAIN.nudge_debounce * 1000))
+        commands.get(_KEY)
+        commands.llen(_QUEUE)
+        is_new, holder, waiting = commands.execute()
+    redis_client.note_back()
+    if (is_new or holder == token.encode()) and waiting <= DRAIN.queue_bound:
+        current_app.send_task(DRAIN_TASK, kwargs={"asked": True}, queue=_QUEUE, retry=False)
+
+
+def _failed(error: Exception) -> None:
+    metrics.NUDGES_FAILED.inc()
+    redis_client.note_lost(error)
+
+
+_nudger: _Nudger | None = None
+_guard = threading.Lock()
+
+
+def nudge() -> None:
+    """Ask for a drain soon. Returns at once, never raises for a Redis that is away."""
+    global _nudger
+    if _nudger is None or _nudger.pid != os.getpid():
+        with _guard:
+            if _nudger is None or _nudger.pid != os.getpid():
+                _nudger = _Nudger()
+    _nudger.want()
+
+
+def hold_nudges() -> bool:
+    """Keep commits from asking, for `nudge_debounce` at most or until `take_nudge`; False if Redis
+    is away. The drain of who has asked already comes when this one has ended."""
+    try:
+        return bool(_redis().set(_KEY, 1, px=round(DRAIN.nudge_debounce * 1000)))
+    except redis.RedisError as error:
+        _failed(error)
+        return False
+
+
+def take_nudge() -> None:
+    """Delete the debounce key, before the claim: whoever commits after this asks again."""
+    try:
+        _redis().delete(_KEY)
+        redis_client.ask_if_back(_redis())
+    except redis.RedisError as error:
+        _failed(error)

@@ -1,0 +1,90 @@
+"""What a message says: `{"event_id", "correlation_id"?, "payload"}`, the payload never decoded."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import msgspec
+
+__all__ = ["EVENT_ID_LIMIT", "Body", "Unreadable", "read_body"]
+
+EVENT_ID_LIMIT = 255  # characters
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
+_FIELDS = (b'"event_id"', b'"payload"', b'"correlation_id"')
+
+
+class Unreadable(ValueError):
+    """The message cannot be relayed; its text says why and names the field."""
+
+
+class Body(msgspec.Struct, gc=False):
+    """`payload` is a view into the body: the value's bytes without the whitespace around it."""
+
+    event_id: str
+    payload: msgspec.Raw
+    correlation_id: str | None = None
+
+
+_decode = msgspec.json.Decoder(Body).decode
+
+
+def read_body(data: bytes) -> Body:
+    """Raises Unreadable."""
+    try:
+        if not data.isascii():
+            data.decode()
+        body = _decode(data)
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"body: not UTF-8 at byte {error.start}") from None
+    except msgspec.ValidationError as error:
+        raise Unreadable(f"body: {error}") from None
+    except msgspec.DecodeError as error:
+        raise Unreadable(f"body: no JSON: {error}") from None
+    except RecursionError:
+        raise Unreadable("body: nested deeper than the parser goes") from None
+    event_id = body.event_id
+    if not event_id:
+        raise Unreadable("event_id: empty")
+    if len(event_id) > EVENT_ID_LIMIT:
+        raise Unreadable(f"event_id: longer than {EVENT_ID_LIMIT} characters")
+    if not event_id.isprintable() and _CONTROL.search(event_id):
+        raise Unreadable("event_id: has a control character")
+    if _may_repeat(data, body):
+        _refuse_repeats(data)
+    return body
+
+
+def _may_repeat(data: bytes, body: Body) -> bool:
+    """Whether a field may stand there twice: the parser takes the last one without a word.
+
+    Outside of the payload each name must be found once, and nothing may be spelt with escapes.
+    """
+    payload = bytes(body.payload)
+    if data.count(b"\\") != payload.count(b"\\"):
+        return True
+    return any(data.count(name) - payload.count(name) > 1 for name in _FIELDS)
+
+
+def _refuse_repeats(data: bytes) -> None:
+    """Count the names at the top level. The text is known to be JSON, so only strings and brackets
+    need be told apart."""
+    depth = 0
+    names: Counter[str] = Counter()
+    expects_name = False
+    for match in _TOKEN.finditer(data):
+        token = match[0]
+        if token in b"{[":
+            depth += 1
+            expects_name = depth == 1
+        elif token in b"}]":
+            depth -= 1
+        elif token == b"," and depth == 1:
+            expects_name = True
+        elif expects_name and depth == 1 and token[:1] == b'"':
+            names[msgspec.json.decode(token)] += 1
+            expects_name = False
+    for name in ("event_id", "payload", "correlation_id"):
+        if names[name] > 1:
+            raise Unreadable(f"{name}: stands there {names[name]} times")

@@ -1,0 +1,53 @@
+"""The breaker around Kafka: the machine of outbox.breaker in one process, where one call is one look."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from outbox.breaker import machine
+
+__all__ = ["Breaker", "BreakerState"]
+
+
+class BreakerState(Enum):
+    """Open means waiting: nothing is refused and nothing dropped."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+_STATES = {
+    machine.CLOSED: BreakerState.CLOSED,
+    machine.HALF_OPEN: BreakerState.HALF_OPEN,
+    machine.OPEN: BreakerState.OPEN,
+}
+
+
+class Breaker:
+    """A failure opens it for `seconds` when it makes `share` of the last `requests` outcomes; then the
+    next outcome decides: a success closes it, a failure opens it again."""
+
+    def __init__(self, *, requests: int, share: float, seconds: float) -> None:
+        self._rule = machine.Rule(
+            in_a_row=1,
+            at_least=requests,
+            share=share,
+            window=requests,
+            open_seconds=seconds,
+            probes=1,
+        )
+        self._state = machine.State()
+        self._looks = 0
+
+    def state(self, now: float) -> BreakerState:
+        """At this moment of the monotonic clock."""
+        return _STATES[machine.phase(self._state, self._rule, now)]
+
+    def note(self, *, success: bool, now: float) -> BreakerState:
+        """An outcome; what comes while it is open changes nothing."""
+        self._looks += 1
+        asked, permits = machine.ask(self._state, self._rule, now, [str(self._looks)])
+        outcomes = [machine.Outcome(permit.id, permit.epoch, success) for permit in permits]
+        self._state = machine.report(asked, self._rule, now, outcomes)
+        return self.state(now)

@@ -1,0 +1,180 @@
+"""What is in hand: deliveries in the order of their tags, and which acknowledgements are due.
+
+RabbitMQ closes a channel that acknowledges a tag twice, so a tag that was acknowledged is forgotten
+here in the same step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import takewhile
+from typing import NamedTuple
+
+from outbox.rabbitmq.body import Body
+from outbox.rabbitmq.properties import Properties
+
+__all__ = ["Ack", "Delivery", "InHand", "MeanSize"]
+
+_SIZES = 1000  # bodies of which the mean size is known
+
+
+class Delivery:
+    """One delivery on its way, and later what is known of its event.
+
+    number     order of arrival in this process; a redelivery takes the place of the first
+    tag        None: its channel is gone, so it cannot be acknowledged any more
+    attempts   times that Kafka has refused it alone
+    followers  deliveries of the same event id behind it, which wait for what becomes of it
+    """
+
+    __slots__ = (
+        "arrived",
+        "attempts",
+        "body",
+        "digest",
+        "due",
+        "exchange",
+        "followers",
+        "number",
+        "produced",
+        "properties",
+        "raw",
+        "redelivered",
+        "routing_key",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        tag: int,
+        raw: bytes,
+        properties: Properties,
+        *,
+        exchange: str,
+        routing_key: str,
+        arrived: float,
+        redelivered: bool = False,
+    ) -> None:
+        self.number = number
+        self.tag: int | None = tag
+        self.raw = raw
+        self.properties = properties
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.arrived = arrived
+        self.redelivered = redelivered
+        self.body: Body | None = None
+        self.digest = ""
+        self.attempts = 0
+        self.due = 0.0
+        self.produced = False
+        self.followers: list[Delivery] = []
+
+    @property
+    def event_id(self) -> str:
+        """Empty if the body cannot be read."""
+        return self.body.event_id if self.body is not None else ""
+
+
+class Ack(NamedTuple):
+    """One acknowledgement: of this tag, and with `multiple` of all before it."""
+
+    tag: int
+    multiple: bool
+
+
+class InHand:
+    """The unacknowledged tags of one channel."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Delivery] = {}  # in the order of the tags; settled ones among them
+        self._settled: dict[int, float] = {}  # tag -> when
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, delivery: Delivery) -> None:
+        """A delivery has come; tags rise."""
+        assert delivery.tag is not None
+        self._open[delivery.tag] = delivery
+        self.bytes += len(delivery.raw)
+
+    def adopt(self, first: Delivery, again: Delivery) -> None:
+        """`again` is a redelivery of `first`, whose channel is gone: its tag becomes that of
+        `first`."""
+        assert again.tag is not None
+        first.tag, again.tag = again.tag, None
+        self._open[first.tag] = first
+        self.bytes += len(first.raw) - len(again.raw)
+        first.arrived = again.arrived
+
+    def settle(self, delivery: Delivery, now: float) -> None:
+        """It may be acknowledged."""
+        if delivery.tag is not None:
+            self._settled[delivery.tag] = now
+
+    def due(self, *, settled_before: float) -> list[Ack]:
+        """The acknowledgements to send now: one for the run up to the first open delivery, single
+        ones behind it, those that have been settled before that moment."""
+        if not self._settled:
+            return []
+        acks = []
+        run = list(takewhile(self._settled.__contains__, self._open))
+        if run:
+            acks.append(Ack(run[-1], multiple=True))
+        for tag in run:
+            self._forget(tag)
+        for tag in [tag for tag, when in self._settled.items() if when <= settled_before]:
+            self._forget(tag)
+            acks.append(Ack(tag, multiple=False))
+        return acks
+
+    def oldest(self) -> float | None:
+        """When the oldest of them came."""
+        return min((each.arrived for each in self._open.values()), default=None)
+
+    def sizes(self) -> MeanSize:
+        """The mean size of what is in hand."""
+        sizes = MeanSize()
+        for delivery in self._open.values():
+            sizes.add(len(delivery.raw))
+        return sizes
+
+    def lose(self) -> None:
+        """The channel is gone: no tag of it means anything any more."""
+        for delivery in self._open.values():
+            delivery.tag = None
+        self._open.clear()
+        self._settled.clear()
+        self.bytes = 0
+
+    def _forget(self, tag: int) -> None:
+        delivery = self._open.pop(tag)
+        self.bytes -= len(delivery.raw)
+        delivery.tag = None
+        del self._settled[tag]
+
+
+class MeanSize:
+    """The mean size of the last thousand bodies."""
+
+    def __init__(self) -> None:
+        self._sizes: deque[int] = deque(maxlen=_SIZES)
+        self._sum = 0
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def add(self, size: int) -> None:
+        """One more body."""
+        if len(self._sizes) == _SIZES:
+            self._sum -= self._sizes[0]
+        self._sizes.append(size)
+        self._sum += size
+
+    @property
+    def mean(self) -> float:
+        """Bytes; 0 before the first."""
+        return self._sum / len(self._sizes) if self._sizes else 0.0

@@ -1,0 +1,150 @@
+"""The dead-letter queue as an operator sees it: list, replay, discard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pika
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingChannel
+
+from outbox.rabbitmq.body import Unreadable, read_body
+from outbox.rabbitmq.dead_letters import PREFIX
+from outbox.rabbitmq.link import AMQPError, ask_for_confirms, parameters_of
+from outbox.rabbitmq.message import DELIVERY_COUNT
+from outbox.rabbitmq.policy import RelayPolicy
+from outbox.rabbitmq.properties import Properties, keep_properties_as_bytes
+
+__all__ = ["Letter", "LettersUnavailable", "resolve", "waiting"]
+
+# Of a message that is sent again, beside our own: the copies that RabbitMQ would make of it, and the
+# count of deliveries for which it may have come here.
+_NOT_REPLAYED = ("CC", "BCC", DELIVERY_COUNT)
+
+
+class LettersUnavailable(RuntimeError):
+    """RabbitMQ does not answer, or there is no dead-letter queue yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter. `id` is its own, unique; `event_id` is empty where the body cannot be read."""
+
+    id: str
+    kind: str
+    reason: str
+    time: str
+    exchange: str
+    routing_key: str
+    event_id: str
+    body: bytes
+    properties: Properties
+    tag: int
+
+
+@contextmanager
+def _channel(policy: RelayPolicy) -> Iterator[tuple[BlockingChannel, int]]:
+    """A channel, and how many letters there are."""
+    keep_properties_as_bytes()
+    try:
+        connection = pika.BlockingConnection(parameters_of(policy.url))
+    except (AMQPError, OSError) as error:
+        raise LettersUnavailable(f"RabbitMQ does not answer: {error!r}") from error
+    try:
+        channel = connection.channel()
+        found = channel.queue_declare(policy.dead_letter_queue, passive=True)
+        yield channel, found.method.message_count
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code == 404:
+            raise LettersUnavailable(f"There is no queue {policy.dead_letter_queue}.") from error
+        raise LettersUnavailable(str(error)) from error
+    except (AMQPError, OSError) as error:
+        raise LettersUnavailable(f"RabbitMQ was lost: {error!r}") from error
+    finally:
+        # What was read and not acknowledged is the queue's again, in its place.
+        if connection.is_open:
+            connection.close()
+
+
+def waiting(policy: RelayPolicy, wanted: Callable[[Letter], bool], *, limit: int) -> list[Letter]:
+    """The first letters that are wanted, oldest first; they stay where they are.
+
+    Raises LettersUnavailable. A queue without letters may not exist: that is an empty list.
+    """
+    try:
+        with _channel(policy) as (channel, count):
+            return _read(policy, channel, count, wanted, limit)
+    except LettersUnavailable as error:
+        if isinstance(error.__cause__, exceptions.ChannelClosedByBroker):
+            return []
+        raise
+
+
+def resolve(
+    policy: RelayPolicy, wanted: Callable[[Letter], bool], *, limit: int, replay: bool
+) -> Iterator[Letter]:
+    """Take letters out of the queue one by one: with `replay` each is first put into the relay's
+    queue again, confirmed; else it is dropped. Raises LettersUnavailable."""
+    with _channel(policy) as (channel, count):
+        ask_for_confirms(channel.connection._impl)
+        channel.confirm_delivery()
+        for letter in _read(policy, channel, count, wanted, limit):
+            if replay:
+                try:
+                    # Straight into the queue: by its old exchange others would get it again.
+                    channel.basic_publish(
+                        "",
+                        policy.queue,
+                        letter.body,
+                        letter.properties.without_headers(*_NOT_REPLAYED, beginning=PREFIX),
+                        mandatory=True,
+                    )
+                except (exceptions.UnroutableError, exceptions.NackError) as error:
+                    raise LettersUnavailable(
+                        f"Queue {policy.queue} did not take letter {letter.id}: {error!r}"
+                    ) from error
+            channel.basic_ack(letter.tag)
+            yield letter
+
+
+def _read(
+    policy: RelayPolicy,
+    channel: BlockingChannel,
+    count: int,
+    wanted: Callable[[Letter], bool],
+    limit: int,
+) -> list[Letter]:
+    """Letters that were there at the beginning: one that fails again comes back at the end."""
+    found: list[Letter] = []
+    for _ in range(count):
+        if len(found) == limit:
+            break
+        method, properties, body = channel.basic_get(policy.dead_letter_queue)
+        if method is None:
+            break
+        letter = _letter(method.delivery_tag, properties, body)
+        if wanted(letter):
+            found.append(letter)
+    return found
+
+
+def _letter(tag: int, properties: Properties, body: bytes) -> Letter:
+    try:
+        event_id = read_body(body).event_id
+    except Unreadable:
+        event_id = ""
+    text = properties.text
+    return Letter(
+        id=text(f"{PREFIX}id"),
+        kind=text(f"{PREFIX}kind"),
+        reason=text(f"{PREFIX}reason"),
+        time=text(f"{PREFIX}time"),
+        exchange=text(f"{PREFIX}exchange"),
+        routing_key=text(f"{PREFIX}routing-key"),
+        event_id=event_id,
+        body=body,
+        properties=properties,
+        tag=tag,
+    )

@@ -1,0 +1,66 @@
+"""Celery's queues as bridge, redrive and beat use them: bounded in length, never waited for.
+
+A task carries the step that sent it as a header of its message, which workers that know nothing of
+it pass over.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import redis
+from celery import current_app, current_task
+from kombu.exceptions import OperationalError
+
+from outbox import redis_client, tracing
+from outbox.declaration import Route
+
+__all__ = ["COMPRESSION", "queue_length", "send", "sent_by"]
+
+_STEP = "traceparent"
+COMPRESSION = "application/zstd"  # kombu's name; a chunk takes a fifth of its bytes
+
+
+def queue_length(queue: str) -> float:
+    """Tasks that wait in a queue; infinite while Redis takes none, which is logged once. What is
+    sent only while this is small keeps Redis bounded when nobody works a queue off."""
+    try:
+        [length] = redis_client.queue_lengths(_redis(), [queue])
+    except redis.RedisError as error:
+        redis_client.note_lost(error)
+        return math.inf
+    redis_client.note_back()
+    return length
+
+
+def send(route: Route, **arguments: Any) -> bool:
+    """Put a task of the route's handler on its queue; False if Redis did not take it, which is
+    logged once. It may have come there even so: a task twice has its effect once (rule R8)."""
+    traceparent = tracing.current_traceparent()
+    try:
+        current_app.send_task(
+            route.task,
+            kwargs=arguments,
+            queue=route.queue,
+            retry=False,
+            compression=COMPRESSION,
+            headers={_STEP: traceparent} if traceparent else None,
+        )
+    except (OperationalError, redis.RedisError, OSError) as error:
+        tracing.record_error(error)
+        redis_client.note_lost(error)
+        return False
+    return True
+
+
+def sent_by() -> str:
+    """The traceparent of the step that sent the running task; empty if it sent none."""
+    headers = current_task.request.headers if current_task else None
+    return str((headers or {}).get(_STEP, ""))
+
+
+@cache
+def _redis() -> redis.Redis:
+    return redis_client.client(answers_within=1.0, connects_within=0.5)

@@ -1,0 +1,22 @@
+"""Fixtures of the platform's tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from outbox import conf
+from outbox.dead_letters import redrive
+from outbox.handlers import isolate
+from outbox.inbox import time_limit
+
+SLOW = replace(conf.BRIDGE, effect_timeout=120.0)  # seconds
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test is one transaction: the time limit of an effect would end all of it. A machine under
+    load is no reason to leave events or letters for later."""
+    for module in (time_limit, isolate, redrive):
+        monkeypatch.setattr(module, "BRIDGE", SLOW)

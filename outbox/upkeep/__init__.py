@@ -1,0 +1,1 @@
+"""What purges, measures and checks the servers: `purge`, `gauges`, `server_checks`."""

@@ -1,0 +1,35 @@
+"""What a check of a server found, and how it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Level", "Result", "judge"]
+
+
+class Level(StrEnum):
+    """How a result counts."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the report. `risk` is the name by which a violation can be accepted, empty if it
+    cannot be; `means` says what can be lost and what to do, empty if all is well."""
+
+    level: Level
+    server: str
+    found: str
+    risk: str = ""
+    means: str = ""
+
+
+def judge(server: str, found: str, *, good: bool, risk: str, means: str) -> Result:
+    """Fine if it is `good`, otherwise an error."""
+    if good:
+        return Result(Level.OK, server, found, risk)
+    return Result(Level.ERROR, server, found, risk, means)

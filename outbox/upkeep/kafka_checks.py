@@ -1,0 +1,169 @@
+"""Kafka as the code needs it: topics, and how fast partitions of a member that is gone are taken over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from outbox import conf
+from outbox.bridge import unread
+from outbox.declaration import Route
+from outbox.kafka import admin
+from outbox.kafka.admin import TopicConfig
+from outbox.kafka.reasons import why_away
+from outbox.topics import Topic
+from outbox.upkeep import takeover
+from outbox.upkeep.check_result import Level, Result, judge
+
+__all__ = ["check_kafka"]
+
+REPLICAS = 3
+MIN_INSYNC = 2
+
+
+def check_kafka() -> Iterator[Result]:
+    """Every topic of the event map; one error if it does not answer."""
+    wanted = conf.all_topics()
+    try:
+        found = admin.topic_configs([topic.name for topic in wanted])
+        slow = list(takeover.slow_takeovers())
+    except admin.KafkaUnavailable as error:
+        reason = why_away(error)
+        yield Result(Level.ERROR, "kafka", reason.found, means=reason.means)
+        return
+    for topic in wanted:
+        if topic.name in found:
+            yield from _topic(topic, found[topic.name])
+        else:
+            yield Result(
+                Level.ERROR,
+                "kafka",
+                f"{topic.name} does not exist",
+                means="Run manage.py create_topics.",
+            )
+    for route in conf.routes():
+        if route.topic.name in found:
+            yield from _added_partitions(route, found[route.topic.name])
+    # Late, but nothing is lost: no reason to stop a deployment.
+    yield from (Result(Level.WARNING, "kafka", what, means=means) for what, means in slow)
+
+
+def _added_partitions(route: Route, found: TopicConfig) -> Iterator[Result]:
+    """More partitions than the code says are no fault of the server, and stop no deployment."""
+    added = range(route.topic.partitions, found.partitions)
+    if lacking := unread.without_position(route, added):
+        yield Result(
+            Level.WARNING,
+            "kafka",
+            f"{route.topic.name}: {route.handler} does not read partitions {lacking}",
+            means="They were added to the topic, and nothing of them is applied. To read them from "
+            f"their beginning run {unread.advice(route, lacking)}.",
+        )
+
+
+def _topic(topic: Topic, found: TopicConfig) -> Iterator[Result]:
+    yield judge(
+        "kafka",
+        f"{topic.name}: {found.partitions} partitions",
+        good=found.partitions >= topic.partitions,
+        risk="",
+        means=f"The code says {topic.partitions}, and the order of keys depends on it. "
+        "What to do is said by manage.py create_topics.",
+    )
+    insync = _number(found.values.get("min.insync.replicas", ""))
+    yield judge(
+        "kafka",
+        f"{topic.name}: {found.replicas} replicas, min.insync.replicas = {insync}",
+        good=found.replicas >= REPLICAS and (insync or 0) >= MIN_INSYNC,
+        risk="few-replicas",
+        means="Losing one broker may lose what was published; what no handler had applied is then "
+        f"found by the audit. Set {REPLICAS} replicas (KAFKA_REPLICATION_FACTOR, before the topic "
+        f"is made) and min.insync.replicas = {MIN_INSYNC}.",
+    )
+    for setting in _TOPIC_SETTINGS:
+        value = found.values.get(setting.name, setting.unset)
+        wanted = setting.wanted(topic)
+        yield judge(
+            "kafka",
+            f"{topic.name}: {setting.name} = {value or 'unknown'}",
+            good=setting.good(value, wanted),
+            risk=setting.risk,
+            means=f"{setting.means} Set {setting.name} = {wanted}{setting.way}.",
+        )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"-?\d+", text) else None
+
+
+def _equals(value: str, wanted: str) -> bool:
+    return value == wanted
+
+
+def _at_most(value: str, wanted: str) -> bool:
+    number = _number(value)
+    return number is not None and number <= int(wanted)
+
+
+def _at_least(value: str, wanted: str) -> bool:
+    number = _number(value)
+    return number is not None and number >= int(wanted)
+
+
+class _TopicSetting(NamedTuple):
+    """A setting of a topic: what is wanted, how the value is compared with it, what breaks else, and
+    `way` to set it. `unset` stands for the value if the broker names none."""
+
+    name: str
+    wanted: Callable[[Topic], str]
+    good: Callable[[str, str], bool]
+    risk: str
+    means: str
+    way: str = ""
+    unset: str = ""
+
+
+_ALTER = ", for example by manage.py create_topics --alter"
+
+_TOPIC_SETTINGS = (
+    _TopicSetting(
+        "unclean.leader.election.enable",
+        lambda _: "false",
+        _equals,
+        "unclean-election",
+        "A replica that lags may become leader and cut off the end of the log.",
+        unset="false",
+    ),
+    _TopicSetting(
+        "retention.ms",
+        lambda topic: str(topic.retention_hours * 3_600_000),
+        _equals,
+        "other-retention",
+        "Receipts and outbox are kept by the retention that the code says.",
+        way=_ALTER,
+    ),
+    _TopicSetting(
+        "segment.ms",
+        lambda _: str(admin.SEGMENT_MS),
+        _at_most,
+        "long-segments",
+        "Kafka deletes whole segments only, so a quiet topic keeps messages for so much longer than "
+        "its retention, and by then their receipts may be gone.",
+        way=_ALTER,
+    ),
+    _TopicSetting(
+        "cleanup.policy",
+        lambda _: "delete",
+        _equals,
+        "compacted",
+        "A compacted topic forgets earlier events of a key, whether they were applied or not.",
+    ),
+    _TopicSetting(
+        "max.message.bytes",
+        lambda topic: str(topic.max_message_bytes),
+        _at_least,
+        "small-messages",
+        "The code lets larger events be published; what Kafka refuses becomes a dead letter.",
+    ),
+)

@@ -1,0 +1,223 @@
+"""PostgreSQL as the code needs it: its settings, our sessions, the rows that everything rests on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from outbox import conf
+from outbox.topics import LANES
+from outbox.upkeep.check_result import Result, judge
+
+__all__ = ["advice_on", "check_pooler", "check_postgresql", "check_standbys"]
+
+
+# What libpq says where it is not let in (the first that fits) -> what to do.
+_SAID = (
+    (r"no encryption|SSL off", "It wants TLS: sslmode=verify-full in DATABASE_URL."),
+    (r"does not support SSL", "It speaks no TLS, and sslmode in DATABASE_URL demands it."),
+    (r"does not match host name|mismatch", "DATABASE_URL names it otherwise than its certificate."),
+    (
+        r"certificate verify failed|root certificate file",
+        "The file of sslrootcert in DATABASE_URL does not hold who signed its certificate.",
+    ),
+    (
+        r"certificate|private key",
+        "sslcert and sslkey in DATABASE_URL, the client's own, are wrong.",
+    ),
+    (
+        r"authentication failed|no password supplied|role .* does not exist",
+        "DATABASE_URL has another user or password.",
+    ),
+    (r"database .* does not exist", "There is no database of the name in DATABASE_URL."),
+)
+
+
+def advice_on(error: Exception) -> str:
+    """What to do where PostgreSQL does not let us in, by the words of libpq."""
+    for pattern, means in _SAID:
+        if re.search(pattern, str(error), re.IGNORECASE):
+            return means
+    return "Start it, or wait for it."
+
+
+def check_postgresql() -> Iterator[Result]:
+    """Everything about it. Raises what the database raises."""
+    yield from _settings()
+    yield from _defaults()
+    yield _session()
+    yield check_pooler(connection)
+    yield from _counts()
+
+
+_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names")
+
+
+def _settings() -> Iterator[Result]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)"
+            " UNION ALL SELECT 'wal_writer_delay', setting FROM pg_settings"
+            " WHERE name = 'wal_writer_delay'",
+            (list(_SETTINGS),),
+        )
+        values: dict[str, str] = dict(cursor.fetchall())
+    for name, risk in (("fsync", "no-fsync"), ("full_page_writes", "torn-pages")):
+        yield judge(
+            "postgresql",
+            f"{name} = {values[name]}",
+            good=values[name] == "on",
+            risk=risk,
+            means=f"A crash of its machine may corrupt the whole database. Set {name} = on.",
+        )
+    commit = values["synchronous_commit"]
+    window = 3 * int(values["wal_writer_delay"])
+    yield judge(
+        "postgresql",
+        f"synchronous_commit = {commit}",
+        good=commit != "off",
+        risk="asynchronous-commit",
+        means=f"A crash loses what was committed in the last {window} ms. Set it to on.",
+    )
+    yield check_standbys(values["synchronous_standby_names"], commit)
+
+
+def check_standbys(names: str, commit: str) -> Result:
+    """Whether COMMIT waits for a standby, by synchronous_standby_names and synchronous_commit."""
+    waits = bool(names) and commit not in ("local", "off")
+    return judge(
+        "postgresql",
+        f"synchronous_standby_names = '{names}'",
+        good=waits,
+        risk="single-postgresql",
+        means="COMMIT waits for no standby: losing the machine loses all since its last backup, a "
+        "failover what the standby has not received yet. Events already in Kafka are then found "
+        "as messages without a row. Set for example 'ANY 1 (a, b)' and synchronous_commit = on.",
+    )
+
+
+# What the code relies on and sets nowhere: name, what its value begins with, what breaks.
+_DEFAULTS = (
+    ("server_encoding", "UTF8", "Texts of clients cannot be stored. Create the database with it."),
+    ("DateStyle", "ISO", "Times cannot be read, so nothing is drained."),
+    (
+        "default_transaction_isolation",
+        "read committed",
+        "Statements that read what a lock has just given would see an older state, and requests "
+        "fail that today wait for each other.",
+    ),
+    ("default_transaction_read_only", "off", "Nothing can be stored."),
+)
+
+
+def _defaults() -> Iterator[Result]:
+    """Values that a database or a role may have changed for every session (ALTER … SET)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)",
+            ([name for name, _, _ in _DEFAULTS],),
+        )
+        values: dict[str, str] = dict(cursor.fetchall())
+    for name, wanted, breaks in _DEFAULTS:
+        yield judge(
+            "postgresql",
+            f"our sessions: {name} = {values[name]}",
+            good=values[name].startswith(wanted),
+            risk="",
+            means=f"{breaks} The code needs {name} = {wanted}: look for ALTER DATABASE … SET and "
+            "ALTER ROLE … SET.",
+        )
+
+
+_ROUNDS = 4  # enough for a pooler that takes turns to give a session another server process
+
+
+def check_pooler(first: BaseDatabaseWrapper) -> Result:
+    """Whether each of our sessions has a server process of its own.
+
+    A pooler in transaction mode gives a free one to each transaction: while a second session holds
+    one, the first is served by several. Every statement has its own text, because prepared
+    statements are lost there too.
+    """
+    second = first.copy()
+    served: set[int] = set()
+    try:
+        for number in range(_ROUNDS):
+            with first.cursor() as cursor:
+                cursor.execute(f"SELECT pg_backend_pid() AS first_{number}")
+                served.add(cursor.fetchone()[0])
+                announced = cursor.connection.info.backend_pid
+            second.set_autocommit(False)
+            with second.cursor() as cursor:
+                cursor.execute(f"SELECT pg_backend_pid() AS second_{number}")
+            with first.cursor() as cursor:
+                cursor.execute(f"SELECT pg_backend_pid() AS third_{number}")
+                served.add(cursor.fetchone()[0])
+            second.rollback()
+            second.set_autocommit(True)
+    finally:
+        second.close()
+    way = "directly" if served == {announced} else "through a pooler"
+    return judge(
+        "postgresql",
+        f"our sessions: connected {way}, server processes of one session: {len(served)}",
+        good=len(served) == 1,
+        risk="",
+        means="A pooler in transaction mode stands between: settings, prepared statements and "
+        "advisory locks of a session end up in those of others, so jobs run twice or never. Set "
+        "its pool_mode to session, or connect to PostgreSQL directly.",
+    )
+
+
+def _session() -> Result:
+    """What our own sessions ask for when they begin, and a pooler in between may drop."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT setting FROM pg_settings WHERE name = ANY(%s) ORDER BY name",
+            (["idle_in_transaction_session_timeout", "lock_timeout", "plan_cache_mode"],),
+        )
+        idle, lock, plans = (row[0] for row in cursor.fetchall())
+    return judge(
+        "postgresql",
+        f"our sessions: idle_in_transaction_session_timeout = {idle}, lock_timeout = {lock},"
+        f" plan_cache_mode = {plans}",
+        good=0 < int(idle) < conf.DRAIN.task_time_limit * 1000
+        and int(lock) > 0
+        and plans == "force_custom_plan",
+        risk="session-options",
+        means="A drain or a worker that has frozen keeps its lanes until its connection ends, and "
+        "drains may read the whole outbox. They are asked for when a session begins: a pooler that "
+        "ignores `options` takes them away. Set them by ALTER ROLE … SET.",
+    )
+
+
+def _counts() -> Iterator[Result]:
+    """Lanes and partitions as the database has them: another number would move keys (rule R2)."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT lane FROM outbox_lane")
+        lanes = {row[0] for row in cursor.fetchall()}
+        cursor.execute(
+            'SELECT handler, topic, array_agg("partition") FROM bridge_position'
+            " GROUP BY handler, topic"
+        )
+        positions = {(handler, topic): set(found) for handler, topic, found in cursor.fetchall()}
+    yield judge(
+        "postgresql",
+        f"{len(lanes)} lanes",
+        good=lanes == set(range(LANES)),
+        risk="",
+        means=f"The code says {LANES}, and the order of keys depends on it: go back to that number.",
+    )
+    for route in conf.routes():
+        found = positions.get((route.handler, route.topic.name), set())
+        yield judge(
+            "postgresql",
+            f"{route.handler}: {len(found)} positions",
+            good=found >= set(range(route.topic.partitions)),
+            risk="",
+            means=f"{route.topic.name} has {route.topic.partitions} partitions: "
+            "run manage.py sync_routes.",
+        )

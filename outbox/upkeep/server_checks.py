@@ -1,0 +1,48 @@
+"""Whether the servers keep what they promise (rules R2 and R21): one readable report.
+
+A violation is an error where OUTBOX_STRICT_SERVERS is set (production) and a warning elsewhere; one
+whose risk is accepted by name (ACCEPTED_RISKS) is a warning everywhere. What would break the order
+of keys cannot be accepted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from django.conf import settings
+
+from outbox.upkeep.check_result import Level, Result
+from outbox.upkeep.kafka_checks import check_kafka
+from outbox.upkeep.postgres_checks import check_postgresql
+from outbox.upkeep.redis_checks import check_redis
+
+__all__ = ["Level", "Result", "check_servers"]
+
+
+def check_servers() -> list[Result]:
+    """Ask all servers. A server that does not answer is an error of its own."""
+    strict = settings.OUTBOX_STRICT_SERVERS
+    accepted = set(settings.OUTBOX_ACCEPTED_RISKS)
+    results = [
+        *check_postgresql(),
+        *check_kafka(),
+        *check_redis(),
+    ]
+    known = {result.risk for result in results} - {""}
+    graded = [_graded(result, strict=strict, accepted=accepted) for result in results]
+    graded += [
+        Result(
+            Level.WARNING, "settings", f"ACCEPTED_RISKS names {name}", means="No such risk here."
+        )
+        for name in sorted(accepted - known)
+    ]
+    return graded
+
+
+def _graded(result: Result, *, strict: bool, accepted: set[str]) -> Result:
+    if result.level is Level.OK or not result.risk:
+        return result
+    if result.risk in accepted:
+        means = f"Accepted as {result.risk}: {result.means}"
+        return replace(result, level=Level.WARNING, means=means)
+    return result if strict else replace(result, level=Level.WARNING)

@@ -1,0 +1,133 @@
+"""How an app declares its operations for the API's document: what every read and write has, said once.
+
+A write may be refused for its body (400, 413, 415) and for its Idempotency-Key (400, 409, 422); what
+every operation may answer is in restapi/openapi.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+
+from restapi.openapi import errors, key_parameters
+
+__all__ = ["ANY_OBJECT", "Body", "Operations", "answer", "field_is", "uuid_in_path"]
+
+_OF_A_BODY = (400, 413, 415)
+_OF_A_KEY = (400, 409, 422)
+
+
+class Body(NamedTuple):
+    """What a request brings: its shape, and examples by name."""
+
+    shape: Any
+    examples: Mapping[str, Any]
+
+
+# Nothing is asked for, but a body must be an object.
+ANY_OBJECT = Body({"application/json": {"type": "object"}}, {"body": {}})
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Decorators for the methods of views, under one heading of the document."""
+
+    tag: str
+
+    def read(
+        self,
+        operation_id: str,
+        summary: str,
+        description: str = "",
+        *,
+        answer: OpenApiResponse,
+        parameters: Sequence[Any] = (),
+        refuses: Collection[int] = (),
+    ) -> Any:
+        """A GET, answered with 200. `refuses`: status codes beside those of every operation."""
+        return self._declared(
+            operation_id,
+            summary,
+            description,
+            parameters=[*parameters],
+            responses={200: answer, **errors(*refuses)},
+        )
+
+    def write(
+        self,
+        operation_id: str,
+        summary: str,
+        description: str = "",
+        *,
+        answers: Mapping[int, OpenApiResponse | None],
+        body: Body | None = None,
+        keyed: bool = True,
+        parameters: Sequence[Any] = (),
+        refuses: Collection[int] = (),
+        conflict: OpenApiResponse | None = None,
+    ) -> Any:
+        """A change. `keyed`: it takes an Idempotency-Key; `refuses`: status codes beside those of its
+        body, its key and every operation; `conflict`: its own 409, where it has one."""
+        codes = {*refuses, *(_OF_A_BODY if body else ()), *(_OF_A_KEY if keyed else ())}
+        responses: dict[int, Any] = {**answers, **errors(*codes - {409 if conflict else 0})}
+        if conflict:
+            responses[409] = conflict
+        request: dict[str, Any] = {}
+        if body:
+            request["request"] = body.shape
+            request["examples"] = [
+                OpenApiExample(name, value=value, request_only=True)
+                for name, value in body.examples.items()
+            ]
+        return self._declared(
+            operation_id,
+            summary,
+            description,
+            parameters=[*parameters, *(key_parameters(*answers) if keyed else ())],
+            responses=responses,
+            **request,
+        )
+
+    def _declared(self, operation_id: str, summary: str, description: str, **options: Any) -> Any:
+        return extend_schema(
+            operation_id=operation_id,
+            tags=[self.tag],
+            summary=summary,
+            description=description,
+            **options,
+        )
+
+
+def answer(
+    shape: Any, value: Any, description: str = "", *, name: str = "answer"
+) -> OpenApiResponse:
+    """An answer's shape with an example of it, which has a name."""
+    return OpenApiResponse(
+        shape, description=description, examples=[OpenApiExample(name, value=value)]
+    )
+
+
+def uuid_in_path(name: str, kind: str, example: str) -> OpenApiParameter:
+    """The id of a `kind` in a path."""
+    return OpenApiParameter(
+        name,
+        {"type": "string", "format": "uuid"},
+        OpenApiParameter.PATH,
+        description="An id that is no UUID is a 404 too.",
+        examples=[OpenApiExample(kind, value=example)],
+    )
+
+
+def field_is(target: str, schema: Mapping[str, Any]) -> None:
+    """How the document shows a serializer field, by its class's dotted path."""
+
+    class _Field(OpenApiSerializerFieldExtension):
+        target_class = target
+
+        def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+            return {**schema}

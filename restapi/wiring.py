@@ -1,0 +1,36 @@
+"""The upkeep of idempotency keys and status logs."""
+
+from __future__ import annotations
+
+from outbox.declaration import Every
+from outbox.watching import Alarm
+from restapi.declaration import App
+
+__all__ = ["WIRING"]
+
+WIRING = App(
+    beat=(
+        Every(60.0, "restapi.prune_idempotency_keys"),
+        Every(60.0, "restapi.prune_status_logs"),
+        Every(10.0, "restapi.measure_status_logs"),
+    ),
+    hops=("restapi.status_upkeep.hops",),
+    alarms=(
+        Alarm(
+            name="StatusLogsNotPruned",
+            figure='upkeep_last_done_seconds{job="prune_status_logs"}',
+            bound=3600,
+            seconds=300,
+            absent=True,
+            sentence="Last prune of the status logs: {value}. Their tables grow.",
+        ),
+        Alarm(
+            name="StatusLogUnnumbered",
+            figure="status_log_unnumbered_seconds",
+            bound=30,
+            seconds=60,
+            critical=True,
+            sentence="A committed change has waited {value} for its number: live feeds stand still.",
+        ),
+    ),
+)
