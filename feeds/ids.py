@@ -29,6 +29,7 @@ from django.db import connection
 
 from feeds import metrics
 from feeds.models import NODES
+from outbox.database import patience
 from outbox.database.errors import describe
 from outbox.database.unit_of_work import TurnedAway
 
@@ -268,7 +269,9 @@ class _Keeper:
         generator = self.generator
         try:
             try:
-                lease = hold_node(self._owner, node=generator.node, last_ms=generator.last_ms)
+                # A PostgreSQL that says nothing is asked anew before the lease is over.
+                with patience.within(RENEW_SECONDS):
+                    lease = hold_node(self._owner, node=generator.node, last_ms=generator.last_ms)
             finally:
                 # It is needed every few seconds: no session of PostgreSQL waits for it in between.
                 connection.close()

@@ -12,12 +12,21 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from prometheus_client import REGISTRY
 
+from devtools.testing.pipeline import settles
 from eventsite.celery import EARLIER, app
 from eventsite.postgresql.connection import PatientConnection
+from feeds import ids
 from outbox.database import patience
 from outbox.database.errors import is_timeout, is_transient
 from outbox.database.patience import Unanswered
 from outbox.database.unit_of_work import NotStored, unit_of_work
+from outbox.drain import settle
+from outbox.drain.batch import drain_batch
+from outbox.drain.state import DrainState
+from outbox.kafka import producer
+from outbox.kafka.producer import Delivery
+from outbox.publish.events import publish
+from outbox.tests.test_drain import Noted
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -134,3 +143,42 @@ def test_a_task_waits_less_than_its_time_limit(
     assert left == pytest.approx(each - EARLIER, abs=0.3)
     assert until == pytest.approx(whole - EARLIER, abs=0.3)
     assert patience.left() is None
+
+
+def test_the_thread_that_settles_has_the_time_that_is_left_to_the_drain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        producer, "send", lambda sent, **_: Delivery(size=len(sent), acknowledged={0: 0})
+    )
+    monkeypatch.setattr(settle, "_SETTLE", "SELECT pg_sleep(2), %s, %s, %s")
+    threads: list[str] = []
+    give_up = patience.give_up
+
+    def noted(waited_for: str) -> Unanswered:
+        threads.append(threading.current_thread().name)
+        return give_up(waited_for)
+
+    monkeypatch.setattr(patience, "give_up", noted)
+    with transaction.atomic():
+        publish([Noted("k")])
+    drained = connection.cursor()  # the session is opened before the time begins
+    with patience.within(0.5), pytest.raises(OperationalError) as raised, drained:
+        drain_batch(DrainState())
+    assert isinstance(raised.value.__cause__, Unanswered)
+    assert threads[0].startswith("settle")
+
+
+def test_the_thread_that_holds_a_node_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asks_somebody_silent(*args: object, **named: object) -> None:
+        asked("SELECT pg_sleep(2)")
+
+    monkeypatch.setattr(ids, "RENEW_SECONDS", 0.5)
+    monkeypatch.setattr(ids, "hold_node", asks_somebody_silent)
+    before = given_up("answer")
+    try:
+        with pytest.raises(ids.NoNode):
+            ids.draw(wait=0)
+        assert settles(lambda: given_up("answer") > before + 1)
+    finally:
+        ids.close()

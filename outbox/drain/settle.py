@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from django.db import connection
@@ -56,7 +57,9 @@ def send_and_settle(
             indexes = acknowledged_prefix(part, sent)
             if indexes:
                 rows = [(part[i].id, part[i].partition, sent.acknowledged[i]) for i in indexes]
-                marks.append(beside.submit(cursor.execute, _SETTLE, _columns(rows)))
+                # In the context of the drain: it has the time that is left to wait for PostgreSQL.
+                mark = copy_context().run
+                marks.append(beside.submit(mark, cursor.execute, _SETTLE, _columns(rows)))
                 settled += [part[i] for i in indexes]
             if not sent.complete:
                 break

@@ -57,6 +57,13 @@ def good_kafka(monkeypatch: pytest.MonkeyPatch) -> dict[str, TopicConfig]:
 
 
 @pytest.fixture(autouse=True)
+def session_of_ours(db: None) -> None:
+    """Tests have a longer limit than our processes."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '8s'")
+
+
+@pytest.fixture(autouse=True)
 def positions(db: None) -> None:
     for route in conf.routes():
         starts = dict.fromkeys(range(route.topic.partitions), 0)
