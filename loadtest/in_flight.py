@@ -22,6 +22,7 @@ ACCEPTED = (200, 201)
 LOST = "lost"
 HUNG_UP = "hung up"
 OPENED_AT_ONCE = 200
+OPENING_SECONDS = 3.0  # well below what a server grants a connection that has sent nothing
 PATIENCE = 120.0  # seconds for all answers
 
 
@@ -89,6 +90,7 @@ async def fire(
 ) -> Volley:
     """Open all connections, send on all of them, and call `fault` (on a thread) once the share
     `fault_at` is answered. `hanging_up`: share of the clients that leave as soon as they have sent.
+    A slow machine opens fewer connections in OPENING_SECONDS; `Volley.requests` says how many.
 
     `run` is part of each customer's name. Returns when every request has an answer or is cut off.
     """
@@ -118,15 +120,21 @@ class _Clients:
         self._opening = asyncio.Semaphore(OPENED_AT_ONCE)
         self._unopened = volley.requests
         self._all_open = asyncio.Event()
+        self._until = asyncio.get_running_loop().time() + OPENING_SECONDS
 
     async def one(self, number: int) -> None:
         async with self._opening:
-            reader, writer = await asyncio.open_connection(
-                self._address.hostname, self._address.port
-            )
+            too_late = asyncio.get_running_loop().time() > self._until
+            if not too_late:
+                reader, writer = await asyncio.open_connection(
+                    self._address.hostname, self._address.port
+                )
         self._unopened -= 1
         if not self._unopened:
             self._all_open.set()
+        if too_late:
+            self._volley.requests -= 1
+            return
         await self._all_open.wait()
         try:
             await self._ask(number, reader, writer)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from devtools.localstack import LocalStack
-from devtools.localstack.processes import PLAN, Plan
+from devtools.localstack.processes import PLAN
 from devtools.localstack.unit import Unit
 from loadtest.in_flight import account_of, fire, raise_file_limit
 
@@ -26,10 +26,8 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=10_000)
     options = parser.parse_args()
     raise_file_limit(options.requests + 1000)
-    web_only = tuple(spec for spec in PLAN.processes if spec.web)
-    plan = Plan(preparation=PLAN.preparation, processes=web_only)
     faults = 0
-    with LocalStack.ephemeral(own_servers=True, kafka="tansu", plan=plan) as stack:
+    with LocalStack.ephemeral(own_servers=True, kafka="tansu", plan=PLAN.only("web")) as stack:
         web, postgres = stack.process("web"), stack.server("postgres")
         scenarios: dict[str, tuple[float, Callable[[], None]]] = {
             "nothing": (0.0, lambda: None),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from eventsite.roles import ROLES
 
-__all__ = ["PLAN", "SERVERS", "Plan", "ProcessSpec", "Step"]
+__all__ = ["ORDERS", "PLAN", "SERVERS", "Plan", "ProcessSpec", "Step"]
 
 CELERY = ("{python}", "-m", "celery", "-q", "-A", "eventsite")  # -q: no banner in the log
 
@@ -22,7 +22,7 @@ class ProcessSpec:
     command: tuple[str, ...]
     health: str = "/health"
     web: bool = False
-    ready_within: float = 60.0  # seconds
+    ready_within: float = 180.0  # seconds; a few, but many times that on a machine with other work
     needs_rabbitmq: bool = False  # left out where the machine has none
 
 
@@ -55,6 +55,12 @@ class Plan:
     def pipeline(self) -> tuple[str, ...]:
         """Of those on the way from a request to the last effect: all but the relay."""
         return tuple(spec.name for spec in self.processes if not spec.needs_rabbitmq)
+
+    def only(self, *names: str) -> Plan:
+        """The same with these of its processes."""
+        chosen = tuple(spec for spec in self.processes if spec.name in names)
+        assert len(chosen) == len(names), names
+        return Plan(processes=chosen, preparation=self.preparation)
 
 
 PLAN = Plan(
@@ -90,6 +96,9 @@ PLAN = Plan(
         ),
     ),
 )
+
+# What an order needs on its way.
+ORDERS = PLAN.only("web", "worker-outbox", "worker-effects", "beat", "bridge")
 
 # The servers with the tables and topics on them, for processes that run in terminals of their own.
 SERVERS = Plan(preparation=PLAN.preparation)

@@ -103,7 +103,6 @@ def embedded_rabbitmq(
         log=state.log("rabbitmq"),
         port=port,
         probe=partial(amqp_answers, url),
-        ready_within=180.0,  # five seconds, but many times that on a machine with other work
         advice="Set RABBITMQ_PORT= if its port is taken, or RABBITMQ_URL to use another server.",
     )
     return Server(

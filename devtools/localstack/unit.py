@@ -35,7 +35,7 @@ class Program:
     log: Path
     port: int
     probe: Probe
-    ready_within: float = 60.0  # seconds
+    ready_within: float = 180.0  # seconds; a few, but many times that on a machine with other work
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
     grace: float = 10.0  # seconds from the stop signal to SIGKILL

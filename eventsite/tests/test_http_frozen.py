@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings
 
 from devtools.localstack import LocalStack
-from devtools.localstack.processes import PLAN, Plan
+from devtools.localstack.processes import PLAN
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Answer, Web
 
@@ -23,10 +23,7 @@ ANSWERED_WITHIN, ADMIN_ANSWERED_WITHIN = 10.0, 15.0  # seconds: the promise
 PASSWORD = "correct horse battery staple"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 IN_DJANGO = settings.WEB_THREADS + 3
-WEB_ONLY = Plan(
-    preparation=PLAN.preparation,
-    processes=tuple(spec for spec in PLAN.processes if spec.web),
-)
+WEB_ONLY = PLAN.only("web")
 
 
 @dataclass(frozen=True)

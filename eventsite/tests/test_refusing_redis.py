@@ -75,6 +75,11 @@ def is_over(process: Process) -> bool:
     return said(process, "redis_lost") == said(process, "redis_back")
 
 
+def processes_of(process: Process) -> int:
+    """Each may say once that Redis is lost: a worker has a pool of them."""
+    return 1 + len(psutil.Process(process.pid).children(recursive=True))
+
+
 @pytest.mark.usefixtures("db")
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_it_counts_as_unhealthy_and_takes_no_tasks(kind: str, broker: redis.Redis) -> None:
@@ -114,8 +119,8 @@ def test_every_process_waits_it_out(kind: str, broker: redis.Redis) -> None:
         for process in started:
             assert settles(partial(is_over, process)), f"{process.last_lines()}"
             assert process.child.poll() is None, process.last_lines()
-            assert said(process, "redis_lost") <= 1, process.log.read_text()
-        assert said(worker, "redis_lost") == 1
+            assert said(process, "redis_lost") <= processes_of(process), process.log.read_text()
+        assert said(worker, "redis_lost")
     assert probe_queries.verdict().ok
 
 
@@ -135,7 +140,7 @@ def test_a_worker_that_cannot_acknowledge_takes_tasks_again(kind: str, broker: r
         with refusing(kind, settings.REDIS_URL):
             for child in pool:
                 child.resume()
-            assert settles(lambda: said(worker, "redis_lost") == 1)
+            assert settles(lambda: said(worker, "redis_lost") >= 1)
         app.send_task("probe.append_entries", kwargs={"chunks": []}, queue="probe")
         taken = settles(lambda: broker.llen("probe") == 0)
         assert taken, worker.last_lines()
@@ -159,7 +164,8 @@ def test_a_redis_that_our_own_queues_have_filled_is_emptied_by_a_worker(
             assert settles(lambda: readiness().checks["redis"] == "healthy")
             app.send_task("probe.append_entries", kwargs={"chunks": []}, queue="probe")
             assert settles(partial(is_over, worker)), worker.log.read_text()
-            assert said(worker, "redis_lost") == 1, worker.log.read_text()
+            lost = said(worker, "redis_lost")
+            assert 1 <= lost <= processes_of(worker), worker.log.read_text()
             assert worker.child.poll() is None
     finally:
         broker.config_set("maxmemory", 0)

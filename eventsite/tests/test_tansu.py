@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from devtools.localstack import LocalStack
+from devtools.localstack.processes import ORDERS
 from devtools.testing.account import take_account
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
@@ -20,7 +21,9 @@ def stack() -> Iterator[LocalStack]:
         "DJANGO_SETTINGS_MODULE": "devtools.probe.settings",
         "LOG_LEVEL": "WARNING",
     }
-    with LocalStack.ephemeral(own_servers=True, kafka="tansu", extra_env=environment) as started:
+    with LocalStack.ephemeral(
+        own_servers=True, kafka="tansu", plan=ORDERS, extra_env=environment
+    ) as started:
         yield started
 
 

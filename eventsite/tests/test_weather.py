@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from devtools.localstack import LocalStack
+from devtools.localstack.processes import ORDERS
 from devtools.testing.account import Account, take_account
 from devtools.testing.installed import needs_apache_kafka
 from devtools.testing.patience import PATIENCE
@@ -23,17 +24,18 @@ from outbox import conf
 # Far below what a client prints that retries without a pause; refusals of web have one line each.
 LINES_A_SECOND = 8
 WATCHED = 15.0  # seconds of standing still after which a watchdog ends its process
+LAST_LINES = 60  # of each log, in what a failure says
 OUTAGE = 6.0  # seconds; longer than the five that a drain waits for Kafka
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    """Servers and all five processes, nobody there to start again what ends."""
+    """Servers and the five processes of an order's way, nobody there to start again what ends."""
     environment = {
         "DJANGO_SETTINGS_MODULE": "devtools.probe.settings",
         "LOG_LEVEL": "WARNING",
     }
-    with LocalStack.ephemeral(own_servers=True, extra_env=environment) as started:
+    with LocalStack.ephemeral(own_servers=True, plan=ORDERS, extra_env=environment) as started:
         yield started
 
 
@@ -65,7 +67,13 @@ def quiet_logs(stack: LocalStack) -> Iterator[None]:
 def assert_recovered(stack: LocalStack, orders: SteadyOrders) -> Account:
     """All of it came back by itself: no promise broken, nothing twice, nothing out of order."""
     account = take_account(stack.env, within=PATIENCE)
-    account.assert_whole()
+    try:
+        account.assert_whole()
+    except AssertionError as error:
+        for unit in stack.units:
+            lines = unit.log.read_text().splitlines()[-LAST_LINES:]
+            error.add_note("\n".join([f"-- {unit.name} said:", *lines]))
+        raise
     with psycopg.connect(stack.env["DATABASE_URL"]) as connection:
         stored = {str(row[0]) for row in connection.execute("SELECT id FROM orders")}
     assert set(orders.accepted()) <= stored

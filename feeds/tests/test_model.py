@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    initialize,
     invariant,
     multiple,
     rule,
@@ -61,6 +62,11 @@ class Feeds(RuleBasedStateMachine):
         self.is_settled = True
 
     # -- what users do
+
+    @initialize()
+    def begin_with_one_who_is_merged(self) -> None:
+        self.everybody_follows("a")
+        self.settle()
 
     @rule(target=posts, author=NAMES)
     def post(self, author: str) -> int:
