@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
 from devtools.probe import services as probe_services
 from devtools.probe.events import PROBE_TOPIC
+from devtools.testing import own_servers
 from devtools.testing.patience import PATIENCE
 from outbox import conf
 from outbox.drain.batch import drain_batch
@@ -23,7 +23,7 @@ from outbox.handlers.task import Effect
 from outbox.inbox import positions
 from outbox.inbox.chunk import Chunk
 from outbox.kafka import admin, producer
-from outbox.kafka.consumer import ReceivedMessage, received
+from outbox.kafka.consumer import ReceivedMessage
 from outbox.kafka.log_reader import read_topic
 from outbox.models import BridgePosition
 from outbox.queries import published_ends
@@ -52,45 +52,22 @@ def drain_all() -> None:
 def positions_at_end() -> None:
     """Every handler starts behind what earlier tests have left in Kafka."""
     if settings.KAFKA_GROUP_PROTOCOL == "classic":
-        _forget_groups()
+        _renew_tansu()
     states = admin.topic_states([topic.name for topic in conf.topics()])
-    if settings.KAFKA_GROUP_PROTOCOL == "classic":
-        states = _with_true_ends(states)
     BridgePosition.objects.all().delete()
     for route in conf.routes():
         positions.create_positions(route.handler, states[route.topic.name], since="now")
 
 
-def _forget_groups() -> None:
-    """A group of Tansu whose members were killed may take no new ones, until it is deleted."""
-    client = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
-    known = {group.group_id for group in client.list_consumer_groups().result(PATIENCE).valid}
-    for future in client.delete_consumer_groups(sorted(known)).values() if known else ():
-        future.result(PATIENCE)
-
-
-def _with_true_ends(states: Mapping[str, admin.TopicState]) -> dict[str, admin.TopicState]:
-    """Tansu reports ends that are too low: they are found by reading until nothing comes."""
-    consumer = Consumer(
-        {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "group.id": "ends-of-topics"}
-    )
-    ends = {
-        (name, number): start
-        for name, state in states.items()
-        for number, start in state.earliest.items()
-    }
-    # All topics at once: each wait for "nothing comes" takes a second.
-    consumer.assign([TopicPartition(*partition, start) for partition, start in ends.items()])
-    while messages := consumer.consume(10_000, 1.0):
-        for message in messages:
-            found = received(message)
-            partition = (found.topic, found.partition)
-            ends[partition] = max(ends[partition], found.offset + 1)
-    consumer.close()
-    return {
-        name: replace(state, latest={number: ends[name, number] for number in state.earliest})
-        for name, state in states.items()
-    }
+def _renew_tansu() -> None:
+    """A group of Tansu whose members were killed may take no new ones, and it reports ends of topics that
+    are too low. A new process has no groups, and its topics are empty."""
+    server = own_servers.kafka_unit()
+    server.kill()
+    server.start()
+    server.wait_ready()
+    producer.discard()  # it knows the old topics
+    admin.create(conf.all_topics(), replication_factor=settings.KAFKA_REPLICATION_FACTOR)
 
 
 def chunks_since(handler: str, *, size: int = 500) -> Iterator[Chunk]:
