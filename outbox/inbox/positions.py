@@ -88,14 +88,17 @@ def lock_positions(
 ) -> dict[PartitionKey, Position]:
     """The same under FOR UPDATE, locked in sorted order, waiting at most `wait` seconds for each.
 
-    `limited`: from here on the transaction may take no longer than an effect, see failures.py.
+    `limited`: from here on the transaction may take no longer than an effect (outbox/inbox/time_limit.py).
     Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them. What is
     read is the newest version of each row, also of one that another has just changed.
     """
     # In the same statement: one round trip less for each chunk.
-    limit = transaction_limit() if limited else ()
+    columns, limit = _COLUMNS, []
+    if limited:
+        limits, seconds = transaction_limit()
+        columns, limit = f"{_COLUMNS}, {limits}", [seconds]
     sql = (
-        f"SELECT {_COLUMNS}{', set_config(%s, %s, true)' if limit else ''} FROM bridge_position"
+        f"SELECT {columns} FROM bridge_position"
         f' WHERE handler = %s AND {_THESE} ORDER BY topic, "partition" FOR UPDATE'
     )
     if not wait:

@@ -13,13 +13,25 @@ TRANSACTION_TIMEOUT_SINCE = 170_000  # PostgreSQL 17
 
 
 def transaction_limit() -> tuple[str, str]:
-    """Setting and value with which PostgreSQL ends a transaction when an effect's time is up."""
+    """Columns of a SELECT with which PostgreSQL ends a transaction when an effect's time is up, and
+    their one parameter.
+
+    A database or a role may have a limit of its own. Its clock runs from the transaction's first
+    statement, and another value, longer or shorter, does not set it again: only 0 stops it.
+    """
     version: int = connection.pg_version  # type: ignore[attr-defined]  # of the PostgreSQL backend
-    whole = version >= TRANSACTION_TIMEOUT_SINCE
-    return "transaction_timeout" if whole else "statement_timeout", f"{BRIDGE.effect_timeout}s"
+    if version >= TRANSACTION_TIMEOUT_SINCE:
+        columns = (
+            "set_config('transaction_timeout', '0', true),"
+            " set_config('transaction_timeout', %s, true)"
+        )
+    else:
+        columns = "set_config('statement_timeout', %s, true)"
+    return columns, f"{BRIDGE.effect_timeout}s"
 
 
 def limit_transaction() -> None:
     """Set the limit for the open transaction."""
+    columns, limit = transaction_limit()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config(%s, %s, true)", transaction_limit())
+        cursor.execute(f"SELECT {columns}", [limit])
