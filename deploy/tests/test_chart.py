@@ -132,9 +132,8 @@ def scales_each_once(manifests: Manifests) -> Iterator[str]:
     scaled: dict[str, list[str]] = {}
     for kind in ("HorizontalPodAutoscaler", "ScaledObject"):
         for name, each in of(manifests, kind):
-            target = each["spec"]["scaleTargetRef"]["name"].removeprefix("shop-event-processor-")
-            scaled.setdefault(target, []).append(kind)
-            if target != name:
+            scaled.setdefault(name, []).append(kind)
+            if (target := each["spec"]["scaleTargetRef"]["name"]) != each["metadata"]["name"]:
                 yield f"{name} scales {target}"
     for name, deployment in of(manifests, "Deployment"):
         by = scaled.pop(name, [])

@@ -210,7 +210,7 @@ SPOILED: list[tuple[Promise, str, str, Any]] = [
     (waits_for_its_version, "Deployment/bridge", f"{POD}.initContainers.0.command.3", "web"),
     (waits_for_its_version, "Deployment/bridge", f"{POD}.initContainers.0.env", []),
     (waits_for_its_version, "Deployment/web", f"{FIRST}.image", "event-processor:other"),
-    (has_secrets_by_reference, "Deployment/web", f"{FIRST}.env.0", {"name": "DATABASE_URL", "value": "postgresql://"}),
+    (has_secrets_by_reference, "Deployment/web", f"{FIRST}.env.0", {"name": "ADMIN_PASSWORD", "value": "a"}),
     (has_secrets_by_reference, "Service/web", "kind", "Secret"),
 ]  # fmt: skip
 

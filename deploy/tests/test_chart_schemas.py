@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -45,10 +47,25 @@ def test_helm_holds_values_to_the_schema() -> None:
     assert "replicas" in told.stderr
 
 
-def test_notes_are_made() -> None:
-    told = helm("install", "shop", "--dry-run=client", values={})
+def test_notes_name_what_there_is(tmp_path: Path) -> None:
+    """Helm shows them at an install alone; here they are made as a manifest."""
+    chart = tmp_path / "event-processor"
+    shutil.copytree(CHART, chart)
+    notes = (chart / "templates" / "NOTES.txt").read_text()
+    (chart / "templates" / "_notes.tpl").write_text('{{ define "notes" }}' + notes + "{{ end }}")
+    (chart / "templates" / "notes.yaml").write_text(
+        'kind: Notes\nnotes: |\n  {{- include "notes" . | nindent 2 }}\n'
+    )
+    arguments = ("template", "shop", "--namespace", "shops", "--show-only", "templates/notes.yaml")
+    told = helm(*arguments, values={}, chart=chart)
     assert told.returncode == 0, told.stderr
-    assert "port-forward service/shop-event-processor-ops" in told.stdout
+    text = yaml.safe_load(told.stdout)["notes"]
+    named = set(re.findall(r"(deployment|service|job)/([\w-]+)", text))
+    assert {kind for kind, _ in named} == {"deployment", "service", "job"}
+    there = {(each["kind"].lower(), each["metadata"]["name"]) for each in render("as it comes")}
+    assert named <= there
+    assert "-n shops" in text
+    assert "keda.enabled=true" in text
 
 
 @pytest.mark.parametrize("version", OF_KUBERNETES)
