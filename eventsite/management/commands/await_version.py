@@ -42,7 +42,7 @@ class Command(BaseCommand):
                 left = ends - time.monotonic()
                 if left <= 0:
                     self._say(
-                        f"{role} goes on after {seconds:g} s without {_list(lacking)} of {version}."
+                        f"{role} of {version} goes on after {seconds:g} s without {_list(lacking)}."
                         " Nothing is lost: what they do not read yet waits in PostgreSQL and Kafka."
                     )
                     return
