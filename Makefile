@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications chaos clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications chaos clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,11 @@ check: $(DEV) ## lint, format, types, import contracts, Django's checks
 	.venv/bin/lint-imports
 	$(PY) manage.py check
 	$(PY) -W "ignore:Got an error checking a consistent migration history" manage.py makemigrations --check --dry-run
+
+check-deploy: $(DEV) ## check chart and Terraform files with helm, terraform and checkov (the first run builds them, with Go)
+	@deploy/install-tools >/dev/null
+	@$(PY) -m pytest -q -p no:cacheprovider --fail-on-skip deploy/tests $(ARGS)
+	@deploy/check-policies
 
 format: $(DEV) ## format the code and mend what can be mended
 	.venv/bin/ruff check --fix

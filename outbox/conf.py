@@ -24,6 +24,7 @@ __all__ = [
     "RedrivePolicy",
     "Retention",
     "all_topics",
+    "build",
     "known_types",
     "letter_sources",
     "partition_counts",
@@ -228,6 +229,11 @@ def unknown_type_wait() -> float:
 def release() -> str:
     """Name of the newest release that this process's code knows of."""
     return str(settings.OUTBOX_RELEASE)
+
+
+def build() -> str:
+    """What this process was made of, an image's tag or digest; empty where nobody says it."""
+    return str(settings.OUTBOX_BUILD)
 
 
 @cache

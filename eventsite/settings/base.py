@@ -248,6 +248,7 @@ OUTBOX_EVENT_MAP = "eventsite.event_map.ROUTES"
 OUTBOX_TOPICS_FOR_OTHERS = "eventsite.event_map.FOR_OTHERS"
 OUTBOX_PUBLISHES = "eventsite.event_map.PUBLISHES"
 OUTBOX_RELEASE = releases.newest().name
+OUTBOX_BUILD = env.build
 OUTBOX_UNKNOWN_TYPE_WAIT = env.unknown_type_wait
 KAFKA_BOOTSTRAP_SERVERS = env.kafka_bootstrap_servers
 # Settings of librdkafka, for every client (outbox/kafka/config.py).

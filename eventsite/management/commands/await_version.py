@@ -1,0 +1,71 @@
+"""`manage.py await_version ROLE`: what an init container runs, so that a rollout keeps its order."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import redis
+from django.core.management.base import BaseCommand, CommandParser
+
+from eventsite.rollout import KINDS, Version, awaited_by
+from outbox import redis_client
+from outbox.process.heartbeat import processes_seen
+
+ANSWERS_WITHIN = 2.0
+LOOK_SECONDS = 1.0
+
+
+class Command(BaseCommand):
+    """Always ends with exit code 0: the order spares trouble, and no event depends on it. To fail would
+    keep web from taking orders because something behind it is ill, and the outbox is there so
+    that it can."""
+
+    help = (
+        "Waits until the processes that must start before ROLE live in this version: workers before"
+        " bridges and beat, bridges before web. Goes on when the time is up."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("role", choices=sorted(KINDS))
+        parser.add_argument("--seconds", type=float, default=300.0, help="at most; default: 300")
+
+    def handle(self, *args: Any, role: str, seconds: float, **options: Any) -> None:
+        version = Version.ours()
+        told: list[str] = []
+        ends = time.monotonic() + seconds
+        with redis_client.client(
+            answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN
+        ) as server:
+            while lacking := _lacking(role, server, version):
+                left = ends - time.monotonic()
+                if left <= 0:
+                    self._say(
+                        f"{role} of {version} goes on after {seconds:g} s without {_list(lacking)}."
+                        " Nothing is lost: what they do not read yet waits in PostgreSQL and Kafka."
+                    )
+                    return
+                if lacking != told:
+                    self._say(f"{role} of {version} waits for {_list(lacking)}.")
+                    told = lacking
+                time.sleep(min(LOOK_SECONDS, left))
+        self._say(f"{role} of {version} may start.")
+
+    def _say(self, sentence: str) -> None:
+        self.stdout.write(sentence)
+        self.stdout.flush()
+
+
+def _lacking(role: str, server: redis.Redis, version: Version) -> list[str]:
+    """Redis is asked for nothing where the role waits for nobody."""
+    if not awaited_by(role, (), version):
+        return []
+    try:
+        return awaited_by(role, processes_seen(server), version)
+    except redis.RedisError as error:
+        return [f"an answer of Redis ({type(error).__name__})"]
+
+
+def _list(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)

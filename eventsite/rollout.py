@@ -1,0 +1,67 @@
+"""Who waits for whom while a new version is rolled out everywhere at once.
+
+Workers come first: they know the tasks that newer bridges and a newer beat send them. Bridges come
+before web, which may publish what older bridges do not know. Nothing is lost in another order
+(docs/deployment.md); this one spares waiting and dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from eventsite.roles import ROLES
+from outbox import conf
+from outbox.process.heartbeat import BEAT_SECONDS, Seen
+
+__all__ = ["ALIVE_SECONDS", "KINDS", "Version", "awaited_by"]
+
+ALIVE_SECONDS = 3 * BEAT_SECONDS  # since its last heartbeat; after that a process counts as away
+# What `manage.py await_version` takes -> the kind of process it becomes, as heartbeats name it.
+KINDS = {name: name for name in ("web", "bridge", "beat", "relay")} | dict.fromkeys(ROLES, "worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Of a process: the newest release that its code knows, and what it was made of."""
+
+    release: str
+    build: str
+
+    @classmethod
+    def ours(cls) -> Version:
+        """Of this process."""
+        return cls(conf.release(), conf.build())
+
+    def __str__(self) -> str:
+        return f"release {self.release}" + (f", build {self.build}" if self.build else "")
+
+
+def awaited_by(role: str, seen: Iterable[Seen], version: Version) -> list[str]:
+    """What does not live yet in this version and must before a process of `role`; empty: it may start.
+
+    Where one of its own kind and version lives already, the order was kept before: one more of
+    them, or one that comes back on another machine, waits for nobody.
+    """
+    alive = [
+        each.said
+        for each in seen
+        if each.age <= ALIVE_SECONDS and Version(each.said.release, each.said.build) == version
+    ]
+    kind = KINDS[role]
+    if any(said.kind == kind for said in alive):
+        return []
+    match kind:
+        case "web":
+            return [] if any(said.kind == "bridge" for said in alive) else ["a bridge"]
+        case "bridge":
+            sent_to = {route.queue for route in conf.routes()}
+        case "beat":
+            schedule = settings.CELERY_BEAT_SCHEDULE
+            sent_to = {entry["options"]["queue"] for entry in schedule.values()}
+        case _:
+            return []
+    served = {queue for said in alive if said.kind == "worker" for queue in said.queues}
+    return [f"a worker on queue {queue}" for queue in sorted(sent_to - served)]
