@@ -41,6 +41,10 @@ log.file = false
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
 """
+METRICS = """\
+prometheus.tcp.ip = 127.0.0.1
+prometheus.tcp.port = {port}
+"""
 
 
 def find_rabbitmq(environment: Mapping[str, str]) -> str | None:
@@ -92,7 +96,11 @@ def embedded_rabbitmq(
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
     (home / "rabbitmq.conf").write_text(CONFIG.format(port=port))
-    (home / "plugins").write_text("[].")
+    shown_at = environment.get("RABBITMQ_METRICS_PORT", "")
+    if shown_at:
+        with (home / "rabbitmq.conf").open("a") as settings:
+            settings.write(METRICS.format(port=shown_at))
+    (home / "plugins").write_text("[rabbitmq_prometheus]." if shown_at else "[].")
     (home / "env.conf").touch()
     url = f"amqp://guest:guest@127.0.0.1:{port}/"
     program = Program(
