@@ -68,6 +68,11 @@ def made() -> Dashboard:
                 ("keys not read", rate("api_keys_unread_total")),
             ),
             lines(
+                "Logins to the admin",
+                "An hour; refused ones were tried too often.",
+                ("{{result}}", rate("admin_logins_total", "result", times=3600)),
+            ),
+            lines(
                 "WebSockets",
                 "Opened and closed a second, the closed by code.",
                 ("{{path}} opened", rate("websockets_opened_total", "path")),
