@@ -15,6 +15,7 @@ from uuid import uuid4
 import pika
 import psycopg
 import pytest
+import yaml
 from confluent_kafka import Producer
 from websockets.sync.client import connect
 
@@ -24,9 +25,8 @@ from devtools.testing.installed import needs_prometheus, needs_rabbitmq, on_the_
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import free_port
-from devtools.testing.prometheus import Prometheus, prometheus
+from devtools.testing.prometheus import FOLDER, Prometheus, prometheus
 from devtools.testing.series import Asked, asked_by_dashboards, selectors_in
-from docker.tests.test_alerts import RULES
 from orders.events import ORDER_EVENTS_TOPIC
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.topics import lane_of
@@ -37,6 +37,8 @@ pytestmark = [
     pytest.mark.skipif(on_the_stand_in, reason="the stand-in has no metrics for Prometheus"),
 ]
 
+GROUPS = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
+RULES: dict[str, str] = {rule["alert"]: rule["expr"] for group in GROUPS for rule in group["rules"]}
 ORDERS = (
     {"user_id": "u1", "amount": 42.5},
     {"customerId": "c1", "items": [{"productId": "p1", "quantity": 2, "price": 10}]},
@@ -171,7 +173,7 @@ def test_every_rule_is_loaded_and_evaluated(watched: Prometheus) -> None:
 
 
 def test_every_rule_is_about_series_that_exist(watched: Prometheus) -> None:
-    asked = {selector for rule in RULES.values() for selector in selectors_in(rule["expr"])}
+    asked = {selector for rule in RULES.values() for selector in selectors_in(rule)}
     assert missing(asked, watched.has) == []
 
 

@@ -11,9 +11,9 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import User
 
+from devtools.testing.sessions import cookie_of
 from devtools.testing.web import Answer, Web
 from eventsite.tests.test_admin_in_chromium import fill
-from operations.tests.people import cookie_of
 
 STARTS = (
     *("/", "/admin/", "/swagger/", "/ops/", "/ops/journey?id=nothing", "/ops/break-glass"),

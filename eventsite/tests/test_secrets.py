@@ -35,10 +35,10 @@ from devtools.testing.processes import (
     spec_of,
 )
 from devtools.testing.receiver import receiving
+from devtools.testing.sessions import cookie_of
 from devtools.testing.web import JSON, Web
 from eventsite.tests.test_content_security import HTML
 from notifications.models import Attempt
-from operations.tests.people import cookie_of
 from outbox.models import DeadLetter
 
 PIPELINE = (
