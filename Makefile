@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications chaos clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops chaos upgrade-test clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -97,6 +97,12 @@ bench-load: $(RUN) ## measure what the load generator itself can send
 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
 	@$(PY) -m devtools.chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)
+
+audit-deps: $(DEV) ## look for known weaknesses of the locked packages (ARGS=--warn: exit 0)
+	@$(PY) -m devtools.dependency_audit $(ARGS)
+
+dashboards: $(DEV) ## write Grafana's dashboards from devtools/dashboards
+	@$(PY) -m devtools.dashboards
 
 clean-state: $(RUN) ## stop the stack and delete its data
 	@$(STACK) down --wipe

@@ -10,9 +10,6 @@ from eventsite.web import health, openapi
 from eventsite.web.home import HomeView
 from restapi import errors
 
-admin.site.site_title = admin.site.site_header = "Event backbone"
-admin.site.index_title = "What is stored, what waits, who has applied what"
-
 urlpatterns = [
     path("", HomeView.as_view(), name="home"),
     *(path("", include(app.urls)) for app in settings.WIRING.web if app.urls),

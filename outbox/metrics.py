@@ -226,6 +226,20 @@ UPKEEP_AGE = Gauge(
     ["job"],
     multiprocess_mode="mostrecent",
 )
+CHUNKS_RETRIED_FOR = ("failed", "deadline")
+
+
+def show_effects(handler: str) -> None:
+    """Counters of a handler are shown as 0 before they first rise, in the processes that apply its
+    events: Prometheus sees no rise in a series that begins with it."""
+    for counter in (DUPLICATES, CHUNKS_FAILED, PARKED, FOREIGN):
+        counter.labels(handler)
+    for reason in ("busy", "transient"):
+        CHUNKS_REFUSED.labels(handler, reason)
+    for result in ("applied", "failed", "dead"):
+        REDRIVEN.labels(handler, result)
+
+
 PROCESS_UP = Gauge(
     "process_up", "1 while a process of this kind answers.", ["process"], multiprocess_mode="max"
 )

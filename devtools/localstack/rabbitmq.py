@@ -41,6 +41,10 @@ log.file = false
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
 """
+METRICS = """\
+prometheus.tcp.ip = 127.0.0.1
+prometheus.tcp.port = {port}
+"""
 
 
 def find_rabbitmq(environment: Mapping[str, str]) -> str | None:
@@ -92,9 +96,16 @@ def embedded_rabbitmq(
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
     (home / "rabbitmq.conf").write_text(CONFIG.format(port=port))
-    (home / "plugins").write_text("[].")
+    told = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{port}/"}
+    plugins = "[]."
+    if environment.get("RABBITMQ_METRICS") == "on":
+        shown_at = ports.choose("rabbitmq-metrics")
+        told["RABBITMQ_METRICS_PORT"] = str(shown_at)
+        plugins = "[rabbitmq_prometheus]."
+        with (home / "rabbitmq.conf").open("a") as config:
+            config.write(METRICS.format(port=shown_at))
+    (home / "plugins").write_text(plugins)
     (home / "env.conf").touch()
-    url = f"amqp://guest:guest@127.0.0.1:{port}/"
     program = Program(
         name="rabbitmq",
         command=(binary,),
@@ -102,13 +113,13 @@ def embedded_rabbitmq(
         directory=home,
         log=state.log("rabbitmq"),
         port=port,
-        probe=partial(amqp_answers, url),
+        probe=partial(amqp_answers, told["RABBITMQ_URL"]),
         advice="Set RABBITMQ_PORT= if its port is taken, or RABBITMQ_URL to use another server.",
     )
     return Server(
         name="rabbitmq",
         description="embedded RabbitMQ of this machine",
-        environment={"RABBITMQ_URL": url},
+        environment=told,
         unit=Unit(program),
         is_new=is_new,
     )

@@ -22,6 +22,7 @@ __all__ = [
     "needs_apache_kafka",
     "needs_debian_postgres",
     "needs_openssl",
+    "needs_prometheus",
     "needs_promtool",
     "needs_rabbitmq",
     "needs_tls_redis",
@@ -45,6 +46,10 @@ needs_openssl = pytest.mark.skipif(
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None,
     reason="promtool is not installed: apt-get install prometheus, or put Prometheus' own on PATH",
+)
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="Prometheus is not installed: apt-get install prometheus, or put its program on PATH",
 )
 # The same tests run on the stand-in where they are told to: AMQP_BROKER=qpid.
 on_the_stand_in = os.environ.get("AMQP_BROKER") == "qpid"

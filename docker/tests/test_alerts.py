@@ -11,18 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from django.conf import settings
-from prometheus_client.metrics import MetricWrapperBase
 
-from analytics import metrics as analytics_metrics
 from devtools.testing.installed import needs_promtool
-from eventsite.web.gateway import metrics as gateway_metrics
-from eventsite.web.status_hub import metrics as status_hub_metrics
-from feeds import metrics as feed_metrics
-from notifications import metrics as notifications_metrics
-from outbox import metrics
-from outbox.rabbitmq import metrics as relay_metrics
+from devtools.testing.series import names_in, names_of_ours
 from outbox.watching import Alarm
-from restapi import metrics as restapi_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docker" / "prometheus"
@@ -82,26 +74,9 @@ def test_rules_that_always_or_never_fire_fail_their_tests(
 
 
 def test_the_rules_ask_for_metrics_that_exist() -> None:
-    ours = {
-        name
-        for module in (
-            metrics,
-            gateway_metrics,
-            status_hub_metrics,
-            restapi_metrics,
-            analytics_metrics,
-            feed_metrics,
-            notifications_metrics,
-            relay_metrics,
-        )
-        for each in vars(module).values()
-        if isinstance(each, MetricWrapperBase)
-        for family in each.describe()
-        for name in (family.name, *(f"{family.name}_{part}" for part in ("total", "sum", "count")))
-    }
+    ours = names_of_ours()
     for name, rule in RULES.items():
-        words = re.sub(r"\{[^}]*\}", "", rule["expr"])
-        asked = {word for word in re.findall(r"[a-z_]{8,}", words) if "_" in word}
+        asked = names_in(rule["expr"])
         assert asked, name
         assert asked <= ours, name
 

@@ -31,7 +31,7 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 SERVE_STATIC = False
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "eventsite.web.admin.apps.ThrottledAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -69,6 +69,7 @@ CELERY_BEAT_SCHEDULE = _WIRED["CELERY_BEAT_SCHEDULE"]
 # around all of it, and API paths skip sessions because nothing in them asks for a user.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "eventsite.web.content_security.ContentSecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import secrets
 import subprocess
@@ -63,6 +64,39 @@ def test_what_is_complete_starts(sends: dict[str, str]) -> None:
         **sends,
     )
     assert (ended.returncode, ended.stdout) == (0, "shop.example www.shop.example\n"), ended.stderr
+
+
+def test_djangos_own_check_of_a_deployment_is_content() -> None:
+    """Also as a warning: sessions, cookies, HSTS, DEBUG."""
+    ended = start(
+        *("manage.py", "check", "--deploy", "--fail-level", "WARNING"),
+        DJANGO_SETTINGS_MODULE="eventsite.settings.production",
+        DJANGO_SECRET_KEY=SECRET,
+        ALLOWED_HOSTS="shop.example",
+        WEBHOOK_URL="https://acme.example/send",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "no issues" in ended.stdout
+
+
+def test_cookies_of_sessions_are_for_https_and_this_site_alone_and_end_with_the_day() -> None:
+    wanted = {
+        "SESSION_COOKIE_SECURE": True,
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "CSRF_COOKIE_SECURE": True,
+    }
+    ended = start(
+        "-c",
+        "from django.conf import settings;"
+        f"print({{name: getattr(settings, name) for name in {sorted(wanted)}}});"
+        "assert settings.SESSION_COOKIE_AGE <= 24 * 3600",
+        DJANGO_SETTINGS_MODULE="eventsite.settings.production",
+        DJANGO_SECRET_KEY=SECRET,
+        ALLOWED_HOSTS="shop.example",
+        WEBHOOK_URL="https://acme.example/send",
+    )
+    assert (ended.returncode, ast.literal_eval(ended.stdout)) == (0, wanted), ended.stderr
 
 
 def test_values_that_cannot_be_are_named_at_once_and_not_shown() -> None:

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from devtools.localstack import PLAN
+from devtools.provider.client import provider_process
+from devtools.provider.server import Rule
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import (
     Process,
@@ -36,6 +38,7 @@ PIPELINE = PLAN.pipeline
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
 SIMPLE = {"user_id": "u1", "amount": 42.5}
+SMS = {"recipient": "+15550001", "channel": "sms", "content": "Hello", "priority": "high"}
 # Milliseconds: what arrives within a test was sent by a process that stopped.
 AT_THE_END = {"OTEL_BSP_SCHEDULE_DELAY": "600000"}
 
@@ -115,6 +118,49 @@ def test_an_order_is_seen_from_the_request_to_its_effects() -> None:
     named = {(span.trace_id, span.span_id) for span in receiver.spans}
     for event in ("request", "drained", "sent", "applied"):
         assert (spoken[event]["trace_id"], spoken[event]["span_id"]) in named, event
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_notification_is_seen_from_the_request_to_the_webhook() -> None:
+    """One trace from the caller over the request to each call of the provider, which gets it; between
+    them the batches that made it ready, each with a link."""
+    names = ("web", "worker-outbox", "bridge", "beat", "worker-notifications-high")
+    with receiving() as receiver, provider_process() as provider:
+        provider.rules(Rule(recipient=SMS["recipient"], status=500, times=1))
+        given = {
+            "PROVIDERS": json.dumps({"acme": {"kind": "webhook", "url": provider.url}}),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+            **AT_THE_END,
+        }
+        specs = [spec_of(name, SERVICE_NAME=name, **given) for name in names]
+        with running_together(specs) as started:
+            web = Web(urlsplit(started[0].health).port or 0, started[0])
+            path = "/api/v1/notifications"
+            answer = web.post(path, SMS, {"traceparent": TRACEPARENT})
+            assert answer.status == 201
+
+            def delivered() -> bool:
+                return bool(web.get(f"{path}/{answer.json['id']}").json["status"] == "delivered")
+
+            assert settles(delivered)
+            arrivals = provider.arrivals()
+            assert [process.stop() for process in started] == [0] * len(started)
+
+    [request] = receiver.named("POST api/v1/notifications")
+    assert (request.trace_id, request.parent_id, request.failed) == (TRACE, CALLER, False)
+    assert about(receiver, "drain", request)
+    [bridge] = about(receiver, "bridge ready_high", request)
+    [ready] = about(receiver, "task notifications.ready_high", request)
+    assert (ready.trace_id, ready.parent_id) == (bridge.trace_id, bridge.span_id)
+
+    calls = receiver.named("send sms")
+    assert {(call.trace_id, call.parent_id) for call in calls} == {(TRACE, request.span_id)}
+    assert {call.service for call in calls} == {"worker-notifications-high"}
+    assert {call.kind for call in calls} == {"CLIENT"}
+    tried = sorted((call.attributes["http.response.status_code"], call.failed) for call in calls)
+    assert tried == [(200, False), (500, True)]
+    got = {arrival.headers["traceparent"] for arrival in arrivals}
+    assert got == {f"00-{TRACE}-{call.span_id}-01" for call in calls}
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -96,6 +96,7 @@ def measure_waiting(breakers: Breakers) -> None:
     for provider, channel in providers_of():
         look = now.looks[breaker_name(provider, channel)]
         metrics.BREAKER_STATE.labels(provider, channel).set(STATES[look.phase])
+        metrics.BREAKER_OPENED.labels(provider, channel)  # shown as 0, so that the first is a rise
     metrics.SENDERS.set(now.senders)
     metrics.NOT_READY.set(now.not_ready[0])
     metrics.NOT_READY_AGE.set(now.not_ready[1])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.contrib.auth.models import Permission, User
-from django.test import Client
+
+from devtools.testing.sessions import cookie_of
 
 __all__ = ["cookie_of", "staff"]
 
@@ -18,11 +18,3 @@ def staff(name: str, *permissions: str) -> User:
             Permission.objects.get(content_type__app_label=app, codename=codename)
         )
     return user
-
-
-def cookie_of(user: User) -> dict[str, str]:
-    """The header of a browser in which somebody is logged in."""
-    client = Client()
-    client.force_login(user)
-    session = client.cookies[settings.SESSION_COOKIE_NAME].value
-    return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}"}

@@ -30,6 +30,8 @@ class Confirm:
         self._group = group
         self._partitions = group.partitions
         self._next_compare = self._next_follow = 0.0
+        for reason in metrics.CHUNKS_RETRIED_FOR:
+            metrics.CHUNKS_RETRIED.labels(route.handler, reason)  # shown as 0
 
     def expect_answer(self, sent_at: float) -> None:
         """Chunks went out at `sent_at` (monotonic clock): compare them soon."""

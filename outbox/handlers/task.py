@@ -12,7 +12,7 @@ from typing import Any
 from celery import shared_task
 from django.db import DatabaseError, InterfaceError, transaction
 
-from outbox import conf, task_queue, tracing
+from outbox import conf, metrics, task_queue, tracing
 from outbox.conf import BRIDGE
 from outbox.database.errors import is_busy, is_transient
 from outbox.dead_letters import redrive
@@ -35,6 +35,7 @@ def effect_task(*, name: str, handler: str, effect: Effect, decode: Decode) -> A
     `decode`: reads a payload as the effect does, and raises where that fails. A foreign event that
     it does not take is parked without a doubt about the handler (see outbox/handlers/foreign.py).
     """
+    metrics.show_effects(handler)
 
     def apply(*, chunks: Sequence[TaskChunk] = (), letters: Sequence[redrive.Claim] = ()) -> int:
         with tracing.step(f"task {name}", tracing.CONSUMER, parent=task_queue.sent_by()) as step:

@@ -1,0 +1,107 @@
+"""The app feeds: posts, fan-out, pages, live feeds."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from devtools.dashboards.panels import bound_of, dashboard, lines, newest, number, quantile, rate
+
+__all__ = ["made"]
+
+OURS = 'path=~"posts.*|follow|feeds/.*|users/.*"'
+
+
+def made() -> Dashboard:
+    """From a post to its readers' feeds."""
+    return dashboard(
+        "feeds",
+        "Feeds",
+        "Posts and follows, the fan-out into stored feeds, the cache, and who reads.",
+        [
+            number(
+                "Post to feeds, 99 %",
+                "From the acceptance of a post until the feeds of its slices show it.",
+                quantile(0.99, "feed_lag_seconds"),
+                unit="s",
+            ),
+            number(
+                "Slices waiting",
+                "Counted up to 100,000; failed ones are not among them.",
+                newest("feed_fanout_slices_waiting"),
+            ),
+            number(
+                "Oldest slice",
+                "Of those that wait.",
+                newest("feed_fanout_oldest_slice_seconds"),
+                unit="s",
+                bound=bound_of("FeedFanoutBehind"),
+            ),
+            number(
+                "Slices failed",
+                "They wait for an operator.",
+                newest("feed_fanout_slices_failed"),
+                bound=bound_of("FeedSlicesFailed"),
+            ),
+            lines(
+                "Requests",
+                "A second, by method, path and answer.",
+                (
+                    "{{method}} {{path}} {{status}}",
+                    rate("http_requests_total", "method", "path", "status", where=OURS),
+                ),
+                unit="reqps",
+            ),
+            lines(
+                "Answer times, 99 %",
+                "By method and path.",
+                (
+                    "{{method}} {{path}}",
+                    quantile(0.99, "http_request_duration_seconds", "method", "path", where=OURS),
+                ),
+                unit="s",
+            ),
+            lines(
+                "Post to feeds, by the author's followers",
+                "The 99th percentile.",
+                ("{{followers}}", quantile(0.99, "feed_lag_seconds", "followers")),
+                unit="s",
+            ),
+            lines(
+                "Fan-out",
+                "Entries a second, written or deleted, and nudges lost.",
+                ("{{kind}}", rate("feed_fanout_entries_total", "kind")),
+                ("nudges lost", rate("feed_fanout_nudges_failed_total")),
+            ),
+            lines(
+                "Events applied",
+                "A second, by type.",
+                ("{{type}}", rate("feed_events_processed_total", "type")),
+            ),
+            lines(
+                "Time of an effect, 99 %",
+                "Of a chunk of events, by handler.",
+                (
+                    "{{handler}}",
+                    quantile(0.99, "feed_event_processing_duration_seconds", "handler"),
+                ),
+                unit="s",
+            ),
+            lines(
+                "Pages",
+                "A second: answered from the cache, and read from PostgreSQL.",
+                ("cache", rate("feed_cache_hits_total")),
+                ("PostgreSQL", rate("feed_cache_misses_total")),
+            ),
+            lines(
+                "Numbers of nodes",
+                "Attempts a second to hold or renew one that failed: no ids of posts without.",
+                ("failed", rate("feed_nodes_not_held_total")),
+            ),
+            lines(
+                "Age of these gauges",
+                "More than a minute: what stands above says nothing.",
+                ("fan-out", "time() - max(feed_fanout_measured_timestamp_seconds)"),
+                unit="s",
+            ),
+        ],
+    )

@@ -1,0 +1,90 @@
+"""The app orders: its endpoints, its events, its handler."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from devtools.dashboards.panels import bound_of, dashboard, lines, newest, number, quantile, rate
+
+__all__ = ["made"]
+
+OURS = 'path=~"orders.*"'
+PLACED = 'method="POST",path="orders"'
+HANDLER = 'handler="record_processed_events"'
+TOPICS = 'topic=~"order-events|orders.created|stock"'
+
+
+def made() -> Dashboard:
+    """Requests, events, and the handler `record_processed_events`."""
+    return dashboard(
+        "orders",
+        "Orders",
+        "POST and GET /orders, what they publish, and the handler of orders.created.",
+        [
+            number(
+                "Placed, a minute",
+                "POST /orders that were answered 200 or 201.",
+                rate("http_requests_total", where=f'{PLACED},status=~"2.."', times=60),
+            ),
+            number(
+                "Not answered, a minute",
+                "Answers from 500 on.",
+                rate("http_requests_total", where=f'{OURS},status=~"5.."', times=60),
+            ),
+            number(
+                "POST, 99 %",
+                "From the first byte of the request to the last of the answer.",
+                quantile(0.99, "http_request_duration_seconds", where=PLACED),
+                unit="s",
+            ),
+            number(
+                "Oldest not applied",
+                "Event of orders.created in Kafka.",
+                newest("handler_oldest_unapplied_seconds", where=HANDLER),
+                unit="s",
+                bound=bound_of("HandlerLag"),
+            ),
+            lines(
+                "Requests",
+                "A second, by method, path and answer.",
+                (
+                    "{{method}} {{path}} {{status}}",
+                    rate("http_requests_total", "method", "path", "status", where=OURS),
+                ),
+                unit="reqps",
+            ),
+            lines(
+                "Answer times, 99 %",
+                "By method and path.",
+                (
+                    "{{method}} {{path}}",
+                    quantile(0.99, "http_request_duration_seconds", "method", "path", where=OURS),
+                ),
+                unit="s",
+            ),
+            lines(
+                "Events published",
+                "A second, by topic.",
+                ("{{topic}}", rate("outbox_published_total", "topic", where=TOPICS)),
+            ),
+            lines(
+                "Orders of one transaction",
+                "How many requests share a COMMIT.",
+                ("50 %", quantile(0.5, "hot_path_batch_commands", where='path="POST orders"')),
+                ("99 %", quantile(0.99, "hot_path_batch_commands", where='path="POST orders"')),
+            ),
+            lines(
+                "record_processed_events",
+                "Events a second.",
+                ("applied", rate("effects_applied_total", where=HANDLER)),
+                ("set aside", rate("dead_letters_parked_total", where=HANDLER)),
+            ),
+            lines(
+                "Commit to effect",
+                "From the order to its row in processed_events.",
+                ("50 %", quantile(0.5, "effects_commit_to_effect_seconds", where=HANDLER)),
+                ("99 %", quantile(0.99, "effects_commit_to_effect_seconds", where=HANDLER)),
+                unit="s",
+            ),
+        ],
+    )

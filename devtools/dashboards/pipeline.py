@@ -1,0 +1,234 @@
+"""The pipeline: outbox, drain, Kafka, bridges, handlers, dead letters, audit."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from devtools.dashboards.panels import (
+    bound_of,
+    dashboard,
+    lines,
+    newest,
+    number,
+    quantile,
+    rate,
+)
+
+__all__ = ["made"]
+
+NUMBERS = (
+    number(
+        "Oldest committed event",
+        "That is not in Kafka.",
+        newest("outbox_oldest_pending_seconds"),
+        unit="s",
+        bound=bound_of("OutboxOldestAge"),
+    ),
+    number(
+        "Oldest event in Kafka",
+        "That its handler has not applied.",
+        newest("handler_oldest_unapplied_seconds"),
+        unit="s",
+        bound=bound_of("HandlerLag"),
+    ),
+    number(
+        "Missing",
+        "Committed events that a handler will never get by itself.",
+        "sum(max by (handler) (audit_missing_events))",
+        bound=bound_of("AuditMissing"),
+    ),
+    number(
+        "Dead letters",
+        "That nobody has resolved; followers that wait behind one are not among them.",
+        'sum(max by (handler) (dead_letters_open{state="dead"}))',
+        bound=bound_of("DeadLetters"),
+    ),
+)
+OUTBOX = (
+    lines(
+        "Published and drained",
+        "Events a second: written with the change that they tell of, and acknowledged by Kafka.",
+        ("published {{topic}}", rate("outbox_published_total", "topic")),
+        ("drained {{topic}}", rate("outbox_drained_total", "topic")),
+    ),
+    lines(
+        "Committed, not in Kafka",
+        "Waiting events; held ones stand behind a message that Kafka refuses.",
+        ("waiting", newest("outbox_pending_events")),
+        ("held", newest("outbox_held_events")),
+        ("of no topic or lane", newest("outbox_unclaimable_events")),
+    ),
+    lines(
+        "Commit to Kafka",
+        "Of the oldest event of each batch.",
+        ("50 %", quantile(0.5, "outbox_commit_to_kafka_seconds")),
+        ("99 %", quantile(0.99, "outbox_commit_to_kafka_seconds")),
+        unit="s",
+    ),
+    lines(
+        "Drain",
+        "Batches a second that Kafka did not take whole, by reason; events of a batch, at the median.",
+        ("{{reason}}", rate("outbox_drain_failures_total", "reason")),
+        ("events of a batch", quantile(0.5, "outbox_drain_batch_events")),
+    ),
+    lines(
+        "Lanes",
+        "Paused by an operator; held by a drain now, and the longest for how many seconds.",
+        ("paused", newest("outbox_lanes_paused")),
+        ("held by {{application}}", newest("outbox_lanes_held", "application")),
+        ("seconds held", newest("outbox_lane_held_seconds")),
+        bound=bound_of("LaneHeld"),
+    ),
+    lines(
+        "Nudges and floors",
+        "Lost nudges cost a second each; an undercut floor is an alarm.",
+        ("nudges lost", rate("outbox_nudges_failed_total")),
+        ("floors undercut", rate("outbox_floor_undercut_total")),
+    ),
+)
+HANDLERS = (
+    lines(
+        "Applied",
+        "Events a second.",
+        ("{{handler}}", rate("effects_applied_total", "handler")),
+    ),
+    lines(
+        "Behind",
+        "Messages in Kafka behind the handler's positions.",
+        ("{{handler}}", newest("handler_backlog_events", "handler")),
+        ("{{handler}}, of running bridges", "sum by (handler) (bridge_lag_events)"),
+    ),
+    lines(
+        "Oldest not applied",
+        "Age of the oldest event in Kafka that the handler has not applied.",
+        ("{{handler}}", newest("handler_oldest_unapplied_seconds", "handler")),
+        unit="s",
+        bound=bound_of("HandlerLag"),
+    ),
+    lines(
+        "Commit to effect, 99 %",
+        "Of the oldest event of each transaction.",
+        ("{{handler}}", quantile(0.99, "effects_commit_to_effect_seconds", "handler")),
+        unit="s",
+    ),
+    lines(
+        "Retention used",
+        "At 100 % Kafka deletes what was not applied.",
+        ("{{handler}}", newest("handler_retention_used_ratio", "handler")),
+        unit="percentunit",
+        bound=bound_of("RetentionNear"),
+    ),
+    lines(
+        "Paused",
+        "1 while an operator, or the circuit, has paused the handler.",
+        ("{{handler}}", newest("handler_paused", "handler")),
+        ("{{handler}}, by its circuit", newest("handler_circuit_open", "handler")),
+    ),
+    lines(
+        "Chunks",
+        "A second: sent by bridges, sent again, without effect, rolled back.",
+        ("{{handler}} sent", rate("bridge_chunks_sent_total", "handler")),
+        ("{{handler}} again: {{reason}}", rate("bridge_chunks_retried_total", "handler", "reason")),
+        (
+            "{{handler}} no effect: {{reason}}",
+            rate("effects_chunks_refused_total", "handler", "reason"),
+        ),
+        ("{{handler}} rolled back", rate("effects_chunks_failed_total", "handler")),
+    ),
+    lines(
+        "Repetitions",
+        "Events a second that were applied already; they change nothing.",
+        ("{{handler}}", rate("effects_duplicates_total", "handler")),
+    ),
+    lines(
+        "Bridges",
+        "Replaced clients and lost positions a second; partitions that stand or are not read.",
+        ("{{handler}} client replaced", rate("bridge_consumer_stalled_total", "handler")),
+        ("{{handler}} position lost", rate("bridge_position_lost_total", "handler")),
+        ("{{handler}} partitions stand", "sum by (handler) (bridge_positions_out_of_range)"),
+        ("{{handler}} partitions unread", newest("handler_partitions_unread", "handler")),
+    ),
+    lines(
+        "Types that are not known",
+        "Of ours: partitions that wait and events parked. Of others: events a second that pass by.",
+        (
+            "{{handler}} waits before {{type}}",
+            "sum by (handler, type) (bridge_unknown_type_waiting)",
+        ),
+        (
+            "{{handler}} parked {{type}}",
+            newest("dead_letters_unknown_type", "handler", "type"),
+        ),
+        (
+            "{{handler}} passes {{type}}",
+            rate("bridge_foreign_types_total", "handler", "type"),
+        ),
+    ),
+)
+LETTERS = (
+    lines(
+        "Dead letters, open",
+        "By state; parked ones wait behind another of their key.",
+        ("{{handler}} {{state}}", newest("dead_letters_open", "handler", "state")),
+    ),
+    lines(
+        "Oldest dead letter",
+        "Resolved by a replay or a discard.",
+        ("{{handler}}", newest("dead_letters_oldest_seconds", "handler")),
+        unit="s",
+        bound=bound_of("DeadLettersOld"),
+    ),
+    lines(
+        "Set aside, tried again",
+        "Events a second.",
+        ("{{handler}} set aside", rate("dead_letters_parked_total", "handler")),
+        ("{{handler}} of others, not readable", rate("dead_letters_foreign_total", "handler")),
+        (
+            "{{handler}} again: {{result}}",
+            rate("dead_letters_redriven_total", "handler", "result"),
+        ),
+    ),
+)
+UPKEEP = (
+    lines(
+        "Audit",
+        "Missing events, events older than half a minute that are under way, and how far it is behind.",
+        ("{{handler}} missing", newest("audit_missing_events", "handler")),
+        ("{{handler}} under way", newest("audit_waiting_events", "handler")),
+    ),
+    lines(
+        "Audit: ages",
+        "Of the oldest missing event, and of the first event not looked at.",
+        ("{{handler}} missing", newest("audit_oldest_missing_seconds", "handler")),
+        ("{{handler}} behind", newest("audit_behind_seconds", "handler")),
+        unit="s",
+    ),
+    lines(
+        "Upkeep",
+        "Since each job last came to its end.",
+        ("{{job}}", "min by (job) (upkeep_last_done_seconds)"),
+        unit="s",
+    ),
+    lines(
+        "Age of these gauges",
+        "More than a minute: what stands above says nothing.",
+        ("outbox", "time() - max(outbox_measured_timestamp_seconds)"),
+        ("handlers", "time() - max(handler_measured_timestamp_seconds)"),
+        unit="s",
+    ),
+    lines(
+        "Deleted after their retention",
+        "Rows a second.",
+        ("{{table}}", rate("outbox_purged_total", "table")),
+    ),
+)
+
+
+def made() -> Dashboard:
+    """Every hop from the commit to the effect, and what is left over."""
+    return dashboard(
+        "pipeline",
+        "Pipeline",
+        "The way of an event: outbox, drain, Kafka, bridge, handler; dead letters; audit and upkeep.",
+        [*NUMBERS, *OUTBOX, *HANDLERS, *LETTERS, *UPKEEP],
+    )

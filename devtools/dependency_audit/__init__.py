@@ -1,0 +1,1 @@
+"""Known weaknesses of the packages in our locks, less those that we have looked at: `make audit-deps`."""
