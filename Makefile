@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications chaos clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check format lock bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops upgrade-test chaos clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -87,8 +87,14 @@ bench-relay: $(RUN) ## measure the relay from RabbitMQ to Kafka (needs rabbitmq-
 bench-notifications: $(RUN) ## measure notifications from POST to the provider
 	@$(PY) -m devtools.benchmarks.notifications $(ARGS)
 
+bench-ops: $(RUN) ## measure the page of operators beside a million of everything, and rest (ARGS="--share 0.01")
+	@$(PY) -m devtools.benchmarks.operations $(ARGS)
+
 bench-load: $(RUN) ## measure what the load generator itself can send
 	@$(PY) -m devtools.benchmarks.load_generator $(ARGS)
+
+upgrade-test: $(RUN) ## upgrade from the commit in UPGRADE_FROM under load, and back, and account for every order
+	@$(PY) -m devtools.upgrade $(ARGS)
 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
 	@$(PY) -m devtools.chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)
