@@ -73,6 +73,7 @@ class Crowd:
         self.promises = Promises()
         self._doors = doors
         self._stop = threading.Event()
+        self._given_up = threading.Event()
         self._guard = threading.Lock()
         self._threads = [
             threading.Thread(target=self._live, args=(number,), daemon=True, name=f"buyer-{number}")
@@ -84,13 +85,15 @@ class Crowd:
             thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:  # nobody may be there to answer
+            self._given_up.set()
         self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def _live(self, number: int) -> None:
-        customer = _Customer(self._doors, self.promises, self._guard, number)
+        customer = _Customer(self._doors, self.promises, self._given_up, self._guard, number)
         for turn in itertools.count():
             if self._stop.wait(PAUSE):
                 return
@@ -102,10 +105,16 @@ class Crowd:
 
 class _Customer:
     def __init__(
-        self, doors: Doors, promises: Promises, guard: threading.Lock, number: int
+        self,
+        doors: Doors,
+        promises: Promises,
+        given_up: threading.Event,
+        guard: threading.Lock,
+        number: int,
     ) -> None:
         self._doors = doors
         self._promises = promises
+        self._given_up = given_up
         self._guard = guard  # of the promises' numbers, which threads count up
         self._number = number
         self._chooser = random.Random(number)  # noqa: S311  (a repeatable choice, not a secret)
@@ -190,7 +199,7 @@ class _Customer:
             answered = self._ask(doors(), method, path, content, key)
             if answered is not None:
                 return answered
-            if time.monotonic() > give_up:
+            if time.monotonic() > give_up or self._given_up.is_set():
                 return 599, b"nobody answered"
             with self._guard:
                 self._promises.asked_again += 1

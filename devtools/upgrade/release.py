@@ -150,11 +150,21 @@ def _environment(lock: Path, report: Report) -> Path:
     try:
         _must([sys.executable, "-m", "venv", str(draft)], log)
         _must([*_installer(draft / "bin" / "python"), "--require-hashes", "-r", str(lock)], log)
-        draft.rename(place)  # only scripts would mind, and none of them is used
+        _publish(draft, place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         log.unlink(missing_ok=True)
     return python
+
+
+def _publish(draft: Path, place: Path) -> None:
+    """Rename into place: only the environment's scripts would mind, and none of them is used. Another
+    run of this clone may have been faster."""
+    try:
+        draft.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
 
 
 def _installer(python: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from devtools.demo.report import Line
 from devtools.upgrade.run import Seen
 
@@ -28,14 +30,15 @@ def _answers(seen: Seen) -> list[Line]:
             f"{len(told.orders)}",
             len(told.orders) > 0 and not told.refused,
             f"and {len(told.paid)} paid; {told.asked_again} requests were sent again because their "
-            f"process ended; refused: {told.refused[:3] or 'none'}",
+            f"process ended; refused: {escape(str(told.refused[:3])) if told.refused else 'none'}",
         ),
         Line(
             "asked twice",
             f"{told.repeated}",
             told.repeated > 0 and not told.differing,
             "requests sent once more, mostly to the other release, with the same Idempotency-Key; "
-            f"{len(told.differing)} were answered otherwise {told.differing[:2] or ''}",
+            f"{len(told.differing)} were answered otherwise"
+            + (f": {escape(str(told.differing[:2]))}" if told.differing else ""),
         ),
     ]
 
@@ -96,7 +99,9 @@ def _effects(seen: Seen) -> list[Line]:
             and not (probe["lost"] or probe["duplicates"] or probe["violations"]),
             f"of {probe['drawn']} numbers; {probe['lost']} lost, {probe['duplicates']} twice",
         ),
-        Line("audit", "clean" if not seen.audit else "not clean", not seen.audit, seen.audit),
+        Line(
+            "audit", "clean" if not seen.audit else "not clean", not seen.audit, escape(seen.audit)
+        ),
         Line(
             "dead letters",
             f"{seen.found.open_letters}",
@@ -125,7 +130,7 @@ def _new_words(seen: Seen) -> list[Line]:
             f"answered by today's web; {seen.found.lost_words} are not stored, "
             f"{seen.found.undelivered} notifications are not delivered",
         ),
-        Line("feeds", "equal" if not seen.feeds else "differ", not seen.feeds, seen.feeds),
+        Line("feeds", "equal" if not seen.feeds else "differ", not seen.feeds, escape(seen.feeds)),
     ]
 
 
@@ -134,5 +139,10 @@ def _logs(seen: Seen) -> list[Line]:
     said = "; ".join(f"{what}: {count}" for what, count in sorted(seen.complaints.items()))
     return [
         Line("migrations taken back", f"{len(seen.back)}", None, went or "both have the same"),
-        Line("complaints", f"{sum(seen.complaints.values())}", None, said or "none in any log"),
+        Line(
+            "complaints",
+            f"{sum(seen.complaints.values())}",
+            None,
+            escape(said) or "none in any log",
+        ),
     ]

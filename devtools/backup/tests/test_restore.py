@@ -15,6 +15,7 @@ from devtools.localstack import PLAN, LocalStack, Plan
 from devtools.localstack.state import CLONE
 from devtools.localstack.unit import stop_all
 from devtools.testing.account import take_account
+from devtools.testing.installed import needs_apache_kafka
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.upgrade.load import Crowd, Doors
@@ -29,6 +30,7 @@ ALL_APPLIED = """
 """
 
 
+@needs_apache_kafka
 def test_nothing_from_before_the_point_is_lost_and_what_came_after_is_named() -> None:
     processes = tuple(spec for spec in PLAN.processes if spec.name in NAMES)
     plan = Plan(processes, PLAN.preparation)

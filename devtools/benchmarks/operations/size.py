@@ -10,7 +10,7 @@ from pathlib import Path
 from devtools.benchmarks.report import Figure
 from devtools.localstack.state import CLONE
 
-__all__ = ["figures_of_size", "names_of_lock"]
+__all__ = ["figures_of_size", "files_of_image", "names_of_lock"]
 
 LEFT_OUT = CLONE / ".dockerignore"
 # The heads of .dockerignore that are folders or files of the root; `tests` may lie anywhere.
@@ -21,7 +21,7 @@ def figures_of_size() -> list[Figure]:
     """MB, as installed, without bytecode."""
     packages = {name: _installed(name) for name in names_of_lock(CLONE / "requirements.txt")}
     found = {name: size for name, size in packages.items() if size is not None}
-    tree = sum((CLONE / file).stat().st_size for file in _tree())
+    tree = sum((CLONE / file).stat().st_size for file in files_of_image())
     largest = sorted(found.items(), key=lambda each: -each[1])[:5]
     note = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in largest)
     absent = sorted(packages.keys() - found.keys())
@@ -51,7 +51,7 @@ def _installed(name: str) -> int | None:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def _tree() -> list[str]:
+def files_of_image() -> list[str]:
     """Files under version control that .dockerignore lets through."""
     answer = subprocess.run(  # noqa: S603  (our own command)
         ["git", "-C", str(CLONE), "ls-files"],  # noqa: S607
