@@ -158,7 +158,7 @@ def _session(stack: LocalStack) -> Iterator[psycopg.Connection[Any]]:
 
 
 def _row(connection: psycopg.Connection[Any], query: str) -> tuple[Any, ...]:
-    row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+    row = connection.execute(query).fetchone()
     assert row is not None
     found: tuple[Any, ...] = row
     return found

@@ -33,7 +33,7 @@ ORDER_ID = "('01980000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid"
 EVENT_ID = "('01980000-0000-7001-8000-' || lpad(to_hex(i), 12, '0'))::uuid"
 ORDERS = f"""
     INSERT INTO orders (id, customer_id, total, status, created_at)
-    SELECT {ORDER_ID}, 'customer-' || i % 100000, 42, 'CREATED', now() - i * interval '1 s'
+    SELECT {ORDER_ID}, 'customer-' || i %% 100000, 42, 'CREATED', now() - i * interval '1 s'
     FROM generate_series(%s::int, %s::int) i
 """
 CHANGES = f"""
@@ -44,7 +44,7 @@ CHANGES = f"""
 EVENTS = f"""
     INSERT INTO event_outbox (event_id, lane, topic, key, type, source, payload, traceparent,
         correlation_id, status)
-    SELECT {EVENT_ID}, i % 64, 'order-events', {ORDER_ID}::text, 'ORDER_CREATED', '/orders',
+    SELECT {EVENT_ID}, i %% 64, 'order-events', {ORDER_ID}::text, 'ORDER_CREATED', '/orders',
         '{{"eventType": "ORDER_CREATED"}}', '', 'correlation-' || i, 0
     FROM generate_series(%s::int, %s::int) i
 """
@@ -52,7 +52,7 @@ LETTERS = f"""
     INSERT INTO dead_letter (handler, event_id, topic, key, type, source, event_time, payload,
         traceparent, correlation_id, state, error)
     SELECT 'record_sales', {EVENT_ID}, 'order-events', {ORDER_ID}::text, 'ORDER_CREATED',
-        '/orders', '', '{{}}', '', 'correlation-' || i, 2, 'ValueError: number ' || i % 7
+        '/orders', '', '{{}}', '', 'correlation-' || i, 2, 'ValueError: number ' || i %% 7
     FROM generate_series(%s::int, %s::int) i
 """
 

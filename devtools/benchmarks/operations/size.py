@@ -19,12 +19,13 @@ ANYWHERE = "tests"
 
 def figures_of_size() -> list[Figure]:
     """MB, as installed, without bytecode."""
-    packages = {name: _installed(name) for name in names_of_lock(CLONE / "requirements.txt")}
+    pinned = names_of_lock(CLONE / "requirements.txt")
+    packages = {name: _installed(name) for name in pinned}
     found = {name: size for name, size in packages.items() if size is not None}
     tree = sum((CLONE / file).stat().st_size for file in files_of_image())
     largest = sorted(found.items(), key=lambda each: -each[1])[:5]
     note = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in largest)
-    absent = sorted(packages.keys() - found.keys())
+    absent = sorted(name for name in packages.keys() - found.keys() if not pinned[name])
     return [
         Figure(
             name="packages of the lock and the tree",
@@ -37,9 +38,10 @@ def figures_of_size() -> list[Figure]:
     ]
 
 
-def names_of_lock(lock: Path) -> list[str]:
-    """Of the packages that a lock pins for this platform or any."""
-    return re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*])?==", lock.read_text(), re.M)
+def names_of_lock(lock: Path) -> dict[str, bool]:
+    """The packages that a lock pins; whether under a condition, as those for Windows."""
+    lines = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*])?==\S+ *(;?)", lock.read_text(), re.M)
+    return {name: bool(condition) for name, condition in lines}
 
 
 def _installed(name: str) -> int | None:

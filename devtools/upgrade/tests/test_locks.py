@@ -20,7 +20,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
 }
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)  # an index is built CONCURRENTLY outside one
 def test_no_migration_locks_a_large_table_for_long() -> None:
     loader = MigrationLoader(connection)
     ours = {config.label for config in apps.get_app_configs() if _is_ours(config.path)}

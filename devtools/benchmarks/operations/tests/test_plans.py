@@ -16,6 +16,7 @@ from outbox.tests.backbone_rows import positions
 from outbox.upkeep.gauges import Backlog
 
 AMOUNTS = FULL.share(0.01)
+FILLED = {"orders", "order_changes", "event_outbox", "dead_letter"}
 # What a look may touch: pending rows are counted to 10,000, those of one id are few.
 OF_A_LOOK = 25_000
 OF_A_JOURNEY = 500
@@ -29,11 +30,11 @@ def test_looks_and_journeys_stay_bounded_at_a_hundredth() -> None:
     # A journey of the newest of each kind, of a customer, of what is not there.
     for wanted in (order_id(1), order_id(AMOUNTS.orders), order_id(10**9), "customer-7"):
         for sql, rows, whole in costs(partial(journey.search, wanted)):
-            assert not whole, (wanted, sql)
+            assert not whole & FILLED, (wanted, sql)
             assert rows <= OF_A_JOURNEY, (wanted, rows, sql)
     backlog = Backlog()
     for sql, rows, whole in costs(lambda: pipeline.ask_postgres(backlog)):
-        assert not whole, sql
+        assert not whole & FILLED, sql
         assert rows <= OF_A_LOOK, (rows, sql)
     told = pipeline.ask_postgres(Backlog())
     hops = {hop.name: hop for hop in told.hops}
