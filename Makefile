@@ -92,8 +92,14 @@ bench-relay: $(RUN) ## measure the relay from RabbitMQ to Kafka (needs rabbitmq-
 bench-notifications: $(RUN) ## measure notifications from POST to the provider
 	@$(PY) -m devtools.benchmarks.notifications $(ARGS)
 
+bench-ops: $(RUN) ## measure the page of operators beside a million of everything, and rest (ARGS="--share 0.01")
+	@$(PY) -m devtools.benchmarks.operations $(ARGS)
+
 bench-load: $(RUN) ## measure what the load generator itself can send
 	@$(PY) -m devtools.benchmarks.load_generator $(ARGS)
+
+upgrade-test: $(RUN) ## upgrade from the commit in UPGRADE_FROM under load, and back, and account for every order
+	@$(PY) -m devtools.upgrade $(ARGS)
 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
 	@$(PY) -m devtools.chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)

@@ -1,13 +1,16 @@
+from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
     """See outbox/dead_letters/unknown_type.py."""
 
+    atomic = False  # the index is built while letters are written
+
     dependencies = [("outbox", "0007_status_view")]
 
     operations = [
-        migrations.AddIndex(
+        AddIndexConcurrently(
             model_name="deadletter",
             index=models.Index(
                 fields=["handler", "type"],

@@ -1,0 +1,64 @@
+"""The benchmark's rows at a hundredth: no look reads a large table whole, and rows stay bounded."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from django.db import connection
+
+from devtools.benchmarks.operations.fill import FULL, fill, order_id
+from devtools.benchmarks.operations.size import figures_of_size, names_of_lock
+from devtools.localstack.state import CLONE
+from operations import journey, pipeline
+from operations.tests.test_plans import costs
+from outbox.tests.backbone_rows import positions
+from outbox.upkeep.gauges import Backlog
+
+AMOUNTS = FULL.share(0.01)
+FILLED = {"orders", "order_changes", "event_outbox", "dead_letter"}
+# What a look may touch: pending rows are counted to 10,000, those of one id are few.
+OF_A_LOOK = 25_000
+OF_A_JOURNEY = 500
+
+
+@pytest.mark.django_db
+def test_looks_and_journeys_stay_bounded_at_a_hundredth() -> None:
+    with connection.cursor() as cursor:
+        assert len(list(fill(cursor, AMOUNTS))) == 4
+    positions(0)
+    # A journey of the newest of each kind, of a customer, of what is not there.
+    for wanted in (order_id(1), order_id(AMOUNTS.orders), order_id(10**9), "customer-7"):
+        for sql, rows, whole in costs(partial(journey.search, wanted)):
+            assert not whole & FILLED, (wanted, sql)
+            assert rows <= OF_A_JOURNEY, (wanted, rows, sql)
+    backlog = Backlog()
+    for sql, rows, whole in costs(lambda: pipeline.ask_postgres(backlog)):
+        assert not whole & FILLED, sql
+        assert rows <= OF_A_LOOK, (rows, sql)
+    told = pipeline.ask_postgres(Backlog())
+    hops = {hop.name: hop for hop in told.hops}
+    assert not told.failed
+    assert hops["outbox"].waits
+    assert sum(group.letters for group in told.letters) == AMOUNTS.letters
+
+
+@pytest.mark.django_db
+def test_the_rows_are_those_that_were_asked_for() -> None:
+    amounts = FULL.share(0.00001)
+    with connection.cursor() as cursor:
+        list(fill(cursor, amounts))
+        cursor.execute(
+            "SELECT (SELECT count(*) FROM event_outbox WHERE status = 0),"
+            " (SELECT count(*) FROM dead_letter), (SELECT count(*) FROM orders)"
+        )
+        assert cursor.fetchone() == (amounts.events, amounts.letters, amounts.orders)
+        cursor.execute("SELECT count(*) FROM orders WHERE id = %s", (order_id(amounts.orders),))
+        assert cursor.fetchone() == (1,)
+
+
+def test_what_goes_into_the_image_is_small_enough() -> None:
+    [figure] = figures_of_size()
+    assert "not installed here" not in figure.note
+    assert len(names_of_lock(CLONE / "requirements.txt")) > 40
+    assert figure.met, figure
