@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outbox.declaration import Every
 from restapi.declaration import App, Path
 
 __all__ = ["WIRING"]
@@ -13,13 +14,21 @@ def _page(pattern: str) -> Path:
 
 
 WIRING = App(
+    beat=(Every(1.0, "operations.work_on_runs"), Every(20.0, "operations.note_minute")),
     urls="operations.urls",
     paths=(
         Path(pattern="ops", keyed=False),
         _page("ops/"),
         _page("ops/live"),
+        _page("ops/charts"),
         _page("ops/status.json"),
         Path(pattern="ops/journey", keyed=False),
+        Path(pattern="ops/act/<str:name>", keyed=False),
+        Path(pattern="ops/done/<int:entry_id>", keyed=False),
+        Path(pattern="ops/done/<int:entry_id>/live", keyed=False),
+        Path(pattern="ops/letters", keyed=False),
+        Path(pattern="ops/letters/<int:letter_id>", keyed=False),
+        Path(pattern="ops/lanes", keyed=False),
         _page("ops/break-glass"),
     ),
 )

@@ -1,41 +1,63 @@
 "use strict";
-// Renews the part of the page that changes. Without it the page is as old as its loading, and says so.
+// Renews the parts of the page that change. Without it the page is as old as its loading, and says so.
 (function () {
-  const live = document.getElementById("live");
   const lost = document.getElementById("lost");
-  const every = Number(live.dataset.seconds) * 1000;
+  const live = document.getElementById("live");
   const OLD = 15000; // as the server has it: no news is not green
   let heard = Date.now();
 
-  function show(text) {
-    // Whoever is at a button or a link stays there.
-    const at = live.contains(document.activeElement) ? document.activeElement : null;
-    const path = at && (at.getAttribute("aria-label") || at.getAttribute("href"));
-    const parsed = new DOMParser().parseFromString(text, "text/html");
-    live.replaceChildren(...parsed.body.childNodes);
-    if (path) {
-      for (const each of live.querySelectorAll("a, button")) {
-        if (each.getAttribute("aria-label") === path || each.getAttribute("href") === path) {
-          each.focus({ preventScroll: true });
-          break;
-        }
+  function replace(place, nodes) {
+    // Whoever is at a button or a link stays there, and what was opened stays open.
+    const at = place.contains(document.activeElement) ? document.activeElement : null;
+    const name = at && (at.getAttribute("aria-label") || at.getAttribute("href") || at.textContent);
+    const open = [...place.querySelectorAll("details")].map((each) => each.open);
+    place.replaceChildren(...nodes);
+    place.querySelectorAll("details").forEach((each, number) => { each.open = Boolean(open[number]); });
+    if (!name) return;
+    for (const each of place.querySelectorAll("a, button, summary")) {
+      if ([each.getAttribute("aria-label"), each.getAttribute("href"), each.textContent].includes(name)) {
+        each.focus({ preventScroll: true });
+        break;
       }
     }
   }
 
-  async function renew() {
-    if (!document.hidden) {
-      try {
-        const answer = await fetch(live.dataset.from, { credentials: "same-origin", signal: AbortSignal.timeout(5000) });
-        if (answer.status === 401 || answer.status === 403) { location.reload(); return; }
-        if (answer.ok) { show(await answer.text()); heard = Date.now(); }
-      } catch (error) { /* the age says it */ }
-      const old = Date.now() - heard > OLD;
-      lost.hidden = !old;
-      live.classList.toggle("old", old);
+  function show(place, text) {
+    const parsed = new DOMParser().parseFromString(text, "text/html").body;
+    const parts = parsed.querySelectorAll(":scope > [data-part]");
+    if (!parts.length) { replace(place, parsed.childNodes); return; }
+    for (const part of parts) {
+      replace(place.querySelector(`[data-part="${part.dataset.part}"]`), part.childNodes);
+    }
+  }
+
+  function age() {
+    const old = Date.now() - heard > OLD;
+    lost.hidden = !old;
+    live.classList.toggle("old", old);
+  }
+
+  function keep(place) {
+    const every = Number(place.dataset.seconds) * 1000;
+    let before = "";
+    async function renew() {
+      if (!document.hidden) {
+        try {
+          const answer = await fetch(place.dataset.from, { credentials: "same-origin", signal: AbortSignal.timeout(5000) });
+          if (answer.status === 401 || answer.status === 403) { location.reload(); return; }
+          if (answer.ok) {
+            const text = await answer.text();
+            if (text !== before) show(place, text);
+            before = text;
+            if (place === live) heard = Date.now();
+          }
+        } catch (error) { /* the age says it */ }
+        age();
+      }
+      setTimeout(renew, every);
     }
     setTimeout(renew, every);
   }
 
-  setTimeout(renew, every);
+  for (const place of document.querySelectorAll("[data-from]")) keep(place);
 })();
