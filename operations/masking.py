@@ -16,14 +16,16 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 # In any text: a scheme of HTTP with what follows it, a JSON Web Token, a password in a URL, and what
-# stands behind a name as above.
+# stands behind a name as above. Each begins at the begin of a word and has a bound: a long text of
+# anybody's costs what it is long.
 _IN_TEXT = (
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), HIDDEN),
-    (re.compile(r"(\w+://[^/\s:@]*):[^/\s@]+@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"\beyJ[\w-]{8,1000}\.[\w-]{8,4000}\.[\w-]*"), HIDDEN),
+    (re.compile(r"\b(\w{1,20}://[^/\s:@]{0,100}):[^/\s@]{1,200}@"), rf"\1:{HIDDEN}@"),
     (
         re.compile(
-            r"\b(password|passwd|secret|token|api[-_]?key|authorization)(\"?\s*[=:]\s*\"?)[^\s\"&,;}]+",
+            r"\b(password|passwd|secret|token|api[-_]?key|authorization)(\"?\s{0,5}[=:]\s{0,5}\"?)"
+            r"(?!null\b)[^\s\"&,;}]+",
             re.IGNORECASE,
         ),
         rf"\1\2{HIDDEN}",
@@ -36,15 +38,15 @@ def masked(text: str) -> str:
     text as it is; SHOWN characters at most."""
     try:
         value = json.loads(text)
+        if isinstance(value, dict | list):
+            text = json.dumps(_value(value), ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, dict | list):
-        told = json.dumps(_value(value), ensure_ascii=False, indent=2)
-    else:
-        told = _text(text)
-    return (
-        told if len(told) <= SHOWN else f"{told[:SHOWN]}\n… {len(told) - SHOWN:,} characters more"
-    )
+        pass
+    # What is cut off before is never shown, so no secret loses the begin that it is known by.
+    told = _text(text[: 2 * SHOWN])
+    if len(text) <= SHOWN:
+        return told
+    return f"{told[:SHOWN]}\n… of {len(text):,} characters"
 
 
 def _value(value: Any) -> Any:
@@ -55,7 +57,7 @@ def _value(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [_value(each) for each in value]
-    return _text(value) if isinstance(value, str) else value
+    return value
 
 
 def _text(text: str) -> str:
