@@ -1,10 +1,10 @@
-"""What the page keeps: a row a minute of its figures, for a day."""
+"""What the page keeps: a row a minute of its figures, for a day; the canaries of the last hour."""
 
 from __future__ import annotations
 
 from django.db import models
 
-__all__ = ["Minute"]
+__all__ = ["Canary", "Minute"]
 
 
 class Minute(models.Model):
@@ -18,3 +18,19 @@ class Minute(models.Model):
 
     def __str__(self) -> str:
         return str(self.at)
+
+
+class Canary(models.Model):
+    """An event that was sent to see how long it takes; see operations/canary.py."""
+
+    id = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))
+    topic = models.TextField()
+    event_id = models.UUIDField()
+
+    class Meta:
+        db_table = "operations_canary"
+        indexes = [models.Index(fields=["topic", "id"], name="operations_canary_topic")]
+
+    def __str__(self) -> str:
+        return f"{self.topic} {self.at}"

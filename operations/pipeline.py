@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils.module_loading import import_string
 
+from operations import canary
 from operations.letters import ERROR_SHOWN, LetterGroup, letter_groups
 from operations.past import NOTHING, Past, PastReader
 from outbox import conf, jobs, operator_log
@@ -78,7 +79,8 @@ _POSITIONS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerRow:
-    """What PostgreSQL knows of one handler. `positions`: (topic, partition) -> next offset; seconds."""
+    """What PostgreSQL knows of one handler. `positions`: (topic, partition) -> next offset; seconds.
+    `canary`: age of the newest that came through; None: paused, or none was sent."""
 
     status: HandlerStatus
     positions: Mapping[tuple[str, int], int]
@@ -87,6 +89,7 @@ class HandlerRow:
     paused_for: float
     missing: int
     audit_behind: float
+    canary: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +210,7 @@ def _handlers() -> list[HandlerRow]:
     routes = conf.routes()
     names = [route.handler for route in routes]
     ages = gauges.oldest_unapplied()
+    canaries = canary.ages() if settings.CANARY else {}
     missing = dict(_rows(_MISSING, names, AUDIT_ROWS, [reason.value for reason in MISSING]))
     positions: dict[str, dict[tuple[str, int], int]] = {name: {} for name in names}
     errors = dict.fromkeys(names, "")
@@ -223,6 +227,7 @@ def _handlers() -> list[HandlerRow]:
             paused_for=_age(status.changed_at) if status.paused else 0.0,
             missing=missing.get(status.handler, 0),
             audit_behind=behind_seconds(status.handler),
+            canary=canaries.get(status.handler),
         )
         for status in handler_statuses(names)
     ]

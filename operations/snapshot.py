@@ -203,6 +203,8 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
         "audit_missing_events": row.missing,
         "audit_behind_seconds": row.audit_behind,
     }
+    if row.canary is not None:
+        figures["handler_canary_age_seconds"] = row.canary
     waits = None
     state = (logs or {}).get(route.topic.name)
     if state is not None:
@@ -218,6 +220,8 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
     notes = []
     if row.status.paused:
         notes.append(f"paused by {row.status.changed_by}: {row.status.reason or 'no reason given'}")
+    if row.canary is not None:
+        notes.append(f"last canary {words.span(row.canary)} ago")
     if row.last_error:
         notes.append(row.last_error)
     return Hop(

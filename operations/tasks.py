@@ -5,10 +5,10 @@ from __future__ import annotations
 import structlog
 from celery import shared_task
 
-from operations import minute, runs
+from operations import canary, minute, runs
 from outbox.database.errors import DATABASE_AWAY
 
-__all__ = ["note_minute", "work_on_runs"]
+__all__ = ["note_minute", "send_canaries", "work_on_runs"]
 
 log = structlog.get_logger("operations.tasks")
 
@@ -33,3 +33,16 @@ def note_minute() -> bool:
     except DATABASE_AWAY as error:
         log.warning("minute_database_unavailable", error=str(error))
         return False
+
+
+@shared_task(name="operations.send_canaries", acks_late=False, time_limit=15)
+def send_canaries() -> int:
+    """Send the canaries of this minute, unless that is done, and measure where the last ones are; run by
+    beat every ten seconds. Returns how many were sent."""
+    try:
+        sent = canary.send_if_due()
+        canary.measure()
+        return sent
+    except DATABASE_AWAY as error:
+        log.warning("canary_database_unavailable", error=str(error))
+        return 0

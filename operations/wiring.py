@@ -14,7 +14,11 @@ def _page(pattern: str) -> Path:
 
 
 WIRING = App(
-    beat=(Every(1.0, "operations.work_on_runs"), Every(20.0, "operations.note_minute")),
+    beat=(
+        Every(1.0, "operations.work_on_runs"),
+        Every(10.0, "operations.send_canaries"),
+        Every(20.0, "operations.note_minute"),
+    ),
     urls="operations.urls",
     paths=(
         Path(pattern="ops", keyed=False),

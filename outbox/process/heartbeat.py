@@ -55,6 +55,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     up       seconds since it began; memory: bytes, its own processes together
     disk     bytes free and bytes in all, of where it works
     figures  series -> value, of what nobody else knows
+    passes_canaries  its code lets them pass; older code would park each as of an unknown type
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     disk: tuple[int, int]
     queues: tuple[str, ...] = ()
     figures: dict[str, float] = {}
+    passes_canaries: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +144,7 @@ class Heartbeat:
             disk=(usage.free, usage.total),
             queues=tuple(self._queues()),
             figures=dict(self._figures()),
+            passes_canaries=True,
         )
 
     def _memory(self) -> int:
