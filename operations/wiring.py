@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from outbox.declaration import Every
-from restapi.declaration import App, Path
+from restapi.declaration import App, Path, Socket
 
 __all__ = ["WIRING"]
 
@@ -34,5 +34,12 @@ WIRING = App(
         Path(pattern="ops/letters/<int:letter_id>", keyed=False),
         Path(pattern="ops/lanes", keyed=False),
         _page("ops/break-glass"),
+    ),
+    sockets=(
+        Socket(
+            path=Path(pattern="ops/ws", keyed=False),
+            consumer="operations.consumers.LivePage",
+            takes=(),
+        ),
     ),
 )

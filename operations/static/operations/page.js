@@ -4,9 +4,16 @@
   const lost = document.getElementById("lost");
   const live = document.getElementById("live");
   const OLD = 15000; // as the server has it: no news is not green
+  const PUSHED = 5000; // who was pushed to within this time asks for nothing
   let heard = Date.now();
+  let pushed = 0;
+
+  let pressed = false; // what is under a finger is not taken away from it
+  addEventListener("pointerdown", () => { pressed = true; });
+  for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { setTimeout(() => { pressed = false; }); });
 
   function replace(place, nodes) {
+    if (pressed) return;
     // Whoever is at a button or a link stays there, and what was opened stays open.
     const at = place.contains(document.activeElement) ? document.activeElement : null;
     const name = at && (at.getAttribute("aria-label") || at.getAttribute("href") || at.textContent);
@@ -41,7 +48,8 @@
     const every = Number(place.dataset.seconds) * 1000;
     let before = "";
     async function renew() {
-      if (!document.hidden) {
+      const told = place === live && Date.now() - pushed < PUSHED;
+      if (!document.hidden && !told) {
         try {
           const answer = await fetch(place.dataset.from, { credentials: "same-origin", signal: AbortSignal.timeout(5000) });
           if (answer.status === 401 || answer.status === 403) { location.reload(); return; }
@@ -59,5 +67,29 @@
     setTimeout(renew, every);
   }
 
+  // Pushed where a WebSocket comes through; asked for where none does.
+  function listen(again) {
+    const address = new URL(live.dataset.socket, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = new WebSocket(address);
+    socket.onmessage = (message) => {
+      if (document.hidden) { socket.close(); return; }
+      const parts = JSON.parse(message.data);
+      for (const [name, html] of Object.entries(parts)) {
+        const nodes = new DOMParser().parseFromString(html, "text/html").body.childNodes;
+        replace(live.querySelector(`[data-part="${name}"]`), nodes);
+      }
+      heard = pushed = Date.now();
+      again = 2000;
+      age();
+    };
+    socket.onclose = (end) => {
+      if (end.code === 1008) { location.reload(); return; }
+      const next = () => (document.hidden ? setTimeout(next, 1000) : listen(Math.min(again * 2, 60000)));
+      setTimeout(next, again);
+    };
+  }
+
   for (const place of document.querySelectorAll("[data-from]")) keep(place);
+  if (live.dataset.socket) listen(2000);
 })();
