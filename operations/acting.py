@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from operations.actions import ACTIONS, Action, Asked, NoSuch, NotNow, Preview
 from operations.doors import of_actors, of_scripts, of_staff, refusal
-from operations.letters import group_like, groups_of_apps, inspect, letter_groups
+from operations.letters import as_number, groups_of_apps, inspect, letter_groups
 from operations.pages import LETTERS, RESOLVE, done_part, spans_of
 from operations.runs import RATES
 from operations.viewers import Viewer
@@ -137,19 +137,24 @@ def _form(
 
 
 @of_staff
-def done(request: HttpRequest, viewer: Viewer, entry_id: int) -> HttpResponse:
+def done(request: HttpRequest, viewer: Viewer, entry_id: str) -> HttpResponse:
     """What somebody did, and how far it is."""
-    entry = operator_log.entry(entry_id)
+    entry = _entry(entry_id)
     if entry is None:
         return refusal(request, 404, "Nothing was done under this number.")
     context = {"entry": entry, "live": done_part(entry, stops=viewer.may(RESOLVE))}
     return render(request, "operations/done.html", context)
 
 
+def _entry(entry_id: str) -> operator_log.Entry | None:
+    number = as_number(entry_id)
+    return operator_log.entry(number) if number is not None else None
+
+
 @of_scripts
-def done_live(request: HttpRequest, viewer: Viewer, entry_id: int) -> HttpResponse:
+def done_live(request: HttpRequest, viewer: Viewer, entry_id: str) -> HttpResponse:
     """The part of it that is renewed."""
-    entry = operator_log.entry(entry_id)
+    entry = _entry(entry_id)
     return HttpResponse(done_part(entry, stops=viewer.may(RESOLVE)) if entry else "")
 
 
@@ -168,15 +173,15 @@ def letters(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 
 
 @of_staff
-def letter(request: HttpRequest, viewer: Viewer, letter_id: int) -> HttpResponse:
+def letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpResponse:
     """One dead letter whole, without its secrets."""
     if not viewer.may(LETTERS):
         return _may_not(request, LETTERS)
-    found = inspect(letter_id) if letter_id < 1 << 63 else None
+    number = as_number(letter_id)
+    found = inspect(number) if number is not None else None
     if found is None:
         return refusal(request, 404, "There is no such dead letter.")
-    group = group_like(str(letter_id))
-    context = {"letter": found, "group": group, "resolves": viewer.may(RESOLVE)}
+    context = {"letter": found, "resolves": viewer.may(RESOLVE)}
     return render(request, "operations/letter.html", context)
 
 

@@ -13,7 +13,7 @@ from django.db import OperationalError
 
 from notifications.delivery.standing import UnknownProvider, reset_breaker, standings
 from operations import words
-from operations.letters import Group, group_like, inspect, source_named, standing
+from operations.letters import Group, as_number, group_like, inspect, source_named, standing
 from operations.runs import RATES, begin_run, stop_run
 from outbox import conf, operator_log
 from outbox.dead_letters.resolve import (
@@ -272,10 +272,10 @@ def _begin_run(asked: Asked, *, action: str) -> None:
 
 
 def _letter_id(on: Sequence[str]) -> int:
-    text = "".join(on)
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    number = as_number("".join(on))
+    if number is None:
         raise NoSuch("There is no such dead letter.")
-    return int(text)
+    return number
 
 
 def _letter_preview(on: Sequence[str], *, action: str) -> Preview:

@@ -30,6 +30,7 @@ __all__ = [
     "LetterPage",
     "Members",
     "Standing",
+    "as_number",
     "group_like",
     "groups_of_apps",
     "inspect",
@@ -156,11 +157,18 @@ def source_named(name: str) -> LetterSource | None:
     return next((source for source in conf.letter_sources() if source.name == name), None)
 
 
+def as_number(text: str) -> int | None:
+    """The number of a row that this is, or None."""
+    is_one = text.isascii() and text.isdigit() and len(text) < NUMBER_LENGTH
+    return int(text) if is_one else None
+
+
 def group_like(wanted: str) -> Group | None:
     """The group of a letter, by its number or its UUID; None where nothing has it."""
-    if wanted.isascii() and wanted.isdigit() and len(wanted) < NUMBER_LENGTH:
-        row = DeadLetter.objects.filter(id=int(wanted)).values_list("handler", "error").first()
-        return Group(handler=row[0], error=row[1][:ERROR_SHOWN], upto=int(wanted)) if row else None
+    number = as_number(wanted)
+    if number is not None:
+        row = DeadLetter.objects.filter(id=number).values_list("handler", "error").first()
+        return Group(handler=row[0], error=row[1][:ERROR_SHOWN], upto=number) if row else None
     try:
         id_ = UUID(wanted)
     except ValueError:

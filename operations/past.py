@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from django.db import connection
+from django.db import connection, transaction
 
 from outbox import operator_log
+from outbox.database.planner import plan_without
 from outbox.operator_log import Entry
 
 __all__ = [
@@ -35,12 +36,12 @@ ACTIONS = 200  # of a day; the newest
 READ_AGAIN_SECONDS = 20.0
 _ROWS = """
     SELECT at, told FROM operations_minute
-    WHERE at > clock_timestamp() - make_interval(hours => %s) ORDER BY at
+    WHERE at > statement_timestamp() - make_interval(hours => %s) ORDER BY at DESC LIMIT %s
 """
 _MIGRATIONS = """
     SELECT applied, app || ' ' || name FROM (
         SELECT app, name, applied FROM django_migrations ORDER BY id DESC LIMIT 100) AS newest
-    WHERE applied > clock_timestamp() - make_interval(hours => %s) ORDER BY applied
+    WHERE applied > statement_timestamp() - make_interval(hours => %s) ORDER BY applied
 """
 # The minute that has begun, where nobody has written it yet.
 _NOT_WRITTEN = """
@@ -100,9 +101,11 @@ class PastReader:
 
 
 def _read() -> Past:
+    with transaction.atomic(), connection.cursor() as cursor:
+        plan_without("seqscan", "bitmapscan", "sort")  # the newest, along their index
+        cursor.execute(_ROWS, (KEPT_HOURS, KEPT_HOURS * 60))
+        rows = [Row(at, _told(told)) for at, told in reversed(cursor.fetchall())]
     with connection.cursor() as cursor:
-        cursor.execute(_ROWS, (KEPT_HOURS,))
-        rows = [Row(at, _told(told)) for at, told in cursor.fetchall()]
         cursor.execute(_MIGRATIONS, (KEPT_HOURS,))
         migrations = cursor.fetchall()
     since = rows[0].at if rows else None
@@ -148,7 +151,7 @@ def purge() -> int:
     """Let go of what is older than a day and an hour; how many."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "DELETE FROM operations_minute WHERE at < clock_timestamp() - make_interval(hours => %s)",
+            "DELETE FROM operations_minute WHERE at < statement_timestamp() - make_interval(hours => %s)",
             (KEPT_HOURS,),
         )
         return int(cursor.rowcount)

@@ -12,10 +12,10 @@ urlpatterns = [
     path("ops/status.json", views.status),
     path("ops/journey", views.journey, name="ops-journey"),
     path("ops/act/<str:name>", acting.act, name="ops-act"),
-    path("ops/done/<int:entry_id>", acting.done, name="ops-done"),
-    path("ops/done/<int:entry_id>/live", acting.done_live, name="ops-done-live"),
+    path("ops/done/<str:entry_id>", acting.done, name="ops-done"),
+    path("ops/done/<str:entry_id>/live", acting.done_live, name="ops-done-live"),
     path("ops/letters", acting.letters, name="ops-letters"),
-    path("ops/letters/<int:letter_id>", acting.letter, name="ops-letter"),
+    path("ops/letters/<str:letter_id>", acting.letter, name="ops-letter"),
     path("ops/lanes", acting.lanes, name="ops-lanes"),
     path("ops/break-glass", views.break_glass, name="ops-break-glass"),
 ]

@@ -17,6 +17,7 @@ from operations.charts import CHARTS, Drawn, Picture, draw
 from operations.models import Minute
 from operations.past import Past, PastReader, Row, Told
 from outbox.handlers.pause import pause_handler
+from outbox.models import OutboxEvent
 from outbox.operator_log import Entry
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
@@ -48,7 +49,7 @@ def test_a_minute_is_kept_once_with_what_the_charts_need() -> None:
         if chart.name == "relayed":
             continue  # where a relay has run
         assert any(charts._is_of(name, chart) for name in told.series), chart.name
-    assert told.series["pipeline/outbox#waits"] == 2
+    assert told.series["pipeline/outbox#waits"] == OutboxEvent.objects.count() > 1
     assert "handlers: record_sales/HandlerPaused" in told.alarms
     assert PastReader().read().migrations
     with connection.cursor() as cursor:

@@ -78,7 +78,7 @@ def test_commands_write_there_too(letters: list[int]) -> None:
     command("handlers", "resume", HANDLER, "--reason", "mended")
     command("lanes", "pause", "3", "--reason", "r", "--by", "bob")
     command("lanes", "resume", "all", "--by", "bob")
-    command("handlers", "take", HANDLER, "--type", "T")
+    command("handlers", "take", HANDLER, "--type", "ORDER_CREATED")
     command("dead_letters", "replay", "--dry-run")
     command("dead_letters", "replay", str(letters[0]), "--note", "mended")
     command("dead_letters", "discard", "--by", "eve")
@@ -87,7 +87,7 @@ def test_commands_write_there_too(letters: list[int]) -> None:
         (me, "resume", f"handler {HANDLER}", "mended", 1),
         ("bob", "pause", "lane 3", "r", 1),
         ("bob", "resume", "lanes 0 to 63", "", 1),
-        (me, "take", f"events of type T of {HANDLER}", "", 0),
+        (me, "take", f"events of type ORDER_CREATED of {HANDLER}", "", 0),
         (me, "replay", f"dead letter {letters[0]} of {HANDLER}", "mended", 1),
         ("eve", "discard", f"dead letters of {HANDLER}", "", 2),
     ]
