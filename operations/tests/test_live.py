@@ -57,7 +57,7 @@ def refusal(web: Web, headers: dict[str, str], *, origin: str | None = None) -> 
 
 def moment(parts: dict[str, str]) -> str:
     [found] = re.findall(r'<time datetime="([^"]+)"', parts["now"])
-    return found
+    return str(found)
 
 
 def closed_with(client: ClientConnection) -> int | None:

@@ -12,13 +12,13 @@ from operations import letters as groups
 from operations import runs
 from operations.letters import Group, group_like, groups_of_apps, letter_groups
 from outbox import operator_log
+from outbox.dead_letters.resolve import resolve_letters
 from outbox.models import DeadLetter, OperatorAction
 from outbox.operator_log import DoneAlready
 from outbox.tests.letters import HANDLER, create_positions, event
 
 pytestmark = pytest.mark.django_db
 State = DeadLetter.State
-LATE = "operations.runs"
 
 
 def dead(number: int, *, error: str = "boom", handler: str = HANDLER) -> list[int]:
@@ -50,6 +50,7 @@ def begin(action: str, letter_id: int | UUID, *, rate: int = 200) -> int:
 def a_second_passes() -> None:
     """For the open runs."""
     for row in OperatorAction.objects.filter(ended_at=None):
+        assert row.run is not None
         row.run["until"] -= 1.0
         row.save()
 
@@ -116,7 +117,7 @@ def test_what_fails_again_is_not_taken_again_by_the_same_run() -> None:
 def test_a_worker_that_dies_in_between_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = dead(6)
     number = begin("discard", ids[-1])
-    resolve = runs.resolve_letters
+    resolve = resolve_letters
 
     class Killed(BaseException):
         """As SIGKILL: nothing is caught."""
