@@ -23,7 +23,10 @@ def hops() -> Sequence[Hop]:
             group="business",
             done=sales.orders_total,
             unit="orders",
-            figures={"sales_figures_set_aside": set_aside()},
+            figures={
+                "sales_figures_set_aside": set_aside(),
+                "sales_revenue_total": float(sales.revenue_total),
+            },
             notes=(
                 f"{sales.orders_total:,} orders, {last_hour:,} in the last hour",
                 f"revenue {sales.revenue_total:,.2f}",

@@ -39,6 +39,7 @@ __all__ = [
     "NodeLease",
     "close",
     "draw",
+    "first_id_at",
     "hold_node",
     "moment_in_sql",
     "moment_of",
@@ -124,6 +125,11 @@ class Generator:
 def moment_of(post_id: int) -> datetime:
     """When an id was drawn, by PostgreSQL's clock."""
     return EPOCH + timedelta(milliseconds=post_id >> TIME_SHIFT)
+
+
+def first_id_at(moment: datetime) -> int:
+    """No id that is drawn later is below this one."""
+    return (int(moment.timestamp() * 1000) - EPOCH_MS) << TIME_SHIFT
 
 
 def seconds_of(post_id: int) -> int:

@@ -28,6 +28,7 @@ class FailedNotifications:
     """Those that have failed and that nobody has discarded."""
 
     name = "notifications"
+    permission = "notifications.change_notification"
 
     def find(self, query: LetterQuery, limit: int) -> Sequence[Letter]:
         """By their ids, which grow with time."""

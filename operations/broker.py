@@ -13,7 +13,7 @@ from django.conf import settings
 from outbox import redis_client
 from outbox.process.heartbeat import Seen, kinds_seen, processes_seen
 
-__all__ = ["FromRedis", "ask_redis"]
+__all__ = ["FromRedis", "ask_redis", "processes"]
 
 ANSWERS_WITHIN = 1.0
 
@@ -49,6 +49,11 @@ def ask_redis() -> FromRedis:
         limit=int(told.get("maxmemory", 0)),
         policy=str(told.get("maxmemory_policy", "")),
     )
+
+
+def processes() -> Sequence[Seen]:
+    """Those that say that they live, or said so a moment ago. Raises redis.RedisError."""
+    return processes_seen(_redis())
 
 
 @cache

@@ -57,6 +57,11 @@ class Alert:
     page: str = ""
 
     @property
+    def key(self) -> str:
+        """It and no other."""
+        return _key(self.station, self.name)
+
+    @property
     def when(self) -> str:
         """How long it has been so, or when it becomes an alarm."""
         if self.is_on:
@@ -88,7 +93,7 @@ class Judge:
         self._alarms: dict[str, list[Alarm]] = {}
         for alarm in alarms:
             self._alarms.setdefault(alarm.figure, []).append(alarm)
-        self._met_since: dict[tuple[str, str], float] = {}
+        self._met_since: dict[str, float] = {}  # by Alert.key
         self._series: dict[str, deque[tuple[float, float]]] = {}
 
     def judge(
@@ -119,6 +124,12 @@ class Judge:
             alerts=alerts,
         )
 
+    def recall(self, held: Mapping[str, float], *, age: float) -> None:
+        """What another one has seen `age` seconds ago: Alert.key -> how long it had been so."""
+        now = time.monotonic()
+        for key, seconds in held.items():
+            self._met_since.setdefault(key, now - age - seconds)
+
     def note(self, series: str, value: float, at: float) -> None:
         """Remember a number, for ten minutes."""
         seen = self._series.setdefault(series, deque())
@@ -140,14 +151,14 @@ class Judge:
     def _alert(
         self, alarm: Alarm, value: float, hop: Hop, now: float, read_at: float
     ) -> Alert | None:
-        name = f"{hop.group}/{hop.name}"
+        name, station = f"{hop.group}/{hop.name}", f"{hop.group}: {hop.name}"
         if alarm.growing:
             series = f"{name}#{alarm.figure}"
             self.note(series, value, read_at)
             grows = (self.slope(series, GROWING_SECONDS) or 0.0) > 0
         else:
             grows = True
-        key = name, alarm.name
+        key = _key(station, alarm.name)
         if not (alarm.is_met_by(value) and grows):
             self._met_since.pop(key, None)
             return None
@@ -159,7 +170,7 @@ class Judge:
         is_on = held >= alarm.seconds
         return Alert(
             name=alarm.name,
-            station=f"{hop.group}: {hop.name}",
+            station=station,
             state=RED if is_on and alarm.critical else AMBER,
             is_on=is_on,
             sentence=alarm.sentence.format(value=words.figure(alarm.figure, value)),
@@ -167,3 +178,7 @@ class Judge:
             left=max(0.0, alarm.seconds - held),
             page=hop.page,
         )
+
+
+def _key(station: str, alarm: str) -> str:
+    return f"{station}/{alarm}"

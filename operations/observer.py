@@ -20,6 +20,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from operations.broker import ask_redis
 from operations.judge import Judge
 from operations.log_ends import ask_kafka
+from operations.past import PastReader
 from operations.pipeline import FromPostgres, ask_postgres
 from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, answered
 from operations.snapshot import Heard, Snapshot, take
@@ -124,8 +125,8 @@ class Observer:
 
 
 def _of_postgres() -> Callable[[], FromPostgres]:
-    backlog = Backlog()
-    return lambda: ask_postgres(backlog)
+    backlog, past = Backlog(), PastReader()
+    return lambda: ask_postgres(backlog, past)
 
 
 @cache

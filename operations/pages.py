@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from operations import words
+from operations.charts import draw
 from operations.judge import Alert, Station
+from operations.letters import LetterGroup
+from operations.past import NOTHING, Past
 from operations.snapshot import ProcessRow, Snapshot
 from outbox.envelope import rfc3339
+from outbox.operator_log import Entry
+from outbox.watching import Hop
 
-__all__ = ["as_json", "cards", "live_part"]
+__all__ = [
+    "LETTERS",
+    "RESOLVE",
+    "as_json",
+    "cards",
+    "charts_part",
+    "done_part",
+    "live_part",
+    "live_parts",
+    "spans_of",
+]
 
-PERMISSIONS = (PAUSE, LETTERS, RESOLVE) = (
+# Of which the page depends; who has the same of them sees the same.
+PERMISSIONS = (PAUSE, LANES, BREAKERS, LETTERS, RESOLVE) = (
     "outbox.change_handlercontrol",
+    "outbox.change_outboxlane",
+    "notifications.change_providerhold",
     "outbox.view_deadletter",
     "outbox.change_deadletter",
 )
@@ -51,6 +71,7 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
             }
             for each in snapshot.deadlines
         ],
+        "actions": [_action(entry) for entry in snapshot.actions],
         "processes": [_process(row) for row in snapshot.processes],
         "releases": list(snapshot.releases),
         "failed": dict(snapshot.failed),
@@ -92,6 +113,21 @@ def _station(station: Station) -> dict[str, Any]:
     }
 
 
+def _action(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "at": rfc3339(entry.at),
+        "by": entry.by,
+        "what": entry.what,
+        "subject": entry.subject,
+        "why": entry.why,
+        "asked": entry.asked,
+        "done": entry.done,
+        "skipped": entry.skipped,
+        "ended": entry.ended_at is not None,
+    }
+
+
 def _process(row: ProcessRow) -> dict[str, Any]:
     said = row.seen.said
     return {
@@ -117,7 +153,7 @@ class _Card:
     oldest: str
     rate: str
     age: str
-    control: str  # what may be pressed: pause, resume or ""
+    controls: Sequence[tuple[str, str]]  # (word, address) of what may be pressed
 
     @property
     def sentences(self) -> Iterator[tuple[str, str]]:
@@ -127,7 +163,13 @@ class _Card:
 
 
 def live_part(snapshot: Snapshot, permissions: frozenset[str]) -> str:
-    """The HTML. It is made once for all viewers with the same permissions."""
+    """The HTML of both parts that are renewed."""
+    parts = live_parts(snapshot, permissions)
+    return "".join(f'<div data-part="{name}">{html}</div>' for name, html in parts.items())
+
+
+def live_parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
+    """Name -> HTML. They are made once for all viewers with the same permissions."""
     asked = frozenset(PERMISSIONS) & permissions
     return _parts.of(snapshot, asked)
 
@@ -136,16 +178,19 @@ class _Parts:
     """Of the newest snapshot: permissions -> HTML."""
 
     def __init__(self) -> None:
-        self._made: tuple[Snapshot | None, dict[frozenset[str], str]] = (None, {})
+        self._made: tuple[Snapshot | None, dict[frozenset[str], Mapping[str, str]]] = (None, {})
 
-    def of(self, snapshot: Snapshot, permissions: frozenset[str]) -> str:
+    def of(self, snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
         of, made = self._made
         if of is not snapshot:
             made = {}
             self._made = snapshot, made
         if permissions not in made:
             context = _context(snapshot, permissions)
-            made[permissions] = render_to_string("operations/live.html", context)
+            made[permissions] = {
+                name: render_to_string(f"operations/{name}.html", context)
+                for name in ("now", "rest")
+            }
         return made[permissions]
 
 
@@ -153,12 +198,11 @@ _parts = _Parts()
 
 
 def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
-    pauses = PAUSE in permissions
     return {
         "snapshot": snapshot,
         "at": rfc3339(snapshot.at),
         "groups": [
-            (name, [_card(station, pauses=pauses) for station in stations])
+            (name, [_card(station, permissions) for station in stations])
             for name, stations in snapshot.groups.items()
         ],
         "deadlines": [
@@ -175,31 +219,86 @@ def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
             for row in snapshot.processes
         ],
         "servers": [(server, words.span(server.age)) for server in snapshot.servers],
-        "letters": [(group, words.span(group.oldest)) for group in snapshot.letters]
-        if LETTERS in permissions
-        else [],
+        "letters": spans_of(snapshot.letters) if LETTERS in permissions else [],
         "resolves": RESOLVE in permissions,
-        "actions": [(rfc3339(at), by, what, why) for at, by, what, why in snapshot.actions],
+        "under_way": [
+            (entry, _share(entry)) for entry in snapshot.actions if entry.ended_at is None
+        ],
+        "actions": snapshot.actions,
     }
 
 
-def _card(station: Station, *, pauses: bool) -> _Card:
-    hop = station.hop
-    control = ""
-    if pauses and hop.group == "handlers":
-        figures = hop.figures
+def spans_of(groups: Sequence[LetterGroup]) -> list[tuple[LetterGroup, str]]:
+    """With the age of the oldest in words."""
+    return [(group, words.span(group.oldest)) for group in groups]
+
+
+def done_part(entry: Entry, *, stops: bool) -> str:
+    """The HTML of one action; `stops`: with what ends it."""
+    context = {"entry": entry, "share": _share(entry), "stops": stops}
+    return render_to_string("operations/entry.html", context)
+
+
+def charts_part(snapshot: Snapshot, span: str) -> str:
+    """The charts; drawn once for all viewers, whenever there is another minute."""
+    return _pictures.of(snapshot.past, span)
+
+
+class _Pictures:
+    """Of the newest past: span -> HTML."""
+
+    def __init__(self) -> None:
+        self._made: tuple[Past, dict[str, str]] = (NOTHING, {})
+
+    def of(self, past: Past, span: str) -> str:
+        of, made = self._made
+        if of is not past:
+            made = {}
+            self._made = past, made
+        if span not in made:
+            made[span] = render_to_string("operations/charts.html", {"picture": draw(past, span)})
+        return made[span]
+
+
+_pictures = _Pictures()
+
+
+def _share(entry: Entry) -> int | None:
+    """How much of it is done, in percent; None: it is not known how much there is."""
+    if not entry.asked:
+        return None
+    return min(100, 100 * (entry.done + entry.skipped) // entry.asked)
+
+
+def _controls(hop: Hop, permissions: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """What may be pressed at a station, each with its page."""
+    figures = hop.figures
+    if hop.group == "handlers" and PAUSE in permissions:
         stands = figures.get("handler_paused") or figures.get("handler_circuit_open")
-        control = "resume" if stands else "pause"
+        word = "resume" if stands else "pause"
+        yield word, _address(f"{word}-handler", hop.name)
+    if "outbox_lanes_paused" in figures and LANES in permissions:
+        yield "lanes", reverse("ops-lanes")
+    if hop.subject and "notification_breaker_state" in figures and BREAKERS in permissions:
+        yield "reset", _address("reset-breaker", hop.subject)
+
+
+def _address(action: str, on: str) -> str:
+    return f"{reverse('ops-act', args=[action])}?{urlencode({'on': on})}"
+
+
+def _card(station: Station, permissions: frozenset[str]) -> _Card:
+    hop = station.hop
     return _Card(
         station=station,
         waits=words.count(hop.waits, stopped_at=hop.counted),
         oldest="" if hop.oldest is None else words.span(hop.oldest) if hop.oldest else "–",
         rate=words.rate(station.rate) if hop.done is not None else "",
         age=words.span(station.age),
-        control=control,
+        controls=list(_controls(hop, permissions)),
     )
 
 
 def cards(stations: Sequence[Station]) -> list[_Card]:
     """In words, without anything to press: for the terminal."""
-    return [_card(station, pauses=False) for station in stations]
+    return [_card(station, frozenset()) for station in stations]

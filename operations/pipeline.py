@@ -8,29 +8,31 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 from django.utils.module_loading import import_string
 
-from outbox import conf, jobs
+from operations import canary
+from operations.letters import ERROR_SHOWN, LetterGroup, letter_groups
+from operations.past import NOTHING, Past, PastReader
+from outbox import conf, jobs, operator_log
 from outbox.audit.compare import MISSING
 from outbox.audit.watch import behind_seconds
 from outbox.conf import DRAIN_HANDLER
 from outbox.database import patience
-from outbox.database.planner import plan_without
 from outbox.dead_letters import unknown_type
 from outbox.handlers.pause import HandlerStatus, handler_statuses
 from outbox.lanes import pause
+from outbox.operator_log import Entry
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog, LetterCount
 from outbox.watching import Hop
 
-__all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "LetterGroup", "ask_postgres"]
+__all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_postgres"]
 
 ENOUGH = 10_000  # rows counted of anything
 OLDEST_PER_LANE = 50
 LETTERS_GROUPED = 1_000
-GROUPS_SHOWN = 20
-ERROR_SHOWN = 160
+ACTIONS_SHOWN = 10
 AUDIT_ROWS = 5_000
 ANSWER_SECONDS = 3.0  # for all of it
 STATEMENT_MS = 1500
@@ -63,17 +65,6 @@ _SLOTS = """
     SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
     FROM pg_replication_slots WHERE restart_lsn IS NOT NULL ORDER BY restart_lsn LIMIT 20
 """
-_LETTER_GROUPS = """
-    SELECT handler, left(error, %s), count(*),
-           extract(epoch FROM clock_timestamp() - min(created_at))::float, min(id)
-    FROM (SELECT id, handler, error, created_at FROM dead_letter
-          WHERE state BETWEEN 2 AND 2 AND state < 3 ORDER BY state DESC, id DESC LIMIT %s) newest
-    GROUP BY 1, 2 ORDER BY 3 DESC, 5 LIMIT %s
-"""
-_ACTIONS = """
-    SELECT at, by, action || ' of dead letter ' || letter_id, note
-    FROM dead_letter_action ORDER BY id DESC LIMIT 10
-"""
 _MISSING = """
     SELECT handler, count(*) FROM unnest(%s::text[]) AS of (handler) CROSS JOIN LATERAL (
         SELECT state FROM audit_open WHERE audit_open.handler = of.handler
@@ -88,7 +79,8 @@ _POSITIONS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerRow:
-    """What PostgreSQL knows of one handler. `positions`: (topic, partition) -> next offset; seconds."""
+    """What PostgreSQL knows of one handler. `positions`: (topic, partition) -> next offset; seconds.
+    `canary`: age of the newest that came through; None: paused, or none was sent."""
 
     status: HandlerStatus
     positions: Mapping[tuple[str, int], int]
@@ -97,16 +89,7 @@ class HandlerRow:
     paused_for: float
     missing: int
     audit_behind: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetterGroup:
-    """Dead letters of one handler with one error, among the newest thousand; `oldest` in seconds."""
-
-    handler: str
-    error: str
-    letters: int
-    oldest: float
+    canary: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +116,14 @@ class FromPostgres:
     hops: Sequence[Hop]
     handlers: Sequence[HandlerRow]
     letters: Sequence[LetterGroup]
-    actions: Sequence[tuple[datetime, str, str, str]]
+    actions: Sequence[Entry]
     failed: Mapping[str, str]
+    past: Past = NOTHING
 
 
-def ask_postgres(backlog: Backlog) -> FromPostgres:
-    """All of it, within three seconds. Raises DatabaseError or InterfaceError."""
+def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgres:
+    """All of it, within three seconds; of the last day what `past` reads. Raises DatabaseError or
+    InterfaceError."""
     with patience.within(ANSWER_SECONDS):
         _rows(f"SET statement_timeout = '{STATEMENT_MS}ms'")
         [server] = _rows(_SERVER)
@@ -153,9 +138,10 @@ def ask_postgres(backlog: Backlog) -> FromPostgres:
                 *_hops_of_apps(failed),
             ],
             handlers=_handlers(),
-            letters=_letter_groups(),
-            actions=_actions(),
+            letters=letter_groups(LETTERS_GROUPED),
+            actions=operator_log.newest(ACTIONS_SHOWN),
             failed=failed,
+            past=past.read() if past is not None else NOTHING,
         )
 
 
@@ -224,6 +210,7 @@ def _handlers() -> list[HandlerRow]:
     routes = conf.routes()
     names = [route.handler for route in routes]
     ages = gauges.oldest_unapplied()
+    canaries = canary.ages() if settings.CANARY else {}
     missing = dict(_rows(_MISSING, names, AUDIT_ROWS, [reason.value for reason in MISSING]))
     positions: dict[str, dict[tuple[str, int], int]] = {name: {} for name in names}
     errors = dict.fromkeys(names, "")
@@ -240,6 +227,7 @@ def _handlers() -> list[HandlerRow]:
             paused_for=_age(status.changed_at) if status.paused else 0.0,
             missing=missing.get(status.handler, 0),
             audit_behind=behind_seconds(status.handler),
+            canary=canaries.get(status.handler),
         )
         for status in handler_statuses(names)
     ]
@@ -308,25 +296,3 @@ def _hops_of_apps(failed: dict[str, str]) -> list[Hop]:
                 raise
             failed[dotted.partition(".")[0]] = str(error).splitlines()[0]
     return hops
-
-
-def _letter_groups() -> list[LetterGroup]:
-    with transaction.atomic():
-        plan_without("bitmapscan", "seqscan", "sort")  # the newest, along their index
-        rows = _rows(_LETTER_GROUPS, ERROR_SHOWN, LETTERS_GROUPED, GROUPS_SHOWN)
-    return [
-        LetterGroup(handler=handler, error=error, letters=letters, oldest=oldest)
-        for handler, error, letters, oldest, _ in rows
-    ]
-
-
-def _actions() -> list[tuple[datetime, str, str, str]]:
-    """What people have done of late, the newest first."""
-    done: list[tuple[datetime, str, str, str]] = list(_rows(_ACTIONS))
-    for status in handler_statuses([route.handler for route in conf.routes()]):
-        if status.changed_at is not None:
-            word = "pause" if status.paused else "resume"
-            done.append(
-                (status.changed_at, status.changed_by, f"{word} of {status.handler}", status.reason)
-            )
-    return sorted(done, key=lambda each: each[0], reverse=True)[:10]

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from operations import words
 from operations.broker import FromRedis
 from operations.judge import GREY_AFTER, Alert, Judge, Station, by_age, worst
-from operations.pipeline import FromPostgres, HandlerRow, LetterGroup
+from operations.letters import LetterGroup
+from operations.past import NOTHING, Past
+from operations.pipeline import FromPostgres, HandlerRow
 from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading
 from operations.time_left import Deadline, deadlines
 from outbox import conf
 from outbox.kafka.admin import TopicState
+from outbox.operator_log import Entry
 from outbox.process.heartbeat import Seen
 from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
 
@@ -73,9 +76,10 @@ class Snapshot:
     processes: Sequence[ProcessRow]
     deadlines: Sequence[Deadline]
     letters: Sequence[LetterGroup]
-    actions: Sequence[tuple[datetime, str, str, str]]
+    actions: Sequence[Entry]
     releases: Sequence[str]
     failed: Mapping[str, str]
+    past: Past
 
     @property
     def alerts(self) -> list[Alert]:
@@ -141,6 +145,7 @@ def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
         actions=postgres.actions if postgres else (),
         releases=sorted(set(running)),
         failed=postgres.failed if postgres else {},
+        past=postgres.past if postgres else NOTHING,
     )
 
 
@@ -198,6 +203,8 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
         "audit_missing_events": row.missing,
         "audit_behind_seconds": row.audit_behind,
     }
+    if row.canary is not None:
+        figures["handler_canary_age_seconds"] = row.canary
     waits = None
     state = (logs or {}).get(route.topic.name)
     if state is not None:
@@ -213,6 +220,8 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
     notes = []
     if row.status.paused:
         notes.append(f"paused by {row.status.changed_by}: {row.status.reason or 'no reason given'}")
+    if row.canary is not None:
+        notes.append(f"last canary {words.span(row.canary)} ago")
     if row.last_error:
         notes.append(row.last_error)
     return Hop(

@@ -67,13 +67,20 @@ class Viewer:
     def may(self, permission: str) -> bool:
         return permission in self.permissions
 
+    @property
+    def acts(self) -> bool:
+        """Whether there is anything that it may do."""
+        return any(
+            permission.partition(".")[2].startswith("change_") for permission in self.permissions
+        )
+
 
 _lock = Lock()
 _known: OrderedDict[bytes, tuple[Viewer, float]] = OrderedDict()
 
 
-def viewer_of(request: HttpRequest) -> Viewer:
-    """Who looks. Raises NotKnown, MayNot, or Unasked."""
+def viewer_of(request: HttpRequest, *, anew: bool = False) -> Viewer:
+    """Who looks; `anew`: by what PostgreSQL says now. Raises NotKnown, MayNot, or Unasked."""
     if _has_token(request):
         return Viewer("break-glass token")
     session = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
@@ -81,7 +88,7 @@ def viewer_of(request: HttpRequest) -> Viewer:
         raise NotKnown
     key = hashlib.sha256(session.encode()).digest()
     known, age = _recall(key)
-    if known and age < ASKED_AGAIN_SECONDS:
+    if known and age < ASKED_AGAIN_SECONDS and not anew:
         return known
     try:
         with patience.within(ANSWER_SECONDS):
@@ -90,7 +97,7 @@ def viewer_of(request: HttpRequest) -> Viewer:
             viewer = _ask(request)
     except (DatabaseError, InterfaceError) as error:
         connection.close()
-        if known and age < KNOWN_SECONDS:
+        if known and age < KNOWN_SECONDS and not anew:
             return replace(known, permissions=frozenset())
         raise Unasked from error
     except (NotKnown, MayNot):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from restapi.declaration import App, Path
+from outbox.declaration import Every
+from restapi.declaration import App, Path, Socket
 
 __all__ = ["WIRING"]
 
@@ -13,13 +14,32 @@ def _page(pattern: str) -> Path:
 
 
 WIRING = App(
+    beat=(
+        Every(1.0, "operations.work_on_runs"),
+        Every(10.0, "operations.send_canaries"),
+        Every(20.0, "operations.note_minute"),
+    ),
     urls="operations.urls",
     paths=(
         Path(pattern="ops", keyed=False),
         _page("ops/"),
         _page("ops/live"),
+        _page("ops/charts"),
         _page("ops/status.json"),
         Path(pattern="ops/journey", keyed=False),
+        Path(pattern="ops/act/<str:name>", keyed=False),
+        Path(pattern="ops/done/<str:entry_id>", keyed=False),
+        Path(pattern="ops/done/<str:entry_id>/live", keyed=False),
+        Path(pattern="ops/letters", keyed=False),
+        Path(pattern="ops/letters/<str:letter_id>", keyed=False),
+        Path(pattern="ops/lanes", keyed=False),
         _page("ops/break-glass"),
+    ),
+    sockets=(
+        Socket(
+            path=Path(pattern="ops/ws", keyed=False),
+            consumer="operations.consumers.LivePage",
+            takes=(),
+        ),
     ),
 )

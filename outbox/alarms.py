@@ -63,6 +63,14 @@ _HANDLERS = (
         sentence="It has not applied an event of {value} ago.",
     ),
     Alarm(
+        name="CanaryLate",
+        figure="handler_canary_age_seconds",
+        bound=180,
+        seconds=60,
+        critical=True,
+        sentence="The last canary came through {value} ago; one is sent every minute.",
+    ),
+    Alarm(
         name="HandlerBacklogGrowing",
         figure="handler_backlog_events",
         bound=1000,

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from outbox.declaration import LetterSource, Route
-from outbox.topics import DLQ_TYPE, Topic
+from outbox.topics import CANARY_TYPE, DLQ_TYPE, Topic
 
 __all__ = [
     "BRIDGE",
@@ -199,9 +199,10 @@ def published_events() -> tuple[type[Any], ...]:
 
 @cache
 def publishable() -> frozenset[tuple[str, str]]:
-    """(topic, type) of every event that may be published, messages of dead letters included."""
+    """(topic, type) of every event that may be published, messages of dead letters and canaries included."""
     published = {(event.topic.name, event.type) for event in published_events()}
-    return frozenset(published | {(topic.dlq, DLQ_TYPE) for topic in topics()})
+    canaries = {(route.topic.name, CANARY_TYPE) for route in routes()}
+    return frozenset(published | canaries | {(topic.dlq, DLQ_TYPE) for topic in topics()})
 
 
 def letter_sources() -> tuple[LetterSource, ...]:
@@ -210,8 +211,9 @@ def letter_sources() -> tuple[LetterSource, ...]:
 
 
 def known_types(topic: str) -> frozenset[str]:
-    """All event types of a topic that this process knows, whoever subscribes to them."""
+    """All event types of a topic that this process knows, whoever subscribes to them; canaries too."""
     published = {event.type for event in published_events() if event.topic.name == topic}
+    published.add(CANARY_TYPE)
     routed = (route.event_types for route in routes() if route.topic.name == topic)
     return frozenset(published.union(*routed))
 

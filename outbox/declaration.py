@@ -103,11 +103,13 @@ class Letter:
 class LetterSource(Protocol):
     """Dead letters that an app keeps in rows of its own: they are dead, nothing tries them again.
 
-    `manage.py dead_letters` shows them beside the others and acts on them. Its name stands where
-    the handler of a letter does.
+    `manage.py dead_letters` and the page of operators show them beside the others and act on them. Its
+    name stands where the handler of a letter does; `permission` is what somebody needs who acts on them
+    on the page, as Django writes it.
     """
 
     name: str
+    permission: str
 
     def find(self, query: LetterQuery, limit: int) -> Sequence[Letter]:
         """Up to `limit` of them, the oldest first."""

@@ -189,6 +189,12 @@ HANDLER_AGE = Gauge(
     ["handler"],
     multiprocess_mode="mostrecent",
 )
+HANDLER_CANARY = Gauge(
+    "handler_canary_age_seconds",
+    "Age of the newest canary that has gone through the handler, while it is not paused.",
+    ["handler"],
+    multiprocess_mode="mostrecent",
+)
 HANDLER_RETENTION = Gauge(
     "handler_retention_used_ratio",
     "That age as a share of the topic's retention: at 1 Kafka deletes what was not applied.",

@@ -12,6 +12,7 @@ __all__ = [
     "DeadLetterAction",
     "HandlerControl",
     "InboxReceipt",
+    "OperatorAction",
     "OutboxEvent",
     "OutboxLane",
     "UpkeepMark",
@@ -304,6 +305,40 @@ class HandlerControl(models.Model):
 
     def __str__(self) -> str:
         return self.handler
+
+
+class OperatorAction(models.Model):
+    """What somebody did by hand, or a circuit by itself; written by outbox/operator_log.py."""
+
+    id = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))
+    by = models.TextField()
+    what = models.TextField(help_text="pause, resume, replay, discard, reset, take, stop.")
+    subject = models.TextField(help_text="On what.")
+    why = models.TextField(blank=True, db_default="")
+    asked = models.IntegerField(null=True, help_text="How many things it is about.")
+    done = models.IntegerField(db_default=0)
+    skipped = models.IntegerField(db_default=0, help_text="Left as they were.")
+    ended_at = models.DateTimeField(null=True, help_text="Empty while it is under way.")
+    outcome = models.TextField(blank=True, db_default="")
+    once = models.UUIDField(
+        null=True, unique=True, help_text="Of the form: sent twice it acts once."
+    )
+    run = models.JSONField(null=True, help_text="What is still to be done, and how fast.")
+
+    class Meta:
+        db_table = "operator_action"
+        verbose_name = "operator action"
+        indexes = [
+            models.Index(
+                fields=["id"],
+                name="operator_action_open",
+                condition=models.Q(ended_at=None, run__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.what} of {self.subject} by {self.by}"
 
 
 class UpkeepMark(models.Model):

@@ -10,13 +10,24 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-__all__ = ["DLQ_SUFFIX", "DLQ_TYPE", "LANES", "PartitionKey", "Topic", "lane_of", "partition_of"]
+__all__ = [
+    "CANARY_TYPE",
+    "DLQ_SUFFIX",
+    "DLQ_TYPE",
+    "LANES",
+    "PartitionKey",
+    "Topic",
+    "lane_of",
+    "partition_of",
+]
 
 LANES = 64
 PARTITIONS = 12
 DLQ_SUFFIX = ".dlq"
 DLQ_TYPE = "DEAD_LETTER"  # of every message on such a topic
 DLQ_RETENTION_HOURS = 30 * 24
+# Of an event that goes the way of all and means nothing: each topic may have it, and it passes every handler by.
+CANARY_TYPE = "CANARY"
 DLQ_HEADER_BYTES = 4096
 
 PartitionKey = tuple[str, int]  # a topic's name and the number of one of its partitions

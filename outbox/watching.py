@@ -68,6 +68,7 @@ class Hop:
     since    series -> how long its value is known to be so
     notes    what else is to be said, a sentence each
     page     where in the site more of it is found, and what acts on it
+    subject  how the actions of the page of operators name it, where not by its name
     """
 
     name: str
@@ -81,3 +82,4 @@ class Hop:
     since: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     page: str = ""
+    subject: str = ""

@@ -3,4 +3,7 @@
 from eventsite.composition import install
 from eventsite.settings.local import *  # noqa: F403
 
+# Whoever counts every event has no use for some that nobody has caused.
+CANARY = False
+
 install(globals(), "devtools.probe")

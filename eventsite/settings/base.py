@@ -286,6 +286,7 @@ TRACES_ENDPOINT = env.traces_endpoint  # empty: no spans
 ADMIN_USERNAME = env.admin_username
 ADMIN_PASSWORD = env.admin_password
 OPS_TOKEN = env.ops_token
+CANARY = env.canary
 
 LOGGING_CONFIG = None  # eventsite.apps configures structlog and the standard library in one go
 LOG_LEVEL = env.log_level

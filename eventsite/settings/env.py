@@ -141,6 +141,9 @@ class Environment(BaseSettings):
     allowed_hosts: str = ""  # comma separated
     csrf_trusted_origins: str = ""  # comma separated
 
+    # An event a minute through every handler, which means nothing: its age shows where events stand still
+    canary: bool = True
+
     # Opens the page of operators, to read, where PostgreSQL cannot say who somebody is; unset: nobody
     ops_token: str = ""
 

@@ -10,10 +10,11 @@ from django.db import connection
 
 from feeds import metrics
 from feeds.fanout.nudge import nudge
+from feeds.ids import first_id_at
 from outbox.database.arrays import array_literal
 from outbox.watching import Hop
 
-__all__ = ["FailedSlice", "failed_slices", "hops", "measure", "retry"]
+__all__ = ["FailedSlice", "failed_slices", "hops", "measure", "posts_between", "retry"]
 
 COUNTED = 100_000  # at most: more is as bad
 COUNTED_FOR_A_PAGE = 10_000
@@ -79,6 +80,17 @@ def _standing(counted: int) -> _Standing:
         )
         waiting, oldest, failed = cursor.fetchone()
     return _Standing(waiting, max(0.0, oldest or 0.0), failed)
+
+
+def posts_between(begin: datetime, end: datetime) -> int:
+    """Posts of which the id was drawn in this time, counted up to 100,000 by their ids, which begin
+    with the time."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM (SELECT FROM posts WHERE id >= %s AND id < %s LIMIT %s) AS made",
+            (first_id_at(begin), first_id_at(end), COUNTED),
+        )
+        return int(cursor.fetchone()[0])
 
 
 def failed_slices(limit: int) -> Sequence[FailedSlice]:

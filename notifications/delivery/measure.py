@@ -174,6 +174,7 @@ def _hops_of_providers(looks: Mapping[str, Look]) -> list[Hop]:
                 figures=figures,
                 notes=notes,
                 page="/admin/notifications/providerhold/",
+                subject=f"{provider}/{channel}",
             )
         )
     return found

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
-from django.db import connection
+from django.db import connection, transaction
 
 from notifications.delivery.breakers import Breakers
 from notifications.providers.configured import breaker_name, configured, providers_of
+from outbox import operator_log
 
 __all__ = ["Standing", "UnknownProvider", "reset_breaker", "standings"]
 
@@ -55,14 +58,22 @@ def standings() -> list[Standing]:
     return found
 
 
-def reset_breaker(provider: str, channel: str, *, who: str, reason: str) -> bool:
-    """Close a breaker and end a hold; logged with who and why. False while Redis is lost: then no
-    worker hears of it. Raises UnknownProvider."""
+def reset_breaker(
+    provider: str, channel: str, *, who: str, reason: str, once: UUID | None = None
+) -> bool:
+    """Close a breaker and end a hold; kept with who and why. False while Redis is lost: then no
+    worker hears of it. Raises UnknownProvider, and DoneAlready for a form that was sent before."""
     if (provider, channel) not in providers_of():
         raise UnknownProvider(f"No provider {provider!r} serves the channel {channel!r}.")
-    with connection.cursor() as cursor:
+    name = breaker_name(provider, channel)
+    with transaction.atomic(), connection.cursor() as cursor:
+        # Before Redis is told, which has no transaction.
+        run = operator_log.begin("reset", f"breaker {name}", by=who, why=reason, asked=1, once=once)
         cursor.execute(
             "DELETE FROM notification_holds WHERE provider = %s AND channel = %s",
             (provider, channel),
         )
-    return Breakers().store.reset(breaker_name(provider, channel), who=who, reason=reason)
+        stored = Breakers().store.reset(name, who=who, reason=reason)
+        operator_log.add(run, done=int(stored), skipped=int(not stored))
+        operator_log.end(run, "" if stored else "Redis is lost: no worker has heard of it")
+    return stored

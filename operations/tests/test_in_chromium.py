@@ -14,6 +14,7 @@ from devtools.testing.pipeline import settles
 from devtools.testing.web import Web
 from operations.tests.people import cookie_of
 from outbox.handlers.pause import register_handlers
+from outbox.models import HandlerControl
 
 WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > innerWidth"
 WITHOUT_A_NAME = """
@@ -67,11 +68,15 @@ def test_it_is_renewed_and_keeps_the_focus(page: str, tab: Tab) -> None:
     assert tab.complaints() == []
 
 
-def test_a_click_leads_to_the_preview(page: str, tab: Tab) -> None:
+def test_a_click_leads_to_the_preview_and_from_there_to_what_was_done(page: str, tab: Tab) -> None:
     tab.go(page)
     tab.value("document.querySelector('[aria-label=\"pause record_sales\"]').click()")
-    assert settles(lambda: "handlercontrol" in tab.value("location.pathname"))
-    assert settles(
-        lambda: "Nothing of these is applied" in tab.value("document.body?.textContent || ''"),
-        within=60,
-    )
+    assert settles(lambda: "pause-handler" in tab.value("location.pathname"))
+    assert settles(lambda: tab.value("Boolean(document.querySelector('#why'))"), within=60)
+    assert tab.value(WITHOUT_A_NAME) == []
+    assert not HandlerControl.objects.get(handler="record_sales").paused
+    tab.value("document.querySelector('#why').value = 'a look'")
+    tab.value("document.querySelector('button.does').click()")
+    assert settles(lambda: "/ops/done/" in tab.value("location.pathname"), within=60)
+    row = HandlerControl.objects.get(handler="record_sales")
+    assert (row.paused, row.reason, row.changed_by) == (True, "a look", "operator")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from operations import journey, pipeline
+from feeds.fanout import measuring
+from feeds.fanout.measuring import posts_between
+from feeds.ids import EPOCH
+from operations import journey, letters, pipeline, runs
+from operations.letters import Group
+from operations.past import KEPT_HOURS, PastReader
+from outbox import operator_log
 from outbox.admin import search
 from outbox.models import BridgePosition
 from outbox.tests.admin_pages import rows_touched
@@ -25,7 +33,8 @@ ROWS = 250  # that a query may touch of each kind
 COUNT = 5_000  # rows of each table
 LARGE = {
     *("event_outbox", "inbox_receipt", "dead_letter", "audit_open", "notifications", "feed_slices"),
-    *("orders", "order_changes", "idempotency_keys", "notification_keys"),
+    *("orders", "order_changes", "idempotency_keys", "notification_keys", "operator_action"),
+    *("operations_minute", "posts"),
 }
 FILLED = (
     f"""
@@ -66,6 +75,12 @@ FILLED = (
     """,
     f"INSERT INTO feed_slices (kind, author_id, post_id, failed_at)"
     f" SELECT 'post', 'star', i, CASE WHEN i % 2 = 0 THEN now() END FROM generate_series(1, {COUNT}) i",
+    f"INSERT INTO operator_action (by, what, subject, ended_at)"
+    f" SELECT 'ada', 'pause', 'handler ' || i, now() FROM generate_series(1, {COUNT}) i",
+    f"INSERT INTO operations_minute (at, told)"
+    f" SELECT now() - i * interval '1 minute', '{{}}' FROM generate_series(1, {COUNT}) i",
+    f"INSERT INTO posts (id, author_id, content, created_at)"
+    f" SELECT i::bigint << 32, 'ada', 'x', now() FROM generate_series(1, {COUNT}) i",
     f"INSERT INTO idempotency_keys (id, fingerprint, status, body)"
     f" SELECT md5(i::text)::uuid, md5(i::text)::uuid, 200, '{{}}' FROM generate_series(1, {COUNT}) i",
     f"INSERT INTO notification_keys (id, fingerprint, notification_id)"
@@ -133,6 +148,45 @@ def test_looks_and_searches_touch_a_bounded_number_of_rows_and_read_no_large_tab
         # Three states of letters; the oldest of 64 lanes.
         assert rows <= 64 * 10 + 2 * ROWS, (rows, sql)
     _saw_what_there_is()
+
+
+GROUP = Group(handler=HANDLER, error="boom", upto=1 << 40)
+
+
+@pytest.mark.usefixtures("much")
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda: letters.letter_groups(ROWS),
+        lambda: letters.members(GROUP, after=0, limit=50, looked_at=ROWS),
+        lambda: letters.members(GROUP, after=10**6, limit=50, looked_at=ROWS),
+        lambda: letters.standing(GROUP),
+        letters.groups_of_apps,
+        lambda: operator_log.newest(20),
+        lambda: operator_log.under(UUID(int=7)),
+        runs.work,
+        lambda: posts_between(EPOCH, EPOCH + timedelta(seconds=100)),
+    ],
+)
+def test_what_actions_look_at_is_bounded_too(
+    look: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "COUNTED", ROWS)
+    monkeypatch.setattr(letters, "OF_APPS", ROWS)
+    monkeypatch.setattr(letters, "FOLLOWERS_OF", 50)
+    monkeypatch.setattr(measuring, "COUNTED", ROWS)
+    for sql, rows, whole in costs(look):
+        assert not whole, sql
+        assert rows <= 3 * ROWS, (rows, sql)
+
+
+@pytest.mark.usefixtures("much")
+def test_the_last_day_is_read_along_its_index() -> None:
+    """Its rows are purged by the day; if they were not, a look would still read a day alone."""
+    for sql, rows, whole in costs(PastReader().read):
+        assert whole <= {"django_migrations"}, sql
+        assert rows <= KEPT_HOURS * 60 + ROWS, (rows, sql)
+    assert len(PastReader().read().rows) == KEPT_HOURS * 60 - 1
 
 
 def _saw_what_there_is() -> None:

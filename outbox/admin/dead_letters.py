@@ -245,7 +245,7 @@ class HandlerControlAdmin(ConfirmedActions):
             sentence = "These go on where they stopped; what a circuit parked is tried again now."
             return self._ask(request, queryset, "resume", sentence)
         for row in queryset:
-            self._do(request, "resumed", row.handler, "")
+            self._do(request, "resumed", row.handler, request.POST.get("note", "").strip()[:500])
         return None
 
     def _do(self, request: HttpRequest, word: str, handler: str, reason: str) -> None:
@@ -254,7 +254,7 @@ class HandlerControlAdmin(ConfirmedActions):
             if word == "paused":
                 pause_handler(handler, reason=reason, by=by)
             else:
-                resume_handler(handler, by=by)
+                resume_handler(handler, by=by, reason=reason)
         except OperationalError as error:
             messages.error(request, f"{handler}: an effect holds its position, try again: {error}")
         else:

@@ -57,7 +57,13 @@ class OutboxLaneAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Resume", permissions=["operate"])
     def resume(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> None:
-        self._change(request, "Resumed", queryset, resume_lanes)
+        reason, by = request.POST.get("reason", ""), request.user.get_username()
+        self._change(
+            request,
+            "Resumed",
+            queryset,
+            lambda numbers: resume_lanes(numbers, reason=reason, by=by),
+        )
 
     def _change(
         self,

@@ -15,9 +15,15 @@ from outbox import queries
 from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey_link, short_id, utc, whole_id
 from outbox.admin.search import Wanted, of_events
 from outbox.envelope import rfc3339
-from outbox.models import BridgePosition, InboxReceipt, OutboxEvent
+from outbox.models import BridgePosition, InboxReceipt, OperatorAction, OutboxEvent
 
-__all__ = ["ANY_ID", "BridgePositionAdmin", "InboxReceiptAdmin", "OutboxEventAdmin"]
+__all__ = [
+    "ANY_ID",
+    "BridgePositionAdmin",
+    "InboxReceiptAdmin",
+    "OperatorActionAdmin",
+    "OutboxEventAdmin",
+]
 
 BREAK = SafeString("<br>")
 ANY_ID = "A whole id: of an event, an order or a customer; a key, or a correlation id"
@@ -146,3 +152,29 @@ class InboxReceiptAdmin(ReadOnlyAdmin):
 
     def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
         return of_events(rows, wanted)
+
+
+@admin.register(OperatorAction)
+class OperatorActionAdmin(ReadOnlyAdmin):
+    """Who did what, newest first; nobody changes it."""
+
+    ordering = ("-id",)
+    list_display = (
+        "id",
+        utc("at"),
+        "by",
+        "what",
+        clipped("subject"),
+        clipped("why"),
+        "done",
+        "skipped",
+        clipped("outcome"),
+    )
+    fields = (
+        ("id", "what", "by"),
+        "subject",
+        "why",
+        ("at", "ended_at"),
+        ("asked", "done", "skipped"),
+        "outcome",
+    )

@@ -14,6 +14,7 @@ from typing import cast
 from django.db import connection, transaction
 from django.utils.module_loading import import_string
 
+from outbox import operator_log
 from outbox.audit import watch
 from outbox.bridge import unread
 from outbox.database.lock_waits import limit_lock_waits
@@ -114,13 +115,13 @@ def replay(wanted: Plan, *, by: str) -> int:
     paused_before = status.paused and status.reason != REASON
     if not status.paused:
         pause.pause_handler(handler, reason=REASON, by=by)
-    receipts = _begin_anew(wanted)
+    receipts = _begin_anew(wanted, by)
     if not paused_before:
         pause.resume_handler(handler, by=by)
     return receipts
 
 
-def _begin_anew(wanted: Plan) -> int:
+def _begin_anew(wanted: Plan, by: str) -> int:
     handler = wanted.route.handler
     empty = cast(Callable[[], None], import_string(wanted.route.reset))
     with transaction.atomic(), connection.cursor() as cursor:
@@ -150,4 +151,6 @@ def _begin_anew(wanted: Plan) -> int:
                 wanted.route.topic.name,
             ),
         )
+        outcome = f"{receipts} receipts forgotten"
+        operator_log.note("replay", f"handler {handler}", by=by, outcome=outcome)
     return receipts

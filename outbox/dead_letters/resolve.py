@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import QuerySet
 
-from outbox import conf
+from outbox import conf, operator_log
 from outbox.conf import DRAIN_HANDLER, REDRIVE
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters import redrive, refused
@@ -99,15 +101,49 @@ def preview(wanted: Selection, *, limit: int) -> tuple[list[DeadLetter], int]:
 
 
 def resolve_letters(
-    action: str, wanted: Selection, *, by: str, limit: int, rate: float = 0.0, note: str = ""
+    action: str,
+    wanted: Selection,
+    *,
+    by: str,
+    limit: int,
+    rate: float = 0.0,
+    note: str = "",
+    run: int | None = None,
+    once: UUID | None = None,
 ) -> Iterator[Outcome]:
     """Replay or discard, a batch of one partition a transaction; with a `rate` one letter, at most so
     many a second.
 
     Yields what became of each. Ended half-way it can be started again: what is done is no longer
-    selected, or is skipped. Raises FollowersWithoutHead before anything is done.
+    selected, or is skipped. It counts itself in a row of operator_log: its own, or `run`, which the
+    caller has begun and ends. Raises FollowersWithoutHead before anything is done, and DoneAlready for
+    a form that was sent before.
     """
     letters, _ = preview(wanted, limit=limit)
+    if not letters:
+        return
+    own = run is None
+    if run is None:
+        told = _named(letters)
+        run = operator_log.begin(action, told, by=by, why=note, asked=len(letters), once=once)
+    try:
+        yield from _resolve_all(action, letters, by=by, rate=rate, note=note, run=run)
+    finally:
+        if own:
+            with suppress(DatabaseError, InterfaceError):
+                operator_log.end(run)
+
+
+def _named(letters: Sequence[DeadLetter]) -> str:
+    handlers = sorted({letter.handler for letter in letters})
+    if len(letters) == 1:
+        return f"dead letter {letters[0].id} of {handlers[0]}"
+    return f"dead letters of {', '.join(handlers)}"
+
+
+def _resolve_all(
+    action: str, letters: list[DeadLetter], *, by: str, rate: float, note: str, run: int
+) -> Iterator[Outcome]:
     if action == DISCARD:
         letters.reverse()  # the head last: a follower it sets free could be applied before its turn
     started = time.monotonic()
@@ -115,9 +151,11 @@ def resolve_letters(
         if rate:
             time.sleep(max(0.0, started + number / rate - time.monotonic()))
         try:
-            words = _resolve(action, batch, by, note)
+            words = _resolve(action, batch, by, note, run)
         except OperationalError as error:
             word = f"not now: {str(error).strip()}"
+            with suppress(DatabaseError, InterfaceError):
+                operator_log.add(run, skipped=len(batch))
             yield from (Outcome(letter, False, word) for letter in batch)
             continue
         for letter in batch:
@@ -137,7 +175,9 @@ def _batches(letters: Sequence[DeadLetter], *, size: int) -> Iterator[list[DeadL
             yield group[begin : begin + size]
 
 
-def _resolve(action: str, batch: Sequence[DeadLetter], by: str, note: str) -> dict[int, str]:
+def _resolve(
+    action: str, batch: Sequence[DeadLetter], by: str, note: str, run: int
+) -> dict[int, str]:
     """By id: why nothing was done, or an empty string."""
     words = dict.fromkeys((letter.id for letter in batch), "already resolved")
     with transaction.atomic():
@@ -154,6 +194,8 @@ def _resolve(action: str, batch: Sequence[DeadLetter], by: str, note: str) -> di
             for letter_id, word in words.items()
             if not word
         )
+        done = sum(not word for word in words.values())
+        operator_log.add(run, done=done, skipped=len(words) - done)
     return words
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from django.db import connection
 
+from outbox import operator_log
 from outbox.conf import CIRCUIT
 from outbox.handlers.pause import CIRCUIT_BREAKER, forget_failures, write_control
 from outbox.topics import PartitionKey
@@ -39,6 +40,7 @@ def trip_if_broken(handler: str, key: PartitionKey) -> bool:
         )
         reason = f"{run} failures in a row, {share:.0%} of the last outcomes failed"
         write_control(handler, paused=True, reason=reason, by=CIRCUIT_BREAKER, since=since)
+    operator_log.note("pause", f"handler {handler}", by=CIRCUIT_BREAKER, why=reason)
     log.error(
         "circuit_tripped",
         handler=handler,

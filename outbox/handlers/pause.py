@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
 from django.db.models import Case, Exists, F, OuterRef, When
 from django.db.models.functions import Now
 
+from outbox import operator_log
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
 from outbox.models import BridgePosition, HandlerControl
@@ -79,24 +81,33 @@ def register_handlers(handlers: Iterable[str]) -> None:
         )
 
 
-def pause_handler(handler: str, *, reason: str, by: str) -> None:
+def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = None) -> None:
     """Once this returns no effect of the handler runs and none begins; its positions stay.
 
-    Waits for the effects that are running. Raises OperationalError if one takes too long.
+    Waits for the effects that are running. Raises OperationalError if one takes too long, and
+    DoneAlready for a form that was sent before.
     """
     with transaction.atomic():
         _lock_positions(handler)
+        operator_log.note("pause", f"handler {handler}", by=by, why=reason, once=once)
         _set_paused(handler, paused=True)
         write_control(handler, paused=True, reason=reason, by=by)
     log.warning("handler_paused", handler=handler, reason=reason, by=by)
 
 
-def resume_handler(handler: str, *, by: str, park_failures: timedelta | None = None) -> int:
+def resume_handler(
+    handler: str,
+    *,
+    by: str,
+    reason: str = "",
+    park_failures: timedelta | None = None,
+    once: UUID | None = None,
+) -> int:
     """Let the handler run again, its circuit closed; returns how many dead letters of the run
     that tripped it are tried again at once, without waiting for their backoff.
 
     `park_failures`: for so long, by the database's clock, whatever fails is parked and the circuit
-    does not trip. The next pause or resume ends it.
+    does not trip. The next pause or resume ends it. Raises as pause_handler.
     """
     with transaction.atomic():
         _lock_positions(handler)
@@ -104,6 +115,9 @@ def resume_handler(handler: str, *, by: str, park_failures: timedelta | None = N
         _set_paused(handler, paused=False)
         write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
         again = _retry_since(handler, since) if since else 0
+        outcome = f"{again} dead letters are tried again now" if again else ""
+        subject = f"handler {handler}"
+        operator_log.note("resume", subject, by=by, why=reason, once=once, outcome=outcome)
     log.warning(
         "handler_resumed",
         handler=handler,

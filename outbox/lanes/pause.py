@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
 
+from outbox import operator_log
 from outbox.database.errors import is_busy
 from outbox.lanes.lock import LANE_WAIT, lock_lanes
 
@@ -23,6 +25,14 @@ class LaneBusy(RuntimeError):
 
 class UnknownLane(LookupError):
     """There is no such lane; `manage.py lanes list` shows those there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    what: str
+    by: str
+    why: str
+    once: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +53,20 @@ class LaneState:
 
 
 def pause_lanes(
-    lanes: Sequence[int], *, reason: str, by: str, wait: float = LANE_WAIT
+    lanes: Sequence[int],
+    *,
+    reason: str,
+    by: str,
+    wait: float = LANE_WAIT,
+    once: UUID | None = None,
 ) -> list[int]:
     """Let no drain claim these lanes any more; returns those that were not paused before.
 
     Waits up to `wait` seconds for drains that hold them: once this returns, nothing of the lanes
-    is sent. All or none. Raises LaneBusy and UnknownLane.
+    is sent. All or none. Raises LaneBusy and UnknownLane, and DoneAlready for a form that was sent before.
     """
     return _change(
+        _Asked("pause", by, reason, once),
         lanes,
         "UPDATE outbox_lane SET paused = true, paused_reason = %s, paused_by = %s,"
         " paused_at = clock_timestamp() WHERE lane = ANY(%s) AND NOT paused RETURNING lane",
@@ -59,9 +75,17 @@ def pause_lanes(
     )
 
 
-def resume_lanes(lanes: Sequence[int], *, wait: float = LANE_WAIT) -> list[int]:
+def resume_lanes(
+    lanes: Sequence[int],
+    *,
+    by: str = "",
+    reason: str = "",
+    wait: float = LANE_WAIT,
+    once: UUID | None = None,
+) -> list[int]:
     """Let drains claim these lanes again; returns those that were paused. Raises as pause_lanes."""
     return _change(
+        _Asked("resume", by, reason, once),
         lanes,
         "UPDATE outbox_lane SET paused = false, paused_reason = '', paused_by = '',"
         " paused_at = NULL WHERE lane = ANY(%s) AND paused RETURNING lane",
@@ -71,7 +95,7 @@ def resume_lanes(lanes: Sequence[int], *, wait: float = LANE_WAIT) -> list[int]:
 
 
 def _change(
-    lanes: Sequence[int], update: str, parameters: tuple[Any, ...], wait: float
+    asked: _Asked, lanes: Sequence[int], update: str, parameters: tuple[Any, ...], wait: float
 ) -> list[int]:
     try:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -79,7 +103,16 @@ def _change(
             if unknown:
                 raise UnknownLane(f"Lanes {sorted(unknown)}: {UnknownLane.__doc__}")
             cursor.execute(update, parameters)
-            return sorted(row[0] for row in cursor.fetchall())
+            changed = sorted(row[0] for row in cursor.fetchall())
+            operator_log.note(
+                asked.what,
+                _named(lanes),
+                by=asked.by,
+                why=asked.why,
+                done=len(changed),
+                once=asked.once,
+            )
+            return changed
     except OperationalError as error:
         if not is_busy(error):
             raise
@@ -88,6 +121,14 @@ def _change(
             f"Held for more than {wait:g} s by {', '.join(sorted(holders)) or 'a drain'}: "
             f"{LaneBusy.__doc__}"
         ) from error
+
+
+def _named(lanes: Sequence[int]) -> str:
+    """In words, a row of numbers as its ends."""
+    numbers = sorted(set(lanes))
+    if len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"lanes {numbers[0]} to {numbers[-1]}"
+    return f"lane{'s' if numbers[1:] else ''} {', '.join(map(str, numbers))}"
 
 
 def lane_states(*, counted: int = COUNTED) -> list[LaneState]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from outbox import conf
+from outbox import conf, operator_log
 from outbox.dead_letters.resolve import REPLAY
 from outbox.declaration import Letter, LetterQuery, LetterSource
 from outbox.envelope import rfc3339
@@ -91,19 +91,23 @@ def resolve(
     *,
     action: str,
     by: str,
+    why: str,
     rate: float,
     write: Write,
 ) -> None:
     """Replay or discard them, and say of each what was done; `rate` a second, 0: any."""
     act = source.replay if action == REPLAY else source.discard
     done, at_once = 0, 1 if rate else AT_ONCE
+    run = operator_log.begin(action, source.name, by=by, why=why, asked=len(letters))
     for start in range(0, len(letters), at_once):
         some = letters[start : start + at_once]
         changed = set(act([letter.id for letter in some], by=by))
         done += len(changed)
+        operator_log.add(run, done=len(changed), skipped=len(some) - len(changed))
         for letter in some:
             word = f"{action}ed" if letter.id in changed else "is not dead any more"
             write(f"{line(source, letter)}  -> {word}")
         if rate:
             time.sleep(1 / rate)
+    operator_log.end(run)
     write(f"{done} {action}ed, {len(letters) - done} skipped: {source.name}.")

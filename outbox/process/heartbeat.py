@@ -56,6 +56,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     disk     bytes free and bytes in all, of where it works
     figures  series -> value, of what nobody else knows
     build    what it was made of, as BUILD says it; empty where nobody does
+    passes_canaries  its code lets them pass; older code would park each as of an unknown type
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...] = ()
     figures: dict[str, float] = {}
     build: str = ""
+    passes_canaries: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +147,7 @@ class Heartbeat:
             queues=tuple(self._queues()),
             figures=dict(self._figures()),
             build=conf.build(),
+            passes_canaries=True,
         )
 
     def _memory(self) -> int:

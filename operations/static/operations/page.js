@@ -1,41 +1,95 @@
 "use strict";
-// Renews the part of the page that changes. Without it the page is as old as its loading, and says so.
+// Renews the parts of the page that change. Without it the page is as old as its loading, and says so.
 (function () {
-  const live = document.getElementById("live");
   const lost = document.getElementById("lost");
-  const every = Number(live.dataset.seconds) * 1000;
+  const live = document.getElementById("live");
   const OLD = 15000; // as the server has it: no news is not green
+  const PUSHED = 5000; // who was pushed to within this time asks for nothing
   let heard = Date.now();
+  let pushed = 0;
 
-  function show(text) {
-    // Whoever is at a button or a link stays there.
-    const at = live.contains(document.activeElement) ? document.activeElement : null;
-    const path = at && (at.getAttribute("aria-label") || at.getAttribute("href"));
-    const parsed = new DOMParser().parseFromString(text, "text/html");
-    live.replaceChildren(...parsed.body.childNodes);
-    if (path) {
-      for (const each of live.querySelectorAll("a, button")) {
-        if (each.getAttribute("aria-label") === path || each.getAttribute("href") === path) {
-          each.focus({ preventScroll: true });
-          break;
-        }
+  let pressed = false; // what is under a finger is not taken away from it
+  addEventListener("pointerdown", () => { pressed = true; });
+  for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { setTimeout(() => { pressed = false; }); });
+
+  function replace(place, nodes) {
+    if (pressed) return;
+    // Whoever is at a button or a link stays there, and what was opened stays open.
+    const at = place.contains(document.activeElement) ? document.activeElement : null;
+    const name = at && (at.getAttribute("aria-label") || at.getAttribute("href") || at.textContent);
+    const open = [...place.querySelectorAll("details")].map((each) => each.open);
+    place.replaceChildren(...nodes);
+    place.querySelectorAll("details").forEach((each, number) => { each.open = Boolean(open[number]); });
+    if (!name) return;
+    for (const each of place.querySelectorAll("a, button, summary")) {
+      if ([each.getAttribute("aria-label"), each.getAttribute("href"), each.textContent].includes(name)) {
+        each.focus({ preventScroll: true });
+        break;
       }
     }
   }
 
-  async function renew() {
-    if (!document.hidden) {
-      try {
-        const answer = await fetch(live.dataset.from, { credentials: "same-origin", signal: AbortSignal.timeout(5000) });
-        if (answer.status === 401 || answer.status === 403) { location.reload(); return; }
-        if (answer.ok) { show(await answer.text()); heard = Date.now(); }
-      } catch (error) { /* the age says it */ }
-      const old = Date.now() - heard > OLD;
-      lost.hidden = !old;
-      live.classList.toggle("old", old);
+  function show(place, text) {
+    const parsed = new DOMParser().parseFromString(text, "text/html").body;
+    const parts = parsed.querySelectorAll(":scope > [data-part]");
+    if (!parts.length) { replace(place, parsed.childNodes); return; }
+    for (const part of parts) {
+      replace(place.querySelector(`[data-part="${part.dataset.part}"]`), part.childNodes);
+    }
+  }
+
+  function age() {
+    const old = Date.now() - heard > OLD;
+    lost.hidden = !old;
+    live.classList.toggle("old", old);
+  }
+
+  function keep(place) {
+    const every = Number(place.dataset.seconds) * 1000;
+    let before = "";
+    async function renew() {
+      const told = place === live && Date.now() - pushed < PUSHED;
+      if (!document.hidden && !told) {
+        try {
+          const answer = await fetch(place.dataset.from, { credentials: "same-origin", signal: AbortSignal.timeout(5000) });
+          if (answer.status === 401 || answer.status === 403) { location.reload(); return; }
+          if (answer.ok) {
+            const text = await answer.text();
+            if (text !== before) show(place, text);
+            before = text;
+            if (place === live) heard = Date.now();
+          }
+        } catch (error) { /* the age says it */ }
+        age();
+      }
+      setTimeout(renew, every);
     }
     setTimeout(renew, every);
   }
 
-  setTimeout(renew, every);
+  // Pushed where a WebSocket comes through; asked for where none does.
+  function listen(again) {
+    const address = new URL(live.dataset.socket, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = new WebSocket(address);
+    socket.onmessage = (message) => {
+      if (document.hidden) { socket.close(); return; }
+      const parts = JSON.parse(message.data);
+      for (const [name, html] of Object.entries(parts)) {
+        const nodes = new DOMParser().parseFromString(html, "text/html").body.childNodes;
+        replace(live.querySelector(`[data-part="${name}"]`), nodes);
+      }
+      heard = pushed = Date.now();
+      again = 2000;
+      age();
+    };
+    socket.onclose = (end) => {
+      if (end.code === 1008) { location.reload(); return; }
+      const next = () => (document.hidden ? setTimeout(next, 1000) : listen(Math.min(again * 2, 60000)));
+      setTimeout(next, again);
+    };
+  }
+
+  for (const place of document.querySelectorAll("[data-from]")) keep(place);
+  if (live.dataset.socket) listen(2000);
 })();

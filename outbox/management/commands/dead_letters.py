@@ -132,6 +132,7 @@ class Command(BaseCommand):
                 letters,
                 action=action,
                 by=options["by"] or getpass.getuser(),
+                why=options["note"],
                 rate=options["rate"],
                 write=self.stdout.write,
             )

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
-from outbox import conf
+from outbox import conf, operator_log
 from outbox.dead_letters import unknown_type
 from outbox.envelope import rfc3339
 from outbox.handlers.pause import (
@@ -53,6 +53,7 @@ class Command(BaseCommand):
         for action in (pause, resume):
             action.add_argument("handler", metavar="NAME")
             action.add_argument("--by", default="", help="default: the user of this system")
+        resume.add_argument("--reason", default="", help="kept with who did it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["action"] == "list":
@@ -70,7 +71,9 @@ class Command(BaseCommand):
                 self.stdout.write(f"{handler} is paused.")
             else:
                 parking = options["park_failures"]
-                again = resume_handler(handler, by=by, park_failures=parking)
+                again = resume_handler(
+                    handler, by=by, reason=options["reason"], park_failures=parking
+                )
                 self.stdout.write(f"{handler} runs; {again} dead letters are tried again now.")
                 if parking:
                     self.stdout.write(f"For {parking} its circuit does not trip.")
@@ -86,6 +89,8 @@ class Command(BaseCommand):
             taken = unknown_type.take(conf.route_named(handler), type_)
         except LookupError as error:
             raise CommandError(str(error)) from error
+        subject = f"events of type {type_} of {handler}"
+        operator_log.note("take", subject, by=getpass.getuser(), done=taken)
         self.stdout.write(f"{taken} parked events of type {type_} are tried now.")
 
 

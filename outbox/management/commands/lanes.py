@@ -25,9 +25,8 @@ class Command(BaseCommand):
         for name in ("pause", "resume"):
             action = actions.add_parser(name)
             action.add_argument("lanes", nargs="+", metavar="LANE", help="numbers, or `all`")
-            if name == "pause":
-                action.add_argument("--reason", default="", help="kept with the lane")
-                action.add_argument("--by", default=getpass.getuser(), help="default: your login")
+            action.add_argument("--reason", default="", help="kept with who did it")
+            action.add_argument("--by", default=getpass.getuser(), help="default: your login")
 
     def handle(self, *args: Any, **options: Any) -> None:
         match options["action"]:
@@ -39,7 +38,9 @@ class Command(BaseCommand):
                 )
                 self.stdout.write(f"Paused: {changed or 'none, they were paused before'}.")
             case "resume":
-                changed = self._attempt(pause.resume_lanes, options)
+                changed = self._attempt(
+                    pause.resume_lanes, options, reason=options["reason"], by=options["by"]
+                )
                 self.stdout.write(f"Resumed: {changed or 'none, they were not paused'}.")
 
     def _attempt(self, change: Any, options: dict[str, Any], **more: str) -> list[int]:

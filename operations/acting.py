@@ -1,0 +1,192 @@
+"""The pages on which something is done: what it would do, the form with the reason, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+
+from operations.actions import ACTIONS, Action, Asked, NoSuch, NotNow, Preview
+from operations.doors import of_actors, of_scripts, of_staff, refusal
+from operations.letters import as_number, groups_of_apps, inspect, letter_groups
+from operations.pages import LETTERS, RESOLVE, done_part, spans_of
+from operations.runs import RATES
+from operations.viewers import Viewer
+from outbox import operator_log
+from outbox.lanes.pause import COUNTED, lane_states
+from outbox.operator_log import DoneAlready
+
+__all__ = ["act", "done", "done_live", "lanes", "letter", "letters"]
+
+GROUPED = 10_000  # of the newest dead letters
+WHY_LENGTH = 500
+ON_LENGTH = 100  # things that one form acts on
+LANES = "outbox.change_outboxlane"
+
+log = structlog.get_logger("operations")
+
+
+@of_actors
+def act(request: HttpRequest, viewer: Viewer, name: str) -> HttpResponse:
+    """GET shows what an action would do, POST does it, once for each form, and leads to what came of it."""
+    action = ACTIONS.get(name)
+    if action is None:
+        return refusal(request, 404, f"There is no action {name}.")
+    sent = request.POST if request.method == "POST" else request.GET
+    on = [each.strip() for each in sent.getlist("on") if each.strip()][:ON_LENGTH]
+    if not viewer.may(action.permission):
+        return _may_not(request, action.permission)
+    try:
+        preview = action.preview(on)
+    except NoSuch as error:
+        return refusal(request, 404, str(error))
+    if preview.permission and not viewer.may(preview.permission):
+        return _may_not(request, preview.permission)
+    if request.method != "POST":
+        return _form(request, name, action, preview, on=on)
+    return _done(request, viewer, name, preview, on)
+
+
+def _may_not(request: HttpRequest, permission: str) -> HttpResponse:
+    return refusal(request, 403, f"This is for who has the permission {permission}.")
+
+
+def _done(
+    request: HttpRequest, viewer: Viewer, name: str, preview: Preview, on: Sequence[str]
+) -> HttpResponse:
+    action = ACTIONS[name]
+    why = request.POST.get("why", "").replace("\x00", "").strip()[:WHY_LENGTH]
+    rate = request.POST.get("rate", str(RATES[0]))
+    try:
+        once = UUID(request.POST.get("once", ""))
+    except ValueError:
+        return _form(
+            request, name, action, preview, on=on, problem="Send the form as it was given."
+        )
+    # A form that was sent twice finds that nothing is left to do, and is led to what it did.
+    found = operator_log.under(once)
+    if found is not None:
+        return _to(found)
+    problem, status = "", 400
+    if not why:
+        problem = "Say why: it is kept with what you do."
+    elif preview.rates and rate not in map(str, preview.rates):
+        problem = "Choose one of the rates."
+    elif preview.nothing:
+        problem, status = preview.nothing, 409
+    else:
+        asked = Asked(on=on, by=viewer.name, why=why, once=once, rate=int(rate))
+        try:
+            action.do(asked)
+        except NoSuch as error:
+            return refusal(request, 404, str(error))
+        except NotNow as error:
+            problem, status = str(error), 409
+        except DoneAlready:
+            pass
+    if problem:
+        return _form(
+            request,
+            name,
+            action,
+            preview,
+            on=on,
+            why=why,
+            once=once,
+            problem=problem,
+            status=status,
+        )
+    log.warning("operator_acted", action=name, on=list(on), by=viewer.name, why=why)
+    found = operator_log.under(once)
+    return _to(found) if found else HttpResponseRedirect(reverse("ops"))
+
+
+def _to(entry_id: int) -> HttpResponse:
+    return HttpResponseRedirect(reverse("ops-done", args=[entry_id]))
+
+
+def _form(
+    request: HttpRequest,
+    name: str,
+    action: Action,
+    preview: Preview,
+    *,
+    on: Sequence[str],
+    why: str = "",
+    once: UUID | None = None,
+    problem: str = "",
+    status: int = 0,
+) -> HttpResponse:
+    context: dict[str, Any] = {
+        "name": name,
+        "action": action,
+        "preview": preview,
+        "on": on,
+        "why": why,
+        "once": once or uuid4(),
+        "problem": problem,
+    }
+    return render(
+        request, "operations/act.html", context, status=status or (400 if problem else 200)
+    )
+
+
+@of_staff
+def done(request: HttpRequest, viewer: Viewer, entry_id: str) -> HttpResponse:
+    """What somebody did, and how far it is."""
+    entry = _entry(entry_id)
+    if entry is None:
+        return refusal(request, 404, "Nothing was done under this number.")
+    context = {"entry": entry, "live": done_part(entry, stops=viewer.may(RESOLVE))}
+    return render(request, "operations/done.html", context)
+
+
+def _entry(entry_id: str) -> operator_log.Entry | None:
+    number = as_number(entry_id)
+    return operator_log.entry(number) if number is not None else None
+
+
+@of_scripts
+def done_live(request: HttpRequest, viewer: Viewer, entry_id: str) -> HttpResponse:
+    """The part of it that is renewed."""
+    entry = _entry(entry_id)
+    return HttpResponse(done_part(entry, stops=viewer.may(RESOLVE)) if entry else "")
+
+
+@of_staff
+def letters(request: HttpRequest, viewer: Viewer) -> HttpResponse:
+    """Dead letters by handler and error, those of apps too; of one group some letters."""
+    if not viewer.may(LETTERS):
+        return _may_not(request, LETTERS)
+    context = {
+        "groups": spans_of(letter_groups(GROUPED)),
+        "of_apps": spans_of(groups_of_apps()),
+        "grouped": GROUPED,
+        "resolves": viewer.may(RESOLVE),
+    }
+    return render(request, "operations/letters.html", context)
+
+
+@of_staff
+def letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpResponse:
+    """One dead letter whole, without its secrets."""
+    if not viewer.may(LETTERS):
+        return _may_not(request, LETTERS)
+    number = as_number(letter_id)
+    found = inspect(number) if number is not None else None
+    if found is None:
+        return refusal(request, 404, "There is no such dead letter.")
+    context = {"letter": found, "resolves": viewer.may(RESOLVE)}
+    return render(request, "operations/letter.html", context)
+
+
+@of_staff
+def lanes(request: HttpRequest, viewer: Viewer) -> HttpResponse:
+    """All lanes, to choose some."""
+    context = {"lanes": lane_states(), "counted": COUNTED, "acts": viewer.may(LANES)}
+    return render(request, "operations/lanes.html", context)

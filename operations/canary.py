@@ -1,0 +1,159 @@
+"""An event a minute that goes the way of all, from the outbox through every handler, and means nothing.
+
+Each topic with a handler gets one, under a key of its own. The drain sends it, each bridge of the topic
+hands it to a worker in a chunk, and the worker moves the position past it in a transaction: that is the
+generic way of what a handler does not subscribe to, so no effect ever sees one. A handler whose position
+is behind the offset of a canary has not let it through. Nothing is written for each handler.
+
+Code that does not know the type would park each canary as a dead letter. So none is sent while a process
+says, by its heartbeat, that it is of such code; nor where the processes cannot be asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import redis
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+
+from operations.broker import processes
+from outbox import conf, jobs, metrics
+from outbox.envelope import rfc3339
+from outbox.publish.events import publish
+from outbox.topics import CANARY_TYPE, Topic
+
+__all__ = ["ages", "measure", "send_if_due"]
+
+EVERY_SECONDS = 55.0  # at the least; beat asks every ten seconds
+KEPT_HOURS = 1
+LOOKED_AT = 10  # canaries of each topic: a handler that has passed none of them is that far behind
+_PARTIES = ("bridge", "worker")
+# Of each handler the newest that its position is past; where there is none, how old the oldest of them is.
+_AGES = """
+    SELECT route.handler,
+           extract(epoch FROM clock_timestamp() - coalesce(
+               max(sent.at) FILTER (WHERE event."offset" < position.next_offset), min(sent.at)))::float
+    FROM unnest(%s::text[], %s::text[]) AS route (handler, topic)
+    JOIN LATERAL (
+        SELECT at, event_id FROM operations_canary WHERE topic = route.topic ORDER BY id DESC LIMIT %s
+    ) AS sent ON true
+    LEFT JOIN event_outbox event ON event.event_id = sent.event_id
+    LEFT JOIN bridge_position position ON position.handler = route.handler
+        AND position.topic = route.topic AND position."partition" = event."partition"
+    WHERE NOT EXISTS (SELECT FROM handler_control WHERE handler = route.handler AND paused)
+    GROUP BY route.handler
+"""
+_DUE = """
+    SELECT coalesce(max(at) < clock_timestamp() - make_interval(secs => %s), true)
+    FROM (SELECT at FROM operations_canary ORDER BY id DESC LIMIT 1) AS newest
+"""
+
+log = structlog.get_logger("operations.canary")
+
+
+@dataclass(frozen=True, slots=True)
+class _Canary:
+    """An Event of outbox/publish/events.py."""
+
+    topic: Topic
+    event_id: str
+    sent_at: datetime
+
+    source = "/ops/"
+    type = CANARY_TYPE
+
+    @property
+    def key(self) -> str:
+        """Another one each time, so that it takes another lane and partition."""
+        return f"canary-{self.event_id}"
+
+    def to_json(self) -> str:
+        return json.dumps({"eventType": CANARY_TYPE, "sentAt": rfc3339(self.sent_at)})
+
+
+def send_if_due() -> int:
+    """Send one to each topic with a handler, once a minute; how many. 0 while the setting CANARY is off.
+    Raises DatabaseError and InterfaceError."""
+    if not settings.CANARY or not _is_due():
+        return 0
+    with jobs.only_one("operations-canary") as mine:
+        if not mine or not _is_due() or not _is_known_everywhere():
+            return 0
+        return _send()
+
+
+def _is_due() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE, (EVERY_SECONDS,))
+        return bool(cursor.fetchone()[0])
+
+
+def _is_known_everywhere() -> bool:
+    try:
+        seen = [each.said for each in processes()]
+    except (redis.RedisError, OSError) as error:
+        log.warning("canary_without_processes", error=str(error))
+        return False
+    older = sorted(
+        {said.name for said in seen if said.kind in _PARTIES and not said.passes_canaries}
+    )
+    if older:
+        log.info("canary_not_sent", older=older)
+    return not older
+
+
+def _send() -> int:
+    topics = {route.topic for route in conf.routes()}
+    now = datetime.now(UTC)
+    canaries = [_Canary(topic, str(uuid4()), now) for topic in sorted(topics, key=_name)]
+    with transaction.atomic():
+        publish(canaries)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO operations_canary (topic, event_id)"
+                " SELECT * FROM unnest(%s::text[], %s::uuid[])",
+                (
+                    [canary.topic.name for canary in canaries],
+                    [canary.event_id for canary in canaries],
+                ),
+            )
+            cursor.execute(
+                "DELETE FROM operations_canary WHERE at < clock_timestamp() - make_interval(hours => %s)",
+                (KEPT_HOURS,),
+            )
+    return len(canaries)
+
+
+def _name(topic: Topic) -> str:
+    return topic.name
+
+
+def ages() -> Mapping[str, float]:
+    """Handler -> seconds since its newest canary that has come through was sent; of one that has passed
+    none of the last ten, at least so many. Not of those that are paused, nor before the first canary."""
+    routes = conf.routes()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _AGES,
+            (
+                [route.handler for route in routes],
+                [route.topic.name for route in routes],
+                LOOKED_AT,
+            ),
+        )
+        return dict(cursor.fetchall())
+
+
+def measure() -> None:
+    """Set the gauge of each handler; of one that is paused it says nothing new, so 0."""
+    if not settings.CANARY:
+        return
+    found = ages()
+    for route in conf.routes():
+        metrics.HANDLER_CANARY.labels(route.handler).set(found.get(route.handler, 0.0))

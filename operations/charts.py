@@ -1,0 +1,374 @@
+"""The last hour or day as lines: the business above the pipeline, on one axis of time, with what happened.
+
+Drawn here, so a browser needs no script for it. A minute of which nothing is known is a gap in the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Literal
+
+from operations import words
+from operations.judge import Station
+from operations.past import Past, Row
+from outbox.operator_log import Entry
+
+__all__ = ["CHARTS", "SPANS", "Chart", "Drawn", "Line", "Mark", "Picture", "draw", "series_of"]
+
+Kind = Literal["count", "seconds", "money"]
+HEIGHT = 100  # of a drawing; its width is the number of its points
+MARKS = 40  # the newest
+LINES = 8  # of one chart; as many colours as there are
+POSTS = "posts#made"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One chart. `series`: their names, or what stands before * in them; `rises`: they are counters, so
+    the chart shows what is added a minute; `each`: a line for each of them, else their sum."""
+
+    name: str
+    group: Literal["business", "pipeline"]
+    title: str
+    series: tuple[str, ...]
+    kind: Kind = "count"
+    rises: bool = False
+    each: bool = False
+
+
+CHARTS = (
+    Chart(
+        name="orders",
+        group="business",
+        title="Orders a minute",
+        series=("business/sales#done",),
+        rises=True,
+    ),
+    Chart(
+        name="revenue",
+        group="business",
+        title="Revenue a minute",
+        series=("business/sales#sales_revenue_total",),
+        kind="money",
+        rises=True,
+    ),
+    Chart(name="posts", group="business", title="Posts a minute", series=(POSTS,)),
+    Chart(
+        name="feeds",
+        group="business",
+        title="Feed lag",
+        series=("feeds/fan-out#oldest",),
+        kind="seconds",
+    ),
+    Chart(
+        name="delivered",
+        group="business",
+        title="Notifications delivered a minute",
+        series=("notifications/*#done",),
+        rises=True,
+    ),
+    Chart(
+        name="relayed",
+        group="business",
+        title="Messages relayed a minute",
+        series=("relay/*#done",),
+        rises=True,
+    ),
+    Chart(
+        name="accepted",
+        group="pipeline",
+        title="Events accepted a minute",
+        series=("pipeline/accepted#done",),
+        rises=True,
+    ),
+    Chart(
+        name="pending",
+        group="pipeline",
+        title="Events waiting for Kafka",
+        series=("pipeline/outbox#waits",),
+    ),
+    Chart(
+        name="oldest",
+        group="pipeline",
+        title="Oldest of them",
+        series=("pipeline/outbox#oldest",),
+        kind="seconds",
+    ),
+    Chart(
+        name="lag",
+        group="pipeline",
+        title="Lag of each handler",
+        series=("handlers/*#oldest",),
+        kind="seconds",
+        each=True,
+    ),
+    Chart(
+        name="letters",
+        group="pipeline",
+        title="Dead letters open",
+        series=("dead letters/*#waits",),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    points: int
+    minutes: int  # of each
+    words: str
+
+
+SPANS: Mapping[str, _Span] = {
+    "hour": _Span(60, 1, "the last hour"),
+    "day": _Span(144, 10, "the last day"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """`paths`: what a browser draws, one for each stretch without a gap; `last`, `highest`: in words."""
+
+    name: str
+    paths: Sequence[str]
+    last: str
+    highest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A chart. `top`: what its upper edge is; `rows`: (time, values in words), for the table; `label`:
+    all of it in one sentence."""
+
+    chart: Chart
+    points: int
+    lines: Sequence[Line]
+    top: str
+    label: str
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What happened. `at`: how far along the axis, in percent."""
+
+    number: int
+    at: float
+    when: datetime
+    kind: str  # deploy, migration, action, alarm
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """All charts of one span. `ticks`: times along the axis, from its begin to its end."""
+
+    span: str
+    words: str
+    known: bool
+    groups: Sequence[tuple[str, Sequence[Drawn]]]
+    marks: Sequence[Mark]
+    ticks: Sequence[str]
+
+
+def series_of(stations: Sequence[Station]) -> dict[str, float]:
+    """The values of now that the charts need, by name."""
+    found: dict[str, float] = {}
+    for station in stations:
+        hop = station.hop
+        values = {"waits": hop.waits, "oldest": hop.oldest, "done": hop.done, **hop.figures}
+        for field, value in values.items():
+            name = f"{hop.group}/{hop.name}#{field}"
+            if value is not None and any(_is_of(name, chart) for chart in CHARTS):
+                found[name] = round(float(value), 2)
+    return found
+
+
+def _is_of(name: str, chart: Chart) -> bool:
+    for each in chart.series:
+        before, star, behind = each.partition("*")
+        if name == each or (star and name.startswith(before) and name.endswith(behind)):
+            return True
+    return False
+
+
+def draw(past: Past, span: str) -> Picture:
+    """The picture of what is known up to the newest minute."""
+    bounds = SPANS[span]
+    end = past.rows[-1].at if past.rows else None
+    if end is None:
+        return Picture(span=span, words=bounds.words, known=False, groups=(), marks=(), ticks=())
+    step = timedelta(minutes=bounds.minutes)
+    begin = end - step * bounds.points
+    slots: list[list[Row]] = [[] for _ in range(bounds.points)]
+    before: Row | None = None
+    for row in past.rows:
+        place = _place(row.at, begin, step)
+        if place < 0:
+            before = row
+        else:
+            slots[place].append(row)
+    drawn = [_draw(chart, slots, before, begin=begin, step=step) for chart in CHARTS]
+    kept = [each for each in drawn if each.lines]
+    return Picture(
+        span=span,
+        words=bounds.words,
+        known=True,
+        groups=[
+            (group, [each for each in kept if each.chart.group == group])
+            for group in ("business", "pipeline")
+        ],
+        marks=_marks(past, begin, end),
+        ticks=[f"{begin + (end - begin) * part / 4:%H:%M}" for part in range(5)],
+    )
+
+
+def _place(at: datetime, begin: datetime, step: timedelta) -> int:
+    """A slot has its own end, not its begin: the newest minute is in the last one."""
+    return -((begin - at) // step) - 1 if at > begin else -1
+
+
+def _draw(
+    chart: Chart,
+    slots: Sequence[Sequence[Row]],
+    before: Row | None,
+    *,
+    begin: datetime,
+    step: timedelta,
+) -> Drawn:
+    rows = [row for slot in slots for row in slot]
+    names = sorted({name for row in rows for name in row.told.series if _is_of(name, chart)})
+    bundles = [(name,) for name in names[:LINES]] if chart.each else [tuple(names)] if names else []
+    values = [_values(chart, bundle, slots, before) for bundle in bundles]
+    highest = max((value for line in values for value in line if value is not None), default=0.0)
+    top = highest or 1.0
+    lines = [
+        Line(
+            name=bundle[0].partition("/")[2].partition("#")[0],
+            paths=list(_paths(line, top)),
+            last=_told(chart, line[-1]),
+            highest=_told(chart, max((each for each in line if each is not None), default=None)),
+        )
+        for bundle, line in zip(bundles, values, strict=True)
+    ]
+    told = "; ".join(
+        f"{line.name + ': ' if chart.each else ''}{line.last} now, {line.highest} at most"
+        for line in lines
+    )
+    return Drawn(
+        chart=chart,
+        points=len(slots),
+        lines=lines,
+        top=_told(chart, highest),
+        label=f"{chart.title}: {told}",
+        rows=[
+            (
+                f"{begin + step * (number + 1):%H:%M}",
+                [_told(chart, line[number]) for line in values],
+            )
+            for number in reversed(range(len(slots)))
+        ],
+    )
+
+
+def _values(
+    chart: Chart, names: Sequence[str], slots: Sequence[Sequence[Row]], before: Row | None
+) -> list[float | None]:
+    """One for each slot: of counters what was added a minute, of others the highest."""
+    found: list[float | None] = []
+    last = before
+    for slot in slots:
+        told = []
+        for row in slot:
+            value = _added(last, row, names) if chart.rises else _sum(row, names)
+            if value is not None:
+                told.append(value)
+            last = row
+        mean = sum(told) / len(told) if told else None
+        found.append(mean if chart.rises else max(told, default=None))
+    return found
+
+
+def _sum(row: Row, names: Sequence[str]) -> float | None:
+    known = [row.told.series[name] for name in names if name in row.told.series]
+    return sum(known) if known else None
+
+
+def _added(last: Row | None, row: Row, names: Sequence[str]) -> float | None:
+    """A minute, on the average since the last row. A counter that has begun anew counts from nothing."""
+    if last is None:
+        return None
+    added = []
+    for name in names:
+        now, was = row.told.series.get(name), last.told.series.get(name)
+        if now is not None and was is not None:
+            added.append(now - was if now >= was else now)
+    minutes = (row.at - last.at).total_seconds() / 60
+    return sum(added) / minutes if added else None
+
+
+def _paths(values: Sequence[float | None], top: float) -> Iterator[str]:
+    stretch: list[str] = []
+    for number, value in enumerate([*values, None]):
+        if value is None:
+            if stretch:
+                # One point alone is a line to itself, which a round end makes a dot.
+                yield " ".join(stretch if stretch[1:] else stretch * 2)
+            stretch = []
+        else:
+            stretch.append(f"{number + 0.5:g},{HEIGHT - value / top * (HEIGHT - 4) - 2:.1f}")
+
+
+def _told(chart: Chart, value: float | None) -> str:
+    if value is None:
+        return words.NOT_KNOWN
+    if chart.kind == "seconds":
+        return words.span(value)
+    if chart.kind == "money":
+        return f"{value:,.2f}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def _marks(past: Past, begin: datetime, end: datetime) -> list[Mark]:
+    last = end + timedelta(minutes=1)  # a minute's row is written at its begin
+    found = [
+        *_deploys(past.rows),
+        *((at, "migration", f"migration {name}") for at, name in past.migrations),
+        *((each.at, "action", _of_action(each)) for each in past.actions),
+        *_alarms(past.rows),
+    ]
+    within = sorted(each for each in found if begin <= each[0] <= last)[-MARKS:]
+    return [
+        Mark(
+            number=number,
+            at=round(min(100.0, 100 * (at - begin) / (end - begin)), 2),
+            when=at,
+            kind=kind,
+            words=told,
+        )
+        for number, (at, kind, told) in enumerate(within, start=1)
+    ]
+
+
+def _of_action(entry: Entry) -> str:
+    why = f": {entry.why}" if entry.why else ""
+    return f"{entry.what} of {entry.subject} by {entry.by}{why}"
+
+
+def _deploys(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
+    """A release that runs and did not run a minute before."""
+    known = [row for row in rows if row.told.releases]
+    for before, row in pairwise(known):
+        for release in row.told.releases:
+            if release not in before.told.releases:
+                yield row.at, "deploy", f"release {release} runs"
+
+
+def _alarms(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
+    """One that is red and was not a minute before."""
+    for before, row in pairwise(rows):
+        for alarm in row.told.red:
+            if alarm not in before.told.red:
+                yield row.at, "alarm", f"alarm {alarm}"

@@ -1,0 +1,107 @@
+"""The doors of the page: who is let in, and what every answer says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from urllib.parse import quote
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+
+from operations.viewers import MayNot, NotKnown, Unasked, viewer_of
+from restapi.answers import json_answer, to_response
+from restapi.errors import RETRY_AFTER_SECONDS, reads_only
+
+__all__ = ["glass", "guarded", "of_actors", "of_scripts", "of_staff", "refusal"]
+
+# Nothing of the page is inline, and nothing comes from elsewhere.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_METHODS = ("GET", "HEAD", "POST")
+View = Callable[..., HttpResponse]
+
+
+def of_staff(view: View) -> Callable[..., Any]:
+    """A page: whoever is not known is sent to the login of the admin."""
+    return reads_only(_page(view))
+
+
+def of_actors(view: View) -> Callable[..., Any]:
+    """A page with a form. Who sends it is asked for anew, and Django's check of forms is on."""
+    page = _page(view)
+
+    @wraps(view)
+    def asked(request: HttpRequest, *args: Any, **more: Any) -> HttpResponse:
+        if request.method not in _METHODS:
+            answer = _error(405, f'Method "{request.method}" not allowed.')
+            answer["Allow"] = ", ".join(_METHODS)
+            return guarded(answer)
+        return page(request, *args, **more)
+
+    return asked
+
+
+def _page(view: View) -> View:
+    @wraps(view)
+    def opened(request: HttpRequest, *args: Any, **more: Any) -> HttpResponse:
+        acts = request.method == "POST"
+        try:
+            answer = view(request, viewer_of(request, anew=acts), *args, **more)
+        except NotKnown:
+            back = reverse("ops") if acts else request.get_full_path()
+            answer = HttpResponseRedirect(f"{reverse('admin:login')}?next={quote(back)}")
+        except MayNot:
+            answer = refusal(request, 403, "This page is for the staff.")
+        except Unasked:
+            answer = glass(request, status=503)
+        return guarded(answer)
+
+    return opened
+
+
+def of_scripts(view: View) -> Callable[..., Any]:
+    """JSON, or a part of the page: no redirects, and errors in the shape of the API's."""
+
+    @wraps(view)
+    def opened(request: HttpRequest, *args: Any, **more: Any) -> HttpResponse:
+        try:
+            answer = view(request, viewer_of(request), *args, **more)
+        except NotKnown:
+            answer = _error(401, "Log in at /admin/, or send the token of operators.")
+        except MayNot:
+            answer = _error(403, "This page is for the staff.")
+        except Unasked:
+            answer = _error(503, "PostgreSQL cannot say who you are; send the token of operators.")
+            answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return guarded(answer)
+
+    return reads_only(opened)
+
+
+def guarded(answer: HttpResponse) -> HttpResponse:
+    """With the headers that every answer has."""
+    answer["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+def _error(status: int, message: str) -> HttpResponse:
+    return to_response(json_answer(status, {"error": message, "details": []}))
+
+
+def refusal(request: HttpRequest, status: int, message: str) -> HttpResponse:
+    """A page with one sentence."""
+    context = {"message": message, "login": status == 403}
+    return render(request, "operations/refused.html", context, status=status)
+
+
+def glass(request: HttpRequest, *, status: int, wrong: bool = False) -> HttpResponse:
+    """The page of the token."""
+    context = {"wrong": wrong, "is_set": bool(settings.OPS_TOKEN), "away": status == 503}
+    return render(request, "operations/glass.html", context, status=status)

@@ -1,0 +1,303 @@
+"""Dead letters by handler and error, as PostgreSQL has them and as apps keep them; and one of them whole.
+
+A group is what one handler could not apply with one error: the first characters of it, for what comes
+behind is often about one event alone. Its name is its newest letter: neither errors nor keys stand in
+addresses, and letters that come later are not of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from operations.masking import masked
+from outbox import conf
+from outbox.database.planner import plan_without
+from outbox.dead_letters import resolve
+from outbox.dead_letters.resolve import Selection
+from outbox.declaration import Letter, LetterQuery, LetterSource
+from outbox.models import DeadLetter, DeadLetterAction
+
+__all__ = [
+    "COUNTED",
+    "ERROR_SHOWN",
+    "Group",
+    "LetterGroup",
+    "LetterPage",
+    "Members",
+    "Standing",
+    "as_number",
+    "group_like",
+    "groups_of_apps",
+    "inspect",
+    "letter_groups",
+    "members",
+    "members_of_app",
+    "source_named",
+    "standing",
+]
+
+ERROR_SHOWN = 160
+COUNTED = 20_000  # letters looked at for a preview
+OF_APPS = 1_000  # of each source, the oldest
+SAMPLE = 20
+FOLLOWERS_OF = 500  # letters
+ACTIONS_SHOWN = 50
+GROUPS_SHOWN = 20
+KEY_SHOWN = 80
+NUMBER_LENGTH = 19  # of what bigint holds
+_GROUPS = """
+    SELECT handler, left(error, %s), count(*),
+           extract(epoch FROM clock_timestamp() - min(created_at))::float, max(id)
+    FROM (SELECT id, handler, error, created_at FROM dead_letter
+          WHERE state BETWEEN 2 AND 2 AND state < 3 ORDER BY state DESC, id DESC LIMIT %s) newest
+    GROUP BY 1, 2 ORDER BY 3 DESC, 5 LIMIT %s
+"""
+# Along the index of the open ones: what is not of the group is passed by, so the look has a bound.
+_MEMBERS = """
+    WITH looked AS MATERIALIZED (
+        SELECT id, handler = %s AND left(error, %s) = %s AS wanted FROM dead_letter
+        WHERE state BETWEEN 2 AND 2 AND state < 3 AND id > %s AND id <= %s
+        ORDER BY state, id LIMIT %s
+    )
+    SELECT array(SELECT id FROM looked WHERE wanted ORDER BY id LIMIT %s),
+           (SELECT count(*) FROM looked WHERE wanted),
+           (SELECT coalesce(max(id), 0) FROM looked), (SELECT count(*) FROM looked)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterGroup:
+    """Dead letters of one handler with one error, among the newest; `oldest` in seconds; `like`: the
+    newest of them, a number or the UUID of an app's."""
+
+    handler: str
+    error: str
+    letters: int
+    oldest: float
+    like: str
+
+    @property
+    def shown(self) -> str:
+        """The error, without secrets."""
+        return masked(self.error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Which dead letters: of this handler, with an error that begins so, up to this one."""
+
+    handler: str
+    error: str
+    upto: int | UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """Some of a group, in order. `found`: of those that were looked at; `whole`: all were; `last`: up to
+    this id they are done with; `ended`: behind it there are no more."""
+
+    ids: Sequence[int]
+    found: int
+    whole: bool
+    last: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A group as it stands. `whole`: all were counted; `followers`: letters that go on behind the first
+    of them; `columns` and `rows`: some of them, in words."""
+
+    letters: int
+    whole: bool
+    followers: int
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+def letter_groups(looked_at: int) -> list[LetterGroup]:
+    """The largest first."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        plan_without("bitmapscan", "seqscan", "sort")  # the newest, along their index
+        cursor.execute(_GROUPS, (ERROR_SHOWN, looked_at, GROUPS_SHOWN))
+        rows = cursor.fetchall()
+    return [
+        LetterGroup(handler=handler, error=error, letters=letters, oldest=oldest, like=str(newest))
+        for handler, error, letters, oldest, newest in rows
+    ]
+
+
+def groups_of_apps() -> list[LetterGroup]:
+    """Of what apps keep in rows of their own, among the oldest of each."""
+    found: dict[tuple[str, str], list[Letter]] = {}
+    for source in conf.letter_sources():
+        for letter in source.find(LetterQuery(), OF_APPS):
+            found.setdefault((source.name, letter.error[:ERROR_SHOWN]), []).append(letter)
+    now = datetime.now(UTC)
+    groups = [
+        LetterGroup(
+            handler=name,
+            error=error,
+            letters=len(letters),
+            oldest=(now - min(letter.failed_at for letter in letters)).total_seconds(),
+            like=str(max(letter.id for letter in letters)),
+        )
+        for (name, error), letters in found.items()
+    ]
+    return sorted(groups, key=lambda group: -group.letters)[:GROUPS_SHOWN]
+
+
+def source_named(name: str) -> LetterSource | None:
+    """The app's, if it is one of these."""
+    return next((source for source in conf.letter_sources() if source.name == name), None)
+
+
+def as_number(text: str) -> int | None:
+    """The number of a row that this is, or None."""
+    is_one = text.isascii() and text.isdigit() and len(text) < NUMBER_LENGTH
+    return int(text) if is_one else None
+
+
+def group_like(wanted: str) -> Group | None:
+    """The group of a letter, by its number or its UUID; None where nothing has it."""
+    number = as_number(wanted)
+    if number is not None:
+        row = DeadLetter.objects.filter(id=number).values_list("handler", "error").first()
+        return Group(handler=row[0], error=row[1][:ERROR_SHOWN], upto=number) if row else None
+    try:
+        id_ = UUID(wanted)
+    except ValueError:
+        return None
+    for source in conf.letter_sources():
+        for letter in source.find(LetterQuery(ids=[id_]), 1):
+            return Group(handler=source.name, error=letter.error[:ERROR_SHOWN], upto=id_)
+    return None
+
+
+def members(group: Group, *, after: int, limit: int, looked_at: int) -> Members:
+    """Up to `limit` letters of a group behind an id, of `looked_at` dead letters there."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        plan_without("bitmapscan", "seqscan", "sort")
+        cursor.execute(
+            _MEMBERS,
+            (group.handler, ERROR_SHOWN, group.error, after, group.upto, looked_at, limit),
+        )
+        ids, found, last, looked = cursor.fetchone()
+    whole = looked < looked_at
+    cut = found > len(ids)
+    return Members(
+        ids=ids,
+        found=found,
+        whole=whole,
+        last=(ids[-1] if ids else after) if cut else last or after,
+        ended=whole and not cut,
+    )
+
+
+def members_of_app(
+    source: LetterSource, group: Group, *, after: UUID | None, limit: int
+) -> list[Letter]:
+    """The same of an app's; they stand in the order of their ids."""
+    assert isinstance(group.upto, UUID)
+    return [
+        letter
+        for letter in source.find(LetterQuery(error=group.error), OF_APPS)
+        if letter.error[:ERROR_SHOWN] == group.error
+        and letter.id <= group.upto
+        and (after is None or letter.id > after)
+    ][:limit]
+
+
+def standing(group: Group) -> Standing:
+    """What a preview shows."""
+    source = source_named(group.handler)
+    if source is not None:
+        found = members_of_app(source, group, after=None, limit=OF_APPS)
+        return Standing(
+            letters=len(found),
+            whole=len(found) < OF_APPS,
+            followers=0,
+            columns=("id", "topic", "attempts", "error"),
+            rows=[
+                (letter.id, letter.topic, letter.attempts, masked(letter.error)[:ERROR_SHOWN])
+                for letter in found[:SAMPLE]
+            ],
+        )
+    first = members(group, after=0, limit=FOLLOWERS_OF, looked_at=COUNTED)
+    wanted = Selection(ids=first.ids, states=[DeadLetter.State.DEAD])
+    letters, beside = resolve.preview(wanted, limit=FOLLOWERS_OF) if first.ids else ([], 0)
+    return Standing(
+        letters=first.found,
+        whole=first.whole,
+        followers=beside,
+        columns=("id", "topic", "key", "attempts", "error"),
+        rows=[
+            (
+                letter.id,
+                letter.topic,
+                masked(letter.key)[:KEY_SHOWN],
+                letter.attempts,
+                masked(letter.error)[:ERROR_SHOWN],
+            )
+            for letter in letters[:SAMPLE]
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterPage:
+    """One dead letter, without secrets. `facts`: name and value; `done`: what was done with it, as
+    (when, what, who, why); `is_open`: it can be replayed and discarded."""
+
+    id: int
+    handler: str
+    state: str
+    is_open: bool
+    event_id: UUID
+    error: str
+    payload: str
+    facts: Sequence[tuple[str, object]]
+    done: Sequence[tuple[datetime, str, str, str]]
+
+
+def inspect(letter_id: int) -> LetterPage | None:
+    """All that is known of it; None if there is none."""
+    letter = DeadLetter.objects.filter(id=letter_id).first()
+    if letter is None:
+        return None
+    done = DeadLetterAction.objects.filter(letter=letter).order_by("-id")[:ACTIONS_SHOWN]
+    place = "" if letter.offset is None else f"{letter.partition} @ {letter.offset}"
+    facts: list[tuple[str, object]] = [
+        ("topic", letter.topic),
+        ("partition @ offset", place),
+        ("key", masked(letter.key)[:KEY_SHOWN]),
+        ("type", letter.type),
+        ("source", letter.source),
+        ("event's time", letter.event_time),
+        ("attempts", letter.attempts),
+        ("replayed", letter.replay_count),
+        ("parked", letter.created_at),
+        ("failed", letter.failed_at),
+        ("due", letter.next_attempt_at),
+        ("resolved", letter.resolved_at),
+        ("by", letter.resolved_by),
+        ("note", letter.note),
+        ("correlation id", letter.correlation_id),
+        ("trace", letter.traceparent),
+    ]
+    return LetterPage(
+        id=letter.id,
+        handler=letter.handler,
+        state=letter.get_state_display(),
+        is_open=letter.state < DeadLetter.State.APPLIED,
+        event_id=letter.event_id,
+        error=masked(letter.error),
+        payload=masked(letter.payload),
+        facts=[(name, value) for name, value in facts if value not in (None, "")],
+        done=[(each.at, each.action, each.by, each.note) for each in done],
+    )

@@ -1,0 +1,144 @@
+"""The page's figures, pushed: one look a second for all who watch in this process, one frame for all who may
+do the same.
+
+A frame has all of it, so one that a slow client has no room for is left out, and the next one makes up for it.
+Nobody watches: nothing runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from typing import TypeVar
+
+import msgspec
+import structlog
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest, parse_cookie
+
+from eventsite.web.socket_protocol import text_frame
+from operations.observer import observer
+from operations.pages import PERMISSIONS, live_parts
+from operations.viewers import MayNot, NotKnown, Unasked, Viewer, viewer_of
+from restapi.sockets import CloseCode, Push
+
+__all__ = ["Room", "Watcher", "room", "viewer_with"]
+
+EVERY_SECONDS = 1.0
+ASKED_AGAIN_SECONDS = 10.0  # who somebody is
+SLOW_SECONDS = 30.0  # for which a client has had no room
+
+Result = TypeVar("Result")
+Close = Callable[[int, str], Awaitable[None]]
+log = structlog.get_logger("operations.live")
+
+
+@dataclass(eq=False, slots=True)
+class Watcher:
+    """One socket. `cookie`: its header; `permissions`: what the page depends on."""
+
+    cookie: str
+    permissions: frozenset[str]
+    push: Push
+    close: Close
+    asked_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=time.monotonic)
+
+
+def viewer_with(cookie: str) -> Viewer:
+    """Who has this header. Raises NotKnown, MayNot, or Unasked. It may ask PostgreSQL."""
+    request = HttpRequest()
+    request.COOKIES = parse_cookie(cookie)
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    request.session = store(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    return viewer_of(request)
+
+
+def relevant(viewer: Viewer) -> frozenset[str]:
+    """What of a viewer makes another page."""
+    return frozenset(PERMISSIONS) & viewer.permissions
+
+
+class Room:
+    """Of one event loop."""
+
+    def __init__(self) -> None:
+        self._watchers: set[Watcher] = set()
+        self._task: asyncio.Task[None] | None = None
+        # Its own: what hangs here holds up no request.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="live")
+
+    async def admit(self, cookie: str) -> frozenset[str]:
+        """The permissions of whoever has this header. Raises as viewer_with."""
+        return relevant(await self._run(lambda: viewer_with(cookie)))
+
+    def enter(self, watcher: Watcher) -> None:
+        """Push to it from now on."""
+        self._watchers.add(watcher)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    def leave(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+
+    async def _keep(self) -> None:
+        try:
+            while self._watchers:
+                begun = time.monotonic()
+                try:
+                    await self._round()
+                except Exception:
+                    log.exception("live_round_failed")
+                await asyncio.sleep(max(0.1, EVERY_SECONDS - (time.monotonic() - begun)))
+        finally:
+            await self._run(connection.close)
+
+    async def _round(self) -> None:
+        for watcher in [*self._watchers]:
+            if time.monotonic() - watcher.asked_at > ASKED_AGAIN_SECONDS:
+                await self._ask_again(watcher)
+        wanted = {watcher.permissions for watcher in self._watchers}
+        frames = await self._run(lambda: _frames(wanted))
+        now = time.monotonic()
+        for watcher in [*self._watchers]:
+            frame = frames.get(watcher.permissions)
+            if frame is None:
+                continue
+            if watcher.push(frame):
+                watcher.heard_at = now
+            elif now - watcher.heard_at > SLOW_SECONDS:
+                self.leave(watcher)
+                await watcher.close(CloseCode.TOO_SLOW, "The client does not read.")
+
+    async def _ask_again(self, watcher: Watcher) -> None:
+        watcher.asked_at = time.monotonic()
+        try:
+            watcher.permissions = await self.admit(watcher.cookie)
+        except (NotKnown, MayNot):
+            self.leave(watcher)
+            await watcher.close(CloseCode.KEY_REVOKED, "The session has ended, or its rights.")
+        except Unasked:
+            watcher.permissions = frozenset()  # to read, while PostgreSQL is away
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _frames(wanted: Iterable[frozenset[str]]) -> Mapping[frozenset[str], bytes]:
+    snapshot = observer().look(wait=0.0)
+    return {
+        permissions: text_frame(msgspec.json.encode(live_parts(snapshot, permissions)))
+        for permissions in wanted
+    }
+
+
+@cache
+def room() -> Room:
+    """The one of this process."""
+    return Room()

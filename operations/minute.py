@@ -1,0 +1,107 @@
+"""Writes the row of a minute: everything is asked once, and judged as the page judges it.
+
+Whichever worker gets the task does it. So how long a condition has been met is taken over from the row
+before: no process remembers it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+import redis
+import structlog
+from django.conf import settings
+from django.db import connection
+
+from feeds.fanout.measuring import posts_between
+from operations import past
+from operations.broker import ask_redis
+from operations.charts import POSTS, series_of
+from operations.judge import Judge
+from operations.log_ends import ask_kafka
+from operations.past import Told
+from operations.pipeline import ask_postgres
+from operations.reading import Reading, answered
+from operations.snapshot import Heard, Snapshot, take
+from outbox import jobs, operator_log
+from outbox.kafka.admin import KafkaUnavailable
+from outbox.upkeep.gauges import Backlog
+from outbox.watching import RED
+
+__all__ = ["note_minute"]
+
+Said = TypeVar("Said")
+REMEMBERED_SECONDS = 300.0  # an older row says nothing of how long it has been so
+
+log = structlog.get_logger("operations.minute")
+
+
+def note_minute() -> bool:
+    """Write the row of this minute, unless it is there; whether it was written. Raises DatabaseError and
+    InterfaceError."""
+    if past.unwritten_minute() is None:
+        return False
+    with jobs.only_one("operations-minute") as mine:
+        minute = past.unwritten_minute() if mine else None
+        if minute is None:
+            return False
+        snapshot = _look()
+        told = Told(
+            series=series_of(snapshot.stations)
+            | {POSTS: posts_between(minute - timedelta(minutes=1), minute)},
+            alarms={each.key: round(each.held, 1) for each in snapshot.alerts},
+            red=tuple(
+                f"{each.name} ({each.station})"
+                for each in snapshot.alerts
+                if each.is_on and each.state == RED
+            ),
+            releases=tuple(snapshot.releases),
+        )
+        written = past.write(minute, told)
+        past.purge()
+        operator_log.purge()
+    return written
+
+
+def _look() -> Snapshot:
+    judge = Judge(settings.WIRING.alarms)
+    before = past.last_row()
+    try:
+        postgres = answered(ask_postgres(_backlog()))
+    finally:
+        # It is the worker's connection, whose tasks have bounds of their own.
+        with connection.cursor() as cursor:
+            cursor.execute("RESET statement_timeout")
+    age = _age(before.at) if before is not None else 0.0
+    if before is not None and age <= REMEMBERED_SECONDS:
+        judge.recall(before.told.alarms, age=age)
+    heard = Heard(
+        postgres=postgres,
+        redis=_heard(ask_redis, redis.RedisError, OSError),
+        kafka=_heard(ask_kafka, KafkaUnavailable, OSError),
+    )
+    return take(heard, judge, settings.WIRING.alarms)
+
+
+def _age(at: Any) -> float:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - %s::timestamptz)::float", (at,)
+        )
+        return float(cursor.fetchone()[0])
+
+
+def _heard(ask: Callable[[], Said], *away: type[Exception]) -> Reading[Said]:
+    try:
+        return answered(ask())
+    except away as error:
+        return Reading[Said].begun().failed(str(error) or type(error).__name__)
+
+
+@cache
+def _backlog() -> Backlog:
+    """Of this process: a worker's process runs one task at a time."""
+    return Backlog()

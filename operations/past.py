@@ -1,0 +1,157 @@
+"""The last day as PostgreSQL keeps it: a small row a minute, and what happened in between.
+
+Kept there, so that the charts need no other server and every web process shows the same ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from django.db import connection, transaction
+
+from outbox import operator_log
+from outbox.database.planner import plan_without
+from outbox.operator_log import Entry
+
+__all__ = [
+    "KEPT_HOURS",
+    "NOTHING",
+    "Past",
+    "PastReader",
+    "Row",
+    "Told",
+    "last_row",
+    "purge",
+    "unwritten_minute",
+    "write",
+]
+
+KEPT_HOURS = 25
+ACTIONS = 200  # of a day; the newest
+READ_AGAIN_SECONDS = 20.0
+_ROWS = """
+    SELECT at, told FROM operations_minute
+    WHERE at > statement_timestamp() - make_interval(hours => %s) ORDER BY at DESC LIMIT %s
+"""
+_MIGRATIONS = """
+    SELECT applied, app || ' ' || name FROM (
+        SELECT app, name, applied FROM django_migrations ORDER BY id DESC LIMIT 100) AS newest
+    WHERE applied > statement_timestamp() - make_interval(hours => %s) ORDER BY applied
+"""
+# The minute that has begun, where nobody has written it yet.
+_NOT_WRITTEN = """
+    SELECT minute FROM date_trunc('minute', clock_timestamp()) AS minute
+    WHERE NOT EXISTS (SELECT FROM operations_minute WHERE at = minute)
+"""
+
+
+class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What one minute is remembered by.
+
+    series    name -> value, for the charts; what was not known is not there
+    alarms    "<hop>/<alarm>" -> seconds for which its condition was met, of those that were met
+    red       those of them that were critical and on
+    releases  that ran
+    """
+
+    series: dict[str, float] = {}
+    alarms: dict[str, float] = {}
+    red: tuple[str, ...] = ()
+    releases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One minute."""
+
+    at: datetime
+    told: Told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """The last day, oldest first. `migrations`: (when, which)."""
+
+    rows: Sequence[Row] = ()
+    actions: Sequence[Entry] = ()
+    migrations: Sequence[tuple[datetime, str]] = ()
+
+
+NOTHING = Past()
+
+
+class PastReader:
+    """Reads it anew from time to time, for it changes once a minute. Of one thread."""
+
+    def __init__(self) -> None:
+        self._read_at = float("-inf")
+        self._past = NOTHING
+
+    def read(self) -> Past:
+        """The same object while it is the same."""
+        if time.monotonic() - self._read_at > READ_AGAIN_SECONDS:
+            self._past = _read()
+            self._read_at = time.monotonic()
+        return self._past
+
+
+def _read() -> Past:
+    with transaction.atomic(), connection.cursor() as cursor:
+        plan_without("seqscan", "bitmapscan", "sort")  # the newest, along their index
+        cursor.execute(_ROWS, (KEPT_HOURS, KEPT_HOURS * 60))
+        rows = [Row(at, _told(told)) for at, told in reversed(cursor.fetchall())]
+    with connection.cursor() as cursor:
+        cursor.execute(_MIGRATIONS, (KEPT_HOURS,))
+        migrations = cursor.fetchall()
+    since = rows[0].at if rows else None
+    actions = [each for each in operator_log.newest(ACTIONS) if since and each.at >= since]
+    return Past(rows=rows, actions=actions[::-1], migrations=migrations)
+
+
+def _told(column: Any) -> Told:
+    return (
+        msgspec.json.decode(column, type=Told)
+        if isinstance(column, str)
+        else msgspec.convert(column, Told)
+    )
+
+
+def last_row() -> Row | None:
+    """The newest."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT at, told FROM operations_minute ORDER BY at DESC LIMIT 1")
+        row = cursor.fetchone()
+    return Row(row[0], _told(row[1])) if row else None
+
+
+def unwritten_minute() -> datetime | None:
+    """The minute that it is, if it has no row."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NOT_WRITTEN)
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def write(minute: datetime, told: Told) -> bool:
+    """Keep a minute, unless somebody has; whether this did."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO operations_minute (at, told) VALUES (%s, %s::jsonb) ON CONFLICT DO NOTHING",
+            (minute, msgspec.json.encode(told).decode()),
+        )
+        return bool(cursor.rowcount)
+
+
+def purge() -> int:
+    """Let go of what is older than a day and an hour; how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM operations_minute WHERE at < statement_timestamp() - make_interval(hours => %s)",
+            (KEPT_HOURS,),
+        )
+        return int(cursor.rowcount)

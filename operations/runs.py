@@ -1,0 +1,167 @@
+"""Replaying and discarding a group of dead letters, a few each second, by a task: it outlives who asked.
+
+A run is a row of outbox/operator_log.py with what is still to be done. Beat starts the task every second;
+it does what is due by the run's rate and goes, so it holds up nobody on its queue. A worker that is killed
+loses nothing: the row says up to which letter it came, and a letter that was resolved is not dead any more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import structlog
+from django.db import connection, transaction
+
+from operations.letters import Group, members, members_of_app, source_named, standing
+from outbox import jobs, operator_log
+from outbox.dead_letters.resolve import REPLAY, Selection, resolve_letters
+from outbox.declaration import LetterSource
+from outbox.models import DeadLetter
+
+__all__ = ["RATES", "begin_run", "stop_run", "work"]
+
+RATES = (1, 10, 50, 200)  # letters a second
+LOOKED_AT = 5_000  # dead letters of others that a second may pass by
+WORK_SECONDS = 5.0  # of one task; its time limit is 15
+_OPEN = """
+    SELECT id, what, by, why, run, extract(epoch FROM clock_timestamp())::float FROM operator_action
+    WHERE ended_at IS NULL AND run IS NOT NULL ORDER BY id LIMIT 20
+"""
+
+log = structlog.get_logger("operations.runs")
+
+
+class _Run(msgspec.Struct, kw_only=True):
+    """`upto`, `after`: of letters, a number or a UUID as text; `until`: up to this moment of
+    PostgreSQL's, in seconds, its rate is used up."""
+
+    handler: str
+    error: str
+    upto: int | str
+    rate: float
+    after: int | str = 0
+    until: float = 0.0
+
+
+class _Open(NamedTuple):
+    """A row that somebody has to go on with; `now` as `until` of its run."""
+
+    id: int
+    what: str
+    by: str
+    why: str
+    run: _Run
+    now: float
+
+
+def begin_run(
+    action: str, group: Group, *, by: str, why: str, rate: int, once: UUID | None = None
+) -> int:
+    """Have a group replayed or discarded; the id of its row. Raises DoneAlready for a form that was
+    sent before."""
+    found = standing(group)
+    upto = group.upto if isinstance(group.upto, int) else str(group.upto)
+    run = _Run(handler=group.handler, error=group.error, upto=upto, rate=rate)
+    error = f", {group.error.strip().splitlines()[0][:80]}" if group.error.strip() else ""
+    return operator_log.begin(
+        action,
+        f"dead letters of {group.handler}{error}",
+        by=by,
+        why=why,
+        asked=found.letters if found.whole else None,
+        once=once,
+        run=msgspec.to_builtins(run),
+    )
+
+
+def stop_run(entry_id: int, *, by: str, why: str, once: UUID | None = None) -> bool:
+    """No further letters of it; whether it was under way. What has been done stays done."""
+    with transaction.atomic():
+        if not operator_log.end(entry_id, f"stopped by {by}: {why}"):
+            return False
+        operator_log.note("stop", f"run {entry_id}", by=by, why=why, once=once)
+    return True
+
+
+def work() -> int:
+    """Do what is due of all runs; the number of letters. One at a time; another one does nothing."""
+    if not _open():
+        return 0
+    letters = 0
+    give_up = time.monotonic() + WORK_SECONDS
+    with jobs.only_one("operator-runs") as mine:
+        for each in _open() if mine else ():
+            letters += _slice(each)
+            if time.monotonic() > give_up:
+                break
+    return letters
+
+
+def _open() -> list[_Open]:
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN)
+        return [
+            _Open(id_, what, by, why, _read(run), now)
+            for id_, what, by, why, run, now in cursor.fetchall()
+        ]
+
+
+def _read(column: Any) -> _Run:
+    return msgspec.convert(msgspec.json.decode(column) if isinstance(column, str) else column, _Run)
+
+
+def _slice(row: _Open) -> int:
+    """Its letters of about a second."""
+    run = row.run
+    # Two seconds at once, where the last task came late; no more, however long nobody worked.
+    run.until = max(run.until, row.now - 2.0) if run.until else row.now - 1.0
+    due = int((row.now - run.until) * run.rate)
+    if due < 1:
+        return 0
+    run.until += due / run.rate
+    source = source_named(run.handler)
+    if source is None:
+        count, ended = _of_handler(row, due)
+    else:
+        count, ended = _of_app(source, row, due)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE operator_action SET run = %s::jsonb WHERE id = %s",
+            (msgspec.json.encode(run).decode(), row.id),
+        )
+    if ended:
+        operator_log.end(row.id)
+        log.info("operator_run_ended", run=row.id, what=row.what, handler=run.handler, by=row.by)
+    return count
+
+
+def _of_handler(row: _Open, due: int) -> tuple[int, bool]:
+    run = row.run
+    group = Group(handler=run.handler, error=run.error, upto=int(run.upto))
+    some = members(group, after=int(run.after), limit=due, looked_at=LOOKED_AT)
+    if some.ids:
+        wanted = Selection(ids=some.ids, states=[DeadLetter.State.DEAD])
+        outcomes = resolve_letters(
+            row.what, wanted, by=row.by, limit=len(some.ids), note=row.why, run=row.id
+        )
+        deque(outcomes, maxlen=0)  # each batch counts itself
+    run.after = some.last
+    return len(some.ids), some.ended
+
+
+def _of_app(source: LetterSource, row: _Open, due: int) -> tuple[int, bool]:
+    run = row.run
+    group = Group(handler=run.handler, error=run.error, upto=UUID(str(run.upto)))
+    after = UUID(str(run.after)) if run.after else None
+    some = members_of_app(source, group, after=after, limit=due)
+    if not some:
+        return 0, True
+    act = source.replay if row.what == REPLAY else source.discard
+    changed = len(set(act([letter.id for letter in some], by=row.by)))
+    operator_log.add(row.id, done=changed, skipped=len(some) - changed)
+    run.after = str(some[-1].id)
+    return len(some), False

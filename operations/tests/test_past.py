@@ -1,0 +1,199 @@
+"""The last day: a row a minute, what it is made of, and what becomes of it in a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from devtools.testing.histories import place
+from feeds.services import create_posts, new_post
+from operations import charts, minute, past
+from operations.charts import CHARTS, Drawn, Picture, draw
+from operations.models import Minute
+from operations.past import Past, PastReader, Row, Told
+from outbox.handlers.pause import pause_handler
+from outbox.models import OutboxEvent
+from outbox.operator_log import Entry
+
+NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def routes(transactional_db: None, topics: None) -> None:
+    call_command("sync_routes", verbosity=0, stdout=StringIO())
+
+
+def rows() -> list[Row]:
+    return list(PastReader().read().rows)
+
+
+@pytest.mark.usefixtures("routes")
+def test_a_minute_is_kept_once_with_what_the_charts_need() -> None:
+    place(at=NOW, lines=[("p1", 1, "1")])
+    create_posts([new_post("ada", "hello")])
+    pause_handler("record_sales", reason="a try", by="ada")
+    begun = datetime.now(UTC)
+    assert minute.note_minute()
+    again = minute.note_minute()
+    kept = rows()
+    assert len(kept) == 1 + again  # a minute may have ended in between
+    assert not again or kept[1].at - kept[0].at == timedelta(minutes=1)
+    assert begun.replace(second=0, microsecond=0) <= kept[0].at <= datetime.now(UTC)
+    told = kept[0].told
+    for chart in CHARTS:
+        if chart.name == "relayed":
+            continue  # where a relay has run
+        assert any(charts._is_of(name, chart) for name in told.series), chart.name
+    assert told.series["pipeline/outbox#waits"] == OutboxEvent.objects.count() > 1
+    assert "handlers: record_sales/HandlerPaused" in told.alarms
+    assert PastReader().read().migrations
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("0",), "the worker's other tasks have bounds of their own"
+
+
+@pytest.mark.usefixtures("routes")
+def test_how_long_it_has_been_so_is_taken_over_from_the_row_before() -> None:
+    """Whichever process writes the next one."""
+    held = {"handlers: record_sales/HandlerPaused": 1_750.0}
+    before = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=1)
+    past.write(before, Told(alarms=held))
+    pause_handler("record_sales", reason="a try", by="ada")
+    assert minute.note_minute()
+    told = rows()[-1].told
+    assert told.alarms["handlers: record_sales/HandlerPaused"] >= 1_750.0 + 60
+
+
+@pytest.mark.usefixtures("routes")
+def test_what_is_older_than_the_longest_chart_goes() -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    for hours in (24, 24.9, 25.1, 48):
+        past.write(now - timedelta(hours=hours), Told())
+    assert minute.note_minute()
+    assert Minute.objects.count() == 3
+
+
+@pytest.mark.django_db
+def test_two_writers_keep_one_row() -> None:
+    assert past.write(NOW, Told(series={"a": 1}))
+    assert not past.write(NOW, Told(series={"a": 2}))
+
+
+# -- charts ---------------------------------------------------------------------------------
+
+
+def minutes(*values: Sequence[tuple[str, float]] | None, **more: object) -> list[Row]:
+    """A row a minute up to NOW; None: there is none."""
+    first = NOW - timedelta(minutes=len(values) - 1)
+    return [
+        Row(first + timedelta(minutes=number), Told(series=dict(each), **more))  # type: ignore[arg-type]
+        for number, each in enumerate(values)
+        if each is not None
+    ]
+
+
+def drawn(name: str, rows: Sequence[Row], span: str = "hour") -> Drawn:
+    [found] = [
+        each
+        for _, group in draw(Past(rows=rows), span).groups
+        for each in group
+        if each.chart.name == name
+    ]
+    return found
+
+
+def table(name: str, rows: Sequence[Row]) -> list[str]:
+    """The values of a chart of one line, oldest first."""
+    return [values[0] for _, values in reversed(drawn(name, rows).rows)]
+
+
+ORDERS = "business/sales#done"
+
+
+def test_a_counter_is_shown_by_what_it_rises() -> None:
+    told = table("orders", minutes([(ORDERS, 100)], [(ORDERS, 130)], [(ORDERS, 130)]))
+    assert told[-3:] == ["?", "30", "0"]
+
+
+def test_a_counter_that_begins_anew_counts_from_nothing() -> None:
+    told = table("orders", minutes([(ORDERS, 100)], [(ORDERS, 7)], [(ORDERS, 9)]))
+    assert told[-3:] == ["?", "7", "2"]
+
+
+def test_a_gap_is_a_gap_and_what_came_in_it_is_shared_out() -> None:
+    made = minutes([(ORDERS, 100)], [(ORDERS, 110)], None, None, [(ORDERS, 140)])
+    assert table("orders", made)[-5:] == ["?", "10", "?", "?", "10"]
+    assert len(drawn("orders", made).lines[0].paths) == 2
+
+
+def test_what_waits_is_shown_as_it_was() -> None:
+    waits = "pipeline/outbox#waits"
+    made = minutes(*([(waits, value)] for value in (0, 5000, 20)))
+    chart = drawn("pending", made)
+    assert [values[0] for _, values in chart.rows][:3] == ["20", "5,000", "0"]
+    assert chart.top == "5,000"
+    assert "20 now, 5,000 at most" in chart.label
+
+
+def test_channels_are_summed_and_handlers_are_not() -> None:
+    sums = [("notifications/sms#done", 10.0), ("notifications/push#done", 5.0)]
+    more = [("notifications/sms#done", 12.0), ("notifications/push#done", 9.0)]
+    assert table("delivered", minutes(sums, more))[-1] == "6"
+    lags = [("handlers/a#oldest", 90.0), ("handlers/b#oldest", 1.0)]
+    lines = drawn("lag", minutes(lags)).lines
+    assert [(line.name, line.last) for line in lines] == [("a", "90 s"), ("b", "1.0 s")]
+
+
+def test_all_charts_have_one_axis() -> None:
+    """A day has ten minutes a point: of a figure the highest."""
+    waits = "pipeline/outbox#waits"
+    made = minutes(*([(waits, 700 if number == 1000 else 0)] for number in range(1440)))
+    chart = drawn("pending", made, "day")
+    assert chart.points == len(chart.rows) == 144
+    assert [values[0] for _, values in chart.rows].count("700") == 1
+    picture = draw(Past(rows=made), "day")
+    assert picture.ticks == ["12:00", "18:00", "00:00", "06:00", "12:00"]
+    assert draw(Past(rows=made), "hour").ticks == ["11:00", "11:15", "11:30", "11:45", "12:00"]
+
+
+def test_nothing_known_is_said() -> None:
+    assert not draw(Past(), "hour").known
+
+
+def marks(picture: Picture) -> Iterator[tuple[str, str, float]]:
+    for mark in picture.marks:
+        yield mark.kind, mark.words, mark.at
+
+
+def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> None:
+    quiet = {"releases": ("1",)}
+    red = "HandlerLag (handlers: record_sales)"
+    made = [
+        Row(NOW - timedelta(minutes=minute), Told(**told))
+        for minute, told in (
+            (40, quiet),
+            (30, {"releases": ("1", "2")}),
+            (20, {"releases": ("2",), "red": (red,)}),
+            (15, {"releases": ("2",), "red": (red,)}),
+            (0, {"releases": ("2",)}),
+        )
+    ]
+    action = Entry(
+        *(1, NOW - timedelta(minutes=45), "ada", "pause", "handler x", "a look"),
+        *(1, 1, 0, NOW, ""),
+    )
+    old = action._replace(at=NOW - timedelta(hours=3))
+    moved = (NOW - timedelta(minutes=6), "outbox 0009_operator_actions")
+    picture = draw(Past(rows=made, actions=[old, action], migrations=[moved]), "hour")
+    assert list(marks(picture)) == [
+        ("action", "pause of handler x by ada: a look", 25.0),
+        ("deploy", "release 2 runs", 50.0),
+        ("alarm", f"alarm {red}", 66.67),
+        ("migration", "migration outbox 0009_operator_actions", 90.0),
+    ]
+    assert [mark.number for mark in picture.marks] == [1, 2, 3, 4]

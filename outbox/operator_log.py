@@ -1,0 +1,200 @@
+"""Who did what, when, on what, why, and how many: a row for each thing that was done by hand.
+
+A row is written in the transaction of what it tells of, so neither is there without the other. What
+takes longer than a transaction has a row that is still open, and counts in it how far it has come.
+Kept apart from all that acts, so that whatever acts may write here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from django.db import connection
+
+__all__ = [
+    "DoneAlready",
+    "Entry",
+    "add",
+    "begin",
+    "end",
+    "entry",
+    "newest",
+    "note",
+    "purge",
+    "under",
+]
+
+KEPT_DAYS = 365
+TEXT_LENGTH = 1000  # of why, and of what came of it
+_CHUNK = 10_000
+
+
+class DoneAlready(RuntimeError):
+    """This form was sent before: what it asks for is done, or under way."""
+
+
+class Entry(NamedTuple):
+    """One row.
+
+    asked     how many things it is about; None: they are not counted
+    done      how many of them it has done; skipped: how many it has left as they are
+    ended_at  None: it is under way
+    outcome   what is to be said of its end
+    """
+
+    id: int
+    at: datetime
+    by: str
+    what: str
+    subject: str
+    why: str
+    asked: int | None
+    done: int
+    skipped: int
+    ended_at: datetime | None
+    outcome: str
+
+
+_COLUMNS = "id, at, by, what, subject, why, asked, done, skipped, ended_at, outcome"
+
+
+def note(
+    what: str,
+    subject: str,
+    *,
+    by: str,
+    why: str = "",
+    done: int = 1,
+    once: UUID | None = None,
+    outcome: str = "",
+) -> int:
+    """Write down what this transaction does; the id of the row.
+
+    `once`: of the form that asks for it. Raises DoneAlready if a row has it, so that nothing is done.
+    """
+    return _insert(what, subject, by, why, asked=done, done=done, once=once, outcome=outcome)
+
+
+def begin(
+    what: str,
+    subject: str,
+    *,
+    by: str,
+    why: str = "",
+    asked: int | None = None,
+    once: UUID | None = None,
+    run: dict[str, Any] | None = None,
+) -> int:
+    """Write down what has begun and will count how far it is; as `note`. `run`: what somebody needs
+    who goes on with it, JSON values."""
+    return _insert(what, subject, by, why, asked=asked, once=once, run=run, ended=False)
+
+
+def _insert(
+    what: str,
+    subject: str,
+    by: str,
+    why: str,
+    *,
+    asked: int | None = None,
+    done: int = 0,
+    once: UUID | None = None,
+    outcome: str = "",
+    run: dict[str, Any] | None = None,
+    ended: bool = True,
+) -> int:
+    told = msgspec.json.encode(run).decode() if run is not None else None
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO operator_action
+                (by, what, subject, why, asked, done, once, outcome, run, ended_at)
+            VALUES (%s, %s, %s, %s, %s::int, %s::int, %s::uuid, %s, %s::jsonb,
+                    CASE WHEN %s THEN clock_timestamp() END)
+            ON CONFLICT (once) DO NOTHING RETURNING id
+            """,
+            (
+                *(_text(by), what, _text(subject), _text(why)),
+                *(asked, done, once, _text(outcome), told, ended),
+            ),
+        )
+        row = cursor.fetchone()
+    if row is None:
+        raise DoneAlready(DoneAlready.__doc__)
+    return int(row[0])
+
+
+def _text(text: str) -> str:
+    """PostgreSQL's text holds no NUL."""
+    return text.replace("\x00", "")[:TEXT_LENGTH]
+
+
+def add(entry_id: int, *, done: int = 0, skipped: int = 0) -> None:
+    """So many more; in the transaction that has done them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE operator_action SET done = done + %s, skipped = skipped + %s WHERE id = %s",
+            (done, skipped, entry_id),
+        )
+
+
+def end(entry_id: int, outcome: str = "") -> bool:
+    """It is over; whether it was under way until now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE operator_action SET ended_at = clock_timestamp(), outcome = %s"
+            " WHERE id = %s AND ended_at IS NULL",
+            (_text(outcome), entry_id),
+        )
+        return bool(cursor.rowcount)
+
+
+def newest(limit: int) -> Sequence[Entry]:
+    """The newest rows, first, and behind them those, however old, with which somebody goes on."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT {_COLUMNS} FROM (
+                (SELECT {_COLUMNS} FROM operator_action ORDER BY id DESC LIMIT %s)
+                UNION
+                (SELECT {_COLUMNS} FROM operator_action
+                 WHERE ended_at IS NULL AND run IS NOT NULL ORDER BY id LIMIT %s)
+            ) AS found ORDER BY id DESC
+            """,
+            (limit, limit),
+        )
+        return [Entry(*row) for row in cursor.fetchall()]
+
+
+def entry(entry_id: int) -> Entry | None:
+    """The row with this id."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {_COLUMNS} FROM operator_action WHERE id = %s", (entry_id,))
+        row = cursor.fetchone()
+    return Entry(*row) if row else None
+
+
+def under(once: UUID) -> int | None:
+    """The id of the row that a form has written."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM operator_action WHERE once = %s::uuid", (once,))
+        row = cursor.fetchone()
+    return int(row[0]) if row else None
+
+
+def purge() -> int:
+    """Let go of what began more than a year ago, oldest first; how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            DELETE FROM operator_action WHERE id IN (
+                SELECT id FROM (SELECT id, at FROM operator_action ORDER BY id LIMIT %s) AS oldest
+                WHERE at < clock_timestamp() - make_interval(days => %s))
+            """,
+            (_CHUNK, KEPT_DAYS),
+        )
+        return int(cursor.rowcount)
