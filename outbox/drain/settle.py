@@ -58,8 +58,8 @@ def send_and_settle(
             if indexes:
                 rows = [(part[i].id, part[i].partition, sent.acknowledged[i]) for i in indexes]
                 # In the context of the drain: it has the time that is left to wait for PostgreSQL.
-                mark = copy_context().run
-                marks.append(beside.submit(mark, cursor.execute, _SETTLE, _columns(rows)))
+                in_context = copy_context().run
+                marks.append(beside.submit(in_context, cursor.execute, _SETTLE, _columns(rows)))
                 settled += [part[i] for i in indexes]
             if not sent.complete:
                 break
