@@ -8,6 +8,7 @@ Nobody watches: nothing runs.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,6 @@ from functools import cache
 from importlib import import_module
 from typing import TypeVar
 
-import msgspec
 import structlog
 from django.conf import settings
 from django.db import connection
@@ -97,7 +97,7 @@ class Room:
                     log.exception("live_round_failed")
                 await asyncio.sleep(max(0.1, EVERY_SECONDS - (time.monotonic() - begun)))
         finally:
-            await self._run(connection.close)
+            await self._run(_close)
 
     async def _round(self) -> None:
         for watcher in [*self._watchers]:
@@ -133,9 +133,14 @@ class Room:
 def _frames(wanted: Iterable[frozenset[str]]) -> Mapping[frozenset[str], bytes]:
     snapshot = observer().look(wait=0.0)
     return {
-        permissions: text_frame(msgspec.json.encode(live_parts(snapshot, permissions)))
+        permissions: text_frame(json.dumps(live_parts(snapshot, permissions)).encode())
         for permissions in wanted
     }
+
+
+def _close() -> None:
+    """On the thread that it belongs to."""
+    connection.close()
 
 
 @cache
