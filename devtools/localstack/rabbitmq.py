@@ -96,13 +96,16 @@ def embedded_rabbitmq(
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
     (home / "rabbitmq.conf").write_text(CONFIG.format(port=port))
-    shown_at = environment.get("RABBITMQ_METRICS_PORT", "")
-    if shown_at:
-        with (home / "rabbitmq.conf").open("a") as settings:
-            settings.write(METRICS.format(port=shown_at))
-    (home / "plugins").write_text("[rabbitmq_prometheus]." if shown_at else "[].")
+    told = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{port}/"}
+    plugins = "[]."
+    if environment.get("RABBITMQ_METRICS") == "on":
+        shown_at = ports.choose("rabbitmq-metrics")
+        told["RABBITMQ_METRICS_PORT"] = str(shown_at)
+        plugins = "[rabbitmq_prometheus]."
+        with (home / "rabbitmq.conf").open("a") as config:
+            config.write(METRICS.format(port=shown_at))
+    (home / "plugins").write_text(plugins)
     (home / "env.conf").touch()
-    url = f"amqp://guest:guest@127.0.0.1:{port}/"
     program = Program(
         name="rabbitmq",
         command=(binary,),
@@ -110,14 +113,14 @@ def embedded_rabbitmq(
         directory=home,
         log=state.log("rabbitmq"),
         port=port,
-        probe=partial(amqp_answers, url),
+        probe=partial(amqp_answers, told["RABBITMQ_URL"]),
         ready_within=180.0,  # five seconds, but many times that on a machine with other work
         advice="Set RABBITMQ_PORT= if its port is taken, or RABBITMQ_URL to use another server.",
     )
     return Server(
         name="rabbitmq",
         description="embedded RabbitMQ of this machine",
-        environment={"RABBITMQ_URL": url},
+        environment=told,
         unit=Unit(program),
         is_new=is_new,
     )

@@ -28,7 +28,7 @@ DASHBOARDS = REPOSITORY / "docker" / "grafana" / "dashboards"
 _EQUIPMENT = ("devtools", "loadtest")
 _PARTS = ("total", "sum", "count", "bucket")
 _WORDS = {"and", "or", "unless", "on", "ignoring", "bool", "offset", "group_left", "group_right"}
-_GROUPED = re.compile(r"\b(?:by|without)\s*\([^)]*\)")
+_GROUPED = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
 _RANGE = re.compile(r"\[[^\]]*\]")
 _SELECTOR = re.compile(r"(?<![\w.])([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?(?!\w)(?!\s*\()")
 

@@ -65,7 +65,7 @@ def test_every_metric_of_ours_is_on_a_dashboard() -> None:
         ),
         ("histogram_quantile(0.99, sum by (le) (rate(b_bucket[5m])))", {"b_bucket"}),
         ("time() - max(c_seconds) > 60 or absent(d_seconds)", {"c_seconds", "d_seconds"}),
-        ('e{job="x"} / on (path) group_left f unless vector(0) > 1e-9', {'e{job="x"}', "f"}),
+        ('e{job="x"} / on (path) group_left () f unless vector(0) > 1e-9', {'e{job="x"}', "f"}),
         ("deriv(max(g_events)[10m:30s]) > 0", {"g_events"}),
     ],
 )

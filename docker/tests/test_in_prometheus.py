@@ -24,7 +24,6 @@ from devtools.relay.messages import BAD, numbered
 from devtools.testing.installed import needs_prometheus, needs_rabbitmq, on_the_stand_in
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
-from devtools.testing.processes import free_port
 from devtools.testing.prometheus import FOLDER, Prometheus, prometheus
 from devtools.testing.series import Asked, asked_by_dashboards, selectors_in
 from orders.events import ORDER_EVENTS_TOPIC
@@ -60,7 +59,7 @@ def stack() -> Iterator[LocalStack]:
         "DJANGO_SETTINGS_MODULE": "eventsite.settings.local",
         "LOG_LEVEL": "WARNING",
         "UNKNOWN_TYPE_WAIT": UNKNOWN_TYPE_WAIT,
-        "RABBITMQ_METRICS_PORT": str(free_port()),
+        "RABBITMQ_METRICS": "on",
     }
     with LocalStack.ephemeral(own_servers=True, extra_env=environment) as started:
         yield started
