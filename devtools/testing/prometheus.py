@@ -22,7 +22,7 @@ __all__ = ["FOLDER", "Prometheus", "prometheus"]
 FOLDER = REPOSITORY / "docker" / "prometheus"
 OFTEN = "1s"
 # By which labels a query may ask for what does not happen while all is well.
-_OF_TROUBLE = ("status", "outcome")
+_OF_TROUBLE = ("status", "outcome", "code")
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,6 @@ def test_an_order_is_seen_from_the_request_to_its_effects() -> None:
 def test_a_notification_is_seen_from_the_request_to_the_webhook() -> None:
     """One trace from the caller over the request to each call of the provider, which gets it; between
     them the batches that made it ready, each with a link."""
-    names = ("web", "worker-outbox", "bridge", "beat", "worker-notifications-high")
     with receiving() as receiver, provider_process() as provider:
         provider.rules(Rule(recipient=SMS["recipient"], status=500, times=1))
         given = {
@@ -132,8 +131,7 @@ def test_a_notification_is_seen_from_the_request_to_the_webhook() -> None:
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
             **AT_THE_END,
         }
-        specs = [spec_of(name, SERVICE_NAME=name, **given) for name in names]
-        with running_together(specs) as started:
+        with pipeline(**given) as started:
             web = Web(urlsplit(started[0].health).port or 0, started[0])
             path = "/api/v1/notifications"
             answer = web.post(path, SMS, {"traceparent": TRACEPARENT})
