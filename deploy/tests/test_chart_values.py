@@ -36,7 +36,7 @@ def test_there_is_a_deployment_for_each_role_of_the_code() -> None:
 def _handlers(queries: str) -> set[str]:
     """Those whose age the queries read."""
     everybody = {route.handler for route in conf.routes()}
-    found = set()
+    found: set[str] = set()
     for operator, names in re.findall(r'handler(=|=~|!~)"([^"]+)"', queries):
         named = set(names.split("|"))
         assert named <= everybody

@@ -237,7 +237,7 @@ def _blocks(cloud: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _of_provider(cloud: str) -> list[str]:
-    found = []
+    found: list[str] = []
     for section, kind, body in _blocks(cloud):
         if not kind.startswith(f"{PROVIDERS[cloud]}_"):
             continue

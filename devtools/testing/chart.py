@@ -118,7 +118,8 @@ def helm(
         file = Path(home, "values.yaml")
         file.write_text(yaml.safe_dump(merged(REQUIRED, values)))
         return subprocess.run(
-            [path, *arguments, str(chart), "--values", str(file)],
+            # A helm that was built by `go install` takes itself for one of an old Kubernetes.
+            [path, *arguments, str(chart), "--values", str(file), "--kube-version", "1.32.0"],
             # Nothing of whoever runs this: no plugins, no cluster.
             env={"PATH": os.environ["PATH"], "HOME": home, "KUBECONFIG": os.devnull},
             capture_output=True,

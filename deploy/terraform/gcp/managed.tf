@@ -34,6 +34,7 @@ resource "google_kms_crypto_key_iam_member" "sql" {
 }
 
 resource "google_sql_database_instance" "this" {
+  # checkov:skip=CKV_GCP_6:ssl_mode refuses what comes without TLS
   # checkov:skip=CKV_GCP_55:log_min_messages is ERROR where nothing is said
   count = var.postgresql == null ? 0 : 1
 
