@@ -14,7 +14,10 @@ from devtools.upgrade.locks import Hazard, hazards
 
 # (app, migration, table) -> why it may: it is released, or the table cannot be large when it runs.
 WITH_ITS_TABLES = "the release that brings it brings the tables too, so they are empty"
+RELEASED = "it was released before this test was written, and whoever upgrades has it already"
 ALLOWED: dict[tuple[str, str, str], str] = {
+    ("outbox", "0003_dead_letters", "event_outbox"): RELEASED,
+    ("outbox", "0004_upkeep", "dead_letter"): RELEASED,
     ("feeds", "0002_read_indexes", "feed_authors"): WITH_ITS_TABLES,
     ("feeds", "0002_read_indexes", "follows"): WITH_ITS_TABLES,
 }
