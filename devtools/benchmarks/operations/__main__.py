@@ -13,7 +13,7 @@ import django
 import psycopg
 from rich.console import Console
 
-from devtools.benchmarks import machine, report
+from devtools.benchmarks import report
 from devtools.benchmarks.operations.fill import FULL, fill
 from devtools.benchmarks.operations.idle import figures_of_idle, work_first
 from devtools.benchmarks.operations.looking import (
@@ -25,6 +25,7 @@ from devtools.benchmarks.operations.looking import (
 )
 from devtools.benchmarks.operations.size import figures_of_size
 from devtools.localstack import PLAN, LocalStack, Plan
+from loadtest.machine import describe_machine
 
 PARTS = ("page", "idle", "size")
 NAME = PASSWORD = "admin"  # noqa: S105  (of every local stack)
@@ -42,7 +43,7 @@ def main() -> int:
     parts = options.parts or PARTS
     console = Console(stderr=True)
     figures: list[report.Figure] = []
-    described = machine.describe_machine()
+    described = describe_machine()
     if "page" in parts:
         figures += _page(options, console)
     if "idle" in parts:
