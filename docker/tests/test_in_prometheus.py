@@ -119,7 +119,7 @@ def disturb(stack: LocalStack) -> None:
     topic = ORDER_EVENTS_TOPIC.name
     producer = Producer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"]})
     producer.produce(topic, b"{", key=b"garbage")
-    strange = {"ce_id": str(uuid4()), "ce_type": "PARCEL_LOST"}
+    strange: dict[str, str | bytes | None] = {"ce_id": str(uuid4()), "ce_type": "PARCEL_LOST"}
     producer.produce(topic, b"{}", key=b"strange", headers=strange)
     assert producer.flush(PATIENCE) == 0
     statement: LiteralString = """

@@ -52,7 +52,7 @@ class LoginLimit:
 
     def _take(self, name: str, limit: RateLimit) -> int:
         try:
-            taken, milliseconds = self._server.eval(  # type: ignore[misc]
+            taken, milliseconds = self._server.eval(
                 TAKE, 1, bucket_of(name), repr(limit.per_second), str(limit.burst), "1", ""
             )
         except redis.RedisError as error:

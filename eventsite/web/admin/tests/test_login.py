@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.http import HttpResponse
 from django.test import Client
 
 from devtools.testing.processes import free_port
@@ -34,11 +34,9 @@ def operator() -> User:
     return User.objects.create_superuser("operator", password=PASSWORD)
 
 
-def log_in(password: str, *, user: str = "operator", address: str = "192.0.2.1") -> HttpResponse:
-    answer: HttpResponse = Client(REMOTE_ADDR=address).post(
-        "/admin/login/?next=/admin/", {"username": user, "password": password}
-    )
-    return answer
+def log_in(password: str, *, user: str = "operator", address: str = "192.0.2.1") -> Any:
+    given = {"username": user, "password": password}
+    return Client(REMOTE_ADDR=address).post("/admin/login/?next=/admin/", given)
 
 
 def guess_until_refused(**of: str) -> int:
