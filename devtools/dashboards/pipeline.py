@@ -125,6 +125,13 @@ HANDLERS = (
         ("{{handler}}, by its circuit", newest("handler_circuit_open", "handler")),
     ),
     lines(
+        "Canaries",
+        "Age of the newest that has come through the handler; one is sent every minute.",
+        ("{{handler}}", newest("handler_canary_age_seconds", "handler")),
+        unit="s",
+        bound=bound_of("CanaryLate"),
+    ),
+    lines(
         "Chunks",
         "A second: sent by bridges, sent again, without effect, rolled back.",
         ("{{handler}} sent", rate("bridge_chunks_sent_total", "handler")),

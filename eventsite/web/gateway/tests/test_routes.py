@@ -98,4 +98,6 @@ def test_what_is_open() -> None:
     assert {route.pattern for route in PATHS if not route.keyed} == {
         "", "health", "health/ready", "metrics", "openapi.json", "swagger", "swagger/", "admin", "admin/<path:page>", "static/<path:path>",
         "ops", "ops/", "ops/live", "ops/status.json", "ops/journey", "ops/break-glass",
+        "ops/charts", "ops/act/<str:name>", "ops/done/<str:entry_id>", "ops/done/<str:entry_id>/live",
+        "ops/letters", "ops/letters/<str:letter_id>", "ops/lanes",
     }  # fmt: skip
