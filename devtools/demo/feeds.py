@@ -14,6 +14,7 @@ __all__ = ["load", "observe"]
 
 RATE = 40.0  # requests a second, about half of them reads
 FOLLOWS = 4  # of each user, to begin with
+ACTS = 45  # of each of the four threads, its 16 follows among them
 SETTLE_SECONDS = 60.0
 USERS = 16
 
@@ -27,7 +28,9 @@ def _users(seed: int) -> list[str]:
 def load(base_url: str, *, seed: int) -> Iterator[FeedHistory]:
     """Users who post, follow, delete, unfollow and read until the end of the block."""
     users = _users(seed)
-    with feeding(base_url, users, rate=RATE, threads=4, follows=FOLLOWS, seed=seed) as history:
+    with feeding(
+        base_url, users, rate=RATE, threads=4, follows=FOLLOWS, at_least=ACTS, seed=seed
+    ) as history:
         yield history
 
 

@@ -208,10 +208,11 @@ def feeding(
     threads: int = 2,
     mix: Mix | None = None,
     follows: int = 0,
+    at_least: int = 0,
     seed: int = 1,
 ) -> Iterator[FeedHistory]:
     """These users act until the end of the block, `rate` times a second in all; each begins by following
-    so many others."""
+    so many others. On a slow machine it ends later: once every thread has acted `at_least` so often."""
     history = FeedHistory()
     stop = threading.Event()
 
@@ -227,8 +228,8 @@ def feeding(
             itertools.repeat(chance.follow, follows * len(chance.users.names)),
             itertools.repeat(chance.act),
         )
-        for deed in deeds:
-            if stop.wait(threads / rate):
+        for done, deed in enumerate(deeds):
+            if stop.wait(threads / rate) and done >= at_least:
                 break
             deed()
         client.close()
