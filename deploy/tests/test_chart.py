@@ -50,7 +50,7 @@ def keeps_one_while_nodes_are_drained(manifests: Manifests) -> Iterator[str]:
             continue  # one of it is enough, and it is soon elsewhere
         if budgets.pop(name, None) != deployment["spec"]["selector"]["matchLabels"]:
             yield f"{name} has no budget"
-    yield from (f"the budget {name} is of nobody" for name in budgets)
+    yield from (f"the budget {name} selects no pod" for name in budgets)
 
 
 def prepares_first(manifests: Manifests) -> Iterator[str]:

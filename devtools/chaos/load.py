@@ -1,6 +1,6 @@
 """The writer: the probe's keyed events through real transactions, from a process of its own.
 
-`python -m devtools.chaos.load '{"prefix": …, "rate": …, "log": …}'` writes until it is told to stop and
+`python -m devtools.chaos.load '{"prefix": …, "rate": …, "log": …}'` writes until SIGTERM and
 keeps a line of JSON for every attempt: its outcome and its events. It sees cut connections as any
 writer would, and its log tells what it was promised.
 """

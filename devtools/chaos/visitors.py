@@ -1,5 +1,5 @@
 """Requests that change nothing, one after the other while something is broken: how long each took,
-and what it was told."""
+and the answer it got."""
 
 from __future__ import annotations
 

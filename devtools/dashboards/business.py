@@ -74,7 +74,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Accepted, an hour",
-                "What clients were told is stored.",
+                "Requests that were accepted: what they asked for is stored.",
                 ("orders", rate("http_requests_total", where=PLACED, times=3600)),
                 ("posts", rate("http_requests_total", where=POSTED, times=3600)),
                 ("follows", rate("http_requests_total", where=FOLLOWED, times=3600)),

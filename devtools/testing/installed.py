@@ -51,14 +51,11 @@ needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None,
     reason="Prometheus is not installed: apt-get install prometheus, or put its program on PATH",
 )
-# The same tests run on the stand-in where they are told to: AMQP_BROKER=qpid.
+# AMQP_BROKER=qpid runs the tests of RabbitMQ on its stand-in.
 on_the_stand_in = os.environ.get("AMQP_BROKER") == "qpid"
 needs_rabbitmq = pytest.mark.skipif(
     find_rabbitmq(os.environ) is None and not on_the_stand_in,
     reason="RabbitMQ is not installed: apt-get install rabbitmq-server",
-)
-needs_openssl = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="openssl is not installed: apt-get install openssl"
 )
 
 

@@ -1,4 +1,4 @@
-"""A mail server of one test: SMTP over a real socket, on a thread, that says what it is told to say."""
+"""A mail server of one test: SMTP over a real socket, on a thread, whose answers the test chooses."""
 
 from __future__ import annotations
 

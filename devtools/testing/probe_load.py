@@ -1,4 +1,4 @@
-"""Draws the probe's numbers until it is told to stop: `python -m devtools.testing.probe_load`.
+"""Draws the probe's numbers until SIGTERM: `python -m devtools.testing.probe_load`.
 
 A process of its own, because it writes into the database of a stack, not into the tests' one.
 """

@@ -30,7 +30,7 @@ class Found:
     """Counts of rows.
 
     missing        promised orders that are not stored
-    unasked        orders stored that nobody was told of: a repetition became another order
+    unasked        orders stored that no answer named: a repetition became another order
     created_wrong  promised orders with another number of ORDER_CREATED events than one
     paid_wrong     the same of promised payments and PAYMENT_COMPLETED
     lost_words     promised posts, follows and notifications that are not stored

@@ -51,7 +51,7 @@ def _orders(seen: Seen) -> list[Line]:
             f"{seen.account.orders}",
             not found.missing and not found.unasked,
             f"{found.missing} of the accepted ones are missing, {found.unasked} are there that "
-            "nobody was told of",
+            "no answer named",
         ),
         Line(
             "events of them",
