@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from devtools.dashboards.panels import bound_of, dashboard, lines, newest, number, quantile, rate
+from devtools.dashboards.panels import (
+    bound_of,
+    dashboard,
+    lines,
+    newest,
+    number,
+    quantile,
+    rate,
+    requests,
+)
 
 __all__ = ["made"]
 
@@ -42,24 +51,7 @@ def made() -> Dashboard:
                 newest("feed_fanout_slices_failed"),
                 bound=bound_of("FeedSlicesFailed"),
             ),
-            lines(
-                "Requests",
-                "A second, by method, path and answer.",
-                (
-                    "{{method}} {{path}} {{status}}",
-                    rate("http_requests_total", "method", "path", "status", where=OURS),
-                ),
-                unit="reqps",
-            ),
-            lines(
-                "Answer times, 99 %",
-                "By method and path.",
-                (
-                    "{{method}} {{path}}",
-                    quantile(0.99, "http_request_duration_seconds", "method", "path", where=OURS),
-                ),
-                unit="s",
-            ),
+            *requests(OURS),
             lines(
                 "Post to feeds, by the author's followers",
                 "The 99th percentile.",

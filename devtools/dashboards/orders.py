@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from devtools.dashboards.panels import bound_of, dashboard, lines, newest, number, quantile, rate
+from devtools.dashboards.panels import (
+    bound_of,
+    dashboard,
+    lines,
+    newest,
+    number,
+    quantile,
+    rate,
+    requests,
+)
 
 __all__ = ["made"]
 
@@ -44,24 +53,7 @@ def made() -> Dashboard:
                 unit="s",
                 bound=bound_of("HandlerLag"),
             ),
-            lines(
-                "Requests",
-                "A second, by method, path and answer.",
-                (
-                    "{{method}} {{path}} {{status}}",
-                    rate("http_requests_total", "method", "path", "status", where=OURS),
-                ),
-                unit="reqps",
-            ),
-            lines(
-                "Answer times, 99 %",
-                "By method and path.",
-                (
-                    "{{method}} {{path}}",
-                    quantile(0.99, "http_request_duration_seconds", "method", "path", where=OURS),
-                ),
-                unit="s",
-            ),
+            *requests(OURS),
             lines(
                 "Events published",
                 "A second, by topic.",

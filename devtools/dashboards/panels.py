@@ -40,6 +40,7 @@ __all__ = [
     "number",
     "quantile",
     "rate",
+    "requests",
     "sql_lines",
     "sql_number",
     "sql_table",
@@ -149,6 +150,21 @@ def lines(
     """Curves over time, half a row wide. `bound`: where an alarm begins."""
     panel = _asking(timeseries.Panel(), series)
     return _curves(panel, title, note, unit=unit, bound=bound)
+
+
+def requests(where: str) -> tuple[timeseries.Panel, timeseries.Panel]:
+    """How many requests are answered and how fast, of the paths that `where` selects."""
+    answered = rate("http_requests_total", "method", "path", "status", where=where)
+    slow = quantile(0.99, "http_request_duration_seconds", "method", "path", where=where)
+    return (
+        lines(
+            "Requests",
+            "A second, by method, path and answer.",
+            ("{{method}} {{path}} {{status}}", answered),
+            unit="reqps",
+        ),
+        lines("Answer times, 99 %", "By method and path.", ("{{method}} {{path}}", slow), unit="s"),
+    )
 
 
 def number(
