@@ -155,7 +155,7 @@ class TopicConsumer:
         """The mark of the last commit to each partition that the topic has, whoever holds it; empty
         before the first, and where there is none (Tansu keeps none, other programs make none).
 
-        Who holds a partition commits every second, so a mark that stays is of nobody any more, or
+        Who holds a partition commits every second, so a mark that stays has no owner any more, or
         of somebody who is stuck. Raises KafkaException if Kafka does not answer within `timeout`
         seconds a question.
         """
