@@ -53,6 +53,7 @@ Answer = TypeVar("Answer")
 
 _NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562, name space of URLs
 TIMEOUT = 10.0
+LEADERS_SECONDS = 60.0  # that new topics may take to have leaders
 MIN_INSYNC = 2
 # Kafka deletes whole segments and never the one it writes to: a quiet topic keeps a message for its
 # retention and so much longer. By default that is a week.
@@ -133,19 +134,26 @@ def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-    _wait_until_listed(client, created)
+    _wait_until_led(client, [topic.name for topic in topics])
     return created
 
 
-def _wait_until_listed(client: AdminClient, names: Sequence[str]) -> None:
-    """A broker answers "created" before its metadata names the topic and its partitions."""
-    give_up = time.monotonic() + TIMEOUT
-    while time.monotonic() < give_up:
+def _wait_until_led(client: AdminClient, names: Sequence[str]) -> None:
+    """A broker answers "created" before its metadata names the topic, and before a partition has a
+    leader. On a slow machine a hundred new partitions take longer than any other question may."""
+    give_up = time.monotonic() + LEADERS_SECONDS
+    while True:
         listed = client.list_topics(timeout=TIMEOUT).topics
-        if all(name in listed and listed[name].partitions for name in names):
-            return
+        missing = [name for name in names if not listed.get(name) or not listed[name].partitions]
+        if not missing:
+            break
+        if time.monotonic() > give_up:
+            raise KafkaUnavailable(
+                f"created, but not listed after {LEADERS_SECONDS:.0f} s: {', '.join(missing)}"
+            )
         time.sleep(0.1)
-    raise KafkaUnavailable(f"created, but not listed after {TIMEOUT:.0f} s: {', '.join(names)}")
+    led = [TopicPartition(name, number) for name in names for number in listed[name].partitions]
+    _offsets(client, led, _LATEST, give_up=give_up)
 
 
 def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
@@ -205,10 +213,16 @@ def _result(future: Future[Answer]) -> Answer:
 
 
 def _offsets(
-    client: AdminClient, partitions: Sequence[TopicPartition], spec: OffsetSpec
+    client: AdminClient,
+    partitions: Sequence[TopicPartition],
+    spec: OffsetSpec,
+    *,
+    give_up: float | None = None,
 ) -> dict[int, int]:
-    """Waits for leaders: right after its creation a topic has none, or the one of its namesake."""
-    give_up = time.monotonic() + TIMEOUT
+    """By number of the partition. Waits for leaders, until a monotonic time if one is given: right
+    after its creation a topic has none, or the one of its namesake."""
+    if give_up is None:
+        give_up = time.monotonic() + TIMEOUT
     while True:
         futures = client.list_offsets(dict.fromkeys(partitions, spec))
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,3 +65,27 @@ def test_any_other_refusal_is_told() -> None:
     with pytest.raises(admin.KafkaUnavailable):
         admin._offsets(broker, [client.TopicPartition("t", 3)], admin._EARLIEST)
     assert not broker.asked_anew
+
+
+class SlowBroker(Broker):
+    """Lists a topic of one partition at once, and has a leader for it after some questions."""
+
+    def list_topics(self, timeout: float) -> Any:
+        super().list_topics(timeout)
+        return SimpleNamespace(topics={"t": SimpleNamespace(partitions={3: None})})
+
+    def list_offsets(self, wanted: Iterable[Any]) -> dict[Any, Future[Any]]:
+        if self.asked_anew >= 5:
+            return super().list_offsets(wanted)
+        refused: Future[Any] = Future()
+        refused.set_exception(client.KafkaException(client.KafkaError(self.refusal)))
+        return dict.fromkeys(wanted, refused)
+
+
+def test_new_topics_may_take_longer_to_have_leaders_than_any_other_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin, "TIMEOUT", 0.0)
+    broker: Any = SlowBroker(client.KafkaError.NOT_LEADER_FOR_PARTITION)
+    admin._wait_until_led(broker, ["t"])
+    assert broker.asked_anew >= 5
