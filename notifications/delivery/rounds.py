@@ -56,11 +56,11 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """What one round has claimed, and after how many seconds the next is worth it; None: when
+    """What one round has claimed, and from which monotonic time on the next is worth it; None: when
     something may have become ready, or an answer made room. `ready`: whether anything is."""
 
     calls: Sequence[Call] = ()
-    wait: float | None = None
+    next_at: float | None = None
     ready: bool = True
 
 
@@ -93,15 +93,15 @@ class Rounds:
                 return Round(ready=False)
             self._keep_sender()
             openings = self._openings(found, under_way)
-            draws, waits = self._draw(found, openings)
+            draws, times = self._draw(found, openings)
             if not draws:
-                return Round(wait=min(waits, default=None))
+                return Round(next_at=min(times, default=None))
             calls = self._claim(openings, draws)
             more = any(
                 not draw.wait_ms and (found.ready[channel] > draw.tokens or draw.tokens == MOST)
                 for channel, draw in draws.items()
             )
-            return Round(calls, wait=0.0 if more and calls else min(waits, default=None))
+            return Round(calls, next_at=0.0 if more and calls else min(times, default=None))
 
     def write(self, done: Sequence[Done]) -> None:
         """The results of calls, in one statement; then the breakers. Raises DATABASE_AWAY: then it
@@ -150,18 +150,19 @@ class Rounds:
     def _draw(
         self, found: rows.Ready, openings: Mapping[str, Openings]
     ) -> tuple[dict[str, Draw], list[float]]:
-        """Tokens of each channel, and the seconds after which more are worth asking for."""
-        draws, waits = {}, []
+        """Tokens of each channel, and the monotonic times from which on more are worth asking for: a
+        claim that takes long is not waited for twice."""
+        draws, times = {}, []
         for channel, opening in openings.items():
             wanted = min(found.ready[channel], opening.count)
             draw = self._pace.draw(channel, wanted, senders=max(1, found.senders))
             if draw.wait_ms:
-                waits.append(draw.wait_ms / 1000)
+                times.append(time.monotonic() + draw.wait_ms / 1000)
             if draw.tokens:
                 draws[channel] = draw
             else:
                 self._breakers.give_up(channel, opening.probes)
-        return draws, waits
+        return draws, times
 
     def _claim(self, openings: Mapping[str, Openings], draws: Mapping[str, Draw]) -> list[Call]:
         counts = {channel: draw.tokens for channel, draw in draws.items()}

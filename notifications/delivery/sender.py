@@ -98,7 +98,7 @@ class Sender:
             made += len(round_.calls)
             now = time.monotonic()
             waits_for_room = round_.ready and self._calls
-            if round_.calls or round_.wait is not None or waits_for_room:
+            if round_.calls or round_.next_at is not None or waits_for_room:
                 found_at = now
             elif now - found_at > LINGER_SECONDS:
                 # Whoever makes something ready from here on asks for another task; one last look
@@ -107,7 +107,8 @@ class Sender:
                 return made + len((await self._round(turn)).calls)
             if now >= until:
                 break
-            await asyncio.sleep(LOOK_SECONDS if round_.wait is None else round_.wait)
+            next_at = now + LOOK_SECONDS if round_.next_at is None else round_.next_at
+            await asyncio.sleep(max(0.0, next_at - now))
         await self._on_thread(turn.leave)
         await self._on_thread(nudge, self._priority)
         return made

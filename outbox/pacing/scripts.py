@@ -5,8 +5,9 @@ which they were given tokens; what each was given, a hash, `given` or `given:bac
 tag. A request that was answered is kept ten seconds, so that it can be sent again: redis-py may.
 
 The log decides: no window of a second has more tokens than the limit. The state's `tokens` only
-spread them: they come evenly, and never more than those of a tenth of a second wait to be taken. A
-limit that Redis does not know, because it was emptied or is new, begins with none.
+spread them: they come evenly, a draw takes those of a tenth of a second at most, and those of three
+tenths wait for who comes late. A limit that Redis does not know, because it was emptied or is new,
+begins with none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ __all__ = ["DRAW", "GIVE_BACK"]
 _SHARED = """
 local state, log, given = KEYS[1], KEYS[2], KEYS[3]
 local SECOND, KEPT, EXPIRES = 1000000, 10000000, 3600000
+
+local function slice_of(limit) return math.max(1, limit / 10) end
+local function most_of(limit) return math.max(1, limit * 0.3) end
 
 local function read_clock(text)
     local now = tonumber(text)
@@ -69,8 +73,7 @@ if at > now then
     end
     at = now
 end
-local most = math.max(1, limit / 10)
-tokens = math.min(most, tokens + (now - at) * limit / SECOND)
+tokens = math.min(most_of(limit), tokens + (now - at) * limit / SECOND)
 
 local used, times = 0, {}
 local recent = redis.call('ZRANGEBYSCORE', log, now - SECOND, '+inf', 'WITHSCORES')
@@ -80,7 +83,7 @@ for i = 1, #recent, 2 do
     times[#times + 1] = {tonumber(recent[i + 1]), all - back}
 end
 local room = limit - used
-local free = math.max(0, math.min(MOST, math.floor(math.min(tokens, room) + 0.000001)))
+local free = math.max(0, math.min(MOST, math.floor(math.min(tokens, room, slice_of(limit)) + 0.000001)))
 
 -- Who waits, and with which weight.
 local names, share = {}, {}
@@ -174,7 +177,7 @@ if back > 0 then return 0 end
 count = math.min(count, all)
 redis.call('HSET', given, request, all .. ':' .. count)
 local kept = redis.call('HMGET', state, 'tokens', asker .. '.pass')
-local tokens = math.min(math.max(1, limit / 10), (tonumber(kept[1]) or 0) + count)
+local tokens = math.min(most_of(limit), (tonumber(kept[1]) or 0) + count)
 redis.call('HSET', state, 'tokens', exact(tokens),
     asker .. '.pass', exact((tonumber(kept[2]) or 0) - count / weight))
 expire_all()

@@ -118,10 +118,24 @@ class TestTheLog:
         assert most_in_a_second(log) <= 200
 
     def test_a_slice_is_a_tenth_of_a_second(self, server: redis.Redis) -> None:
+        """Three of them wait for who comes late, each for a draw of its own."""
         limiter = limiter_on(server, 100)
         limiter.ask("first", "high", 1, at=START)
 
-        assert limiter.ask("later", "high", 500, at=START + 60 * SECOND)[0] == 10
+        later = START + 60 * SECOND
+        asked = [limiter.ask(f"later-{number}", "high", 500, at=later) for number in range(4)]
+        assert [tokens for tokens, _ in asked] == [10, 10, 10, 0]
+
+    def test_who_comes_late_gets_nearly_the_whole_limit(self, server: redis.Redis) -> None:
+        """Rounds of a slow machine: a quarter of a second each, then the draws that are due. The log costs
+        a little: what came together in one second is free together in the next."""
+        limiter = limiter_on(server, 100)
+        now, given, number = START, 0, 0
+        while now < START + 10 * SECOND:
+            tokens, wait_ms = limiter.ask(f"slow-{number}", "high", 1000, at=now)
+            given, number = given + tokens, number + 1
+            now += 250_000 if wait_ms > 5 else 5_000
+        assert 930 <= given <= 1010
 
 
 class TestShares:

@@ -25,6 +25,7 @@ __all__ = ["Bench"]
 SENDERS = ("worker-notifications-high", "worker-notifications-normal", "worker-notifications-low")
 PIPELINE = ("worker-outbox", "bridge", "beat", *SENDERS)
 ONE = json.dumps({"recipient": "+15550001111", "channel": "sms", "content": "x" * 100})
+ARRIVES_SECONDS = 20.0  # that is waited for the last notification
 SEED = 20_261_130  # of the answers that are refused at random
 
 
@@ -170,10 +171,14 @@ class Bench:
         self.stage.start(*dict.fromkeys(names))
 
     def _until_provider(self, sent: list[Sent]) -> tuple[float, float]:
-        """Milliseconds from the intended start to the arrival, p50 and p99."""
-        rows.wait_for(len(sent), seconds=20.0)
-        arrived = {each.key: each.at for each in reversed(rows.read_log(self.log))}
-        took = sorted((arrived.get(each.id, float("inf")) - each.at) * 1000 for each in sent)
+        """Milliseconds from the intended start to the arrival, p50 and p99. What has not arrived when
+        the time is over counts as arriving then."""
+        give_up = time.monotonic() + ARRIVES_SECONDS
+        arrived: dict[str, float] = {}
+        while any(each.id not in arrived for each in sent) and time.monotonic() < give_up:
+            time.sleep(0.2)
+            arrived = {each.key: each.at for each in reversed(rows.read_log(self.log))}
+        took = sorted((arrived.get(each.id, give_up) - each.at) * 1000 for each in sent)
         return took[len(took) // 2], took[min(len(took) - 1, len(took) * 99 // 100)]
 
     def _limiters_busiest_second(self, seconds: float) -> float:

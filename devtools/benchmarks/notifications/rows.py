@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import msgspec
 from django.db import connection
 
-__all__ = ["Arrived", "busiest_second", "clear", "delivered", "lay_ready", "read_log", "wait_for"]
+__all__ = ["Arrived", "busiest_second", "clear", "delivered", "lay_ready", "read_log"]
 
 CHANNELS = ("sms", "email", "push")
 
@@ -61,14 +60,6 @@ def delivered() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM notifications WHERE status = 'delivered'")
         return int(cursor.fetchone()[0])
-
-
-def wait_for(count: int, *, seconds: float) -> int:
-    """Until so many are delivered, or the time is over; how many they are then."""
-    give_up = time.monotonic() + seconds
-    while (found := delivered()) < count and time.monotonic() < give_up:
-        time.sleep(0.2)
-    return found
 
 
 def read_log(log: Path, *, since: float = 0.0) -> list[Arrived]:
