@@ -86,7 +86,7 @@ def _route_errors(route: Route) -> Iterator[Error]:
     if route.ordered and not route.topic.ordered_keys:
         yield Error(
             f"{where} wants order, but writers of {route.topic.name!r} lock no row of the key.",
-            hint="Set ordered=False, or lock the key's row before publish (rule R1).",
+            hint="Set ordered=False, or lock the key's row before publish (guarantees.md#r1).",
             id="outbox.E007",
         )
     if route.since not in STARTS:
@@ -131,7 +131,7 @@ def _topic_errors(routes: Sequence[Route]) -> Iterator[Error]:
 
 
 def _retention_errors(routes: Sequence[Route]) -> Iterator[Error]:
-    """Rule R16: topic < receipts < outbox."""
+    """Retention of topics < of receipts < of the outbox (guarantees.md#r16)."""
     kept = conf.retention()
     for topic in {route.topic for route in routes}:
         if topic.retention_hours >= kept.receipts:

@@ -46,7 +46,7 @@ HEADER_BYTES = 1024
 
 # These two are made tens of thousands of times a second: a Struct costs a fifth of a dataclass.
 class TraceContext(msgspec.Struct, frozen=True, gc=False):
-    """Ids that travel from the request to the last effect (rule R20)."""
+    """Ids that travel from the request to the last effect (guarantees.md#r20)."""
 
     traceparent: str = ""
     correlation_id: str = ""
@@ -132,7 +132,7 @@ def from_kafka(
     """Read a message back; never fails, whoever wrote it.
 
     A message without a valid `ce_id` gets uuid5(topic_id, partition, offset): the same message
-    has the same id however often it is read (rule R9). Bytes that are not UTF-8 are kept as
+    has the same id however often it is read (guarantees.md#r9). Bytes that are not UTF-8 are kept as
     surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header of
     more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent.
     """

@@ -1,4 +1,4 @@
-"""Spans of the platform's steps (rule R20): its one module that knows OpenTelemetry.
+"""Spans of the platform's steps (guarantees.md#r20): its one module that knows OpenTelemetry.
 
 Only the API. Until the composition root has set up an SDK a step has ids, for the log lines that are
 written in it, and nothing else: what is told of it is dropped.

@@ -1,6 +1,6 @@
 """How an app declares an endpoint that may be answered before Django, many requests at a time.
 
-Four kinds; docs/hot-paths.md shows how to add one.
+Four kinds; docs/http.md shows how to add one.
 """
 
 from __future__ import annotations

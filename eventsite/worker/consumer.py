@@ -22,7 +22,7 @@ log = structlog.get_logger("eventsite.worker_consumer")
 
 class Consumer(consumer.Consumer):
     """Celery's, but no message ends it. A newer version may have sent one that this one cannot read:
-    whoever sent it sends it again until a worker has it that can (rule R10)."""
+    whoever sent it sends it again until a worker has it that can (guarantees.md#r10)."""
 
     _connected_at = float("-inf")
 

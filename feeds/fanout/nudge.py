@@ -1,6 +1,6 @@
 """The nudge: after slices are committed, one Celery task that applies them now.
 
-Latency only: beat starts one every second whatever happens here (rule R7). It is called where an effect
+Latency only: beat starts one every second whatever happens here (guarantees.md#r7). It is called where an effect
 has committed, in a worker, so it waits for Redis only for a moment.
 """
 

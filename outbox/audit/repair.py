@@ -1,6 +1,6 @@
 """Repair of what the audit misses: missing events become dead letters that are due at once.
 
-The redrive then applies them as it applies any (rule R12): receipt and effect in one transaction
+The redrive then applies them as it applies any (guarantees.md#r12): receipt and effect in one transaction
 under the lock of the position, in the order of their key, with its tries and its backoff; what is
 poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
 behind them.

@@ -1,4 +1,4 @@
-"""Replay: one handler's tables are emptied and built again from the log (rule R17).
+"""Replay: one handler's tables are emptied and built again from the log (guarantees.md#r17).
 
 Only from the log: republishing from the outbox would put old events behind newer ones of their
 key. So a replay is refused once Kafka has let go of what the handler began with, unless the

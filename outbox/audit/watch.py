@@ -1,4 +1,4 @@
-"""Beat's audit: a bounded look at a time, from a mark on (rule R15).
+"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15).
 
 A mark for each handler says up to which row everything is done, except the rows of the table
 audit_open, which are looked at again. What is found, and why, is told by outbox/audit/compare.py, whose
@@ -105,7 +105,7 @@ def settled_id() -> int:
     """An id up to which no transaction can still add a row; 0 while a writer stays open.
 
     Ids are drawn before commit, so the highest one to be seen says nothing of those below it
-    (rule R4). But whoever has drawn one holds a lock on the table until it ends: once all who held
+    (guarantees.md#r4). But whoever has drawn one holds a lock on the table until it ends: once all who held
     it when we looked have ended, the rows up to then are settled.
     """
     give_up = time.monotonic() + WRITERS_SECONDS

@@ -1,4 +1,4 @@
-"""The message that a dead letter leaves on its topic's dead letter topic (rule R6)."""
+"""The message that a dead letter leaves on its topic's dead letter topic (guarantees.md#r6)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The rows of dead letters: what is parked, what is due, what is resolved, and telling the world.
 
 Every function here runs in the caller's transaction, which holds the lock of the position
-(handlers) or of the lane (the drain) wherever the order of a key depends on it (rule R12).
+(handlers) or of the lane (the drain) wherever the order of a key depends on it (guarantees.md#r12).
 """
 
 from __future__ import annotations

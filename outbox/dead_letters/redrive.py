@@ -1,5 +1,5 @@
 """Applying the dead letters that `due.py` has leased, in their handler's own task and never through
-Kafka (rule R12).
+Kafka (guarantees.md#r12).
 
 A claim is a lease on the row. The worker raises `attempts` in a transaction of its own before the
 effect begins, so a letter that ends its process uses its tries up like any other. The effect runs

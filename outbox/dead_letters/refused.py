@@ -1,4 +1,4 @@
-"""Dead letters of the drain: what Kafka refuses for good, and what is held behind it (rule R6).
+"""Dead letters of the drain: what Kafka refuses for good, and what is held behind it (guarantees.md#r6).
 
 Each function runs in a transaction that holds the lock of the lane. The refused row is DEAD;
 later rows of its key become HELD when a claim meets them, so they leave the pending index, and

@@ -1,4 +1,4 @@
-"""Events whose type this process does not know: they pass by, wait, or are parked (rule R12).
+"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12).
 
 A type is known if the event map has it, whoever subscribes to it. What is not in the outbox was
 written by another producer: it passes by. What is ours comes from a newer release, or from an older

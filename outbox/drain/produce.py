@@ -1,4 +1,4 @@
-"""Producing a batch around messages that Kafka itself refuses (rules R5 and R6).
+"""Producing a batch around messages that Kafka itself refuses (guarantees.md#r5 and #r6).
 
 A refusal ends the producer and takes down the whole request, so only a message refused alone is
 really refused. It is tried a few times, with pauses that this process remembers, during which its

@@ -1,6 +1,6 @@
 """The drain: claim lanes, produce their pending events, settle what Kafka acknowledged.
 
-One short transaction a batch (rule R3). The lane lock is what keeps the order of a key: two
+One short transaction a batch (guarantees.md#r3). The lane lock is what keeps the order of a key: two
 drains never hold rows of the same lane, and inside a lane rows go out by id. A drain that dies
 or hangs loses its lanes when PostgreSQL ends its session; what it had sent goes out again and
 the inbox drops it.

@@ -1,4 +1,4 @@
-"""The circuit of a handler: what too much failing does to it (rule R13)."""
+"""The circuit of a handler: what too much failing does to it (guarantees.md#r13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the event that ends its process, or never ends (rule R11).
+"""Finding the event that ends its process, or never ends (guarantees.md#r11).
 
 No exception tells of it, so the position does: a chunk that was sent before writes down how far
 its effects are about to go, in a transaction of its own, before they begin; the position's move

@@ -1,4 +1,4 @@
-"""Finding the events of a chunk that fail, so that the rest is applied (rules R11 and R13)."""
+"""Finding the events of a chunk that fail, so that the rest is applied (guarantees.md#r11 and #r13)."""
 
 from __future__ import annotations
 

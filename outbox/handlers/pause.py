@@ -1,4 +1,4 @@
-"""Stopping and starting a handler while everything runs: by hand, or by its circuit (rule R13).
+"""Stopping and starting a handler while everything runs: by hand, or by its circuit (guarantees.md#r13).
 
 `handler_control` says what is wanted and why; `bridge_position.paused` is what chunks and
 redrives look at, under the position's lock. The circuit writes the first and its own partition;

@@ -1,4 +1,4 @@
-"""Effects of events: what the task of a handler does with the chunks it is sent (rules R8 to R13).
+"""Effects of events: what the task of a handler does with the chunks it is sent (guarantees.md#r8 to #r13).
 
 A chunk is applied in one transaction (outbox/handlers/apply.py); what fails is isolated, down to the
 single event, which becomes a dead letter (outbox/handlers/isolate.py).

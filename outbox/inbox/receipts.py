@@ -1,4 +1,4 @@
-"""Receipts: one row for each event that a handler has applied, parked or discarded (rule R9)."""
+"""Receipts: one row for each event that a handler has applied, parked or discarded (guarantees.md#r9)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What may go out now, and who holds it: lanes are claimed, their pending events read in order.
 
-Two claims never hold rows of the same lane (rule R3). A claim lasts as long as its transaction.
+Two claims never hold rows of the same lane (guarantees.md#r3). A claim lasts as long as its transaction.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A settled row leaves a dead entry in the index of pending rows. VACUUM removes it, but not while
 any transaction holds an older snapshot; without a floor every claim then reads past all of them.
 
-A floor may only be one that nobody can undercut (rule R4): an id is drawn before its transaction
+A floor may only be one that nobody can undercut (guarantees.md#r4): an id is drawn before its transaction
 commits, so "the last id I sent" is none. Here an id becomes a floor when every transaction that
 could have drawn a lower one has ended: whoever inserts holds a lock on the table from before it
 draws until it ends, and pg_locks names them. Rows made pending again (a redrive, a log that is

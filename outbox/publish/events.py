@@ -106,7 +106,7 @@ def publish(
 ) -> None:
     """Add events to the open transaction, in order; they reach Kafka if and only if it commits.
 
-    The caller has created or locked the row of each key before (rule R1). `traces`: one for each
+    The caller has created or locked the row of each key before (guarantees.md#r1). `traces`: one for each
     event, or none; so are `headers`, which go beside those of every message. One statement, whatever the
     number. Raises NotInTransaction, UnknownTopic, UndeclaredType and EventTooLarge, in each case before
     writing.

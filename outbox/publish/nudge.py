@@ -1,4 +1,4 @@
-"""The nudge: after a commit, one Celery message that asks for a drain now (rule R7).
+"""The nudge: after a commit, one Celery message that asks for a drain now (guarantees.md#r7).
 
 Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
 where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and

@@ -18,7 +18,7 @@ class RelayPolicy:
     environment (.env.example).
 
     hold_seconds < RabbitMQ's consumer_timeout (30 minutes), which would close the channel.
-    stop_seconds + close_seconds < the ten seconds of a stop (rule R19).
+    stop_seconds + close_seconds < the ten seconds of a stop (guarantees.md#r19).
     """
 
     url: str = "amqp://guest:guest@localhost:5672/"

@@ -80,7 +80,7 @@ class Backlog:
         return _pending(self.floors, counted)
 
     def unclaimable(self, per_lane: int = UNCLAIMABLE_PER_LANE) -> int:
-        """Pending rows that no drain will ever claim (rule R4): of no topic of the map, or of no lane.
+        """Pending rows that no drain will ever claim (guarantees.md#r4): of no topic of the map, or of no lane.
         Looks at so many of each lane, the oldest, which they become."""
         return _unclaimable(self.floors, per_lane)
 

@@ -195,7 +195,7 @@ def _session() -> Result:
 
 
 def _counts() -> Iterator[Result]:
-    """Lanes and partitions as the database has them: another number would move keys (rule R2)."""
+    """Lanes and partitions as the database has them: another number would move keys (guarantees.md#r2)."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT lane FROM outbox_lane")
         lanes = {row[0] for row in cursor.fetchall()}

@@ -1,4 +1,4 @@
-"""Letting go of what is done and old (rule R16): outbox rows with their receipts, in small chunks.
+"""Letting go of what is done and old (guarantees.md#r16): outbox rows with their receipts, in small chunks.
 
 A row is deleted once it is past its retention and every handler that subscribes to it has applied or
 discarded it. So is one that Kafka refused and an operator discarded. This is read from the receipts on

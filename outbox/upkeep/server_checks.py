@@ -1,4 +1,4 @@
-"""Whether the servers keep what they promise (rules R2 and R21): one readable report.
+"""Whether the servers keep what they promise (guarantees.md#r2 and #r21): one readable report.
 
 A violation is an error where OUTBOX_STRICT_SERVERS is set (production) and a warning elsewhere; one
 whose risk is accepted by name (ACCEPTED_RISKS) is a warning everywhere. What would break the order

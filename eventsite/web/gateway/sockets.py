@@ -1,5 +1,5 @@
 """The gateway around WebSockets: what it does for a request it does for a handshake, and what may
-end an open socket stands here in one place. docs/gateway.md has the table of the close codes.
+end an open socket stands here in one place. docs/http.md has the table of the close codes.
 """
 
 from __future__ import annotations
