@@ -1,7 +1,7 @@
 """HTTP/1.1 for a load generator: as little work a request as Python allows.
 
 Its own client because at 3,000 requests a second a generator must not be what it measures: aiohttp
-alone would fill most of a core (docs/performance.md). httptools parses, the rest is one request at
+alone would fill most of a core (docs/load-testing.md). httptools parses, the rest is one request at
 a time on each of a pool of kept connections.
 """
 

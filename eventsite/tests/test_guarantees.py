@@ -58,7 +58,8 @@ def test_a_rule_has_promise_mechanism_files_and_tests_that_exist(number: str) ->
     assert re.search(r"^- Promise: \S", text, re.MULTILINE)
     assert re.search(r"^- Mechanism: \S", text, re.MULTILINE)
     files, tests = _named(text, "File"), _named(text, "Test")
-    assert files and tests
+    assert files
+    assert tests
     assert [name for name in files if not (ROOT / name).is_file()] == []
     assert [name for name in tests if not _has_test(name)] == []
 
