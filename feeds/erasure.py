@@ -2,7 +2,7 @@
 each with its events.
 
 Whatever is done once stays done, so it can be run again: after a crash, and later for what had to
-wait for the clean-up behind the follows. The user must not act any more. What tells of him elsewhere
+wait for the clean-up behind the follows. The user must not act any more. What mentions him elsewhere
 goes by its own time: the outbox, Kafka and feed_log by their retention.
 """
 

@@ -151,10 +151,10 @@ class _Orders:
             self.tally.note_error(intended, f"status {status}")
             return False
         try:
-            told = _decode(answer)
+            decoded = _decode(answer)
         except msgspec.DecodeError:
-            told = _Answer()
-        order_id = told.order_id or told.orderId
+            decoded = _Answer()
+        order_id = decoded.order_id or decoded.orderId
         if order_id is None:
             self.tally.note_error(intended, "no order id")
             return False

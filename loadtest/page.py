@@ -155,7 +155,7 @@ def _over_time(summary: Summary) -> Iterable[str]:
     x = exactly(max(len(slots) * width, 1.0), " s")
     middles = [(number + 0.5) * width for number in range(len(slots))]
     hover = [
-        (number * width, (number + 1) * width, _told(number * width, width, slot))
+        (number * width, (number + 1) * width, _label(number * width, width, slot))
         for number, slot in enumerate(slots)
     ]
 
@@ -191,7 +191,7 @@ def _over_time(summary: Summary) -> Iterable[str]:
     )
 
 
-def _told(at: float, width: float, slot: Slot) -> str:
+def _label(at: float, width: float, slot: Slot) -> str:
     span = f"{at:.0f} s" if width == 1 else f"{at:.0f} to {at + width:.0f} s"
     return (
         f"{span}: due {slot.due}, accepted {slot.answered}, errors {slot.errors}, "

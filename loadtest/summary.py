@@ -79,7 +79,7 @@ class Summary:
             found.append("Accepted orders were not looked for (--check none).")
         elif self.verdict.unchecked:
             found.append(
-                f"The server did not tell of {counted(self.verdict.unchecked, 'order')}, so how many are"
+                f"The server did not answer about {counted(self.verdict.unchecked, 'order')}, so how many are"
                 " missing is not known."
             )
         return found

@@ -11,7 +11,7 @@ from typing import Self
 
 __all__ = ["METRICS", "METRICS_OF_CHECK", "ONLY_BY_DATABASE", "Threshold"]
 
-# What the look at accepted orders tells. HTTP shows of an order whether it is stored, not whether
+# What the check of accepted orders finds. HTTP shows of an order whether it is stored, not whether
 # its events are applied nor what else is stored.
 METRICS_OF_CHECK = ("lost", "missing", "without_effect", "duplicates", "answered_twice", "figures")
 ONLY_BY_DATABASE = frozenset({"lost", "without_effect", "duplicates", "figures"})

@@ -38,12 +38,12 @@ class Verdict:
     missing         accepted orders that are not stored
     without_effect  accepted and stored, but not applied when the waiting ended; None over HTTP,
                     which does not show it
-    unchecked       orders of which the server would not tell, over HTTP
+    unchecked       orders about which the server did not answer, over HTTP
     answered_twice  answers that repeat the order id of another
     stored_twice    orders beyond the first of their request; None over HTTP
     unanswered      orders stored for requests that got no good answer: timeouts and cut connections;
                     None over HTTP
-    effect          from the answer to the effect, microseconds; None over HTTP, which cannot tell
+    effect          from the answer to the effect, microseconds; None over HTTP, which cannot show it
     figures         sales figures that differ from their recount, an effect applied twice among
                     them; None over HTTP
     waited          seconds until every effect was there, or until it was given up

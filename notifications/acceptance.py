@@ -224,8 +224,8 @@ def _from_template(
     try:
         text = rendered(template.body, new.variables or {}, at_most=at_most)
     except TooLong as error:
-        told = f"Make a text of {error} characters; there may be {at_most}."
-        return _unfit("template_variables", told)
+        message = f"Make a text of {error} characters; there may be {at_most}."
+        return _unfit("template_variables", message)
     except MissingVariable as error:
         return _fallen_back(new, template, missing=str(error.args[0]), batch_id=batch_id)
     if not text.strip():
@@ -297,7 +297,7 @@ def writing(drafts: Sequence[Draft]) -> RoundTrip:
     if not drafts:
         return RoundTrip()
     due = [draft for draft in drafts if draft.scheduled_at is None]
-    told = publishing(
+    published = publishing(
         [
             PENDING_EVENTS[draft.priority](
                 event_id=draft.id, notification_id=draft.id, channel=draft.channel
@@ -306,9 +306,9 @@ def writing(drafts: Sequence[Draft]) -> RoundTrip:
         ],
         traces=[draft.trace for draft in due],
     )
-    statements: list[Statement] = [*inserting(drafts), *told.statements]
+    statements: list[Statement] = [*inserting(drafts), *published.statements]
     counts = Counter((draft.channel, draft.priority) for draft in drafts)
-    return RoundTrip(statements, partial(_stored, counts, told.on_commit))
+    return RoundTrip(statements, partial(_stored, counts, published.on_commit))
 
 
 def _stored(counts: Mapping[tuple[str, str], int], then: Callable[[], None] | None) -> None:

@@ -49,7 +49,7 @@ def _moment(column: str) -> str:
 
 # PostgreSQL puts a notification into the contract's words, as orders/queries.py has it do.
 WORDS = f"""
-    SELECT row_to_json(told) FROM (
+    SELECT row_to_json(shown) FROM (
         SELECT notifications.id, notifications.batch_id, notifications.idempotency_key,
                notifications.recipient, notifications.channel, notifications.content,
                notifications.priority, notifications.status, notifications.provider_message_id,
@@ -58,7 +58,7 @@ WORDS = f"""
                notifications.error_message, notifications.template_id,
                notifications.template_variables, notifications.rendered,
                {_moment("created_at")}, {_moment("updated_at")}
-    ) AS told
+    ) AS shown
 """
 
 
@@ -126,7 +126,7 @@ def notifications_page(
     with connection.cursor() as cursor:
         cursor.execute(*page_statement(owner, narrowed, limit=limit, after=after))
         rows = cursor.fetchall()
-    words = [told for _, told in rows[:limit]]
+    words = [text for _, text in rows[:limit]]
     return Page(words, rows[limit - 1][0] if len(rows) > limit else None)
 
 
@@ -180,11 +180,11 @@ def cursor_of(text: str) -> UUID:
 
 
 _ATTEMPTS = f"""
-    SELECT coalesce(json_agg(told ORDER BY told.attempt), '[]')::text FROM (
+    SELECT coalesce(json_agg(shown ORDER BY shown.attempt), '[]')::text FROM (
         SELECT number AS attempt, {rfc3339_of("at")} AS at, provider, outcome, status_code,
                latency_ms, error, {rfc3339_of("next_attempt_at")} AS next_attempt_at
         FROM notification_attempts WHERE notification_id = %s ORDER BY number DESC LIMIT %s
-    ) AS told
+    ) AS shown
 """
 ATTEMPTS_SHOWN = 1000
 
@@ -199,11 +199,11 @@ def attempts_in_words(id_: UUID) -> str:
 # -- batches
 
 _BATCH = f"""
-    SELECT batch.caller, (SELECT row_to_json(told) FROM (
+    SELECT batch.caller, (SELECT row_to_json(shown) FROM (
         SELECT batch.id, batch.total_count, waiting AS pending_count, delivered AS delivered_count,
                failed AS failed_count, cancelled AS cancelled_count,
                {rfc3339_of("batch.created_at")} AS created_at
-    ) AS told)::text
+    ) AS shown)::text
     FROM notification_batches AS batch CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE status IN ('pending', 'scheduled', 'processing')) AS waiting,
                count(*) FILTER (WHERE status = 'delivered') AS delivered,

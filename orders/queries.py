@@ -151,7 +151,7 @@ _FIELDS = f"""
     orders.id AS "orderId", customer_id AS "customerId", status,
     trim_scale(total) AS "totalPrice", {rfc3339_of("created_at")} AS "createdAt"
 """
-_SUMMARY = f"SELECT row_to_json(told) FROM (SELECT {_FIELDS}) AS told"
+_SUMMARY = f"SELECT row_to_json(shown) FROM (SELECT {_FIELDS}) AS shown"
 
 
 class FirstPage(NamedTuple):
@@ -202,11 +202,11 @@ _FIRST_PAGES = f"""
             {_NEWEST} WHERE status BETWEEN wanted AND wanted
             ORDER BY status DESC, created_at DESC, id DESC LIMIT most
         ) AS newest
-    ) AS told
+    ) AS shown
     ORDER BY place, created DESC, id DESC
 """
 _DETAIL = f"""
-    SELECT row_to_json(told) FROM (
+    SELECT row_to_json(shown) FROM (
         SELECT {_FIELDS},
             ARRAY(
                 SELECT row_to_json(line) FROM (
@@ -227,7 +227,7 @@ _DETAIL = f"""
                 CROSS JOIN unnest(event_ids) WITH ORDINALITY AS event (event_id, place)
                 WHERE order_id = orders.id ORDER BY id, place
             ) AS "eventIds"
-    ) AS told
+    ) AS shown
 """
 
 
@@ -252,8 +252,8 @@ def order_in_words(order_id: UUID) -> str | None:
 def event_ids_of(order_id: UUID) -> list[UUID] | None:
     """All events of an order, as they were published; None if there is no order with a history."""
     changes = OrderChange.objects.filter(order_id=order_id).order_by("id")
-    told = list(changes.values_list("event_ids", flat=True))
-    return [event_id for ids in told for event_id in ids] if told else None
+    lists = list(changes.values_list("event_ids", flat=True))
+    return [event_id for ids in lists for event_id in ids] if lists else None
 
 
 class EventsOfCustomer(NamedTuple):

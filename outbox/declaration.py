@@ -123,7 +123,7 @@ class LetterSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """What one app tells the platform; `wiring.py` of the app holds it as WIRING.
+    """What one app declares to the platform; `wiring.py` of the app holds it as WIRING.
 
     routes      its subscriptions
     publishes   event classes that it publishes; `publish` takes no other. A class is named here one

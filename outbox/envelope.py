@@ -236,10 +236,10 @@ def rfc3339(moment: datetime) -> str:
     """UTC with milliseconds and Z, for example 2026-03-11T22:00:00.000Z."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    told = _encode(moment).decode()  # a quarter of the cost of isoformat()
+    text = _encode(moment).decode()  # a quarter of the cost of isoformat()
     if moment.microsecond:
-        return f"{told[1:_TO_MILLISECONDS]}Z"
-    return f"{told[1:_TO_SECONDS]}.000Z"
+        return f"{text[1:_TO_MILLISECONDS]}Z"
+    return f"{text[1:_TO_SECONDS]}.000Z"
 
 
 def rfc3339_of(column: str) -> str:

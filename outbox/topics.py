@@ -49,7 +49,7 @@ class Topic:
 
     @property
     def dlq(self) -> str:
-        """Name of the topic that tells the world about this topic's dead letters."""
+        """Name of the topic for this topic's dead letters."""
         return f"{self.name}{DLQ_SUFFIX}"
 
     @property

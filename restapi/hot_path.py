@@ -134,7 +134,7 @@ class HotLookup(Generic[Question]):
     redis      name of the setting with the URL of the Redis that its commands are for
 
     Called on the event loop, as those of HotRead. A Redis that does not answer is left alone for a
-    while, and the steps are told so.
+    while, and the steps are sent None.
     """
 
     path: str

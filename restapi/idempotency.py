@@ -14,7 +14,7 @@ transaction back and the row of its key with it, so the key stays free.
 
 Who inserts or deletes the row of a key holds the key's advisory lock until COMMIT. It is only ever
 tried for, so nobody waits for somebody else's unfinished key: who does not get it and finds no row
-is told 409. It belongs to the transaction, so a pooler in transaction mode does no harm. The rows
+gets a 409. It belongs to the transaction, so a pooler in transaction mode does no harm. The rows
 are read after the lock, in a statement of its own: its snapshot holds whatever the previous holder
 committed. The lock is a number of 64 bits, of the row's 128: two keys that share it can make one of
 them a 409 in vain, never a wrong replay.
@@ -188,7 +188,7 @@ def once(
 
     Three statements more than `write`'s whatever the size (four if a key has expired) and one round
     trip, none when there is no key. Of requests with one key in one batch the first is done and the
-    others are told its answer.
+    others get its answer.
     """
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}
@@ -215,7 +215,7 @@ def once(
 
 
 def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
-    """What a request is told whose key is not free: the first answer, 422 for another body, 409
+    """The answer to a request whose key is not free: the first answer, 422 for another body, 409
     while the first one runs. None if it is free, or there is none.
 
     For a request that is refused before `perform_once`: what its key was used for comes first.
@@ -226,7 +226,7 @@ def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
     batch = _Batch([key])
     with unit_of_work():
         is_free = bool(batch.claimed(*send(batch.claim())))
-    return None if is_free else batch.told(0)
+    return None if is_free else batch.answer_to(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class _Batch:
 
     def claim(self, meanwhile: Callable[[], None] | None = None) -> RoundTrip:
         """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
-        what is kept. A kept answer is told whoever holds the lock: others may be looking it up
+        what is kept. A kept answer is given whoever holds the lock: others may be looking it up
         just now."""
         locks = sorted({key.lock for key in self._keys if key is not None})
         ids = array_literal(sorted(self._first))
@@ -314,11 +314,11 @@ class _Batch:
             elif (position if key is None else self._first[key.id]) in undone:
                 answers.append(None)
             else:
-                answers.append(self.told(position))
+                answers.append(self.answer_to(position))
         return answers
 
-    def told(self, position: int) -> Answer:
-        """What a request is told that was not done itself."""
+    def answer_to(self, position: int) -> Answer:
+        """The answer to a request that was not performed."""
         key = self._keys[position]
         assert key is not None  # who has no key is done
         kept = self._kept.get(key.id)

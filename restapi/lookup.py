@@ -41,8 +41,8 @@ def run(
     try:
         ask = next(steps)
         while True:
-            told = redis(ask.commands) if ask.commands else send(RoundTrip(ask.statements))
-            ask = steps.send(told)
+            received = redis(ask.commands) if ask.commands else send(RoundTrip(ask.statements))
+            ask = steps.send(received)
     except StopIteration as end:
         result: Result = end.value
         return result

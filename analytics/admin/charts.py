@@ -26,12 +26,12 @@ _SUFFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One number of a series. `label`: what it is of; `told`: the number in words; `tick`: what
+    """One number of a series. `label`: what it is of; `words`: the number as text; `tick`: what
     stands below it, if anything; `partial`: its time is not over yet."""
 
     label: str
     value: Decimal | int
-    told: str
+    words: str
     tick: str = ""
     partial: bool = False
 
@@ -178,7 +178,7 @@ class Part:
     percent."""
 
     name: str
-    told: str
+    words: str
     share: str
     x: str
     width: str

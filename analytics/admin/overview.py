@@ -117,7 +117,7 @@ def _minutes(figures: Summary) -> _Series:
         Reading(
             label=f"{minute[11:]} UTC",
             value=count,
-            told=f"{count:,} {'order' if count == 1 else 'orders'}",
+            words=f"{count:,} {'order' if count == 1 else 'orders'}",
             tick=minute[11:] if int(minute[14:]) % MINUTES_A_TICK == 0 else "",
             partial=index == last,
         )
@@ -141,7 +141,7 @@ def _days(days: Sequence[tuple[str, Decimal]]) -> _Series:
         Reading(
             label=day,
             value=revenue,
-            told=_money(revenue),
+            words=_money(revenue),
             tick=f"{datetime.fromisoformat(day):%-d %b}" if (last - i) % DAYS_A_TICK == 0 else "",
             partial=i == last,
         )
@@ -162,7 +162,7 @@ def _days(days: Sequence[tuple[str, Decimal]]) -> _Series:
 
 def _described(readings: Sequence[Reading], total: str) -> str:
     highest = max(readings, key=lambda reading: reading.value)
-    return f"{total}; the most, {highest.told}, at {highest.label}."
+    return f"{total}; the most, {highest.words}, at {highest.label}."
 
 
 def _products(products: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:

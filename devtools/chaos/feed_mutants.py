@@ -57,7 +57,7 @@ def finished_before_entries() -> None:
 
 def finished_unconfirmed() -> None:
     """Whether Redis has heard of it is of no interest."""
-    tell = work._tell_caches
+    tell = work._update_caches
 
     def tell_if_there(written: Written) -> None:
         try:
@@ -65,7 +65,7 @@ def finished_unconfirmed() -> None:
         except cache.CacheUnavailable:
             return
 
-    work._tell_caches = tell_if_there
+    work._update_caches = tell_if_there
 
 
 def entries_without_numbers() -> None:

@@ -196,7 +196,7 @@ def test_another_number_of_partitions_leaves_everything_unclaimed(
         changed.setattr(conf, "partition_counts", one_more)
         changed.setattr(claim, "claim_lanes", pytest.fail)
         drain = Drain()
-        assert "12 partitions, the code says 13" in drain.run().stopped
+        assert "12 partitions, the code expects 13" in drain.run().stopped
         assert drain.run().stopped == "backing off"
     assert pending() == ["stays"]
 

@@ -285,7 +285,7 @@ class TestReplay:
         publish("a", times=2)
         apply_probe_log()
         cut_log(PROBE_TOPIC.name)
-        with pytest.raises(ReplayRefused, match="cannot be built again whole"):
+        with pytest.raises(ReplayRefused, match="cannot be rebuilt completely"):
             plan_of(PROBE_HANDLER)
         publish("a")
         apply_probe_log()
@@ -352,7 +352,7 @@ class TestATopicMadeAnew:
         assert (verdict.applied, verdict.violations, verdict.ok) == (7, 0, True)
 
     def test_cannot_be_replayed_as_if_it_were_whole(self) -> None:
-        with pytest.raises(ReplayRefused, match="made anew since the handler began"):
+        with pytest.raises(ReplayRefused, match="recreated since the handler began"):
             plan_of(PROBE_HANDLER)
         assert plan_of(PROBE_HANDLER, since="earliest").messages == 3
 

@@ -34,7 +34,7 @@ __all__ = ["UnknownPost", "count_follows", "cut_posts", "reset_slices"]
 
 
 class UnknownPost(LookupError):
-    """The event tells of a post that our table does not hold, or of another author."""
+    """The event names a post that our table does not hold, or of another author."""
 
 
 def cut_posts(envelopes: Sequence[EventEnvelope]) -> None:

@@ -26,7 +26,7 @@ _AUTHORS = """
 
 # A post above every floor needs no look at any. An entry with a lower number is of a follow that has ended: the later one takes it over. What lies
 # below the floor is merged at read. The caches hear of all, whatever was stored before: the worker that
-# stored it may have died before it could tell them.
+# stored it may have died before it could update them.
 _WRITE = f"""
     WITH slice AS MATERIALIZED (
         SELECT slice.post_id, slice.author_id, slice.bucket_from, slice.bucket_to,

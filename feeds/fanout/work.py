@@ -1,4 +1,4 @@
-"""Working through slices: claim, write, tell the caches, finish.
+"""Working through slices: claim, write, update the caches, finish.
 
 A slice is finished when its entries are committed and the caches have confirmed, in this order. A
 worker that dies anywhere in between leaves the slice to its lease; whoever takes it over does all of
@@ -84,7 +84,7 @@ def apply_batch(batch: Batch) -> int | None:
 def _confirm(batch: Batch, written: Written) -> int | None:
     metrics.ENTRIES.labels(batch.kind).inc(written.count)
     try:
-        _tell_caches(written)
+        _update_caches(written)
     except cache.CacheUnavailable as error:
         log.warning("caches_unavailable", error=str(error), slices=len(batch.leases))
         try_later(batch.leases, AGAIN_SECONDS, written=True)
@@ -97,9 +97,9 @@ def _confirm(batch: Batch, written: Written) -> int | None:
     return len(done)
 
 
-def _tell_caches(written: Written) -> None:
+def _update_caches(written: Written) -> None:
     if written.entries:
-        # With `as_of` also what is told late does no harm: readers ask what has changed since.
+        # With `as_of` a late update does no harm either: readers ask what has changed since.
         cache.add_entries(written.entries, as_of=written.as_of)
     if written.users:
         cache.touch_users(written.users)

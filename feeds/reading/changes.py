@@ -64,20 +64,20 @@ class _Change(msgspec.Struct, array_like=True):
 _decode = msgspec.json.Decoder(list[_Change]).decode
 
 _COLUMNS = "xid, kind, follower_id, post_id"
-_TOLD = """
+_CHANGES = """
     SELECT pg_current_snapshot()::text, (
         SELECT json_agg(json_build_array(xid::text, kind, follower_id, post_id))::text FROM ({}) AS news
     )
 """
 # Never more than so many, whatever an import or a long silence has left.
-_SINCE = _TOLD.format(f"""
+_SINCE = _CHANGES.format(f"""
     (SELECT {_COLUMNS} FROM feed_changes WHERE xid >= %s::xid8 ORDER BY xid DESC LIMIT %s)
     UNION ALL
     (SELECT {_COLUMNS} FROM feed_changes WHERE xid = ANY(%s::xid8[]) ORDER BY xid DESC LIMIT %s)
     UNION ALL
     SELECT {_COLUMNS} FROM feed_changes WHERE xid > %s::xid8 AND kind = 'pruned'
 """)
-_NEWEST = _TOLD.format(f"SELECT {_COLUMNS} FROM feed_changes ORDER BY xid DESC LIMIT %s")
+_NEWEST = _CHANGES.format(f"SELECT {_COLUMNS} FROM feed_changes ORDER BY xid DESC LIMIT %s")
 
 
 class Changes:
@@ -102,9 +102,9 @@ class Changes:
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Take the statement's one row. Learning something twice does no harm."""
-        [(text, told)] = rows
+        [(text, text_of_changes)] = rows
         now = snapshot_of(text)
-        news = _decode(told) if told else []
+        news = _decode(text_of_changes) if text_of_changes else []
         if not news and self._known == now:
             return
         with self._guard:

@@ -35,12 +35,12 @@ class Hits:
             return (changes.CHANGES.statement(),) if self.kept else ()
         return changes.CHANGES.statement(), statements.of_authors_statement(list(self._asked))
 
-    def pages(self, told: Sequence[Sequence[Row]]) -> dict[Question, Page]:
+    def pages(self, results: Sequence[Sequence[Row]]) -> dict[Question, Page]:
         """Those that can be made: whose feed is to be believed and reaches far enough."""
-        if not told:
+        if not results:
             return {}
-        changes.CHANGES.learn(told[0])
-        posts = statements.of_authors(told[1], list(self._asked)) if self._asked else {}
+        changes.CHANGES.learn(results[0])
+        posts = statements.of_authors(results[1], list(self._asked)) if self._asked else {}
         made = {}
         for question, feed in self.kept.items():
             theirs = map(posts.__getitem__, self._large.get(question, ()))

@@ -30,9 +30,9 @@ def pages(questions: Sequence[Question], *, deep: bool) -> LookupSteps[list[Page
     hits = Hits({each: there[each.reader] for each in questions if _may_hit(each, there)})
     reads = Reads(each for each in questions if each not in hits.kept)
     asked = hits.statements, reads.statements
-    told = (yield Ask([*asked[0], *asked[1]])) if any(asked) else []
-    found: dict[Question, Page | None] = {**hits.pages(told[: len(asked[0])])}
-    reads.learn(told[len(asked[0]) :])
+    results = (yield Ask([*asked[0], *asked[1]])) if any(asked) else []
+    found: dict[Question, Page | None] = {**hits.pages(results[: len(asked[0])])}
+    reads.learn(results[len(asked[0]) :])
     again = yield from _read_again([each for each in hits.kept if each not in found], token)
     if kept is not None and (feeds := [*reads.feeds(), *again.feeds()]):
         yield Ask(commands=[cache.store(feeds, token=token)])

@@ -44,10 +44,10 @@ class Reads:
         sources = statements.sources_statement(self._asked)
         return (sources, statements.newer_statement(self._newer)) if self._newer else (sources,)
 
-    def learn(self, told: Sequence[Sequence[Row]]) -> None:
+    def learn(self, results: Sequence[Sequence[Row]]) -> None:
         """Take the rows of each statement."""
-        self._sources = statements.sources_of(told[0], self._asked) if told else {}
-        self._above = statements.newer_of(told[1], self._newer) if self._newer else {}
+        self._sources = statements.sources_of(results[0], self._asked) if results else {}
+        self._above = statements.newer_of(results[1], self._newer) if self._newer else {}
 
     def page(self, question: Question) -> Page | None:
         """None: it reaches below the floor."""

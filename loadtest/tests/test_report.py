@@ -101,7 +101,7 @@ def test_the_json_says_the_same() -> None:
 def test_orders_that_could_not_be_asked_for_make_the_loss_unknown() -> None:
     found = summary(busy(), Verdict(how="http", unchecked=3), "missing>0")
     assert [each.text for each in found.crossed()] == ["missing>0"]
-    assert "The server did not tell of 3 orders" in printed(found)
+    assert "The server did not answer about 3 orders" in printed(found)
     assert "not stored 0 of 27 orders asked for" in printed(found)
 
 

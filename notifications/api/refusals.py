@@ -1,4 +1,4 @@
-"""What a request is told that cannot be accepted as things are."""
+"""The answer to a request that cannot be accepted in the present state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from restapi.errors import Conflict
 from restapi.idempotency import RETRY_AFTER_SECONDS
 from restapi.json import parse_json
 
-__all__ = ["NotNow", "told_as_errors"]
+__all__ = ["NotNow", "as_errors"]
 
 KEY = "idempotency_key"
 
@@ -41,7 +41,7 @@ class NotNow(Conflict):
 
 
 @contextmanager
-def told_as_errors(*, in_batch: bool = False) -> Iterator[None]:
+def as_errors(*, in_batch: bool = False) -> Iterator[None]:
     """Raises the API's error for what is refused in the block."""
     try:
         yield
@@ -52,7 +52,9 @@ def told_as_errors(*, in_batch: bool = False) -> Iterator[None]:
 
 def _error(refused: Refused, place: str) -> APIException:
     if isinstance(refused, Unfit):
-        return ValidationError({f"{place}{field}": told for field, told in refused.errors.items()})
+        return ValidationError(
+            {f"{place}{field}": message for field, message in refused.errors.items()}
+        )
     if isinstance(refused, KeyReused):
         return KeyWasReused({f"{place}{KEY}": ["Belongs to another notification; take a new one."]})
     if isinstance(refused, KeyTaken):

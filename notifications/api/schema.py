@@ -44,7 +44,7 @@ BY_TEMPLATE = {
     "template_id": TEMPLATE_ID,
     "template_variables": {"Name": "Ann", "Code": "42"},
 }
-TOLD = {
+EXAMPLE = {
     "id": ID,
     "batch_id": None,
     "idempotency_key": None,
@@ -119,7 +119,7 @@ notifications = extend_schema_view(
         "What the caller has created. Pages neither repeat nor skip what was there when the first "
         "one was read.",
         parameters=[PageSerializer],
-        answer=answer(shapes.Listed, {"data": [TOLD], "next_cursor": None}, name="page"),
+        answer=answer(shapes.Listed, {"data": [EXAMPLE], "next_cursor": None}, name="page"),
         refuses=[400],
     ),
     post=API.write(
@@ -131,11 +131,11 @@ notifications = extend_schema_view(
             shapes.NewNotification,
             {"direct": {**ASKED, "priority": "high"}, "by a template": BY_TEMPLATE},
         ),
-        answers={201: answer(shapes.Notification, TOLD, name="accepted")},
+        answers={201: answer(shapes.Notification, EXAMPLE, name="accepted")},
         conflict=_conflict(
             shapes.KeyTaken,
             "This idempotency_key belongs to a notification that is there.",
-            {**TOLD, "idempotency_key": "order-17-paid"},
+            {**EXAMPLE, "idempotency_key": "order-17-paid"},
         ),
     ),
 )
@@ -149,7 +149,7 @@ batches = extend_schema_view(
         answers={
             201: answer(
                 shapes.AcceptedBatch,
-                {"batch": COUNTS, "notifications": [{**TOLD, "batch_id": BATCH_ID}]},
+                {"batch": COUNTS, "notifications": [{**EXAMPLE, "batch_id": BATCH_ID}]},
                 name="accepted",
             )
         },
@@ -160,7 +160,7 @@ notification = extend_schema_view(
         "getNotification",
         "One notification",
         parameters=[NOTIFICATION_ID],
-        answer=answer(shapes.Notification, TOLD, name="notification"),
+        answer=answer(shapes.Notification, EXAMPLE, name="notification"),
         refuses=[404],
     )
 )

@@ -153,7 +153,7 @@ class Sender:
             f"send {claim.channel}", tracing.CLIENT, parent=claim.traceparent
         ) as step:
             if step.recorded:
-                step.tell(
+                step.record(
                     {
                         "notification.id": claim.id,
                         "notification.attempt": claim.number,
@@ -165,7 +165,7 @@ class Sender:
             answer = await provider.send(message, traceparent=tracing.current_traceparent())
             seconds = time.monotonic() - started
             if answer.status_code is not None and step.recorded:
-                step.tell({"http.response.status_code": answer.status_code})
+                step.record({"http.response.status_code": answer.status_code})
             if answer.verdict != words.DELIVERED:
                 step.fail(answer.verdict, answer.error or "")
         metrics.SEND_SECONDS.labels(claim.channel, call.provider).observe(seconds)

@@ -23,8 +23,8 @@ def _read_orders(order_ids: Sequence[str]) -> Statement:
 
 
 def _orders(order_ids: Sequence[str], rows: Sequence[Row]) -> Sequence[Answer | None]:
-    told = {order_id: json_answer(200, whole(words)) for order_id, words in rows}
-    return list(map(told.get, order_ids))
+    found = {order_id: json_answer(200, whole(words)) for order_id, words in rows}
+    return list(map(found.get, order_ids))
 
 
 class _Wanted(NamedTuple):

@@ -60,8 +60,8 @@ class OrdersView(APIView):
         try:
             order = read_order(request.data)
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
         [answer] = PLACE_ORDER.perform([Keyed(order, key)])
         return to_response(answer)
@@ -97,8 +97,8 @@ class _TransitionView(APIView):
             body = self.body(data=request.data)
             body.is_valid(raise_exception=True)
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
         try:
             [answer] = perform_once(

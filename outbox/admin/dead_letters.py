@@ -256,7 +256,10 @@ class HandlerControlAdmin(ConfirmedActions):
             else:
                 resume_handler(handler, by=by, reason=reason)
         except OperationalError as error:
-            messages.error(request, f"{handler}: an effect holds its position, try again: {error}")
+            messages.error(
+                request,
+                f"{handler}: an effect is running and holds its position. Try again: {error}",
+            )
         else:
             messages.success(request, f"{handler} is {word}.")
 

@@ -156,7 +156,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         return None if NUL in object_id else super().get_object(request, object_id, from_field)
 
     def get_search_fields(self, request: HttpRequest) -> Any:
-        """Django shows the box only where it is told a field; `find` looks for itself."""
+        """Django shows the search box only if a field is named; `find` does the search."""
         given = super().get_search_fields(request)
         return given or ((self.opts.pk.name,) if self.search_help_text else ())
 

@@ -66,16 +66,13 @@ def plan(route: Route, state: TopicState, *, since: str | Mapping[int, int] = "s
     starts = dict(state.earliest) if since == "earliest" else {**began, **given}
     if -1 in starts.values():
         raise ReplayRefused(
-            f"{route.topic.name} was made anew since the handler began, and what the older log held "
-            "is not in it: the tables cannot be built again whole. --since earliest builds them "
-            "from what is left."
+            f"{route.topic.name} was recreated since the handler began, so the older events are not in it and the tables cannot be rebuilt completely. --since earliest rebuilds them from the events that are left."
         )
     for number, start in starts.items():
         low, high = state.earliest[number], state.latest[number]
         if not low <= start <= high:
             raise ReplayRefused(
-                f"{route.topic.name}[{number}] holds offsets {low} to {high}, not {start}: the "
-                "tables cannot be built again whole. --since earliest builds them from what is left."
+                f"{route.topic.name}[{number}] holds offsets {low} to {high}, not {start}: the tables cannot be rebuilt completely. --since earliest rebuilds them from the events that are left."
             )
     return Plan(route=route, state=state, starts=starts)
 
@@ -91,11 +88,11 @@ def _began(route: Route, state: TopicState) -> dict[int, int]:
     lacking = set(state.latest) - {row[0] for row in rows}
     if lacking:
         raise ReplayRefused(
-            f"The handler lacks positions: run {unread.advice(route, lacking)} first."
+            f"The handler has no position on some partitions: run {unread.advice(route, lacking)} first."
         )
     if {row[1] for row in rows} != {state.topic_id}:
         raise ReplayRefused(
-            f"{route.topic.name} was made anew: run manage.py sync_routes --recreated first."
+            f"{route.topic.name} was recreated: run manage.py sync_routes --recreated first."
         )
     return {row[0]: row[2] for row in rows if row[0] in state.latest}
 

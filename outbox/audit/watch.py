@@ -1,7 +1,7 @@
 """Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15).
 
 A mark for each handler says up to which row everything is done, except the rows of the table
-audit_open, which are looked at again. What is found, and why, is told by outbox/audit/compare.py, whose
+audit_open, which are looked at again. outbox/audit/compare.py says what is found, and why, whose
 `pages` is the audit by hand: it reads everything and keeps nothing.
 """
 

@@ -51,7 +51,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class BreakerStore:
-    """The breakers of one kind; `prefix` of their keys. `opened` is told a name when one opens.
+    """The breakers of one kind; `prefix` of their keys. `opened` is called with the name when one opens.
 
     Belongs to one thread.
     """
@@ -133,7 +133,9 @@ class BreakerStore:
                 ):
                     self._known[name] = after
                     return before, after
-            raise redis.RedisError(f"Breaker {name} did not stand still for {_TRIES} tries.")
+            raise redis.RedisError(
+                f"Breaker {name} was changed by others during each of {_TRIES} tries; try again."
+            )
         except redis.RedisError as error:
             self._note_lost(error)
             before = self._known.get(name, State())

@@ -1,4 +1,4 @@
-"""Telling errors that pass from errors of an event (guarantees.md#r11)."""
+"""Which errors pass by themselves, and which are those of an event (guarantees.md#r11)."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ __all__ = [
     "NotStored",
     "OutcomeUnknown",
     "TurnedAway",
+    "commit_outcome",
     "joined_unit_of_work",
-    "outcome_told",
     "unit_of_work",
 ]
 
@@ -68,7 +68,7 @@ class Commit:
 
 
 @contextmanager
-def outcome_told() -> Iterator[Commit]:
+def commit_outcome() -> Iterator[Commit]:
     """Around a transaction whose owner sets `begun` where the server may have begun with COMMIT:
     what became of it if the database fails.
 
@@ -89,11 +89,11 @@ def outcome_told() -> Iterator[Commit]:
 
 @contextmanager
 def unit_of_work() -> Iterator[None]:
-    """The outermost transaction of one change, which tells a failed COMMIT from everything before.
+    """The outermost transaction of one change, which distinguishes a failed COMMIT from everything before.
 
-    Raises NotStored or OutcomeUnknown as `outcome_told`.
+    Raises NotStored or OutcomeUnknown as `commit_outcome`.
     """
-    with outcome_told() as commit, transaction.atomic(durable=True):
+    with commit_outcome() as commit, transaction.atomic(durable=True):
         yield
         commit.begun = True
 

@@ -98,5 +98,5 @@ def dlq_headers(letter: Letter, failed_at: datetime) -> dict[str, str]:
 
 
 def is_dlq(topic: str) -> bool:
-    """Whether a topic tells of dead letters: its messages never become one."""
+    """Whether this is a dead letter topic: its messages never become dead letters."""
     return topic.endswith(DLQ_SUFFIX)

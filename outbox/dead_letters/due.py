@@ -44,7 +44,7 @@ def _send_due_of(route: Route) -> int:
             if not task_queue.send(route, letters=letters):  # due again after their leases
                 break
             sent += len(letters)
-        step.tell({"outbox.letters": sent})
+        step.record({"outbox.letters": sent})
     return sent
 
 

@@ -1,4 +1,4 @@
-"""The rows of dead letters: what is parked, what is due, what is resolved, and telling the world.
+"""The rows of dead letters: what is parked, what is due, what is resolved, and the message on the dead letter topic.
 
 Every function here runs in the caller's transaction, which holds the lock of the position
 (handlers) or of the lane (the drain) wherever the order of a key depends on it (guarantees.md#r12).
@@ -216,7 +216,7 @@ def promote(letter_id: int, *, delay: float) -> None:
 
 
 def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
-    """Make open letters dead, and tell the world: one message each on `<topic>.dlq`.
+    """Make open letters dead, and publish one message for each on `<topic>.dlq`.
 
     `whole`: with the event's value where it fits.
     """

@@ -41,7 +41,7 @@ log = structlog.get_logger("outbox.drain")
 
 def give_up(refused: Sequence[tuple[PendingEvent, str]], *, attempts: int) -> None:
     """Turn rows that Kafka refused for good into dead letters. A message on a dead letter topic is
-    sent without its payload instead, and if that is refused too, it is only told of."""
+    sent without its payload instead, and if that is refused too, it is only logged."""
     for event, reason in refused:
         if dlq_message.is_dlq(event.topic):
             _shorten_or_drop(event, reason)

@@ -124,8 +124,8 @@ def resolve_letters(
         return
     own = run is None
     if run is None:
-        told = _named(letters)
-        run = operator_log.begin(action, told, by=by, why=note, asked=len(letters), once=once)
+        named = _named(letters)
+        run = operator_log.begin(action, named, by=by, why=note, asked=len(letters), once=once)
     try:
         yield from _resolve_all(action, letters, by=by, rate=rate, note=note, run=run)
     finally:

@@ -71,7 +71,7 @@ class Sorted:
 
 
 def sort_out(route: Route, run: Sequence[tuple[int, EventEnvelope]]) -> Sorted:
-    """Tell apart what the handler applies, what passes it by, and what is of an unknown type.
+    """Separate what the handler applies, what it passes, and what is of an unknown type.
 
     Asks the database about events of unknown types alone, and counts those of other producers; not
     those behind an event that waits, which will be looked at again. Raises what the database raises.
@@ -180,7 +180,7 @@ def report_parked(handler: str, events: Sequence[EventEnvelope]) -> None:
             type=type_,
             release=conf.release(),
             events=len(same),
-            advice="a process of a release that knows the type applies them by itself",
+            advice="start a process of a release that knows the type; it applies them",
             **correlation_fields(event.trace.correlation_id for event in same),
         )
 

@@ -45,6 +45,6 @@ def trip_if_broken(handler: str, key: PartitionKey) -> bool:
         "circuit_tripped",
         handler=handler,
         reason=reason,
-        advice=f"mend it, then manage.py handlers resume {handler}",
+        advice=f"repair the handler, then run manage.py handlers resume {handler}",
     )
     return True

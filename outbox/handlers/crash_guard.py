@@ -1,6 +1,6 @@
 """Finding the event that ends its process, or never ends (guarantees.md#r11).
 
-No exception tells of it, so the position does: a chunk that was sent before writes down how far
+No exception reports it, so the position does: a chunk that was sent before writes down how far
 its effects are about to go, in a transaction of its own, before they begin; the position's move
 deletes the note. A note that is found again is a start that never ended, and the culprit lies in
 its range: that range is then gone through in pieces, each with a note of its own, so that every

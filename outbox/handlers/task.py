@@ -39,12 +39,12 @@ def effect_task(*, name: str, handler: str, effect: Effect, decode: Decode) -> A
 
     def apply(*, chunks: Sequence[TaskChunk] = (), letters: Sequence[redrive.Claim] = ()) -> int:
         with tracing.step(f"task {name}", tracing.CONSUMER, parent=task_queue.sent_by()) as step:
-            step.tell({"messaging.consumer.group.name": handler})
+            step.record({"messaging.consumer.group.name": handler})
             applied = 0
             if chunks:
                 applied = run_chunks(handler=handler, chunks=chunks, effect=effect, decode=decode)
             applied += redrive.run_letters(handler=handler, letters=letters, effect=effect)
-            step.tell({"outbox.events_applied": applied})
+            step.record({"outbox.events_applied": applied})
             return applied
 
     return shared_task(name=name, time_limit=BRIDGE.task_time_limit)(apply)

@@ -39,7 +39,9 @@ def insert_receipts(
         )
         there = {event_id for (event_id,) in cursor.fetchall()}
     if not there <= new:  # ids that do not compare: each of them would pass for a new one
-        raise TypeError(f"receipts of {there - new} are told, and nobody asked for them")
+        raise TypeError(
+            f"PostgreSQL returned receipts that were not requested: {there - new}. Pass ids as UUIDs."
+        )
     return new - there
 
 

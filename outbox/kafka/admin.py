@@ -145,7 +145,9 @@ def _wait_until_listed(client: AdminClient, names: Sequence[str]) -> None:
         if all(name in listed and listed[name].partitions for name in names):
             return
         time.sleep(0.1)
-    raise KafkaUnavailable(f"created, but not listed after {TIMEOUT:.0f} s: {', '.join(names)}")
+    raise KafkaUnavailable(
+        f"Kafka created topics but does not list them after {TIMEOUT:.0f} s: {', '.join(names)}"
+    )
 
 
 def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
@@ -222,7 +224,7 @@ def _offsets(
 
 
 def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
-    """Of the topics that exist; a broker that tells no settings gives empty ones."""
+    """Of the topics that exist; a broker that shows no settings gives empty ones."""
     client = AdminClient(client_config("admin"))
     metadata = client.list_topics(timeout=TIMEOUT)
     present = [name for name in names if name in metadata.topics]

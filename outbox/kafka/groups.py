@@ -49,7 +49,7 @@ class Limits:
 
 
 def sessions(groups: Sequence[str]) -> dict[str, int]:
-    """Group -> its session timeout in ms, of those that the broker tells of; empty with the classic
+    """Group -> its session timeout in ms, of those that the broker shows; empty with the classic
     protocol. Raises KafkaUnavailable where it does not answer."""
     if settings.KAFKA_GROUP_PROTOCOL != "consumer":
         return {}
@@ -63,18 +63,20 @@ def sessions(groups: Sequence[str]) -> dict[str, int]:
 
 
 def broker_limits() -> Limits | None:
-    """None where the broker does not tell. Raises KafkaUnavailable where it does not answer."""
+    """None where the broker does not show them. Raises KafkaUnavailable where it does not answer."""
     client = AdminClient(client_config("admin"))
     brokers = client.list_topics(timeout=admin.TIMEOUT).brokers
-    told = _describe(client, ResourceType.BROKER, [str(number) for number in brokers])
+    described = _describe(client, ResourceType.BROKER, [str(number) for number in brokers])
     try:
         return Limits(
-            session=max(int(v["group.consumer.min.session.timeout.ms"]) for v in told.values()),
+            session=max(
+                int(v["group.consumer.min.session.timeout.ms"]) for v in described.values()
+            ),
             heartbeat=max(
-                int(v["group.consumer.min.heartbeat.interval.ms"]) for v in told.values()
+                int(v["group.consumer.min.heartbeat.interval.ms"]) for v in described.values()
             ),
         )
-    except (KeyError, ValueError):  # an older broker, or one that tells nothing
+    except (KeyError, ValueError):  # an older broker, or one that shows nothing
         return None
 
 
@@ -115,7 +117,7 @@ def _with(values: Mapping[str, int], group: str) -> ConfigResource:
 def _describe(
     client: AdminClient, kind: ResourceType, names: Iterable[str]
 ) -> dict[str, dict[str, str]]:
-    """Name -> settings, of those that the broker tells of."""
+    """Name -> settings, of those that the broker shows."""
     resources = [ConfigResource(kind, name) for name in names]
     found = {}
     for resource, future in (client.describe_configs(resources) if resources else {}).items():

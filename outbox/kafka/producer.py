@@ -45,7 +45,7 @@ class Delivery:
     """What is known of one batch after the flush; indexes are positions in the batch.
 
     acknowledged  index -> offset
-    refused       index -> why Kafka said no; its neighbours in the request are told the same
+    refused       index -> why Kafka said no; its neighbours in the request get the same reason
     unknown       everything else: perhaps written, perhaps not
     fatal         the producer died of it; a refusal perhaps, even if `refused` names none
     """
@@ -95,7 +95,7 @@ def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
     deadline = time.monotonic() + timeout
     producer = _current()
     for index, message in enumerate(messages):
-        # What follows a failure is not sent: it would overtake. One that nobody has told of yet
+        # What follows a failure is not sent: it would overtake. One without a report
         # has ended the producer, which then takes no more.
         if not _produce(producer, message, delivery, index, deadline):
             break
@@ -118,7 +118,7 @@ def warm_up(partitions: dict[str, int], *, timeout: float) -> None:
         found = len(topics[name].partitions) if name in topics else 0
         if found < expected:
             raise PartitionMismatch(
-                f"Topic {name} has {found} partitions, the code says {expected}. "
+                f"Topic {name} has {found} partitions, the code expects {expected}. "
                 + (PartitionMismatch.__doc__ or "")
             )
 
@@ -179,7 +179,7 @@ def _produce(
 
 
 def _flush(producer: Producer, delivery: Delivery, deadline: float) -> None:
-    """Wait for the reports. A producer that died tells of the rest soon, or not at all."""
+    """Wait for the reports. A producer that died reports the rest soon, or never."""
     while True:
         if delivery.fatal:
             deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)

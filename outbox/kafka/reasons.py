@@ -1,4 +1,4 @@
-"""Why Kafka does not let us in, told in the words of our own settings."""
+"""Why Kafka does not let us in, in the words of our own settings."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ _SAID = (
 
 
 def why_away(error: object) -> Reason:
-    """Ask once more, listening to the client's own words. `error`: what the caller was told."""
-    for said in (_certificate(), *_told()):
+    """Ask once more, listening to the client's own words. `error`: what the caller got."""
+    for said in (_certificate(), *_heard()):
         if isinstance(said, Reason):
             return said
         for pattern, means in _SAID:
@@ -71,20 +71,20 @@ def why_away(error: object) -> Reason:
     return Reason(f"no answer: {error}", "Start it, or wait for it.")
 
 
-def _told() -> list[str]:
+def _heard() -> list[str]:
     """What a client says within five seconds, until something is known."""
-    told: list[str] = []
+    heard: list[str] = []
     known = re.compile("|".join(pattern for pattern, _ in _SAID), re.IGNORECASE)
     try:
         client = AdminClient(
-            client_config("check") | {"error_cb": lambda error: told.append(str(error.str()))}
+            client_config("check") | {"error_cb": lambda error: heard.append(str(error.str()))}
         )
     except KafkaException as error:
         return [_text(error)]
     give_up = time.monotonic() + SECONDS
-    while time.monotonic() < give_up and not any(known.search(each) for each in told):
+    while time.monotonic() < give_up and not any(known.search(each) for each in heard):
         client.poll(0.1)
-    return told
+    return heard
 
 
 def _text(error: KafkaException) -> str:
@@ -93,7 +93,7 @@ def _text(error: KafkaException) -> str:
 
 
 def _certificate() -> Reason | str:
-    """What is wrong with the broker's certificate, which librdkafka does not tell apart; empty if
+    """What is wrong with the broker's certificate, which librdkafka does not distinguish; empty if
     nothing is, or something else."""
     encrypts = settings.KAFKA_SECURITY.get("security.protocol", "").endswith("SSL")
     host, _, port = settings.KAFKA_BOOTSTRAP_SERVERS.partition(",")[0].rpartition(":")

@@ -43,7 +43,7 @@ _REBUILD_AFTER = 3  # questions without an answer
 class Failure(NamedTuple, Generic[Token]):
     """One message that has no place in the log, as far as is known.
 
-    refused   Kafka named a reason that is the message's own; those that shared its request are told
+    refused   Kafka named a reason that is the message's own; those that shared its request get
               the same
     in_doubt  it may have been written: it was on its way and nobody answered
     """
@@ -222,7 +222,7 @@ class Question:
         return Limits(len(found.partitions), self._max_bytes(self._client))
 
     def _max_bytes(self, client: AdminClient) -> int:
-        """Kafka's default where the broker does not tell, or not to us."""
+        """Kafka's default where the broker does not show it, or not to us."""
         resource = ConfigResource(ResourceType.TOPIC, self._topic)
         values: Mapping[str, Any] = {}
         with suppress(KafkaException, TimeoutError):

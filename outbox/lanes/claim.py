@@ -30,7 +30,7 @@ def compare_lanes() -> None:
     found = set(OutboxLane.objects.values_list("lane", flat=True))
     if found != set(range(LANES)):
         raise LaneMismatch(
-            f"outbox_lane holds {len(found)} lanes, the code says {LANES}. "
+            f"outbox_lane holds {len(found)} lanes, the code expects {LANES}. "
             + (LaneMismatch.__doc__ or "")
         )
 

@@ -44,7 +44,7 @@ def serve_in_background(
 
     /health answers 503 while `is_well` says no; `own_checks` stand beside the servers in
     /health/ready, or `ready` says all of it. `aliases`: further path -> path that it means.
-    `figures` and `queues` are told with each heartbeat.
+    `figures` and `queues` are written with each heartbeat.
     """
     wanted = settings.METRICS_PORT if port is None else port
     server = _Server((settings.METRICS_HOST, wanted), _Handler)

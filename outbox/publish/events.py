@@ -53,7 +53,7 @@ class Event(Protocol):
 
     @property
     def source(self) -> str:
-        """Who tells it, for example /orders."""
+        """Where it comes from, for example /orders."""
 
     @property
     def event_id(self) -> str:

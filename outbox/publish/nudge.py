@@ -2,7 +2,7 @@
 
 Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
 where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and
-forgotten. The first commit is told at once; those that follow within `nudge_interval` share the
+forgotten. The first commit sends one at once; those that follow within `nudge_interval` share the
 next nudge, so that a drain finds batches instead of single events. Where they keep coming a drain
 stays and looks again by itself, which costs less than a task for each nudge: it holds the nudges
 meanwhile, and whoever commits finds that somebody has asked already.

@@ -69,7 +69,7 @@ def _may_repeat(data: bytes, body: Body) -> bool:
 
 def _refuse_repeats(data: bytes) -> None:
     """Count the names at the top level. The text is known to be JSON, so only strings and brackets
-    need be told apart."""
+    need to be distinguished."""
     depth = 0
     names: Counter[str] = Counter()
     expects_name = False

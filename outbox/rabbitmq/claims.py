@@ -1,6 +1,6 @@
 """Who sends an event id: two states in Redis, `claimed <owner>` and `done <digest>`.
 
-One script a key, pipelined, safe to repeat. The digest tells a repetition from an id that was used
+One script a key, pipelined, safe to repeat. The digest distinguishes a repetition from an id that was used
 for something else. Where Redis does not answer the relay goes on without, and counts.
 """
 

@@ -134,7 +134,7 @@ class Events:
             return
         with step("relay.batch", PRODUCER) as begun:
             if begun.recorded:
-                begun.tell({"messaging.batch.message_count": len(asked)})
+                begun.record({"messaging.batch.message_count": len(asked)})
                 begun.link(text for each in asked if (text := traceparent_of(each)))
             self._ask(asked, now)
 

@@ -1,4 +1,4 @@
-"""Whether Kafka is well, by what is under way and what the watch was told; the breaker's outcomes."""
+"""Whether Kafka is well, by what is under way and what the watch received; the breaker's outcomes."""
 
 from __future__ import annotations
 

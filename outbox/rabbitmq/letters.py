@@ -58,10 +58,12 @@ def _channel(policy: RelayPolicy) -> Iterator[tuple[BlockingChannel, int]]:
         yield channel, found.method.message_count
     except exceptions.ChannelClosedByBroker as error:
         if error.reply_code == 404:
-            raise LettersUnavailable(f"There is no queue {policy.dead_letter_queue}.") from error
+            raise LettersUnavailable(
+                f"Queue {policy.dead_letter_queue} does not exist; the relay creates it when it starts."
+            ) from error
         raise LettersUnavailable(str(error)) from error
     except (AMQPError, OSError) as error:
-        raise LettersUnavailable(f"RabbitMQ was lost: {error!r}") from error
+        raise LettersUnavailable(f"The connection to RabbitMQ was lost: {error!r}") from error
     finally:
         # What was read and not acknowledged is the queue's again, in its place.
         if connection.is_open:

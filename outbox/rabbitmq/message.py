@@ -34,7 +34,7 @@ def understand(delivery: Delivery) -> Body:
 
 
 def digest_of(payload: bytes) -> str:
-    """What tells a repetition from another use of its id."""
+    """What distinguishes a repetition from another use of its id."""
     return blake2b(payload, digest_size=16).hexdigest()
 
 

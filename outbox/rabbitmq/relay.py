@@ -79,7 +79,7 @@ class Relay:
         )
         self._sizes = MeanSize()
         self._number = 0
-        self._told = 0  # of the deliveries, those that are counted in the metrics
+        self._counted = 0  # of the deliveries, those that are counted in the metrics
         self._scheduled = False
         self._busy_again_at = 0.0
         self._lapse = -1.0
@@ -271,7 +271,7 @@ class Relay:
             self._events.ask_busy(now)
 
     def _tell(self, now: float) -> None:
-        self._told, new = self._number, self._number - self._told
+        self._counted, new = self._number, self._number - self._counted
         metrics.CONSUMED.inc(new)
         metrics.IN_FLIGHT.set(self._sending.on_its_way)
         metrics.BUSY.set(len(self._events.busy))

@@ -15,7 +15,7 @@ __all__ = ["ALIASES", "RelayProgress", "figures", "readiness_of"]
 # Paths of the program that the relay replaces, and of Kubernetes' custom.
 ALIASES = {"/healthz": "/health", "/readyz": "/health/ready"}
 _NEEDED = frozenset({"rabbitmq", "kafka"})
-_TOLD: tuple[MetricWrapperBase, ...] = (
+_METRICS: tuple[MetricWrapperBase, ...] = (
     metrics.PUBLISHED,
     metrics.IN_FLIGHT,
     metrics.OLDEST,
@@ -29,7 +29,7 @@ def figures() -> Mapping[str, float]:
     """Series -> its value in this process. It needs no PostgreSQL, so nobody else knows them."""
     return {
         sample.name: sample.value
-        for metric in _TOLD
+        for metric in _METRICS
         for family in metric.collect()
         for sample in family.samples
         if not sample.name.endswith("_created")

@@ -30,7 +30,7 @@ PIPE_WIDTH = 160
 class Command(BaseCommand):
     """Reads the database alone: it answers with Kafka and Redis away."""
 
-    help = "Tells where an event is; takes the id of an event, a notification, an order or a post."
+    help = "Shows where an event is. Takes the id of an event, a notification, an order or a post."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("id", help="id of an event, a notification, an order or a post")

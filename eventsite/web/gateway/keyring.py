@@ -162,12 +162,12 @@ class Keyring:
             pause = self._began + 1 / MISSES_A_SECOND - self._clock()
             if pause > 0:
                 await asyncio.sleep(pause)
-            told, self._next = self._next, None
+            waiting, self._next = self._next, None
             self._began = began = self._clock()
             whole = began - self._whole_at > WHOLE_EVERY
             used, self._used = self._used, set()
             self._reading = True
-            patience = loop.call_later(PATIENCE, self._give_up, told)
+            patience = loop.call_later(PATIENCE, self._give_up, waiting)
             try:
                 changed = await loop.run_in_executor(
                     self._thread, self._read, 0 if whole else self._revision, used
@@ -183,14 +183,14 @@ class Keyring:
                 self._found()
             patience.cancel()
             self._reading = False
-            _release(told)
+            _release(waiting)
         self._reader = None
 
-    def _give_up(self, told: asyncio.Future[None]) -> None:
+    def _give_up(self, waiting: asyncio.Future[None]) -> None:
         """The read hangs: nobody waits for it any longer, nor for the one behind it."""
         self._lost("No answer.")
         behind, self._next = self._next, None
-        for waited_for in (told, behind):
+        for waited_for in (waiting, behind):
             if waited_for is not None:
                 _release(waited_for)
 

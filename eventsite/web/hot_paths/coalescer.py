@@ -49,7 +49,7 @@ class Coalescer(Generic[Command, Result]):
     """Submits commands to `perform` in batches, one batch at a time.
 
     `perform` takes commands and returns their results in the same order; it raises OutcomeUnknown, or
-    NotStored for a database that is away (everybody in the batch is told, nothing is tried again),
+    NotStored for a database that is away (the whole batch gets this answer, nothing is tried again),
     or anything else before COMMIT, NotStored for what the server has refused included (the batch is
     halved until only the culprit is left). At most `max_batch` commands in a
     batch, of `max_weight` together unless the first is heavier, `max_waiting` in the queue, each at
@@ -113,7 +113,7 @@ class Coalescer(Generic[Command, Result]):
 
     async def close(self) -> None:
         """Store what is waiting, then take no more. Whom that takes longer than `last_patience` is
-        told that it is not stored, or that nobody knows."""
+        answered that it is not stored, or that the outcome is unknown."""
         self._closed = True
         if self._flusher is not None:
             _, hanging = await asyncio.wait([self._flusher], timeout=self._last_patience)
@@ -168,7 +168,7 @@ class Coalescer(Generic[Command, Result]):
         return batch
 
     def _expire(self) -> None:
-        """The alarm: who has waited too long is told so, though a batch may still hang."""
+        """The alarm: a request that has waited too long is answered, though a batch may still hang."""
         self._drop_expired()
         self._alarm = None
         if self._waiting:
@@ -204,7 +204,7 @@ class Coalescer(Generic[Command, Result]):
             results = list(await self._perform(commands))
         except OutcomeUnknown as error:
             return [error] * len(commands)
-        except Exception as error:  # noqa: BLE001  (whoever it concerns is told)
+        except Exception as error:  # noqa: BLE001  (the requests of the batch get it)
             is_away = isinstance(error, NotStored) and not error.refused
             if is_away or len(commands) == 1:
                 return [_of_each(error)] * len(commands)
@@ -218,7 +218,7 @@ class Coalescer(Generic[Command, Result]):
 
 
 def _of_each(error: Exception) -> Exception:
-    """What is told of a failure that is not looked into any further."""
+    """The answer to a failure that is not examined any further."""
     if isinstance(error, NotStored):
         return error
     refused = Refused()

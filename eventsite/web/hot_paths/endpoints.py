@@ -95,14 +95,14 @@ class _Write:
         except Exception:  # noqa: BLE001  (every refusal has its canonical answer)
             return None
         if key is None:
-            return await _told(self, Keyed(command), weight)
+            return await _submitted(self, Keyed(command), weight)
         if key.id in self._running:
             # It would wait in the queue for the first one. Django looks it up on a connection of
-            # its own and tells at once: done, or still running.
+            # its own and answers at once: done, or still running.
             return None
         self._running.add(key.id)
         try:
-            return await _told(self, Keyed(command, key), weight)
+            return await _submitted(self, Keyed(command, key), weight)
         finally:
             self._running.discard(key.id)
 
@@ -139,7 +139,7 @@ class _Reading(ABC):
             rows = self._rows_of(question)
         except Exception:  # noqa: BLE001  (as for a write)
             return None
-        return await _told(self, question, rows)
+        return await _submitted(self, question, rows)
 
     @abstractmethod
     async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]: ...
@@ -176,8 +176,8 @@ class _Lookup(_Reading):
                     ask = steps.send(await self._redis.replies(ask.commands))
                 else:
                     with _away_for_all():
-                        told = await self._turn.session.read(ask.statements)
-                    ask = steps.send(told)
+                        received = await self._turn.session.read(ask.statements)
+                    ask = steps.send(received)
         except StopIteration as end:
             answers: Sequence[Answer | None] = end.value
             return answers
@@ -217,7 +217,7 @@ def _name(endpoint: _Write | _Reading) -> str:
     return f"{endpoint.method} {endpoint.route}"
 
 
-async def _told(endpoint: _Write | _Reading, command: Any, weight: int = 0) -> Answer | None:
+async def _submitted(endpoint: _Write | _Reading, command: Any, weight: int = 0) -> Answer | None:
     """Its answer, a 503 if the database fails, None if it is refused."""
     waiting = None
     try:

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from eventsite.web.hot_paths.wire import Wire
 from outbox.database import patience
 from outbox.database.round_trips import Change, Row, Statement, Steps
-from outbox.database.unit_of_work import Commit, outcome_told
+from outbox.database.unit_of_work import Commit, commit_outcome
 
 __all__ = ["Session"]
 
@@ -85,14 +85,14 @@ class Session:
         nothing is stored.
         """
         on_commit: list[Callable[[], None] | None] = []
-        with outcome_told() as commit, self._as_djangos:
+        with commit_outcome() as commit, self._as_djangos:
             wire = await self._live()
             with _closed_after(patience.left(), wire):
                 change = await self._write(wire, steps, on_commit, commit)
-        for told in (*on_commit, change.trip.on_commit):
+        for callback in (*on_commit, change.trip.on_commit):
             try:
-                if told is not None:
-                    told()
+                if callback is not None:
+                    callback()
             except Exception:
                 log.exception("on_commit_failed")  # it is stored, whatever this is
         return change.results

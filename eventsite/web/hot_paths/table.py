@@ -24,7 +24,7 @@ class Table(Generic[Found]):
         self._places: list[int] = []  # segments, but the last, in which ids stand
 
     def add(self, method: str, path: str, ids: re.Pattern[str] | None, found: Found) -> None:
-        """`ids`: which are sure. Raises ValueError for a path that could not be told from others."""
+        """`ids`: which are sure. Raises ValueError for a path that could match the same request as another."""
         place = _place_of(path, method, ids)
         key = method, path
         if key in self._exact or key in self._with_id:

@@ -108,7 +108,7 @@ class Wire:
             raise
 
     def close(self, error: psycopg.Error | None = None) -> None:
-        """Say goodbye to the server; who waits is told the error."""
+        """Say goodbye to the server; waiting callers get the error."""
         if self.closed:
             return
         self.closed = True

@@ -28,12 +28,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
         parser.add_argument(
-            "--repair", action="store_true", help="hand what is missing to the redrive"
+            "--repair", action="store_true", help="hand missing events to the redrive"
         )
         parser.add_argument(
             "--out-of-order",
             action="store_true",
-            help="also events whose successors of the same key are applied already",
+            help="also repair events whose successors of the same key are applied already",
         )
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -68,7 +68,9 @@ class Command(BaseCommand):
             try:
                 done = repair(route, logs, out_of_order=out_of_order)
             except admin.KafkaUnavailable as error:
-                raise CommandError(f"Kafka did not answer ({error}): run it again.") from error
+                raise CommandError(
+                    f"Kafka did not answer ({error}). Run the command again."
+                ) from error
             if done.handed_over:
                 self.stderr.write(
                     f"{route.handler}: {done.handed_over} events handed to the redrive as dead "
@@ -80,13 +82,11 @@ class Command(BaseCommand):
                 )
             if done.out_of_order:
                 self.stderr.write(
-                    f"{route.handler}: {done.out_of_order} events left alone, because later events "
-                    "of their keys are applied or parked: --out-of-order applies them all the same."
+                    f"{route.handler}: {done.out_of_order} events left out, because later events of their keys are applied or parked: --out-of-order applies them anyway."
                 )
             if done.other_log:
                 self.stderr.write(
-                    f"{route.handler}: {done.other_log} events went with a topic that was made "
-                    "anew: manage.py sync_routes --recreated publishes them again."
+                    f"{route.handler}: {done.other_log} events were lost with a topic that was recreated: manage.py sync_routes --recreated publishes them again."
                 )
 
     def _print(

@@ -54,7 +54,7 @@ class Command(BaseCommand):
                 "--since",
                 type=since,
                 metavar="TIME",
-                help="2026-03-11T22:00:00Z, or 15m, 2h, 3d ago",
+                help="a time (2026-03-11T22:00:00Z) or an age (15m, 2h, 3d)",
             )
             action.add_argument("--state", action="append", choices=STATES, help="may be repeated")
             action.add_argument("--limit", type=positive, default=100, metavar="N")
@@ -119,8 +119,8 @@ class Command(BaseCommand):
             return 0
         if action == "inspect":
             for letter in letters:
-                told = app_letters.described(source, letter)
-                self.stdout.write(json.dumps(told, ensure_ascii=False))
+                shown = app_letters.described(source, letter)
+                self.stdout.write(json.dumps(shown, ensure_ascii=False))
         elif action == "list" or options["dry_run"]:
             for letter in letters:
                 self.stdout.write(app_letters.line(source, letter))
