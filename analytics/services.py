@@ -119,7 +119,9 @@ def add_up(events: Sequence[OrderEvent]) -> Figures:
                 _sold(figures, event, event.items, sign=-1)
             case _:
                 # With a receipt and without an effect it would be lost without a word.
-                raise UncountedEvent(f"{type(event).__name__} adds to no figure that is known here")
+                raise UncountedEvent(
+                    f"{type(event).__name__} is of a type that adds to no known figure"
+                )
     return {key: Decimal(value) for key, value in figures.items()}
 
 

@@ -270,7 +270,7 @@ def ask(command: Command) -> Any:
     try:
         return _server(settings.FEED_CACHE_URL).execute_command(*command)  # type: ignore[no-untyped-call]
     except (redis.RedisError, OSError) as error:
-        raise CacheUnavailable(f"The cache of feeds has not answered: {error}") from error
+        raise CacheUnavailable(f"The cache of feeds did not answer: {error}") from error
 
 
 def replies(commands: Sequence[Command]) -> Sequence[Any] | None:

@@ -54,7 +54,9 @@ class Client:
     ) -> None:
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"{base_url!r} is no address; give one like http://127.0.0.1:8080.")
+            raise ValueError(
+                f"{base_url!r} is not an address; give one like http://127.0.0.1:8080."
+            )
         self._host = url.hostname
         self._tls = url.scheme == "https"
         self._port = url.port or (443 if self._tls else 80)

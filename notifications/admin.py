@@ -165,7 +165,7 @@ class NotificationAdmin(ConfirmedActions):
             request, queryset, "retry", (Status.FAILED,), "are sent again, with fresh attempts"
         )
 
-    @admin.action(description="Discard: failed ones stay so", permissions=["operate"])
+    @admin.action(description="Discard: failed ones stay failed", permissions=["operate"])
     def discard(
         self, request: HttpRequest, queryset: QuerySet[Notification]
     ) -> HttpResponse | None:
@@ -194,7 +194,7 @@ class NotificationAdmin(ConfirmedActions):
         log.info("notifications_resolved", action=action, count=done, by=by, note=note)
         messages.success(request, f"{done} {_DONE[action]}.")
         if skipped := len(ids[:AT_ONCE]) - done:
-            messages.warning(request, f"{skipped} had another status by then.")
+            messages.warning(request, f"{skipped} had another status meanwhile.")
         return None
 
     def _preview(

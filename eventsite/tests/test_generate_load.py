@@ -331,7 +331,7 @@ def test_the_exit_code_is_1_when_one_is_crossed(stub: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--rate", "5", "--fail-if", "p98>1"), "'p98' is no metric; there are p50"),
+        (("--rate", "5", "--fail-if", "p98>1"), "'p98' is not a metric; the metrics are p50"),
         (("--rate", "5", "--closed", "3"), "not allowed with argument"),
         ((), "one of the arguments --rate --closed is required"),
         (("--rate", "5", "--duration", "5 minutes"), "write 90, 90s, 1.5m or 1h"),
@@ -416,7 +416,7 @@ def stranger() -> Iterator[str]:
 def test_another_program_gets_no_orders(stranger: str) -> None:
     done = command("--url", stranger, "--rate", "50", "--duration", "5m")
     assert done.returncode == 2
-    assert f"{stranger} is not this program" in done.stderr
+    assert f"{stranger} is not a server of this project" in done.stderr
     assert "Nothing was sent." in done.stderr
     assert Stranger.requests == ["GET /health/ready"]
 

@@ -256,7 +256,7 @@ def test_events_of_others_are_named_and_compared_with_nothing() -> None:
         assert found.foreign_figures == 7
         assert figures()["revenue_total", "all"] == Decimal("10.30")
         lines = _check().splitlines()
-        assert lines[0] == "Events of other producers count apart, in 7 figures:"
+        assert lines[0] == "Events of other producers are counted apart, in 7 figures:"
         assert "  revenue_total [all]: 10.00" in lines
         assert "  top_products [<theirs>]: 1.00" in lines
         assert lines[-1] == "All 6 figures equal the recount; 0 events are under way."

@@ -71,7 +71,7 @@ def _check_time_limits(message: Any) -> None:
         and len(limits) == 2
         and all(each is None or isinstance(each, int | float) for each in limits)
     ):
-        raise ValueError(f"{limits!r} are no time limits")
+        raise ValueError(f"{limits!r} are not time limits")
 
 
 def _header(message: Any, name: str) -> object:

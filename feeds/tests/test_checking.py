@@ -193,7 +193,7 @@ def test_arguments_that_are_refused(arguments: tuple[str, ...]) -> None:
 
 
 def test_somebody_of_whom_nothing_is_known(posted: list[int]) -> None:
-    assert "Nothing is known of 'amn'" in check("--user", "amn")
+    assert "User 'amn' has no post" in check("--user", "amn")
     assert "Nothing" not in check("--user", "bob")
 
 
@@ -202,7 +202,7 @@ def test_without_the_cache_it_is_to_be_run_again(
     posted: list[int], command: str, settings: Any
 ) -> None:
     settings.FEED_CACHE_URL = "redis://127.0.0.1:1/0"  # nobody listens there
-    with pytest.raises(CommandError, match="Run this again when it answers"):
+    with pytest.raises(CommandError, match="Run the command again when it answers"):
         call_command(command, stdout=StringIO())
 
 
@@ -212,7 +212,7 @@ class TestRebuild:
         entry("joe", posted[0], "bob", 99)
         out = StringIO()
         call_command("rebuild_feeds", stdout=out)
-        assert out.getvalue() == "3 users have 6 entries, built anew.\n"
+        assert out.getvalue() == "3 users have 6 rebuilt entries.\n"
         assert list(entries("ann")) == list(entries("eve")) == posted
         assert entries("joe") == {}
 

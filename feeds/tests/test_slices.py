@@ -159,7 +159,7 @@ class TestASliceThatFails:
         assert f"post of post {refused} by bob" in told("list")
         with pytest.raises(CommandError, match="Name slices"):
             told("retry")
-        with pytest.raises(CommandError, match="1 of them are no failed slices"):
+        with pytest.raises(CommandError, match="1 of the named slices have not failed"):
             told("retry", "1")
         assert told("retry", "--all") == "1 slices are tried again.\n"
         with connection.cursor() as cursor:

@@ -153,7 +153,7 @@ def test_progress_is_told(stub: str) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", ""])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="is no address"):
+    with pytest.raises(ValueError, match="is not an address"):
         Client(url)
 
 

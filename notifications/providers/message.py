@@ -79,9 +79,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if unknown or not self.channels:
             raise ValueError(f"channels: {', '.join(sorted(unknown)) or 'none'}")
         if not 1 <= self.in_flight <= 1000:
-            raise ValueError("in_flight is a number from 1 to 1000")
+            raise ValueError("in_flight must be a number from 1 to 1000")
         if not 0 < self.timeout <= LONGEST_TIMEOUT:
-            raise ValueError(f"timeout is above 0 and at most {LONGEST_TIMEOUT:g} seconds")
+            raise ValueError(f"timeout must be above 0 and at most {LONGEST_TIMEOUT:g} seconds")
 
 
 class Provider(Protocol):

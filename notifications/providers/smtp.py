@@ -46,12 +46,12 @@ class SmtpSettings(words.Settings, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.channels != ("email",):
-            raise ValueError("smtp serves the channel email alone")
+            raise ValueError("smtp can serve only the channel email")
         parts = urlsplit(self.url)
         if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-            raise ValueError("url is no smtp or smtps address")
+            raise ValueError("url must be an smtp or smtps address")
         if not 1 <= self.connections <= 50:
-            raise ValueError("connections is a number from 1 to 50")
+            raise ValueError("connections must be a number from 1 to 50")
         msgspec.structs.force_setattr(self, "in_flight", min(self.in_flight, self.connections))
 
 

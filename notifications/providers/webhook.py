@@ -38,7 +38,7 @@ class WebhookSettings(words.Settings, frozen=True, kw_only=True, forbid_unknown_
         super().__post_init__()
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("url is no http or https address")
+            raise ValueError("url must be an http or https address")
         if self.secret:
             key_of_secret(self.secret)
 

@@ -22,8 +22,8 @@ class Command(BaseCommand):
     that it can."""
 
     help = (
-        "Waits until the processes that must start before ROLE live in this version: workers before"
-        " bridges and beat, bridges before web. Goes on when the time is up."
+        "Waits until the processes that must start before ROLE run this version: workers before"
+        " bridges and beat, bridges before web. Ends without an error when the time is up."
     )
     requires_system_checks = ()
 

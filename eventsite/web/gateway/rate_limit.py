@@ -69,11 +69,11 @@ class RateLimit:
         Raises ValueError."""
         found = _TEXT.fullmatch(text.strip())
         if found is None:
-            raise ValueError(f"RATE_LIMIT={text} is no limit; write it like 100/s burst 200.")
+            raise ValueError(f"RATE_LIMIT={text} is not a limit; write it like 100/s burst 200.")
         per_second = float(found[1]) / _SECONDS[found[2]]
         burst = int(found[3]) if found[3] else max(1, math.ceil(per_second))
         if per_second == 0 or burst == 0:
-            raise ValueError(f"RATE_LIMIT={text} lets nobody through; unset it for no limit.")
+            raise ValueError(f"RATE_LIMIT={text} allows no request; unset it for no limit.")
         return cls(per_second, burst, text.strip())
 
 

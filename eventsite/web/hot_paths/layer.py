@@ -130,7 +130,7 @@ def _resolved(path: AnyHotPath) -> ResolverMatch:
     for id_ in _IDS_OF_ANY_KIND:
         with suppress(Resolver404):
             return resolve(path.path.replace(ID, id_))
-    raise ValueError(f"{path.path}: Django knows no such path")
+    raise ValueError(f"{path.path}: Django has no such path")
 
 
 def _allowed(path: AnyHotPath) -> bytes:

@@ -34,7 +34,7 @@ class Table(Generic[Found]):
             return
         for other_method, other in self._with_id:
             if other_method == method and _overlap(path, other):
-                raise ValueError(f"{method} {path}: a request could be for {other} as well")
+                raise ValueError(f"{method} {path}: a request could also match {other}")
         self._with_id[key] = ids, found
         head, _, last = path.rpartition("/")
         if last == ID:
@@ -75,7 +75,9 @@ def _place_of(path: str, method: str, ids: re.Pattern[str] | None) -> int:
     if not given:
         return _NOWHERE
     if ids is None or len(given) > 1 or parts[given[0]] != ID:
-        raise ValueError(f"{method} {path}: only one whole segment can be {ID}, and of no constant")
+        raise ValueError(
+            f"{method} {path}: only one whole segment can be {ID}, and none in a HotConstant"
+        )
     return given[0]
 
 

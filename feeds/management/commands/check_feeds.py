@@ -26,23 +26,25 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         whose = parser.add_mutually_exclusive_group()
         whose.add_argument("--user", type=user_id, help="one user; default: all")
-        whose.add_argument("--sample", type=positive, help="so many users, by chance")
+        whose.add_argument(
+            "--sample", type=positive, help="check this many users, chosen at random"
+        )
         parser.add_argument(
             "--repair",
             action="store_true",
-            help="rebuild users with a difference, delete entries that readers hide, count followers anew",
+            help="rebuild users with a difference, delete entries that readers hide, recount followers",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             self._check(options)
         except CacheUnavailable as error:
-            raise CommandError(f"{error} Run this again when it answers.") from error
+            raise CommandError(f"{error} Run the command again when it answers.") from error
 
     def _check(self, options: dict[str, Any]) -> None:
         user = options["user"]
         if user is not None and not is_known(user):
-            self.stdout.write(f"Nothing is known of {user!r}: no post, no follow, no entry.")
+            self.stdout.write(f"User {user!r} has no post, no follow and no entry.")
         found, wrong = self._compare(user, options["sample"])
         self._tell(found, wrong)
         if options["repair"]:
@@ -74,11 +76,11 @@ class Command(BaseCommand):
         if users := sorted(found.users_different):
             for some in _pieces(users):
                 rebuild(some)
-            self.stdout.write(f"{len(users)} users were built anew.")
+            self.stdout.write(f"{len(users)} users were rebuilt.")
         if wrong:
             for some in _pieces([each.author_id for each in wrong]):
                 recount(some)
-            self.stdout.write(f"The followers of {len(wrong)} users were counted anew.")
+            self.stdout.write(f"The followers of {len(wrong)} users were recounted.")
 
     def _compare(
         self, user: str | None, sample: int | None

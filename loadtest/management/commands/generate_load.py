@@ -56,13 +56,16 @@ INSTEAD = {"lost": "missing", "duplicates": "answered_twice"}  # what HTTP shows
 def _add_feeds(parser: ArgumentParser) -> None:
     parser.add_argument("--users", type=count, default=500, help="of --profile feeds")
     parser.add_argument(
-        "--follows", type=count, default=10, help="whom each user follows (--profile feeds)"
+        "--follows",
+        type=count,
+        default=10,
+        help="how many authors each user follows (--profile feeds)",
     )
     parser.add_argument(
         "--sample",
         type=count,
         default=3,
-        help="followers with whom each accepted post is looked for (--profile feeds)",
+        help="followers in whose feeds each accepted post is checked (--profile feeds)",
     )
 
 
@@ -77,14 +80,14 @@ def _add_notifications(parser: ArgumentParser) -> None:
         "--provider",
         type=count,
         metavar="PORT",
-        help="be their provider on this port, and look for each of them there",
+        help="act as their provider on this port, and check that each arrives",
     )
     parser.add_argument(
         "--provider-fails",
         type=share,
         default=0.0,
         metavar="SHARE",
-        help="of its calls that it answers 503, 0.1 for one in ten",
+        help="share of its calls that it answers with 503: 0.1 for one in ten",
     )
 
 
@@ -113,7 +116,7 @@ class Command(BaseCommand):
             "--profile",
             choices=("orders", "feeds", "notifications"),
             default="orders",
-            help="feeds: posts, reads and follows instead of orders; notifications: those",
+            help="what is sent: orders, feeds (posts, reads and follows) or notifications",
         )
         _add_feeds(parser)
         _add_notifications(parser)
@@ -126,7 +129,7 @@ class Command(BaseCommand):
             "--arrivals",
             choices=ARRIVALS,
             default="poisson",
-            help="poisson: as independent callers come; even: all equally far apart",
+            help="poisson: like independent callers; even: at equal intervals",
         )
         parser.add_argument("--max-in-flight", type=count, default=2000, metavar="N")
         parser.add_argument("--timeout", type=seconds, default=30.0, help="for one answer")
@@ -136,7 +139,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--check",
             choices=("database", "http", "none"),
-            help="where accepted orders are looked for; default: database, with --url http",
+            help="where accepted orders are checked; default: database, with --url http",
         )
         parser.add_argument("--settle", type=seconds, default=60.0, help="wait for effects")
         parser.add_argument("--json", type=Path, metavar="FILE")
@@ -315,11 +318,11 @@ def _refuse_of_orders(options: dict[str, Any], metrics: Sequence[str]) -> None:
     """What only a load of orders has. `metrics`: those of the profile."""
     profile = f"--profile {options['profile']}"
     if options["html"]:
-        raise CommandError(f"{profile} makes no page; use --json.", returncode=2)
+        raise CommandError(f"--profile {profile} has no HTML page; use --json.", returncode=2)
     unknown = [each for each in options["fail_if"] if each.key not in metrics]
     if unknown:
         raise CommandError(
-            f"{unknown[0].text!r} means nothing with {profile}; metrics: {', '.join(metrics)}.",
+            f"{unknown[0].text!r} is not a threshold of --profile {profile}; metrics: {', '.join(metrics)}.",
             returncode=2,
         )
     if options["json"]:
