@@ -19,7 +19,7 @@ from apikeys import services
 from apikeys.models import ApiKey
 from apikeys.services import InvalidKey, NewKey
 from outbox.admin.readonly import ReadOnlyAdmin, utc_to_the_second
-from outbox.admin.search import Wanted
+from outbox.admin.search import WantedId
 
 __all__ = ["ApiKeyAdmin"]
 
@@ -64,7 +64,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         ("created_at", "expires_at", "revoked_at", "last_used_at"),
     )
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """By the prefix's index, else by api_keys_of_name."""
         by_prefix = ApiKey.objects.filter(prefix=wanted.text)
         return (

@@ -21,8 +21,8 @@ from outbox.envelope import rfc3339_of
 __all__ = [
     "WORDS",
     "Filter",
+    "NotificationPage",
     "Owner",
-    "Page",
     "TemplateRow",
     "attempts_in_words",
     "batch_in_words",
@@ -111,7 +111,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class NotificationPage:
     """JSON objects, newest first; `next` is None on the last page."""
 
     words: Sequence[str]
@@ -120,14 +120,14 @@ class Page:
 
 def notifications_page(
     owner: Owner, narrowed: Filter, *, limit: int, after: UUID | None = None
-) -> Page:
+) -> NotificationPage:
     """One page, newest first, behind `after`. An id holds its creation, so its order is that of time,
     and none that was there when the first page was read is repeated or skipped."""
     with connection.cursor() as cursor:
         cursor.execute(*page_statement(owner, narrowed, limit=limit, after=after))
         rows = cursor.fetchall()
     words = [text for _, text in rows[:limit]]
-    return Page(words, rows[limit - 1][0] if len(rows) > limit else None)
+    return NotificationPage(words, rows[limit - 1][0] if len(rows) > limit else None)
 
 
 def page_statement(

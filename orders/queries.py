@@ -22,7 +22,7 @@ __all__ = [
     "EventsOfCustomer",
     "FirstPage",
     "OrderFilter",
-    "Page",
+    "OrderPage",
     "ToldOrder",
     "event_ids_of",
     "events_of_customer",
@@ -89,7 +89,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class OrderPage:
     """Orders, newest first; `next` is None on the last page."""
 
     orders: Sequence[ToldOrder]
@@ -98,7 +98,7 @@ class Page:
 
 def orders_page(
     *, narrowed: OrderFilter = OrderFilter(), limit: int, after: Cursor | None = None
-) -> Page:
+) -> OrderPage:
     """One page, newest first, behind `after`. What it costs does not depend on how deep it lies.
 
     Of orders that exist when the first page is read none is repeated or skipped, whatever is
@@ -134,14 +134,14 @@ def page_statement(
     return sql, [*parameters, limit + 1]
 
 
-def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> Page:
+def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> OrderPage:
     """What its rows say."""
     orders = list(map(ToldOrder._make, rows))
     if len(orders) <= limit:
-        return Page(orders, None)
+        return OrderPage(orders, None)
     last = orders[limit - 1]
     created_at = _EPOCH + timedelta(microseconds=last.created)
-    return Page(orders[:limit], Cursor(created_at, UUID(last.id)))
+    return OrderPage(orders[:limit], Cursor(created_at, UUID(last.id)))
 
 
 # Orders are put into the contract's words by PostgreSQL, where it costs a few microseconds of
@@ -178,7 +178,7 @@ def first_pages_statement(pages: Sequence[FirstPage]) -> Statement:
     )
 
 
-def first_pages_of(rows: Sequence[tuple[Any, ...]], pages: Sequence[FirstPage]) -> list[Page]:
+def first_pages_of(rows: Sequence[tuple[Any, ...]], pages: Sequence[FirstPage]) -> list[OrderPage]:
     """What its rows say, a page for each."""
     found: list[list[tuple[Any, ...]]] = [[] for _ in pages]
     for place, *row in rows:

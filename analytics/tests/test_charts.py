@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.admin.charts import PLOT_HEIGHT, BarChart, Reading, bar_chart, compact, parts_of
+from analytics.admin.charts import PLOT_HEIGHT, BarChart, ChartReading, bar_chart, compact, parts_of
 
 values = st.one_of(
     st.integers(-5, 10**30),
@@ -18,7 +18,7 @@ values = st.one_of(
 
 
 def chart(*numbers: Decimal | int) -> BarChart:
-    return bar_chart([Reading(label="l", value=number, words="t") for number in numbers])
+    return bar_chart([ChartReading(label="l", value=number, words="t") for number in numbers])
 
 
 def percent(text: str) -> float:

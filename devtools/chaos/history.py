@@ -6,28 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from devtools.chaos.order_life import OrderLives
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.outcome import WriteOutcome
 
 __all__ = [
     "Applied",
     "Fault",
-    "Feeds",
+    "FeedsHistory",
     "History",
     "Logged",
     "Stored",
     "TableHealth",
-    "Written",
+    "WrittenEvent",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenEvent:
     """One event of one attempt, as the writer knows it."""
 
     event_id: str
     key: str
     seq: int
-    outcome: Outcome
+    outcome: WriteOutcome
     at: float = 0.0  # when it was told, seconds since the epoch
 
 
@@ -92,7 +92,7 @@ class TableHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feeds:
+class FeedsHistory:
     """What became of feeds.
 
     changes, pages, users  how many were made, read meanwhile, and compared in the end
@@ -130,7 +130,7 @@ class History:
     """
 
     probe_topic: str = "probe-events"
-    written: Sequence[Written] = ()
+    written: Sequence[WrittenEvent] = ()
     stored: Sequence[Stored] = ()
     logged: Sequence[Logged] = ()
     applied: Sequence[Applied] = ()
@@ -146,7 +146,7 @@ class History:
     lost_between: tuple[float, float] | None = None
     unsettled: int = 0
     zombies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    feeds: Feeds = field(default_factory=Feeds)
+    feeds: FeedsHistory = field(default_factory=FeedsHistory)
     recovery: float | None = 0.0
     recovery_bound: float = 120.0
     tables: Mapping[str, TableHealth] = field(default_factory=dict)

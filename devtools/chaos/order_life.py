@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.outcome import WriteOutcome
 
-__all__ = ["Answered", "OrderLives", "Step", "forbidden", "missing", "out_of_turn"]
+__all__ = ["Answered", "LifeStep", "OrderLives", "forbidden", "missing", "out_of_turn"]
 
 # Written down here a second time on purpose: a table that went wrong in orders/ must be seen.
 LEGAL = {
@@ -31,12 +31,12 @@ class Answered:
 
     order_id: str
     to_status: str
-    outcome: Outcome
+    outcome: WriteOutcome
     at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LifeStep:
     """One row of an order's history; ids follow the order's changes."""
 
     id: int
@@ -51,7 +51,7 @@ class OrderLives:
     """All that is known of the scenario's orders; `statuses`: those stored, by id."""
 
     answered: Sequence[Answered] = ()
-    steps: Sequence[Step] = ()
+    steps: Sequence[LifeStep] = ()
     statuses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,7 +69,7 @@ def missing(
     promised = Counter(
         (answer.order_id, answer.to_status)
         for answer in lives.answered
-        if answer.outcome is Outcome.COMMITTED and not begin <= answer.at <= end
+        if answer.outcome is WriteOutcome.COMMITTED and not begin <= answer.at <= end
     )
     steps = Counter((step.order_id, step.to_status) for step in lives.steps)
     for (order_id, status), count in promised.items():
@@ -92,7 +92,7 @@ def forbidden(lives: OrderLives, order_events: Mapping[str, str]) -> Iterator[st
     for answer in lives.answered:
         told[answer.order_id, answer.to_status].add(answer.outcome)
     for step in lives.steps:
-        if told[step.order_id, step.to_status] == {Outcome.NOT_STORED}:
+        if told[step.order_id, step.to_status] == {WriteOutcome.NOT_STORED}:
             yield f"{_name(step)} is stored, and whoever asked for it was refused"
     told_of = {event_id for step in lives.steps for event_id in step.event_ids}
     for event_id, order_id in order_events.items():
@@ -119,5 +119,5 @@ def out_of_turn(lives: OrderLives, outbox: Mapping[str, int]) -> Iterator[str]:
             yield f"order {order_id} is {status}, its history ends in {last}"
 
 
-def _name(step: Step) -> str:
+def _name(step: LifeStep) -> str:
     return f"order {step.order_id}: {step.from_status} -> {step.to_status}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Outcome"]
+__all__ = ["WriteOutcome"]
 
 
-class Outcome(StrEnum):
+class WriteOutcome(StrEnum):
     """What the writer was told of one transaction."""
 
     COMMITTED = "committed"

@@ -11,7 +11,7 @@ from devtools.localstack import background, foreground, summary
 from devtools.localstack.errors import LocalStackError
 from devtools.localstack.log_files import LINES, show_logs
 from devtools.localstack.processes import PLAN, Plan
-from devtools.localstack.state import State, clone_state
+from devtools.localstack.state import StackState, clone_state
 from devtools.localstack.supervisor import supervise
 from devtools.localstack.terminal import complain
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    state = State(options.state.absolute()) if options.state else clone_state()
+    state = StackState(options.state.absolute()) if options.state else clone_state()
     commands: dict[str, Callable[[], int]] = {
         "up": lambda: background.up(state, options.plan),
         "down": lambda: background.down(state, wipe=options.wipe),

@@ -18,7 +18,7 @@ from devtools.localstack.ports import Ports
 from devtools.localstack.probes import amqp_answers
 from devtools.localstack.qpid import embedded_qpid, fetch_qpid
 from devtools.localstack.server import Report, Server
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.unit import Program, Unit
 
 __all__ = ["embedded_amqp", "embedded_rabbitmq", "find_rabbitmq"]
@@ -57,7 +57,7 @@ def find_rabbitmq(environment: Mapping[str, str]) -> str | None:
 
 
 def embedded_amqp(
-    state: State,
+    state: StackState,
     ports: Ports,
     environment: Mapping[str, str],
     *,
@@ -84,7 +84,7 @@ def embedded_amqp(
 
 
 def embedded_rabbitmq(
-    state: State, binary: str, port: int, ports: Ports, environment: Mapping[str, str]
+    state: StackState, binary: str, port: int, ports: Ports, environment: Mapping[str, str]
 ) -> Server:
     """Describe a node with its data below the state."""
     home = state.root / "rabbitmq"

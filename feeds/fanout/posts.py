@@ -10,8 +10,8 @@ import msgspec
 from django.db import transaction
 
 from feeds.fanout.gate import TOGETHER
-from feeds.fanout.slices import Batch
-from feeds.fanout.written import Written
+from feeds.fanout.slices import SliceBatch
+from feeds.fanout.written import WrittenSlices
 from outbox.database.round_trips import RoundTrip, Statement, send
 
 __all__ = ["LOOK_AT_EVERY", "delete_entries", "write_entries"]
@@ -84,10 +84,10 @@ _DELETE = """
 """
 
 
-def write_entries(batch: Batch) -> Written:
+def write_entries(batch: SliceBatch) -> WrittenSlices:
     """Store the posts of these slices in the feeds of their followers, in a transaction."""
     authors, rows = _through_the_gate((_AUTHORS, (batch.ids,)), (_WRITE, (batch.ids,)))
-    return Written(
+    return WrittenSlices(
         entries=[
             (user, post_id, author, number)
             for post_id, author, users, numbers, _, _ in rows
@@ -100,11 +100,11 @@ def write_entries(batch: Batch) -> Written:
     )
 
 
-def delete_entries(batch: Batch) -> Written:
+def delete_entries(batch: SliceBatch) -> WrittenSlices:
     """Delete the entries of deleted posts, in a transaction. They are hidden already: every reader
     asks the post."""
     authors, [(count,)] = _through_the_gate((_AUTHORS, (batch.ids,)), (_DELETE, (batch.ids,)))
-    return Written(authors=[author for author, _ in authors], count=count)
+    return WrittenSlices(authors=[author for author, _ in authors], count=count)
 
 
 def _through_the_gate(*statements: Statement) -> list[list[tuple]]:  # type: ignore[type-arg]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CachedEntry", "Written"]
+__all__ = ["CachedEntry", "WrittenSlices"]
 
 CachedEntry = tuple[str, int, str, int]
 """(user, post, author, number of the follow)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WrittenSlices:
     """What a batch of slices has written.
 
     entries  rows that the caches of feeds are to hear of, also where an earlier try has stored them

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from feeds import cache
 from feeds.checking.cached import compare_cached
-from feeds.checking.compare import Comparison
+from feeds.checking.compare import FeedComparison
 from feeds.checking.rebuild import all_users, rebuild, sampled_users
 from feeds.models import FeedEntry, FeedSlice, FeedWindow, Follow
 from feeds.tests.stage import (
@@ -157,7 +157,7 @@ def test_what_is_committed_while_it_runs_is_not_compared(
 
 def test_a_cached_feed_that_has_seen_what_the_check_does_not(posted: list[int]) -> None:
     """Though its snapshot ends at the same transaction: one that was running has committed."""
-    found = Comparison()
+    found = FeedComparison()
     with held_open(lambda: delete(posted[0])) as held:
         post("zoe")
         with transaction.atomic():

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from notifications.models import Outcome, Status
 from notifications.providers import message as words
-from notifications.providers.message import Answer
+from notifications.providers.message import ProviderAnswer
 
 __all__ = [
     "LOST",
@@ -85,7 +85,7 @@ def backoff(failures: int) -> float:
     return min(LONGEST_WAIT, wait * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
 
 
-def result_of(claim: Claim, answer: Answer, *, latency_ms: int, probe: bool) -> Result:
+def result_of(claim: Claim, answer: ProviderAnswer, *, latency_ms: int, probe: bool) -> Result:
     """What an answer means. `probe`: the call was one of a breaker that is half open; a failed one
     uses up no attempt."""
     told = Result(

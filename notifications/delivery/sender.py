@@ -24,7 +24,7 @@ from notifications.delivery.rules import not_begun, result_of
 from notifications.delivery.turns import Turn, nudge
 from notifications.providers import message as words
 from notifications.providers.configured import build, configured
-from notifications.providers.message import Answer, Message, Provider
+from notifications.providers.message import OutgoingText, Provider, ProviderAnswer
 from outbox import tracing
 from outbox.database.errors import DATABASE_AWAY, describe
 
@@ -128,7 +128,9 @@ class Sender:
             self._note(await self._call(call))
         except Exception as error:
             log.exception("send_failed", notification_id=claim.id, provider=call.provider)
-            answer = Answer(verdict=words.FAILED, error=f"The call failed: {describe(error)}")
+            answer = ProviderAnswer(
+                verdict=words.FAILED, error=f"The call failed: {describe(error)}"
+            )
             self._note(_done_of(call, answer, 0.0))
         finally:
             self._under_way[call.provider, claim.channel] -= 1
@@ -141,7 +143,7 @@ class Sender:
             return Done(call, not_begun(claim, reason))
         if (provider := self._providers.get(call.provider)) is None:
             provider = self._providers[call.provider] = build(call.provider)
-        message = Message(
+        message = OutgoingText(
             id=claim.id,
             idempotency_key=claim.idempotency_key,
             recipient=claim.recipient,
@@ -222,7 +224,7 @@ class Sender:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
-def _done_of(call: Call, answer: Answer, seconds: float) -> Done:
+def _done_of(call: Call, answer: ProviderAnswer, seconds: float) -> Done:
     counts = {words.DELIVERED: True, words.FAILED: False}.get(answer.verdict)
     result = result_of(
         call.claim, answer, latency_ms=round(seconds * 1000), probe=call.permit.probe

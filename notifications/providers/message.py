@@ -11,9 +11,9 @@ __all__ = [
     "FAILED",
     "HELD",
     "REFUSED",
-    "Answer",
-    "Message",
+    "OutgoingText",
     "Provider",
+    "ProviderAnswer",
     "ProviderError",
     "Settings",
 ]
@@ -33,7 +33,7 @@ class ProviderError(ValueError):
     """PROVIDERS names a provider that cannot be; the text says which and why."""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class OutgoingText(msgspec.Struct, frozen=True, kw_only=True):
     """One notification as it is sent.
 
     idempotency_key  the same for every attempt until it is retried by hand
@@ -48,7 +48,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """How a provider answered: one of the verdicts above.
 
     hold_seconds  of a held one: how long the provider asked to wait
@@ -94,7 +94,7 @@ class Provider(Protocol):
 
     def __init__(self, name: str, settings: Any) -> None: ...
 
-    async def send(self, message: Message, *, traceparent: str) -> Answer:
+    async def send(self, message: OutgoingText, *, traceparent: str) -> ProviderAnswer:
         """Send it, within the timeout of the settings. Answers for every error of the other side."""
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from orders import queries
 from orders.api.representations import listed, next_page, whole
 from orders.api.serializers import DEFAULT_LIMIT
 from orders.models import OrderStatus
-from orders.queries import FirstPage, Page
+from orders.queries import FirstPage, OrderPage
 from outbox.database.round_trips import Row, Statement
 from restapi.answers import Answer, json_answer
 from restapi.hot_path import Asked, HotRead
@@ -74,7 +74,7 @@ def _pages(wanted: Sequence[_Wanted], rows: Sequence[Row]) -> Sequence[Answer | 
     return [answers[each] for each in wanted]
 
 
-def _answer(page: Page, given: Mapping[str, Any]) -> Answer:
+def _answer(page: OrderPage, given: Mapping[str, Any]) -> Answer:
     link = next_page("/orders", given, page.next)
     headers = ((b"link", link.encode()),) if link else ()
     return json_answer(200, listed(page.orders), headers)

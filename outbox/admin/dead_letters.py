@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from outbox.admin.confirmed import ConfirmedActions
 from outbox.admin.readonly import clipped, journey_link, short_id, shorten, utc
-from outbox.admin.search import Wanted, caused_by, look_back
+from outbox.admin.search import WantedId, caused_by, look_back
 from outbox.admin.tables import ANY_ID
 from outbox.dead_letters import resolve
 from outbox.dead_letters.resolve import DISCARD, REPLAY, FollowersWithoutHead, Selection
@@ -87,7 +87,7 @@ class DeadLetterAdmin(ConfirmedActions):
         """A state is read along its own index."""
         return ("state", "-id") if request.GET.get(OpenFilter.parameter_name) else ("-id",)
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """Keys of foreign messages too, so it looks into the letters themselves, not the outbox."""
         event_id = wanted.uuid
         if event_id is not None and DeadLetter.objects.filter(event_id=event_id).exists():

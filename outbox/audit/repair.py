@@ -16,7 +16,7 @@ import structlog
 from django.db import connection, transaction
 
 from outbox.audit import compare
-from outbox.audit.compare import Finding, Reason
+from outbox.audit.compare import Finding, MissingReason
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
@@ -34,7 +34,7 @@ __all__ = ["Repaired", "repair"]
 
 log = structlog.get_logger("outbox.repair")
 
-REPAIRABLE = frozenset({Reason.PASSED, Reason.GONE})
+REPAIRABLE = frozenset({MissingReason.PASSED, MissingReason.GONE})
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool =
     done = Repaired()
     logs = _read_again_without_drains(route, logs)
     for page in compare.pages(route, logs):
-        done.other_log += sum(each.reason is Reason.OTHER_LOG for each in page)
+        done.other_log += sum(each.reason is MissingReason.OTHER_LOG for each in page)
         missing = [each for each in page if each.reason in REPAIRABLE]
         if missing:
             _repair_page(route, missing, done, out_of_order=out_of_order)
@@ -130,7 +130,7 @@ def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) ->
     if each.partition is None or each.offset is None:
         return False
     position = positions[each.topic, each.partition]
-    return each.reason is Reason.GONE or each.offset < position.next_offset
+    return each.reason is MissingReason.GONE or each.offset < position.next_offset
 
 
 def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:

@@ -25,7 +25,7 @@ from outbox.inbox.positions import EFFECT_WAIT, RESET, lock_all_positions
 from outbox.kafka.admin import TopicState
 from outbox.models import DeadLetter
 
-__all__ = ["Plan", "ReplayRefused", "plan", "replay"]
+__all__ = ["ReplayPlan", "ReplayRefused", "plan", "replay"]
 
 REASON = "replay"
 
@@ -35,7 +35,7 @@ class ReplayRefused(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayPlan:
     """Where each partition is to start, and how many offsets lie from there to its end: each a
     message, or a marker of a transaction."""
 
@@ -48,7 +48,9 @@ class Plan:
         return sum(self.state.latest[number] - start for number, start in self.starts.items())
 
 
-def plan(route: Route, state: TopicState, *, since: str | Mapping[int, int] = "start") -> Plan:
+def plan(
+    route: Route, state: TopicState, *, since: str | Mapping[int, int] = "start"
+) -> ReplayPlan:
     """What a replay would read.
 
     since: `start`, where the handler once began; `earliest`, all that Kafka still holds; or
@@ -74,7 +76,7 @@ def plan(route: Route, state: TopicState, *, since: str | Mapping[int, int] = "s
             raise ReplayRefused(
                 f"{route.topic.name}[{number}] holds offsets {low} to {high}, not {start}: the tables cannot be rebuilt completely. --since earliest rebuilds them from the events that are left."
             )
-    return Plan(route=route, state=state, starts=starts)
+    return ReplayPlan(route=route, state=state, starts=starts)
 
 
 def _began(route: Route, state: TopicState) -> dict[int, int]:
@@ -97,7 +99,7 @@ def _began(route: Route, state: TopicState) -> dict[int, int]:
     return {row[0]: row[2] for row in rows if row[0] in state.latest}
 
 
-def replay(wanted: Plan, *, by: str) -> int:
+def replay(wanted: ReplayPlan, *, by: str) -> int:
     """Forget the handler's tables, receipts, dead letters and positions, and let it start again;
     returns the number of receipts that were forgotten.
 
@@ -118,7 +120,7 @@ def replay(wanted: Plan, *, by: str) -> int:
     return receipts
 
 
-def _begin_anew(wanted: Plan, by: str) -> int:
+def _begin_anew(wanted: ReplayPlan, by: str) -> int:
     handler = wanted.route.handler
     empty = cast(Callable[[], None], import_string(wanted.route.reset))
     with transaction.atomic(), connection.cursor() as cursor:

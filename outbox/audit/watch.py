@@ -17,9 +17,9 @@ from outbox.audit.compare import (
     NEXT_ROWS,
     OPEN_ROWS,
     PAGE,
+    AuditTally,
     Finding,
-    Reason,
-    Tally,
+    MissingReason,
     add_up,
     read_page,
 )
@@ -41,7 +41,7 @@ WRITERS_SECONDS = 1.0
 
 def watch(
     route: Route, logs: Mapping[str, TopicState], *, seconds: float = WATCH_SECONDS
-) -> dict[tuple[str, Reason], Tally]:
+) -> dict[tuple[str, MissingReason], AuditTally]:
     """Look again at what was open, and on from the mark; bounded in time and rows, with a rest
     behind each page unless it is behind.
 
@@ -49,7 +49,7 @@ def watch(
     """
     give_up = time.monotonic() + seconds
     rest = 0.0 if behind_seconds(route.handler) > BEHIND_SECONDS else REST
-    tallies: dict[tuple[str, Reason], Tally] = {}
+    tallies: dict[tuple[str, MissingReason], AuditTally] = {}
     again = read_page(route, logs, OPEN_ROWS, (route.handler,))
     _store_open(route.handler, again.findings, replace=True)
     add_up(again.findings, tallies)

@@ -32,7 +32,7 @@ __all__ = [
     "DISCARD",
     "REPLAY",
     "FollowersWithoutHead",
-    "Outcome",
+    "Resolved",
     "Selection",
     "preview",
     "resolve_letters",
@@ -66,7 +66,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Resolved:
     """What became of one letter: `done`, or why not."""
 
     letter: DeadLetter
@@ -110,7 +110,7 @@ def resolve_letters(
     note: str = "",
     run: int | None = None,
     once: UUID | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Resolved]:
     """Replay or discard, a batch of one partition a transaction; with a `rate` one letter, at most so
     many a second.
 
@@ -143,7 +143,7 @@ def _named(letters: Sequence[DeadLetter]) -> str:
 
 def _resolve_all(
     action: str, letters: list[DeadLetter], *, by: str, rate: float, note: str, run: int
-) -> Iterator[Outcome]:
+) -> Iterator[Resolved]:
     if action == DISCARD:
         letters.reverse()  # the head last: a follower it sets free could be applied before its turn
     started = time.monotonic()
@@ -156,11 +156,11 @@ def _resolve_all(
             word = f"not now: {str(error).strip()}"
             with suppress(DatabaseError, InterfaceError):
                 operator_log.add(run, skipped=len(batch))
-            yield from (Outcome(letter, False, word) for letter in batch)
+            yield from (Resolved(letter, False, word) for letter in batch)
             continue
         for letter in batch:
             word = words[letter.id]
-            yield Outcome(letter, not word, word or f"{action}ed")
+            yield Resolved(letter, not word, word or f"{action}ed")
 
 
 def _batches(letters: Sequence[DeadLetter], *, size: int) -> Iterator[list[DeadLetter]]:

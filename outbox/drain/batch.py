@@ -21,11 +21,11 @@ from outbox.lanes import pending as lane_events
 from outbox.lanes.pending import PendingEvent
 from outbox.tracing import Step
 
-__all__ = ["Batch", "drain_batch"]
+__all__ = ["DrainBatch", "drain_batch"]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class DrainBatch:
     """What one batch did, and what that says of the next one."""
 
     settled: Sequence[PendingEvent]
@@ -39,7 +39,7 @@ class Batch:
 
 def drain_batch(
     state: DrainState, policy: DrainPolicy = DRAIN, *, raise_floors: bool = True
-) -> Batch | None:
+) -> DrainBatch | None:
     """Claim, produce and settle one batch; None when no lane has anything to send.
 
     `raise_floors`: one thread of a process does so, on the connection that it keeps.
@@ -53,7 +53,7 @@ def drain_batch(
         return batch
 
 
-def _drain_batch(state: DrainState, policy: DrainPolicy, step: Step) -> Batch | None:
+def _drain_batch(state: DrainState, policy: DrainPolicy, step: Step) -> DrainBatch | None:
     with transaction.atomic():
         planner.plan_by_index()
         left_out = state.refused.paused()
@@ -105,11 +105,11 @@ def _summary(
     policy: DrainPolicy,
     *,
     held: int,
-) -> Batch:
+) -> DrainBatch:
     everything = len(lanes) < policy.lanes_per_claim
     share = policy.batch_events // len(lanes)
     whole = everything and len(pending) <= share
-    return Batch(
+    return DrainBatch(
         settled=settled,
         refused=len(delivery.alone),
         held=held,

@@ -17,7 +17,7 @@ import structlog
 from outbox.drain.state import RefusedKeys
 from outbox.envelope import event_fields
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.lanes.pending import PendingEvent
 
 __all__ = ["Produced", "produce"]
@@ -27,7 +27,7 @@ log = structlog.get_logger("outbox.drain")
 
 
 @dataclass(slots=True)
-class Produced(Delivery):
+class Produced(BatchDelivery):
     """The delivery of a whole batch; `alone` are the indexes refused by themselves."""
 
     alone: set[int] = field(default_factory=set)
@@ -111,8 +111,11 @@ def _produce_singly(
 
 
 def _send(
-    messages: Sequence[OutgoingMessage], indexes: Sequence[int], whole: Delivery, deadline: float
-) -> Delivery:
+    messages: Sequence[OutgoingMessage],
+    indexes: Sequence[int],
+    whole: BatchDelivery,
+    deadline: float,
+) -> BatchDelivery:
     """Send some of the messages and add to `whole` what was acknowledged."""
     timeout = max(0.0, deadline - time.monotonic())
     if len(indexes) == len(messages):
@@ -124,7 +127,7 @@ def _send(
     return sent
 
 
-def _open(delivery: Delivery) -> list[int]:
+def _open(delivery: BatchDelivery) -> list[int]:
     return [index for index in range(delivery.size) if index not in delivery.acknowledged]
 
 

@@ -21,7 +21,7 @@ from django.db import connection
 from outbox import conf, metrics
 from outbox.conf import DRAIN, DrainPolicy
 from outbox.database.errors import DATABASE_AWAY
-from outbox.drain.batch import Batch, drain_batch
+from outbox.drain.batch import DrainBatch, drain_batch
 from outbox.drain.report import report_unknown_topics
 from outbox.drain.state import DrainState
 from outbox.kafka import producer
@@ -137,7 +137,7 @@ class _Run:
     def goes_on(self) -> bool:
         return not self.failed and time.monotonic() < self.deadline
 
-    def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[Batch]:
+    def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[DrainBatch]:
         """One batch after the other, each added to the report, until there is a reason to stop.
 
         A message costs Kafka less than a request, and every partition of a batch is one: behind a

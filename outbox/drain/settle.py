@@ -19,7 +19,7 @@ from outbox.conf import DrainPolicy
 from outbox.database.arrays import array_literal
 from outbox.drain.produce import Produced, produce
 from outbox.drain.state import RefusedKeys
-from outbox.kafka.producer import Delivery
+from outbox.kafka.producer import BatchDelivery
 from outbox.lanes.pending import PendingEvent
 
 __all__ = ["acknowledged_prefix", "send_and_settle", "settle_batch"]
@@ -68,7 +68,7 @@ def send_and_settle(
     return whole, settled
 
 
-def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: Delivery) -> Sequence[int]:
+def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: BatchDelivery) -> Sequence[int]:
     """Indexes to settle: of each (topic, key) what was acknowledged before the first that was not."""
     if delivery.complete:
         return range(len(pending))

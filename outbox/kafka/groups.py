@@ -26,7 +26,7 @@ from outbox.kafka.config import client_config
 __all__ = [
     "HEARTBEAT_MS",
     "SESSION_MS",
-    "Limits",
+    "GroupLimits",
     "broker_limits",
     "sessions",
     "shorten_sessions",
@@ -41,7 +41,7 @@ _HEARTBEAT = "consumer.heartbeat.interval.ms"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GroupLimits:
     """The least that the broker allows a group, in ms."""
 
     session: int
@@ -62,13 +62,13 @@ def sessions(groups: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def broker_limits() -> Limits | None:
+def broker_limits() -> GroupLimits | None:
     """None where the broker does not show them. Raises KafkaUnavailable where it does not answer."""
     client = AdminClient(client_config("admin"))
     brokers = client.list_topics(timeout=admin.TIMEOUT).brokers
     described = _describe(client, ResourceType.BROKER, [str(number) for number in brokers])
     try:
-        return Limits(
+        return GroupLimits(
             session=max(
                 int(v["group.consumer.min.session.timeout.ms"]) for v in described.values()
             ),
@@ -80,7 +80,7 @@ def broker_limits() -> Limits | None:
         return None
 
 
-def wanted(limits: Limits) -> tuple[int, int]:
+def wanted(limits: GroupLimits) -> tuple[int, int]:
     """Session timeout and heartbeat interval in ms, as short as the broker allows and we want."""
     heartbeat = max(HEARTBEAT_MS, limits.heartbeat)
     return max(SESSION_MS, limits.session, HEARTBEATS * heartbeat), heartbeat

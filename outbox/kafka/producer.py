@@ -17,7 +17,7 @@ from outbox.kafka.config import idempotent_config
 from outbox.kafka.refusals import NO_ANSWER, REFUSALS
 
 __all__ = [
-    "Delivery",
+    "BatchDelivery",
     "KafkaException",
     "OutgoingMessage",
     "PartitionMismatch",
@@ -41,7 +41,7 @@ class OutgoingMessage(NamedTuple):
 
 
 @dataclass(slots=True)
-class Delivery:
+class BatchDelivery:
     """What is known of one batch after the flush; indexes are positions in the batch.
 
     acknowledged  index -> offset
@@ -84,14 +84,14 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
     """Produce a batch and wait at most `timeout` seconds for its acknowledgements.
 
     Unless the delivery is complete the producer has been purged and closed. What a broker still
     finds in its socket can then only come as a duplicate: sequence numbers let it in as the
     gapless start of this batch or not at all.
     """
-    delivery = Delivery(size=len(messages))
+    delivery = BatchDelivery(size=len(messages))
     deadline = time.monotonic() + timeout
     producer = _current()
     for index, message in enumerate(messages):
@@ -155,7 +155,11 @@ def _config() -> dict[str, Any]:
 
 
 def _produce(
-    producer: Producer, message: OutgoingMessage, delivery: Delivery, index: int, deadline: float
+    producer: Producer,
+    message: OutgoingMessage,
+    delivery: BatchDelivery,
+    index: int,
+    deadline: float,
 ) -> bool:
     """Queue one message; False if it was not taken."""
     while True:
@@ -178,7 +182,7 @@ def _produce(
             return True
 
 
-def _flush(producer: Producer, delivery: Delivery, deadline: float) -> None:
+def _flush(producer: Producer, delivery: BatchDelivery, deadline: float) -> None:
     """Wait for the reports. A producer that died reports the rest soon, or never."""
     while True:
         if delivery.fatal:
@@ -188,7 +192,7 @@ def _flush(producer: Producer, delivery: Delivery, deadline: float) -> None:
             return
 
 
-def _serve(step: Callable[[], int], delivery: Delivery) -> bool:
+def _serve(step: Callable[[], int], delivery: BatchDelivery) -> bool:
     """Run callbacks; False if the producer died meanwhile.
 
     confluent_kafka raises a fatal error inside whatever callback comes next, which Python
@@ -203,14 +207,16 @@ def _serve(step: Callable[[], int], delivery: Delivery) -> bool:
     return True
 
 
-def _report(delivery: Delivery, index: int, error: KafkaError | None, message: Message) -> None:
+def _report(
+    delivery: BatchDelivery, index: int, error: KafkaError | None, message: Message
+) -> None:
     if error is None:
         delivery.acknowledged[index] = cast(int, message.offset())
     else:
         _note(delivery, index, error)
 
 
-def _note(delivery: Delivery, index: int, error: KafkaError) -> None:
+def _note(delivery: BatchDelivery, index: int, error: KafkaError) -> None:
     if error.code() in REFUSALS:
         delivery.refused[index] = error.str()
     if error.code() not in NO_ANSWER:

@@ -15,12 +15,12 @@ from django.conf import settings
 
 from outbox.kafka.config import client_config
 
-__all__ = ["Reason", "why_away"]
+__all__ = ["RefusalReason", "why_away"]
 
 SECONDS = 5.0
 
 
-class Reason(NamedTuple):
+class RefusalReason(NamedTuple):
     """What was found, and what to do."""
 
     found: str
@@ -60,15 +60,15 @@ _SAID = (
 )
 
 
-def why_away(error: object) -> Reason:
+def why_away(error: object) -> RefusalReason:
     """Ask once more, listening to the client's own words. `error`: what the caller got."""
     for said in (_certificate(), *_heard()):
-        if isinstance(said, Reason):
+        if isinstance(said, RefusalReason):
             return said
         for pattern, means in _SAID:
             if re.search(pattern, said, re.IGNORECASE):
-                return Reason(said, means)
-    return Reason(f"no answer: {error}", "Start it, or wait for it.")
+                return RefusalReason(said, means)
+    return RefusalReason(f"no answer: {error}", "Start it, or wait for it.")
 
 
 def _heard() -> list[str]:
@@ -92,7 +92,7 @@ def _text(error: KafkaException) -> str:
     return str(cause.str()) if isinstance(cause, KafkaError) else str(error)
 
 
-def _certificate() -> Reason | str:
+def _certificate() -> RefusalReason | str:
     """What is wrong with the broker's certificate, which librdkafka does not distinguish; empty if
     nothing is, or something else."""
     encrypts = settings.KAFKA_SECURITY.get("security.protocol", "").endswith("SSL")
@@ -106,10 +106,10 @@ def _certificate() -> Reason | str:
                 socket.create_connection((host.strip("[]"), int(port)), SECONDS) as connection,
                 context.wrap_socket(connection, server_hostname=host.strip("[]")),
             ):
-                speaks = Reason(f"{host}:{port} speaks TLS", _NO_LISTENER)
+                speaks = RefusalReason(f"{host}:{port} speaks TLS", _NO_LISTENER)
                 return "" if encrypts else speaks
         except ssl.SSLCertVerificationError as error:
-            return Reason(
+            return RefusalReason(
                 f"the certificate of {host}:{port}: {error.verify_message}", _means(error)
             )
     return ""

@@ -17,8 +17,8 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from outbox.rabbitmq import metrics
-from outbox.rabbitmq.breaker import BreakerState
-from outbox.rabbitmq.claims import Claims, Lease, connected
+from outbox.rabbitmq.breaker import KafkaBreakerState
+from outbox.rabbitmq.claims import EventClaims, OwnerLease, connected
 from outbox.rabbitmq.consuming import Consuming
 from outbox.rabbitmq.dead_letters import DeadLetters
 from outbox.rabbitmq.deliveries import Delivery, InHand, MeanSize
@@ -44,13 +44,13 @@ class Relay:
         self._policy = policy
         self._loop = IOLoop()
         owner = uuid.uuid4().hex
-        self._claims = Claims(
+        self._claims = EventClaims(
             connected(policy.dedupe_url, wait=policy.redis_wait),
             owner,
             ttl=policy.dedupe_ttl,
             pause=policy.redis_pause,
         )
-        self._lease = Lease(
+        self._lease = OwnerLease(
             connected(policy.dedupe_url, wait=policy.redis_wait),
             owner,
             seconds=policy.lease,
@@ -127,7 +127,7 @@ class Relay:
         return self._sending.replaced
 
     @property
-    def breaker_state(self) -> BreakerState:
+    def breaker_state(self) -> KafkaBreakerState:
         """Of the breaker around Kafka."""
         return self.kafka.breaker_state(time.monotonic())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from outbox.process.health import Readiness
+from outbox.process.health import ReadinessAnswer
 from outbox.rabbitmq import metrics
 from outbox.rabbitmq.relay import Relay
 
@@ -36,16 +36,16 @@ def figures() -> Mapping[str, float]:
     }
 
 
-def readiness_of(relay: Relay) -> Callable[[], Readiness]:
+def readiness_of(relay: Relay) -> Callable[[], ReadinessAnswer]:
     """Not ready while RabbitMQ or Kafka is away or the breaker is open; degraded without Redis."""
 
-    def readiness() -> Readiness:
+    def readiness() -> ReadinessAnswer:
         well = {
             "rabbitmq": relay.rabbitmq_is_well,
             "kafka": relay.kafka.is_well and relay.kafka.wants_more,
             "redis": relay.dedupe_is_well,
         }
-        return Readiness(
+        return ReadinessAnswer(
             {name: "healthy" if is_well else "unhealthy" for name, is_well in well.items()},
             needed=_NEEDED,
         )

@@ -9,7 +9,7 @@ import structlog
 from django.db import connection, transaction
 
 from outbox import conf, jobs, metrics
-from outbox.audit.compare import Reason
+from outbox.audit.compare import MissingReason
 from outbox.conf import DRAIN, all_topics
 from outbox.database.planner import plan_without
 from outbox.dead_letters import unknown_type
@@ -212,7 +212,12 @@ def oldest_unapplied() -> dict[str, float]:
                 NEWEST,
                 [route.handler for route in conf.routes()],
                 OPEN_LOOKED_AT,
-                [Reason.PARKED, Reason.UNSENT, Reason.HELD, Reason.REFUSED],
+                [
+                    MissingReason.PARKED,
+                    MissingReason.UNSENT,
+                    MissingReason.HELD,
+                    MissingReason.REFUSED,
+                ],
             ),
         )
         return dict(cursor.fetchall())

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from devtools.provider.server import Arrival
 
-__all__ = ["Accepted", "Attempted", "Change", "End", "Lost", "SendHistory"]
+__all__ = ["AcceptedSend", "Attempted", "End", "Lost", "SeenChange", "SendHistory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class AcceptedSend:
     """One that was accepted. `at`: when that was answered; `due`: its schedule, None where it has none."""
 
     channel: str
@@ -43,7 +43,7 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SeenChange:
     """One message of the status stream, in the order in which they came. `at`: when it was changed, by
     the database's clock."""
 
@@ -83,13 +83,13 @@ class SendHistory:
     timeout    seconds that a sender waits for the provider's answer
     """
 
-    accepted: Mapping[str, Accepted] = field(default_factory=dict)
+    accepted: Mapping[str, AcceptedSend] = field(default_factory=dict)
     arrivals: Sequence[Arrival] = ()
     cancelled: Mapping[str, float] = field(default_factory=dict)
     told: Mapping[str, str] = field(default_factory=dict)
     ends: Mapping[str, End] = field(default_factory=dict)
     attempts: Mapping[str, Sequence[Attempted]] = field(default_factory=dict)
-    changes: Sequence[Change] = ()
+    changes: Sequence[SeenChange] = ()
     gaps: int = 0
     lost: Sequence[Lost] = ()
     away: Sequence[tuple[float, float]] = ()

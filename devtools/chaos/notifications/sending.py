@@ -20,10 +20,10 @@ from django.conf import settings
 
 from devtools.chaos.ground import Ground
 from devtools.chaos.notifications.checker import UNKNOWN_ANSWER, judge
-from devtools.chaos.notifications.history import Accepted, Attempted, End, Lost, SendHistory
-from devtools.chaos.notifications.stream import Stream
+from devtools.chaos.notifications.history import AcceptedSend, Attempted, End, Lost, SendHistory
+from devtools.chaos.notifications.stream import StatusStream
 from devtools.provider.client import ProviderProcess, provider_process
-from devtools.provider.server import Arrival, Rule
+from devtools.provider.server import AnswerRule, Arrival
 from notifications.delivery.standing import reset_breaker
 from notifications.models import FINISHED, Channel
 
@@ -43,8 +43,8 @@ class Messages:
     limit  messages a second for a channel, with which the senders were started
     """
 
-    def __init__(self, ground: Ground, log: Path, stream: Stream, alive: ExitStack) -> None:
-        self.accepted: dict[str, Accepted] = {}
+    def __init__(self, ground: Ground, log: Path, stream: StatusStream, alive: ExitStack) -> None:
+        self.accepted: dict[str, AcceptedSend] = {}
         self.cancelled: dict[str, float] = {}
         self.told: dict[str, str] = {}
         self.lost: list[Lost] = []
@@ -56,7 +56,7 @@ class Messages:
         self._batches: list[str] = []
         self._kept: dict[tuple[str, str], Arrival] = {}  # arrivals at a provider that is no more
         self._alive = alive
-        self._rules: Sequence[Rule] = ()
+        self._rules: Sequence[AnswerRule] = ()
         self._provider: ProviderProcess | None = self._begin()
         self._wall = time.time() - time.monotonic()
 
@@ -84,7 +84,7 @@ class Messages:
             at = time.monotonic()
             for each in told["notifications"]:
                 ids.append(each["id"])
-                self.accepted[each["id"]] = Accepted(
+                self.accepted[each["id"]] = AcceptedSend(
                     channel=each["channel"],
                     priority=priority,
                     at=at,
@@ -123,7 +123,7 @@ class Messages:
 
     # -- the provider
 
-    def rules(self, *rules: Rule) -> None:
+    def rules(self, *rules: AnswerRule) -> None:
         """What it does from now on."""
         self._rules = rules
         if self._provider is not None:
@@ -269,7 +269,7 @@ def sending(ground: Ground, *, within: float) -> Iterator[Messages]:
         reset_breaker(PROVIDER, channel, who="chaos", reason="a new scenario")
     log = ground.directory / f"provider-{ground.prefix.strip(':')}"
     with ExitStack() as alive:
-        stream = alive.enter_context(Stream(ground.stack.base_url))
+        stream = alive.enter_context(StatusStream(ground.stack.base_url))
         messages = Messages(ground, log, stream, alive)
         yield messages
         give_up = time.monotonic() + within

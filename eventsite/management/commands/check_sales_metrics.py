@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from eventsite.reports.recount import Comparison, compare
+from eventsite.reports.recount import FigureComparison, compare
 
 
 class Command(BaseCommand):
@@ -36,7 +36,7 @@ class Command(BaseCommand):
             self.stdout.write(f"… and {found.different - len(found.differences)} more")
         raise CommandError(f"{found.different} of {found.figures} figures differ; {under_way}.")
 
-    def _tell_foreign(self, found: Comparison) -> None:
+    def _tell_foreign(self, found: FigureComparison) -> None:
         if not found.foreign_figures:
             return
         self.stdout.write(

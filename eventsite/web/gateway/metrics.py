@@ -74,7 +74,7 @@ def count(kind: Kind, seconds: Sequence[float]) -> None:
     found[1].observe_all(seconds)
 
 
-class Tally:
+class RequestTally:
     """Raises a counter once a turn of the event loop: a change that goes to thousands of sockets would
     spend a fifth of its time with counting."""
 

@@ -19,7 +19,7 @@ from eventsite.web.hot_paths import metrics
 from outbox.database import patience
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
 
-__all__ = ["STOPPING", "Coalescer", "Refused", "Waiting"]
+__all__ = ["STOPPING", "BatchRefused", "Coalescer", "Waiting"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ _AT_ONCE = nullcontext()
 LEAST_SECONDS = 1.5  # that a batch may wait for the database, however long its oldest has waited
 
 
-class Refused(Exception):
+class BatchRefused(Exception):
     """The command itself cannot be stored, and nothing of it is; the cause says why."""
 
 
@@ -221,7 +221,7 @@ def _of_each(error: Exception) -> Exception:
     """The answer to a failure that is not examined any further."""
     if isinstance(error, NotStored):
         return error
-    refused = Refused()
+    refused = BatchRefused()
     refused.__cause__ = error
     return refused
 

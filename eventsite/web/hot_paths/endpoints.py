@@ -13,7 +13,7 @@ import psycopg
 from django.conf import settings
 
 from eventsite.web.gateway.asgi_types import Scope
-from eventsite.web.hot_paths.coalescer import STOPPING, Coalescer, Refused
+from eventsite.web.hot_paths.coalescer import STOPPING, BatchRefused, Coalescer
 from eventsite.web.hot_paths.pool import SessionPool
 from eventsite.web.hot_paths.redis_lane import RedisLane
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
@@ -225,7 +225,7 @@ async def _submitted(endpoint: _Write | _Reading, command: Any, weight: int = 0)
         return await waiting.future
     except (NotStored, OutcomeUnknown) as error:
         return _unavailable(endpoint.method, error)
-    except Refused:
+    except BatchRefused:
         return None
     except asyncio.CancelledError:  # by the server, which stops and waits no longer
         if waiting is None or waiting.begun:

@@ -12,7 +12,7 @@ from collections import deque
 
 from eventsite.web.hot_paths.session import Session
 
-__all__ = ["SessionPool", "Turn"]
+__all__ = ["SessionPool", "SessionTurn"]
 
 
 class SessionPool:
@@ -28,9 +28,9 @@ class SessionPool:
         self._free = self._sessions[::-1]
         self._waiting: deque[asyncio.Future[Session]] = deque()
 
-    def turn(self) -> Turn:
+    def turn(self) -> SessionTurn:
         """For who needs one of them again and again, one at a time: held by `async with`."""
-        return Turn(self)
+        return SessionTurn(self)
 
     async def take(self) -> Session:
         """The wait has no bound of its own: every holder has one."""
@@ -60,7 +60,7 @@ class SessionPool:
             await session.close()
 
 
-class Turn:
+class SessionTurn:
     """A session for the length of a block; a class, because it costs each batch."""
 
     session: Session  # within the block

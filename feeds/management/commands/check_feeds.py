@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from feeds.cache import CacheUnavailable
 from feeds.checking.cached import compare_cached
-from feeds.checking.compare import DIFFERENCES_SHOWN, Comparison, compare_entries
+from feeds.checking.compare import DIFFERENCES_SHOWN, FeedComparison, compare_entries
 from feeds.checking.followers import WrongCount, recount, wrong_counts
 from feeds.checking.rebuild import USERS_AT_ONCE, all_users, rebuild, sampled_users
 from feeds.management.arguments import positive, user_id
@@ -53,7 +53,7 @@ class Command(BaseCommand):
             raise CommandError(f"{different} differences.")
         self.stdout.write("All feeds equal the truth.")
 
-    def _tell(self, found: Comparison, wrong: Sequence[WrongCount]) -> None:
+    def _tell(self, found: FeedComparison, wrong: Sequence[WrongCount]) -> None:
         counts = found.counts
         self.stdout.write(
             f"{found.users} users: {counts['right']} entries are right, {counts['litter']} are litter"
@@ -72,7 +72,7 @@ class Command(BaseCommand):
         if more:
             self.stdout.write(f"… and {more} more")
 
-    def _repair(self, found: Comparison, wrong: Sequence[WrongCount]) -> None:
+    def _repair(self, found: FeedComparison, wrong: Sequence[WrongCount]) -> None:
         if users := sorted(found.users_different):
             for some in _pieces(users):
                 rebuild(some)
@@ -84,9 +84,9 @@ class Command(BaseCommand):
 
     def _compare(
         self, user: str | None, sample: int | None
-    ) -> tuple[Comparison, Sequence[WrongCount]]:
+    ) -> tuple[FeedComparison, Sequence[WrongCount]]:
         """Everything in one snapshot."""
-        found = Comparison()
+        found = FeedComparison()
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

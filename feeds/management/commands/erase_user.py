@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from feeds.cache import CacheUnavailable
-from feeds.erasure import Erased, erase_user
+from feeds.erasure import ErasedUser, erase_user
 from feeds.events import is_user_id
 
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
                 " run the command again in a moment."
             )
 
-    def _show(self, erased: Erased) -> None:
+    def _show(self, erased: ErasedUser) -> None:
         self.stdout.write(
             f"{erased.posts:,} posts, {erased.follows:,} follows, {erased.entries:,} entries,"
             f" {erased.answers:,} kept answers"

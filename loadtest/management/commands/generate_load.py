@@ -18,11 +18,11 @@ from rich.console import Console
 from eventsite.settings.env import environment
 from loadtest.arguments import count, header, positive, seconds, share, threshold
 from loadtest.client import Client
-from loadtest.console import Progress, print_summary
+from loadtest.console import LoadProgress, print_summary
 from loadtest.feeds import generate_feeds
 from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsProgress, FeedsReport
 from loadtest.feeds_tally import FeedsPlan
-from loadtest.generator import ARRIVALS, Plan, generate
+from loadtest.generator import ARRIVALS, GeneratorPlan, generate
 from loadtest.machine import describe_machine
 from loadtest.notifications import NotificationsPlan, look_for_all, send_notifications
 from loadtest.notifications_report import NotificationsProgress, NotificationsReport
@@ -30,11 +30,11 @@ from loadtest.notifications_tally import METRICS_OF_NOTIFICATIONS, Notifications
 from loadtest.page import render
 from loadtest.payloads import KINDS
 from loadtest.provider import ProviderLost, provider
-from loadtest.summary import Summary
-from loadtest.tally import Tally
+from loadtest.summary import LoadSummary
+from loadtest.tally import LoadTally
 from loadtest.target import NotOurs, ask_target
 from loadtest.thresholds import METRICS, METRICS_OF_CHECK, ONLY_BY_DATABASE, Threshold
-from loadtest.verify import Verdict, verify_by_database, verify_by_http
+from loadtest.verify import LoadVerdict, verify_by_database, verify_by_http
 from outbox.process.gc_tuning import tune_gc
 
 EXAMPLE = """examples:
@@ -208,7 +208,7 @@ class Command(BaseCommand):
         if crossed := report.crossed():
             raise CommandError("Crossed: " + ", ".join(each.text for each in crossed))
 
-    def _ask(self, plan: Plan | FeedsPlan | NotificationsPlan) -> None:
+    def _ask(self, plan: GeneratorPlan | FeedsPlan | NotificationsPlan) -> None:
         """Whether our program answers there, and room for the connections."""
         try:
             ask_target(plan.url, headers=plan.headers)
@@ -225,11 +225,11 @@ class Command(BaseCommand):
         self._ask(plan)
         machine = describe_machine()
         self._say(f"{plan.url}: kind {plan.kind}, seed {plan.seed}, run {plan.run}")
-        progress = Progress(self._say, terminal=self.stdout.isatty(), wanted=plan.rate)
+        progress = LoadProgress(self._say, terminal=self.stdout.isatty(), wanted=plan.rate)
         tune_gc()  # a collection through all that is loaded would count as latency
         tally = generate(plan, on_second=progress.show)
         verdict = _verdict(check, plan, tally, options["settle"])
-        summary = Summary(
+        summary = LoadSummary(
             plan=plan,
             tally=tally,
             verdict=verdict,
@@ -249,15 +249,15 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def _rendered(summary: Summary, *, colour: bool) -> str:
+def _rendered(summary: LoadSummary, *, colour: bool) -> str:
     console = Console(file=StringIO(), force_terminal=colour, width=None if colour else PIPE_WIDTH)
     with console.capture() as captured:
         print_summary(console, summary)
     return captured.get()
 
 
-def _plan(options: dict[str, Any]) -> Plan:
-    return Plan(**_of_both(options), kind=options["kind"], customers=options["customers"])
+def _plan(options: dict[str, Any]) -> GeneratorPlan:
+    return GeneratorPlan(**_of_both(options), kind=options["kind"], customers=options["customers"])
 
 
 def _feeds_plan(options: dict[str, Any]) -> FeedsPlan:
@@ -291,7 +291,9 @@ def _of_both(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _verdict(check: str, plan: Plan, tally: Tally, within: float) -> Verdict | None:
+def _verdict(
+    check: str, plan: GeneratorPlan, tally: LoadTally, within: float
+) -> LoadVerdict | None:
     if check == "database":
         return verify_by_database(tally, plan.run, within=within)
     if check == "http":

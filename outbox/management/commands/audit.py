@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from outbox import conf
 from outbox.audit import compare
-from outbox.audit.compare import MISSING, Finding, Reason, Tally
+from outbox.audit.compare import MISSING, AuditTally, Finding, MissingReason
 from outbox.audit.repair import repair
 from outbox.declaration import Route
 from outbox.kafka import admin
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         )
         if options["repair"]:
             self._repair(routes, logs, out_of_order=options["out_of_order"])
-        tallies: dict[tuple[str, Reason], Tally] = {}
+        tallies: dict[tuple[str, MissingReason], AuditTally] = {}
         missing: list[Finding] = []
         for route in routes:
             for page in compare.pages(route, logs):
@@ -90,7 +90,10 @@ class Command(BaseCommand):
                 )
 
     def _print(
-        self, tallies: dict[tuple[str, Reason], Tally], missing: Sequence[Finding], warning: str
+        self,
+        tallies: dict[tuple[str, MissingReason], AuditTally],
+        missing: Sequence[Finding],
+        warning: str,
     ) -> None:
         if warning:
             self.stderr.write(warning)
@@ -110,7 +113,7 @@ class Command(BaseCommand):
 
     def _print_json(
         self,
-        tallies: dict[tuple[str, Reason], Tally],
+        tallies: dict[tuple[str, MissingReason], AuditTally],
         missing: Sequence[Finding],
         count: int,
         warning: str,
