@@ -274,7 +274,7 @@ def ask(command: Command) -> Any:
 
 
 def replies(commands: Sequence[Command]) -> Sequence[Any] | None:
-    """The reply to each, for who only reads; None where Redis is away. Who finds it so does without
+    """The reply to each, for who only reads; None where Redis is unavailable. Who finds it so does without
     it for a moment, so that a Redis that hangs keeps nobody waiting again and again."""
     global _away_until
     if time.monotonic() < _away_until:

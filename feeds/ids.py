@@ -275,7 +275,7 @@ class _Keeper:
         generator = self.generator
         try:
             try:
-                # A PostgreSQL that says nothing is asked anew before the lease is over.
+                # A PostgreSQL that says nothing is asked again before the lease is over.
                 with patience.within(RENEW_SECONDS):
                     lease = hold_node(self._owner, node=generator.node, last_ms=generator.last_ms)
             finally:

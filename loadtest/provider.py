@@ -135,7 +135,7 @@ class _Provider(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == KEY:
-            # After a retry by hand it is <id>.<n>.
+            # After a retry by an operator it is <id>.<n>.
             self._id = _uuid(value.partition(b".")[0])
 
     def on_message_complete(self) -> None:

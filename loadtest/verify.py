@@ -118,7 +118,7 @@ _ACCEPTED = """
     )"""
 
 # No figures hold it, or another event of it that somebody here listens to is not applied. What the
-# outbox has let go is done.
+# outbox has deleted is done.
 _WITHOUT_EFFECT = """
     SELECT id FROM known WHERE NOT EXISTS (
         SELECT FROM inbox_receipt receipt

@@ -1,4 +1,4 @@
-"""The admin's page of providers: how each stands, and the reset of a breaker by hand."""
+"""The admin's page of providers: how each stands, and the reset of a breaker by an operator."""
 
 from __future__ import annotations
 

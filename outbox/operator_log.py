@@ -1,4 +1,4 @@
-"""Who did what, when, on what, why, and how many: a row for each thing that was done by hand.
+"""Who did what, when, on what, why, and how many: a row for each action of an operator.
 
 A row is written in the transaction of the action, so neither is there without the other. What
 takes longer than a transaction has a row that is still open, and counts in it how far it has come.

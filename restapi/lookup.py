@@ -23,7 +23,7 @@ class Ask(msgspec.Struct, frozen=True):
     """One step: statements that only read, each with a snapshot of its own, or commands.
 
     It is sent the rows of each statement; or the reply to each command, which is an exception where
-    Redis has refused it, and None in place of all replies where Redis is away. A command may have
+    Redis has refused it, and None in place of all replies where Redis is unavailable. A command may have
     been done all the same.
     """
 

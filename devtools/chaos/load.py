@@ -90,7 +90,7 @@ def write(
     commit: bool = True,
 ) -> WriteAttempt:
     """Draw the next number of each key (a key may come several times) and publish, in one
-    transaction; never raises for a database that is away or gone in the middle."""
+    transaction; never raises for a database that is unavailable or gone in the middle."""
     from django.db import connection  # noqa: PLC0415  (needs the settings)
 
     from outbox.database.unit_of_work import NotStored, OutcomeUnknown, unit_of_work  # noqa: PLC0415

@@ -108,7 +108,7 @@ class WeatherWatch:
 
 @contextmanager
 def watch(evidence: Evidence, mark: EvidenceMark) -> Iterator[WeatherWatch]:
-    """Looks at the backlog until the end of the block; a database that is away is passed over."""
+    """Looks at the backlog until the end of the block; a database that is unavailable is passed over."""
     seen = WeatherWatch()
     stop = threading.Event()
 

@@ -63,7 +63,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Limits and keys",
-                "A second: requests let through because Redis was away; reads of the keys that failed.",
+                "A second: requests let through because Redis was unavailable; reads of the keys that failed.",
                 ("let through", rate("rate_limit_failed_open_total")),
                 ("keys not read", rate("api_keys_unread_total")),
             ),

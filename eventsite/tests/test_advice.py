@@ -143,7 +143,7 @@ class TestATopic:
         everything_is_well()
 
     @pytest.mark.parametrize("command", ["sync_routes", "replay", "audit"])
-    def test_that_was_made_anew(self, command: str) -> None:
+    def test_that_was_recreated(self, command: str) -> None:
         publish("a")
         make_anew(PROBE_TOPIC.name)
         more = {
@@ -158,7 +158,7 @@ class TestATopic:
         everything_is_well()
 
     @pytest.mark.usefixtures("applied_at_once")
-    def test_that_was_made_anew_in_the_log_of_a_bridge(self) -> None:
+    def test_that_was_recreated_in_the_log_of_a_bridge(self) -> None:
         publish("a")
         make_anew(PROBE_TOPIC.name)
         with capture_logs() as logs, bridge() as started:

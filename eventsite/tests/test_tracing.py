@@ -1,4 +1,4 @@
-"""Spans as they leave real processes, at a real receiver; and processes whose receiver is away."""
+"""Spans as they leave real processes, at a real receiver; and processes whose receiver is unavailable."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def _redis() -> redis.Redis:
 
 
 def nudge() -> None:
-    """Ask for a run soon, unless somebody has asked already. Never raises for a Redis that is away."""
+    """Ask for a run soon, unless somebody has asked already. Never raises for a Redis that is unavailable."""
     try:
         with _redis().pipeline(transaction=False) as commands:
             commands.set(_KEY, 1, nx=True, px=_ASKED_FOR_MS)

@@ -33,7 +33,7 @@ __all__ = ["apply_batch", "apply_slices"]
 
 RUN_SECONDS = 0.2  # then the other tasks of the queue have their turn
 AGAIN_SECONDS = (
-    1.0  # after something that passes by itself: Redis is away, a lock, a lost connection
+    1.0  # after something that passes by itself: Redis is unavailable, a lock, a lost connection
 )
 
 _WRITERS: dict[SliceKind, Callable[[SliceBatch], WrittenSlices]] = {
@@ -67,7 +67,7 @@ def apply_slices() -> int:
 
 
 def apply_batch(batch: SliceBatch) -> int | None:
-    """Apply slices that are held; how many were finished. None: something is away, and the next batch
+    """Apply slices that are held; how many were finished. None: something is unavailable, and the next batch
     would fare no better. A slice that fails is found by trying each alone."""
     if batch.alone and not begin_alone(batch.leases[0]):
         return 0

@@ -247,7 +247,7 @@ class TestWhatComesLate:
         written = fanout_posts.write_entries(claim(SliceKind.POST))
         delete(late)
         self.forget_all_changes(monkeypatch)
-        assert_right("ann", hit=False)  # filled anew, and has never seen it
+        assert_right("ann", hit=False)  # filled again, and has never seen it
         assert_right("ann", hit=True)
         cache.add_entries(written.entries, as_of=written.as_of)
         assert ask("ann").ids == [cached]

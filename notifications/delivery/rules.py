@@ -54,7 +54,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt, another after each retry by hand."""
+        """The same for every attempt, another after each retry by an operator."""
         return f"{self.id}.{self.round}" if self.round else self.id
 
 

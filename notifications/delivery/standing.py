@@ -1,4 +1,4 @@
-"""How providers stand, for people: their breakers, and what they have asked for; and the reset by hand."""
+"""How providers stand, for people: their breakers, and what they have asked for; and the reset by an operator."""
 
 from __future__ import annotations
 

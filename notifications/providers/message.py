@@ -36,7 +36,7 @@ class ProviderError(ValueError):
 class OutgoingText(msgspec.Struct, frozen=True, kw_only=True):
     """One notification as it is sent.
 
-    idempotency_key  the same for every attempt until it is retried by hand
+    idempotency_key  the same for every attempt until an operator retries it
     title            name of its template; "": none
     """
 

@@ -173,7 +173,7 @@ class DeadLetterAdmin(ConfirmedActions):
         return self.ask(
             request,
             action=action,
-            sentence=f"These {len(letters)} {effect}; {followers} followers go on after them.",
+            sentence=f"These {len(letters)} {effect}; {followers} followers are applied after them.",
             left_out=left_out,
             columns=("id", "state", "handler", "topic", "key", "error"),
             rows=[
@@ -242,7 +242,7 @@ class HandlerControlAdmin(ConfirmedActions):
     ) -> HttpResponse | None:
         """Also after a circuit tripped."""
         if "confirmed" not in request.POST:
-            sentence = "These go on where they stopped; what a circuit parked is tried again now."
+            sentence = "These handlers continue where they stopped; what a circuit parked is tried again now."
             return self._ask(request, queryset, "resume", sentence)
         for row in queryset:
             self._do(request, "resumed", row.handler, request.POST.get("note", "").strip()[:500])

@@ -52,7 +52,7 @@ class MissingReason(StrEnum):
 
     PASSED = "passed without a receipt"
     GONE = "gone from the log before it was applied"
-    OTHER_LOG = "lost with a topic that was made anew"
+    OTHER_LOG = "lost with a topic that was recreated"
     UNSENT = "not yet in Kafka"
     HELD = "held behind a message that Kafka refuses"
     REFUSED = "refused by Kafka"
@@ -111,7 +111,7 @@ def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Fin
     """All that one handler is not done with, in commit order per key, a page at a time.
 
     Reads the whole outbox, about 100,000 events a second and handler. `logs`: what Kafka holds, by
-    topic; without an entry (Kafka is away) nothing is judged by it.
+    topic; without an entry (Kafka is unavailable) nothing is judged by it.
     """
     after = 0
     while True:

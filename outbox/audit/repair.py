@@ -40,7 +40,7 @@ REPAIRABLE = frozenset({MissingReason.PASSED, MissingReason.GONE})
 @dataclass(slots=True)
 class Repaired:
     """What a repair did: events handed to the redrive; left alone because later events of their
-    key are applied or parked; left alone because their topic was made anew; positions moved."""
+    key are applied or parked; left alone because their topic was recreated; positions moved."""
 
     handed_over: int = 0
     out_of_order: int = 0

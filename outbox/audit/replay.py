@@ -1,7 +1,7 @@
 """Replay: one handler's tables are emptied and built again from the log (guarantees.md#r17).
 
 Only from the log: republishing from the outbox would put old events behind newer ones of their
-key. So a replay is refused once Kafka has let go of what the handler began with, unless the
+key. So a replay is refused once Kafka has deleted the handler's first events, unless the
 operator asks for what is left by name.
 """
 

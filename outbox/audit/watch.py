@@ -2,7 +2,7 @@
 
 A mark for each handler says up to which row everything is done, except the rows of the table
 audit_open, which are looked at again. outbox/audit/compare.py says what is found, and why, whose
-`pages` is the audit by hand: it reads everything and keeps nothing.
+`pages` is the audit of the command: it reads everything and keeps nothing.
 """
 
 from __future__ import annotations

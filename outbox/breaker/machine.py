@@ -93,7 +93,7 @@ def phase(state: BreakerState, rule: BreakerRule, now: float) -> str:
     """CLOSED, OPEN or HALF_OPEN at a moment."""
     if state.opened_at is None:
         return CLOSED
-    # A clock that was set back does not keep it open for longer than from anew.
+    # A clock that was set back does not keep it open for longer than a new opening.
     return OPEN if state.opened_at <= now < state.opened_at + rule.open_seconds else HALF_OPEN
 
 
@@ -140,7 +140,7 @@ def give_up(state: BreakerState, ids: Sequence[str]) -> BreakerState:
 
 
 def reset(state: BreakerState) -> BreakerState:
-    """Closed, by hand."""
+    """Closed by an operator."""
     return BreakerState(epoch=state.epoch + 1)
 
 

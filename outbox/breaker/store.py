@@ -114,7 +114,7 @@ class BreakerStore:
         self._change(name, lambda state, _now: machine.give_up(state, ids))
 
     def reset(self, name: str, *, who: str, reason: str) -> bool:
-        """Close it by hand; False while Redis is lost. Logged with who did it and why."""
+        """Close it for an operator; False while Redis is unavailable. Logged with who did it and why."""
         self._change(name, lambda state, _now: machine.reset(state))
         stored = not self._lost
         log.warning("breaker_reset", breaker=name, who=who, reason=reason, stored=stored)

@@ -141,7 +141,7 @@ def without_followers(pending: Sequence[PendingEvent], heads: Heads) -> list[Pen
 
 def resolve_published(events: Sequence[PendingEvent]) -> None:
     """Events of lanes with open letters were published: the letters among them are resolved, and
-    what was held behind them goes on."""
+    what was held behind them is published."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -166,7 +166,7 @@ def put_back(letter: Letter) -> None:
 
 
 def discard(letter: Letter) -> None:
-    """The refused row stays dead, what was held behind it goes on. The letter is resolved already;
+    """The refused row stays dead, what was held behind it is published. The letter is resolved already;
     a row that was put back is taken out again."""
     OutboxEvent.objects.filter(
         event_id=letter.event.event_id, status=OutboxEvent.Status.NEW

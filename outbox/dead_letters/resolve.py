@@ -251,7 +251,7 @@ def _make_due(ids: Sequence[int]) -> None:
 
 
 def _discard(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
-    """Never to be applied; what waits behind them goes on."""
+    """Never to be applied; what waits behind them is applied."""
     handler = letters[0].handler
     mine = receipts.settle_receipts(
         handler, [letter.event.event_id for letter in letters], InboxReceipt.Outcome.DISCARDED

@@ -6,7 +6,7 @@ one that still had the type: it waits, because a process that knows it may be ab
 then parked. Its letter counts no try, and is due again as soon as a process knows the type.
 
 The wait is counted from the moment at which the event was published, by the database's clock. So a
-restart does not begin it anew, and old events of a type that was taken out of the code do not wait
+restart does not start it again, and old events of a type that was taken out of the code do not wait
 at all. Once an event of a type is parked, later ones of that type are parked without a wait.
 """
 

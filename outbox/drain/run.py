@@ -56,7 +56,7 @@ class Drain:
     def run(self, *, seconds: float | None = None) -> DrainReport:
         """Drain until nothing is pending, Kafka fails, or `seconds` (`run_seconds`) are over.
 
-        Connects before it claims, so that no lane is held while Kafka is away. A batch that settles
+        Connects before it claims, so that no lane is held while Kafka is unavailable. A batch that settles
         nothing ends the run, unless its refusals have just made room for other keys. Behind a large
         batch a second thread claims beside this one, as another drain would: while one has
         PostgreSQL at work the other uses the processor.

@@ -1,4 +1,4 @@
-"""What the drain of one process remembers from one batch to the next; the next process begins anew."""
+"""What the drain of one process remembers from one batch to the next; the next process starts with nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One transaction for chunks: position, receipts and effect (guarantees.md#r8 and #r9).
 
 Nothing here trusts what the message queue did: a chunk that comes twice, late, out of turn, for
-a topic that was made anew or while another copy of it runs changes nothing.
+a topic that was recreated or while another copy of it runs changes nothing.
 """
 
 from __future__ import annotations

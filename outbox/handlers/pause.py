@@ -1,4 +1,4 @@
-"""Stopping and starting a handler while everything runs: by hand, or by its circuit (guarantees.md#r13).
+"""Stopping and starting a handler while everything runs: by an operator, or by its circuit (guarantees.md#r13).
 
 `handler_control` says what is wanted and why; `bridge_position.paused` is what chunks and
 redrives look at, under the position's lock. The circuit writes the first and its own partition;
@@ -194,7 +194,7 @@ def write_control(
     since: datetime | None = None,
     park_failures: timedelta | None = None,
 ) -> None:
-    """A pause by hand keeps what the circuit knew, so that a resume still redrives its run."""
+    """An operator's pause keeps what the circuit knew, so that a resume still redrives its run."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

@@ -151,7 +151,7 @@ def _wait_until_listed(client: AdminClient, names: Sequence[str]) -> None:
 
 
 def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
-    """Ids and offset ranges of the topics that exist. Raises KafkaException while Kafka is away."""
+    """Ids and offset ranges of the topics that exist. Raises KafkaException while Kafka is unavailable."""
     read_at = time.monotonic()
     client = AdminClient(client_config("admin"))
     metadata = client.list_topics(timeout=TIMEOUT)
@@ -232,7 +232,7 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
     futures = client.describe_configs(resources) if resources else {}
     values = {}
     for resource, future in futures.items():
-        # Tansu knows no such request; brokers that are away have failed the one before.
+        # Tansu knows no such request; brokers that are unavailable have failed the one before.
         with suppress(KafkaException):
             entries = _result(future).values()
             values[resource.name] = {entry.name: str(entry.value) for entry in entries}

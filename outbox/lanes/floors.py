@@ -54,7 +54,7 @@ class _Ceiling:
 
 
 class Floors:
-    """What one process remembers; lost with it, and taken anew by the next. One thread of it
+    """What one process remembers; lost with it, and taken again by the next. One thread of it
     refreshes, others may read. `sweeps`: drains do, for everybody."""
 
     def __init__(self, *, sweeps: bool = True) -> None:

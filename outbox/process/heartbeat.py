@@ -1,6 +1,6 @@
 """What each process says of itself, every few seconds, in Redis: the table of processes.
 
-Redis, because it is asked when PostgreSQL is away, and because a row that nobody renews goes by itself.
+Redis, because it is asked when PostgreSQL is unavailable, and because a row that nobody renews goes by itself.
 The age of a heartbeat is what Redis counts: no two clocks are compared. Nothing depends on it: a
 process whose heartbeat cannot be written goes on.
 """

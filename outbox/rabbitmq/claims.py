@@ -1,7 +1,7 @@
 """Who sends an event id: two states in Redis, `claimed <owner>` and `done <digest>`.
 
 One script a key, pipelined, safe to repeat. The digest distinguishes a repetition from an id that was used
-for something else. Where Redis does not answer the relay goes on without, and counts.
+for something else. Where Redis does not answer the relay continues without it, and counts.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class EventClaims:
             self._send([("SET", _PROBE, 1, "PX", 1000)])
 
     def claim(self, events: Sequence[tuple[str, str]]) -> list[ClaimOutcome] | None:
-        """Claim events, given as (id, digest); None while Redis is away."""
+        """Claim events, given as (id, digest); None while Redis is unavailable."""
         if self._unmarked and not self.mark_done(()):
             return None  # one of these may be a repetition of what is not marked yet
         arguments = (self._ttl, _LEASES)

@@ -216,7 +216,7 @@ class Events:
         self._published(sent.delivered, now)
 
     def _drop(self, deliveries: Sequence[Delivery], now: float) -> None:
-        """Their channel is gone and nothing is under way: they begin anew when they come again. An
+        """Their channel is gone and nothing is under way: they start again when they come again. An
         event that stayed known would only be handed the new tag, and nobody would work on it."""
         for delivery in deliveries:
             self._finished(delivery, now)

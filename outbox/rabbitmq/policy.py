@@ -27,7 +27,7 @@ class RelayPolicy:
     dedupe_url: str = "redis://localhost:6379/0"
     dedupe: bool = True
     dedupe_ttl: float = 24 * 3600.0
-    create_always: bool = False  # a queue that was deleted later is made anew
+    create_always: bool = False  # a queue that was deleted later is created again
     workers: int = 10
     max_retries: int = 5  # times that a message is refused alone until it is a dead letter
     retry_initial: float = 0.1

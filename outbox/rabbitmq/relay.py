@@ -93,7 +93,7 @@ class Relay:
 
     @property
     def rabbitmq_is_well(self) -> bool:
-        """Whether the relay consumes, or does not because Kafka is away."""
+        """Whether the relay consumes, or does not because Kafka is unavailable."""
         return self.consuming.is_consuming or (self.consuming.is_up and not self.kafka.wants_more)
 
     @property

@@ -37,7 +37,7 @@ def figures() -> Mapping[str, float]:
 
 
 def readiness_of(relay: Relay) -> Callable[[], ReadinessAnswer]:
-    """Not ready while RabbitMQ or Kafka is away or the breaker is open; degraded without Redis."""
+    """Not ready while RabbitMQ or Kafka is unavailable or the breaker is open; degraded without Redis."""
 
     def readiness() -> ReadinessAnswer:
         well = {

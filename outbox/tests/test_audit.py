@@ -84,7 +84,7 @@ class TestAnEvent:
         published([offset], partition=0)
         assert reasons() == [reason]
 
-    def test_of_a_topic_made_anew(self) -> None:
+    def test_of_a_topic_recreated(self) -> None:
         positions(3, topic_id=uuid4())
         published([7])
         assert reasons() == [MissingReason.OTHER_LOG]

@@ -54,7 +54,7 @@ _PENDING = f"""
 @dataclass(frozen=True, slots=True)
 class HandlerLag:
     """How far a handler is behind. `events`: messages in Kafka behind its positions, None while
-    Kafka is away, as is `unread`: partitions without a position; `oldest_seconds`: age of the oldest
+    Kafka is unavailable, as is `unread`: partitions without a position; `oldest_seconds`: age of the oldest
     event in Kafka that it has not applied."""
 
     handler: str

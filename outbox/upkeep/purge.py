@@ -122,7 +122,7 @@ def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
     """One chunk of rows behind `after`; the id to go on from, None when nothing old comes any more.
 
     Rows are written in about the order of their ids, so that end is known by when they were
-    written; but a row goes by when it was published, which a redrive or a log made anew may have
+    written; but a row goes by when it was published, which a redrive or a recreated log may have
     done much later.
     """
     subscriptions = [

@@ -30,7 +30,7 @@ def away(ground: Ground) -> None:
         time.sleep(ground.seconds(60, 12))
 
 
-def topic_made_anew(ground: Ground) -> None:
+def topic_recreated(ground: Ground) -> None:
     """What was in the log and not applied goes out again from the outbox (`--recreated`)."""
     with ground.fault("the probe's topic is deleted and made anew"):
         broker.delete_topic(PROBE_TOPIC.name)
@@ -47,7 +47,7 @@ SCENARIOS = (
     Scenario(
         name="topic-anew",
         title="the topic is deleted and made anew, `sync_routes --recreated`",
-        play=topic_made_anew,
+        play=topic_recreated,
         log_complete=False,
         lane_updates=LANES,  # what is pending again may lie below the drains' floors
     ),

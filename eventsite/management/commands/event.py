@@ -28,7 +28,7 @@ PIPE_WIDTH = 160
 
 
 class Command(BaseCommand):
-    """Reads the database alone: it answers with Kafka and Redis away."""
+    """Reads the database alone: it answers while Kafka and Redis are unavailable."""
 
     help = "Shows where an event is. Takes the id of an event, a notification, an order or a post."
 

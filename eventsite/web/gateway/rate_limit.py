@@ -3,7 +3,7 @@
 A bucket holds `burst` tokens and gets `per_second` new ones a second, without steps; a request
 takes one or is refused. Requests that wait for Redis at the same moment share one round trip.
 
-When Redis is away or slower than RATE_LIMIT_PATIENCE, requests are let through and counted: a limit protects
+When Redis is unavailable or slower than RATE_LIMIT_PATIENCE, requests are let through and counted: a limit protects
 from too much, and refusing everybody would be worse. The first failure opens a breaker: until a
 probe behind the requests' back was answered in time, nobody waits for Redis again.
 """

@@ -130,7 +130,7 @@ def scope_missing(scope: str) -> Refused:
 
 
 def keys_unread(method: str) -> Refused:
-    return turned_away("The API key cannot be checked while the database is away", method)
+    return turned_away("The API key cannot be checked while the database is unavailable", method)
 
 
 def turned_away(why: str, method: str) -> Refused:

@@ -49,7 +49,7 @@ class Coalescer(Generic[Command, Result]):
     """Submits commands to `perform` in batches, one batch at a time.
 
     `perform` takes commands and returns their results in the same order; it raises OutcomeUnknown, or
-    NotStored for a database that is away (the whole batch gets this answer, nothing is tried again),
+    NotStored for a database that is unavailable (the whole batch gets this answer, nothing is tried again),
     or anything else before COMMIT, NotStored for what the server has refused included (the batch is
     halved until only the culprit is left). At most `max_batch` commands in a
     batch, of `max_weight` together unless the first is heavier, `max_waiting` in the queue, each at

@@ -190,7 +190,7 @@ class _Lookup(_Reading):
 
 @contextmanager
 def _away_for_all() -> Iterator[None]:
-    """A database that is away concerns all that ask: halving the batch would only ask again."""
+    """A database that is unavailable concerns all that ask: halving the batch would only ask again."""
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:

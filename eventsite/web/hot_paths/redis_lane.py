@@ -34,7 +34,7 @@ class RedisLane:
         self._probe: asyncio.Task[None] | None = None
 
     async def replies(self, commands: Sequence[Command]) -> Sequence[Any] | None:
-        """The reply to each, an exception where Redis has refused it; None where it is away. What was
+        """The reply to each, an exception where Redis has refused it; None where it is unavailable. What was
         sent may be done all the same, also later."""
         if self._is_open:
             return None

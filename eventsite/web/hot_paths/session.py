@@ -27,7 +27,7 @@ __all__ = ["Session"]
 Result = TypeVar("Result")
 
 # All that the connections of hot paths do is inserted or found by a key: one plan is right for any
-# parameters, also for the checks of foreign keys, which would otherwise be planned anew for every
+# parameters, also for the checks of foreign keys, which would otherwise be planned again for every
 # row. But a plan made while a table was empty may read all of it later, so none is kept for long.
 _OPTIONS = "-c plan_cache_mode=force_generic_plan -c TimeZone=UTC"  # the last of two holds
 FORGET_PLANS: Statement = ("DISCARD PLANS", ())

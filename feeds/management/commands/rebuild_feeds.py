@@ -1,4 +1,4 @@
-"""Build stored entries anew from the posts."""
+"""Rebuild the stored entries from the posts."""
 
 from __future__ import annotations
 

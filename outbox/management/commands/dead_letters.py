@@ -36,7 +36,7 @@ class Command(BaseCommand):
             ("list", "one line a letter"),
             ("inspect", "everything that is known of each letter, as JSON, one a line"),
             (REPLAY, "dead heads are due at once with all their tries; followers go after them"),
-            (DISCARD, "the events are never applied; what waits behind them goes on"),
+            (DISCARD, "the events are never applied; what waits behind them is applied"),
         ):
             action = actions.add_parser(name, help=text)
             action.add_argument(
@@ -91,7 +91,7 @@ class Command(BaseCommand):
                 for letter in letters:
                     self.stdout.write(_line(letter))
                 self.stdout.write(
-                    f"Would {action} {len(letters)} letters; {beside} followers go on after them."
+                    f"Would {action} {len(letters)} letters; {beside} followers are applied after them."
                 )
                 return
             done = skipped = 0

@@ -1,4 +1,4 @@
-"""The connection to RabbitMQ: kept while Kafka is away, encrypted where that is asked for."""
+"""The connection to RabbitMQ: kept while Kafka is unavailable, encrypted where that is asked for."""
 
 from __future__ import annotations
 
