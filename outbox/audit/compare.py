@@ -1,9 +1,10 @@
-"""What a handler is not done with: every committed event against every receipt, a page at a time.
+"""Comparing every committed event with every receipt, a page at a time: the events that a
+handler is not done with.
 
-An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all if
-Kafka refused it and somebody has discarded that dead letter. It is missing
-when the handler's position is past it without one, or when the log no longer holds it. All else
-is under way, however long that takes: it has an age, not a fault.
+An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all
+if Kafka refused it and somebody has discarded that dead letter. It is missing when the
+handler's position is past it without one, or when the log no longer holds it. All other events
+are under way, however long that takes; that is an age and not a fault.
 
 Types that this process does not know are under way too: the handler waits for them, or they are
 parked. Only where its position is past one without a receipt did it pass by: a process that still

@@ -1,4 +1,5 @@
-"""A log that is gone: positions go to the new one, and what no handler has applied goes out again."""
+"""A log that is lost: positions move to the new log, and events that a handler lacks are
+published again."""
 
 from __future__ import annotations
 

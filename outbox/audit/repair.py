@@ -1,4 +1,4 @@
-"""Repair of what the audit misses: missing events become dead letters that are due at once.
+"""Repair: events that the audit found missing become dead letters that are due at once.
 
 The redrive then applies them as it applies any (guarantees.md#r12): receipt and effect in one transaction
 under the lock of the position, in the order of their key, with its tries and its backoff; what is

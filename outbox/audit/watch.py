@@ -42,8 +42,8 @@ WRITERS_SECONDS = 1.0
 def watch(
     route: Route, logs: Mapping[str, TopicState], *, seconds: float = WATCH_SECONDS
 ) -> dict[tuple[str, MissingReason], AuditTally]:
-    """Look again at what was open, and on from the mark; bounded in time and rows, with a rest
-    behind each page unless it is behind.
+    """Check the open events again, then continue from the mark. Bounded in time and rows, with
+    a rest after each page unless the audit is late.
 
     Returns the tallies of what is open behind the mark.
     """
@@ -104,10 +104,9 @@ def _mark(handler: str) -> str:
 def settled_id() -> int:
     """An id up to which no transaction can still add a row; 0 while a writer stays open.
 
-    Ids are drawn before commit, so the highest one to be seen says nothing of those below it
-    (guarantees.md#r4). But whoever has drawn one holds a lock on the table until it ends: once all who held
-    it when we looked have ended, the rows up to then are settled.
-    """
+    Ids are given before commit, so the highest visible id says nothing about lower ones
+    (guarantees.md#r4). But a writer holds a lock on the table until it ends: when all writers
+    of the last look have ended, the rows up to that id are settled."""
     give_up = time.monotonic() + WRITERS_SECONDS
     with connection.cursor() as cursor:
         cursor.execute("SELECT coalesce(max(id), 0) FROM event_outbox")

@@ -49,8 +49,8 @@ class NotStored(OperationalError):
 
 
 class TurnedAway(NotStored):
-    """The request has not got as far as the database; the text says why, and begins a sentence for
-    the client."""
+    """The request did not reach the database. The text is the reason, written as the beginning
+    of a sentence for the client."""
 
 
 class OutcomeUnknown(OperationalError):
@@ -106,10 +106,10 @@ def joined_unit_of_work() -> Iterator[None]:
 
 
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:
-    """Whether the server said no to COMMIT, and went on: an SQLSTATE that is neither a lost
-    connection (08) nor an operator's intervention (57), either of which can come after the commit
-    was written; so can the end of the session for another reason (FATAL, PANIC), unless it is that
-    the session was idle, and then came COMMIT."""
+    """Whether the server refused COMMIT: the SQLSTATE is neither a lost connection (08) nor an
+    operator's intervention (57), because both may arrive after the commit was written. A FATAL
+    or PANIC error may do so too, except the idle-in-transaction timeout (25P03), which ends the
+    session before COMMIT is read."""
     sqlstate = sqlstate_of(error)
     if sqlstate == IDLE_TOO_LONG:
         return True

@@ -32,9 +32,9 @@ class DrainBatch:
     refused: int
     held: int
     error: str
-    last: bool  # nothing else could be claimed; who commits later asks again
+    last: bool  # nothing else could be claimed; a later commit asks again
     much_more: bool
-    sparse: bool  # little, all that its lanes had, and all of it went out
+    sparse: bool  # few events, which emptied their lanes, and all of them were sent
 
 
 def drain_batch(
@@ -81,7 +81,7 @@ def _read(
     policy: DrainPolicy,
     left_out: Collection[tuple[str, str]],
 ) -> tuple[Sequence[PendingEvent], int]:
-    """What of the claimed lanes may go out now, and how many events are held behind letters."""
+    """The pending events of the claimed lanes, and how many events are held behind letters."""
 
     def read() -> list[PendingEvent]:
         return lane_events.pending_events(

@@ -1,10 +1,9 @@
 """Producing a batch around messages that Kafka itself refuses (guarantees.md#r5 and #r6).
 
-A refusal ends the producer and takes down the whole request, so only a message refused alone is
-really refused. It is tried a few times, with pauses that this process remembers, during which its
-key is left out; then the drain makes it a dead letter. A refusal without a name, which is how an
-unwell broker may look, only ever pauses its key.
-"""
+A refusal ends the producer and fails the whole request, so only a message that is refused alone
+is really refused. It is tried a few times. This process remembers the pauses between the
+attempts, during which the key is left out. Then the drain makes the message a dead letter. A
+refusal without a named reason, which a failing broker may give, only pauses the key."""
 
 from __future__ import annotations
 
@@ -43,12 +42,11 @@ class Produced(BatchDelivery):
 def produce(
     pending: Sequence[PendingEvent], *, deadline: float, refused_before: RefusedKeys
 ) -> Produced:
-    """Send events, until `deadline` on the monotonic clock. `error` is left empty if refusals are
-    all that went wrong.
+    """Send events until `deadline` on the monotonic clock. `error` stays empty if only refusals
+    occurred.
 
-    The partitions that were not accused go together once more, what is left after that one
-    message at a time, keys that were refused before at the very end.
-    """
+    Partitions without a refusal are sent together once more. The rest follows one message at a
+    time, with keys that were refused before at the end."""
     messages = [event.message() for event in pending]
     whole = Produced(size=len(messages))
     together = list(range(len(messages)))
@@ -78,9 +76,8 @@ def _produce_singly(
 ) -> None:
     """Add to `whole` what Kafka takes alone. A key stops at its first refusal.
 
-    Each refusal costs a new producer, about half a second; time that runs out after one says
-    nothing of Kafka.
-    """
+    Each refusal costs a new producer, about half a second, so running out of time after one is
+    not Kafka's failure."""
     stopped = set()
     for index in sorted(_open(whole), key=lambda i: pending[i].place in refused_before):
         event = pending[index]

@@ -18,9 +18,8 @@ def insert_receipts(
 ) -> set[UUID]:
     """Write a receipt for each event that has none; returns the ids that were new.
 
-    Sorted, so that two transactions meet in the same order and cannot deadlock. Told by PostgreSQL
-    are those that had one: nearly always none.
-    """
+    Sorted, so that two transactions meet in the same order and cannot deadlock. The query
+    returns the ids that already had a receipt, because that set is almost always empty."""
     new = set(event_ids)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -38,7 +37,9 @@ def insert_receipts(
             (array_literal(event_id.hex for event_id in new), handler, outcome),
         )
         there = {event_id for (event_id,) in cursor.fetchall()}
-    if not there <= new:  # ids that do not compare: each of them would pass for a new one
+    if (
+        not there <= new
+    ):  # ids of another type do not compare equal, so each of them would count as new
         raise TypeError(
             f"PostgreSQL returned receipts that were not requested: {there - new}. Pass ids as UUIDs."
         )

@@ -122,7 +122,8 @@ def publishing(
     traces: Sequence[TraceContext] = (),
     headers: Sequence[Mapping[str, str]] = (),
 ) -> RoundTrip:
-    """What `publish` sends, for who sends it together with the rest of its change, and behind that.
+    """The statements of `publish`, for a caller that sends them together with the rest of its
+    change, after it.
 
     Raises UnknownTopic, UndeclaredType and EventTooLarge.
     """

@@ -64,9 +64,8 @@ class HandlerLag:
 
 
 class Backlog:
-    """What is committed and not in Kafka, looked at from floors of its own: while a snapshot is held,
-    what was settled would be passed at every look, by a drain's own queries as by these. Of one
-    thread."""
+    """Events that are committed and not in Kafka, read from floors of its own: while a snapshot
+    is held, each look would otherwise read past every settled row. For one thread."""
 
     def __init__(self) -> None:
         self.floors = Floors(sweeps=False)
@@ -224,7 +223,8 @@ def oldest_unapplied() -> dict[str, float]:
 
 
 def _unclaimable(floors: Floors, per_lane: int) -> int:
-    # In an order, for else the planner may take half of the table for what is above, and read it whole.
+    # Ordered, because the planner may otherwise estimate that half of the table is above, and
+    # read it whole.
     with connection.cursor() as cursor:
         cursor.execute(
             f"""

@@ -119,7 +119,8 @@ _EVENTS = f"""
 
 
 def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
-    """One chunk of rows behind `after`; the id to go on from, None when nothing old comes any more.
+    """One chunk of rows after `after`. Returns the id from which to continue, or None when no
+    old row follows.
 
     Rows are written in about the order of their ids, so that end is known by when they were
     written; but a row goes by when it was published, which a redrive or a recreated log may have
