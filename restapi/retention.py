@@ -1,4 +1,4 @@
-"""Letting go of idempotency keys that are past their 24 hours, and of what their answers say, in small
+"""Deleting idempotency keys that are past their 24 hours, and erasing their answers, in small
 chunks."""
 
 from __future__ import annotations

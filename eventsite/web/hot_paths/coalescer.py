@@ -48,16 +48,16 @@ class Waiting(msgspec.Struct, Generic[Command, Result]):
 class Coalescer(Generic[Command, Result]):
     """Submits commands to `perform` in batches, one batch at a time.
 
-    `perform` takes commands and returns their results in the same order; it raises OutcomeUnknown, or
-    NotStored for a database that is unavailable (the whole batch gets this answer, nothing is tried again),
-    or anything else before COMMIT, NotStored for what the server has refused included (the batch is
-    halved until only the culprit is left). At most `max_batch` commands in a
-    batch, of `max_weight` together unless the first is heavier, `max_waiting` in the queue, each at
-    most `patience` seconds in it, even while a batch hangs. `perform` is to wait for the database no
-    longer than the oldest of the batch may (outbox/database/patience.py). `turn` is held around
-    each batch, which is put together when it is there: what comes while it is waited for is still in
-    the queue, may expire there, and is in the batch otherwise. Belongs to one event loop.
-    """
+    `perform` takes commands and returns their results in the same order; it raises
+    OutcomeUnknown, or NotStored for a database that is unavailable (the whole batch gets this
+    answer, nothing is tried again), or anything else before COMMIT, NotStored for what the
+    server has refused included (the batch is halved until only the culprit is left). A batch
+    has at most `max_batch` commands, of `max_weight` together unless the first is heavier. The
+    queue has at most `max_waiting`, each for at most `patience` seconds, even while a batch
+    hangs. `perform` must not wait for the database longer than the oldest command of the batch
+    may (outbox/database/patience.py). `turn` is held around each batch, and the batch is put
+    together once it is held: commands that come while it is awaited are in the queue, may
+    expire there, and join the batch otherwise. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -112,8 +112,8 @@ class Coalescer(Generic[Command, Result]):
         return waiting
 
     async def close(self) -> None:
-        """Store what is waiting, then take no more. Whom that takes longer than `last_patience` is
-        answered that it is not stored, or that the outcome is unknown."""
+        """Store what is waiting, then take no more. A command that waits longer than
+        `last_patience` fails as not stored or with an unknown outcome."""
         self._closed = True
         if self._flusher is not None:
             _, hanging = await asyncio.wait([self._flusher], timeout=self._last_patience)
@@ -184,7 +184,8 @@ class Coalescer(Generic[Command, Result]):
         self._measuring = loop.call_later(MEASURED_EVERY, self._measure) if busy else None
 
     def _age_of_oldest(self) -> float:
-        """Of who is under way, or waits first while there is no turn; seconds."""
+        """Age in seconds of the oldest command under way, or of the first in the queue while
+        there is no turn."""
         begun = self._begun
         if begun is None and self._waiting:
             begun = self._waiting[0].expires - self._patience

@@ -1,4 +1,4 @@
-"""The kinds of hot paths at work: from a request's parts to its answer, or None for Django."""
+"""The kinds of hot paths: from the parts of a request to its answer, or None for Django."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from restapi.idempotency import Keyed, key_of_headers
 
 __all__ = ["Endpoint", "Pools", "endpoint_of"]
 
-# Of a write, in bytes: the validation of more than that would hold up everybody else on the event loop.
+# Bytes of a write: validating more would delay all other requests of the event loop.
 BODY_AT_MOST = 65_536
 # What is read is copied on the event loop, where everybody else waits meanwhile.
 READS_AT_MOST = 64  # in a batch

@@ -18,9 +18,8 @@ __all__ = ["SessionPool", "SessionTurn"]
 class SessionPool:
     """`size` sessions, each opened when it is first used. Belongs to one event loop.
 
-    The session that was given back last is taken first, so that few of them do all the work while
-    there is little. When all are taken, who waits longest gets the next: a path that has more
-    to do stands behind those that have waited for a session meanwhile.
+    The session that was given back last is taken first, so that few sessions do all the work
+    under little load. When all are taken, the path that has waited longest gets the next one.
     """
 
     def __init__(self, size: int) -> None:
@@ -29,7 +28,8 @@ class SessionPool:
         self._waiting: deque[asyncio.Future[Session]] = deque()
 
     def turn(self) -> SessionTurn:
-        """For who needs one of them again and again, one at a time: held by `async with`."""
+        """For a path that needs a session again and again, one at a time: held by `async
+        with`."""
         return SessionTurn(self)
 
     async def take(self) -> Session:
@@ -46,7 +46,7 @@ class SessionPool:
             raise
 
     def give_back(self, session: Session) -> None:
-        """To who waits longest, if anybody does."""
+        """Hand it to the waiter that has waited longest, if there is one."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():  # else nobody waits for it any more

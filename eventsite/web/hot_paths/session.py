@@ -1,8 +1,7 @@
 """A session with PostgreSQL on the event loop, for what hot paths read and write.
 
-They wait on the loop itself: a thread would cost two wake-ups for each batch, and its work and the
-loop's would take the interpreter's lock from each other, which is more than the statements.
-"""
+It waits on the loop itself. A thread would cost two wake-ups for each batch, and it and the
+loop would compete for the interpreter's lock, which costs more than the statements."""
 
 from __future__ import annotations
 
@@ -179,8 +178,8 @@ def _closed_after(seconds: float | None, wire: Wire) -> Iterator[None]:
 
 
 async def _commit(wire: Wire, statements: Sequence[Statement], commit: Commit) -> None:
-    """Send the last statements, COMMIT behind them. The server's word that this is done counts,
-    also when the session ends right behind it."""
+    """Send the last statements, COMMIT behind them. The server's answer that this is done
+    counts, also when the session ends right after it."""
     try:
         await wire.trip(statements)
     except psycopg.Error:

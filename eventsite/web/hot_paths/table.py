@@ -1,4 +1,5 @@
-"""Which hot path a request line is: to the letter, or with an id in place of `{id}`."""
+"""Finding the hot path of a request line: an exact match, or a match with an id in place of
+`{id}`."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class Table(Generic[Found]):
             self._places.append(place)
 
     def find(self, method: str, path: str) -> tuple[Found, str] | None:
-        """Whose this request line is, and its id ("" without one)."""
+        """The path that this request line matches, and its id ("" without one)."""
         exact = self._exact.get((method, path))
         if exact is not None:
             return exact, ""

@@ -103,7 +103,7 @@ class Wire:
             return await answer
         except psycopg.Error:
             raise
-        except BaseException:  # whoever comes next may not take the answers for his
+        except BaseException:  # the next caller must not receive these answers
             self.close()
             raise
 
