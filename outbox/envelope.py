@@ -132,10 +132,9 @@ def from_kafka(
     """Read a message back; never fails, whoever wrote it.
 
     A message without a valid `ce_id` gets uuid5(topic_id, partition, offset): the same message
-    has the same id however often it is read (guarantees.md#r9). Bytes that are not UTF-8 are kept as
-    surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header of
-    more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent.
-    """
+    has the same id at every reading (guarantees.md#r9). Bytes that are not UTF-8 are kept as
+    surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header
+    of more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent."""
     found = dict(headers)
     return EventEnvelope(
         event_id=_event_id(_text(found, "ce_id"), topic_id, partition, offset),

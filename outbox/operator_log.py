@@ -1,4 +1,5 @@
-"""Who did what, when, on what, why, and how many: a row for each action of an operator.
+"""The log of operators: a row for each action, with who did it, when, on what, why, and how
+many.
 
 A row is written in the transaction of the action, so neither is there without the other. What
 takes longer than a transaction has a row that is still open, and counts in it how far it has come.
@@ -154,7 +155,7 @@ def end(entry_id: int, outcome: str = "") -> bool:
 
 
 def newest(limit: int) -> Sequence[Entry]:
-    """The newest rows, first, and behind them those, however old, with which somebody goes on."""
+    """The newest rows, and after them older ones that are still in progress."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""

@@ -1,8 +1,8 @@
 """Topics and lanes: names, partition counts, and where a key goes.
 
 Order holds per (topic, key). A key has one lane, the unit that one drain claims at a time, and
-one partition, the unit that one effect transaction applies at a time (guarantees.md#r2). Both counts can
-change only when the outbox and the topics are drained: the checks at start compare them.
+one partition, which one effect transaction applies at a time (guarantees.md#r2). Both counts
+can change only when the outbox and the topics are drained: the checks at start compare them.
 """
 
 from __future__ import annotations

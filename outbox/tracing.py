@@ -128,7 +128,8 @@ def current_step() -> Step:
 
 
 def current_traceparent() -> str:
-    """What names the current span to whoever goes on from it; empty without one."""
+    """The traceparent of the current span, for work that continues from it; empty without
+    one."""
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return ""

@@ -1,4 +1,5 @@
-"""What an operator does with dead letters: find, look, replay, discard; command and admin alike.
+"""The actions of operators on dead letters: find, inspect, replay, discard; for the command and
+the admin.
 
 A letter that waits behind another of its key can only be resolved together with it: a selection
 that names followers without their head is refused. Handlers' letters are resolved under the lock
@@ -67,7 +68,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What became of one letter: `done`, or why not."""
+    """The outcome for one letter: `done`, or the reason why not."""
 
     letter: DeadLetter
     done: bool
@@ -75,7 +76,7 @@ class Resolved:
 
 
 def select(wanted: Selection) -> QuerySet[DeadLetter]:
-    """The letters that are meant, oldest first."""
+    """The selected letters, oldest first."""
     rows = DeadLetter.objects.filter(state__in=list(wanted.states)).order_by("id")
     if wanted.ids:
         rows = rows.filter(id__in=list(wanted.ids))
@@ -114,11 +115,11 @@ def resolve_letters(
     """Replay or discard, a batch of one partition a transaction; with a `rate` one letter, at most so
     many a second.
 
-    Yields what became of each. Ended half-way it can be started again: what is done is no longer
-    selected, or is skipped. It counts itself in a row of operator_log: its own, or `run`, which the
-    caller has begun and ends. Raises FollowersWithoutHead before anything is done, and DoneAlready for
-    a form that was sent before.
-    """
+    Yields the outcome of each. After an interruption it can be started again: letters that are
+    done are no longer selected, or are skipped. It counts its progress in a row of
+    operator_log: its own, or `run`, which the caller begins and ends. Raises
+    FollowersWithoutHead before anything is done, and DoneAlready for a form that was sent
+    before."""
     letters, _ = preview(wanted, limit=limit)
     if not letters:
         return
@@ -226,8 +227,8 @@ def _resolve_drains(action: str, letter_id: int, by: str, note: str) -> dict[int
 
 
 def _replay(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
-    """Due now, with all their tries; a follower comes by itself once its head is through. One that
-    was left without a head is made the head."""
+    """Make them due now, with all their attempts; a follower is applied after its head. A
+    follower without a head becomes the head."""
     words = {letter.id: "" for letter in letters}
     for letter in letters:
         if letter.state == State.PARKED:
@@ -251,7 +252,7 @@ def _make_due(ids: Sequence[int]) -> None:
 
 
 def _discard(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
-    """Never to be applied; what waits behind them is applied."""
+    """Discard them: they are never applied, and what waits behind them is."""
     handler = letters[0].handler
     mine = receipts.settle_receipts(
         handler, [letter.event.event_id for letter in letters], InboxReceipt.Outcome.DISCARDED
@@ -293,7 +294,7 @@ def _free_places(letters: Sequence[Letter]) -> None:
 
 
 def _is_ordered(handler: str) -> bool:
-    """A handler that has left the map is treated as the stricter kind."""
+    """A handler that is no longer in the event map counts as ordered."""
     try:
         return conf.route_named(handler).ordered
     except LookupError:

@@ -1,4 +1,5 @@
-"""Ends a process that runs but gets nowhere, so that its supervisor starts it again (guarantees.md#r19).
+"""Ends a process that runs without making progress, so that its supervisor starts it again
+(guarantees.md#r19).
 
 Only the process itself knows whether it has work and does none. A thread looks once a second and
 counts its looks, not the time on a clock: a process that was stopped and goes on has not looked
