@@ -28,7 +28,7 @@ STATUSES = {"pay": "PAID", "ship": "SHIPPED", "cancel": "CANCELLED"}
 
 @dataclass(slots=True)
 class Bought:
-    """What the buyers asked for and were told. Of an order without an answer nobody knows the id:
+    """The requests of the buyers and their answers. Of an order without an answer nobody knows the id:
     it is only counted."""
 
     answered: list[Answered] = field(default_factory=list)

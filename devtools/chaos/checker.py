@@ -119,11 +119,11 @@ def _rolled_back_is_never(history: History) -> Verdict:
         for where, ids in found.items()
         if event.event_id in ids
     ]
-    told = {event.event_id for event in never} | _lost(history)
+    known = {event.event_id for event in never} | _lost(history)
     damage += [
         f"{entry.key}:{entry.seq} was applied and never committed"
         for entry in history.applied
-        if entry.event_id not in stored and entry.event_id not in told
+        if entry.event_id not in stored and entry.event_id not in known
     ]
     order_events = {row.event_id: row.key for row in history.stored if row.of_order}
     damage += order_life.forbidden(history.orders, order_events)

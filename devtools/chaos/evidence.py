@@ -174,7 +174,7 @@ class Evidence:
         return bool(self.rows(sql, (event_id,)))
 
     def order_lives(self, answered: Sequence[Answered], stored: Sequence[Stored]) -> OrderLives:
-        """The history of each order that a buyer was told of or an event tells of."""
+        """The history of each order that an answer or an event names."""
         ids = {answer.order_id for answer in answered}
         ids |= {row.key for row in stored if row.of_order}
         known = (list(ids),)

@@ -59,15 +59,15 @@ def finished_before_entries() -> None:
 
 def finished_unconfirmed() -> None:
     """Whether Redis has heard of it is of no interest."""
-    tell = work._update_caches
+    update = work._update_caches
 
-    def tell_if_there(written: WrittenSlices) -> None:
+    def update_if_there(written: WrittenSlices) -> None:
         try:
-            tell(written)
+            update(written)
         except cache.CacheUnavailable:
             return
 
-    work._update_caches = tell_if_there
+    work._update_caches = update_if_there
 
 
 def entries_without_numbers() -> None:

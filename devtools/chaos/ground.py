@@ -44,7 +44,7 @@ class GroundError(AssertionError):
 class Ground:
     """One scenario's hands on the stack.
 
-    prefix   begins every key of the scenario, so that its history can be told from the others'
+    prefix   begins every key of the scenario, so that its history is distinct from the others'
     quick    shorter outages, as in CI
     faults   what was broken and when; `fault` writes it
     figures  what the scenario wants to show beside the invariants

@@ -28,7 +28,7 @@ class WrittenEvent:
     key: str
     seq: int
     outcome: WriteOutcome
-    at: float = 0.0  # when it was told, seconds since the epoch
+    at: float = 0.0  # when it was answered, seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Stored:
     """One row of the outbox; moments in seconds since the epoch, by the database's clock.
 
     `seq` is the probe's number, None for other events. `heard`: some handler listens to it. `of_order`:
-    it tells of an order, whose id its key is.
+    it is about an order, whose id is its key.
     """
 
     id: int
@@ -120,7 +120,7 @@ class History:
     dead_letters     event ids that were dead letters of their own (not followers) at any time
     poison           event ids that were sent to become dead letters
     figures_differ   sales figures that differ from the recount
-    orders           what buyers were told, and each order's history
+    orders           the answers to buyers, and each order's history
     unsettled        events that had no receipt when the bound of the settling passed
     zombies          name -> (digest before it woke, digest after)
     lost_between     moments between which the database forgot what was committed, on purpose

@@ -2,7 +2,7 @@
 
 `python -m devtools.chaos.load '{"prefix": …, "rate": …, "log": …}'` writes until SIGTERM and
 keeps a line of JSON for every attempt: its outcome and its events. It sees cut connections as any
-writer would, and its log tells what it was promised.
+writer would, and its log records what it was promised.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ProbeEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class WriteAttempt:
-    """One transaction: what the writer was told of it, and when (seconds since the epoch)."""
+    """One transaction: the outcome that the writer saw, and when (seconds since the epoch)."""
 
     outcome: WriteOutcome
     events: Sequence[ProbeEvent]

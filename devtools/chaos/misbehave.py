@@ -11,7 +11,7 @@ hold-next   the same between this message and the next of the batch
 
 Switches that are on hold what goes on in feeds, and each says so by `held-…`:
 stop-before-KIND  a worker that has claimed slices of this kind, before it writes
-stop-after-KIND   the same when their entries are committed and the caches are not told
+stop-after-KIND   the same when their entries are committed and the caches are not updated
 stop-fill         a web process that has read feeds and not stored them in the cache
 
 The switch `fail-all` fails every effect of the probe. Switches are files of CHAOS_DIRECTORY, so

@@ -1,4 +1,4 @@
-"""What a writer is told of its transaction."""
+"""The outcome of a transaction, as its writer sees it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["WriteOutcome"]
 
 
 class WriteOutcome(StrEnum):
-    """What the writer was told of one transaction."""
+    """The outcome of one transaction, as its writer saw it."""
 
     COMMITTED = "committed"
     NOT_STORED = "not_stored"

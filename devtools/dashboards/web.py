@@ -102,7 +102,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Live feeds: what went wrong",
-                "A second: sockets cut off, gaps told, reads that failed.",
+                "A second: sockets cut off, gaps reported, reads that failed.",
                 ("{{log}} cut off", rate("status_feed_cut_off_total", "log")),
                 ("{{log}} gaps", rate("status_feed_gaps_total", "log")),
                 ("{{log}} unread", rate("status_feed_unread_total", "log")),

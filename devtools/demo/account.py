@@ -189,7 +189,7 @@ def _events(seen: Observations) -> list[ReportLine]:
             "events committed",
             f"{found.events}",
             found.events == expected,
-            "stored together with what they tell of, the probe's among them",
+            "stored in the transactions of their changes, the probe's among them",
         ),
         ReportLine(
             "of them stock",

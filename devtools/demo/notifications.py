@@ -154,8 +154,8 @@ def _accept(stack: LocalStack, count: int, *, first: int = 0, scheduled: bool = 
                 **at,
             }
         )
-    told = _call(stack, "POST", "notifications/batch", {"notifications": entries})
-    return [each["id"] for each in told["notifications"]]
+    accepted = _call(stack, "POST", "notifications/batch", {"notifications": entries})
+    return [each["id"] for each in accepted["notifications"]]
 
 
 def _cancel(stack: LocalStack, ids: Sequence[str]) -> list[str]:

@@ -96,11 +96,11 @@ def embedded_rabbitmq(
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
     (home / "rabbitmq.conf").write_text(CONFIG.format(port=port))
-    told = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{port}/"}
+    variables = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{port}/"}
     plugins = "[]."
     if environment.get("RABBITMQ_METRICS") == "on":
         shown_at = ports.choose("rabbitmq-metrics")
-        told["RABBITMQ_METRICS_PORT"] = str(shown_at)
+        variables["RABBITMQ_METRICS_PORT"] = str(shown_at)
         plugins = "[rabbitmq_prometheus]."
         with (home / "rabbitmq.conf").open("a") as config:
             config.write(METRICS.format(port=shown_at))
@@ -113,13 +113,13 @@ def embedded_rabbitmq(
         directory=home,
         log=state.log("rabbitmq"),
         port=port,
-        probe=partial(amqp_answers, told["RABBITMQ_URL"]),
+        probe=partial(amqp_answers, variables["RABBITMQ_URL"]),
         advice="Set RABBITMQ_PORT= if its port is taken, or RABBITMQ_URL to use another server.",
     )
     return Server(
         name="rabbitmq",
         description="embedded RabbitMQ of this machine",
-        environment=told,
+        environment=variables,
         unit=Unit(program),
         is_new=is_new,
     )

@@ -174,7 +174,7 @@ class LocalStack:
                 shutil.rmtree(self.state.root, ignore_errors=True)
 
     def prepare(self, *, new_log: bool) -> None:
-        """Run the preparation, told when Kafka's log is a new one under an older database."""
+        """Run the preparation; it has to know when Kafka's log is new under an older database."""
         for step in self.plan.preparation:
             self._run_step(step, step.on_new_log or () if new_log else ())
 

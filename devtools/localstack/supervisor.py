@@ -34,7 +34,7 @@ class _Stopped(BaseException):
 
 
 def supervise(state: StackState, plan: Plan, progress: int) -> int:
-    """Start the stack, telling its progress line by line to the file descriptor, then keep it up.
+    """Start the stack, writing its progress line by line to the file descriptor, then keep it up.
 
     Ends with the stack stopped: on SIGTERM, on a failed start, and when nobody reads the progress
     any more (the `up` that wanted it was killed).

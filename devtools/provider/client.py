@@ -1,4 +1,4 @@
-"""The provider as tests, chaos and the demo use it: started, told what to do, asked what arrived."""
+"""The provider as tests, chaos and the demo use it: start it, set its rules, ask what arrived."""
 
 from __future__ import annotations
 

@@ -239,9 +239,9 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def serve(port: int, *, told: Callable[[int], None], log: str = "", keep: bool = True) -> None:
+def serve(port: int, *, listening: Callable[[int], None], log: str = "", keep: bool = True) -> None:
     """Serve until the process ends. `log`: a file that gets a line `<seconds> <key> <path>` for each
-    arrival, before it is answered; `keep`: whether GET /arrivals has them too; `told` is given the
+    arrival, before it is answered; `keep`: whether GET /arrivals has them too; `listening` is given the
     port."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if log else None
     book = Book(file, keep=keep)
@@ -249,7 +249,7 @@ def serve(port: int, *, told: Callable[[int], None], log: str = "", keep: bool =
     async def run() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Connection(book), "127.0.0.1", port)
-        told(server.sockets[0].getsockname()[1])
+        listening(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
     uvloop.run(run())

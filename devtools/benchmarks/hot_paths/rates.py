@@ -89,7 +89,7 @@ class HotPathRates:
             ]
 
     def gateway(self) -> list[BenchFigure]:
-        """Processor time of a request in the gateway: by itself, where it can be told to the
+        """Processor time of a request in the gateway: by itself, where it is known to the
         microsecond, and beside it as the difference of two web processes under load."""
         command = [sys.executable, "-m", "devtools.benchmarks.gateway"]
         judged_here = {name: value for name, value in os.environ.items() if name != "STRICT"}
@@ -179,7 +179,7 @@ class HotPathRates:
     def _settle(self) -> None:
         """PostgreSQL has work of its own for a minute with what a load has written, and takes half
         of the machine for it: the next load is not to pay for the one before. Plans that were made
-        while a table was empty are made anew behind it, also where nobody forgets them."""
+        while a table was empty are made again after it, also where nobody forgets them."""
         with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
             connection.execute("CHECKPOINT")

@@ -99,10 +99,10 @@ def waiting_counts() -> None:
     """A provider that asks to wait has failed, as any other."""
     result_of = rules.result_of
 
-    def result_as_failed(claim: Claim, answer: ProviderAnswer, **told: Any) -> Result:
+    def result_as_failed(claim: Claim, answer: ProviderAnswer, **more: Any) -> Result:
         if answer.verdict == words.HELD:
             answer = msgspec.structs.replace(answer, verdict=words.FAILED)
-        return result_of(claim, answer, **told)
+        return result_of(claim, answer, **more)
 
     setattr(sender, "result_of", result_as_failed)  # noqa: B010
 

@@ -1,5 +1,5 @@
 """Notifications under chaos: accepted and cancelled over HTTP, sent to a provider of the scenario's own;
-at the end its log, and what the API told, are judged."""
+at the end its log, and what the API answered, are judged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SENDERS = ("worker-notifications-high", "worker-notifications-normal", "worker-n
 PROVIDER = "main"  # its name in PROVIDERS, see devtools/chaos/__main__.py
 AT_ONCE = 10  # requests of cancels, and of attempts in the end
 IN_A_BATCH = 1000
-STREAM_SECONDS = 20.0  # until the stream has told of every end
+STREAM_SECONDS = 20.0  # until the stream has reported every end
 BACK_SECONDS = 40.0  # until everybody has seen that something is back: a breaker is open for 30 s
 
 
@@ -46,7 +46,7 @@ class Messages:
     def __init__(self, ground: Ground, log: Path, stream: StatusStream, alive: ExitStack) -> None:
         self.accepted: dict[str, AcceptedSend] = {}
         self.cancelled: dict[str, float] = {}
-        self.told: dict[str, str] = {}
+        self.shown: dict[str, str] = {}
         self.lost: list[Lost] = []
         self.away: list[tuple[float, float]] = []
         self.limit = float(settings.RATE_LIMIT_PER_CHANNEL)
@@ -79,10 +79,10 @@ class Messages:
                 _entry(number, channels[number % len(channels)], priority, due)
                 for number in numbers
             ]
-            told = self.ask("POST", "notifications/batch", {"notifications": entries})
-            self._batches.append(told["batch"]["id"])
+            accepted = self.ask("POST", "notifications/batch", {"notifications": entries})
+            self._batches.append(accepted["batch"]["id"])
             at = time.monotonic()
-            for each in told["notifications"]:
+            for each in accepted["notifications"]:
                 ids.append(each["id"])
                 self.accepted[each["id"]] = AcceptedSend(
                     channel=each["channel"],
@@ -113,7 +113,7 @@ class Messages:
         found = {id_: end for batch in self._batches for id_, end in self._told_of(batch)}
         for id_, end in found.items():
             if end.status in FINISHED:
-                self.told.setdefault(id_, end.status)
+                self.shown.setdefault(id_, end.status)
         return found
 
     def finished(self) -> bool:
@@ -203,7 +203,7 @@ class Messages:
             accepted=self.accepted,
             arrivals=arrivals,
             cancelled=self.cancelled,
-            told=self.told,
+            shown=self.shown,
             ends=ends,
             attempts=attempts,
             changes=changes,

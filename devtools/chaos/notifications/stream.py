@@ -93,17 +93,19 @@ class StatusStream:
     def _follow(self, client: ClientConnection) -> None:
         while not self._ends.is_set() and not self._away.is_set():
             try:
-                told = json.loads(client.recv(timeout=LOOK_SECONDS))
+                message = json.loads(client.recv(timeout=LOOK_SECONDS))
             except TimeoutError:
                 continue
-            match told.get("type"):
+            match message.get("type"):
                 case "open":
-                    self.last = told["seq"] if self.last is None else self.last
+                    self.last = message["seq"] if self.last is None else self.last
                 case "gap":
                     self.gaps += 1
                 case _:
-                    at = datetime.fromisoformat(told["timestamp"]).timestamp() - self._wall
+                    at = datetime.fromisoformat(message["timestamp"]).timestamp() - self._wall
                     self.changes.append(
-                        SeenChange(told["seq"], told["notification_id"], told["status"], at)
+                        SeenChange(
+                            message["seq"], message["notification_id"], message["status"], at
+                        )
                     )
-                    self.last = told["seq"]
+                    self.last = message["seq"]

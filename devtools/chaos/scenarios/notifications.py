@@ -209,8 +209,8 @@ def _arrived(messages: Messages, ids: set[str]) -> bool:
 
 
 def all_delivered(messages: Messages, ids: set[str]) -> bool:
-    told = messages.look()
-    return all(told[id_].status == "delivered" for id_ in ids)
+    found = messages.look()
+    return all(found[id_].status == "delivered" for id_ in ids)
 
 
 def scenario_of(name: str, title: str, play: Play, *, quick: bool = False) -> Scenario:

@@ -181,7 +181,7 @@ class TestEnds:
         assert "N5" in damaged(left)
 
     def test_one_that_was_told_and_is_not_so(self) -> None:
-        assert damaged(replace(CLEAN, told={"a": "failed"})) == {"N5"}
+        assert damaged(replace(CLEAN, shown={"a": "failed"})) == {"N5"}
 
 
 class TestStream:
