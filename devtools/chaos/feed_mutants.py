@@ -20,7 +20,7 @@ __all__ = ["BREAKS", "without"]
 def without(text: str, part: str, instead: str = "") -> str:
     """The text with one part replaced, which must be in it: else nothing would be broken."""
     if part not in text:
-        raise LookupError(f"{part!r} is nowhere in {text!r}")
+        raise LookupError(f"{part!r} is not in {text!r}")
     return text.replace(part, instead)
 
 

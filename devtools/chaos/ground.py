@@ -238,7 +238,7 @@ class Ground:
                     return caught
                 unit.resume()
             time.sleep(0.001)
-        raise GroundError(f"{name} could not be caught in a batch")
+        raise GroundError(f"{name} could not be killed in a batch")
 
     # -- events -------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def restart(state: StackState, name: str) -> int:
         raise LocalStackError("Nothing is running. `make up` starts it.")
     units = {unit.name: unit for unit in record.units}
     if name not in units:
-        raise LocalStackError(f"{name} is none of: {', '.join(units)}.")
+        raise LocalStackError(f"{name} is unknown; use one of: {', '.join(units)}.")
     before = units[name].identity
     _stop(units[name])
     deadline = time.monotonic() + 60
@@ -92,7 +92,7 @@ def restart(state: StackState, name: str) -> int:
             say(f"{name} was restarted.")
             return 0
         time.sleep(0.1)
-    raise LocalStackError(f"{name} did not come back; see {state.log(name)}.")
+    raise LocalStackError(f"{name} did not start again; see {state.log(name)}.")
 
 
 def _refuse_another(environment: StackEnvironment, record: Record) -> None:

@@ -84,7 +84,7 @@ def _port(name: str) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise LocalStackError(f"{name}={text} is no port; use a number from 1 to 65535.")
+        raise LocalStackError(f"{name}={text} is not a port; use a number from 1 to 65535.")
     return int(text)
 
 

@@ -69,7 +69,9 @@ def run_processes(state: StackState, names: Sequence[str], *, plan: Plan) -> int
     but web without a name. When one of them ends, so do the others: its exit code, 0 after Ctrl-C."""
     specs = {spec.name: spec for spec in plan.processes}
     if unknown := set(names) - set(specs):
-        raise LocalStackError(f"{', '.join(sorted(unknown))}: none of {', '.join(specs)}.")
+        raise LocalStackError(
+            f"{', '.join(sorted(unknown))}: unknown; use one of {', '.join(specs)}."
+        )
     variables = _variables_of_running(state)
     children: list[subprocess.Popen[bytes]] = []
     asked = _Asked()

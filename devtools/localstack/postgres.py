@@ -136,7 +136,7 @@ def _check_version(installation: Installation) -> None:
     found = (installation.data / "PG_VERSION").read_text().strip()
     if found != installation.version.partition(".")[0]:
         raise LocalStackError(
-            f"{installation.data} was made by PostgreSQL {found}, installed is {installation.version}."
+            f"{installation.data} was created by PostgreSQL {found}; the installed version is {installation.version}."
             " `make clean-state` deletes it; `make up` then makes a new one."
         )
 

@@ -73,7 +73,7 @@ def embedded_amqp(
         return embedded_rabbitmq(state, binary, port, ports, environment)
     try:
         if broker == "rabbitmq":
-            raise LocalStackError("AMQP_BROKER=rabbitmq, and it is not installed")
+            raise LocalStackError("AMQP_BROKER=rabbitmq, but RabbitMQ is not installed")
         java = fetch_qpid(environment, report)
     except LocalStackError as error:
         report(WITHOUT.format(reason=error))

@@ -383,4 +383,4 @@ def _named(name: str, units: list[Unit]) -> Unit:
         if unit.name == name:
             return unit
     known = ", ".join(unit.name for unit in units) or "none"
-    raise LocalStackError(f"{name} does not run in this stack; what runs: {known}.")
+    raise LocalStackError(f"{name} does not run in this stack; these run: {known}.")

@@ -162,7 +162,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="postgres-frozen",
-        title="PostgreSQL frozen (SIGSTOP of all its processes) and let go on",
+        title="PostgreSQL frozen (SIGSTOP of all its processes) and continued",
         play=frozen,
         quick=True,
     ),

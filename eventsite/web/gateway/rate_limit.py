@@ -26,7 +26,7 @@ __all__ = ["TAKE", "RateLimit", "RateLimiter", "bucket_of"]
 
 CONNECTS_WITHIN = 1.0  # seconds, at start and by the probe, never in a request
 PROBES_EVERY = 0.5  # seconds
-PROBE = "probe"  # a bucket of nobody's: callers are `key:...` or `address:...`
+PROBE = "probe"  # a bucket without a caller: callers are `key:...` or `address:...`
 
 # KEYS: the bucket. ARGV: tokens a second, burst, tokens wanted, and the time in microseconds ("" is
 # Redis's own clock, the one that all processes share). Gives how many were taken, and the
