@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops chaos upgrade-test clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops chaos upgrade-test configuration clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -109,6 +109,9 @@ audit-deps: $(DEV) ## look for known weaknesses of the locked packages (ARGS=--w
 
 dashboards: $(DEV) ## write Grafana's dashboards from devtools/dashboards
 	@$(PY) -m devtools.dashboards
+
+configuration: $(DEV) ## write docs/configuration.md from the settings
+	@$(PY) -m devtools.configuration
 
 clean-state: $(RUN) ## stop the stack and delete its data
 	@$(STACK) down --wipe

@@ -67,7 +67,7 @@ _ADDED = f"""
 
 def fold_batch(size: int) -> int | None:
     """Fold the oldest `size` additions, in a transaction; how many there were, None if somebody
-    else folds. Raises what passes by itself: a lock, a database that is away."""
+    else folds. Raises what passes by itself: a lock, a database that is unavailable."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
         if not cursor.fetchone()[0]:
@@ -144,8 +144,8 @@ def _set_aside(part: _Part, error: str) -> None:
 
 
 def fold_set_aside() -> tuple[int, int]:
-    """Try again what was set aside, once its cause is mended: (how many were added, how many were
-    set aside anew). Called by an operator."""
+    """Try again what was set aside, once its cause is repaired: (how many were added, how many were
+    set aside again). Called by an operator."""
     with transaction.atomic(), connection.cursor() as cursor:
         lock_folds()
         cursor.execute(

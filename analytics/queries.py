@@ -22,7 +22,7 @@ __all__ = [
     "STATUSES",
     "Figure",
     "Overview",
-    "Summary",
+    "SalesFigures",
     "overview",
     "sales_metrics",
     "summary",
@@ -35,7 +35,7 @@ PRODUCTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class SalesFigures:
     """The figures a person asks for first; `per_minute` has the last 60, zeros included."""
 
     orders_total: int
@@ -59,11 +59,11 @@ class Figure:
 class Overview:
     """The summary and the revenue of each of the last days, today the last, of one moment."""
 
-    summary: Summary
+    summary: SalesFigures
     per_day: Sequence[tuple[str, Decimal]]
 
 
-def summary(*, now: datetime) -> Summary:
+def summary(*, now: datetime) -> SalesFigures:
     """All of it of one moment: one statement."""
     return overview(now=now, days=0).summary
 
@@ -85,7 +85,7 @@ def overview(*, now: datetime, days: int) -> Overview:
         products=PRODUCTS,
     )
     return Overview(
-        summary=Summary(
+        summary=SalesFigures(
             orders_total=int(found[MetricName.ORDERS_TOTAL, "all"]),
             revenue_total=found[MetricName.REVENUE_TOTAL, "all"],
             by_status={status: int(found[MetricName.ORDERS_TOTAL, status]) for status in STATUSES},

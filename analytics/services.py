@@ -95,7 +95,7 @@ def record_sales(envelopes: Sequence[EventEnvelope]) -> None:
     )
 
 
-# An enum's members are slow keys: Python computes their hash anew for each use.
+# An enum's members are slow keys: Python computes their hash again for each use.
 _ORDERS_TOTAL = str(MetricName.ORDERS_TOTAL)
 _ORDERS_PER_MINUTE = str(MetricName.ORDERS_PER_MINUTE)
 _REVENUE_TOTAL = str(MetricName.REVENUE_TOTAL)
@@ -119,7 +119,9 @@ def add_up(events: Sequence[OrderEvent]) -> Figures:
                 _sold(figures, event, event.items, sign=-1)
             case _:
                 # With a receipt and without an effect it would be lost without a word.
-                raise UncountedEvent(f"{type(event).__name__} adds to no figure that is known here")
+                raise UncountedEvent(
+                    f"{type(event).__name__} is of a type that adds to no known figure"
+                )
     return {key: Decimal(value) for key, value in figures.items()}
 
 
@@ -196,7 +198,7 @@ def prune_orders_per_minute(*, now: datetime) -> int:
 
 
 def _prune_batch(oldest: str) -> int:
-    # Chosen in a WITH, once: a subquery with a LIMIT may be run anew for each row it is joined to.
+    # Chosen in a WITH, once: a subquery with a LIMIT may be run again for each row it is joined to.
     with connection.cursor() as cursor:
         cursor.execute(
             """

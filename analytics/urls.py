@@ -4,6 +4,6 @@ from analytics.api import views
 
 urlpatterns = [
     path("analytics/summary", views.SummaryView.as_view()),
-    path("analytics/metrics", views.MetricsView.as_view()),
+    path("analytics/metrics", views.SalesMetricsView.as_view()),
     path("analytics/top-products", views.TopProductsView.as_view()),
 ]

@@ -19,7 +19,7 @@ from apikeys import services
 from apikeys.models import ApiKey
 from apikeys.services import InvalidKey, NewKey
 from outbox.admin.readonly import ReadOnlyAdmin, utc_to_the_second
-from outbox.admin.search import Wanted
+from outbox.admin.search import WantedId
 
 __all__ = ["ApiKeyAdmin"]
 
@@ -64,7 +64,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         ("created_at", "expires_at", "revoked_at", "last_used_at"),
     )
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """By the prefix's index, else by api_keys_of_name."""
         by_prefix = ApiKey.objects.filter(prefix=wanted.text)
         return (
@@ -125,16 +125,16 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         chosen = list(live[: COUNTED + 1])
         for prefix in chosen[:REVOKED_AT_ONCE]:
             done = services.revoke_key(prefix=prefix, by=_user(request), at=timezone.now())
-            word = "is revoked" if done else "had been revoked before"
+            word = "is revoked" if done else "was already revoked"
             messages.success(request, f"{prefix} {word}.")
         if not chosen:
-            messages.warning(request, "All of these had been revoked before.")
+            messages.warning(request, "All selected keys were already revoked.")
         if more := len(chosen) - REVOKED_AT_ONCE if len(chosen) > REVOKED_AT_ONCE else 0:
             count = f"{more:,}" if len(chosen) <= COUNTED else f"{more - 1:,} or more"
             messages.error(
                 request,
-                f"{count} of those that were chosen are NOT revoked, because {REVOKED_AT_ONCE} are"
-                " revoked at a time: do it again for them.",
+                f"{count} of the selected keys are NOT revoked, because one action revokes at most"
+                f" {REVOKED_AT_ONCE}. Repeat it for them.",
             )
 
     def _page(

@@ -43,7 +43,9 @@ def create_key(
     _check(name, scopes, expires_at, at)
     _lock()
     if _live(at).filter(name=name).exists():
-        raise InvalidKey(f"{name} has a live key: rotate or revoke that one, or take another name.")
+        raise InvalidKey(
+            f"{name} has a live key: rotate or revoke that one, or choose another name."
+        )
     return _store(name, scopes, expires_at, by)
 
 
@@ -56,7 +58,7 @@ def rotate_key(*, prefix: str, grace: timedelta, by: str, at: datetime) -> NewKe
     _lock()
     old = _live(at).filter(prefix=prefix).first()
     if old is None:
-        raise InvalidKey(f"There is no live key {prefix}: `api_keys list` shows them.")
+        raise InvalidKey(f"No live key has the prefix {prefix}. `api_keys list` shows the keys.")
     new = _store(old.name, old.scopes, None, by)
     old.expires_at = min(at + grace, old.expires_at or at + grace)
     old.save(update_fields=["expires_at"])
@@ -70,7 +72,7 @@ def revoke_key(*, prefix: str, by: str, at: datetime) -> bool:
     _lock()
     row = ApiKey.objects.filter(prefix=prefix).first()
     if row is None:
-        raise InvalidKey(f"There is no key {prefix}: `api_keys list` shows them.")
+        raise InvalidKey(f"No key has the prefix {prefix}. `api_keys list` shows the keys.")
     if row.revoked_at is not None:
         return False
     row.revoked_at = at
@@ -95,7 +97,7 @@ def _check(name: str, scopes: Collection[str], expires_at: datetime | None, at: 
     if not scopes or not set(scopes) <= set(known):
         raise InvalidKey(f"Give one or more of the scopes {', '.join(known)}.")
     if expires_at is not None and expires_at <= at:
-        raise InvalidKey("The expiry must lie in the future.")
+        raise InvalidKey("The expiry must be in the future.")
 
 
 def _lock() -> None:

@@ -22,7 +22,7 @@ from eventsite.web.status_hub.hub import Hub, declared_logs  # noqa: E402
 from outbox.process.gc_tuning import tune_gc  # noqa: E402
 from outbox.process.heartbeat import Heartbeat  # noqa: E402
 
-# Answered before Django, as the apps declare it; docs/hot-paths.md says how to add one.
+# Answered before Django, as the apps declare it; docs/http.md says how to add one.
 HOT_PATHS = tuple(map(import_string, settings.WIRING.hot_paths))
 
 hot_paths = HotPaths(

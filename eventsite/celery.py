@@ -94,7 +94,7 @@ def _keep_our_logging(**kwargs: Any) -> None:
 
 @task_prerun.connect
 def _begin_like_a_request(task: Any, **kwargs: Any) -> None:
-    """Celery would connect anew for each task (see CELERY_DB_REUSE_MAX); this keeps the
+    """Celery would reconnect for each task (see CELERY_DB_REUSE_MAX); this keeps the
     connection and drops it only when it is unusable.
 
     A database that does not answer is given up before Celery kills the process for the task's time,

@@ -44,7 +44,7 @@ class Wiring:
             if any((FilePath(place) / "wiring.py").is_file() for place in places):
                 declaration = import_module(f"{package}.wiring").WIRING
                 if not isinstance(declaration, Backbone):
-                    raise TypeError(f"{package}/wiring.py: WIRING is no App.")
+                    raise TypeError(f"{package}/wiring.py: WIRING is not an App.")
                 yield package.rpartition(".")[2], declaration
 
     @cached_property

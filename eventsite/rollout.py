@@ -14,7 +14,7 @@ from django.conf import settings
 
 from eventsite.roles import ROLES
 from outbox import conf
-from outbox.process.heartbeat import BEAT_SECONDS, Seen
+from outbox.process.heartbeat import BEAT_SECONDS, SeenProcess
 
 __all__ = ["ALIVE_SECONDS", "KINDS", "Version", "awaited_by"]
 
@@ -39,7 +39,7 @@ class Version:
         return f"release {self.release}" + (f", build {self.build}" if self.build else "")
 
 
-def awaited_by(role: str, seen: Iterable[Seen], version: Version) -> list[str]:
+def awaited_by(role: str, seen: Iterable[SeenProcess], version: Version) -> list[str]:
     """What does not live yet in this version and must before a process of `role`; empty: it may start.
 
     Where one of its own kind and version lives already, the order was kept before: one more of

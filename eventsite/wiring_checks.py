@@ -116,8 +116,8 @@ def _hot_path_errors(wiring: Wiring) -> Iterator[Error]:
             )
         elif path.route not in patterns:
             yield Error(
-                f"Hot path {dotted!r} has the route {path.route!r}, which is no declared path.",
-                hint="Its route= is the pattern of a Path in a wiring.py, letter by letter.",
+                f"Hot path {dotted!r} has the route {path.route!r}, which is not a declared path.",
+                hint="Set route= to the exact pattern of a Path in a wiring.py.",
                 id="eventsite.E009",
             )
 
@@ -154,7 +154,7 @@ def _status_log_errors(wiring: Wiring) -> Iterator[Error]:
     for name in _repeated([log.name for log in found]):
         yield Error(
             f"Status log {name!r} is declared more than once; only one would be read.",
-            hint="Each has a name of its own.",
+            hint="Give each a name of its own.",
             id="eventsite.E014",
         )
 

@@ -17,7 +17,7 @@ from feeds import queries
 from feeds.events import events_of_post
 from feeds.models import FeedSlice, Follow, FollowListing, Post
 from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey_link, utc, whole_id
-from outbox.admin.search import Wanted, register_finder
+from outbox.admin.search import WantedId, register_finder
 
 __all__ = ["FeedSliceAdmin", "FollowAdmin", "PostAdmin"]
 
@@ -52,7 +52,7 @@ class PostAdmin(ReadOnlyAdmin):
     )
     fields = ("id", "author_id", "content", "created_at", "deleted_at", "events", "journey")
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """A post, or what an author has not deleted, the newest of it."""
         post_id = queries.parse_post_id(wanted.text)
         if post_id and Post.objects.filter(pk=post_id).exists():
@@ -106,7 +106,7 @@ class FollowAdmin(ReadOnlyAdmin):
             follower_id=follower_id, followee_id=followee_id
         ).first()
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """A pair, whom somebody follows, and who follows him."""
         follower_id, slash, followee_id = wanted.text.partition("/")
         if slash:
@@ -162,5 +162,5 @@ class FeedSliceAdmin(ReadOnlyAdmin):
     def state(self, piece: FeedSlice) -> str:
         return queries.state_of_slice(piece)
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return rows.filter(post_id=queries.parse_post_id(wanted.text) or 0)

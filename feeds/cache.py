@@ -270,11 +270,11 @@ def ask(command: Command) -> Any:
     try:
         return _server(settings.FEED_CACHE_URL).execute_command(*command)  # type: ignore[no-untyped-call]
     except (redis.RedisError, OSError) as error:
-        raise CacheUnavailable(f"The cache of feeds has not answered: {error}") from error
+        raise CacheUnavailable(f"The cache of feeds did not answer: {error}") from error
 
 
 def replies(commands: Sequence[Command]) -> Sequence[Any] | None:
-    """The reply to each, for who only reads; None where Redis is away. Who finds it so does without
+    """The reply to each, for who only reads; None where Redis is unavailable. Who finds it so does without
     it for a moment, so that a Redis that hangs keeps nobody waiting again and again."""
     global _away_until
     if time.monotonic() < _away_until:

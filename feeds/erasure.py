@@ -2,7 +2,7 @@
 each with its events.
 
 Whatever is done once stays done, so it can be run again: after a crash, and later for what had to
-wait for the clean-up behind the follows. The user must not act any more. What tells of him elsewhere
+wait for the clean-up behind the follows. The user must not act any more. What mentions him elsewhere
 goes by its own time: the outbox, Kafka and feed_log by their retention.
 """
 
@@ -22,14 +22,14 @@ from outbox.database.unit_of_work import joined_unit_of_work
 from restapi.json import to_json
 from restapi.retention import erase_answers
 
-__all__ = ["Erased", "erase_user"]
+__all__ = ["ErasedUser", "erase_user"]
 
 PIECE = 500  # posts or follows of a transaction
 ENTRIES = 5_000
 FEEDS = 100  # of followers, in which entries are looked for at a time
 
 
-class Erased(msgspec.Struct, kw_only=True):
+class ErasedUser(msgspec.Struct, kw_only=True):
     """How many rows went; `waiting` are follows that have ended and are kept until their clean-up is
     done, which is soon: run it again then."""
 
@@ -44,19 +44,19 @@ def erase_user(
     user_id: str,
     *,
     piece: int = PIECE,
-    on_piece: Callable[[Erased], None] = lambda _: None,
-) -> Erased:
+    on_piece: Callable[[ErasedUser], None] = lambda _: None,
+) -> ErasedUser:
     """Erase what there is of this user; not in a transaction.
 
     Raises NotStored, OutcomeUnknown and CacheUnavailable; what was done until then stays done.
     """
-    erased = Erased()
+    erased = ErasedUser()
     for _ in _steps(user_id, erased, piece):
         on_piece(erased)
     return erased
 
 
-def _steps(user_id: str, erased: Erased, piece: int) -> Iterator[None]:
+def _steps(user_id: str, erased: ErasedUser, piece: int) -> Iterator[None]:
     """One transaction each. Follows first: nothing more is written into the feed, or from it."""
     for sql in (_FOLLOWS, _FOLLOWED_BY):
         while pairs := [Pair(*row) for row in _rows(sql, (user_id, piece))]:

@@ -83,7 +83,7 @@ def events_of_post(post_id: int) -> tuple[str, str]:
 
 
 class CreatedPost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What POST_CREATED tells."""
+    """The content of POST_CREATED."""
 
     post_id: _Id
     post_id_str: _IdText
@@ -91,7 +91,7 @@ class CreatedPost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DeletedPost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What POST_DELETED tells."""
+    """The content of POST_DELETED."""
 
     post_id: _Id
     post_id_str: _IdText

@@ -94,7 +94,7 @@ def _complaint(row: list[str]) -> str:
         return f"has {len(row)} fields, not follower_id,followee_id"
     for text in row:
         if not is_user_id(text):
-            return f"{text[:40]!r} is no user id"
+            return f"{text[:40]!r} is not a user id"
     return "nobody can follow himself" if row[0] == row[1] else ""
 
 

@@ -202,7 +202,7 @@ def hold_node(
     would be made again to another.
     """
     if connection.in_atomic_block:
-        raise RuntimeError("A node is held outside of transactions.")
+        raise RuntimeError("A node number must be taken outside of a transaction.")
     begun = monotonic()
     parameters = {
         "owner": owner,
@@ -275,7 +275,7 @@ class _Keeper:
         generator = self.generator
         try:
             try:
-                # A PostgreSQL that says nothing is asked anew before the lease is over.
+                # A PostgreSQL that says nothing is asked again before the lease is over.
                 with patience.within(RENEW_SECONDS):
                     lease = hold_node(self._owner, node=generator.node, last_ms=generator.last_ms)
             finally:
@@ -287,7 +287,10 @@ class _Keeper:
             return False
         if lease is None:
             metrics.NODES_NOT_HELD.inc()
-            log.error("feeds_node_not_held", error=f"All {NODES} nodes are held by others.")
+            log.error(
+                "feeds_node_not_held",
+                error=f"Other processes hold all {NODES} node numbers; wait until a lease ends, or start fewer processes.",
+            )
             return False
         generator.take(lease)
         return True

@@ -9,7 +9,7 @@ EVENTS_PROCESSED = Counter(
 )
 PROCESSING = Histogram(
     "feed_event_processing_duration_seconds",
-    "Time that the effect of a chunk of such events took, by handler.",
+    "Duration of the effect of a chunk of such events, by handler.",
     ["handler"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 6),
 )
@@ -30,7 +30,7 @@ OLDEST_SLICE = Gauge(
 )
 SLICES_FAILED = Gauge(
     "feed_fanout_slices_failed",
-    "Slices that were tried too often and wait for an operator, counted up to 100,000.",
+    "Slices whose attempts are used up and that wait for an operator, counted up to 100,000.",
     multiprocess_mode="mostrecent",
 )
 MEASURED = Gauge(
@@ -46,7 +46,7 @@ LAG = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
 NUDGES_FAILED = Counter(
-    "feed_fanout_nudges_failed_total", "Nudges of the fan-out lost because Redis was away."
+    "feed_fanout_nudges_failed_total", "Nudges of the fan-out lost because Redis was unavailable."
 )
 CACHE_HITS = Counter(
     "feed_cache_hits_total", "Pages of feeds answered from the cache (X-Cache: HIT)."

@@ -315,7 +315,7 @@ class FeedChange(models.Model):
 
 
 class LogKind(models.TextChoices):
-    """What the live feed tells."""
+    """What the live feed sends."""
 
     POST = "post"
     DELETE = "delete"

@@ -51,10 +51,10 @@ def parse_post_id(text: str) -> int | None:
 
 # A row of posts as the JSON object that the contract shows.
 POST_IN_WORDS = f"""
-    SELECT row_to_json(told) FROM (
+    SELECT row_to_json(shown) FROM (
         SELECT posts.id AS post_id, posts.id::text AS post_id_str, posts.author_id, posts.content,
                {rfc3339_of("posts.created_at")} AS created_at
-    ) AS told
+    ) AS shown
 """
 
 

@@ -1,4 +1,4 @@
-"""Writing posts and follows: each change with what tells of it, in one transaction.
+"""Writing posts and follows: each change with its event, in one transaction.
 
 Every deletion, follow and unfollow leaves a row in feed_changes, every post and deletion one in
 feed_log, and each its event.
@@ -116,7 +116,7 @@ def creating_posts(posts: Sequence[NewPost]) -> Change[int]:
 
 
 def created_words(post_id: int) -> dict[str, Any]:
-    """What the author of a new post is told, and what is kept under his idempotency key."""
+    """The answer to the author of a new post, which is kept under his idempotency key."""
     return {
         "post_id": post_id,
         "post_id_str": str(post_id),
@@ -249,7 +249,7 @@ def _changing(
         ),
     )
     [rows] = yield RoundTrip([asked])
-    events = publishing(_told(event, rows), traces=[trace] * len(rows))
+    events = publishing(_events_of(event, rows), traces=[trace] * len(rows))
     is_new = {Pair(follower_id, followee_id) for follower_id, followee_id, _ in rows}
     results: list[bool | None] = []
     for pair in pairs:
@@ -258,7 +258,9 @@ def _changing(
     return Change(results, events)
 
 
-def _told(event: type[Followed | Unfollowed], rows: Sequence[Row]) -> list[Followed | Unfollowed]:
+def _events_of(
+    event: type[Followed | Unfollowed], rows: Sequence[Row]
+) -> list[Followed | Unfollowed]:
     """The events of what these rows say: pairs, and the numbers of their follows."""
     now = int(time.time())
     return [
@@ -270,5 +272,5 @@ def begin_follows_of(table: str) -> int:
     """Let the pairs of a table (follower_id, followee_id; each once) follow, in the open transaction;
     returns how many are new. `table` is a name of the code."""
     [rows] = send(RoundTrip([(_BEGIN_FOLLOWS.format(pairs=table), ())]))
-    send(publishing(_told(Followed, rows)))
+    send(publishing(_events_of(Followed, rows)))
     return len(rows)

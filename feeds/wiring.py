@@ -24,7 +24,7 @@ WIRING = App(
             ordered=False,
             reset="feeds.fanout.handlers.reset_slices",
         ),
-        # A replay would count followers twice: `manage.py check_feeds --repair` counts them anew.
+        # A replay would count followers twice: `manage.py check_feeds --repair` recounts them.
         Route(
             handler="count_follows", event=FOLLOW_EVENTS, topic=FOLLOW_EVENTS_TOPIC, ordered=False
         ),

@@ -18,7 +18,7 @@ def seconds(text: str) -> float:
     """A duration in seconds: 90, 90s, 1.5m, 1h."""
     found = DURATION.fullmatch(text)
     if found is None or not float(found[1]):
-        raise ArgumentTypeError(f"{text!r} is no duration: write 90, 90s, 1.5m or 1h")
+        raise ArgumentTypeError(f"{text!r} is not a duration: write 90, 90s, 1.5m or 1h")
     return float(found[1]) * SECONDS[found[2]]
 
 
@@ -27,7 +27,7 @@ def positive(text: str) -> float:
     with suppress(ValueError):
         if 0 < (value := float(text)) < 1e6:
             return value
-    raise ArgumentTypeError(f"{text!r} is no number above 0")
+    raise ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def share(text: str) -> float:
@@ -35,7 +35,7 @@ def share(text: str) -> float:
     with suppress(ValueError):
         if 0 <= (value := float(text)) <= 1:
             return value
-    raise ArgumentTypeError(f"{text!r} is no share: write a number from 0 to 1")
+    raise ArgumentTypeError(f"{text!r} is not a share: write a number from 0 to 1")
 
 
 def count(text: str) -> int:
@@ -43,14 +43,14 @@ def count(text: str) -> int:
     with suppress(ValueError):
         if (value := int(text)) > 0:
             return value
-    raise ArgumentTypeError(f"{text!r} is no whole number above 0")
+    raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
 
 
 def header(text: str) -> tuple[str, str]:
     """Name and value of an HTTP header."""
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise ArgumentTypeError(f"{text!r} is no header: write 'Name: value'")
+        raise ArgumentTypeError(f"{text!r} is not a header: write 'Name: value'")
     return name.strip(), value.strip()
 
 

@@ -40,8 +40,8 @@ async def start_by_the_clock(
 ) -> None:
     """Start `work` at every moment of `due` (seconds from now) and return when all of it is done.
 
-    `work` is told its intended moment on time.perf_counter, from which its latency counts. When
-    `at_most` are under way (0: any number), what is due is not started, and `not_started` told.
+    `work` gets its intended moment on time.perf_counter, from which its latency counts. When
+    `at_most` are under way (0: any number), what is due is not started, and `not_started` is called.
     `stop` ends it early; what is under way is still waited for. An error of `work` ends it too.
     """
     begin = time.perf_counter()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Axis", "Bars", "Line", "chart", "exactly", "linear", "logarithmic"]
+__all__ = ["Axis", "Bars", "ChartLine", "chart", "exactly", "linear", "logarithmic"]
 
 WIDTH, PLOT_HEIGHT = 1000, 218  # of the canvas; its height is in pixels, its width is stretched
 TOP, BOTTOM = 12, 30  # pixels above and below it; the page leaves room to the left, for labels
@@ -27,7 +27,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """One line; nan is a gap. `style`: a class of the page's sheet."""
 
     name: str
@@ -77,7 +77,7 @@ def chart(
     title: str,
     x: Axis,
     y: Axis,
-    marks: Sequence[Line | Bars],
+    marks: Sequence[ChartLine | Bars],
     *,
     hover: Sequence[tuple[float, float, str]] = (),
 ) -> str:
@@ -128,7 +128,7 @@ def _vertical(share: float, text: str) -> str:
     )
 
 
-def _line(x: Axis, y: Axis, line: Line) -> str:
+def _line(x: Axis, y: Axis, line: ChartLine) -> str:
     pieces: list[list[str]] = [[]]
     for at, value in line.points:
         if math.isnan(value):

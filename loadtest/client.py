@@ -1,7 +1,7 @@
 """HTTP/1.1 for a load generator: as little work a request as Python allows.
 
 Its own client because at 3,000 requests a second a generator must not be what it measures: aiohttp
-alone would fill most of a core (docs/performance.md). httptools parses, the rest is one request at
+alone would fill most of a core (docs/load-testing.md). httptools parses, the rest is one request at
 a time on each of a pool of kept connections.
 """
 
@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-__all__ = ["Client", "Failed", "Reply"]
+__all__ = ["Client", "ClientReply", "Failed"]
 
 FORBIDDEN = ("\r", "\n", "\0")
 
 
-class Reply(NamedTuple):
+class ClientReply(NamedTuple):
     """A whole answer."""
 
     status: int
@@ -54,7 +54,9 @@ class Client:
     ) -> None:
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"{base_url!r} is no address; give one like http://127.0.0.1:8080.")
+            raise ValueError(
+                f"{base_url!r} is not an address; give one like http://127.0.0.1:8080."
+            )
         self._host = url.hostname
         self._tls = url.scheme == "https"
         self._port = url.port or (443 if self._tls else 80)
@@ -66,7 +68,7 @@ class Client:
 
     async def request(
         self, method: bytes, path: bytes, body: bytes | None = None, headers: bytes = b""
-    ) -> Reply:
+    ) -> ClientReply:
         """One request. `headers`: whole lines, each with its CRLF. Raises Failed."""
         connection = self._idle_connection() or await self._connect()
         length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
@@ -119,7 +121,7 @@ class _Connection(asyncio.Protocol):
         self._register = register
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
-        self._waiting: asyncio.Future[Reply] | None = None
+        self._waiting: asyncio.Future[ClientReply] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._body: list[bytes] = []
 
@@ -127,7 +129,7 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and self._waiting is None
 
-    def exchange(self, request: bytes, timeout: float) -> asyncio.Future[Reply]:
+    def exchange(self, request: bytes, timeout: float) -> asyncio.Future[ClientReply]:
         if self._transport is None:  # it broke as soon as it was made
             raise Failed("reset")
         loop = asyncio.get_running_loop()
@@ -168,7 +170,7 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # 100 Continue and its like come before the answer
             return
-        reply = Reply(status, b"".join(self._body))
+        reply = ClientReply(status, b"".join(self._body))
         self._body.clear()
         waiting = self._release()
         if not self._parser.should_keep_alive():
@@ -182,7 +184,7 @@ class _Connection(asyncio.Protocol):
         if waiting is not None and not waiting.done():
             waiting.set_exception(Failed(kind))
 
-    def _release(self) -> asyncio.Future[Reply] | None:
+    def _release(self) -> asyncio.Future[ClientReply] | None:
         waiting, self._waiting = self._waiting, None
         if self._timer is not None:
             self._timer.cancel()

@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.histogram import PERCENTILES
-from loadtest.summary import Summary
-from loadtest.tally import Tally
+from loadtest.summary import LoadSummary
+from loadtest.tally import LoadTally
 
-__all__ = ["Progress", "print_summary"]
+__all__ = ["LoadProgress", "print_summary"]
 
 SPARSE_SECONDS = 10
 
 
-class Progress:
+class LoadProgress:
     """A line each second on a terminal, each tenth elsewhere: a log is read later."""
 
     def __init__(self, say: Callable[[str], None], *, terminal: bool, wanted: float) -> None:
@@ -27,7 +27,7 @@ class Progress:
         self._calls = 0
         self._before = (0, 0.0)
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: LoadTally) -> None:
         """Called about once a second."""
         self._calls += 1
         if self._calls % self._every:
@@ -51,7 +51,7 @@ class Progress:
         )
 
 
-def print_summary(console: Console, summary: Summary) -> None:
+def print_summary(console: Console, summary: LoadSummary) -> None:
     """The tables, the warnings and the thresholds."""
     values, tally = summary.values(), summary.tally
     console.print(_times(summary, values))
@@ -73,7 +73,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print(f"{mark} {threshold.text} (it was {value:,.4g})", highlight=False)
 
 
-def _times(summary: Summary, values: dict[str, float]) -> Table:
+def _times(summary: LoadSummary, values: dict[str, float]) -> Table:
     table = Table(title=f"POST {summary.plan.url}/orders", title_justify="left")
     table.add_column("milliseconds")
     for name in (*PERCENTILES, "max"):
@@ -90,7 +90,7 @@ def _times(summary: Summary, values: dict[str, float]) -> Table:
     return table
 
 
-def _verdict(summary: Summary) -> str:
+def _verdict(summary: LoadSummary) -> str:
     found = summary.verdict
     if found is None:
         return "loss: not looked for"

@@ -66,7 +66,7 @@ class FeedsReport:
         ]
         if tally.unchecked:
             lines.append(
-                f"The server did not tell of {tally.unchecked:,}: what is lost is not known."
+                f"The server did not answer about {tally.unchecked:,}, so how many are lost is not known."
             )
         lines += [f"lost: post {post} in the feed of {user}" for post, user in tally.examples]
         lines += threshold_lines(self.thresholds, values)

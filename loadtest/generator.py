@@ -22,9 +22,9 @@ import uvloop
 from loadtest.arrivals import evenly, poisson, start_by_the_clock
 from loadtest.client import Client, Failed
 from loadtest.payloads import Payloads
-from loadtest.tally import Tally
+from loadtest.tally import LoadTally
 
-__all__ = ["ARRIVALS", "Plan", "generate"]
+__all__ = ["ARRIVALS", "GeneratorPlan", "generate"]
 
 ARRIVALS = ("poisson", "even")
 ACCEPTED = (200, 201)
@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class GeneratorPlan:
     """What to send. `closed` 0: open, `rate` a second; else that many connections at full speed.
 
     Every request has the id `<run>-<number>`, by which its order is found again.
@@ -61,18 +61,20 @@ class Plan:
     run: str = field(default_factory=lambda: f"load-{uuid4().hex[:12]}")
 
 
-def generate(plan: Plan, *, on_second: Callable[[Tally], None] = lambda _: None) -> Tally:
+def generate(
+    plan: GeneratorPlan, *, on_second: Callable[[LoadTally], None] = lambda _: None
+) -> LoadTally:
     """Send the plan's orders and return when the last answer is here; calls `on_second` about once
     a second. SIGINT ends the sending early, a second one everything."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_generate(plan, on_second))
 
 
-async def _generate(plan: Plan, on_second: Callable[[Tally], None]) -> Tally:
+async def _generate(plan: GeneratorPlan, on_second: Callable[[LoadTally], None]) -> LoadTally:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     client = Client(plan.url, timeout=plan.timeout, headers=plan.headers)
-    tally = Tally(planned_seconds=plan.seconds)
+    tally = LoadTally(planned_seconds=plan.seconds)
 
     def end() -> None:
         tally.end_early()
@@ -94,7 +96,7 @@ async def _generate(plan: Plan, on_second: Callable[[Tally], None]) -> Tally:
     return tally
 
 
-async def _open(plan: Plan, orders: _Orders, stop: asyncio.Event) -> None:
+async def _open(plan: GeneratorPlan, orders: _Orders, stop: asyncio.Event) -> None:
     await start_by_the_clock(
         _due(plan),
         orders.place,
@@ -104,7 +106,7 @@ async def _open(plan: Plan, orders: _Orders, stop: asyncio.Event) -> None:
     )
 
 
-def _due(plan: Plan) -> Iterator[float]:
+def _due(plan: GeneratorPlan) -> Iterator[float]:
     if plan.arrivals == "even":
         offsets = evenly(plan.rate)
     else:
@@ -113,7 +115,7 @@ def _due(plan: Plan) -> Iterator[float]:
     return itertools.takewhile(lambda offset: offset < plan.seconds, offsets)
 
 
-async def _closed(plan: Plan, orders: _Orders, stop: asyncio.Event) -> None:
+async def _closed(plan: GeneratorPlan, orders: _Orders, stop: asyncio.Event) -> None:
     end = orders.tally.begin + plan.seconds
 
     async def connection() -> None:
@@ -128,7 +130,7 @@ async def _closed(plan: Plan, orders: _Orders, stop: asyncio.Event) -> None:
 class _Orders:
     """Places orders, one a call."""
 
-    def __init__(self, plan: Plan, client: Client, tally: Tally) -> None:
+    def __init__(self, plan: GeneratorPlan, client: Client, tally: LoadTally) -> None:
         self.tally = tally
         self._client = client
         self._payloads = Payloads(seed=plan.seed, kind=plan.kind, customers=plan.customers)
@@ -151,10 +153,10 @@ class _Orders:
             self.tally.note_error(intended, f"status {status}")
             return False
         try:
-            told = _decode(answer)
+            decoded = _decode(answer)
         except msgspec.DecodeError:
-            told = _Answer()
-        order_id = told.order_id or told.orderId
+            decoded = _Answer()
+        order_id = decoded.order_id or decoded.orderId
         if order_id is None:
             self.tally.note_error(intended, "no order id")
             return False
@@ -162,7 +164,7 @@ class _Orders:
         return True
 
 
-async def _every_second(tally: Tally, on_second: Callable[[Tally], None]) -> None:
+async def _every_second(tally: LoadTally, on_second: Callable[[LoadTally], None]) -> None:
     while True:
         await asyncio.sleep(1.0)
         on_second(tally)

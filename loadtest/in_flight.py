@@ -1,6 +1,6 @@
 """Many requests at one moment, something broken in the middle of them, and what is left of it.
 
-Every request names a customer of its own, so that each order can be told apart. Nothing here
+Every request names a customer of its own, so that each order is recognised. Nothing here
 needs Django: what is stored is judged by statements of its own.
 """
 
@@ -29,7 +29,7 @@ PATIENCE = 120.0  # seconds for all answers
 @dataclass(slots=True)
 class Volley:
     """What became of each request: `accepted` its order's id by customer; `refused` the outcome
-    that a 503 told; `gone` those that were cut off (`lost`) or hung up themselves (`hung up`)."""
+    that a 503 named; `gone` those that were cut off (`lost`) or hung up themselves (`hung up`)."""
 
     requests: int
     accepted: dict[str, str] = field(default_factory=dict)
@@ -196,9 +196,9 @@ _ACCOUNT = """
         SELECT key, array_agg(event_id ORDER BY id) AS event_ids FROM event_outbox GROUP BY key
     )
     SELECT (SELECT count(*) FROM ours),
-           (SELECT count(*) FROM unnest(%(customers)s::text[], %(ids)s::uuid[]) AS told (customer, id)
-            WHERE NOT EXISTS (SELECT FROM ours WHERE ours.id = told.id
-                                               AND ours.customer_id = told.customer)),
+           (SELECT count(*) FROM unnest(%(customers)s::text[], %(ids)s::uuid[]) AS answered (customer, id)
+            WHERE NOT EXISTS (SELECT FROM ours WHERE ours.id = answered.id
+                                               AND ours.customer_id = answered.customer)),
            (SELECT count(*) FROM ours WHERE customer_id = ANY(%(refused)s::text[])),
            (SELECT count(*) - count(DISTINCT customer_id) FROM ours),
            (SELECT count(*) FROM ours
@@ -215,7 +215,7 @@ _ACCOUNT = """
 
 
 def account_of(database_url: str, run: str, volley: Volley) -> Account:
-    """Compare what is stored with what was told. Call it when no request is under way any more."""
+    """Compare what is stored with what was answered. Call it when no request is under way any more."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
             _ACCOUNT,

@@ -55,7 +55,7 @@ class NotificationsPlan:
     run: str = field(default_factory=lambda: f"load-{uuid4().hex[:12]}")
 
 
-class _Told(msgspec.Struct):
+class _Accepted(msgspec.Struct):
     """A notification, as far as it is looked at."""
 
     id: UUID
@@ -63,10 +63,10 @@ class _Told(msgspec.Struct):
 
 
 class _Batch(msgspec.Struct):
-    notifications: list[_Told]
+    notifications: list[_Accepted]
 
 
-_decode = msgspec.json.Decoder(_Told).decode
+_decode = msgspec.json.Decoder(_Accepted).decode
 _decode_batch = msgspec.json.Decoder(_Batch).decode
 
 
@@ -174,11 +174,13 @@ class _Run:
             tally.errors[f"status {status}"] += 1
             return False
         try:
-            told = [_decode(body)] if self._plan.batch == 1 else _decode_batch(body).notifications
+            accepted = (
+                [_decode(body)] if self._plan.batch == 1 else _decode_batch(body).notifications
+            )
         except msgspec.DecodeError:
             tally.errors["malformed"] += 1
             return False
-        tally.note_accepted(intended, [each.id for each in told])
+        tally.note_accepted(intended, [each.id for each in accepted])
         return True
 
 
@@ -205,7 +207,7 @@ async def _look_for_all(plan: NotificationsPlan, tally: NotificationsTally) -> N
 
 
 async def _end_of(client: Client, id_: UUID, give_up: float) -> str:
-    """Its last status; "missing" for one that is not there, "unchecked" where nobody tells."""
+    """Its last status; "missing" for one that is not there, "unchecked" where nothing answers."""
     while True:
         status = "unchecked"
         try:

@@ -20,7 +20,7 @@ from loadtest.arrivals import evenly, start_by_the_clock
 from loadtest.client import Client, Failed
 from loadtest.payloads import Payload, Payloads
 
-__all__ = ["Answer", "LoadPlan", "LoadResult", "run_load"]
+__all__ = ["LoadPlan", "LoadResult", "OrderAnswer", "run_load"]
 
 ACCEPTED = (200, 201)
 
@@ -39,7 +39,7 @@ class LoadPlan:
 
 
 # As many as there are orders, all kept: none of them is the collector's business.
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class OrderAnswer(msgspec.Struct, frozen=True, gc=False):
     """One answered or failed request. `latency`: seconds from the intended start; `status` 0: none;
     `lines`: how many the order has."""
 
@@ -58,13 +58,13 @@ class LoadResult:
     started: float = 0.0
     sent: int = 0
     placed: int = 0  # orders answered with 200 or 201
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[OrderAnswer] = field(default_factory=list)
 
-    def accepted(self) -> list[Answer]:
+    def accepted(self) -> list[OrderAnswer]:
         """The answers that promise an order."""
         return [a for a in self.answers if a.operation == "place" and a.status in ACCEPTED]
 
-    def changes(self) -> list[Answer]:
+    def changes(self) -> list[OrderAnswer]:
         """The answers to payments, shipments and cancellations, good or bad: each attempt has one."""
         return [a for a in self.answers if a.operation != "place"]
 
@@ -154,7 +154,7 @@ class _Life:
             error = f"{type(failure).__name__}: {failure}"
         latency = time.perf_counter() - intended
         self._result.answers.append(
-            Answer(operation, status, latency, order_id, error, self._lines)
+            OrderAnswer(operation, status, latency, order_id, error, self._lines)
         )
         self._result.placed += operation == "place" and status in ACCEPTED
         return order_id

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from loadtest.charts import Axis, Bars, Line, chart, exactly, linear, logarithmic
+from loadtest.charts import Axis, Bars, ChartLine, chart, exactly, linear, logarithmic
 from loadtest.histogram import PERCENTILES, Histogram
-from loadtest.summary import Summary
+from loadtest.summary import LoadSummary
 from loadtest.tally import Slot
 
 __all__ = ["render"]
@@ -66,7 +66,7 @@ th { color: var(--soft); font-weight: 500; } td:first-child, th:first-child { te
 """
 
 
-def render(summary: Summary) -> str:
+def render(summary: LoadSummary) -> str:
     """The whole page."""
     found = summary.as_dict()
     plan = summary.plan
@@ -108,7 +108,7 @@ COUNTS = {"lost": "orders lost", "duplicates": "duplicates"}
 HTTP_COUNTS = {"missing": "orders not stored", "answered_twice": "order ids answered twice"}
 
 
-def _tiles(summary: Summary) -> str:
+def _tiles(summary: LoadSummary) -> str:
     values, tally = summary.values(), summary.tally
     failures = tally.errors.total() + tally.not_sent
     tiles = [
@@ -132,11 +132,11 @@ def _tiles(summary: Summary) -> str:
     )
 
 
-def _by_http(summary: Summary) -> bool:
+def _by_http(summary: LoadSummary) -> bool:
     return summary.verdict is not None and summary.verdict.how == "http"
 
 
-def _thresholds(summary: Summary) -> str:
+def _thresholds(summary: LoadSummary) -> str:
     if not summary.thresholds:
         return ""
     values, crossed = summary.values(), summary.crossed()
@@ -149,19 +149,19 @@ def _thresholds(summary: Summary) -> str:
     return f"<section><h2>Thresholds</h2><table>{rows}</table></section>"
 
 
-def _over_time(summary: Summary) -> Iterable[str]:
+def _over_time(summary: LoadSummary) -> Iterable[str]:
     timeline = summary.tally.timeline
     slots, width = timeline.slots, timeline.width
     x = exactly(max(len(slots) * width, 1.0), " s")
     middles = [(number + 0.5) * width for number in range(len(slots))]
     hover = [
-        (number * width, (number + 1) * width, _told(number * width, width, slot))
+        (number * width, (number + 1) * width, _label(number * width, width, slot))
         for number, slot in enumerate(slots)
     ]
 
-    def line(name: str, style: str, percent: float) -> Line:
+    def line(name: str, style: str, percent: float) -> ChartLine:
         values = (slot.latency.percentile(percent) / 1000 for slot in slots)
-        return Line(name, style, list(zip(middles, values, strict=True)))
+        return ChartLine(name, style, list(zip(middles, values, strict=True)))
 
     lines = [line("max", "grey", 100), line("p99", "orange", 99), line("p50", "blue", 50)]
     y = _latency_axis(value for each in lines for _, value in each.points)
@@ -170,8 +170,8 @@ def _over_time(summary: Summary) -> Iterable[str]:
     # The last slots are begun only, or hold nothing but late answers: a rate would mislead.
     whole = [n for n in range(len(slots)) if (n + 1) * width <= summary.tally.seconds + 0.01]
     rates = [
-        Line("due", "dashed", [(middles[n], slots[n].due / width) for n in whole]),
-        Line("accepted", "blue", [(middles[n], slots[n].answered / width) for n in whole]),
+        ChartLine("due", "dashed", [(middles[n], slots[n].due / width) for n in whole]),
+        ChartLine("accepted", "blue", [(middles[n], slots[n].answered / width) for n in whole]),
     ]
     highest = max((value for each in rates for _, value in each.points), default=1.0)
     yield chart("Orders a second", x, linear(highest, " /s"), rates, hover=hover)
@@ -191,7 +191,7 @@ def _over_time(summary: Summary) -> Iterable[str]:
     )
 
 
-def _told(at: float, width: float, slot: Slot) -> str:
+def _label(at: float, width: float, slot: Slot) -> str:
     span = f"{at:.0f} s" if width == 1 else f"{at:.0f} to {at + width:.0f} s"
     return (
         f"{span}: due {slot.due}, accepted {slot.answered}, errors {slot.errors}, "
@@ -201,7 +201,7 @@ def _told(at: float, width: float, slot: Slot) -> str:
     )
 
 
-def _distribution(summary: Summary) -> str:
+def _distribution(summary: LoadSummary) -> str:
     """Latency against percentile, each nine as wide as the one before."""
     tally = summary.tally
     nines = max(2, math.ceil(math.log10(max(tally.latency.count, 100))))
@@ -214,9 +214,9 @@ def _distribution(summary: Summary) -> str:
     ]
     x = Axis(lambda value: value / nines, ticks)
 
-    def curve(name: str, style: str, histogram: Histogram) -> Line:
+    def curve(name: str, style: str, histogram: Histogram) -> ChartLine:
         points = [(at, histogram.percentile(100 * (1 - 10**-at)) / 1000) for at in shares]
-        return Line(name, style, points)
+        return ChartLine(name, style, points)
 
     curves = [
         curve("service time, from the actual start", "dashed", tally.service),
@@ -231,7 +231,7 @@ def _latency_axis(values: Iterable[float]) -> Axis:
     return logarithmic(min(found), max(found), _ms)
 
 
-def _times(summary: Summary) -> str:
+def _times(summary: LoadSummary) -> str:
     values = summary.values()
     columns = {
         "latency": "",
@@ -254,7 +254,7 @@ def _times(summary: Summary) -> str:
     )
 
 
-def _requests(summary: Summary) -> dict[str, Any]:
+def _requests(summary: LoadSummary) -> dict[str, Any]:
     tally = summary.tally
     return {
         "due": tally.due,

@@ -1,7 +1,7 @@
 """A provider to load against: answers every POST at once, and remembers what came and when.
 
 `manage.py generate_load --profile notifications --provider PORT` starts it in a process of its own, so that
-it takes no time from the generator; the system under load is told WEBHOOK_URL=http://127.0.0.1:PORT.
+it takes no time from the generator; the system under load needs WEBHOOK_URL=http://127.0.0.1:PORT.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class _Provider(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == KEY:
-            # After a retry by hand it is <id>.<n>.
+            # After a retry by an operator it is <id>.<n>.
             self._id = _uuid(value.partition(b".")[0])
 
     def on_message_complete(self) -> None:
@@ -147,8 +147,8 @@ class _Provider(asyncio.Protocol):
             self._arrivals.refused[self._id] += 1
             self._answer(b"503 Service Unavailable", b"{}")
         else:
-            told = b'{"messageId":"%b","status":"accepted"}' % str(self._id).encode()
-            self._answer(b"202 Accepted", told)
+            body = b'{"messageId":"%b","status":"accepted"}' % str(self._id).encode()
+            self._answer(b"202 Accepted", body)
 
     def _answer(self, status: bytes, body: bytes) -> None:
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"

@@ -9,25 +9,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 from eventsite.wording import counted
-from loadtest.generator import Plan
+from loadtest.generator import GeneratorPlan
 from loadtest.histogram import Histogram, milliseconds
-from loadtest.tally import Tally
+from loadtest.tally import LoadTally
 from loadtest.thresholds import METRICS_OF_CHECK, Threshold
-from loadtest.verify import Verdict
+from loadtest.verify import LoadVerdict
 
-__all__ = ["Summary", "finite", "public"]
+__all__ = ["LoadSummary", "finite", "public"]
 
 LAG_WARNING_MS = 10.0
 SECRETS = ("authorization", "api-key", "cookie")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class LoadSummary:
     """One run: what was asked, what came, and what it may not have done."""
 
-    plan: Plan
-    tally: Tally
-    verdict: Verdict | None
+    plan: GeneratorPlan
+    tally: LoadTally
+    verdict: LoadVerdict | None
     machine: Mapping[str, Any]
     thresholds: Sequence[Threshold] = ()
 
@@ -79,7 +79,7 @@ class Summary:
             found.append("Accepted orders were not looked for (--check none).")
         elif self.verdict.unchecked:
             found.append(
-                f"The server did not tell of {counted(self.verdict.unchecked, 'order')}, so how many are"
+                f"The server did not answer about {counted(self.verdict.unchecked, 'order')}, so how many are"
                 " missing is not known."
             )
         return found
@@ -128,7 +128,7 @@ def finite(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 3)
 
 
-def _found(verdict: Verdict | None) -> dict[str, float]:
+def _found(verdict: LoadVerdict | None) -> dict[str, float]:
     """What the look at accepted orders says; nan for what it did not look at."""
     if verdict is None:
         counts: dict[str, int | None] = dict.fromkeys(METRICS_OF_CHECK)
@@ -147,7 +147,7 @@ def public(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _plain(verdict: Verdict | None) -> dict[str, Any] | None:
+def _plain(verdict: LoadVerdict | None) -> dict[str, Any] | None:
     if verdict is None:
         return None
     return {

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from loadtest.histogram import Histogram
 
-__all__ = ["Slot", "Tally", "Timeline"]
+__all__ = ["LoadTally", "LoadTimeline", "Slot"]
 
 SLOTS = 600
 SLOT_BITS = 6  # 3 % are exact enough for a line in a chart
@@ -37,7 +37,7 @@ class Slot:
         self.not_sent += other.not_sent
 
 
-class Timeline:
+class LoadTimeline:
     """Slots of one second; when there are more than 600, of two, of four, and so on."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Timeline:
         self.width *= 2
 
 
-class Tally:
+class LoadTally:
     """Counts and times of one run. All times in microseconds.
 
     latency   from the moment a request was due to its whole answer, good answers only
@@ -83,7 +83,7 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self.ids = bytearray()
         self.answered_at = array("d")
-        self.timeline = Timeline()
+        self.timeline = LoadTimeline()
         self.begin = time.perf_counter()
         self._epoch = time.time() - self.begin
         self.begin_epoch = time.time()

@@ -39,7 +39,7 @@ def ask_target(url: str, *, headers: Mapping[str, str]) -> None:
         ready = None
     if status not in (200, 503) or ready is None or "database" not in ready.checks:
         raise NotOurs(
-            f"{url} is not this program: GET {PATH.decode()} was answered {status} and not with its"
+            f"{url} is not a server of this project: GET {PATH.decode()} was answered {status} and not with its"
             " health."
         )
 

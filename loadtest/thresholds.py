@@ -11,7 +11,7 @@ from typing import Self
 
 __all__ = ["METRICS", "METRICS_OF_CHECK", "ONLY_BY_DATABASE", "Threshold"]
 
-# What the look at accepted orders tells. HTTP shows of an order whether it is stored, not whether
+# What the check of accepted orders finds. HTTP shows of an order whether it is stored, not whether
 # its events are applied nor what else is stored.
 METRICS_OF_CHECK = ("lost", "missing", "without_effect", "duplicates", "answered_twice", "figures")
 ONLY_BY_DATABASE = frozenset({"lost", "without_effect", "duplicates", "figures"})
@@ -59,13 +59,13 @@ class Threshold:
         found = SHAPE.fullmatch(text)
         if found is None:
             raise ValueError(
-                f"{text!r} is no threshold: write metric, operator and value, as in "
+                f"{text!r} is not a threshold: write metric, operator and value, as in "
                 f'"p99>250ms", "errors>0.1%" or "lost>0"; metrics: {", ".join(METRICS)}; '
                 f"operators: {' '.join(OPERATORS)}."
             )
         metric, sign, number, unit = found.groups()
         if metric not in METRICS:
-            raise ValueError(f"{metric!r} is no metric; there are {', '.join(METRICS)}.")
+            raise ValueError(f"{metric!r} is not a metric; the metrics are {', '.join(METRICS)}.")
         worth = UNITS[METRICS[metric]]
         if unit and unit not in worth:
             allowed = ", ".join(each for each in worth if each) or "no unit"

@@ -21,10 +21,10 @@ from eventsite.reports.recount import HANDLER, compare
 from loadtest.client import Client, Failed
 from loadtest.histogram import Histogram
 from loadtest.measure import database_now
-from loadtest.tally import Tally
+from loadtest.tally import LoadTally
 from outbox import conf
 
-__all__ = ["Verdict", "verify_by_database", "verify_by_http"]
+__all__ = ["LoadVerdict", "verify_by_database", "verify_by_http"]
 
 MICRO = 1_000_000
 CLOCK_LOOKS = 10
@@ -32,18 +32,18 @@ LOOKS_AT_ONCE = 16
 
 
 @dataclass(slots=True, kw_only=True)
-class Verdict:
+class LoadVerdict:
     """How it was looked at ("database" or "http"), and what was found.
 
     missing         accepted orders that are not stored
     without_effect  accepted and stored, but not applied when the waiting ended; None over HTTP,
                     which does not show it
-    unchecked       orders of which the server would not tell, over HTTP
+    unchecked       orders about which the server did not answer, over HTTP
     answered_twice  answers that repeat the order id of another
     stored_twice    orders beyond the first of their request; None over HTTP
     unanswered      orders stored for requests that got no good answer: timeouts and cut connections;
                     None over HTTP
-    effect          from the answer to the effect, microseconds; None over HTTP, which cannot tell
+    effect          from the answer to the effect, microseconds; None over HTTP, which cannot show it
     figures         sales figures that differ from their recount, an effect applied twice among
                     them; None over HTTP
     waited          seconds until every effect was there, or until it was given up
@@ -72,11 +72,11 @@ class Verdict:
         return None if self.stored_twice is None else self.answered_twice + self.stored_twice
 
 
-def verify_by_database(tally: Tally, run: str, *, within: float) -> Verdict:
+def verify_by_database(tally: LoadTally, run: str, *, within: float) -> LoadVerdict:
     """Look at every accepted order in the stack's own database, waiting at most `within` seconds
     for the effects that are still under way."""
     begin = time.monotonic()
-    found = Verdict(
+    found = LoadVerdict(
         how="database", without_effect=0, effect=Histogram(), answered_twice=_repeated(tally)
     )
     ahead = _clock_ahead()
@@ -91,7 +91,7 @@ def verify_by_database(tally: Tally, run: str, *, within: float) -> Verdict:
     return found
 
 
-def _repeated(tally: Tally) -> int:
+def _repeated(tally: LoadTally) -> int:
     ids = bytes(tally.ids)
     return tally.accepted - len({ids[at : at + 16] for at in range(0, len(ids), 16)})
 
@@ -118,7 +118,7 @@ _ACCEPTED = """
     )"""
 
 # No figures hold it, or another event of it that somebody here listens to is not applied. What the
-# outbox has let go is done.
+# outbox has deleted is done.
 _WITHOUT_EFFECT = """
     SELECT id FROM known WHERE NOT EXISTS (
         SELECT FROM inbox_receipt receipt
@@ -153,7 +153,7 @@ def _parameters(ids: Sequence[UUID], moments: Sequence[float] = ()) -> dict[str,
     }
 
 
-def _judge(found: Verdict, ids: Sequence[UUID], moments: Sequence[float]) -> None:
+def _judge(found: LoadVerdict, ids: Sequence[UUID], moments: Sequence[float]) -> None:
     """Add one batch; `moments`: when each was answered, by the database's clock."""
     parameters = _parameters(ids, moments)
     with connection.cursor() as cursor:
@@ -196,10 +196,10 @@ def _stored(run: str) -> tuple[int, int]:
 
 
 def verify_by_http(
-    tally: Tally, url: str, *, timeout: float, headers: Mapping[str, str]
-) -> Verdict:
+    tally: LoadTally, url: str, *, timeout: float, headers: Mapping[str, str]
+) -> LoadVerdict:
     """Ask for every accepted order, a few at once. For a system whose database is out of reach."""
-    found = Verdict(how="http", answered_twice=_repeated(tally))
+    found = LoadVerdict(how="http", answered_twice=_repeated(tally))
     begin = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_ask_for_all(tally, Client(url, timeout=timeout, headers=headers), found))
@@ -207,7 +207,7 @@ def verify_by_http(
     return found
 
 
-async def _ask_for_all(tally: Tally, client: Client, found: Verdict) -> None:
+async def _ask_for_all(tally: LoadTally, client: Client, found: LoadVerdict) -> None:
     remaining = (order_id for ids, _ in tally.batches() for order_id in ids)
 
     async def ask() -> None:

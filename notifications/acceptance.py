@@ -34,7 +34,7 @@ __all__ = [
     "KeyTaken",
     "NewBatch",
     "NewNotification",
-    "Refused",
+    "NotificationRefused",
     "Unfit",
     "accepting",
     "accepting_batches",
@@ -96,13 +96,13 @@ class AcceptedBatch(msgspec.Struct, frozen=True, gc=False):
     notifications: Sequence[Accepted]
 
 
-class Refused(Exception):
+class NotificationRefused(Exception):
     """It cannot be accepted as things are. `place` is that in what was given together."""
 
     place = 0
 
 
-class KeyTaken(Refused):
+class KeyTaken(NotificationRefused):
     """Its key belongs to an equal one: `words` are its JSON object."""
 
     def __init__(self, id_: str, words: str) -> None:
@@ -110,15 +110,15 @@ class KeyTaken(Refused):
         self.accepted = Accepted(id_, words.encode(), is_new=False)
 
 
-class KeyReused(Refused):
+class KeyReused(NotificationRefused):
     """Its key belongs to one that asks for something else."""
 
 
-class KeyRunning(Refused):
+class KeyRunning(NotificationRefused):
     """The first one with its key is still under way."""
 
 
-class Unfit(Refused):
+class Unfit(NotificationRefused):
     """A field of it cannot be used; `errors` as of a body that is not valid."""
 
     def __init__(self, errors: Errors) -> None:
@@ -149,7 +149,7 @@ def accepting_or_refusing(new: Sequence[NewNotification]) -> Steps[Accepted | No
     found = yield from drafts_of(new)
     drafts: list[Draft] = []
     for place, each in enumerate(found):
-        if isinstance(each, Refused):
+        if isinstance(each, NotificationRefused):
             each.place = place
             raise each
         drafts.append(each)
@@ -166,7 +166,7 @@ def accepting_batches(batches: Sequence[NewBatch]) -> Steps[AcceptedBatch | None
     for place, each in enumerate(found):
         if isinstance(each, KeyTaken):
             accepted.append(each.accepted)
-        elif isinstance(each, Refused):
+        elif isinstance(each, NotificationRefused):
             each.place = place
             raise each
         else:
@@ -186,7 +186,7 @@ def _accepted(draft: Draft) -> Accepted:
 
 def drafts_of(
     new: Sequence[NewNotification], *, batch_id: str | None = None
-) -> Generator[RoundTrip, Sequence[Sequence[Row]], list[Draft | Refused]]:
+) -> Generator[RoundTrip, Sequence[Sequence[Row]], list[Draft | NotificationRefused]]:
     """What is to be written for each, or why nothing. One round trip, none where there is neither
     key nor template. Nothing is written."""
     keys = Keys([each.key for each in new])
@@ -195,7 +195,7 @@ def drafts_of(
     rows = (yield RoundTrip(asked)) if asked else []
     templates = templates_of(rows[-1]) if wanted else {}
     keys.note(rows)
-    found: list[Draft | Refused] = []
+    found: list[Draft | NotificationRefused] = []
     for place, each in enumerate(new):
         refused = keys.refusal_of(place, taken=KeyTaken, reused=KeyReused, running=KeyRunning)
         found.append(refused or _drafted(each, templates, batch_id))
@@ -204,7 +204,7 @@ def drafts_of(
 
 def _drafted(
     new: NewNotification, templates: Mapping[str, TemplateRow], batch_id: str | None
-) -> Draft | Refused:
+) -> Draft | NotificationRefused:
     if new.stale:
         return Unfit(new.stale)
     if new.template_id is None:
@@ -219,13 +219,13 @@ def _drafted(
 
 def _from_template(
     new: NewNotification, template: TemplateRow, batch_id: str | None
-) -> Draft | Refused:
+) -> Draft | NotificationRefused:
     at_most = LENGTHS[new.channel]
     try:
         text = rendered(template.body, new.variables or {}, at_most=at_most)
     except TooLong as error:
-        told = f"Make a text of {error} characters; there may be {at_most}."
-        return _unfit("template_variables", told)
+        message = f"Make a text of {error} characters; there may be {at_most}."
+        return _unfit("template_variables", message)
     except MissingVariable as error:
         return _fallen_back(new, template, missing=str(error.args[0]), batch_id=batch_id)
     if not text.strip():
@@ -235,7 +235,7 @@ def _from_template(
 
 def _fallen_back(
     new: NewNotification, template: TemplateRow, *, missing: str, batch_id: str | None
-) -> Draft | Refused:
+) -> Draft | NotificationRefused:
     """With the content in place of a template that lacks a variable."""
     at_most = LENGTHS[new.channel]
     if new.content is None:
@@ -297,7 +297,7 @@ def writing(drafts: Sequence[Draft]) -> RoundTrip:
     if not drafts:
         return RoundTrip()
     due = [draft for draft in drafts if draft.scheduled_at is None]
-    told = publishing(
+    published = publishing(
         [
             PENDING_EVENTS[draft.priority](
                 event_id=draft.id, notification_id=draft.id, channel=draft.channel
@@ -306,9 +306,9 @@ def writing(drafts: Sequence[Draft]) -> RoundTrip:
         ],
         traces=[draft.trace for draft in due],
     )
-    statements: list[Statement] = [*inserting(drafts), *told.statements]
+    statements: list[Statement] = [*inserting(drafts), *published.statements]
     counts = Counter((draft.channel, draft.priority) for draft in drafts)
-    return RoundTrip(statements, partial(_stored, counts, told.on_commit))
+    return RoundTrip(statements, partial(_stored, counts, published.on_commit))
 
 
 def _stored(counts: Mapping[tuple[str, str], int], then: Callable[[], None] | None) -> None:

@@ -28,7 +28,7 @@ from outbox.admin.readonly import (
     utc,
     whole_id,
 )
-from outbox.admin.search import Wanted, parse_id, register_finder
+from outbox.admin.search import WantedId, parse_id, register_finder
 from outbox.envelope import rfc3339
 
 __all__ = ["BatchAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
@@ -129,7 +129,7 @@ class NotificationAdmin(ConfirmedActions):
         status = request.GET.get(StatusFilter.parameter_name)
         return ("status", "-id") if status in INDEXED else ("-id",)
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """By one of three indexes."""
         id_ = wanted.uuid
         if id_ is not None and Notification.objects.filter(id=id_).exists():
@@ -165,7 +165,7 @@ class NotificationAdmin(ConfirmedActions):
             request, queryset, "retry", (Status.FAILED,), "are sent again, with fresh attempts"
         )
 
-    @admin.action(description="Discard: failed ones stay so", permissions=["operate"])
+    @admin.action(description="Discard: failed ones stay failed", permissions=["operate"])
     def discard(
         self, request: HttpRequest, queryset: QuerySet[Notification]
     ) -> HttpResponse | None:
@@ -194,7 +194,7 @@ class NotificationAdmin(ConfirmedActions):
         log.info("notifications_resolved", action=action, count=done, by=by, note=note)
         messages.success(request, f"{done} {_DONE[action]}.")
         if skipped := len(ids[:AT_ONCE]) - done:
-            messages.warning(request, f"{skipped} had another status by then.")
+            messages.warning(request, f"{skipped} had another status meanwhile.")
         return None
 
     def _preview(
@@ -254,7 +254,7 @@ class BatchAdmin(ConfirmedActions):
     list_display = (whole_id("id"), "caller", "total_count", utc("created_at"))
     fields = ("id", "caller", "total_count", "created_at", "counts", "notifications")
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()
 
     @admin.display(description="now")
@@ -297,5 +297,5 @@ class TemplateAdmin(ReadOnlyAdmin):
     list_display = (whole_id("id"), clipped("name"), "channel", "caller", utc("updated_at"))
     fields = (("id", "name", "channel", "caller"), ("created_at", "updated_at"), "body")
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class NotificationsConfig(AppConfig):
-    """Messages to people, by SMS, e-mail and push: accepted, sent, told of."""
+    """Messages to people, by SMS, e-mail and push: accept, send, report."""
 
     name = "notifications"
 

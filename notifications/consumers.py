@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from notifications.realtime import Wanted
+from notifications.realtime import WantedChanges
 from notifications.status_log import STATUS_FEED
 from restapi.context import caller, is_granted
 from restapi.status_consumer import StatusConsumer, refused_query
@@ -22,8 +22,8 @@ class StatusFeed(StatusConsumer):
     log = STATUS_FEED
     parameters = ("notification_id", "batch_id")
 
-    def subject(self, given: Mapping[str, str]) -> Wanted:
-        return Wanted(
+    def subject(self, given: Mapping[str, str]) -> WantedChanges:
+        return WantedChanges(
             None if is_granted("notifications:all") else caller(),
             _id(given, "notification_id"),
             _id(given, "batch_id"),

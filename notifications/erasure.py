@@ -18,7 +18,7 @@ from notifications.letters import EVERYBODY
 from notifications.models import WAITING, Notification, Status
 from restapi.retention import erase_answers_with
 
-__all__ = ["Erased", "erase_recipient"]
+__all__ = ["ErasedRecipient", "erase_recipient"]
 
 CHUNK = 500
 
@@ -39,7 +39,7 @@ _ERASE = """
 """
 
 
-class Erased(NamedTuple):
+class ErasedRecipient(NamedTuple):
     """How many were cancelled first, how many were erased, how many kept answers were emptied, and
     how many are being sent just now: those are not erased yet."""
 
@@ -49,7 +49,7 @@ class Erased(NamedTuple):
     under_way: int
 
 
-def erase_recipient(recipient: str) -> Erased:
+def erase_recipient(recipient: str) -> ErasedRecipient:
     """Erase one. What waits to be sent to them is cancelled. In small transactions: to be started
     again after an interruption, or when some were under way."""
     cancelled = 0
@@ -61,7 +61,7 @@ def erase_recipient(recipient: str) -> Erased:
         erased += count
     answers = erase_answers_with(msgspec.json.encode(recipient))
     under_way = Notification.objects.filter(recipient=recipient, status=Status.PROCESSING).count()
-    return Erased(cancelled, erased, answers, under_way)
+    return ErasedRecipient(cancelled, erased, answers, under_way)
 
 
 def _waiting(recipient: str) -> Sequence[UUID]:

@@ -13,7 +13,7 @@ from notifications import services
 from notifications.events import PENDING_EVENTS
 from notifications.models import Notification, Status
 from notifications.queries import Owner
-from outbox.declaration import Letter, LetterQuery
+from outbox.declaration import AppLetter, LetterQuery
 from outbox.envelope import rfc3339
 
 __all__ = ["EVERYBODY", "FAILED_NOTIFICATIONS"]
@@ -30,7 +30,7 @@ class FailedNotifications:
     name = "notifications"
     permission = "notifications.change_notification"
 
-    def find(self, query: LetterQuery, limit: int) -> Sequence[Letter]:
+    def find(self, query: LetterQuery, limit: int) -> Sequence[AppLetter]:
         """By their ids, which grow with time."""
         failed = Notification.objects.filter(status=Status.FAILED, discarded_at=None)
         if query.ids:
@@ -70,7 +70,7 @@ def _uuids(text: str) -> list[UUID]:
         return []
 
 
-def _letter(row: Notification) -> Letter:
+def _letter(row: Notification) -> AppLetter:
     """Neither recipient nor text: they are nobody's business who looks for what has failed."""
     failed_at = row.failed_at or row.updated_at
     details: dict[str, Any] = {
@@ -85,7 +85,7 @@ def _letter(row: Notification) -> Letter:
         "correlation_id": row.correlation_id,
         "traceparent": row.traceparent,
     }
-    return Letter(
+    return AppLetter(
         id=row.id,
         topic=PENDING_EVENTS[row.priority].topic.name,
         key=str(row.id),

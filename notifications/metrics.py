@@ -33,12 +33,10 @@ LATE_SENDS = Counter(
     "Reports of senders whose lease had ended: the provider may have been called twice, or after a "
     "cancel.",
 )
-EXPIRED = Counter(
-    "notifications_expired_total", "Notifications that failed because their time was over."
-)
+EXPIRED = Counter("notifications_expired_total", "Notifications that failed because they expired.")
 WAITING = Gauge(
     "notifications_waiting",
-    "Notifications that wait, by what for: ready, paced, retry, held, breaker, scheduled; counted "
+    "Notifications that wait, by reason: ready, paced, retry, held, breaker, scheduled; counted "
     "up to 100,000.",
     ["channel", "priority", "reason"],
     multiprocess_mode="mostrecent",
@@ -70,7 +68,7 @@ BREAKER_OPENED = Counter(
 )
 PACED_WITHOUT_REDIS = Gauge(
     "notifications_paced_without_redis",
-    "Senders that keep to a share of the limit of their own, because Redis is lost.",
+    "Senders that use a share of the limit of their own, because Redis is unavailable.",
     multiprocess_mode="livesum",
 )
 SENDERS = Gauge(

@@ -1,4 +1,4 @@
-"""Notifications: their state, the attempts to send them, what is told of them. No I/O.
+"""Notifications: their state, the attempts to send them, their status log. No I/O.
 
 Ids are uuid7 and grow with time: `created_at` is the moment that the id holds, so a list in the order
 of ids is one in the order of time, and an index that ends in the id serves both.
@@ -309,7 +309,7 @@ class StatusChange(models.Model):
 
 
 class ChannelFigures(models.Model):
-    """What GET /metrics tells of a channel, up to and with a `seq` of the status log.
+    """What GET /metrics shows of a channel, up to and with a `seq` of the status log.
 
     `latency_ms` is the sum over what was delivered.
     """

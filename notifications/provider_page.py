@@ -1,4 +1,4 @@
-"""The admin's page of providers: how each stands, and the reset of a breaker by hand."""
+"""The admin's page of providers: how each stands, and the reset of a breaker by an operator."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ProviderAdmin(ReadOnlyAdmin):
         provider, channel = request.POST.get("provider", ""), request.POST.get("channel", "")
         reason = request.POST.get("reason", "").strip()
         if not reason:
-            messages.error(request, "Say why: it is kept in the log.")
+            messages.error(request, "Give a reason; it is kept in the log.")
             return
         try:
             stored = reset_breaker(
@@ -62,4 +62,6 @@ class ProviderAdmin(ReadOnlyAdmin):
         if stored:
             messages.success(request, f"{provider} is called again for {channel}.")
         else:
-            messages.error(request, "Redis is lost: no worker hears of the reset. Try again later.")
+            messages.error(
+                request, "Redis is unavailable, so no worker learns of the reset. Try again later."
+            )

@@ -21,8 +21,8 @@ from outbox.envelope import rfc3339_of
 __all__ = [
     "WORDS",
     "Filter",
+    "NotificationPage",
     "Owner",
-    "Page",
     "TemplateRow",
     "attempts_in_words",
     "batch_in_words",
@@ -49,7 +49,7 @@ def _moment(column: str) -> str:
 
 # PostgreSQL puts a notification into the contract's words, as orders/queries.py has it do.
 WORDS = f"""
-    SELECT row_to_json(told) FROM (
+    SELECT row_to_json(shown) FROM (
         SELECT notifications.id, notifications.batch_id, notifications.idempotency_key,
                notifications.recipient, notifications.channel, notifications.content,
                notifications.priority, notifications.status, notifications.provider_message_id,
@@ -58,7 +58,7 @@ WORDS = f"""
                notifications.error_message, notifications.template_id,
                notifications.template_variables, notifications.rendered,
                {_moment("created_at")}, {_moment("updated_at")}
-    ) AS told
+    ) AS shown
 """
 
 
@@ -111,7 +111,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class NotificationPage:
     """JSON objects, newest first; `next` is None on the last page."""
 
     words: Sequence[str]
@@ -120,14 +120,14 @@ class Page:
 
 def notifications_page(
     owner: Owner, narrowed: Filter, *, limit: int, after: UUID | None = None
-) -> Page:
+) -> NotificationPage:
     """One page, newest first, behind `after`. An id holds its creation, so its order is that of time,
     and none that was there when the first page was read is repeated or skipped."""
     with connection.cursor() as cursor:
         cursor.execute(*page_statement(owner, narrowed, limit=limit, after=after))
         rows = cursor.fetchall()
-    words = [told for _, told in rows[:limit]]
-    return Page(words, rows[limit - 1][0] if len(rows) > limit else None)
+    words = [text for _, text in rows[:limit]]
+    return NotificationPage(words, rows[limit - 1][0] if len(rows) > limit else None)
 
 
 def page_statement(
@@ -180,11 +180,11 @@ def cursor_of(text: str) -> UUID:
 
 
 _ATTEMPTS = f"""
-    SELECT coalesce(json_agg(told ORDER BY told.attempt), '[]')::text FROM (
+    SELECT coalesce(json_agg(shown ORDER BY shown.attempt), '[]')::text FROM (
         SELECT number AS attempt, {rfc3339_of("at")} AS at, provider, outcome, status_code,
                latency_ms, error, {rfc3339_of("next_attempt_at")} AS next_attempt_at
         FROM notification_attempts WHERE notification_id = %s ORDER BY number DESC LIMIT %s
-    ) AS told
+    ) AS shown
 """
 ATTEMPTS_SHOWN = 1000
 
@@ -199,11 +199,11 @@ def attempts_in_words(id_: UUID) -> str:
 # -- batches
 
 _BATCH = f"""
-    SELECT batch.caller, (SELECT row_to_json(told) FROM (
+    SELECT batch.caller, (SELECT row_to_json(shown) FROM (
         SELECT batch.id, batch.total_count, waiting AS pending_count, delivered AS delivered_count,
                failed AS failed_count, cancelled AS cancelled_count,
                {rfc3339_of("batch.created_at")} AS created_at
-    ) AS told)::text
+    ) AS shown)::text
     FROM notification_batches AS batch CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE status IN ('pending', 'scheduled', 'processing')) AS waiting,
                count(*) FILTER (WHERE status = 'delivered') AS delivered,

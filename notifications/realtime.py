@@ -10,10 +10,10 @@ from outbox.database.round_trips import Row
 from outbox.envelope import rfc3339_of
 from restapi.status_log import StatusLog
 
-__all__ = ["STATUS_LOG", "Wanted"]
+__all__ = ["STATUS_LOG", "WantedChanges"]
 
 
-class Wanted(NamedTuple):
+class WantedChanges(NamedTuple):
     """What a socket follows; None: whichever it is. A change is found under all that it matches."""
 
     caller: str | None = None
@@ -21,11 +21,11 @@ class Wanted(NamedTuple):
     batch_id: str | None = None
 
 
-def _matches(row: Row) -> Sequence[Wanted]:
+def _matches(row: Row) -> Sequence[WantedChanges]:
     notification_id, batch_id, caller, *_ = row
     batches = (None,) if batch_id is None else (None, batch_id)
     return [
-        Wanted(each, notification, batch)
+        WantedChanges(each, notification, batch)
         for each in (None, caller)
         for notification in (None, notification_id)
         for batch in batches

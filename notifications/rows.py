@@ -48,7 +48,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """The JSON object that the contract shows."""
         created_at = rfc3339(self.created_at)
         return _encode(
-            _Told(
+            _Stored(
                 id=self.id,
                 batch_id=self.batch_id,
                 idempotency_key=self.idempotency_key,
@@ -69,7 +69,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-class _Told(msgspec.Struct, kw_only=True, gc=False):
+class _Stored(msgspec.Struct, kw_only=True, gc=False):
     """Its fields, in the order of the contract; queries.WORDS says the same of a row."""
 
     id: str

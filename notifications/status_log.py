@@ -1,4 +1,4 @@
-"""Telling of a change of status: a row of the status log and an event, with the change itself.
+"""A change of status is recorded: a row of the status log and an event, with the change itself.
 
 Whoever changes a status sends this in the same transaction, behind the update that changed it: the rows
 of the notifications are locked then, so log and topic keep the order of each one's changes.
@@ -71,7 +71,7 @@ def changed_of(row: Row) -> Changed:
 
 
 def record(changes: Sequence[Changed]) -> None:
-    """Tell of changes, in the open transaction, which has made them. Two statements, whatever the
+    """Record changes, in the open transaction, which has made them. Two statements, whatever the
     number."""
     send(recording(changes))
 
@@ -80,7 +80,7 @@ def recording(changes: Sequence[Changed]) -> RoundTrip:
     """What `record` sends, for who sends it together with the rest of its change."""
     if not changes:
         return RoundTrip()
-    told = publishing(
+    published = publishing(
         [
             NotificationStatusChanged(
                 event_id=str(uuid_utils.uuid7()),
@@ -93,7 +93,9 @@ def recording(changes: Sequence[Changed]) -> RoundTrip:
         ],
         traces=[each.trace for each in changes],
     )
-    return RoundTrip([_insertion(changes), *told.statements], nudging(STATUS_FEED, told.on_commit))
+    return RoundTrip(
+        [_insertion(changes), *published.statements], nudging(STATUS_FEED, published.on_commit)
+    )
 
 
 def _insertion(changes: Sequence[Changed]) -> Statement:

@@ -66,7 +66,7 @@ _FIRST_ID = """
     (lpad(to_hex((extract(epoch FROM clock_timestamp() - make_interval(hours => %(hours)s))
                   * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
 """
-# An old one may have ended only now: scheduled far ahead, or retried by hand.
+# An old one may have ended only now: scheduled far ahead, or retried by an operator.
 _NOTIFICATIONS = f"""
     WITH batch AS MATERIALIZED (
         SELECT id FROM notifications

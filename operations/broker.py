@@ -11,7 +11,7 @@ import redis
 from django.conf import settings
 
 from outbox import redis_client
-from outbox.process.heartbeat import Seen, kinds_seen, processes_seen
+from outbox.process.heartbeat import SeenProcess, kinds_seen, processes_seen
 
 __all__ = ["FromRedis", "ask_redis", "processes"]
 
@@ -23,7 +23,7 @@ class FromRedis:
     """`kinds`: of processes that ever ran here; `queues`: Celery queue -> tasks that wait; bytes; `limit`
     0: none; `up` in seconds."""
 
-    processes: Sequence[Seen]
+    processes: Sequence[SeenProcess]
     kinds: frozenset[str]
     queues: Mapping[str, int]
     version: str
@@ -51,7 +51,7 @@ def ask_redis() -> FromRedis:
     )
 
 
-def processes() -> Sequence[Seen]:
+def processes() -> Sequence[SeenProcess]:
     """Those that say that they live, or said so a moment ago. Raises redis.RedisError."""
     return processes_seen(_redis())
 

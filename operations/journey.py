@@ -22,7 +22,7 @@ from eventsite.reports.journey import Journey, Stop, Travels, travels_of, travel
 from feeds.queries import parse_post_id
 from notifications import keys
 from notifications.models import NotificationKey
-from outbox.admin.search import Wanted, events_of, parse_id
+from outbox.admin.search import WantedId, events_of, parse_id
 from outbox.models import DeadLetter
 from restapi import idempotency
 from restapi.context import caller
@@ -113,7 +113,7 @@ def _found(travels: Travels) -> Found:
 
 def _events_of(text: str) -> Found:
     """By what the apps know of it, and as a key or a correlation id of the newest events."""
-    wanted = Wanted.parse(text)
+    wanted = WantedId.parse(text)
     ids = sorted(events_of(wanted), reverse=True)
     journeys: list[Journey] = []
     for id_ in ids[:JOURNEYS]:

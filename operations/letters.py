@@ -19,7 +19,7 @@ from outbox import conf
 from outbox.database.planner import plan_without
 from outbox.dead_letters import resolve
 from outbox.dead_letters.resolve import Selection
-from outbox.declaration import Letter, LetterQuery, LetterSource
+from outbox.declaration import AppLetter, LetterQuery, LetterSource
 from outbox.models import DeadLetter, DeadLetterAction
 
 __all__ = [
@@ -134,7 +134,7 @@ def letter_groups(looked_at: int) -> list[LetterGroup]:
 
 def groups_of_apps() -> list[LetterGroup]:
     """Of what apps keep in rows of their own, among the oldest of each."""
-    found: dict[tuple[str, str], list[Letter]] = {}
+    found: dict[tuple[str, str], list[AppLetter]] = {}
     for source in conf.letter_sources():
         for letter in source.find(LetterQuery(), OF_APPS):
             found.setdefault((source.name, letter.error[:ERROR_SHOWN]), []).append(letter)
@@ -201,7 +201,7 @@ def members(group: Group, *, after: int, limit: int, looked_at: int) -> Members:
 
 def members_of_app(
     source: LetterSource, group: Group, *, after: UUID | None, limit: int
-) -> list[Letter]:
+) -> list[AppLetter]:
     """The same of an app's; they stand in the order of their ids."""
     assert isinstance(group.upto, UUID)
     return [

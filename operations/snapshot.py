@@ -17,7 +17,7 @@ from operations.time_left import Deadline, deadlines
 from outbox import conf
 from outbox.kafka.admin import TopicState
 from outbox.operator_log import Entry
-from outbox.process.heartbeat import Seen
+from outbox.process.heartbeat import SeenProcess
 from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
 
 __all__ = ["Heard", "ProcessRow", "Server", "Snapshot", "take"]
@@ -60,7 +60,7 @@ class Server:
 class ProcessRow:
     """A process. `replaced`: another of its name on its machine is there, so nobody waits for it."""
 
-    seen: Seen
+    seen: SeenProcess
     state: State
     replaced: bool
 
@@ -272,7 +272,7 @@ def _queues(value: FromRedis, unserved: Sequence[str]) -> Hop:
     return Hop(name="tasks", group="Celery queues", waits=waits, unit="tasks", notes=tuple(notes))
 
 
-def _kinds(value: FromRedis, alive: Sequence[Seen]) -> Hop:
+def _kinds(value: FromRedis, alive: Sequence[SeenProcess]) -> Hop:
     kinds = [*EXPECTED, *(["relay"] if "relay" in value.kinds else ())]
     counts = {kind: sum(seen.said.kind == kind for seen in alive) for kind in kinds}
     return Hop(
@@ -284,7 +284,7 @@ def _kinds(value: FromRedis, alive: Sequence[Seen]) -> Hop:
     )
 
 
-def _relay(relays: Sequence[Seen]) -> Hop:
+def _relay(relays: Sequence[SeenProcess]) -> Hop:
     told = [seen.said.figures for seen in relays]
 
     def of(series: str) -> list[float]:
@@ -309,7 +309,7 @@ def _relay(relays: Sequence[Seen]) -> Hop:
     )
 
 
-def _processes(seen: Sequence[Seen], reading: Reading[FromRedis]) -> list[ProcessRow]:
+def _processes(seen: Sequence[SeenProcess], reading: Reading[FromRedis]) -> list[ProcessRow]:
     """One that has gone silent is red, unless another has taken its name."""
     asked, _ = by_age(reading)
     fresh = {(each.said.name, each.said.host) for each in seen if each.age <= GREY_AFTER}

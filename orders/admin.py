@@ -23,7 +23,7 @@ from outbox.admin.readonly import (
     whole_id,
 )
 from outbox.admin.search import (
-    Wanted,
+    WantedId,
     keys_of_events,
     of_events,
     parse_id,
@@ -94,7 +94,7 @@ class OrderAdmin(ReadOnlyAdmin):
     fields = ("id", "customer_id", "status", "total", "created", "journey")
     inlines = (LineInline, ChangeInline)
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """An order, the order of an event, or all orders of a customer. Order ids are the keys of
         the outbox."""
         if (order_id := wanted.uuid) and Order.objects.filter(pk=order_id).exists():
@@ -121,5 +121,5 @@ class ProcessedEventAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     list_display = (whole_id("event_id"), clipped("user_id"), "amount", utc("processed_at"))
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return of_events(rows, wanted)

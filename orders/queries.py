@@ -22,7 +22,7 @@ __all__ = [
     "EventsOfCustomer",
     "FirstPage",
     "OrderFilter",
-    "Page",
+    "OrderPage",
     "ToldOrder",
     "event_ids_of",
     "events_of_customer",
@@ -89,7 +89,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class OrderPage:
     """Orders, newest first; `next` is None on the last page."""
 
     orders: Sequence[ToldOrder]
@@ -98,7 +98,7 @@ class Page:
 
 def orders_page(
     *, narrowed: OrderFilter = OrderFilter(), limit: int, after: Cursor | None = None
-) -> Page:
+) -> OrderPage:
     """One page, newest first, behind `after`. What it costs does not depend on how deep it lies.
 
     Of orders that exist when the first page is read none is repeated or skipped, whatever is
@@ -134,14 +134,14 @@ def page_statement(
     return sql, [*parameters, limit + 1]
 
 
-def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> Page:
+def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> OrderPage:
     """What its rows say."""
     orders = list(map(ToldOrder._make, rows))
     if len(orders) <= limit:
-        return Page(orders, None)
+        return OrderPage(orders, None)
     last = orders[limit - 1]
     created_at = _EPOCH + timedelta(microseconds=last.created)
-    return Page(orders[:limit], Cursor(created_at, UUID(last.id)))
+    return OrderPage(orders[:limit], Cursor(created_at, UUID(last.id)))
 
 
 # Orders are put into the contract's words by PostgreSQL, where it costs a few microseconds of
@@ -151,7 +151,7 @@ _FIELDS = f"""
     orders.id AS "orderId", customer_id AS "customerId", status,
     trim_scale(total) AS "totalPrice", {rfc3339_of("created_at")} AS "createdAt"
 """
-_SUMMARY = f"SELECT row_to_json(told) FROM (SELECT {_FIELDS}) AS told"
+_SUMMARY = f"SELECT row_to_json(shown) FROM (SELECT {_FIELDS}) AS shown"
 
 
 class FirstPage(NamedTuple):
@@ -178,7 +178,7 @@ def first_pages_statement(pages: Sequence[FirstPage]) -> Statement:
     )
 
 
-def first_pages_of(rows: Sequence[tuple[Any, ...]], pages: Sequence[FirstPage]) -> list[Page]:
+def first_pages_of(rows: Sequence[tuple[Any, ...]], pages: Sequence[FirstPage]) -> list[OrderPage]:
     """What its rows say, a page for each."""
     found: list[list[tuple[Any, ...]]] = [[] for _ in pages]
     for place, *row in rows:
@@ -202,11 +202,11 @@ _FIRST_PAGES = f"""
             {_NEWEST} WHERE status BETWEEN wanted AND wanted
             ORDER BY status DESC, created_at DESC, id DESC LIMIT most
         ) AS newest
-    ) AS told
+    ) AS shown
     ORDER BY place, created DESC, id DESC
 """
 _DETAIL = f"""
-    SELECT row_to_json(told) FROM (
+    SELECT row_to_json(shown) FROM (
         SELECT {_FIELDS},
             ARRAY(
                 SELECT row_to_json(line) FROM (
@@ -227,7 +227,7 @@ _DETAIL = f"""
                 CROSS JOIN unnest(event_ids) WITH ORDINALITY AS event (event_id, place)
                 WHERE order_id = orders.id ORDER BY id, place
             ) AS "eventIds"
-    ) AS told
+    ) AS shown
 """
 
 
@@ -252,8 +252,8 @@ def order_in_words(order_id: UUID) -> str | None:
 def event_ids_of(order_id: UUID) -> list[UUID] | None:
     """All events of an order, as they were published; None if there is no order with a history."""
     changes = OrderChange.objects.filter(order_id=order_id).order_by("id")
-    told = list(changes.values_list("event_ids", flat=True))
-    return [event_id for ids in told for event_id in ids] if told else None
+    lists = list(changes.values_list("event_ids", flat=True))
+    return [event_id for ids in lists for event_id in ids] if lists else None
 
 
 class EventsOfCustomer(NamedTuple):

@@ -83,8 +83,8 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlacedOrder(msgspec.Struct, frozen=True, gc=False):
-    """What became of a NewOrder; ids and time as texts, as they are told. `event_id` is the one its
-    caller is told: that of orders.created for a simple order, else that of ORDER_CREATED."""
+    """The outcome of a NewOrder; ids and time as texts, as they are answered. `event_id` is the one in
+    the answer: that of orders.created for a simple order, else that of ORDER_CREATED."""
 
     order_id: str
     event_id: str
@@ -267,8 +267,8 @@ def _change(
             at=at,
             event_ids=[UUID(event.event_id) for event in events],
         )
-        told = publishing(events, traces=[trace] * len(events))
-        send(RoundTrip([_step(change), *told.statements], told.on_commit))
+        published = publishing(events, traces=[trace] * len(events))
+        send(RoundTrip([_step(change), *published.statements], published.on_commit))
 
 
 MOVE_ORDER = """
@@ -373,5 +373,5 @@ def _new_id() -> str:
 
 
 def _to_milliseconds(moment: datetime) -> datetime:
-    """What is stored is what is told: the wire has milliseconds."""
+    """What is stored is what is answered: answers have milliseconds."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

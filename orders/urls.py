@@ -7,5 +7,5 @@ urlpatterns = [
     path("orders/<str:order_id>", views.OrderView.as_view()),
     path("orders/<str:order_id>/pay", views.PayView.as_view()),
     path("orders/<str:order_id>/ship", views.ShipView.as_view()),
-    path("orders/<str:order_id>/cancel", views.CancelView.as_view()),
+    path("orders/<str:order_id>/cancel", views.CancelOrderView.as_view()),
 ]

@@ -43,7 +43,7 @@ def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
     for name, count in Counter(route.handler for route in routes).items():
         if count > 1:
             yield Error(
-                f"Handler {name!r} stands in the event map {count} times.",
+                f"Handler {name!r} is declared {count} times in the event map.",
                 hint="Handler names are permanent keys of positions and receipts: give each its own.",
                 id="outbox.E001",
             )
@@ -86,7 +86,7 @@ def _route_errors(route: Route) -> Iterator[Error]:
     if route.ordered and not route.topic.ordered_keys:
         yield Error(
             f"{where} wants order, but writers of {route.topic.name!r} lock no row of the key.",
-            hint="Set ordered=False, or lock the key's row before publish (rule R1).",
+            hint="Set ordered=False, or lock the key's row before publish (guarantees.md#r1).",
             id="outbox.E007",
         )
     if route.since not in STARTS:
@@ -104,7 +104,7 @@ def _route_errors(route: Route) -> Iterator[Error]:
 def _reset_errors(route: Route) -> Iterator[Error]:
     if route.reset and not callable(_imported(route.reset)):
         yield Error(
-            f"Route {route.handler!r} is reset by {route.reset!r}, which is no function.",
+            f"Route {route.handler!r} is reset by {route.reset!r}, which is not a function.",
             hint="Give the dotted path of one without arguments that empties the handler's tables.",
             id="outbox.E015",
         )
@@ -123,15 +123,14 @@ def _topic_errors(routes: Sequence[Route]) -> Iterator[Error]:
     for route in routes:
         if route.topic.name in for_others:
             yield Error(
-                f"Topic {route.topic.name!r} has the handler {route.handler!r} and stands in the "
-                "list of topics that only others read.",
+                f"Topic {route.topic.name!r} has the handler {route.handler!r} and is declared as a topic that only other programs read.",
                 hint="Take it out of for_others in the wiring.py of the app that publishes it.",
                 id="outbox.E013",
             )
 
 
 def _retention_errors(routes: Sequence[Route]) -> Iterator[Error]:
-    """Rule R16: topic < receipts < outbox."""
+    """Retention of topics < of receipts < of the outbox (guarantees.md#r16)."""
     kept = conf.retention()
     for topic in {route.topic for route in routes}:
         if topic.retention_hours >= kept.receipts:

@@ -49,7 +49,7 @@ Policy = TypeVar("Policy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainPolicy:
-    """Bounds of one drain transaction (rules R3 and R5); seconds where nothing else is said.
+    """Bounds of one drain transaction (guarantees.md#r3 and #r5); seconds where nothing else is said.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
     `much`: behind a batch of so many events that filled its claim, a run has two claims at once.
     `few`: behind a batch of fewer events, which emptied its lanes and was not the last, a run claims
@@ -88,7 +88,7 @@ class DrainPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgePolicy:
-    """Bounds of the way from Kafka to the effect (rules R8 and R10); seconds, events, bytes.
+    """Bounds of the way from Kafka to the effect (guarantees.md#r8 and #r10); seconds, events, bytes.
 
     effect_timeout < task_time_limit < deadline: a copy that was started in time has been ended
     when the chunk is sent again. One that a worker found late may still run beside the next: the
@@ -149,7 +149,7 @@ class RedrivePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitPolicy:
-    """When a handler counts as broken (rule R13): `run` failures without one success on their
+    """When a handler counts as broken (guarantees.md#r13): `run` failures without one success on their
     partitions, or `share` of its last outcomes (about a hundred a partition), `least` of them."""
 
     run: int = 20
@@ -259,7 +259,7 @@ def partition_counts() -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long things are kept, in hours (rule R16); topics say their own.
+    """How long things are kept, in hours (guarantees.md#r16); topics say their own.
 
     Longest topic < receipts < outbox: a message that Kafka can still deliver finds its receipt,
     and what has no receipt is still in the outbox. `receipts` counts for messages of others, which

@@ -14,7 +14,7 @@ from uuid import UUID
 from outbox.topics import Topic
 from outbox.watching import Alarm
 
-__all__ = ["Backbone", "Every", "Letter", "LetterQuery", "LetterSource", "Route", "TaskQueue"]
+__all__ = ["AppLetter", "Backbone", "Every", "LetterQuery", "LetterSource", "Route", "TaskQueue"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class LetterQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class AppLetter:
     """What a source knows of one of its letters; `details` are JSON values."""
 
     id: UUID
@@ -111,7 +111,7 @@ class LetterSource(Protocol):
     name: str
     permission: str
 
-    def find(self, query: LetterQuery, limit: int) -> Sequence[Letter]:
+    def find(self, query: LetterQuery, limit: int) -> Sequence[AppLetter]:
         """Up to `limit` of them, the oldest first."""
 
     def replay(self, ids: Sequence[UUID], *, by: str) -> Sequence[UUID]:
@@ -123,7 +123,7 @@ class LetterSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """What one app tells the platform; `wiring.py` of the app holds it as WIRING.
+    """What one app declares to the platform; `wiring.py` of the app holds it as WIRING.
 
     routes      its subscriptions
     publishes   event classes that it publishes; `publish` takes no other. A class is named here one

@@ -46,7 +46,7 @@ HEADER_BYTES = 1024
 
 # These two are made tens of thousands of times a second: a Struct costs a fifth of a dataclass.
 class TraceContext(msgspec.Struct, frozen=True, gc=False):
-    """Ids that travel from the request to the last effect (rule R20)."""
+    """Ids that travel from the request to the last effect (guarantees.md#r20)."""
 
     traceparent: str = ""
     correlation_id: str = ""
@@ -132,10 +132,9 @@ def from_kafka(
     """Read a message back; never fails, whoever wrote it.
 
     A message without a valid `ce_id` gets uuid5(topic_id, partition, offset): the same message
-    has the same id however often it is read (rule R9). Bytes that are not UTF-8 are kept as
-    surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header of
-    more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent.
-    """
+    has the same id at every reading (guarantees.md#r9). Bytes that are not UTF-8 are kept as
+    surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header
+    of more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent."""
     found = dict(headers)
     return EventEnvelope(
         event_id=_event_id(_text(found, "ce_id"), topic_id, partition, offset),
@@ -236,10 +235,10 @@ def rfc3339(moment: datetime) -> str:
     """UTC with milliseconds and Z, for example 2026-03-11T22:00:00.000Z."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    told = _encode(moment).decode()  # a quarter of the cost of isoformat()
+    text = _encode(moment).decode()  # a quarter of the cost of isoformat()
     if moment.microsecond:
-        return f"{told[1:_TO_MILLISECONDS]}Z"
-    return f"{told[1:_TO_SECONDS]}.000Z"
+        return f"{text[1:_TO_MILLISECONDS]}Z"
+    return f"{text[1:_TO_SECONDS]}.000Z"
 
 
 def rfc3339_of(column: str) -> str:

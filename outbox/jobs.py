@@ -14,7 +14,7 @@ _LOCK_SPACE = 20_231  # of advisory locks, ours
 
 @contextmanager
 def only_one(job: str) -> Iterator[bool]:
-    """Whether this session may do the job now: False while another does it (rule R18).
+    """Whether this session may do the job now: False while another does it (guarantees.md#r18).
 
     An advisory lock of the session, so that a job may commit as it goes; PostgreSQL gives it back
     when the process dies.

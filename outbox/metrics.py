@@ -12,7 +12,7 @@ DATABASE_GIVEN_UP = Counter(
 for _waited_for in ("connect", "answer"):
     DATABASE_GIVEN_UP.labels(_waited_for)  # shown as 0, so that the first one is a rise
 PUBLISHED = Counter("outbox_published_total", "Events written to the outbox.", ["topic"])
-NUDGES_FAILED = Counter("outbox_nudges_failed_total", "Nudges lost because Redis was away.")
+NUDGES_FAILED = Counter("outbox_nudges_failed_total", "Nudges lost because Redis was unavailable.")
 DRAINED = Counter("outbox_drained_total", "Events acknowledged by Kafka and settled.", ["topic"])
 DRAIN_BATCH = Histogram(
     "outbox_drain_batch_events",
@@ -20,7 +20,7 @@ DRAIN_BATCH = Histogram(
     buckets=(1, 5, 20, 100, 500, 2000),
 )
 DRAIN_FAILED = Counter(
-    "outbox_drain_failures_total", "Batches that Kafka did not take whole.", ["reason"]
+    "outbox_drain_failures_total", "Batches of which Kafka did not take everything.", ["reason"]
 )
 for _reason in ("refused", "dead"):
     DRAIN_FAILED.labels(_reason)  # shown as 0, so that the first one is a rise
@@ -56,12 +56,12 @@ CONSUMER_STALLED = Counter(
 )
 POSITION_LOST = Counter(
     "bridge_position_lost_total",
-    "Times that the log did not hold what the handler is to apply next; asked again and again.",
+    "Times that the log did not hold the next event of the handler.",
     ["handler"],
 )
 OUT_OF_RANGE = Gauge(
     "bridge_positions_out_of_range",
-    "Partitions of this bridge that stand because the log does not hold what comes next.",
+    "Partitions of this bridge that are stopped because the log does not hold their next event.",
     ["handler"],
     multiprocess_mode="livesum",
 )
@@ -69,7 +69,7 @@ EFFECTS_APPLIED = Counter("effects_applied_total", "Events applied.", ["handler"
 DUPLICATES = Counter("effects_duplicates_total", "Events dropped as already applied.", ["handler"])
 CHUNKS_REFUSED = Counter(
     "effects_chunks_refused_total",
-    "Chunks without effect: busy, paused, gap, ….",
+    "Chunks refused without effect, by reason: busy, paused, gap, ….",
     ["handler", "reason"],
 )
 CHUNKS_FAILED = Counter(
@@ -203,7 +203,7 @@ HANDLER_RETENTION = Gauge(
 )
 AUDIT_MISSING = Gauge(
     "audit_missing_events",
-    "Committed events that the handler will never get by itself.",
+    "Committed events that the handler will not get without a repair.",
     ["handler"],
     multiprocess_mode="mostrecent",
 )
@@ -228,7 +228,7 @@ AUDIT_BEHIND = Gauge(
 PURGED = Counter("outbox_purged_total", "Rows deleted after their retention.", ["table"])
 UPKEEP_AGE = Gauge(
     "upkeep_last_done_seconds",
-    "Seconds since the audit, the purge, … last came to its end.",
+    "Seconds since the audit, the purge, … last ended.",
     ["job"],
     multiprocess_mode="mostrecent",
 )

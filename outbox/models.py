@@ -99,7 +99,7 @@ class OutboxLane(models.Model):
 class BridgePosition(models.Model):
     """How far one handler has applied one partition: `next_offset` is the first one not applied.
 
-    Moves only in the transaction of the effects, which makes it the confirmation (rule R8); and over
+    Moves only in the transaction of the effects, which makes it the confirmation (guarantees.md#r8); and over
     what is no message at the end of the log, which the bridge says (`inbox.step_over`).
     """
 
@@ -128,7 +128,7 @@ class BridgePosition(models.Model):
         null=True, help_text="Effects up to this offset were begun from next_offset and not ended."
     )
     started_tries = models.SmallIntegerField(db_default=0)
-    # The circuit (rule R13), see outbox/handlers/pause.py.
+    # The circuit (guarantees.md#r13), see outbox/handlers/pause.py.
     failure_run = models.IntegerField(db_default=0)
     failures = models.FloatField(db_default=0.0)
     outcomes = models.FloatField(db_default=0.0)
@@ -148,7 +148,7 @@ class BridgePosition(models.Model):
 
 
 class InboxReceipt(models.Model):
-    """One handler is done with one event; written in the transaction of the effect (rule R9)."""
+    """One handler is done with one event; written in the transaction of the effect (guarantees.md#r9)."""
 
     class Outcome(models.IntegerChoices):
         APPLIED = 0, "applied"
@@ -176,7 +176,7 @@ class DeadLetter(models.Model):
     """One event that one handler, or the drain, could not process; kept until somebody resolves it.
 
     Open letters of one (handler, topic, partition, key) stand in the order of their ids: the first
-    is the head, what comes behind it is parked (rule R12). Text that PostgreSQL cannot hold is
+    is the head, what comes behind it is parked (guarantees.md#r12). Text that PostgreSQL cannot hold is
     written as `envelope.to_column` does it.
     """
 

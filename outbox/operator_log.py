@@ -1,6 +1,7 @@
-"""Who did what, when, on what, why, and how many: a row for each thing that was done by hand.
+"""The log of operators: a row for each action, with who did it, when, on what, why, and how
+many.
 
-A row is written in the transaction of what it tells of, so neither is there without the other. What
+A row is written in the transaction of the action, so neither is there without the other. What
 takes longer than a transaction has a row that is still open, and counts in it how far it has come.
 Kept apart from all that acts, so that whatever acts may write here.
 """
@@ -107,7 +108,7 @@ def _insert(
     run: dict[str, Any] | None = None,
     ended: bool = True,
 ) -> int:
-    told = msgspec.json.encode(run).decode() if run is not None else None
+    text = msgspec.json.encode(run).decode() if run is not None else None
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -119,7 +120,7 @@ def _insert(
             """,
             (
                 *(_text(by), what, _text(subject), _text(why)),
-                *(asked, done, once, _text(outcome), told, ended),
+                *(asked, done, once, _text(outcome), text, ended),
             ),
         )
         row = cursor.fetchone()
@@ -154,7 +155,7 @@ def end(entry_id: int, outcome: str = "") -> bool:
 
 
 def newest(limit: int) -> Sequence[Entry]:
-    """The newest rows, first, and behind them those, however old, with which somebody goes on."""
+    """The newest rows, and after them older ones that are still in progress."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""

@@ -37,7 +37,8 @@ def queue_length(queue: str) -> float:
 
 def send(route: Route, **arguments: Any) -> bool:
     """Put a task of the route's handler on its queue; False if Redis did not take it, which is
-    logged once. It may have come there even so: a task twice has its effect once (rule R8)."""
+    logged once. It may have arrived nevertheless: a task that runs twice has its effect once
+    (guarantees.md#r8)."""
     traceparent = tracing.current_traceparent()
     try:
         current_app.send_task(

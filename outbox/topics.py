@@ -1,8 +1,8 @@
 """Topics and lanes: names, partition counts, and where a key goes.
 
 Order holds per (topic, key). A key has one lane, the unit that one drain claims at a time, and
-one partition, the unit that one effect transaction applies at a time (rule R2). Both counts can
-change only when the outbox and the topics are drained: the checks at start compare them.
+one partition, which one effect transaction applies at a time (guarantees.md#r2). Both counts
+can change only when the outbox and the topics are drained: the checks at start compare them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Topic:
     """One Kafka topic. `max_message_bytes` bounds key, value and headers together.
 
     `ordered_keys`: every writer locks a row of the key before it publishes, so that the ids of a
-    key's events follow its commits (rule R1); only such a topic may have an ordered handler.
+    key's events follow its commits (guarantees.md#r1); only such a topic may have an ordered handler.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Topic:
 
     @property
     def dlq(self) -> str:
-        """Name of the topic that tells the world about this topic's dead letters."""
+        """Name of the topic for this topic's dead letters."""
         return f"{self.name}{DLQ_SUFFIX}"
 
     @property

@@ -1,7 +1,7 @@
-"""Spans of the platform's steps (rule R20): its one module that knows OpenTelemetry.
+"""Spans of the platform's steps (guarantees.md#r20): its one module that knows OpenTelemetry.
 
 Only the API. Until the composition root has set up an SDK a step has ids, for the log lines that are
-written in it, and nothing else: what is told of it is dropped.
+written in it, and nothing else: what is recorded of it is dropped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _tracer = trace.get_tracer("outbox")
 
 
 class Step:
-    """A step under way, for what is to be told of it."""
+    """A step under way, which records attributes."""
 
     __slots__ = ("_span", "forgotten")
 
@@ -59,10 +59,10 @@ class Step:
 
     @property
     def recorded(self) -> bool:
-        """Whether what is told of it goes anywhere: for what costs something to put together."""
+        """Whether a receiver gets its attributes: asked before costly ones are computed."""
         return self._span.is_recording()
 
-    def tell(self, attributes: Mapping[str, Value]) -> None:
+    def record(self, attributes: Mapping[str, Value]) -> None:
         """Add attributes, named as OpenTelemetry's conventions name them or `outbox.…`."""
         self._span.set_attributes(attributes)
 
@@ -128,7 +128,8 @@ def current_step() -> Step:
 
 
 def current_traceparent() -> str:
-    """What names the current span to whoever goes on from it; empty without one."""
+    """The traceparent of the current span, for work that continues from it; empty without
+    one."""
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return ""

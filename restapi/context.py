@@ -1,4 +1,4 @@
-"""Who calls and under which ids: what the gateway found out about a request, typed."""
+"""The caller and the ids of a request, as the gateway determined them."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _summary(fields: list[dict[str, Any]]) -> str:
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's hook. A database that is away is a 503 that says what became of the change."""
+    """DRF's hook. A database that is unavailable is a 503 with the outcome of the change."""
     if isinstance(exc, OperationalError | InterfaceError):
         return _unavailable(context["request"].method, exc)
     if isinstance(exc, Http404):
@@ -107,8 +107,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
 def unavailable(
     method: str, error: OperationalError | InterfaceError
 ) -> tuple[int, dict[str, Any], list[tuple[bytes, bytes]]]:
-    """Status, body and headers of the 503 for a database that is away, or a process that has no
-    room, and a line in the log. Only of a write it is said what became of it."""
+    """Status, body and headers of the 503 for a database that is unavailable, or a process that
+    has no room, and a log line. Only a write has an outcome."""
     outcome = None if method in READS else getattr(error, "outcome", "not_stored")
     turned_away = isinstance(error, TurnedAway)
     event = "turned_away" if turned_away else "database_unavailable"

@@ -1,6 +1,6 @@
 """How an app declares an endpoint that may be answered before Django, many requests at a time.
 
-Four kinds; docs/hot-paths.md shows how to add one.
+Four kinds; docs/http.md shows how to add one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a request brings, as far as it is sure.
+    """The parts of a request that qualifies for a hot path.
 
     id     what stands in place of `{id}`, as the URL's decoded path has it; "" without one
     given  the declared query parameters that it has, parsed, in its order
@@ -50,7 +50,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HotPath(Generic[Command, Result]):
-    """A write that the view and the hot path share piece by piece, so that there is one truth.
+    """A write whose parts the view and the hot path share, so that both give the same answers.
 
     method, path  POST, PUT, PATCH or DELETE and the exact path, or with `{id}` as one of its
                   segments; a trailing slash is Django's
@@ -134,7 +134,7 @@ class HotLookup(Generic[Question]):
     redis      name of the setting with the URL of the Redis that its commands are for
 
     Called on the event loop, as those of HotRead. A Redis that does not answer is left alone for a
-    while, and the steps are told so.
+    while, and the steps are sent None.
     """
 
     path: str

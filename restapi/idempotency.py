@@ -12,12 +12,12 @@ which the draft's examples have, are part of it.
 Only what was done is kept. A request that is refused (400, 404, 409) or fails (5xx) rolls its
 transaction back and the row of its key with it, so the key stays free.
 
-Who inserts or deletes the row of a key holds the key's advisory lock until COMMIT. It is only ever
-tried for, so nobody waits for somebody else's unfinished key: who does not get it and finds no row
-is told 409. It belongs to the transaction, so a pooler in transaction mode does no harm. The rows
-are read after the lock, in a statement of its own: its snapshot holds whatever the previous holder
-committed. The lock is a number of 64 bits, of the row's 128: two keys that share it can make one of
-them a 409 in vain, never a wrong replay.
+A transaction that inserts or deletes the row of a key holds the key's advisory lock until
+COMMIT. The lock is only tried, so no request waits for another one's key: a request that does
+not get the lock and finds no row gets a 409. The lock belongs to the transaction, so a pooler
+in transaction mode does no harm. The rows are read after the lock, in a statement of its own,
+whose snapshot has everything that the previous holder committed. The lock is a number of 64
+bits of the row's 128: two keys that share it may cause a needless 409, never a wrong replay.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Keyed(msgspec.Struct, Generic[Command], frozen=True):
 
 
 class NotDone(Exception):
-    """A command that cannot be done as things are; nothing of it is stored, its key stays free."""
+    """A command that cannot be done in the present state; nothing of it is stored, and its key
+    stays free."""
 
 
 def key_of(request: Request, *, query: bool = False) -> IdempotencyKey | None:
@@ -134,13 +135,13 @@ def _key(text: str, *, endpoint: str, body: bytes, query: bytes) -> IdempotencyK
     if not (0 < len(text) <= MAX_LENGTH and text.isascii() and text.isprintable()):
         raise ValidationError({HEADER: [f"Must be 1 to {MAX_LENGTH} printable ASCII characters."]})
     id_ = id_of(text, caller=caller(), endpoint=endpoint)
-    # No JSON has a NUL, so no body is another one with a query.
+    # JSON has no NUL, so a body with a query never equals another body.
     return IdempotencyKey(id_, _hash(body + b"\0" + query if query else body), lock_of(id_))
 
 
 def id_of(text: str, *, caller: str, endpoint: str) -> str:
     """Under which id the answer to this key of this caller is kept."""
-    # Key and caller have no NUL, so no two triples make the same text.
+    # Key and caller have no NUL, so two different triples never give the same text.
     return _hash(f"{text}\0{caller}\0{endpoint}".encode())
 
 
@@ -180,16 +181,15 @@ def once(
 ) -> Steps[Answer | None]:
     """Do a batch of requests, each key once; an answer for each, in order. For one transaction.
 
-    `write` takes the commands that are to be done and gives their results in the same order, with
-    what writes them; replays and keys that are held elsewhere are left out, and it is not called
-    for nothing, unless it is called ahead, while the keys are looked up, with all of them: nearly
-    always every key is new. A result that is None has no answer, and its key is not kept. Whatever
-    it raises is to roll the batch back, keys included.
+    `write` takes the commands to perform and returns their results in the same order, with the
+    statements that write them. Replayed and locked keys are left out. To save a round trip,
+    `write` may be called with all commands while the keys are looked up; that result is dropped
+    if any key turns out to be taken. A result of None has no answer, and its key is not kept.
+    An exception of `write` must roll the batch back, keys included.
 
-    Three statements more than `write`'s whatever the size (four if a key has expired) and one round
-    trip, none when there is no key. Of requests with one key in one batch the first is done and the
-    others are told its answer.
-    """
+    Needs three statements beside those of `write`, whatever the size (four if a key has
+    expired), and one more round trip; none when there is no key. Of several requests with one
+    key in a batch the first is performed and the others get its answer."""
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}
     trip = RoundTrip()
@@ -215,7 +215,7 @@ def once(
 
 
 def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
-    """What a request is told whose key is not free: the first answer, 422 for another body, 409
+    """The answer to a request whose key is not free: the first answer, 422 for another body, 409
     while the first one runs. None if it is free, or there is none.
 
     For a request that is refused before `perform_once`: what its key was used for comes first.
@@ -226,7 +226,7 @@ def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
     batch = _Batch([key])
     with unit_of_work():
         is_free = bool(batch.claimed(*send(batch.claim())))
-    return None if is_free else batch.told(0)
+    return None if is_free else batch.answer_to(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class _Batch:
 
     def claim(self, meanwhile: Callable[[], None] | None = None) -> RoundTrip:
         """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
-        what is kept. A kept answer is told whoever holds the lock: others may be looking it up
+        what is kept. A kept answer is given whoever holds the lock: others may be looking it up
         just now."""
         locks = sorted({key.lock for key in self._keys if key is not None})
         ids = array_literal(sorted(self._first))
@@ -314,13 +314,13 @@ class _Batch:
             elif (position if key is None else self._first[key.id]) in undone:
                 answers.append(None)
             else:
-                answers.append(self.told(position))
+                answers.append(self.answer_to(position))
         return answers
 
-    def told(self, position: int) -> Answer:
-        """What a request is told that was not done itself."""
+    def answer_to(self, position: int) -> Answer:
+        """The answer to a request that was not performed."""
         key = self._keys[position]
-        assert key is not None  # who has no key is done
+        assert key is not None  # a request without a key is always performed
         kept = self._kept.get(key.id)
         if kept is None:
             return _RUNNING
@@ -336,7 +336,7 @@ READ_KEPT = """
     FROM idempotency_keys WHERE id = ANY(%s::uuid[])
 """
 _FORGET = "DELETE FROM idempotency_keys WHERE id = ANY(%s::uuid[])"
-# A row that is there already, against all that is said above, is an IntegrityError.
+# A row that exists already would break the rules above; it is an IntegrityError.
 KEEP = """
     INSERT INTO idempotency_keys (id, fingerprint, status, body)
     SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::smallint[], %s::bytea[])

@@ -98,11 +98,12 @@ def _deeper_than(levels: int, value: Any) -> bool:
 
 
 class _NotTaken(ValueError):
-    """JSON that this API does not take; the text says why."""
+    """JSON that this API refuses; the text is the reason."""
 
 
 def _in_our_words(error: ValueError) -> str:
-    """Without Python's own: its codec and its limit of digits are no business of a client."""
+    """The reason without Python's own words: a client does not care about its codec and its
+    limit of digits."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 at byte {error.start}"
     if isinstance(error, json.JSONDecodeError) and error.doc.startswith("\ufeff"):

@@ -23,7 +23,7 @@ class Ask(msgspec.Struct, frozen=True):
     """One step: statements that only read, each with a snapshot of its own, or commands.
 
     It is sent the rows of each statement; or the reply to each command, which is an exception where
-    Redis has refused it, and None in place of all replies where Redis is away. A command may have
+    Redis has refused it, and None in place of all replies where Redis is unavailable. A command may have
     been done all the same.
     """
 
@@ -41,8 +41,8 @@ def run(
     try:
         ask = next(steps)
         while True:
-            told = redis(ask.commands) if ask.commands else send(RoundTrip(ask.statements))
-            ask = steps.send(told)
+            received = redis(ask.commands) if ask.commands else send(RoundTrip(ask.statements))
+            ask = steps.send(received)
     except StopIteration as end:
         result: Result = end.value
         return result

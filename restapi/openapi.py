@@ -54,7 +54,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     ),
     429: ("Too many requests.", "Too many requests; try again later."),
     503: (
-        "The database is away, or does not answer. Of a write `outcome` says what became of it: "
+        "The database is unavailable, or does not answer. Of a write `outcome` says what became of it: "
         "nothing was stored, or nobody knows.",
         "The database is not available; nothing was stored, try again.",
     ),
@@ -86,7 +86,7 @@ class ErrorBody(serializers.Serializer[object]):
 
 
 class UnavailableBody(ErrorBody):
-    """What a database that is away leaves to say."""
+    """What a database that is unavailable leaves to say."""
 
     outcome = serializers.ChoiceField(["not_stored", "unknown"], required=False)
 

@@ -1,4 +1,4 @@
-"""Letting go of idempotency keys that are past their 24 hours, and of what their answers say, in small
+"""Deleting idempotency keys that are past their 24 hours, and erasing their answers, in small
 chunks."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK = 500  # rows, and as many entries of PostgreSQL's table of locks
 RUN_SECONDS = 10.0
 
 # One statement is one transaction. A key whose lock somebody holds is left for the next run, and
-# who wants a key in just this moment is told 409: nobody waits on either side. Whether a row is old
+# a request for a key at just this moment gets a 409: nobody waits on either side. Whether a row is old
 # is asked once more when it is deleted, because its key may have been used again meanwhile.
 _CHUNK = """
     WITH old AS MATERIALIZED (
@@ -68,7 +68,7 @@ _ERASE = """
 
 
 def erase_answers(bodies: Iterable[bytes]) -> int:
-    """Empty the kept answers that are one of these: their requests, sent again, are told 410. Returns how
+    """Empty the kept answers that are one of these: their requests, sent again, get a 410. Returns how
     many. Of a few hundred at a time."""
     with connection.cursor() as cursor:
         cursor.execute(_ERASE, (_ERASED, [*bodies]))
@@ -91,7 +91,7 @@ _ERASE_WITH = """
 
 
 def erase_answers_with(text: bytes, *, chunk: int = 10 * CHUNK) -> int:
-    """Empty every kept answer with these bytes in it: its request, sent again, is told 410. Returns
+    """Empty every kept answer with these bytes in it: its request, sent again, gets a 410. Returns
     how many. Reads all that are kept."""
     count_erased = 0
     after: datetime | None = datetime(1970, 1, 1, tzinfo=UTC)

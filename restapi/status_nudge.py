@@ -76,9 +76,9 @@ def nudge_status_log(log: str) -> None:
 def nudging(log: str, on_commit: Callable[[], None] | None) -> Callable[[], None]:
     """The `on_commit` of a round trip that adds to this log: that of the rest of it, and the nudge."""
 
-    def told() -> None:
+    def nudge() -> None:
         nudge_status_log(log)
         if on_commit is not None:
             on_commit()
 
-    return told
+    return nudge

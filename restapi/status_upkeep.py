@@ -106,7 +106,7 @@ def _prune(log: StatusLog, hours: float, chunk: int) -> int:
         )
         rows, edge = cursor.fetchone()
     if edge is None or edge < mark:
-        edge = 0  # the log was emptied, and began anew
+        edge = 0  # the log was emptied, and started again
     if edge != mark:
         jobs.move_mark(name, old=mark, new=edge)
     return int(rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from math import floor, log10
 
-__all__ = ["BarChart", "Part", "Reading", "bar_chart", "compact", "parts_of"]
+__all__ = ["BarChart", "ChartReading", "Part", "bar_chart", "compact", "parts_of"]
 
 PLOT_HEIGHT = 168  # pixels between the base line and the top of the highest bar
 HEADROOM = 22  # above it, for the label of the peak
@@ -25,13 +25,13 @@ _SUFFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One number of a series. `label`: what it is of; `told`: the number in words; `tick`: what
+class ChartReading:
+    """One number of a series. `label`: what it is of; `words`: the number as text; `tick`: what
     stands below it, if anything; `partial`: its time is not over yet."""
 
     label: str
     value: Decimal | int
-    told: str
+    words: str
     tick: str = ""
     partial: bool = False
 
@@ -41,7 +41,7 @@ class Bar:
     """One bar; x and width in percent, y and height in pixels; `left` and `place` are all of its
     place, for the mouse."""
 
-    reading: Reading
+    reading: ChartReading
     left: str
     place: str
     x: str
@@ -83,7 +83,7 @@ class BarChart:
     peak: Peak | None
 
 
-def bar_chart(readings: Sequence[Reading]) -> BarChart:
+def bar_chart(readings: Sequence[ChartReading]) -> BarChart:
     """Bars from 0 upwards, the highest labelled; a number below 0 has no bar."""
     base = HEADROOM + PLOT_HEIGHT
     highest = max((reading.value for reading in readings), default=0)
@@ -101,7 +101,7 @@ def bar_chart(readings: Sequence[Reading]) -> BarChart:
     )
 
 
-def _bar(reading: Reading, index: int, place: Decimal, top: Decimal, base: int) -> Bar:
+def _bar(reading: ChartReading, index: int, place: Decimal, top: Decimal, base: int) -> Bar:
     share = max(Decimal(0), Decimal(reading.value) / top)
     height = max(float(share) * PLOT_HEIGHT, LEAST_HEIGHT) if share else 0.0
     left = place * index
@@ -178,7 +178,7 @@ class Part:
     percent."""
 
     name: str
-    told: str
+    words: str
     share: str
     x: str
     width: str

@@ -20,9 +20,9 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 
 from analytics import queries
-from analytics.admin.charts import BarChart, Part, Reading, bar_chart, parts_of
+from analytics.admin.charts import BarChart, ChartReading, Part, bar_chart, parts_of
 from analytics.models import SalesOverview
-from analytics.queries import Summary
+from analytics.queries import SalesFigures
 from outbox.admin.readonly import ReadOnlyAdmin
 from outbox.envelope import rfc3339
 
@@ -51,7 +51,7 @@ class _Series:
     chart: BarChart
 
     @property
-    def readings(self) -> Sequence[Reading]:
+    def readings(self) -> Sequence[ChartReading]:
         return [bar.reading for bar in self.chart.bars]
 
 
@@ -89,7 +89,7 @@ class SalesOverviewAdmin(ReadOnlyAdmin):
         return response
 
 
-def _headlines(figures: Summary) -> list[tuple[str, str, str]]:
+def _headlines(figures: SalesFigures) -> list[tuple[str, str, str]]:
     """(name, figure, what it is of)"""
     cancelled = figures.by_status["CANCELLED"]
     counting = figures.orders_total - cancelled
@@ -107,17 +107,17 @@ def _money(value: Decimal) -> str:
     return f"{value:,.2f}"
 
 
-def _statuses(figures: Summary) -> list[Part]:
+def _statuses(figures: SalesFigures) -> list[Part]:
     return parts_of(list(figures.by_status.items()))
 
 
-def _minutes(figures: Summary) -> _Series:
+def _minutes(figures: SalesFigures) -> _Series:
     last = len(figures.per_minute) - 1
     readings = [
-        Reading(
+        ChartReading(
             label=f"{minute[11:]} UTC",
             value=count,
-            told=f"{count:,} {'order' if count == 1 else 'orders'}",
+            words=f"{count:,} {'order' if count == 1 else 'orders'}",
             tick=minute[11:] if int(minute[14:]) % MINUTES_A_TICK == 0 else "",
             partial=index == last,
         )
@@ -138,10 +138,10 @@ def _minutes(figures: Summary) -> _Series:
 def _days(days: Sequence[tuple[str, Decimal]]) -> _Series:
     last = len(days) - 1
     readings = [
-        Reading(
+        ChartReading(
             label=day,
             value=revenue,
-            told=_money(revenue),
+            words=_money(revenue),
             tick=f"{datetime.fromisoformat(day):%-d %b}" if (last - i) % DAYS_A_TICK == 0 else "",
             partial=i == last,
         )
@@ -160,9 +160,9 @@ def _days(days: Sequence[tuple[str, Decimal]]) -> _Series:
     )
 
 
-def _described(readings: Sequence[Reading], total: str) -> str:
+def _described(readings: Sequence[ChartReading], total: str) -> str:
     highest = max(readings, key=lambda reading: reading.value)
-    return f"{total}; the most, {highest.told}, at {highest.label}."
+    return f"{total}; the most, {highest.words}, at {highest.label}."
 
 
 def _products(products: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ PRODUCT = {"product_id": "p1", "units": 1204}
 
 
 @extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}$"})
-class Minute(serializers.Field[str, str, str, str]):
+class MinuteField(serializers.Field[str, str, str, str]):
     """UTC."""
 
 
@@ -33,7 +33,7 @@ class StatusCounts(serializers.Serializer[object]):
 class MinuteCount(serializers.Serializer[object]):
     """Orders created in one minute."""
 
-    minute = Minute()
+    minute = MinuteField()
     count = serializers.IntegerField()
 
 

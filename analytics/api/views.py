@@ -15,7 +15,7 @@ from analytics.api import schema
 from analytics.api.serializers import MetricsQuery, TopProductsQuery
 from outbox.envelope import json_number, rfc3339
 
-__all__ = ["MetricsView", "SummaryView", "TopProductsView"]
+__all__ = ["SalesMetricsView", "SummaryView", "TopProductsView"]
 
 
 @schema.summary
@@ -41,7 +41,7 @@ class SummaryView(APIView):
 
 
 @schema.metrics
-class MetricsView(APIView):
+class SalesMetricsView(APIView):
     """/analytics/metrics"""
 
     def get(self, request: Request) -> Response:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.admin.charts import PLOT_HEIGHT, BarChart, Reading, bar_chart, compact, parts_of
+from analytics.admin.charts import PLOT_HEIGHT, BarChart, ChartReading, bar_chart, compact, parts_of
 
 values = st.one_of(
     st.integers(-5, 10**30),
@@ -18,7 +18,7 @@ values = st.one_of(
 
 
 def chart(*numbers: Decimal | int) -> BarChart:
-    return bar_chart([Reading(label="l", value=number, told="t") for number in numbers])
+    return bar_chart([ChartReading(label="l", value=number, words="t") for number in numbers])
 
 
 def percent(text: str) -> float:
@@ -101,7 +101,7 @@ def test_parts_fill_the_whole_and_follow_each_other(counts: list[int]) -> None:
 
 def test_parts_are_told_in_words() -> None:
     [first, second] = parts_of([("PAID", 2500), ("CREATED", 7500)])
-    assert (first.told, first.share, second.told, second.share) == (
+    assert (first.words, first.share, second.words, second.share) == (
         "2,500",
         "25.0 %",
         "7,500",

@@ -106,7 +106,7 @@ def test_keys_that_were_chosen_and_not_revoked_are_told(
         "action": "revoke",
     }
     text = operator.post(PAGES, chosen, follow=True).content.decode()
-    assert "1 of those that were chosen are NOT revoked" in text
+    assert "1 of the selected keys are NOT revoked" in text
     assert ApiKey.objects.filter(revoked_at=None).count() == 1
     text = operator.post(PAGES, chosen, follow=True).content.decode()
     assert "NOT revoked" not in text

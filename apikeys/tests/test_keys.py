@@ -108,10 +108,10 @@ def test_rotation_does_not_lengthen_a_life() -> None:
 
 def test_only_a_live_key_is_rotated() -> None:
     old = create(expires_at=NOW + HOUR)
-    with pytest.raises(InvalidKey, match="no live key"):
+    with pytest.raises(InvalidKey, match="No live key"):
         services.rotate_key(prefix=old.row.prefix, grace=HOUR, by="me", at=NOW + HOUR)
     services.revoke_key(prefix=old.row.prefix, by="me", at=NOW)
-    with pytest.raises(InvalidKey, match="no live key"):
+    with pytest.raises(InvalidKey, match="No live key"):
         services.rotate_key(prefix=old.row.prefix, grace=HOUR, by="me", at=NOW)
     assert ApiKey.objects.count() == 1
 
@@ -121,7 +121,7 @@ def test_revoking_twice_keeps_the_first_moment() -> None:
     assert services.revoke_key(prefix=prefix, by="me", at=NOW)
     assert not services.revoke_key(prefix=prefix, by="me", at=NOW + HOUR)
     assert ApiKey.objects.get().revoked_at == NOW
-    with pytest.raises(InvalidKey, match="no key"):
+    with pytest.raises(InvalidKey, match="No key"):
         services.revoke_key(prefix="ek_00000000", by="me", at=NOW)
 
 
@@ -198,7 +198,7 @@ def test_command_goes_through_a_keys_life() -> None:
     assert {bytes(each.sha256) for each in ApiKey.objects.all()} == {hash_of(key), hash_of(rotated)}
     assert "expires 20" in run("list", "shop")[0]
     assert run("revoke", row.prefix)[0] == "Revoked."
-    assert run("revoke", row.prefix)[0] == "It had been revoked before."
+    assert run("revoke", row.prefix)[0] == "It was already revoked."
     listed, _ = run("list", "shop")
     assert f"{row.prefix}  shop  revoked" in listed
     assert key not in listed

@@ -42,8 +42,8 @@ def an_item(before: Mapping[str, float], after: Mapping[str, float], items: floa
         if name in before
     }
     named = sorted(spent.items(), key=lambda each: -each[1])
-    told = ", ".join(f"{name} {used:.0f}" for name, used in named if used >= LEAST_US)
-    return f"µs of CPU each: {told}; together {sum(spent.values()):.0f}"
+    shown = ", ".join(f"{name} {used:.0f}" for name, used in named if used >= LEAST_US)
+    return f"µs of CPU each: {shown}; together {sum(spent.values()):.0f}"
 
 
 def _own(process: psutil.Process) -> float:

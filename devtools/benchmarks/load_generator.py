@@ -13,11 +13,11 @@ import time
 import psutil
 
 from devtools.benchmarks import report
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.testing.processes import free_port, running
-from loadtest.generator import Plan, generate
+from loadtest.generator import GeneratorPlan, generate
 from loadtest.machine import describe_machine
-from loadtest.tally import Tally
+from loadtest.tally import LoadTally
 
 RATE = 3000.0
 RATE_SHARE = 0.99
@@ -39,38 +39,40 @@ def main() -> int:
             cores = sorted(os.sched_getaffinity(0))
             psutil.Process(stub.pid).cpu_affinity(cores[1:] or cores)
             os.sched_setaffinity(0, cores[:1])
-        plan = Plan(url=f"{url}/ok", rate=options.rate, seconds=options.seconds, seed=1)
-        generate(Plan(url=f"{url}/ok", rate=options.rate / 2, seconds=1, seed=2))
+        plan = GeneratorPlan(url=f"{url}/ok", rate=options.rate, seconds=options.seconds, seed=1)
+        generate(GeneratorPlan(url=f"{url}/ok", rate=options.rate / 2, seconds=1, seed=2))
         tally, cpu = _measured(plan)
-        closed, _ = _measured(Plan(url=f"{url}/ok", closed=32, seconds=options.seconds / 4))
+        closed, _ = _measured(
+            GeneratorPlan(url=f"{url}/ok", closed=32, seconds=options.seconds / 4)
+        )
     figures = [
-        Figure(
+        BenchFigure(
             name=f"orders accepted at {options.rate:,.0f}/s wanted, one process, one core",
             value=tally.rate,
             unit="/s",
             at_least=RATE_SHARE * tally.due / options.seconds,
             note=f"due {tally.due:,}, not sent {tally.not_sent}, errors {tally.errors.total()}",
         ),
-        Figure(
+        BenchFigure(
             name="processor time of the generator, an order",
             value=1e6 * cpu / max(1, tally.accepted),
             unit="µs",
             note=f"{100 * cpu / tally.seconds:.0f} % of a core at this rate",
         ),
-        Figure(
+        BenchFigure(
             name="lag of the generator, p99",
             value=tally.lag.percentile(99) / 1000,
             unit="ms",
             note=f"p50 {tally.lag.percentile(50) / 1000:.2f} ms; timers have milliseconds",
         ),
-        Figure(name="closed loop, 32 connections", value=closed.rate, unit="/s"),
+        BenchFigure(name="closed loop, 32 connections", value=closed.rate, unit="/s"),
     ]
     report.show("The load generator against a stub", figures)
     report.write("load_generator", described, figures)
     return report.exit_code(figures)
 
 
-def _measured(plan: Plan) -> tuple[Tally, float]:
+def _measured(plan: GeneratorPlan) -> tuple[LoadTally, float]:
     """The run, and the processor time it took this process."""
     begin = time.process_time()
     tally = generate(plan)

@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Figure", "exit_code", "one_of", "show", "write"]
+__all__ = ["BenchFigure", "exit_code", "one_of", "show", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class BenchFigure:
     """One measured value. `at_least` or `at_most` is its target; neither: it is only shown.
 
     `ceiling` is what the machine allowed in the same run, in the same unit.
@@ -50,7 +50,7 @@ class Figure:
         return "" if self.at_most is None else f"≤ {_number(self.at_most)}"
 
 
-def show(title: str, figures: Sequence[Figure], *, width: int = 118) -> None:
+def show(title: str, figures: Sequence[BenchFigure], *, width: int = 118) -> None:
     """Print the table."""
     table = Table(title=title, title_justify="left")
     for name, justify in (
@@ -73,7 +73,7 @@ def show(title: str, figures: Sequence[Figure], *, width: int = 118) -> None:
     Console(width=width).print(table)
 
 
-def write(name: str, machine: Mapping[str, Any], figures: Sequence[Figure]) -> Path:
+def write(name: str, machine: Mapping[str, Any], figures: Sequence[BenchFigure]) -> Path:
     """Write devtools/benchmarks/results/<name>.json; returns its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
@@ -93,7 +93,7 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return part
 
 
-def exit_code(figures: Sequence[Figure]) -> int:
+def exit_code(figures: Sequence[BenchFigure]) -> int:
     """1 if STRICT is set in the environment and a target is missed."""
     return int(bool(os.environ.get("STRICT")) and any(figure.met is False for figure in figures))
 

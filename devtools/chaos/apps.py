@@ -2,7 +2,7 @@ from django.apps import AppConfig
 
 
 class ChaosConfig(AppConfig):
-    """Makes this process misbehave as told; see misbehave.py and mutants.py."""
+    """Makes this process misbehave as its environment says; see misbehave.py and mutants.py."""
 
     name = "devtools.chaos"
 

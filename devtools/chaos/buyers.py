@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from devtools.chaos.order_life import Answered
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.outcome import WriteOutcome
 from loadtest.client import Client, Failed
 
 __all__ = ["Bought", "buy"]
@@ -28,7 +28,7 @@ STATUSES = {"pay": "PAID", "ship": "SHIPPED", "cancel": "CANCELLED"}
 
 @dataclass(slots=True)
 class Bought:
-    """What the buyers asked for and were told. Of an order without an answer nobody knows the id:
+    """The requests of the buyers and their answers. Of an order without an answer nobody knows the id:
     it is only counted."""
 
     answered: list[Answered] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Bought:
     def summary(self) -> str:
         """For people."""
         changes = [answer for answer in self.answered if answer.to_status != "CREATED"]
-        kept = sum(answer.outcome is Outcome.COMMITTED for answer in changes)
+        kept = sum(answer.outcome is WriteOutcome.COMMITTED for answer in changes)
         return f"{self.sent} sent, {self.refused} refused; {kept} of {len(changes)} changes made"
 
 
@@ -100,7 +100,7 @@ class _Buyer:
         answer = Answered(order_id, STATUSES[step], outcome, time.time())
         self._bought.answered.append(answer)
 
-    async def _post(self, path: str, body: dict[str, Any] | None) -> tuple[Outcome, str]:
+    async def _post(self, path: str, body: dict[str, Any] | None) -> tuple[WriteOutcome, str]:
         """What became of it, and the order's id where the answer names one."""
         content = b"" if body is None else msgspec.json.encode(body)
         try:
@@ -108,14 +108,17 @@ class _Buyer:
             answer = msgspec.json.decode(reply.body)
         except Failed as failure:
             # Refused: it was never sent.
-            return Outcome.NOT_STORED if failure.kind == "refused" else Outcome.UNKNOWN, ""
+            return (
+                WriteOutcome.NOT_STORED if failure.kind == "refused" else WriteOutcome.UNKNOWN,
+                "",
+            )
         except msgspec.DecodeError:
-            return Outcome.UNKNOWN, ""
+            return WriteOutcome.UNKNOWN, ""
         if reply.status < 300:
-            return Outcome.COMMITTED, answer.get("order_id") or answer.get("orderId") or ""
+            return WriteOutcome.COMMITTED, answer.get("order_id") or answer.get("orderId") or ""
         if reply.status < 500 or answer.get("outcome") == "not_stored":
-            return Outcome.NOT_STORED, ""
-        return Outcome.UNKNOWN, ""
+            return WriteOutcome.NOT_STORED, ""
+        return WriteOutcome.UNKNOWN, ""
 
 
 def _body(chooser: random.Random) -> dict[str, Any]:

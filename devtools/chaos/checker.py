@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from devtools.chaos import order_life
 from devtools.chaos.history import Fault, History, Stored
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.outcome import WriteOutcome
 
 __all__ = ["Verdict", "judge"]
 
@@ -81,7 +81,7 @@ def _committed_is_delivered(history: History) -> Verdict:
     damage = [
         f"{event.key}:{event.seq} was committed and is not stored"
         for event in history.written
-        if event.outcome is Outcome.COMMITTED and event.event_id not in found
+        if event.outcome is WriteOutcome.COMMITTED and event.event_id not in found
     ]
     damage += order_life.missing(history.orders, _outbox_ids(history), history.lost_between)
     for row in history.stored:
@@ -93,7 +93,7 @@ def _committed_is_delivered(history: History) -> Verdict:
             damage.append(f"{_name(row)} was committed and has no effect")
         elif not log_lost and row.event_id not in logged:
             damage.append(f"{_name(row)} was committed and is not in Kafka")
-    unknown = sum(event.outcome is Outcome.UNKNOWN for event in history.written)
+    unknown = sum(event.outcome is WriteOutcome.UNKNOWN for event in history.written)
     figure = f"{len(history.stored)}" + (f", {unknown} unknown" if unknown else "")
     figure += f", {len(lost)} lost" if lost else ""
     return _verdict("I1", "committed ⇒ delivered", damage, figure)
@@ -111,7 +111,7 @@ def _rolled_back_is_never(history: History) -> Verdict:
     never = [
         event
         for event in history.written
-        if event.outcome in (Outcome.ROLLED_BACK, Outcome.NOT_STORED)
+        if event.outcome in (WriteOutcome.ROLLED_BACK, WriteOutcome.NOT_STORED)
     ]
     damage = [
         f"{event.key}:{event.seq} was {event.outcome.replace('_', ' ')} and is {where}"
@@ -119,11 +119,11 @@ def _rolled_back_is_never(history: History) -> Verdict:
         for where, ids in found.items()
         if event.event_id in ids
     ]
-    told = {event.event_id for event in never} | _lost(history)
+    known = {event.event_id for event in never} | _lost(history)
     damage += [
         f"{entry.key}:{entry.seq} was applied and never committed"
         for entry in history.applied
-        if entry.event_id not in stored and entry.event_id not in told
+        if entry.event_id not in stored and entry.event_id not in known
     ]
     order_events = {row.event_id: row.key for row in history.stored if row.of_order}
     damage += order_life.forbidden(history.orders, order_events)
@@ -283,7 +283,8 @@ def _lost(history: History) -> set[str]:
     return {
         event.event_id
         for event in history.written
-        if event.outcome in (Outcome.COMMITTED, Outcome.UNKNOWN) and begin <= event.at <= end
+        if event.outcome in (WriteOutcome.COMMITTED, WriteOutcome.UNKNOWN)
+        and begin <= event.at <= end
     } - stored
 
 

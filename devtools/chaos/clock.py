@@ -31,7 +31,7 @@ def shift() -> None:
 
 def seen_offsets(directory: Path, pids: Collection[int]) -> list[float]:
     """Seconds by which processes saw their clocks ahead of the file system's, once for each of
-    these processes that was told to shift its clock."""
+    these processes that has to shift its clock."""
     found = []
     for pid in pids:
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What a process under chaos is told by its environment."""
+"""What the environment of a process under chaos says."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 
 from devtools.chaos.history import Applied, Logged, Stored, TableHealth
-from devtools.chaos.order_life import Answered, OrderLives, Step
+from devtools.chaos.order_life import Answered, LifeStep, OrderLives
 from orders.events import ORDER_EVENTS_TOPIC, ORDERS_CREATED_TOPIC, STOCK_TOPIC
 from outbox import conf
 from outbox.kafka.log_reader import read_topic
 
-__all__ = ["Backlog", "Evidence", "Mark"]
+__all__ = ["Evidence", "EvidenceMark", "PendingWork"]
 
 HOT_TABLES = (
     *("event_outbox", "outbox_lane", "bridge_position", "inbox_receipt"),
@@ -32,7 +32,7 @@ def _heard() -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class EvidenceMark:
     """Where a scenario begins in tables that only grow."""
 
     outbox_id: int
@@ -41,7 +41,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class PendingWork:
     """Events of a scenario that are under way, those not yet in Kafka, and the age of the oldest."""
 
     open: int
@@ -61,15 +61,15 @@ class Evidence:
             cursor = connection.execute(sql.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
-    def mark(self) -> Mark:
+    def mark(self) -> EvidenceMark:
         """Now."""
         [(outbox_id, entry_id)] = self.rows(
             "SELECT (SELECT coalesce(max(id), 0) FROM event_outbox),"
             " (SELECT coalesce(max(id), 0) FROM probe_log)"
         )
-        return Mark(outbox_id, entry_id, self.tables()["outbox_lane"].updated)
+        return EvidenceMark(outbox_id, entry_id, self.tables()["outbox_lane"].updated)
 
-    def backlog(self, since: Mark) -> Backlog:
+    def backlog(self, since: EvidenceMark) -> PendingWork:
         """What of the scenario is under way."""
         [(count, pending, oldest)] = self.rows(
             """
@@ -82,9 +82,9 @@ class Evidence:
             """,
             (since.outbox_id, _heard()),
         )
-        return Backlog(int(count), int(pending), float(oldest))
+        return PendingWork(int(count), int(pending), float(oldest))
 
-    def unfinished(self, since: Mark) -> int:
+    def unfinished(self, since: EvidenceMark) -> int:
         """Events of the scenario that are not in Kafka yet or whose effect is still to come, in
         whatever way they wait: also as a dead letter or behind one."""
         [(count,)] = self.rows(
@@ -99,7 +99,7 @@ class Evidence:
         )
         return int(count)
 
-    def stored(self, since: Mark) -> list[Stored]:
+    def stored(self, since: EvidenceMark) -> list[Stored]:
         """The scenario's rows of the outbox."""
         return [
             Stored(
@@ -125,7 +125,7 @@ class Evidence:
             )
         ]
 
-    def applied(self, since: Mark, table: str = "probe_log") -> list[Applied]:
+    def applied(self, since: EvidenceMark, table: str = "probe_log") -> list[Applied]:
         """The scenario's entries of a log, in order."""
         first = since.entry_id if table == "probe_log" else 0
         return [
@@ -135,7 +135,7 @@ class Evidence:
             )
         ]
 
-    def processed(self, since: Mark) -> list[str]:
+    def processed(self, since: EvidenceMark) -> list[str]:
         """The scenario's events of topic orders.created whose effect is there."""
         sql = """
             SELECT processed.event_id FROM processed_events processed
@@ -143,7 +143,7 @@ class Evidence:
         """
         return [str(row[0]) for row in self.rows(sql, (since.outbox_id,))]
 
-    def receipts(self, since: Mark, *, parked: bool) -> list[str]:
+    def receipts(self, since: EvidenceMark, *, parked: bool) -> list[str]:
         """Events of the scenario with a receipt, or those that wait as or behind a dead letter."""
         sql = """
             SELECT receipt.event_id FROM inbox_receipt receipt
@@ -156,7 +156,7 @@ class Evidence:
             found += self.rows(held, (since.outbox_id,))
         return [str(row[0]) for row in found]
 
-    def dead_letters(self, since: Mark) -> list[str]:
+    def dead_letters(self, since: EvidenceMark) -> list[str]:
         """Events of the scenario that failed by themselves, in Kafka or in a handler: not those
         that only waited behind one."""
         if self.rows("SELECT to_regclass('dead_letter')") == [(None,)]:
@@ -174,7 +174,7 @@ class Evidence:
         return bool(self.rows(sql, (event_id,)))
 
     def order_lives(self, answered: Sequence[Answered], stored: Sequence[Stored]) -> OrderLives:
-        """The history of each order that a buyer was told of or an event tells of."""
+        """The history of each order that an answer or an event names."""
         ids = {answer.order_id for answer in answered}
         ids |= {row.key for row in stored if row.of_order}
         known = (list(ids),)
@@ -187,7 +187,7 @@ class Evidence:
         return OrderLives(
             answered=answered,
             steps=[
-                Step(number, str(order_id), before, after, tuple(str(i) for i in event_ids))
+                LifeStep(number, str(order_id), before, after, tuple(str(i) for i in event_ids))
                 for number, order_id, before, after, event_ids in steps
             ],
             statuses={str(order_id): status for order_id, status in statuses},

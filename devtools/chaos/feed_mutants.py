@@ -8,9 +8,9 @@ from django.conf import settings
 
 from feeds import cache
 from feeds.fanout import follows, modes, trimming, work
-from feeds.fanout.claims import Claims
-from feeds.fanout.slices import Batch, finish
-from feeds.fanout.written import Written
+from feeds.fanout.claims import SliceClaims
+from feeds.fanout.slices import SliceBatch, finish
+from feeds.fanout.written import WrittenSlices
 from feeds.models import AuthorMode, FeedSlice
 from feeds.reading.changes import Changes
 
@@ -20,7 +20,7 @@ __all__ = ["BREAKS", "without"]
 def without(text: str, part: str, instead: str = "") -> str:
     """The text with one part replaced, which must be in it: else nothing would be broken."""
     if part not in text:
-        raise LookupError(f"{part!r} is nowhere in {text!r}")
+        raise LookupError(f"{part!r} is not in {text!r}")
     return text.replace(part, instead)
 
 
@@ -34,38 +34,40 @@ def finished_before_entries() -> None:
     """A slice is gone as soon as it is claimed, as a message is that is acknowledged early; the worker
     has it in its head."""
     in_mind: dict[int, FeedSlice] = {}
-    take = Claims.take
+    take = SliceClaims.take
 
-    def take_and_finish(self: Claims) -> Batch | None:
+    def take_and_finish(self: SliceClaims) -> SliceBatch | None:
         batch = take(self)
         if batch is not None:
             in_mind.update(FeedSlice.objects.in_bulk([lease.id for lease in batch.leases]))
             finish(batch.leases)
         return batch
 
-    def remembering(write: Callable[[Batch], Written]) -> Callable[[Batch], Written]:
-        def remember_and_write(batch: Batch) -> Written:
+    def remembering(
+        write: Callable[[SliceBatch], WrittenSlices],
+    ) -> Callable[[SliceBatch], WrittenSlices]:
+        def remember_and_write(batch: SliceBatch) -> WrittenSlices:
             FeedSlice.objects.bulk_create(in_mind.pop(lease.id) for lease in batch.leases)
             return write(batch)
 
         return remember_and_write
 
-    Claims.take = take_and_finish  # type: ignore[method-assign]
+    SliceClaims.take = take_and_finish  # type: ignore[method-assign]
     for kind, writer in work._WRITERS.items():
         work._WRITERS[kind] = remembering(writer)
 
 
 def finished_unconfirmed() -> None:
     """Whether Redis has heard of it is of no interest."""
-    tell = work._tell_caches
+    update = work._update_caches
 
-    def tell_if_there(written: Written) -> None:
+    def update_if_there(written: WrittenSlices) -> None:
         try:
-            tell(written)
+            update(written)
         except cache.CacheUnavailable:
             return
 
-    work._tell_caches = tell_if_there
+    work._update_caches = update_if_there
 
 
 def entries_without_numbers() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from devtools.chaos.ground import Ground
-from devtools.chaos.history import Feeds
+from devtools.chaos.history import FeedsHistory
 from devtools.chaos.scenarios.base import Scenario
 from devtools.feeders.history import FeedHistory, impossible
 from devtools.feeders.truth import (
@@ -42,10 +42,10 @@ def users_act(scenario: Scenario, ground: Ground, share: float) -> Iterator[None
     ground.fed.pages += history.pages
 
 
-def compared(scenario: Scenario, ground: Ground) -> Feeds:
+def compared(scenario: Scenario, ground: Ground) -> FeedsHistory:
     """What users saw, and every feed against the truth once the fan-out is done."""
     if scenario.feeders is None:
-        return Feeds()
+        return FeedsHistory()
     history = ground.fed
     users = sorted(
         {name for change in history.changes for name in (change.user, change.author)} - {""}
@@ -62,7 +62,7 @@ def compared(scenario: Scenario, ground: Ground) -> Feeds:
     ground.figures["feeds"] = (
         f"{len(history.changes)} changes, {len(history.pages)} pages, {hits} from the cache"
     )
-    return Feeds(
+    return FeedsHistory(
         changes=len(history.changes),
         pages=len(history.pages),
         users=len(users),

@@ -18,9 +18,9 @@ import redis
 
 from devtools.chaos import load
 from devtools.chaos.checker import Verdict
-from devtools.chaos.evidence import Evidence, Mark
+from devtools.chaos.evidence import Evidence, EvidenceMark
 from devtools.chaos.history import Fault
-from devtools.chaos.load import Attempt
+from devtools.chaos.load import WriteAttempt
 from devtools.chaos.misbehave import Switches
 from devtools.feeders.history import FeedHistory
 from devtools.localstack import LocalStack, Unit
@@ -44,7 +44,7 @@ class GroundError(AssertionError):
 class Ground:
     """One scenario's hands on the stack.
 
-    prefix   begins every key of the scenario, so that its history can be told from the others'
+    prefix   begins every key of the scenario, so that its history is distinct from the others'
     quick    shorter outages, as in CI
     faults   what was broken and when; `fault` writes it
     figures  what the scenario wants to show beside the invariants
@@ -60,7 +60,7 @@ class Ground:
     evidence: Evidence
     switches: Switches
     prefix: str
-    mark: Mark
+    mark: EvidenceMark
     quick: bool
     say: Callable[[str], None]
     directory: Path
@@ -69,7 +69,7 @@ class Ground:
     verdicts: list[Verdict] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     zombies: dict[str, tuple[str, str]] = field(default_factory=dict)
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[WriteAttempt] = field(default_factory=list)
     poison: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)
     extra: list[Unit] = field(default_factory=list)
@@ -238,13 +238,13 @@ class Ground:
                     return caught
                 unit.resume()
             time.sleep(0.001)
-        raise GroundError(f"{name} could not be caught in a batch")
+        raise GroundError(f"{name} could not be killed in a batch")
 
     # -- events -------------------------------------------------------------------------------
 
     def write(
         self, *names: str, modes: Sequence[str] = (), padding: str = "", commit: bool = True
-    ) -> Attempt:
+    ) -> WriteAttempt:
         """One transaction of ours, one event a name; `modes` and `padding` are those of the first
         events, the others have none."""
         keys = [self.prefix + name for name in names]
@@ -300,7 +300,7 @@ class Ground:
         if not self.settled(within):
             self.stuck += self.evidence.unfinished(self.mark)
 
-    def applied(self, attempt: Attempt) -> bool:
+    def applied(self, attempt: WriteAttempt) -> bool:
         """Whether all events of an attempt are in the probe's log."""
         ids = [event.event_id for event in attempt.events]
         sql = "SELECT count(DISTINCT event_id) FROM probe_log WHERE event_id = ANY(%s::uuid[])"

@@ -6,29 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from devtools.chaos.order_life import OrderLives
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.outcome import WriteOutcome
 
 __all__ = [
     "Applied",
     "Fault",
-    "Feeds",
+    "FeedsHistory",
     "History",
     "Logged",
     "Stored",
     "TableHealth",
-    "Written",
+    "WrittenEvent",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenEvent:
     """One event of one attempt, as the writer knows it."""
 
     event_id: str
     key: str
     seq: int
-    outcome: Outcome
-    at: float = 0.0  # when it was told, seconds since the epoch
+    outcome: WriteOutcome
+    at: float = 0.0  # when it was answered, seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Stored:
     """One row of the outbox; moments in seconds since the epoch, by the database's clock.
 
     `seq` is the probe's number, None for other events. `heard`: some handler listens to it. `of_order`:
-    it tells of an order, whose id its key is.
+    it is about an order, whose id is its key.
     """
 
     id: int
@@ -92,7 +92,7 @@ class TableHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feeds:
+class FeedsHistory:
     """What became of feeds.
 
     changes, pages, users  how many were made, read meanwhile, and compared in the end
@@ -120,7 +120,7 @@ class History:
     dead_letters     event ids that were dead letters of their own (not followers) at any time
     poison           event ids that were sent to become dead letters
     figures_differ   sales figures that differ from the recount
-    orders           what buyers were told, and each order's history
+    orders           the answers to buyers, and each order's history
     unsettled        events that had no receipt when the bound of the settling passed
     zombies          name -> (digest before it woke, digest after)
     lost_between     moments between which the database forgot what was committed, on purpose
@@ -130,7 +130,7 @@ class History:
     """
 
     probe_topic: str = "probe-events"
-    written: Sequence[Written] = ()
+    written: Sequence[WrittenEvent] = ()
     stored: Sequence[Stored] = ()
     logged: Sequence[Logged] = ()
     applied: Sequence[Applied] = ()
@@ -146,7 +146,7 @@ class History:
     lost_between: tuple[float, float] | None = None
     unsettled: int = 0
     zombies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    feeds: Feeds = field(default_factory=Feeds)
+    feeds: FeedsHistory = field(default_factory=FeedsHistory)
     recovery: float | None = 0.0
     recovery_bound: float = 120.0
     tables: Mapping[str, TableHealth] = field(default_factory=dict)

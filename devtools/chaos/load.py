@@ -2,7 +2,7 @@
 
 `python -m devtools.chaos.load '{"prefix": …, "rate": …, "log": …}'` writes until SIGTERM and
 keeps a line of JSON for every attempt: its outcome and its events. It sees cut connections as any
-writer would, and its log tells what it was promised.
+writer would, and its log records what it was promised.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from uuid import uuid4
 import django
 import msgspec
 
-from devtools.chaos.history import Written
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.history import WrittenEvent
+from devtools.chaos.outcome import WriteOutcome
 from devtools.probe.events import PROBE_TOPIC
 from outbox.topics import Topic
 
-__all__ = ["Attempt", "ProbeEvent", "WriterPlan", "command", "read_log", "write"]
+__all__ = ["ProbeEvent", "WriteAttempt", "WriterPlan", "command", "read_log", "write"]
 
 HOT_KEYS = 8
 COLD_KEYS = 1000
@@ -54,17 +54,17 @@ class ProbeEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One transaction: what the writer was told of it, and when (seconds since the epoch)."""
+class WriteAttempt:
+    """One transaction: the outcome that the writer saw, and when (seconds since the epoch)."""
 
-    outcome: Outcome
+    outcome: WriteOutcome
     events: Sequence[ProbeEvent]
     at: float
     error: str = ""
 
-    def written(self) -> list[Written]:
+    def written(self) -> list[WrittenEvent]:
         """Its events as the checker wants them."""
-        return [Written(e.event_id, e.key, e.seq, self.outcome, self.at) for e in self.events]
+        return [WrittenEvent(e.event_id, e.key, e.seq, self.outcome, self.at) for e in self.events]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +88,9 @@ def write(
     modes: Sequence[str] = (),
     paddings: Sequence[str] = (),
     commit: bool = True,
-) -> Attempt:
+) -> WriteAttempt:
     """Draw the next number of each key (a key may come several times) and publish, in one
-    transaction; never raises for a database that is away or gone in the middle."""
+    transaction; never raises for a database that is unavailable or gone in the middle."""
     from django.db import connection  # noqa: PLC0415  (needs the settings)
 
     from outbox.database.unit_of_work import NotStored, OutcomeUnknown, unit_of_work  # noqa: PLC0415
@@ -99,7 +99,7 @@ def write(
     modes = modes or [""] * len(keys)
     paddings = paddings or [""] * len(keys)
     events: list[ProbeEvent] = []
-    outcome, problem = Outcome.COMMITTED, ""
+    outcome, problem = WriteOutcome.COMMITTED, ""
     try:
         with unit_of_work(), connection.cursor() as cursor:
             counts = {key: keys.count(key) for key in keys}
@@ -128,17 +128,20 @@ def write(
             if not commit:
                 raise _RollBack
     except _RollBack:
-        outcome = Outcome.ROLLED_BACK
+        outcome = WriteOutcome.ROLLED_BACK
     except NotStored as error:
-        outcome, problem = Outcome.NOT_STORED if commit else Outcome.ROLLED_BACK, str(error)
+        outcome, problem = (
+            WriteOutcome.NOT_STORED if commit else WriteOutcome.ROLLED_BACK,
+            str(error),
+        )
     except OutcomeUnknown as error:
-        outcome, problem = Outcome.UNKNOWN, str(error)
+        outcome, problem = WriteOutcome.UNKNOWN, str(error)
     if problem:
         connection.close()
-    return Attempt(outcome, events, time.time(), problem)
+    return WriteAttempt(outcome, events, time.time(), problem)
 
 
-def read_log(path: Path) -> Iterator[Attempt]:
+def read_log(path: Path) -> Iterator[WriteAttempt]:
     """The attempts of a writer; a last line that was cut off is left out."""
     for line in path.read_text().splitlines():
         try:
@@ -146,7 +149,7 @@ def read_log(path: Path) -> Iterator[Attempt]:
         except ValueError:
             continue
         events = [msgspec.convert(event, ProbeEvent) for event in found["events"]]
-        yield Attempt(Outcome(found["outcome"]), events, found["at"], found["error"])
+        yield WriteAttempt(WriteOutcome(found["outcome"]), events, found["at"], found["error"])
 
 
 def _run(plan: WriterPlan, stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ hold-next   the same between this message and the next of the batch
 
 Switches that are on hold what goes on in feeds, and each says so by `held-…`:
 stop-before-KIND  a worker that has claimed slices of this kind, before it writes
-stop-after-KIND   the same when their entries are committed and the caches are not told
+stop-after-KIND   the same when their entries are committed and the caches are not updated
 stop-fill         a web process that has read feeds and not stored them in the cache
 
 The switch `fail-all` fails every effect of the probe. Switches are files of CHAOS_DIRECTORY, so
@@ -31,13 +31,13 @@ import msgspec
 from devtools.chaos.environment import directory
 from devtools.probe import services as probe_services
 from feeds.fanout import claims, slices, work
-from feeds.fanout.slices import Batch
-from feeds.fanout.written import Written
+from feeds.fanout.slices import SliceBatch
+from feeds.fanout.written import WrittenSlices
 from feeds.models import SliceKind
 from feeds.reading.reads import Reads
 from outbox.envelope import EventEnvelope
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 
 __all__ = ["Misbehaviour", "Switches", "install"]
 
@@ -135,8 +135,10 @@ def _hold(switches: Switches, where: str, switch: str = "hold") -> None:
             time.sleep(0.01)
 
 
-def _holding(send: Callable[..., Delivery], switches: Switches) -> Callable[..., Delivery]:
-    def holding_send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+def _holding(
+    send: Callable[..., BatchDelivery], switches: Switches
+) -> Callable[..., BatchDelivery]:
+    def holding_send(messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
         modes = {mode for message in messages for mode in _modes(message.value)}
         if "hold" in modes:
             _hold(switches, "before")
@@ -160,9 +162,9 @@ def _holding_between(produce: Callable[..., bool], switches: Switches) -> Callab
 
 
 def _holding_slices(
-    kind: SliceKind, write: Callable[[Batch], Written], switches: Switches
-) -> Callable[[Batch], Written]:
-    def holding_write(batch: Batch) -> Written:
+    kind: SliceKind, write: Callable[[SliceBatch], WrittenSlices], switches: Switches
+) -> Callable[[SliceBatch], WrittenSlices]:
+    def holding_write(batch: SliceBatch) -> WrittenSlices:
         _hold(switches, f"before-{kind}", f"stop-before-{kind}")
         written = write(batch)
         _hold(switches, f"after-{kind}", f"stop-after-{kind}")

@@ -128,7 +128,7 @@ class _WithRepetitions(dict[UUID, EventEnvelope]):
 
 
 def dedupe_in_chunk_off() -> None:
-    """Receipts tell what is new, but nobody looks whether a chunk has it twice."""
+    """Receipts show what is new, but nobody checks whether a chunk has an event twice."""
 
     def with_repetitions(
         chunks: Iterable[Chunk], positions: Mapping[PartitionKey, Position]

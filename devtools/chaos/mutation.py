@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from devtools.chaos import mutants
 from devtools.chaos.notifications.sending import SENDERS
-from devtools.chaos.run import Result, Stage
+from devtools.chaos.run import ScenarioResult, ScenarioStage
 from devtools.chaos.scenarios import SCENARIOS
 from outbox.publish import nudge
 
@@ -296,7 +296,7 @@ MUTANTS: tuple[Mutant, ...] = (
 )
 
 
-def play_mutant(stage: Stage, mutant: Mutant) -> Result:
+def play_mutant(stage: ScenarioStage, mutant: Mutant) -> ScenarioResult:
     """Its scenario with the guard broken; `ok` if the damage was seen where it was announced."""
     if mutant.redundant:
         alone = _play(stage, mutant, mutant.breaks[:1])
@@ -309,7 +309,7 @@ def play_mutant(stage: Stage, mutant: Mutant) -> Result:
     return _judged(_play(stage, mutant, mutant.breaks), mutant)
 
 
-def _play(stage: Stage, mutant: Mutant, breaks: tuple[str, ...]) -> Result:
+def _play(stage: ScenarioStage, mutant: Mutant, breaks: tuple[str, ...]) -> ScenarioResult:
     [scenario] = [scenario for scenario in SCENARIOS if scenario.name == mutant.scenario]
     stage.say(f"[bold magenta]mutant {' + '.join(breaks)}[/]")
     with ExitStack() as undo:
@@ -327,7 +327,7 @@ def _restore_nudge(real: Callable[[], None]) -> None:
     nudge.nudge = real
 
 
-def _judged(result: Result, mutant: Mutant) -> Result:
+def _judged(result: ScenarioResult, mutant: Mutant) -> ScenarioResult:
     """Turn the verdict round: damage is what is wanted."""
     damaged = {verdict.invariant for verdict in result.verdicts if not verdict.ok}
     result.expected = dict.fromkeys(damaged, f"the mutant {mutant.name}")

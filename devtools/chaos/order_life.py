@@ -1,4 +1,4 @@
-"""The checker's part about orders: what buyers were told against each order's history and events.
+"""The checker's part about orders: the answers to buyers against each order's history and events.
 
 No I/O. Each judge gives sentences about the damage it found; history.py counts them under the
 invariant that they belong to.
@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.outcome import WriteOutcome
 
-__all__ = ["Answered", "OrderLives", "Step", "forbidden", "missing", "out_of_turn"]
+__all__ = ["Answered", "LifeStep", "OrderLives", "forbidden", "missing", "out_of_turn"]
 
 # Written down here a second time on purpose: a table that went wrong in orders/ must be seen.
 LEGAL = {
@@ -26,17 +26,17 @@ LEGAL = {
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request of a buyer: the status it asked for (CREATED, PAID, …), what it was told and when
+    """One request of a buyer: the status it asked for (CREATED, PAID, …), the answer and when
     (seconds since the epoch)."""
 
     order_id: str
     to_status: str
-    outcome: Outcome
+    outcome: WriteOutcome
     at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LifeStep:
     """One row of an order's history; ids follow the order's changes."""
 
     id: int
@@ -51,7 +51,7 @@ class OrderLives:
     """All that is known of the scenario's orders; `statuses`: those stored, by id."""
 
     answered: Sequence[Answered] = ()
-    steps: Sequence[Step] = ()
+    steps: Sequence[LifeStep] = ()
     statuses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,7 +69,7 @@ def missing(
     promised = Counter(
         (answer.order_id, answer.to_status)
         for answer in lives.answered
-        if answer.outcome is Outcome.COMMITTED and not begin <= answer.at <= end
+        if answer.outcome is WriteOutcome.COMMITTED and not begin <= answer.at <= end
     )
     steps = Counter((step.order_id, step.to_status) for step in lives.steps)
     for (order_id, status), count in promised.items():
@@ -86,18 +86,18 @@ def missing(
 
 
 def forbidden(lives: OrderLives, order_events: Mapping[str, str]) -> Iterator[str]:
-    """I2. Nothing was changed that every buyer was refused, and no event tells of a change that
+    """I2. Nothing was changed for which every buyer got a refusal, and no event reports a change that
     there is not. `order_events`: the order by the id of its event."""
-    told = defaultdict(set)
+    answered = defaultdict(set)
     for answer in lives.answered:
-        told[answer.order_id, answer.to_status].add(answer.outcome)
+        answered[answer.order_id, answer.to_status].add(answer.outcome)
     for step in lives.steps:
-        if told[step.order_id, step.to_status] == {Outcome.NOT_STORED}:
+        if answered[step.order_id, step.to_status] == {WriteOutcome.NOT_STORED}:
             yield f"{_name(step)} is stored, and whoever asked for it was refused"
     told_of = {event_id for step in lives.steps for event_id in step.event_ids}
     for event_id, order_id in order_events.items():
         if event_id not in told_of:
-            yield f"order {order_id}: its event {event_id} tells of a change that there is not"
+            yield f"order {order_id}: its event {event_id} reports a change that does not exist"
 
 
 def out_of_turn(lives: OrderLives, outbox: Mapping[str, int]) -> Iterator[str]:
@@ -119,5 +119,5 @@ def out_of_turn(lives: OrderLives, outbox: Mapping[str, int]) -> Iterator[str]:
             yield f"order {order_id} is {status}, its history ends in {last}"
 
 
-def _name(step: Step) -> str:
+def _name(step: LifeStep) -> str:
     return f"order {step.order_id}: {step.from_status} -> {step.to_status}"

@@ -1,14 +1,14 @@
-"""What a writer is told of its transaction."""
+"""The outcome of a transaction, as its writer sees it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Outcome"]
+__all__ = ["WriteOutcome"]
 
 
-class Outcome(StrEnum):
-    """What the writer was told of one transaction."""
+class WriteOutcome(StrEnum):
+    """The outcome of one transaction, as its writer saw it."""
 
     COMMITTED = "committed"
     NOT_STORED = "not_stored"

@@ -19,7 +19,7 @@ from devtools.chaos.relay.mutation import play_mutant as play_relay_mutant
 from devtools.chaos.relay.run import RelayStage, print_relay_table
 from devtools.chaos.relay.scenarios import SCENARIOS as RELAY_SCENARIOS
 from devtools.chaos.report import print_mutants, print_table, write_json
-from devtools.chaos.run import Result, Stage
+from devtools.chaos.run import ScenarioResult, ScenarioStage
 from devtools.chaos.scenarios import SCENARIOS
 from devtools.localstack import LocalStack
 
@@ -31,10 +31,10 @@ def run(stack: LocalStack, directory: Path, options: argparse.Namespace, console
     url = stack.env["DATABASE_URL"]
     Evidence(url).rows("CREATE TABLE chaos_log (LIKE probe_log INCLUDING ALL)")
     machine = {**describe(url), "system": platform.platform(), "load": options.load}
-    stage = Stage(stack, directory, options.quick, console.print, options.load)
+    stage = ScenarioStage(stack, directory, options.quick, console.print, options.load)
     relay_stage = RelayStage(stack, directory, quick=options.quick, say=console.print)
-    results: list[Result] = []
-    of_relay: list[Result] = []
+    results: list[ScenarioResult] = []
+    of_relay: list[ScenarioResult] = []
     names = _names(options)
     try:
         if options.mutants:
@@ -63,7 +63,7 @@ def run(stack: LocalStack, directory: Path, options: argparse.Namespace, console
     return 1 if failed or not results else 0
 
 
-def _print_scenarios(console: Console, results: Sequence[Result]) -> None:
+def _print_scenarios(console: Console, results: Sequence[ScenarioResult]) -> None:
     sends = [result for result in results if is_of_notifications(result)]
     if events := [result for result in results if result not in sends]:
         print_table(console, events)
@@ -93,9 +93,7 @@ def _names(options: argparse.Namespace) -> Sequence[str]:
     known = [one.name for table in tables for one in table]
     names: list[str] = options.names
     if unknown := set(names) - set(known):
-        raise SystemExit(
-            f"There is no {', '.join(sorted(unknown))}; there are: " + ", ".join(known)
-        )
+        raise SystemExit(f"Unknown: {', '.join(sorted(unknown))}; there are: " + ", ".join(known))
     return names
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from devtools.chaos.run import Result
+from devtools.chaos.run import ScenarioResult
 
 __all__ = ["RESULTS", "print_mutants", "print_table", "write_json"]
 
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 INVARIANTS = [f"I{number}" for number in range(1, 13)]
 
 
-def print_table(console: Console, results: Sequence[Result]) -> None:
+def print_table(console: Console, results: Sequence[ScenarioResult]) -> None:
     """One line a scenario; a damaged invariant shows its count."""
     table = Table(title="What became of every event", title_justify="left")
     table.add_column("scenario")
@@ -38,7 +38,7 @@ def print_table(console: Console, results: Sequence[Result]) -> None:
     console.print(table)
 
 
-def print_mutants(console: Console, results: Sequence[Result]) -> None:
+def print_mutants(console: Console, results: Sequence[ScenarioResult]) -> None:
     """One line a mutant: what was announced, and all that was seen."""
     table = Table(title="What the checker saw of each broken guard", title_justify="left")
     for column in ("mutant", "scenario", "what is broken", "announced", "seen", ""):
@@ -57,7 +57,7 @@ def print_mutants(console: Console, results: Sequence[Result]) -> None:
     console.print(table)
 
 
-def _cells(result: Result) -> list[str]:
+def _cells(result: ScenarioResult) -> list[str]:
     found = {verdict.invariant: verdict for verdict in result.verdicts}
     cells = []
     for name in INVARIANTS:
@@ -73,14 +73,14 @@ def _cells(result: Result) -> list[str]:
     return cells
 
 
-def _besides(result: Result) -> str:
+def _besides(result: ScenarioResult) -> str:
     return "; ".join(
         [*result.broken, *(f"{name}: {value}" for name, value in result.figures.items())]
     )
 
 
 def write_json(
-    results: Sequence[Result], machine: Mapping[str, Any], *, quick: bool, kind: str
+    results: Sequence[ScenarioResult], machine: Mapping[str, Any], *, quick: bool, kind: str
 ) -> Path:
     """Beside the table, for comparing; returns the file."""
     RESULTS.mkdir(exist_ok=True)

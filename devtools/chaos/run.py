@@ -19,19 +19,19 @@ from devtools.chaos.ground import Ground, Nurse, changed
 from devtools.chaos.history import History
 from devtools.chaos.misbehave import Switches
 from devtools.chaos.scenarios import Scenario
-from devtools.chaos.weather import Load, Watch, steady_load, watch
+from devtools.chaos.weather import Load, WeatherWatch, steady_load, watch
 from devtools.localstack import LocalStack
 from eventsite.reports import recount
 from orders.events import ORDERS_CREATED_TOPIC
 
-__all__ = ["Result", "Stage"]
+__all__ = ["ScenarioResult", "ScenarioStage"]
 
 WARM_SECONDS = 2.0
 CALM_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Result:
+class ScenarioResult:
     """One line of the table."""
 
     scenario: str
@@ -56,7 +56,7 @@ class Result:
 
 
 @dataclass(slots=True)
-class Stage:
+class ScenarioStage:
     """A stack that is up, and where scenarios keep their files."""
 
     stack: LocalStack
@@ -72,12 +72,14 @@ class Stage:
         with changed([self.stack.process(name) for name in names], environment):
             yield
 
-    def play(self, scenario: Scenario) -> Result:
+    def play(self, scenario: Scenario) -> ScenarioResult:
         """Load, faults, recovery, settling, verdict. Never raises for what the scenario does."""
         self._number += 1
         begin = time.monotonic()
         self.say(f"[bold]{scenario.name}[/]: {scenario.title}")
-        result = Result(scenario.name, scenario.title, expected=dict(scenario.expected_damage))
+        result = ScenarioResult(
+            scenario.name, scenario.title, expected=dict(scenario.expected_damage)
+        )
         evidence = Evidence(self.stack.env["DATABASE_URL"])
         switches = Switches(self.directory)
         for name in ("hold", "healed", "fail-all"):
@@ -121,7 +123,7 @@ class Stage:
             ground.figures["orders"] = found.bought.summary()
         return self._read(scenario, ground, found, unsettled, recovery)
 
-    def _play_under_load(self, scenario: Scenario, ground: Ground, seen: Watch) -> Load:
+    def _play_under_load(self, scenario: Scenario, ground: Ground, seen: WeatherWatch) -> Load:
         writer_url = scenario.writer_url(ground)
         with writer_url if writer_url is not None else nullcontext("") as url:
             if not scenario.rate:
@@ -189,7 +191,7 @@ class Stage:
             lane_updates=scenario.lane_updates,
         )
 
-    def _tell(self, result: Result) -> None:
+    def _tell(self, result: ScenarioResult) -> None:
         self.say(
             f"  {'[green]ok[/]' if result.ok else '[bold red]FAILED[/]'} in {result.seconds} s"
         )
@@ -208,7 +210,7 @@ def _patience(scenario: Scenario, ground: Ground) -> float:
     return 5.0 if ground.stuck else scenario.settle_within
 
 
-def _recovery(seen: Watch, ground: Ground) -> float | None:
+def _recovery(seen: WeatherWatch, ground: Ground) -> float | None:
     """Seconds from the last fault's end to a normal backlog; 0 where nothing was broken."""
     if not ground.faults:
         return 0.0

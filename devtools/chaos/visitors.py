@@ -55,16 +55,16 @@ class Visits:
         """What is wrong with answers that are given while the database says nothing."""
         found = []
         for visit in visits:
-            told = f"{visit.method} {visit.path} after {visit.seconds:.1f} s: {visit.status}"
+            visited = f"{visit.method} {visit.path} after {visit.seconds:.1f} s: {visit.status}"
             body = visit.body if isinstance(visit.body, dict) else {}
             if visit.seconds > within:
-                found.append(f"{told}, later than {within:.0f} s")
+                found.append(f"{visited}, later than {within:.0f} s")
             elif visit.status != 503 or not visit.retry_after:
-                found.append(f"{told} {visit.body}, Retry-After {visit.retry_after!r}")
+                found.append(f"{visited} {visit.body}, Retry-After {visit.retry_after!r}")
             elif visit.path == READY and body.get("status") != "not ready":
-                found.append(f"{told}, readiness says {body}")
+                found.append(f"{visited}, readiness says {body}")
             elif visit.method == "POST" and body.get("outcome") != "not_stored":
-                found.append(f"{told}, of a change that was never made it says {body}")
+                found.append(f"{visited}, of a change that was never made it says {body}")
         return found
 
 

@@ -14,12 +14,12 @@ import psycopg
 
 from devtools.chaos import load
 from devtools.chaos.buyers import Bought, buy
-from devtools.chaos.evidence import Backlog, Evidence, Mark
-from devtools.chaos.load import Attempt, WriterPlan
+from devtools.chaos.evidence import Evidence, EvidenceMark, PendingWork
+from devtools.chaos.load import WriteAttempt, WriterPlan
 from devtools.localstack import LocalStack
 from devtools.testing.processes import running
 
-__all__ = ["Load", "Watch", "steady_load", "watch"]
+__all__ = ["Load", "WeatherWatch", "steady_load", "watch"]
 
 NORMAL_AGE = 2.0  # seconds; older than this nothing waits when nothing is wrong
 LOOK_INTERVAL = 0.3
@@ -30,7 +30,7 @@ STARTS_WITHIN = 60.0  # seconds
 class Load:
     """What was promised while the load ran."""
 
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[WriteAttempt] = field(default_factory=list)
     bought: Bought = field(default_factory=Bought)
 
 
@@ -81,10 +81,10 @@ def _wait_until_it_writes(log: Path) -> None:
 
 
 @dataclass(slots=True)
-class Watch:
+class WeatherWatch:
     """The backlog as it was seen: moment (seconds since the epoch) and what was found."""
 
-    seen: list[tuple[float, Backlog]] = field(default_factory=list)
+    seen: list[tuple[float, PendingWork]] = field(default_factory=list)
 
     def normal_age(self, before: float) -> float:
         """What the oldest event's age was before anything was broken, doubled: a busy machine has
@@ -107,9 +107,9 @@ class Watch:
 
 
 @contextmanager
-def watch(evidence: Evidence, mark: Mark) -> Iterator[Watch]:
-    """Looks at the backlog until the end of the block; a database that is away is passed over."""
-    seen = Watch()
+def watch(evidence: Evidence, mark: EvidenceMark) -> Iterator[WeatherWatch]:
+    """Looks at the backlog until the end of the block; a database that is unavailable is passed over."""
+    seen = WeatherWatch()
     stop = threading.Event()
 
     def look() -> None:

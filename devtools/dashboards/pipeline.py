@@ -47,7 +47,7 @@ NUMBERS = (
 OUTBOX = (
     lines(
         "Published and drained",
-        "Events a second: written with the change that they tell of, and acknowledged by Kafka.",
+        "Events a second: written in the transaction of their change, and acknowledged by Kafka.",
         ("published {{topic}}", rate("outbox_published_total", "topic")),
         ("drained {{topic}}", rate("outbox_drained_total", "topic")),
     ),

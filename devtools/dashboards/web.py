@@ -63,7 +63,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Limits and keys",
-                "A second: requests let through because Redis was away; reads of the keys that failed.",
+                "A second: requests let through because Redis was unavailable; reads of the keys that failed.",
                 ("let through", rate("rate_limit_failed_open_total")),
                 ("keys not read", rate("api_keys_unread_total")),
             ),
@@ -102,7 +102,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Live feeds: what went wrong",
-                "A second: sockets cut off, gaps told, reads that failed.",
+                "A second: sockets cut off, gaps reported, reads that failed.",
                 ("{{log}} cut off", rate("status_feed_cut_off_total", "log")),
                 ("{{log}} gaps", rate("status_feed_gaps_total", "log")),
                 ("{{log}} unread", rate("status_feed_unread_total", "log")),

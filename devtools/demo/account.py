@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from devtools.demo.report import Line
+from devtools.demo.report import ReportLine
 from devtools.probe.queries import OrderVerdict
-from eventsite.reports.recount import Comparison
+from eventsite.reports.recount import FigureComparison
 from eventsite.wording import counted
 from loadtest.measure import Counts, KafkaCount, Latency
 
-__all__ = ["DRAIN", "Feeds", "Half", "Observations", "account", "conclusion"]
+__all__ = ["DRAIN", "FeedsAccount", "Half", "Observations", "account", "conclusion"]
 
 DRAIN = "worker-outbox"  # the process with the drain in it
 
@@ -44,7 +44,7 @@ class Half:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feeds:
+class FeedsAccount:
     """What users of feeds did in both halves, and their feeds in the end.
 
     sent         posts, deletions, follows and unfollows sent
@@ -94,14 +94,14 @@ class Observations:
     order: OrderVerdict
     kafka: KafkaCount
     calm_duplicates: int
-    figures: Comparison
-    feeds: Feeds
+    figures: FigureComparison
+    feeds: FeedsAccount
     killed: tuple[str, ...]
     others: Mapping[str, int]
     caught_events: int | None
 
 
-def account(seen: Observations) -> list[Line]:
+def account(seen: Observations) -> list[ReportLine]:
     """The table, from the order sent to the figures it is part of."""
     return [
         *_orders(seen),
@@ -113,7 +113,7 @@ def account(seen: Observations) -> list[Line]:
     ]
 
 
-def conclusion(seen: Observations, lines: Sequence[Line]) -> str:
+def conclusion(seen: Observations, lines: Sequence[ReportLine]) -> str:
     """What the run has shown, in a sentence or two."""
     if failed := [line.name for line in lines if line.ok is False]:
         promises = counted(len(failed), "promise was", "promises were")
@@ -136,7 +136,7 @@ def conclusion(seen: Observations, lines: Sequence[Line]) -> str:
     )
 
 
-def _orders(seen: Observations) -> list[Line]:
+def _orders(seen: Observations) -> list[ReportLine]:
     sent = seen.calm.sent + seen.rough.sent
     accepted = seen.calm.accepted + seen.rough.accepted
     attempted = seen.calm.changes_attempted + seen.rough.changes_attempted
@@ -146,16 +146,16 @@ def _orders(seen: Observations) -> list[Line]:
         for name in ("pay", "ship", "cancel")
     )
     return [
-        Line("orders sent", f"{sent}", None, "in both formats, at a fixed rate"),
-        Line("accepted", f"{accepted}", accepted == sent, "answered 200 or 201"),
-        Line(
+        ReportLine("orders sent", f"{sent}", None, "in both formats, at a fixed rate"),
+        ReportLine("accepted", f"{accepted}", accepted == sent, "answered 200 or 201"),
+        ReportLine(
             "changes",
             f"{changed} of {attempted}",
             attempted == changed,
             f"answered 200, of those sent: {counted(paid, 'payment')}, "
             f"{counted(shipped, 'shipment')}, {counted(cancelled, 'cancellation')}",
         ),
-        Line(
+        ReportLine(
             "committed",
             f"{seen.counts.orders}",
             not seen.missing and seen.counts.orders == accepted,
@@ -164,7 +164,7 @@ def _orders(seen: Observations) -> list[Line]:
     ]
 
 
-def _events(seen: Observations) -> list[Line]:
+def _events(seen: Observations) -> list[ReportLine]:
     found = seen.counts
     halves = (seen.calm, seen.rough)
     stock = sum(half.stock for half in halves)
@@ -178,32 +178,32 @@ def _events(seen: Observations) -> list[Line]:
     )
     warm_up = seen.order.drawn - seen.calm.drawn - seen.rough.drawn
     return [
-        Line(
+        ReportLine(
             "probe numbers",
             f"{seen.order.drawn}",
             seen.calm.drawn > 0 and seen.rough.drawn > 0,
             f"numbered events beside the orders, to see their order: {warm_up} to warm up, "
             f"{seen.calm.drawn} undisturbed, {seen.rough.drawn} while processes were killed",
         ),
-        Line(
+        ReportLine(
             "events committed",
             f"{found.events}",
             found.events == expected,
-            "stored together with what they tell of, the probe's among them",
+            "stored in the transactions of their changes, the probe's among them",
         ),
-        Line(
+        ReportLine(
             "of them stock",
             f"{seen.stock}",
             seen.stock == stock > 0,
             "one for each order line reserved or released; they are for other programs",
         ),
-        Line(
+        ReportLine(
             "published",
             f"{found.published}",
             found.published == found.events,
             "acknowledged by Kafka",
         ),
-        Line(
+        ReportLine(
             "in Kafka",
             f"{seen.kafka.distinct}",
             seen.kafka.distinct == found.events,
@@ -212,29 +212,29 @@ def _events(seen: Observations) -> list[Line]:
     ]
 
 
-def _effects(seen: Observations) -> list[Line]:
+def _effects(seen: Observations) -> list[ReportLine]:
     found, order = seen.counts, seen.order
     wrong_rows = abs(found.processed_events - (seen.calm.simple + seen.rough.simple))
     return [
-        Line(
+        ReportLine(
             "effects applied",
             f"{found.applied}",
             found.applied == found.heard == found.events - seen.stock,
             "events that took effect: all but those about stock",
         ),
-        Line(
+        ReportLine(
             "lost",
             f"{found.heard - found.applied}",
             found.heard == found.applied,
             "events committed that took no effect",
         ),
-        Line(
+        ReportLine(
             "duplicate effects",
             f"{wrong_rows + abs(order.duplicates)}",
             wrong_rows == 0 and order.duplicates == 0,
             "effects found more than once, or not at all",
         ),
-        Line(
+        ReportLine(
             "order violations",
             f"{order.violations}",
             order.ok,
@@ -244,30 +244,30 @@ def _effects(seen: Observations) -> list[Line]:
     ]
 
 
-def _kills(seen: Observations) -> list[Line]:
+def _kills(seen: Observations) -> list[ReportLine]:
     caught, figures = seen.caught_events, seen.figures
     bounded = seen.calm_duplicates == 0 and seen.kafka.duplicates <= (caught or 0)
     deaths = ", ".join(f"{name} {times}" for name, times in seen.others.items())
     return [
-        Line(
+        ReportLine(
             "duplicates in Kafka",
             f"{seen.kafka.duplicates}",
             # What a drain had in hand that somebody else killed, nobody has counted.
             bounded or (None if DRAIN in seen.others else False),
             _repeated(seen),
         ),
-        Line(
+        ReportLine(
             "drain killed in a batch",
             "yes" if caught else "no",
             bool(caught),
             f"killed with SIGKILL: {', '.join(seen.killed)}",
         ),
         *(
-            [Line("killed by others", deaths, None, "how often; each was started again")]
+            [ReportLine("killed by others", deaths, None, "how often; each was started again")]
             if deaths
             else []
         ),
-        Line(
+        ReportLine(
             "figures",
             f"{figures.figures}",
             not figures.different and not figures.under_way,
@@ -292,30 +292,30 @@ def _repeated(seen: Observations) -> str:
     return f"{sentence}; the inbox drops repetitions" if seen.kafka.duplicates else sentence
 
 
-def _feeds(feeds: Feeds) -> list[Line]:
+def _feeds(feeds: FeedsAccount) -> list[ReportLine]:
     done = ", ".join(f"{count} of {kind}" for kind, count in feeds.answered.items())
     return [
-        Line(
+        ReportLine(
             "changes of feeds",
             f"{feeds.changes} of {feeds.sent}",
             feeds.changes == feeds.sent > 0 and not feeds.lost,
             f"answered, of those sent ({done}); {feeds.lost} of them are not in the database",
         ),
-        Line(
+        ReportLine(
             "pages read meanwhile",
             f"{feeds.read}",
             feeds.read > 0 and not feeds.impossible,
             f"newest pages of feeds; {feeds.impossible} show a deleted post or one whose author "
             "is not followed, or lack one that was there",
         ),
-        Line(
+        ReportLine(
             "feeds",
             f"{feeds.users}",
             feeds.users > 0 and not feeds.wrong,
             f"each read to its first post, from PostgreSQL and from the cache; {feeds.wrong} differ from "
             "the posts of who is followed",
         ),
-        Line(
+        ReportLine(
             "stored entries",
             f"{feeds.entries}",
             feeds.entries > 0 and not feeds.differences,
@@ -324,10 +324,12 @@ def _feeds(feeds: Feeds) -> list[Line]:
     ]
 
 
-def _latencies(seen: Observations) -> list[Line]:
+def _latencies(seen: Observations) -> list[ReportLine]:
     calm, rough = seen.calm, seen.rough
     return [
-        Line("POST /orders", str(calm.post), None, f"with kills: {rough.post}"),
-        Line("commit → Kafka", str(calm.to_kafka), None, f"with kills: {rough.to_kafka}"),
-        Line("commit → figures", str(calm.to_figures), None, f"with kills: {rough.to_figures}"),
+        ReportLine("POST /orders", str(calm.post), None, f"with kills: {rough.post}"),
+        ReportLine("commit → Kafka", str(calm.to_kafka), None, f"with kills: {rough.to_kafka}"),
+        ReportLine(
+            "commit → figures", str(calm.to_figures), None, f"with kills: {rough.to_figures}"
+        ),
     ]

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from devtools.probe import services as probe_services
 from loadtest import measure
 
-__all__ = ["Background", "Drawn", "event_progress", "probe_load"]
+__all__ = ["Background", "DrawnProgress", "event_progress", "probe_load"]
 
 PROBE_INTERVAL = 0.1
 HOT_KEYS = [f"hot-{number}" for number in range(8)]
@@ -54,20 +54,20 @@ class Background:
 
 
 @dataclass(slots=True)
-class Drawn:
+class DrawnProgress:
     """How many numbers of the probe have been committed so far."""
 
     numbers: int = 0
 
 
 @contextmanager
-def probe_load() -> Iterator[Drawn]:
+def probe_load() -> Iterator[DrawnProgress]:
     """The probe's keyed events beside the orders: eight hot keys, a thousand cold ones.
 
     Raises at the end whatever kept it from drawing.
     """
     stop = threading.Event()
-    drawn = Drawn()
+    drawn = DrawnProgress()
     chooser = random.Random(3)  # noqa: S311  (a repeatable choice, not a secret)
 
     def draw() -> None:

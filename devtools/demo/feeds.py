@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from devtools.demo.account import Feeds
+from devtools.demo.account import FeedsAccount
 from devtools.feeders.history import FeedHistory, counted, impossible
 from devtools.feeders.truth import compare_stored, lost, slices_settle, wrong_feeds
 from devtools.feeders.users import feeding
@@ -34,7 +34,7 @@ def load(base_url: str, *, seed: int) -> Iterator[FeedHistory]:
         yield history
 
 
-def observe(base_url: str, halves: Sequence[FeedHistory]) -> Feeds:
+def observe(base_url: str, halves: Sequence[FeedHistory]) -> FeedsAccount:
     """What they did, and every feed compared with the truth once the fan-out is done."""
     late = 0 if slices_settle(SETTLE_SECONDS) else 1
     whole = FeedHistory(
@@ -43,7 +43,7 @@ def observe(base_url: str, halves: Sequence[FeedHistory]) -> Feeds:
     )
     users = [user for seed in range(1, len(halves) + 1) for user in _users(seed)]
     stored = compare_stored(users)
-    return Feeds(
+    return FeedsAccount(
         sent=len(whole.changes),
         answered={kind.value: count for kind, count in counted(whole.changes).items()},
         lost=sum(1 for _ in lost(whole)),

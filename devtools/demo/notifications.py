@@ -18,15 +18,15 @@ from urllib.request import Request, urlopen
 from django.db.models import Count
 from django.utils import timezone
 
-from devtools.demo.report import Line
+from devtools.demo.report import ReportLine
 from devtools.localstack import LocalStack
 from devtools.provider.client import provider_process
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from eventsite.wording import counted
 from notifications.delivery.standing import reset_breaker
 from notifications.models import FINISHED, Attempt, Notification
 
-__all__ = ["Sent", "lines_of", "send"]
+__all__ = ["SentNotifications", "lines_of", "send"]
 
 BATCHES, IN_A_BATCH, CANCELLED = 6, 40, 20
 SEED = 7
@@ -35,7 +35,7 @@ SETTLE_SECONDS = 45.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class SentNotifications:
     """What was accepted, what came of it, and what the provider noted.
 
     reasons    of those that failed
@@ -54,10 +54,12 @@ class Sent:
     seconds: float
 
 
-def send(stack: LocalStack, log: Path, *, port: int, say: Callable[[str], None]) -> Sent:
+def send(
+    stack: LocalStack, log: Path, *, port: int, say: Callable[[str], None]
+) -> SentNotifications:
     """Accept, cancel some, let the provider die and come back, wait until all have an end."""
     started = time.monotonic()
-    rule = Rule(share=0.1, seed=SEED, status=503)
+    rule = AnswerRule(share=0.1, seed=SEED, status=503)
     with ExitStack() as alive:
         provider = alive.enter_context(provider_process(port=port, log=str(log), forget=True))
         provider.rules(rule)
@@ -81,11 +83,11 @@ def send(stack: LocalStack, log: Path, *, port: int, say: Callable[[str], None])
 
 def _observed(
     accepted: Sequence[str], cancelled: Sequence[str], arrivals: Mapping[str, int], seconds: float
-) -> Sent:
+) -> SentNotifications:
     rows = Notification.objects.filter(id__in=accepted)
     tried = Attempt.objects.filter(notification_id__in=accepted)
     attempts = tried.values_list("notification_id").annotate(count=Count("id"))
-    return Sent(
+    return SentNotifications(
         accepted=accepted,
         statuses=Counter(rows.values_list("status", flat=True)),
         reasons=list(rows.filter(status="failed").values_list("error_message", flat=True)),
@@ -97,7 +99,7 @@ def _observed(
     )
 
 
-def lines_of(sent: Sent) -> list[Line]:
+def lines_of(sent: SentNotifications) -> list[ReportLine]:
     """What the table says of them."""
     lost = [id_ for id_ in sent.accepted if not sent.arrivals.get(id_)]
     delivered = sent.statuses.get("delivered", 0)
@@ -105,26 +107,26 @@ def lines_of(sent: Sent) -> list[Line]:
     begun = sum(sent.arrivals.get(id_, 0) for id_ in sent.cancelled)
     failed, held = sent.outcomes.get("failed", 0), sent.outcomes.get("held", 0)
     return [
-        Line(
+        ReportLine(
             "notifications",
             f"{delivered} of {len(sent.accepted)}",
             delivered + len(sent.reasons) == len(sent.accepted) and all(sent.reasons),
             f"delivered, {len(sent.reasons)} failed with a reason, after {sent.seconds:.0f} s: "
             f"{counted(failed, 'attempt')} failed, {counted(held, 'probe')} of a breaker",
         ),
-        Line(
+        ReportLine(
             "never arrived",
             f"{len(lost)}",
             len(lost) <= len(sent.reasons),
             "by the provider's own log, of those without a reason",
         ),
-        Line(
+        ReportLine(
             "sent unasked",
             f"{unasked}",
             unasked == 0,
             "arrived more often than there were attempts, by the provider's own log",
         ),
-        Line(
+        ReportLine(
             "cancelled, sent",
             f"{begun}",
             begun == 0 and len(sent.cancelled) == CANCELLED,
@@ -152,8 +154,8 @@ def _accept(stack: LocalStack, count: int, *, first: int = 0, scheduled: bool = 
                 **at,
             }
         )
-    told = _call(stack, "POST", "notifications/batch", {"notifications": entries})
-    return [each["id"] for each in told["notifications"]]
+    accepted = _call(stack, "POST", "notifications/batch", {"notifications": entries})
+    return [each["id"] for each in accepted["notifications"]]
 
 
 def _cancel(stack: LocalStack, ids: Sequence[str]) -> list[str]:

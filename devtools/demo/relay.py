@@ -11,10 +11,10 @@ import pika
 from rich.console import Console
 
 from devtools.demo.background import Background
-from devtools.demo.report import Line
+from devtools.demo.report import ReportLine
 from devtools.localstack import LocalStack, LocalStackError
 from devtools.relay import evidence
-from devtools.relay.account import Account, Found, account
+from devtools.relay.account import FoundMessages, RelayAccount, account
 from devtools.relay.messages import BAD, Message, numbered
 from eventsite.wording import counted
 from outbox.rabbitmq.policy import RelayPolicy
@@ -29,13 +29,13 @@ APART = 1.0  # seconds between two kills
 
 @dataclass(slots=True)
 class _Seen:
-    account: Account
+    account: RelayAccount
     reasons: Counter[str]
     killed: Sequence[str]
     sent_again: int
 
 
-def relay_lines(stack: LocalStack, console: Console) -> list[Line]:
+def relay_lines(stack: LocalStack, console: Console) -> list[ReportLine]:
     """Send, kill, wait, account; no lines where this stack has no relay."""
     if "RABBITMQ_URL" not in stack.env:
         return []
@@ -120,7 +120,7 @@ def _settle(
     give_up = time.monotonic() + SETTLE_SECONDS
     while True:
         # What is still in the queue is the relay's to take.
-        found = Found(evidence.in_kafka(policy.topic), evidence.letters(policy), queued=())
+        found = FoundMessages(evidence.in_kafka(policy.topic), evidence.letters(policy), queued=())
         seen = account(messages, found)
         if not seen.lost or time.monotonic() > give_up:
             reasons = Counter(
@@ -130,26 +130,30 @@ def _settle(
         time.sleep(0.3)
 
 
-def _lines(seen: _Seen) -> list[Line]:
+def _lines(seen: _Seen) -> list[ReportLine]:
     found = seen.account
     bad = sum(message.payload is None for message in BAD.values())
     reasons = ", ".join(f"{count} {name}" for name, count in seen.reasons.most_common())
     return [
-        Line("relayed messages", f"{found.sent}", None, "sent to RabbitMQ, each confirmed by it"),
-        Line(
+        ReportLine(
+            "relayed messages", f"{found.sent}", None, "sent to RabbitMQ, each confirmed by it"
+        ),
+        ReportLine(
             "of them in Kafka",
             f"{found.in_kafka}",
             found.in_kafka == found.sent - bad and not found.altered,
             f"{len(found.altered)} with another payload than they were sent with, byte for byte",
         ),
-        Line("dead letters", f"{found.dead}", found.dead == bad, f"with their reason: {reasons}"),
-        Line(
+        ReportLine(
+            "dead letters", f"{found.dead}", found.dead == bad, f"with their reason: {reasons}"
+        ),
+        ReportLine(
             "lost by the relay",
             f"{len(found.lost)}",
             not found.lost and not found.misplaced,
             f"neither in Kafka nor a dead letter; {len(found.misplaced)} where they do not belong",
         ),
-        Line(
+        ReportLine(
             "relayed twice",
             f"{found.duplicates}",
             found.duplicates == 0 or "relay" in seen.killed,

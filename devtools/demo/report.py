@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Line", "print_report"]
+__all__ = ["ReportLine", "print_report"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReportLine:
     """One line of the table. `ok` None: a figure without a verdict."""
 
     name: str
@@ -20,7 +20,7 @@ class Line:
     note: str = ""
 
 
-def print_report(console: Console, lines: list[Line], conclusion: str) -> bool:
+def print_report(console: Console, lines: list[ReportLine], conclusion: str) -> bool:
     """Print it, the conclusion last; whether every line with a verdict is ok."""
     table = Table(title="What became of every event", title_justify="left")
     table.add_column("")

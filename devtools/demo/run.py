@@ -14,7 +14,7 @@ from urllib.request import urlopen
 from rich.console import Console
 
 from devtools.demo import feeds, notifications
-from devtools.demo.account import Feeds, Half, Observations, account, conclusion
+from devtools.demo.account import FeedsAccount, Half, Observations, account, conclusion
 from devtools.demo.background import Background, event_progress, probe_load
 from devtools.demo.faults import Faults, kill_everything
 from devtools.demo.relay import relay_lines
@@ -129,7 +129,7 @@ def _observe(
     faults: Faults,
     *,
     calm_duplicates: int,
-    fed: Feeds,
+    fed: FeedsAccount,
 ) -> Observations:
     placed = [answer.order_id for half in (calm, rough) for answer in half.result.accepted()]
     return Observations(

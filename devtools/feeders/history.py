@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["Change", "FeedHistory", "Kind", "Seen", "counted", "impossible"]
+__all__ = ["FeedHistory", "Kind", "SeenPage", "UserChange", "counted", "impossible"]
 
 
 class Kind(StrEnum):
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class UserChange:
     """One request. `begin` and `end` are moments of one monotonic clock. `done`: it was answered; else
     nobody knows whether it was. `post_id` 0: of a post that was not answered."""
 
@@ -34,7 +34,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenPage:
     """The newest page of a feed; `whole`: there is nothing older."""
 
     user: str
@@ -49,10 +49,10 @@ class Seen:
 class FeedHistory:
     """All of a run. The changes of one pair, and of one post, are made one after the other."""
 
-    changes: list[Change] = field(default_factory=list)
-    pages: list[Seen] = field(default_factory=list)
+    changes: list[UserChange] = field(default_factory=list)
+    pages: list[SeenPage] = field(default_factory=list)
 
-    def done(self, kind: Kind) -> list[Change]:
+    def done(self, kind: Kind) -> list[UserChange]:
         """Those that were answered."""
         return [change for change in self.changes if change.kind is kind and change.done]
 
@@ -71,11 +71,11 @@ def impossible(history: FeedHistory) -> Iterator[str]:
 class _Known:
     """The changes, so that pages can be asked about."""
 
-    def __init__(self, changes: Sequence[Change]) -> None:
-        self.posts: dict[int, Change] = {}
-        self.deletions: dict[int, Change] = {}
-        self.of_author: dict[str, list[Change]] = defaultdict(list)
-        self.pairs: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    def __init__(self, changes: Sequence[UserChange]) -> None:
+        self.posts: dict[int, UserChange] = {}
+        self.deletions: dict[int, UserChange] = {}
+        self.of_author: dict[str, list[UserChange]] = defaultdict(list)
+        self.pairs: dict[tuple[str, str], list[UserChange]] = defaultdict(list)
         self.follows_of: dict[str, set[str]] = defaultdict(set)
         self.unanswered: dict[
             str, float
@@ -83,7 +83,7 @@ class _Known:
         for change in sorted(changes, key=lambda change: change.begin):
             self._note(change)
 
-    def _note(self, change: Change) -> None:
+    def _note(self, change: UserChange) -> None:
         match change.kind:
             case Kind.POST if change.post_id:
                 self.posts[change.post_id] = change
@@ -98,10 +98,10 @@ class _Known:
                 self.pairs[change.user, change.author].append(change)
                 self.follows_of[change.user].add(change.author)
 
-    def certain(self, user: str, author: str, page: Seen) -> Change | None:
+    def certain(self, user: str, author: str, page: SeenPage) -> UserChange | None:
         """The change that decides whether the user followed while the page was read; None: it is not
         certain, or never was one."""
-        last: Change | None = None
+        last: UserChange | None = None
         for change in self.pairs.get((user, author), ()):
             if change.begin >= page.end:
                 break
@@ -110,14 +110,14 @@ class _Known:
             last = change if change.done else None
         return last
 
-    def may_follow(self, user: str, author: str, page: Seen) -> bool:
+    def may_follow(self, user: str, author: str, page: SeenPage) -> bool:
         """Whether it is possible that the user followed at some moment of the reading."""
         before = [each for each in self.pairs.get((user, author), ()) if each.begin < page.end]
         decided = self.certain(user, author, page)
         return bool(before) if decided is None else decided.kind is Kind.FOLLOW
 
 
-def _shown(page: Seen, known: _Known) -> Iterator[str]:
+def _shown(page: SeenPage, known: _Known) -> Iterator[str]:
     for post_id in page.ids:
         post = known.posts.get(post_id)
         if post is None:
@@ -134,7 +134,7 @@ def _shown(page: Seen, known: _Known) -> Iterator[str]:
             yield f"{_name(page)} has post {post_id} of {post.user}, who is not followed"
 
 
-def _left_out(page: Seen, known: _Known) -> Iterator[str]:
+def _left_out(page: SeenPage, known: _Known) -> Iterator[str]:
     """Posts that were answered before the follow was asked for: they need no fan-out."""
     ids = set(page.ids)
     oldest = 0 if page.whole else min(ids, default=0)
@@ -149,10 +149,10 @@ def _left_out(page: Seen, known: _Known) -> Iterator[str]:
                 yield f"{_name(page)} lacks post {post.post_id} of {author}, followed since"
 
 
-def _name(page: Seen) -> str:
+def _name(page: SeenPage) -> str:
     return f"a page of {page.user}{' from the cache' if page.hit else ''}"
 
 
-def counted(changes: Sequence[Change]) -> Mapping[Kind, int]:
+def counted(changes: Sequence[UserChange]) -> Mapping[Kind, int]:
     """How many of each kind were answered."""
     return {kind: sum(each.kind is kind and each.done for each in changes) for kind in Kind}

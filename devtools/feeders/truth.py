@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from django.db import connection, transaction
 
 from devtools.feeders.history import FeedHistory, Kind
-from devtools.feeders.users import Client, walk
-from feeds.checking.compare import Comparison, compare_entries
+from devtools.feeders.users import FeederClient, walk
+from feeds.checking.compare import FeedComparison, compare_entries
 from feeds.checking.followers import wrong_counts
 
 __all__ = ["compare_stored", "lost", "slices_settle", "wrong_feeds", "wrong_numbers"]
@@ -39,7 +39,7 @@ def slices_settle(within: float) -> bool:
 def wrong_feeds(base_url: str, users: Sequence[str]) -> Iterator[str]:
     """Feeds that differ from the truth, first as they are, then again: the second walk is answered
     from the cache where the first one has filled it."""
-    client = Client(base_url)
+    client = FeederClient(base_url)
     try:
         for user in (*users, *users):
             with connection.cursor() as cursor:
@@ -53,9 +53,9 @@ def wrong_feeds(base_url: str, users: Sequence[str]) -> Iterator[str]:
         client.close()
 
 
-def compare_stored(users: Sequence[str]) -> Comparison:
+def compare_stored(users: Sequence[str]) -> FeedComparison:
     """Stored entries of these users against the truth, in one snapshot."""
-    found = Comparison()
+    found = FeedComparison()
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

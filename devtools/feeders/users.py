@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from devtools.feeders.history import Change, FeedHistory, Kind, Seen
+from devtools.feeders.history import FeedHistory, Kind, SeenPage, UserChange
 
-__all__ = ["Client", "Mix", "Users", "feeding", "walk"]
+__all__ = ["FeederClient", "Mix", "Users", "feeding", "walk"]
 
 PATIENCE_SECONDS = 30.0
 PAGE = 20
@@ -27,7 +27,7 @@ class NoAnswer(Exception):
     """Nobody knows what became of the request."""
 
 
-class Client:
+class FeederClient:
     """One connection, opened again when it was lost."""
 
     def __init__(self, base_url: str) -> None:
@@ -79,7 +79,7 @@ class Users:
     """Somebody who acts for these users, one request after the other, and keeps what came of it. A
     request without an answer may be made again: each has the same effect twice as once."""
 
-    client: Client
+    client: FeederClient
     history: FeedHistory
     names: Sequence[str] = ()
 
@@ -117,7 +117,7 @@ class Users:
         if status == 200:
             ids, whole = tuple(page["post_ids"]), page["next_before"] is None
             self.history.pages.append(
-                Seen(user, begin, time.monotonic(), ids, whole, cached == "HIT")
+                SeenPage(user, begin, time.monotonic(), ids, whole, cached == "HIT")
             )
 
     def _change(self, method: str, path: str, body: object, wanted: int) -> Any:
@@ -140,7 +140,7 @@ class Users:
     ) -> bool:
         done = answer is not None
         self.history.changes.append(
-            Change(kind, user, begin, time.monotonic(), done, author, post_id)
+            UserChange(kind, user, begin, time.monotonic(), done, author, post_id)
         )
         return done
 
@@ -217,7 +217,7 @@ def feeding(
     stop = threading.Event()
 
     def act(number: int) -> None:
-        client = Client(base_url)
+        client = FeederClient(base_url)
         chance = _Chance(
             Users(client, history, everybody[number::threads]),
             everybody,
@@ -245,7 +245,7 @@ def feeding(
             worker.join()
 
 
-def walk(client: Client, user: str, *, limit: int = 50) -> list[int]:
+def walk(client: FeederClient, user: str, *, limit: int = 50) -> list[int]:
     """A feed from the newest to the first post, page by page. Raises NoAnswer, LookupError."""
     found: list[int] = []
     before = ""

@@ -5,8 +5,16 @@ from the command line.
 """
 
 from devtools.localstack.errors import LocalStackError
-from devtools.localstack.processes import PLAN, Plan, ProcessSpec, Step
+from devtools.localstack.processes import PLAN, Plan, PreparationStep, ProcessSpec
 from devtools.localstack.stack import LocalStack
 from devtools.localstack.unit import Unit
 
-__all__ = ["PLAN", "LocalStack", "LocalStackError", "Plan", "ProcessSpec", "Step", "Unit"]
+__all__ = [
+    "PLAN",
+    "LocalStack",
+    "LocalStackError",
+    "Plan",
+    "PreparationStep",
+    "ProcessSpec",
+    "Unit",
+]

@@ -17,7 +17,7 @@ from devtools.localstack.maven import fetch, jars_of
 from devtools.localstack.probes import kafka_answers
 from devtools.localstack.server import Report, Server
 from devtools.localstack.spawn import run
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.unit import Program, Unit
 
 __all__ = ["Java", "embedded_apache_kafka", "fetch_jars", "find_java"]
@@ -114,7 +114,7 @@ def fetch_jars(environment: Mapping[str, str], report: Report) -> None:
 
 
 def embedded_apache_kafka(
-    state: State,
+    state: StackState,
     java: Java,
     port: int,
     controller_port: int,
@@ -172,7 +172,7 @@ def _classpath() -> str:
 
 
 def _format(
-    state: State,
+    state: StackState,
     java: Java,
     properties: Path,
     environment: Mapping[str, str],

@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from devtools.localstack import summary
-from devtools.localstack.environment import MARKER, Environment, marked, read_environment
+from devtools.localstack.environment import MARKER, StackEnvironment, marked, read_environment
 from devtools.localstack.errors import LocalStackError
 from devtools.localstack.logins import private_folder
 from devtools.localstack.record import Identity, Record, UnitRecord
-from devtools.localstack.state import CLONE, State
+from devtools.localstack.state import CLONE, StackState
 from devtools.localstack.supervisor import READY
 from devtools.localstack.terminal import say
 from devtools.localstack.unit import rotate
@@ -31,7 +31,7 @@ STOP_SECONDS = 40.0  # of the supervisor: processes, then servers, ten seconds e
 KEPT = "jars"  # what `down --wipe` leaves: no state, only downloads
 
 
-def up(state: State, plan: str | None) -> int:
+def up(state: StackState, plan: str | None) -> int:
     """Start the stack in the background, unless it runs already. Raises LocalStackError."""
     environment = read_environment()
     state.create()
@@ -58,7 +58,7 @@ def up(state: State, plan: str | None) -> int:
     return 0
 
 
-def down(state: State, *, wipe: bool) -> int:
+def down(state: StackState, *, wipe: bool) -> int:
     """Stop the stack, whatever is left of it. Exit code 0 also when nothing ran."""
     record = Record.read(state.record)
     ran = record is not None and _stop_supervisor(record)
@@ -69,14 +69,14 @@ def down(state: State, *, wipe: bool) -> int:
     return 0
 
 
-def restart(state: State, name: str) -> int:
+def restart(state: StackState, name: str) -> int:
     """Stop one server or process of the running stack; its supervisor starts it again."""
     record = Record.read(state.record)
     if record is None or not record.supervisor.is_alive():
         raise LocalStackError("Nothing is running. `make up` starts it.")
     units = {unit.name: unit for unit in record.units}
     if name not in units:
-        raise LocalStackError(f"{name} is none of: {', '.join(units)}.")
+        raise LocalStackError(f"{name} is unknown; use one of: {', '.join(units)}.")
     before = units[name].identity
     _stop(units[name])
     deadline = time.monotonic() + 60
@@ -92,10 +92,10 @@ def restart(state: State, name: str) -> int:
             say(f"{name} was restarted.")
             return 0
         time.sleep(0.1)
-    raise LocalStackError(f"{name} did not come back; see {state.log(name)}.")
+    raise LocalStackError(f"{name} did not start again; see {state.log(name)}.")
 
 
-def _refuse_another(environment: Environment, record: Record) -> None:
+def _refuse_another(environment: StackEnvironment, record: Record) -> None:
     """Raises LocalStackError when the caller asks for other addresses than the running stack has."""
     running = record.environment
     asked = {
@@ -123,7 +123,7 @@ def _refuse_another(environment: Environment, record: Record) -> None:
         )
 
 
-def _launch(state: State, plan: str | None, environment: dict[str, str]) -> bool:
+def _launch(state: StackState, plan: str | None, environment: dict[str, str]) -> bool:
     """Start the supervisor and show its progress; whether it got ready. Ctrl-C takes it back."""
     read, write = os.pipe()
     rotate(state.log("supervisor"))
@@ -170,7 +170,7 @@ def _stop_supervisor(record: Record) -> bool:
     return True
 
 
-def _clean_up_after_crash(state: State, record: Record | None) -> bool:
+def _clean_up_after_crash(state: StackState, record: Record | None) -> bool:
     """End what a killed supervisor left; whether there was anything."""
     found = sweep(MARKER, str(state.root))
     for unit in record.units if record else ():
@@ -197,7 +197,7 @@ def _stop(unit: UnitRecord) -> None:
             process.kill()
 
 
-def _wipe(state: State) -> None:
+def _wipe(state: StackState) -> None:
     folder = private_folder(state.root / "postgres")
     if folder.exists():
         remove(str(folder))
@@ -213,7 +213,7 @@ def _wipe(state: State) -> None:
 
 
 @contextmanager
-def _one_at_a_time(state: State) -> Iterator[None]:
+def _one_at_a_time(state: StackState) -> Iterator[None]:
     """A second `up` waits for the first, and then finds it running."""
     with (state.root / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -11,7 +11,7 @@ from devtools.localstack import background, foreground, summary
 from devtools.localstack.errors import LocalStackError
 from devtools.localstack.log_files import LINES, show_logs
 from devtools.localstack.processes import PLAN, Plan
-from devtools.localstack.state import State, clone_state
+from devtools.localstack.state import StackState, clone_state
 from devtools.localstack.supervisor import supervise
 from devtools.localstack.terminal import complain
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    state = State(options.state.absolute()) if options.state else clone_state()
+    state = StackState(options.state.absolute()) if options.state else clone_state()
     commands: dict[str, Callable[[], int]] = {
         "up": lambda: background.up(state, options.plan),
         "down": lambda: background.down(state, wipe=options.wipe),
@@ -77,16 +77,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="start what is missing and keep it running")
     down = commands.add_parser("down", help="stop what `up` started")
-    down.add_argument("--wipe", action="store_true", help="and delete its data")
-    commands.add_parser("status", help="what runs; exit code 0 if all is well")
+    down.add_argument("--wipe", action="store_true", help="delete its data too")
+    commands.add_parser("status", help="show what runs; exit code 0 if all is well")
     logs = commands.add_parser("logs", help="show the logs, merged by time")
     logs.add_argument("names", nargs="*", metavar="NAME", help="default: all")
-    logs.add_argument("-f", "--follow", action="store_true", help="and what comes, until Ctrl-C")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow new lines until Ctrl-C")
     logs.add_argument("-n", "--lines", type=_count, default=LINES, help=f"default: {LINES}")
-    logs.add_argument("--raw", action="store_true", help="as the files have them: JSON, whole ids")
+    logs.add_argument(
+        "--raw", action="store_true", help="show the lines of the files: JSON, whole ids"
+    )
     manage = commands.add_parser("manage", help="run manage.py on the running stack")
     manage.add_argument("words", nargs="+", metavar="-- WORD")
-    run = commands.add_parser("run", help="run processes of ours here, on the running servers")
+    run = commands.add_parser(
+        "run", help="run our processes in the foreground, on the running servers"
+    )
     run.add_argument("names", nargs="*", metavar="NAME", help="default: all but web")
     restart = commands.add_parser("restart", help="restart one server or process")
     restart.add_argument("name", metavar="NAME")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from devtools.localstack.errors import LocalStackError
 
-__all__ = ["MARKER", "Environment", "marked", "read_environment"]
+__all__ = ["MARKER", "StackEnvironment", "marked", "read_environment"]
 
 # Every process of a stack carries a mark in this variable, `<state directory>#<run>` (a stack
 # started inside another adds its own), so that what a crash left behind is found by what it is.
@@ -19,7 +19,7 @@ AMQP_BROKERS = ("rabbitmq", "qpid")
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class StackEnvironment:
     """What the caller's environment says about the stack; None where it says nothing."""
 
     variables: Mapping[str, str]
@@ -37,7 +37,7 @@ class Environment:
     no_color: bool = False  # https://no-color.org
 
 
-def read_environment() -> Environment:
+def read_environment() -> StackEnvironment:
     """The environment of this process, the seeds' names filling in where ours are unset.
 
     Raises LocalStackError when a port is no number or a broker is unknown.
@@ -52,7 +52,7 @@ def read_environment() -> Environment:
         raise LocalStackError(
             f"AMQP_BROKER={amqp_broker} is unknown; use one of: {', '.join(AMQP_BROKERS)}."
         )
-    return Environment(
+    return StackEnvironment(
         variables=dict(os.environ),
         database_url=_text("DATABASE_URL"),
         redis_url=_text("REDIS_URL") or _redis_url_from_seed_names(),
@@ -84,7 +84,7 @@ def _port(name: str) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise LocalStackError(f"{name}={text} is no port; use a number from 1 to 65535.")
+        raise LocalStackError(f"{name}={text} is not a port; use a number from 1 to 65535.")
     return int(text)
 
 

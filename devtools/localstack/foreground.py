@@ -17,7 +17,7 @@ from devtools.localstack.processes import Plan
 from devtools.localstack.record import Record
 from devtools.localstack.spawn import spawn
 from devtools.localstack.stack import LocalStack
-from devtools.localstack.state import CLONE, State
+from devtools.localstack.state import CLONE, StackState
 
 __all__ = ["execute", "manage", "run_processes"]
 
@@ -55,7 +55,7 @@ def execute(
         return 128 + ended.number
 
 
-def manage(state: State, words: Sequence[str]) -> int:
+def manage(state: StackState, words: Sequence[str]) -> int:
     """Run manage.py with the addresses of the stack that `up` has left running; its exit code."""
     variables = _variables_of_running(state)
     child = subprocess.Popen(  # noqa: S603  (the person at the terminal chose the words)
@@ -64,12 +64,14 @@ def manage(state: State, words: Sequence[str]) -> int:
     return _wait(child)
 
 
-def run_processes(state: State, names: Sequence[str], *, plan: Plan) -> int:
+def run_processes(state: StackState, names: Sequence[str], *, plan: Plan) -> int:
     """Run these of our processes here until Ctrl-C, on the servers that `up` has left running; all
     but web without a name. When one of them ends, so do the others: its exit code, 0 after Ctrl-C."""
     specs = {spec.name: spec for spec in plan.processes}
     if unknown := set(names) - set(specs):
-        raise LocalStackError(f"{', '.join(sorted(unknown))}: none of {', '.join(specs)}.")
+        raise LocalStackError(
+            f"{', '.join(sorted(unknown))}: unknown; use one of {', '.join(specs)}."
+        )
     variables = _variables_of_running(state)
     children: list[subprocess.Popen[bytes]] = []
     asked = _Asked()
@@ -123,7 +125,7 @@ def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
             child.wait()
 
 
-def _variables_of_running(state: State) -> dict[str, str]:
+def _variables_of_running(state: StackState) -> dict[str, str]:
     """The environment of a command on the stack that runs. Raises LocalStackError if none does."""
     record = Record.read(state.record)
     if record is None or not record.ready or not record.supervisor.is_alive():

@@ -1,4 +1,4 @@
-"""Starts the warden beside a stack and tells it when the stack has ended."""
+"""Starts the warden beside a stack and signals to it when the stack has ended."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from devtools.localstack.apache_kafka import Java, embedded_apache_kafka, fetch_
 from devtools.localstack.errors import LocalStackError
 from devtools.localstack.ports import Ports
 from devtools.localstack.server import Report, Server
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.tansu import embedded_tansu
 
 __all__ = ["embedded_kafka"]
@@ -20,7 +20,7 @@ LOUD = """\
 
 
 def embedded_kafka(
-    state: State,
+    state: StackState,
     ports: Ports,
     environment: Mapping[str, str],
     *,

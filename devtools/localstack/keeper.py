@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from devtools.localstack.unit import Unit
 
-__all__ = ["TICK", "Backoff", "Keeper", "KeeperThread"]
+__all__ = ["TICK", "Keeper", "KeeperThread", "RestartDelay"]
 
 TICK = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
+class RestartDelay:
     """Seconds before a restart, doubling; forgotten once a program has lived for `stable_after`."""
 
     first: float = 0.2
@@ -35,13 +35,13 @@ class Keeper:
         *,
         on_death: Callable[[Unit], None] = lambda _: None,
         on_restart: Callable[[Unit], None] = lambda _: None,
-        backoff: Backoff | None = None,
+        backoff: RestartDelay | None = None,
     ) -> None:
         self.restarts = {unit.name: 0 for unit in units}
         self._units = units
         self._on_death = on_death
         self._on_restart = on_restart
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or RestartDelay()
         self._delay = {unit.name: 0.0 for unit in units}
         self._due: dict[str, float] = {}
         self._started = {unit.name: time.monotonic() for unit in units}

@@ -20,10 +20,10 @@ from typing import Any
 
 from devtools.localstack.environment import read_environment
 from devtools.localstack.errors import LocalStackError
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from eventsite.telemetry import log_lines
 
-__all__ = ["LINES", "Entry", "merged", "read_entries", "show_logs", "shown"]
+__all__ = ["LINES", "LogEntry", "merged", "read_entries", "show_logs", "shown"]
 
 LINES = 200
 BYTES_PER_LINE = 1024  # a guess: a file is read from so many before its end
@@ -48,7 +48,7 @@ LEVELS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """A line of a log. `at` is None where it carries no time; `order` is that of the line before."""
 
     source: str
@@ -61,7 +61,7 @@ class Entry:
 
 
 def show_logs(
-    state: State, names: Sequence[str], *, follow: bool, lines: int = LINES, raw: bool = False
+    state: StackState, names: Sequence[str], *, follow: bool, lines: int = LINES, raw: bool = False
 ) -> int:
     """Print the last lines of the named logs (none: of all), and with `follow` what comes.
 
@@ -73,7 +73,7 @@ def show_logs(
         raise LocalStackError(f"There is no log of {', '.join(missing)}. There are: {there}.")
     chosen = {name: known[name] for name in names or known}
     colour = sys.stdout.isatty() and not read_environment().no_color
-    form: Callable[[Entry], str] = _raw if raw else lambda entry: shown(entry, colour=colour)
+    form: Callable[[LogEntry], str] = _raw if raw else lambda entry: shown(entry, colour=colour)
     try:
         followed = [_Followed(name, path, lines) for name, path in chosen.items()]
         _print(map(form, merged(one.first for one in followed)[-lines:]))
@@ -84,12 +84,12 @@ def show_logs(
     return 0
 
 
-def merged(files: Iterable[Sequence[Entry]]) -> list[Entry]:
+def merged(files: Iterable[Sequence[LogEntry]]) -> list[LogEntry]:
     """By time; lines of one file keep their order."""
     return sorted((entry for entries in files for entry in entries), key=lambda entry: entry.order)
 
 
-def shown(entry: Entry, *, colour: bool) -> str:
+def shown(entry: LogEntry, *, colour: bool) -> str:
     if entry.fields is not None:
         return log_lines.of_entry(entry.fields, source=entry.source, colour=colour)
     return log_lines.line(
@@ -97,7 +97,7 @@ def shown(entry: Entry, *, colour: bool) -> str:
     )
 
 
-def read_entries(source: str, lines: Iterable[str], before: float) -> list[Entry]:
+def read_entries(source: str, lines: Iterable[str], before: float) -> list[LogEntry]:
     """What these lines say. `before`: the time, in seconds since the epoch, of the line in front of
     them."""
     entries = []
@@ -129,7 +129,7 @@ class _Followed:
         self.first = read_entries(name, text[-lines:], first_time)
         self._last = self.first[-1].order if self.first else first_time
 
-    def added(self) -> list[Entry]:
+    def added(self) -> list[LogEntry]:
         """Whole lines that have come since."""
         with suppress(OSError), self._path.open("rb") as file:
             if self._path.stat().st_size < self._offset:
@@ -145,8 +145,8 @@ class _Followed:
         return []
 
 
-def _follow(files: Sequence[_Followed], form: Callable[[Entry], str]) -> None:
-    waiting: list[Entry] = []
+def _follow(files: Sequence[_Followed], form: Callable[[LogEntry], str]) -> None:
+    waiting: list[LogEntry] = []
     while True:
         now = time.time()
         waiting = merged([waiting, *(file.added() for file in files)])
@@ -162,15 +162,15 @@ def _print(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def _raw(entry: Entry) -> str:
+def _raw(entry: LogEntry) -> str:
     return entry.raw
 
 
-def _entry(source: str, raw: str, before: float) -> Entry:
+def _entry(source: str, raw: str, before: float) -> LogEntry:
     if raw.startswith("{") and (fields := _json(raw)):
         at = _moment(str(fields.get("at", "")))
         order = at.timestamp() if at else before
-        return Entry(source, order, at, "info", "", raw, fields)
+        return LogEntry(source, order, at, "info", "", raw, fields)
     text = ANSI.sub("", raw)
     for pattern in (POSTGRES, KAFKA, TANSU, REDIS):
         found = pattern.fullmatch(text)
@@ -178,8 +178,8 @@ def _entry(source: str, raw: str, before: float) -> Entry:
             level = LEVELS.get(found["level"], "info")
             who = found.groupdict().get("who") or ""
             words = f"{who}: {found['text']}" if who else found["text"]
-            return Entry(source, at.timestamp(), at, level, words, raw)
-    return Entry(source, before, None, "info", text, raw)
+            return LogEntry(source, at.timestamp(), at, level, words, raw)
+    return LogEntry(source, before, None, "info", text, raw)
 
 
 def _json(raw: str) -> dict[str, Any] | None:

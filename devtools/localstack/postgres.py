@@ -17,7 +17,7 @@ from devtools.localstack.logins import Installation, runnable
 from devtools.localstack.probes import postgres_answers
 from devtools.localstack.server import Server, wheel_directory
 from devtools.localstack.spawn import run
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.unit import Program, Unit
 
 __all__ = ["DATABASE", "embedded_postgres"]
@@ -45,7 +45,7 @@ SETTINGS = {
 
 
 def embedded_postgres(
-    state: State,
+    state: StackState,
     port: int,
     environment: Mapping[str, str],
     *,
@@ -101,7 +101,7 @@ def _installation() -> Path:
 
 
 def _initialise(
-    installation: Installation, state: State, environment: Mapping[str, str], *, durable: bool
+    installation: Installation, state: StackState, environment: Mapping[str, str], *, durable: bool
 ) -> None:
     """Make the cluster under another name first: a half-made one is never taken for a whole."""
     data = installation.data
@@ -136,7 +136,7 @@ def _check_version(installation: Installation) -> None:
     found = (installation.data / "PG_VERSION").read_text().strip()
     if found != installation.version.partition(".")[0]:
         raise LocalStackError(
-            f"{installation.data} was made by PostgreSQL {found}, installed is {installation.version}."
+            f"{installation.data} was created by PostgreSQL {found}; the installed version is {installation.version}."
             " `make clean-state` deletes it; `make up` then makes a new one."
         )
 

@@ -82,7 +82,7 @@ def amqp_answers(url: str) -> None:
 
     import pika  # noqa: PLC0415
 
-    logging.getLogger("pika").setLevel(logging.CRITICAL)  # it tells each failed attempt, at length
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs each failed attempt, at length
     parameters = pika.URLParameters(url)
     parameters.socket_timeout = parameters.stack_timeout = TIMEOUT
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from eventsite.roles import ROLES
 
-__all__ = ["ORDERS", "PLAN", "SERVERS", "Plan", "ProcessSpec", "Step"]
+__all__ = ["ORDERS", "PLAN", "SERVERS", "Plan", "PreparationStep", "ProcessSpec"]
 
 CELERY = ("{python}", "-m", "celery", "-q", "-A", "eventsite")  # -q: no banner in the log
 
@@ -27,7 +27,7 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PreparationStep:
     """One preparation command. `on_new_log`: what it takes besides when the Kafka log is a new one
     under an older database; None: such a log changes nothing for it, so it is not repeated then."""
 
@@ -44,7 +44,7 @@ class Plan:
     """What runs on top of the servers."""
 
     processes: tuple[ProcessSpec, ...] = ()
-    preparation: tuple[Step, ...] = ()
+    preparation: tuple[PreparationStep, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ class Plan:
 
 
 PLAN = Plan(
-    preparation=(Step(("{python}", "manage.py", "prepare"), on_new_log=("--new-log",)),),
+    preparation=(PreparationStep(("{python}", "manage.py", "prepare"), on_new_log=("--new-log",)),),
     processes=(
         ProcessSpec(
             name="web",

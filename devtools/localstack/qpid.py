@@ -10,7 +10,7 @@ from devtools.localstack.apache_kafka import Java, find_java
 from devtools.localstack.maven import fetch, jars_of
 from devtools.localstack.probes import amqp_answers
 from devtools.localstack.server import Report, Server
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.unit import Program, Unit
 
 __all__ = ["embedded_qpid", "fetch_qpid"]
@@ -68,7 +68,9 @@ def fetch_qpid(environment: Mapping[str, str], report: Report) -> Java:
     return java
 
 
-def embedded_qpid(state: State, java: Java, port: int, environment: Mapping[str, str]) -> Server:
+def embedded_qpid(
+    state: StackState, java: Java, port: int, environment: Mapping[str, str]
+) -> Server:
     """Describe the broker, with its messages below the state."""
     data = state.root / "qpid"
     is_new = not data.exists()

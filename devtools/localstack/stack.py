@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from devtools.localstack.environment import MARKER, Environment, marked, read_environment
+from devtools.localstack.environment import MARKER, StackEnvironment, marked, read_environment
 from devtools.localstack.errors import LocalStackError, NotReady, StartFailed
 from devtools.localstack.guard import Guard
 from devtools.localstack.kafka import embedded_kafka
@@ -30,12 +30,12 @@ from devtools.localstack.probes import (
     postgres_answers,
     redis_answers,
 )
-from devtools.localstack.processes import PLAN, Plan, ProcessSpec, Step
+from devtools.localstack.processes import PLAN, Plan, PreparationStep, ProcessSpec
 from devtools.localstack.rabbitmq import embedded_amqp
 from devtools.localstack.redis import embedded_redis
 from devtools.localstack.server import Report, Server
 from devtools.localstack.spawn import run
-from devtools.localstack.state import CLONE, State, ephemeral_state
+from devtools.localstack.state import CLONE, StackState, ephemeral_state
 from devtools.localstack.terminal import complain, log_entry
 from devtools.localstack.unit import Program, Unit, stop_all
 
@@ -65,7 +65,7 @@ class LocalStack:
     """
 
     def __init__(
-        self, state: State, options: Options, *, plan: Plan = PLAN, report: Report = complain
+        self, state: StackState, options: Options, *, plan: Plan = PLAN, report: Report = complain
     ) -> None:
         self.state = state
         self.options = options
@@ -174,7 +174,7 @@ class LocalStack:
                 shutil.rmtree(self.state.root, ignore_errors=True)
 
     def prepare(self, *, new_log: bool) -> None:
-        """Run the preparation, told when Kafka's log is a new one under an older database."""
+        """Run the preparation; it has to know when Kafka's log is new under an older database."""
         for step in self.plan.preparation:
             self._run_step(step, step.on_new_log or () if new_log else ())
 
@@ -184,7 +184,7 @@ class LocalStack:
             if step.on_new_log is not None:
                 self._run_step(step, step.on_new_log)
 
-    def _compose_environment(self, environment: Environment, ports: Ports) -> None:
+    def _compose_environment(self, environment: StackEnvironment, ports: Ports) -> None:
         if self.options.ephemeral:
             web_port = ports.choose("web")
         else:
@@ -202,7 +202,7 @@ class LocalStack:
             self.env.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
         self.env.update(self.options.extra_env)
 
-    def _start_servers(self, environment: Environment, ports: Ports) -> None:
+    def _start_servers(self, environment: StackEnvironment, ports: Ports) -> None:
         """All at once: each takes a second or two, most of it waiting."""
         makers: list[Callable[[], Server | None]] = [
             lambda: self._postgres(environment, ports),
@@ -249,21 +249,21 @@ class LocalStack:
             self.report(f"{server.name}: {server.description}")
         return server
 
-    def _postgres(self, environment: Environment, ports: Ports) -> Server:
+    def _postgres(self, environment: StackEnvironment, ports: Ports) -> Server:
         if environment.database_url and not self.options.own_servers:
             probe = partial(postgres_answers, environment.database_url)
             return _external("postgres", "DATABASE_URL", environment.database_url, probe)
         port = ports.choose("postgres", self._wanted(environment.postgres_port), "POSTGRES_PORT")
         return embedded_postgres(self.state, port, self.env, ephemeral=self.options.ephemeral)
 
-    def _redis(self, environment: Environment, ports: Ports) -> Server:
+    def _redis(self, environment: StackEnvironment, ports: Ports) -> Server:
         if environment.redis_url and not self.options.own_servers:
             probe = partial(redis_answers, environment.redis_url)
             return _external("redis", "REDIS_URL", environment.redis_url, probe)
         port = ports.choose("redis", self._wanted(environment.redis_port), "REDIS_PORT")
         return embedded_redis(self.state, port, self.env)
 
-    def _kafka(self, environment: Environment, ports: Ports) -> Server:
+    def _kafka(self, environment: StackEnvironment, ports: Ports) -> Server:
         addresses = environment.kafka_bootstrap_servers
         if addresses and not self.options.own_servers:
             probe = partial(kafka_answers, addresses)
@@ -278,7 +278,7 @@ class LocalStack:
             report=self.report,
         )
 
-    def _rabbitmq(self, environment: Environment, ports: Ports) -> Server | None:
+    def _rabbitmq(self, environment: StackEnvironment, ports: Ports) -> Server | None:
         url = environment.rabbitmq_url
         if url and not self.options.own_servers:
             return _external("rabbitmq", "RABBITMQ_URL", url, partial(amqp_answers, url))
@@ -304,7 +304,7 @@ class LocalStack:
             return False
         return kafka.forgets or (kafka.is_new and not postgres.is_new)
 
-    def _run_step(self, step: Step, extra: tuple[str, ...]) -> None:
+    def _run_step(self, step: PreparationStep, extra: tuple[str, ...]) -> None:
         begin = time.monotonic()
         log = self.state.log("prepare")
         command = [*(part.format(python=sys.executable) for part in step.command), *extra]
@@ -383,4 +383,4 @@ def _named(name: str, units: list[Unit]) -> Unit:
         if unit.name == name:
             return unit
     known = ", ".join(unit.name for unit in units) or "none"
-    raise LocalStackError(f"{name} does not run in this stack; what runs: {known}.")
+    raise LocalStackError(f"{name} does not run in this stack; these run: {known}.")

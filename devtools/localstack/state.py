@@ -14,14 +14,14 @@ from devtools.localstack.logins import private_folder
 from devtools.localstack.record import Identity
 from devtools.localstack.warden import remove, sweep
 
-__all__ = ["CLONE", "State", "clone_state", "ephemeral_state"]
+__all__ = ["CLONE", "StackState", "clone_state", "ephemeral_state"]
 
 CLONE = Path(__file__).resolve().parents[2]
 OWNER = "owner.json"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StackState:
     """The layout of one state directory."""
 
     root: Path
@@ -55,12 +55,12 @@ class State:
             ) from None
 
 
-def clone_state() -> State:
+def clone_state() -> StackState:
     """The state of `make up`: one a clone, so that two clones run side by side."""
-    return State(CLONE / ".localstack")
+    return StackState(CLONE / ".localstack")
 
 
-def ephemeral_state() -> State:
+def ephemeral_state() -> StackState:
     """A fresh private directory below the clone, or the temp folder where the clone is read-only."""
     base = clone_state().root
     _remove_abandoned(Path(tempfile.gettempdir()).glob("eventsite-run-*"))
@@ -71,7 +71,7 @@ def ephemeral_state() -> State:
     except OSError:
         root = Path(tempfile.mkdtemp(prefix=f"eventsite-run-{os.getpid()}-"))
     root.chmod(0o755)  # PostgreSQL, which runs as another user under root, must reach its part
-    state = State(root)
+    state = StackState(root)
     state.create()
     Identity.of(os.getpid()).write(root / OWNER)
     return state

@@ -17,7 +17,7 @@ from devtools.localstack.probes import (
     redis_answers,
 )
 from devtools.localstack.record import Record, UnitRecord
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.terminal import say
 
 __all__ = ["answer", "show", "status"]
@@ -32,7 +32,7 @@ ADDRESSES = {
 }
 
 
-def show(state: State, record: Record) -> None:
+def show(state: StackState, record: Record) -> None:
     """The compact summary of a running stack."""
     if not record.ready:
         say("It is still starting; `make status` shows when it is up.")
@@ -55,7 +55,7 @@ def show(state: State, record: Record) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def status(state: State) -> int:
+def status(state: StackState) -> int:
     """A table of everything; 0 if all of it is up and healthy."""
     record = Record.read(state.record)
     if record is None or not record.supervisor.is_alive():

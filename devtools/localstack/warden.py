@@ -42,7 +42,9 @@ def main(variable: str, mark: str, removals: Sequence[str]) -> None:
 def wait_for_the_end(parent: int) -> None:
     """Return when stdin ends or the parent is gone (a forked copy of it may hold the pipe open)."""
     watched: list[int] = [sys.stdin.fileno()]
-    with suppress(AttributeError, OSError):  # not Linux, or gone already: then the pipe alone tells
+    with suppress(
+        AttributeError, OSError
+    ):  # not Linux, or gone already: then only the pipe shows it
         watched.append(os.pidfd_open(parent))
     select.select(watched, [], [])
 

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--log", default="")
     parser.add_argument("--forget", action="store_true", help="keep arrivals in the log alone")
     options = parser.parse_args()
-    serve(options.port, log=options.log, told=_say, keep=not options.forget)
+    serve(options.port, log=options.log, listening=_say, keep=not options.forget)
 
 
 def _say(port: int) -> None:

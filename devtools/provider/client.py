@@ -1,4 +1,4 @@
-"""The provider as tests, chaos and the demo use it: started, told what to do, asked what arrived."""
+"""The provider as tests, chaos and the demo use it: start it, set its rules, ask what arrived."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from devtools.provider.server import Arrival, Rule
+from devtools.provider.server import AnswerRule, Arrival
 
 __all__ = ["ProviderProcess", "provider_process"]
 
@@ -34,7 +34,7 @@ class ProviderProcess:
         """Where messages are posted to."""
         return f"http://127.0.0.1:{self.port}/send"
 
-    def rules(self, *rules: Rule) -> None:
+    def rules(self, *rules: AnswerRule) -> None:
         """What is done with what comes from now on; without any everything is taken. What was held is
         answered."""
         body = msgspec.json.encode({"rules": rules})

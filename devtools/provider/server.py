@@ -23,10 +23,10 @@ import httptools
 import msgspec
 import uvloop
 
-__all__ = ["Arrival", "Rule", "serve"]
+__all__ = ["AnswerRule", "Arrival", "serve"]
 
 
-class Rule(msgspec.Struct, kw_only=True):
+class AnswerRule(msgspec.Struct, kw_only=True):
     """What is done with messages of a channel, to a recipient, or to a path; "": any.
 
     share  of them, drawn at random under `seed`; the others go on to the next rule
@@ -70,7 +70,7 @@ class Arrival(msgspec.Struct, kw_only=True):
 
 
 class _Control(msgspec.Struct):
-    rules: list[Rule]
+    rules: list[AnswerRule]
 
 
 class _Sent(msgspec.Struct):
@@ -91,7 +91,7 @@ class Book:
         self.arrivals: list[Arrival] = []
         self.count = 0
         self._keep = keep
-        self._rules: list[Rule] = []
+        self._rules: list[AnswerRule] = []
         self._random: dict[int, random.Random] = {}
         self._held: list[Callable[[], None]] = []
         self._log = log
@@ -109,7 +109,7 @@ class Book:
             self.arrivals.append(arrival)
         return arrival
 
-    def control(self, rules: list[Rule]) -> None:
+    def control(self, rules: list[AnswerRule]) -> None:
         """From now on; what was held until now is answered."""
         self._rules = rules
         self._random = {id(rule): random.Random(rule.seed) for rule in rules}  # noqa: S311
@@ -121,7 +121,7 @@ class Book:
         """Give this answer when the rules change."""
         self._held.append(answer)
 
-    def rule_for(self, arrival: Arrival) -> Rule:
+    def rule_for(self, arrival: Arrival) -> AnswerRule:
         """What is done with it."""
         for rule in self._rules:
             if rule.channel not in ("", arrival.channel):
@@ -138,7 +138,7 @@ class Book:
         return _DEFAULT
 
 
-_DEFAULT = Rule()
+_DEFAULT = AnswerRule()
 
 
 class _Connection(asyncio.Protocol):
@@ -187,7 +187,7 @@ class _Connection(asyncio.Protocol):
         try:
             sent = _read_sent(self._body)
         except msgspec.DecodeError:
-            self._answer(arrival, Rule(status=400))
+            self._answer(arrival, AnswerRule(status=400))
             return
         arrival.to, arrival.channel, arrival.content = sent.to, sent.channel, sent.content
         rule = self._book.rule_for(arrival)
@@ -209,7 +209,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._write(200, {}, _encode(self._book.arrivals))
 
-    def _answer(self, arrival: Arrival, rule: Rule) -> None:
+    def _answer(self, arrival: Arrival, rule: AnswerRule) -> None:
         if self._transport.is_closing():
             return
         arrival.status, arrival.answered_at = rule.status, time.monotonic()
@@ -239,9 +239,9 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def serve(port: int, *, told: Callable[[int], None], log: str = "", keep: bool = True) -> None:
+def serve(port: int, *, listening: Callable[[int], None], log: str = "", keep: bool = True) -> None:
     """Serve until the process ends. `log`: a file that gets a line `<seconds> <key> <path>` for each
-    arrival, before it is answered; `keep`: whether GET /arrivals has them too; `told` is given the
+    arrival, before it is answered; `keep`: whether GET /arrivals has them too; `listening` is given the
     port."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if log else None
     book = Book(file, keep=keep)
@@ -249,7 +249,7 @@ def serve(port: int, *, told: Callable[[int], None], log: str = "", keep: bool =
     async def run() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Connection(book), "127.0.0.1", port)
-        told(server.sockets[0].getsockname()[1])
+        listening(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
     uvloop.run(run())

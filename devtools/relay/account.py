@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from devtools.relay.messages import Message
 
-__all__ = ["Account", "Found", "account"]
+__all__ = ["FoundMessages", "RelayAccount", "account"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundMessages:
     """What there is in the end.
 
     kafka    (partition, event id, value) in the order of each partition
@@ -26,7 +26,7 @@ class Found:
 
 
 @dataclass(slots=True)
-class Account:
+class RelayAccount:
     """`lost`, `altered`, `misplaced` and `reordered` name messages and must be empty; `duplicates` are
     further copies in Kafka, `letter_copies` in the dead-letter queue."""
 
@@ -47,9 +47,9 @@ class Account:
         return not (self.lost or self.altered or self.misplaced or self.reordered)
 
 
-def account(sent: Sequence[Message], found: Found) -> Account:
+def account(sent: Sequence[Message], found: FoundMessages) -> RelayAccount:
     """Compare. `sent` is in the order of the queue, each body once."""
-    seen = Account(sent=len(sent))
+    seen = RelayAccount(sent=len(sent))
     values: dict[str, list[bytes]] = defaultdict(list)
     for _, event_id, value in found.kafka:
         values[event_id].append(value)
@@ -75,7 +75,7 @@ def account(sent: Sequence[Message], found: Found) -> Account:
     return seen
 
 
-def _judge_bad(seen: Account, message: Message, name: str, reasons: Sequence[str]) -> None:
+def _judge_bad(seen: RelayAccount, message: Message, name: str, reasons: Sequence[str]) -> None:
     if not reasons:
         seen.lost.append(name)
         return
@@ -85,7 +85,7 @@ def _judge_bad(seen: Account, message: Message, name: str, reasons: Sequence[str
         seen.misplaced.append(f"{name}: {reasons[0]}")
 
 
-def _reordered(sent: Sequence[Message], found: Found) -> list[str]:
+def _reordered(sent: Sequence[Message], found: FoundMessages) -> list[str]:
     """Ids whose first copy stands behind one that was sent later, in the same partition."""
     place = {message.event_id: number for number, message in enumerate(sent) if message.event_id}
     last: dict[int, int] = {}

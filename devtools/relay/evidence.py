@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from devtools.relay.account import Found
+from devtools.relay.account import FoundMessages
 from devtools.relay.broker import take_all
 from outbox.kafka.log_reader import read_topic
 from outbox.rabbitmq.letters import waiting
@@ -31,9 +31,9 @@ def letters(policy: RelayPolicy) -> dict[bytes, list[str]]:
     return seen
 
 
-def found(policy: RelayPolicy) -> Found:
+def found(policy: RelayPolicy) -> FoundMessages:
     """All of it; empties the queue. No relay may run."""
-    return Found(
+    return FoundMessages(
         kafka=in_kafka(policy.topic),
         letters=letters(policy),
         queued=take_all(policy.url, policy.queue),

@@ -37,7 +37,7 @@ NO_CHROMIUM = "Chromium is not installed: apt-get install chromium (any Chrome o
 # Tansu, which stands in without Java, knows only the classic group protocol.
 needs_apache_kafka = pytest.mark.skipif(
     settings.KAFKA_GROUP_PROTOCOL == "classic",
-    reason="Apache Kafka is not here, and Tansu cannot do this:"
+    reason="Apache Kafka is not installed, and Tansu cannot do this:"
     " apt-get install openjdk-17-jre-headless maven",
 )
 needs_openssl = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""A client of the web process that sends exactly what it is told to."""
+"""A client of the web process that sends exactly the bytes it is given."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import psycopg
 
 from devtools.upgrade.load import Promises
 
-__all__ = ["Found", "Left", "complaints", "find", "left_for_todays_code"]
+__all__ = ["FoundState", "Left", "complaints", "find", "left_for_todays_code"]
 
 # Of each order that should have one: how many events of the type there are.
 EVENTS_OF_ORDERS = """
@@ -26,7 +26,7 @@ EVENTS_OF_ORDERS = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundState:
     """Counts of rows.
 
     missing        promised orders that are not stored
@@ -56,7 +56,7 @@ class Left:
     applied: int
 
 
-def find(database_url: str, promises: Promises) -> Found:
+def find(database_url: str, promises: Promises) -> FoundState:
     """Compare the promises with what is stored."""
     orders, paid = list(promises.orders), list(promises.paid)
     with psycopg.connect(database_url) as connection:
@@ -80,7 +80,7 @@ def find(database_url: str, promises: Promises) -> Found:
             [follower for follower, _ in promises.follows],
             [followee for _, followee in promises.follows],
         )
-        return Found(
+        return FoundState(
             missing=absent("orders", "id", "uuid", orders),
             unasked=count("SELECT count(*) FROM orders WHERE id <> ALL (%s::uuid[])", orders),
             created_wrong=count(EVENTS_OF_ORDERS, orders, "ORDER_CREATED"),

@@ -13,7 +13,7 @@ from devtools.localstack.probes import http_answers
 from devtools.localstack.processes import ProcessSpec
 from devtools.localstack.spawn import run
 from devtools.localstack.unit import Program, stop_all
-from devtools.upgrade.release import Release
+from devtools.upgrade.release import EarlierRelease
 
 __all__ = ["Fleet"]
 
@@ -26,7 +26,7 @@ class Fleet:
     Two fleets of one stack share servers, and neither ports nor logs nor metrics.
     """
 
-    def __init__(self, stack: LocalStack, release: Release, ports: Ports) -> None:
+    def __init__(self, stack: LocalStack, release: EarlierRelease, ports: Ports) -> None:
         self.release = release
         self._stack = stack
         self._environment = {**stack.env, **release.settings}

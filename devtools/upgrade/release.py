@@ -21,12 +21,12 @@ from typing import Any
 
 from devtools.localstack.environment import read_environment
 from devtools.localstack.errors import LocalStackError, tail
-from devtools.localstack.processes import PLAN, Plan, ProcessSpec, Step
+from devtools.localstack.processes import PLAN, Plan, PreparationStep, ProcessSpec
 from devtools.localstack.server import Report
 from devtools.localstack.spawn import run
 from devtools.localstack.state import CLONE, clone_state
 
-__all__ = ["COMMIT_FILE", "Release", "behind", "commit_to_upgrade_from", "earlier", "today"]
+__all__ = ["COMMIT_FILE", "EarlierRelease", "behind", "commit_to_upgrade_from", "earlier", "today"]
 
 COMMIT_FILE = CLONE / "UPGRADE_FROM"
 LOCK = "requirements-local.txt"
@@ -49,7 +49,7 @@ print(json.dumps({
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class EarlierRelease:
     """Code that processes are started from. `settings`: variables by which it has the probe's app."""
 
     name: str
@@ -66,7 +66,7 @@ class Release:
         return found
 
 
-def behind(old: Release, new: Release) -> Mapping[str, str]:
+def behind(old: EarlierRelease, new: EarlierRelease) -> Mapping[str, str]:
     """App -> the newest migration that the old code knows, of those apps that both have and where the
     new code has more. Back to there an upgrade can be taken; an app that only the new code has keeps
     its tables, which hold what people have written meanwhile."""
@@ -86,10 +86,10 @@ def commit_to_upgrade_from() -> str:
     return commit
 
 
-def today() -> Release:
+def today() -> EarlierRelease:
     """The code of this clone, all but what needs RabbitMQ: the relay has no state in common."""
     processes = tuple(spec for spec in PLAN.processes if not spec.needs_rabbitmq)
-    return Release(
+    return EarlierRelease(
         name="new",
         folder=CLONE,
         python=Path(sys.executable),
@@ -98,7 +98,7 @@ def today() -> Release:
     )
 
 
-def earlier(commit: str, folder: Path, report: Report) -> Release:
+def earlier(commit: str, folder: Path, report: Report) -> EarlierRelease:
     """The code of a commit, unpacked into an empty folder. Raises LocalStackError."""
     _unpack(commit, folder)
     python = _environment(folder / LOCK, report)
@@ -111,8 +111,8 @@ def earlier(commit: str, folder: Path, report: Report) -> Release:
         for name, command, health, web, needs_rabbitmq in told["processes"]
         if not needs_rabbitmq
     )
-    preparation = tuple(Step(tuple(command)) for command in told["preparation"])
-    return Release("old", folder, python, settings, Plan(processes, preparation))
+    preparation = tuple(PreparationStep(tuple(command)) for command in told["preparation"])
+    return EarlierRelease("old", folder, python, settings, Plan(processes, preparation))
 
 
 def _unpack(commit: str, folder: Path) -> None:

@@ -17,12 +17,12 @@ from devtools.localstack import LocalStack
 from devtools.localstack.errors import StartFailed
 from devtools.localstack.spawn import spawn
 from devtools.testing.account import Account, take_account
-from devtools.upgrade.evidence import Found, Left, complaints, find, left_for_todays_code
+from devtools.upgrade.evidence import FoundState, Left, complaints, find, left_for_todays_code
 from devtools.upgrade.fleet import Fleet
 from devtools.upgrade.load import Crowd, Doors, Promises
 from devtools.upgrade.release import behind
 
-__all__ = ["Seen", "play"]
+__all__ = ["SeenUpgrade", "play"]
 
 SETTLE_SECONDS = 90.0
 # Topics that the earlier code has no handler for, and what is sent meanwhile.
@@ -31,7 +31,7 @@ KILLED = ("worker-effects", "bridge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class SeenUpgrade:
     """What the run saw.
 
     left       events of topics that the old code does not know, while only old workers ran
@@ -45,7 +45,7 @@ class Seen:
     left: Left
     back: dict[str, str]
     account: Account
-    found: Found
+    found: FoundState
     audit: str
     feeds: str
     complaints: dict[str, int]
@@ -53,7 +53,7 @@ class Seen:
 
 def play(
     stack: LocalStack, old: Fleet, new: Fleet, *, seconds: float, say: Callable[[str], None]
-) -> Seen:
+) -> SeenUpgrade:
     """All phases, each `seconds` long. Raises LocalStackError when a process or a command fails."""
     stage = _Stage(old, new, Doors(), seconds, say)
     crowd = Crowd(stage.doors)
@@ -71,7 +71,7 @@ def play(
     say("no more orders; until everything has settled")
     environment = {**stack.env, **new.release.settings}
     account = take_account(environment, within=SETTLE_SECONDS)
-    return Seen(
+    return SeenUpgrade(
         promises=crowd.promises,
         left=left,
         back=back,

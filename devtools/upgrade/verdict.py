@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from devtools.demo.report import Line
-from devtools.upgrade.run import Seen
+from devtools.demo.report import ReportLine
+from devtools.upgrade.run import SeenUpgrade
 
 __all__ = ["conclusion", "lines_of"]
 
 
-def lines_of(seen: Seen) -> list[Line]:
+def lines_of(seen: SeenUpgrade) -> list[ReportLine]:
     """Every promise, and whether it was kept."""
     return [*_answers(seen), *_orders(seen), *_effects(seen), *_new_words(seen), *_logs(seen)]
 
 
-def conclusion(lines: list[Line]) -> str:
+def conclusion(lines: list[ReportLine]) -> str:
     """The last sentence."""
     if failed := [line.name for line in lines if line.ok is False]:
         return f"Promises were broken, see the lines that FAILED: {', '.join(failed)}."
     return "Nothing was lost, doubled or reordered on the way there, back, and there again."
 
 
-def _answers(seen: Seen) -> list[Line]:
+def _answers(seen: SeenUpgrade) -> list[ReportLine]:
     told = seen.promises
     return [
-        Line(
+        ReportLine(
             "orders accepted",
             f"{len(told.orders)}",
             len(told.orders) > 0 and not told.refused,
             f"and {len(told.paid)} paid; {told.asked_again} requests were sent again because their "
             f"process ended; refused: {escape(str(told.refused[:3])) if told.refused else 'none'}",
         ),
-        Line(
+        ReportLine(
             "asked twice",
             f"{told.repeated}",
             told.repeated > 0 and not told.differing,
@@ -43,17 +43,17 @@ def _answers(seen: Seen) -> list[Line]:
     ]
 
 
-def _orders(seen: Seen) -> list[Line]:
+def _orders(seen: SeenUpgrade) -> list[ReportLine]:
     found = seen.found
     return [
-        Line(
+        ReportLine(
             "orders stored",
             f"{seen.account.orders}",
             not found.missing and not found.unasked,
             f"{found.missing} of the accepted ones are missing, {found.unasked} are there that "
             "no answer named",
         ),
-        Line(
+        ReportLine(
             "events of them",
             "one each" if not (found.created_wrong or found.paid_wrong) else "not one each",
             not found.created_wrong and not found.paid_wrong,
@@ -63,35 +63,35 @@ def _orders(seen: Seen) -> list[Line]:
     ]
 
 
-def _effects(seen: Seen) -> list[Line]:
+def _effects(seen: SeenUpgrade) -> list[ReportLine]:
     account = seen.account
     probe = account.probe
     return [
-        Line(
+        ReportLine(
             "events published",
             f"{account.published} of {account.events}",
             account.published == account.events,
             f"acknowledged by Kafka; {account.kafka_duplicates} went out twice, which the inbox drops",
         ),
-        Line(
+        ReportLine(
             "effects",
             f"{account.applied} of {account.heard}",
             account.applied == account.heard,
             f"of events that have a handler, {account.seconds} s after the last answer",
         ),
-        Line(
+        ReportLine(
             "processed events",
             f"{account.processed_events}",
             account.processed_events == account.simple_orders,
             f"rows of {account.simple_orders} simple orders",
         ),
-        Line(
+        ReportLine(
             "figures",
             f"{account.figures_different} differ",
             not account.figures_different and not account.under_way,
             "sales figures against a recount of the orders",
         ),
-        Line(
+        ReportLine(
             "order",
             f"{probe['violations']} violations",
             probe["drawn"] > 0
@@ -99,10 +99,10 @@ def _effects(seen: Seen) -> list[Line]:
             and not (probe["lost"] or probe["duplicates"] or probe["violations"]),
             f"of {probe['drawn']} numbers; {probe['lost']} lost, {probe['duplicates']} twice",
         ),
-        Line(
+        ReportLine(
             "audit", "clean" if not seen.audit else "not clean", not seen.audit, escape(seen.audit)
         ),
-        Line(
+        ReportLine(
             "dead letters",
             f"{seen.found.open_letters}",
             not seen.found.open_letters,
@@ -111,17 +111,17 @@ def _effects(seen: Seen) -> list[Line]:
     ]
 
 
-def _new_words(seen: Seen) -> list[Line]:
+def _new_words(seen: SeenUpgrade) -> list[ReportLine]:
     told, left = seen.promises, seen.left
     return [
-        Line(
+        ReportLine(
             "left for new code",
             f"{left.stored}",
             left.stored > 0 and left.applied == 0,
             "events of topics that old code does not know, while only old workers ran; meanwhile "
             f"{left.published} of them went to Kafka and {left.applied} had an effect",
         ),
-        Line(
+        ReportLine(
             "posts, follows, notifications",
             f"{len(told.posts)}, {len(told.follows)}, {len(told.notifications)}",
             bool(told.posts and told.follows and told.notifications)
@@ -130,16 +130,20 @@ def _new_words(seen: Seen) -> list[Line]:
             f"answered by today's web; {seen.found.lost_words} are not stored, "
             f"{seen.found.undelivered} notifications are not delivered",
         ),
-        Line("feeds", "equal" if not seen.feeds else "differ", not seen.feeds, escape(seen.feeds)),
+        ReportLine(
+            "feeds", "equal" if not seen.feeds else "differ", not seen.feeds, escape(seen.feeds)
+        ),
     ]
 
 
-def _logs(seen: Seen) -> list[Line]:
+def _logs(seen: SeenUpgrade) -> list[ReportLine]:
     went = ", ".join(f"{app} to {name}" for app, name in seen.back.items())
     said = "; ".join(f"{what}: {count}" for what, count in sorted(seen.complaints.items()))
     return [
-        Line("migrations taken back", f"{len(seen.back)}", None, went or "both have the same"),
-        Line(
+        ReportLine(
+            "migrations taken back", f"{len(seen.back)}", None, went or "both have the same"
+        ),
+        ReportLine(
             "complaints",
             f"{sum(seen.complaints.values())}",
             None,

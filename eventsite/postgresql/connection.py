@@ -39,7 +39,7 @@ class PatientConnection(psycopg.Connection[Any]):
                 ready = yield wanted
                 left = patience.left()
                 if left is not None and left <= 0:
-                    raise ConnectionTimeout("The time of the work is over.")
+                    raise ConnectionTimeout("The time limit of the work has passed.")
                 wanted = attempt.send(ready)
         except StopIteration as end:
             return end.value

@@ -18,7 +18,7 @@ from django.utils import timezone
 from analytics.services import ALL, MINUTES_KEPT
 from outbox.models import InboxReceipt
 
-__all__ = ["DIFFERENCES_SHOWN", "Comparison", "Difference", "ForeignFigure", "compare"]
+__all__ = ["DIFFERENCES_SHOWN", "FigureComparison", "FigureDifference", "ForeignFigure", "compare"]
 
 HANDLER = "record_sales"
 DIFFERENCES_SHOWN = 50
@@ -27,7 +27,7 @@ PRUNING_MARGIN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FigureDifference:
     """A figure that is not what the orders add up to; an absent one is 0."""
 
     metric_name: str
@@ -46,7 +46,7 @@ class ForeignFigure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class FigureComparison:
     """What `compare` found.
 
     differences      the first 50, by metric and dimension
@@ -58,7 +58,7 @@ class Comparison:
     set_aside        additions that could not be folded into their figure, and are missing in it
     """
 
-    differences: Sequence[Difference]
+    differences: Sequence[FigureDifference]
     different: int
     figures: int
     under_way: int
@@ -148,14 +148,14 @@ _SQL = f"""
 """
 
 
-def compare() -> Comparison:
+def compare() -> FigureComparison:
     """Recount all figures: ten seconds or so for a million orders; it locks nothing."""
     with connection.cursor() as cursor:
         cursor.execute(_SQL, _parameters(timezone.now()))
         figures, different, under_way, rows, foreign_figures, theirs, set_aside = cursor.fetchone()
-    return Comparison(
+    return FigureComparison(
         differences=[
-            Difference(metric, dimension, Decimal(figure), Decimal(recount))
+            FigureDifference(metric, dimension, Decimal(figure), Decimal(recount))
             for metric, dimension, figure, recount in rows
         ],
         different=different,

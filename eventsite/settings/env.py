@@ -88,7 +88,7 @@ class Environment(BaseSettings):
     log_format: Literal["json", "console"] = "json"  # console: a line for people to read
     no_color: str = ""  # set to anything: no colours on a terminal
     service_name: str = "eventsite"
-    build: str = ""  # tag or digest of the image: await_version tells processes apart by it
+    build: str = ""  # tag or digest of the image: await_version distinguishes processes by it
     watchdog_seconds: float = 15  # a worker or bridge that has stood still for so long ends itself
     worker_concurrency: int = 0  # processes of a worker; 0: what roles.py says
 

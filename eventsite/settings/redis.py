@@ -9,7 +9,7 @@ __all__ = ["broker_url"]
 
 def broker_url(url: str) -> str:
     """The same address. Celery speaks TLS only where the address says how the server's certificate is
-    checked, whatever its scheme; redis-py checks it unless told otherwise, and so shall Celery."""
+    checked, whatever its scheme; redis-py checks it by default, and Celery should too."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     if parts.scheme != "rediss":

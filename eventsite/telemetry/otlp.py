@@ -92,7 +92,7 @@ class _Sender(SpanProcessor):
 
 
 class _Exporter(SpanExporter):
-    """The SDK's exporter, but a receiver that is away is one line, and its return another."""
+    """The SDK's exporter, but a receiver that is unavailable is one line, and its return another."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint

@@ -1,4 +1,4 @@
-"""Whether this process tells of its spans, and its last words: the SDK itself is eventsite/telemetry/otlp.py,
+"""Whether this process sends its spans, and its last ones: the SDK itself is eventsite/telemetry/otlp.py,
 which is loaded only where the environment names a receiver."""
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def test_a_replay_names_the_command() -> None:
 
 
 @pytest.mark.usefixtures("applied_at_once")
-def test_a_topic_made_anew_without_it_is_no_circle() -> None:
+def test_a_topic_recreated_without_it_is_no_circle() -> None:
     add_partition()
     follow(COMMAND_IN_WORDS)
     make_anew(PROBE_TOPIC.name)

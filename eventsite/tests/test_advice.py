@@ -22,7 +22,7 @@ from devtools.testing.pipeline import PROBE_HANDLER, drain_all, make_anew, settl
 from eventsite.reports.journey import Journey, journey_of
 from eventsite.tests.test_bridge import apply_at_once, publish, running
 from outbox import conf, task_queue
-from outbox.audit.compare import Reason
+from outbox.audit.compare import MissingReason
 from outbox.bridge.bridge import Bridge
 from outbox.drain.batch import drain_batch
 from outbox.drain.state import DrainState
@@ -99,9 +99,9 @@ class TestPositionsThatAreMissing:
     def test_in_the_audit_and_in_a_journey(self) -> None:
         event_id = published()
         forget_positions()
-        assert Reason.NO_POSITION in complaint("audit", "--handler", PROBE_HANDLER)
-        follow(Reason.NO_POSITION)
-        assert Reason.NO_POSITION not in complaint("audit", "--handler", PROBE_HANDLER)
+        assert MissingReason.NO_POSITION in complaint("audit", "--handler", PROBE_HANDLER)
+        follow(MissingReason.NO_POSITION)
+        assert MissingReason.NO_POSITION not in complaint("audit", "--handler", PROBE_HANDLER)
         forget_positions()
         follow(journey(event_id).stops[-1].detail)
         assert "sync_routes" not in journey(event_id).stops[-1].detail
@@ -143,7 +143,7 @@ class TestATopic:
         everything_is_well()
 
     @pytest.mark.parametrize("command", ["sync_routes", "replay", "audit"])
-    def test_that_was_made_anew(self, command: str) -> None:
+    def test_that_was_recreated(self, command: str) -> None:
         publish("a")
         make_anew(PROBE_TOPIC.name)
         more = {
@@ -158,7 +158,7 @@ class TestATopic:
         everything_is_well()
 
     @pytest.mark.usefixtures("applied_at_once")
-    def test_that_was_made_anew_in_the_log_of_a_bridge(self) -> None:
+    def test_that_was_recreated_in_the_log_of_a_bridge(self) -> None:
         publish("a")
         make_anew(PROBE_TOPIC.name)
         with capture_logs() as logs, bridge() as started:

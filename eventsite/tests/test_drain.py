@@ -27,7 +27,7 @@ from outbox.drain import run, settle
 from outbox.drain.run import Drain
 from outbox.kafka import admin, producer
 from outbox.kafka.log_reader import read_topic
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.lanes import claim
 from outbox.models import OutboxEvent
 from outbox.publish.events import publish
@@ -196,7 +196,7 @@ def test_another_number_of_partitions_leaves_everything_unclaimed(
         changed.setattr(conf, "partition_counts", one_more)
         changed.setattr(claim, "claim_lanes", pytest.fail)
         drain = Drain()
-        assert "12 partitions, the code says 13" in drain.run().stopped
+        assert "12 partitions, the code expects 13" in drain.run().stopped
         assert drain.run().stopped == "backing off"
     assert pending() == ["stays"]
 
@@ -276,7 +276,7 @@ class TestBehindALargeBatch:
         both = threading.Event()
         send = producer.send
 
-        def noting(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+        def noting(messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
             known = threading.get_ident() in found
             found.add(threading.get_ident())
             if len(found) == 2:
@@ -326,10 +326,12 @@ class TestBehindALargeBatch:
         send = producer.send
         sent = iter(range(100))
 
-        def away_at_the_third(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+        def away_at_the_third(
+            messages: Sequence[OutgoingMessage], *, timeout: float
+        ) -> BatchDelivery:
             senders.add(threading.get_ident())
             if next(sent) == 2:
-                return Delivery(size=len(messages), error="away")
+                return BatchDelivery(size=len(messages), error="away")
             return send(messages, timeout=timeout)
 
         monkeypatch.setattr(producer, "send", away_at_the_third)

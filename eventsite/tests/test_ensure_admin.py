@@ -34,9 +34,9 @@ def test_a_password_that_was_changed_is_left_alone(settings: Any) -> None:
     user = User.objects.get()
     user.set_password("changed")
     user.save()
-    assert said() == "Admin login: admin / the password it was given before\n"
+    assert said() == "Admin login: admin / the password that was set earlier\n"
     settings.ADMIN_PASSWORD = ""
-    assert said() == "Admin login: admin / the password it was given before\n"
+    assert said() == "Admin login: admin / the password that was set earlier\n"
     assert User.objects.get().check_password("changed")
 
 

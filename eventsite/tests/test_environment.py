@@ -150,7 +150,7 @@ ALL = ["sms", "email", "push"]
     [
         ({}, {"log": ALL}),
         ({"WEBHOOK_URL": "https://w.example"}, {"webhook": ALL}),
-        # The log never takes a mail, or one would be delivered to it while the mail server is away.
+        # The log never takes a mail, or one would be delivered to it while the mail server is unavailable.
         ({"SMTP_URL": "smtp://m:1025"}, {"smtp": ["email"], "log": ["sms", "push"]}),
         (
             {"SMTP_URL": "smtp://m:1025", "WEBHOOK_URL": "https://w.example"},

@@ -28,12 +28,12 @@ from devtools.testing.patience import PATIENCE
 from devtools.testing.processes import REPOSITORY, child_environment, free_port
 from devtools.testing.web import Web, web_process
 from eventsite.settings.env import environment
-from loadtest.generator import Plan, generate
+from loadtest.generator import GeneratorPlan, generate
 from loadtest.management.commands.generate_load import Command, _plan
-from loadtest.tally import Tally
+from loadtest.tally import LoadTally
 from loadtest.target import ask_target
 from loadtest.tests.conftest import stub_process
-from loadtest.verify import Verdict, verify_by_database, verify_by_http
+from loadtest.verify import LoadVerdict, verify_by_database, verify_by_http
 from orders.models import Order
 from orders.services import NewOrder, NewOrderLine, place_orders
 from outbox.envelope import TraceContext
@@ -50,14 +50,14 @@ class Run:
     """Ten orders over HTTP, and their effects when they are asked for."""
 
     def __init__(self, web: Web, kind: str = "orders") -> None:
-        self.plan = Plan(
+        self.plan = GeneratorPlan(
             url=f"http://127.0.0.1:{web.port}", rate=100, seconds=0.1, arrivals="even", kind=kind
         )
         self.tally = generate(self.plan)
         assert (self.tally.accepted, self.tally.errors) == (10, {})
         [(self.ids, _)] = self.tally.batches()
 
-    def verdict(self, within: float = 0.0) -> Verdict:
+    def verdict(self, within: float = 0.0) -> LoadVerdict:
         return verify_by_database(self.tally, self.plan.run, within=within)
 
 
@@ -158,7 +158,7 @@ def test_an_order_without_an_answer_is_no_duplicate(run: Run) -> None:
 
 
 def test_orders_of_others_do_not_count(run: Run) -> None:
-    other = Plan(url="http://x", seconds=1).run
+    other = GeneratorPlan(url="http://x", seconds=1).run
     place_orders(
         [
             NewOrder(
@@ -183,7 +183,7 @@ def test_an_effect_applied_twice_is_in_the_figures(run: Run) -> None:
 
 
 def test_the_same_answer_twice_is_a_duplicate(stub: str) -> None:
-    plan = Plan(url=f"{stub}/same", rate=50, seconds=0.1, arrivals="even")
+    plan = GeneratorPlan(url=f"{stub}/same", rate=50, seconds=0.1, arrivals="even")
     found = verify_by_http(generate(plan), plan.url, timeout=5, headers={})
     assert (found.answered_twice, found.duplicates) == (4, None)
 
@@ -191,8 +191,8 @@ def test_the_same_answer_twice_is_a_duplicate(stub: str) -> None:
 # Over HTTP alone
 
 
-def accepted(url: str) -> tuple[Tally, Verdict]:
-    tally = generate(Plan(url=url, rate=100, seconds=0.2, arrivals="even"))
+def accepted(url: str) -> tuple[LoadTally, LoadVerdict]:
+    tally = generate(GeneratorPlan(url=url, rate=100, seconds=0.2, arrivals="even"))
     assert tally.accepted == 20
     return tally, verify_by_http(tally, url, timeout=5, headers={})
 
@@ -229,7 +229,7 @@ def test_over_real_http(run: Run) -> None:
 def test_its_headers_go_with_every_request(web: Web) -> None:
     """A key that is sent is looked at on the local stack too."""
     url, wrong = f"http://127.0.0.1:{web.port}", {"X-API-Key": "nobody's"}
-    plan = Plan(url=url, rate=100, seconds=0.1, arrivals="even", headers=wrong)
+    plan = GeneratorPlan(url=url, rate=100, seconds=0.1, arrivals="even", headers=wrong)
     assert generate(plan).errors == {"status 401": 10}
     tally = generate(replace(plan, headers={}))
     assert tally.accepted == 10
@@ -255,7 +255,7 @@ def test_every_option_reaches_the_plan() -> None:
         *("--seed", "4", "--kind", "simple", "--arrivals", "even", "--max-in-flight", "3"),
         *("--timeout", "250ms", "--header", "X-API-Key: k: 1"),
     )
-    assert plan == Plan(
+    assert plan == GeneratorPlan(
         url="http://x:1",
         seconds=5400,
         closed=7,
@@ -270,7 +270,7 @@ def test_every_option_reaches_the_plan() -> None:
     )
 
 
-def planned(*arguments: str) -> Plan:
+def planned(*arguments: str) -> GeneratorPlan:
     parser = Command().create_parser("manage.py", "generate_load")
     return _plan(vars(parser.parse_args(list(arguments))))
 
@@ -331,7 +331,7 @@ def test_the_exit_code_is_1_when_one_is_crossed(stub: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--rate", "5", "--fail-if", "p98>1"), "'p98' is no metric; there are p50"),
+        (("--rate", "5", "--fail-if", "p98>1"), "'p98' is not a metric; the metrics are p50"),
         (("--rate", "5", "--closed", "3"), "not allowed with argument"),
         ((), "one of the arguments --rate --closed is required"),
         (("--rate", "5", "--duration", "5 minutes"), "write 90, 90s, 1.5m or 1h"),
@@ -416,7 +416,7 @@ def stranger() -> Iterator[str]:
 def test_another_program_gets_no_orders(stranger: str) -> None:
     done = command("--url", stranger, "--rate", "50", "--duration", "5m")
     assert done.returncode == 2
-    assert f"{stranger} is not this program" in done.stderr
+    assert f"{stranger} is not a server of this project" in done.stderr
     assert "Nothing was sent." in done.stderr
     assert Stranger.requests == ["GET /health/ready"]
 

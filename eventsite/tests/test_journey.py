@@ -260,9 +260,9 @@ def test_json_is_the_same_for_machines() -> None:
 
 def test_an_unknown_id_and_no_id_are_told_apart() -> None:
     unknown = uuid4()
-    with pytest.raises(CommandError, match=f"^Nothing is known of {unknown}: it is no post"):
+    with pytest.raises(CommandError, match=f"^Nothing has the id {unknown}: no post"):
         _run(unknown)
-    with pytest.raises(CommandError, match=r"^'order-1' is no id: give the UUID"):
+    with pytest.raises(CommandError, match=r"^'order-1' is not an id: give the UUID"):
         _run("order-1")
 
 
@@ -290,7 +290,7 @@ def test_the_journey_of_a_post_leads_to_its_slices() -> None:
     said = told(str(post_id))
     assert "POST_DELETED" in said
     assert f"Event {event.event_id} is done and has left the outbox." in said
-    with pytest.raises(CommandError, match=f"^Nothing is known of {post_id + 2}: it is no post"):
+    with pytest.raises(CommandError, match=f"^Nothing has the id {post_id + 2}: no post"):
         told(str(post_id + 2))
 
 

@@ -24,7 +24,7 @@ from outbox.kafka import admin, groups, producer
 from outbox.kafka.consumer import TopicConsumer
 from outbox.kafka.log_reader import read_topic
 from outbox.kafka.producer import OutgoingMessage
-from outbox.kafka.stream import Question, Stream
+from outbox.kafka.stream import LimitsQuestion, Stream
 from outbox.topics import PartitionKey, Topic
 from outbox.upkeep.kafka_checks import check_kafka
 
@@ -167,7 +167,7 @@ def test_every_client_gets_in(broker: Broker, way: str) -> None:
 
 
 def _relayed(value: bytes) -> bool:
-    limits = Question("secured").ask(60)
+    limits = LimitsQuestion("secured").ask(60)
     stream: Stream[str] = Stream("secured", limit=limits.max_bytes)
     try:
         assert stream.send("token", key="relay", value=value, headers=[])

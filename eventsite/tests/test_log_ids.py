@@ -29,7 +29,7 @@ from outbox.handlers import apply
 from outbox.handlers.foreign import refuse_none
 from outbox.handlers.task import effect_task, run_chunks
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.models import OutboxEvent
 from outbox.tests import letters
 from outbox.tests.test_drain import Noted, kafka, write
@@ -83,9 +83,9 @@ class TestALineAboutManyEvents:
         monkeypatch: pytest.MonkeyPatch,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+        def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
             acknowledged = {} if error else {index: index for index in range(len(messages))}
-            return Delivery(size=len(messages), acknowledged=acknowledged, error=error)
+            return BatchDelivery(size=len(messages), acknowledged=acknowledged, error=error)
 
         monkeypatch.setattr(producer, "send", send)
         place(at=timezone.now(), lines=[("p1", 1, "1")])

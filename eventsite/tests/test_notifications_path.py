@@ -14,7 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from devtools.provider.client import ProviderProcess, provider_process
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
@@ -58,7 +58,7 @@ def body(number: int, **changes: str) -> dict[str, str]:
 
 def test_from_the_request_to_the_provider(provider: ProviderProcess, web: Web) -> None:
     failing = body(0)["recipient"]
-    provider.rules(Rule(recipient=failing, status=500, times=1))
+    provider.rules(AnswerRule(recipient=failing, status=500, times=1))
     given = json.dumps({"main": {"kind": "webhook", "url": provider.url}})
     with running_together([spec_of(name, PROVIDERS=given) for name in PROCESSES]):
         accepted = [web.post("/api/v1/notifications", body(number)) for number in range(12)]

@@ -21,7 +21,7 @@ from outbox.drain.state import DrainState
 from outbox.handlers import apply, task
 from outbox.inbox import receipts
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.lanes import claim
 from outbox.lanes import pending as lane_events
 from outbox.lanes.pending import PendingEvent
@@ -64,7 +64,7 @@ def send_while_another_drain_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     real_send = producer.send
     first: list[bool] = []
 
-    def held_send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+    def held_send(messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
         if not first:
             first.append(True)
             holding.set()

@@ -24,7 +24,7 @@ from outbox.drain import settle
 from outbox.drain.batch import drain_batch
 from outbox.drain.state import DrainState
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery
+from outbox.kafka.producer import BatchDelivery
 from outbox.publish.events import publish
 from outbox.tests.test_drain import Noted
 
@@ -149,7 +149,7 @@ def test_the_thread_that_settles_has_the_time_that_is_left_to_the_drain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        producer, "send", lambda sent, **_: Delivery(size=len(sent), acknowledged={0: 0})
+        producer, "send", lambda sent, **_: BatchDelivery(size=len(sent), acknowledged={0: 0})
     )
     monkeypatch.setattr(settle, "_SETTLE", "SELECT pg_sleep(2), %s, %s, %s")
     threads: list[str] = []

@@ -24,7 +24,7 @@ from devtools.testing.histories import (
     place,
     ship,
 )
-from eventsite.reports.recount import DIFFERENCES_SHOWN, Difference, compare
+from eventsite.reports.recount import DIFFERENCES_SHOWN, FigureDifference, compare
 from orders.events import OrderCreated, OrderItem
 from outbox.envelope import EventEnvelope, rfc3339
 from outbox.models import InboxReceipt, OutboxEvent
@@ -79,7 +79,7 @@ def test_a_damaged_cent_is_found_and_named() -> None:
     place(at=NOON, lines=[("p1", 1, "10.01")])
     apply(order_events())
     _damage("revenue_total", DAY, "0.01")
-    expected = Difference("revenue_total", DAY, Decimal("10.02"), Decimal("10.01"))
+    expected = FigureDifference("revenue_total", DAY, Decimal("10.02"), Decimal("10.01"))
     assert compare().differences == [expected]
     out = StringIO()
     with pytest.raises(CommandError, match=r"^1 of 6 figures differ; 0 events are under way\.$"):
@@ -115,8 +115,8 @@ def test_a_figure_that_is_lost_or_made_up_is_found() -> None:
         metric_name="top_products", dimension="p9", value=5, updated_at=datetime.now(UTC)
     )
     assert compare().differences == [
-        Difference("top_products", "p1", Decimal(0), Decimal(1)),
-        Difference("top_products", "p9", Decimal(5), Decimal(0)),
+        FigureDifference("top_products", "p1", Decimal(0), Decimal(1)),
+        FigureDifference("top_products", "p9", Decimal(5), Decimal(0)),
     ]
 
 
@@ -188,8 +188,8 @@ def test_an_event_without_its_receipt_is_a_difference() -> None:
     found = compare()
     assert found.under_way == 1
     assert found.differences == [
-        Difference("orders_total", "CREATED", Decimal(0), Decimal(1)),
-        Difference("orders_total", "PAID", Decimal(1), Decimal(0)),
+        FigureDifference("orders_total", "CREATED", Decimal(0), Decimal(1)),
+        FigureDifference("orders_total", "PAID", Decimal(1), Decimal(0)),
     ]
 
 
@@ -256,13 +256,13 @@ def test_events_of_others_are_named_and_compared_with_nothing() -> None:
         assert found.foreign_figures == 7
         assert figures()["revenue_total", "all"] == Decimal("10.30")
         lines = _check().splitlines()
-        assert lines[0] == "Events of other producers count apart, in 7 figures:"
+        assert lines[0] == "Events of other producers are counted apart, in 7 figures:"
         assert "  revenue_total [all]: 10.00" in lines
         assert "  top_products [<theirs>]: 1.00" in lines
         assert lines[-1] == "All 6 figures equal the recount; 0 events are under way."
         fold_additions()
     _damage("top_products", "p1", "1")
-    assert compare().differences == [Difference("top_products", "p1", Decimal(4), Decimal(3))]
+    assert compare().differences == [FigureDifference("top_products", "p1", Decimal(4), Decimal(3))]
     with pytest.raises(CommandError, match="1 of 6 figures differ"):
         _check()
 

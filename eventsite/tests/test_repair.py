@@ -35,9 +35,9 @@ from devtools.testing.pipeline import (
 from devtools.testing.processes import child_environment, command_of, free_port, running
 from outbox import conf
 from outbox.audit import compare
-from outbox.audit.compare import Reason
+from outbox.audit.compare import MissingReason
 from outbox.audit.repair import repair
-from outbox.audit.replay import Plan, ReplayRefused, plan, replay
+from outbox.audit.replay import ReplayPlan, ReplayRefused, plan, replay
 from outbox.dead_letters import due, redrive
 from outbox.dead_letters import letters as letter_rows
 from outbox.handlers import pause, task
@@ -61,7 +61,7 @@ def logs() -> dict[str, admin.TopicState]:
     return admin.topic_states([PROBE_TOPIC.name])
 
 
-def found() -> list[Reason]:
+def found() -> list[MissingReason]:
     return [each.reason for page in compare.pages(ROUTE, logs()) for each in page]
 
 
@@ -86,10 +86,10 @@ class TestRepair:
         publish("a", "b", times=4)
         apply_probe_log()
         lose_receipts(3, 4)
-        assert found() == [Reason.PASSED] * 4
+        assert found() == [MissingReason.PASSED] * 4
         done = repair(ROUTE, logs())
         assert (done.handed_over, done.out_of_order) == (4, 0)
-        assert set(found()) == {Reason.PARKED}
+        assert set(found()) == {MissingReason.PARKED}
         redrive_all()
         verdict = probe_queries.verdict()
         assert (verdict.drawn, verdict.applied, verdict.ok) == (8, 8, True)
@@ -114,7 +114,7 @@ class TestRepair:
         lose_receipts(2)
         done = repair(ROUTE, logs())
         assert (done.handed_over, done.out_of_order) == (0, 2)
-        assert (found(), DeadLetter.objects.count()) == ([Reason.PASSED] * 2, 0)
+        assert (found(), DeadLetter.objects.count()) == ([MissingReason.PASSED] * 2, 0)
         done = repair(ROUTE, logs(), out_of_order=True)
         assert (done.handed_over, done.out_of_order) == (2, 0)
         redrive_all()
@@ -146,7 +146,7 @@ class TestRepair:
     def test_moves_a_position_behind_what_the_log_has_lost(self) -> None:
         publish("a", "b", "c", times=3)
         cut_log(PROBE_TOPIC.name)
-        assert set(found()) == {Reason.GONE}
+        assert set(found()) == {MissingReason.GONE}
         publish("a")
         done = repair(ROUTE, logs())
         assert done.handed_over == 9
@@ -182,7 +182,7 @@ def apply_sales() -> None:
         task.apply_chunks(handler="record_sales", chunks=[chunk], effect=analytics.record_sales)
 
 
-def plan_of(handler: str, since: str = "start") -> Plan:
+def plan_of(handler: str, since: str = "start") -> ReplayPlan:
     route = conf.route_named(handler)
     return plan(route, admin.topic_states([route.topic.name])[route.topic.name], since=since)
 
@@ -285,7 +285,7 @@ class TestReplay:
         publish("a", times=2)
         apply_probe_log()
         cut_log(PROBE_TOPIC.name)
-        with pytest.raises(ReplayRefused, match="cannot be built again whole"):
+        with pytest.raises(ReplayRefused, match="cannot be rebuilt completely"):
             plan_of(PROBE_HANDLER)
         publish("a")
         apply_probe_log()
@@ -352,7 +352,7 @@ class TestATopicMadeAnew:
         assert (verdict.applied, verdict.violations, verdict.ok) == (7, 0, True)
 
     def test_cannot_be_replayed_as_if_it_were_whole(self) -> None:
-        with pytest.raises(ReplayRefused, match="made anew since the handler began"):
+        with pytest.raises(ReplayRefused, match="recreated since the handler began"):
             plan_of(PROBE_HANDLER)
         assert plan_of(PROBE_HANDLER, since="earliest").messages == 3
 
@@ -375,9 +375,9 @@ class TestALogThatLostItsEnd:
         apply_probe_log()
         publish("a", times=2)
         self.lose_all()
-        assert found() == [Reason.GONE] * 2
+        assert found() == [MissingReason.GONE] * 2
         publish("a")
-        assert found() == [Reason.GONE] * 2 + [Reason.PASSED]
+        assert found() == [MissingReason.GONE] * 2 + [MissingReason.PASSED]
         done = repair(ROUTE, logs())
         assert (done.handed_over, done.out_of_order) == (3, 0)
         position = BridgePosition.objects.get(handler=PROBE_HANDLER, partition=partition_of("a"))
@@ -394,7 +394,7 @@ class TestALogThatLostItsEnd:
         before = logs()
         publish("a", times=2)
         states = {each.reason for page in compare.pages(ROUTE, before) for each in page}
-        assert states == {Reason.UNDER_WAY}
+        assert states == {MissingReason.UNDER_WAY}
 
     @needs_apache_kafka
     def test_moves_no_position_that_is_only_newer_than_what_was_read(self) -> None:

@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 from apikeys import services as key_services
 from devtools.localstack import PLAN
 from devtools.provider.client import provider_process
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import (
     Process,
@@ -182,7 +182,7 @@ def test_nothing_that_runs_tells_a_secret() -> None:
         provider_process() as provider,
         redis_user("marked", marks.new("redis")) as redis_url,
     ):
-        provider.rules(Rule(recipient=SMS["recipient"], status=401, times=1))
+        provider.rules(AnswerRule(recipient=SMS["recipient"], status=401, times=1))
         providers = {
             "hook": {
                 "kind": "webhook",

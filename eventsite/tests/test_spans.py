@@ -29,7 +29,7 @@ from outbox.envelope import EventEnvelope, TraceContext
 from outbox.handlers.foreign import refuse_none
 from outbox.handlers.task import Effect, effect_task, run_chunks
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.lanes import claim
 from outbox.models import BridgePosition, DeadLetter
 from outbox.tests import letters
@@ -96,9 +96,11 @@ def event(payload: str, trace: str = TRACEPARENT) -> EventEnvelope:
 
 
 class TestADrain:
-    def delivers(self, monkeypatch: pytest.MonkeyPatch, judge: Callable[[Delivery], None]) -> None:
-        def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
-            delivery = Delivery(size=len(messages))
+    def delivers(
+        self, monkeypatch: pytest.MonkeyPatch, judge: Callable[[BatchDelivery], None]
+    ) -> None:
+        def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
+            delivery = BatchDelivery(size=len(messages))
             judge(delivery)
             return delivery
 
@@ -111,7 +113,7 @@ class TestADrain:
     def test_says_what_it_sent(
         self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def all_of_it(delivery: Delivery) -> None:
+        def all_of_it(delivery: BatchDelivery) -> None:
             delivery.acknowledged = {index: index for index in range(delivery.size)}
 
         self.delivers(monkeypatch, all_of_it)
@@ -126,7 +128,7 @@ class TestADrain:
     def test_whose_kafka_is_away_failed(
         self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def away(delivery: Delivery) -> None:
+        def away(delivery: BatchDelivery) -> None:
             delivery.error = "broker is down"
 
         self.delivers(monkeypatch, away)
@@ -139,7 +141,7 @@ class TestADrain:
     def test_with_a_refused_message_failed(
         self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def too_large(delivery: Delivery) -> None:
+        def too_large(delivery: BatchDelivery) -> None:
             delivery.refused = dict.fromkeys(range(delivery.size), "too large")
             delivery.fatal = True
 

@@ -397,7 +397,7 @@ def test_redis_emptied_gone_and_back_again(table: Writer, writer: Writer) -> Non
         expected = itertools.count(start + 1)
         for _ in range(2):
             writer.add("redis", 1)
-            assert heard(client)["seq"] == next(expected)  # Redis is away
+            assert heard(client)["seq"] == next(expected)  # Redis is unavailable
             with redis_at(port):
                 assert settles(lambda: subscribers(port) == 1)
                 writer.add("redis", 2)

@@ -27,7 +27,7 @@ from devtools.testing.pipeline import PROBE_HANDLER, settles
 from devtools.testing.processes import Spec, running_together, spec_of
 from outbox import conf
 from outbox.kafka import groups
-from outbox.kafka.groups import Limits
+from outbox.kafka.groups import GroupLimits
 from outbox.upkeep import takeover
 
 STOCK_MS = 45_000
@@ -95,7 +95,7 @@ def test_a_bridge_that_is_killed_for_good_is_replaced_within_ten_seconds() -> No
 def test_a_broker_that_allows_no_less_is_named_with_both_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(groups, "broker_limits", lambda: Limits(STOCK_MS, 5000))
+    monkeypatch.setattr(groups, "broker_limits", lambda: GroupLimits(STOCK_MS, 5000))
     assert takeover.shorten() == "A bridge that dies is replaced after 45 s."
     [(found, means)] = takeover.slow_takeovers()
     assert found == "consumer.session.timeout.ms of our groups = 45000"
@@ -111,14 +111,14 @@ def test_a_broker_that_allows_no_less_is_named_with_both_settings(
 @pytest.mark.parametrize(
     ("limits", "session", "heartbeat"),
     [
-        (Limits(6000, 1500), 6000, 1500),
-        (Limits(1000, 100), 6000, 1500),
-        (Limits(45_000, 5000), 45_000, 5000),
-        (Limits(6000, 5000), 15_000, 5000),  # one heartbeat may be late
+        (GroupLimits(6000, 1500), 6000, 1500),
+        (GroupLimits(1000, 100), 6000, 1500),
+        (GroupLimits(45_000, 5000), 45_000, 5000),
+        (GroupLimits(6000, 5000), 15_000, 5000),  # one heartbeat may be late
     ],
 )
 def test_a_session_is_as_short_as_the_broker_allows(
-    limits: Limits, session: int, heartbeat: int
+    limits: GroupLimits, session: int, heartbeat: int
 ) -> None:
     assert groups.wanted(limits) == (session, heartbeat)
 

@@ -1,4 +1,4 @@
-"""Spans as they leave real processes, at a real receiver; and processes whose receiver is away."""
+"""Spans as they leave real processes, at a real receiver; and processes whose receiver is unavailable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 from devtools.localstack import PLAN
 from devtools.provider.client import provider_process
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import (
     Process,
@@ -125,7 +125,7 @@ def test_a_notification_is_seen_from_the_request_to_the_webhook() -> None:
     """One trace from the caller over the request to each call of the provider, which gets it; between
     them the batches that made it ready, each with a link."""
     with receiving() as receiver, provider_process() as provider:
-        provider.rules(Rule(recipient=SMS["recipient"], status=500, times=1))
+        provider.rules(AnswerRule(recipient=SMS["recipient"], status=500, times=1))
         given = {
             "PROVIDERS": json.dumps({"acme": {"kind": "webhook", "url": provider.url}}),
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,

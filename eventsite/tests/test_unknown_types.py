@@ -157,7 +157,7 @@ def test_upgrade_rollback_and_upgrade(settings: Any) -> None:
         publish(ELSEWHERE)
         assert settles(lambda: applied() == 2)  # the other partitions go on
         assert settles(lambda: waiting() == 1)
-        assert undone() == [compare.Reason.UNDER_WAY] * 2
+        assert undone() == [compare.MissingReason.UNDER_WAY] * 2
     assert not DeadLetter.objects.exists()
     position = BridgePosition.objects.get(handler=PROBE_HANDLER, partition=3)
     assert (position.attempts, position.failed_at) == (0, None)
@@ -177,7 +177,7 @@ def test_upgrade_rollback_and_upgrade(settings: Any) -> None:
         tasks.redrive_letters()
         letters = DeadLetter.objects.values_list("state", "attempts")
         assert set(letters) == {(State.PARKED, 0)}
-        assert undone() == [compare.Reason.PARKED] * 2
+        assert undone() == [compare.MissingReason.PARKED] * 2
     assert BridgePosition.objects.aggregate(failures=Sum("failures"))["failures"] == 0
     with release(NEWER):
         assert settles(redriven)

@@ -51,7 +51,7 @@ def load(stack: LocalStack) -> Iterator[SteadyOrders]:
 
 @contextmanager
 def quiet_logs(stack: LocalStack) -> Iterator[None]:
-    """Nobody fills a disk with the news that a server is away."""
+    """Nobody fills a disk with the news that a server is unavailable."""
     sizes = {unit.name: unit.log.stat().st_size for unit in stack.units}
     started = time.monotonic()
     yield

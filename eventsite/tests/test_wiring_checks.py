@@ -92,5 +92,5 @@ def test_every_role_has_its_worker_everywhere() -> None:
     assert {name for name in plan if name.startswith("worker-")} == {
         role.process for role in ROLES.values()
     }
-    architecture = (ROOT / "docs/ARCHITECTURE.md").read_text()
+    architecture = (ROOT / "docs/architecture.md").read_text()
     assert sorted(roles_in(architecture)) == sorted(ROLES)

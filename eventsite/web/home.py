@@ -19,7 +19,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from outbox import jobs
-from outbox.process.health import Readiness, readiness
+from outbox.process.health import ReadinessAnswer, readiness
 
 __all__ = ["HomeView"]
 
@@ -33,7 +33,7 @@ LINKS = (
     ("/swagger/", "API", "read it and try it"),
     ("/openapi.json", "OpenAPI document", "the same for programs"),
     ("/admin/", "Admin", "orders, events, dead letters, figures; asks for a login"),
-    ("/health/ready", "Readiness", "for load balancers"),
+    ("/health/ready", "ReadinessAnswer", "for load balancers"),
     ("/metrics", "Metrics", "of the web processes, for Prometheus"),
 )
 # Jobs that beat has done every few seconds, and the sweep that a drain makes each minute; seconds.
@@ -77,7 +77,7 @@ class HomeView(APIView):
         answer["Cache-Control"] = "no-store"
         return answer
 
-    def _context(self, request: Request, found: Readiness) -> dict[str, Any]:
+    def _context(self, request: Request, found: ReadinessAnswer) -> dict[str, Any]:
         return {
             "title": settings.SPECTACULAR_SETTINGS["TITLE"],
             "status": found.status,
@@ -89,7 +89,7 @@ class HomeView(APIView):
         }
 
 
-def _traces(found: Readiness) -> Sequence[Trace]:
+def _traces(found: ReadinessAnswer) -> Sequence[Trace]:
     """What the database knows of the other processes; nothing when it does not answer."""
     if found.checks["database"] != "healthy":
         return ()

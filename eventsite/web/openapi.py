@@ -79,7 +79,7 @@ class Checks(serializers.Serializer[object]):
     redis = serializers.ChoiceField(["healthy", "unhealthy"])
 
 
-class Readiness(serializers.Serializer[object]):
+class ReadinessSerializer(serializers.Serializer[object]):
     """`not ready` without the database, `degraded` without Kafka or Redis."""
 
     status = serializers.ChoiceField(["ready", "degraded", "not ready"])
@@ -110,12 +110,12 @@ ready = extend_schema(
     parameters=[OpenApiParameter("strict", str, description="`1`: degraded is a 503 too.")],
     responses={
         200: OpenApiResponse(
-            Readiness,
+            ReadinessSerializer,
             description="Orders are accepted and nothing is lost.",
             examples=[OpenApiExample("ready", value={"status": "ready", "checks": ALL_WELL})],
         ),
         503: OpenApiResponse(
-            Readiness,
+            ReadinessSerializer,
             description="Not ready, or with `strict=1` degraded.",
             examples=[
                 OpenApiExample("not ready", value={"status": "not ready", "checks": NO_DATABASE})

@@ -32,8 +32,8 @@ HEAD_SECONDS = 10.0  # for request line and headers
 HEAD_BYTES = 65_536
 BODY_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 75  # longer than the pools of usual clients keep an idle connection
-# For requests under way at the stop, and for all that comes behind them: what hangs on a server may
-# not keep us from stopping within ten seconds.
+# For requests under way at the stop and everything after them: a hanging server must not keep
+# this process from stopping within ten seconds.
 STOP_SECONDS = 6
 LEAVE_SECONDS = 3.0
 # Connections that come while the loop is busy. Those it has are bounded by the limit of open files,
@@ -82,8 +82,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._await("head")
 
     def eof_received(self) -> None:
-        """The transport closes afterwards. To answer a client that has closed only its own side,
-        every connection whose client is gone would have to be kept until there is an answer."""
+        """The transport closes afterwards. A client that has closed only its own side gets no
+        answer: to send one, every connection of a client that is gone would have to stay open
+        until there is an answer."""
         self._corked.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -305,7 +306,7 @@ def serve(application: str = APPLICATION, *, host: str, port: int, workers: int 
     `workers`: processes that share the port, under one that starts them again. Ends the process
     with exit code 1 or 3 if the port is taken or the application does not start.
     """
-    # uvicorn hands the signal on when it has stopped: a stop as ordered is no failure.
+    # uvicorn raises the signal again after it has stopped; an ordered stop is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         application,
@@ -324,10 +325,10 @@ def serve(application: str = APPLICATION, *, host: str, port: int, workers: int 
         log_level="warning",
         access_log=False,  # the gateway's journal says more
         server_header=False,
-        proxy_headers=False,  # whom to believe is the gateway's to say
+        proxy_headers=False,  # the gateway decides which proxies to trust
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        # A worker that is busy on two full cores is not a dead one: it would be killed.
+        # uvicorn would kill a worker that is only busy on two full cores.
         timeout_worker_healthcheck=10,
     )

@@ -22,7 +22,7 @@ log = structlog.get_logger("eventsite.worker_consumer")
 
 class Consumer(consumer.Consumer):
     """Celery's, but no message ends it. A newer version may have sent one that this one cannot read:
-    whoever sent it sends it again until a worker has it that can (rule R10)."""
+    whoever sent it sends it again until a worker has it that can (guarantees.md#r10)."""
 
     _connected_at = float("-inf")
 
@@ -71,7 +71,7 @@ def _check_time_limits(message: Any) -> None:
         and len(limits) == 2
         and all(each is None or isinstance(each, int | float) for each in limits)
     ):
-        raise ValueError(f"{limits!r} are no time limits")
+        raise ValueError(f"{limits!r} are not time limits")
 
 
 def _header(message: Any, name: str) -> object:

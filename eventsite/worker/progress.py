@@ -1,6 +1,6 @@
 """Whether a Celery worker still does what it is there for: the eyes of its watchdog.
 
-Celery is known to stop consuming after Redis was away, in several versions and ways: the process
+Celery is known to stop consuming after Redis was unavailable, in several versions and ways: the process
 lives, its loop turns, and its queues grow.
 """
 

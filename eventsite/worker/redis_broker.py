@@ -72,11 +72,11 @@ def _left_out_if_full() -> Iterator[None]:
 class _QoS(kombu_redis.QoS):
     """What cannot be acknowledged is in nobody's hands any more. Kombu would count it as in the
     worker's for as long as the connection lives, and with as many as it may hold the worker takes
-    nothing. Redis makes it visible again: a task twice has its effect once (rule R8)."""
+    nothing. Redis makes it visible again: a task twice has its effect once (guarantees.md#r8)."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Also takes what a full Redis cannot note as taken. If this worker dies with it, it is
-        lost, and whoever sent it sends it again (rule R10)."""
+        lost, and whoever sent it sends it again (guarantees.md#r10)."""
         try:
             super().append(message, delivery_tag)
         except redis.OutOfMemoryError as error:

@@ -15,7 +15,7 @@ from feeds import cache, metrics, queries
 from feeds.api import representations, schema
 from feeds.api.serializers import DEFAULT_LIMIT, MOST, FeedQuery, valid_user_id
 from feeds.reading.pages import pages
-from feeds.reading.questions import Page, Question
+from feeds.reading.questions import FeedPage, FeedQuestion
 from restapi.answers import Answer, json_answer, to_response
 from restapi.hot_path import Asked, HotLookup
 from restapi.hot_query import whole_number
@@ -26,11 +26,11 @@ __all__ = ["READ_FEED", "FeedView"]
 _HIT, _MISS = ((b"x-cache", b"HIT"),), ((b"x-cache", b"MISS"),)
 
 
-def _question(asked: Asked) -> Question:
+def _question(asked: Asked) -> FeedQuestion:
     given = asked.given
     if len(given.keys() & {"before", "after", "offset"}) > 1:
         raise ValueError("two of them")
-    return Question(
+    return FeedQuestion(
         asked.id,
         given.get("limit", DEFAULT_LIMIT),
         given.get("offset", 0),
@@ -39,7 +39,7 @@ def _question(asked: Asked) -> Question:
     )
 
 
-def _steps(questions: Sequence[Question]) -> LookupSteps[Sequence[Answer | None]]:
+def _steps(questions: Sequence[FeedQuestion]) -> LookupSteps[Sequence[Answer | None]]:
     """None for a page below the floor: one that takes long would keep the others waiting."""
     found = yield from pages(questions, deep=False)
     _count(found)
@@ -49,13 +49,15 @@ def _steps(questions: Sequence[Question]) -> LookupSteps[Sequence[Answer | None]
     ]
 
 
-def _count(found: Sequence[Page | None]) -> None:
+def _count(found: Sequence[FeedPage | None]) -> None:
     hits = sum(page.hit for page in found if page)
     metrics.CACHE_HITS.inc(hits)
     metrics.CACHE_MISSES.inc(len(found) - found.count(None) - hits)
 
 
-def _answer(question: Question, page: Page, expanded: dict[int, str] | None = None) -> Answer:
+def _answer(
+    question: FeedQuestion, page: FeedPage, expanded: dict[int, str] | None = None
+) -> Answer:
     ids, next_before = page.ids, page.next_before
     if expanded is not None:  # what was deleted in between is in neither
         ids = [id_ for id_ in ids if id_ in expanded]
@@ -96,7 +98,7 @@ class FeedView(APIView):
         """A page of the feed: the newest, or what is before or after a post."""
         reader = valid_user_id(user_id, request)
         wanted = FeedQuery.of(request).validated_data
-        question = Question(
+        question = FeedQuestion(
             reader, wanted["limit"], wanted["offset"], wanted.get("before"), wanted.get("after")
         )
         [page] = run(pages([question], deep=True), redis=cache.replies)

@@ -53,7 +53,7 @@ _CURSORS = {
 }
 
 
-field_is("feeds.api.serializers.UserId", USER)
+field_is("feeds.api.serializers.UserIdField", USER)
 field_is(
     "feeds.api.serializers.PostId", {"type": "integer", "minimum": 0, "maximum": (1 << 64) - 1}
 )
@@ -62,7 +62,7 @@ field_is("feeds.api.serializers.FeedOffset", {"type": "string"})  # whatever is 
 
 
 class _Cursor(OpenApiSerializerFieldExtension):
-    target_class = "feeds.api.serializers.Cursor"
+    target_class = "feeds.api.serializers.FeedCursorField"
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         pattern = _CURSORS[self.target.kind.__name__]
@@ -77,7 +77,7 @@ class _Number(serializers.Field[Any, Any, Any, Any]):
     """64 bits: more than a double holds exactly."""
 
 
-class CreatedPost(serializers.Serializer[object]):
+class CreatedPostSerializer(serializers.Serializer[object]):
     """Answer to a new post."""
 
     post_id = _Number(help_text="Passes 2^53: read `post_id_str` where numbers are doubles.")
@@ -85,7 +85,7 @@ class CreatedPost(serializers.Serializer[object]):
     message = serializers.ChoiceField(["Post created successfully"])
 
 
-class DeletedPost(serializers.Serializer[object]):
+class DeletedPostSerializer(serializers.Serializer[object]):
     """Answer to a deletion."""
 
     message = serializers.ChoiceField(["Post deleted successfully"])
@@ -183,7 +183,7 @@ posts = extend_schema_view(
         body=Body(PostSerializer, {"post": {"author_id": "ada", "content": "Hello, world."}}),
         answers={
             202: answer(
-                CreatedPost,
+                CreatedPostSerializer,
                 {"post_id": ID, "post_id_str": str(ID), "message": "Post created successfully"},
             )
         },
@@ -204,7 +204,7 @@ post = extend_schema_view(
         "Delete a post",
         "No feed shows it from the answer on. Again is the same answer.",
         parameters=[POST_ID],
-        answers={200: answer(DeletedPost, {"message": "Post deleted successfully"})},
+        answers={200: answer(DeletedPostSerializer, {"message": "Post deleted successfully"})},
         refuses=[404],
     ),
 )

@@ -24,7 +24,7 @@ __all__ = [
     "FollowingQuery",
     "PostSerializer",
     "PostsQuery",
-    "UserId",
+    "UserIdField",
     "valid_user_id",
     "validated_pair",
     "validated_post",
@@ -36,7 +36,7 @@ _DIGITS = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]+")
 
 
-class UserId(serializers.Field[str, Any, str, str]):
+class UserIdField(serializers.Field[str, Any, str, str]):
     """An opaque id, kept as it is."""
 
     default_error_messages = {
@@ -62,21 +62,21 @@ def valid_user_id(text: str, request: Request) -> str:
         raise serializers.ValidationError({"user_id": error.detail}) from None
 
 
-_user_id = UserId()
+_user_id = UserIdField()
 
 
 class PostSerializer(serializers.Serializer[object]):
     """{"author_id", "content"}"""
 
-    author_id = UserId()
+    author_id = UserIdField()
     content = Text(max_length=MAX_CONTENT)
 
 
 class FollowSerializer(serializers.Serializer[object]):
     """{"follower_id", "followee_id"}"""
 
-    follower_id = UserId()
-    followee_id = UserId()
+    follower_id = UserIdField()
+    followee_id = UserIdField()
 
     def validate(self, attrs: dict[str, str]) -> dict[str, str]:
         if attrs["follower_id"] == attrs["followee_id"]:
@@ -98,7 +98,7 @@ class PostId(serializers.Field[int, Any, int, int]):
 class PostsQuery(QuerySerializer):
     """Query parameters of the posts of an author."""
 
-    author_id = UserId()
+    author_id = UserIdField()
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
     before = PostId(default=HIGHEST_ID, help_text="Only older posts: `next_before` of a page.")
 
@@ -145,7 +145,7 @@ class FeedQuery(QuerySerializer):
         return attrs
 
 
-class Cursor(serializers.CharField):
+class FeedCursorField(serializers.CharField):
     """`next_cursor` of the page before."""
 
     default_error_messages = {"cursor": "Must be a next_cursor of this list."}
@@ -165,14 +165,14 @@ class FollowingQuery(QuerySerializer):
     """Query parameters of the list of whom a user follows."""
 
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
-    cursor = Cursor(UserCursor, required=False)
+    cursor = FeedCursorField(UserCursor, required=False)
 
 
 class FollowersQuery(QuerySerializer):
     """Query parameters of the list of a user's followers."""
 
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
-    cursor = Cursor(FollowerCursor, required=False)
+    cursor = FeedCursorField(FollowerCursor, required=False)
 
 
 # Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no

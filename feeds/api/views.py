@@ -56,7 +56,7 @@ class PostsView(APIView):
         try:
             post = read_post(request.data)
         except (ParseError, ValidationError):
-            return _told_or_refused(key)
+            return _kept_or_refused(key)
         [answer] = CREATE_POST.perform([Keyed(post, key)])
         return to_response(answer)
 
@@ -99,7 +99,7 @@ class FollowView(APIView):
         try:
             pair = validated_pair(request.data)
         except (ParseError, ValidationError):
-            return _told_or_refused(key)
+            return _kept_or_refused(key)
         return _change(pair, key, _begin, "followed successfully")
 
     def delete(self, request: Request) -> HttpResponse:
@@ -109,7 +109,7 @@ class FollowView(APIView):
         try:
             pair = _pair_of(request)
         except (ParseError, ValidationError):
-            return _told_or_refused(key)
+            return _kept_or_refused(key)
         return _change(pair, key, _end, "unfollowed successfully")
 
 
@@ -149,10 +149,10 @@ def _change(
     return to_response(answer)
 
 
-def _told_or_refused(key: IdempotencyKey | None) -> HttpResponse:
+def _kept_or_refused(key: IdempotencyKey | None) -> HttpResponse:
     """In the handler of a request that is refused: what its key was used for comes first."""
-    if (told := answer_of_used(key)) is not None:
-        return to_response(told)
+    if (kept := answer_of_used(key)) is not None:
+        return to_response(kept)
     raise  # noqa: PLE0704  (called in the handler)
 
 

@@ -1,1 +1,1 @@
-"""Entries and caches against the truth, and built anew from it."""
+"""Entries and caches against the truth, and rebuilt from it."""

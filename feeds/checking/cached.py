@@ -8,7 +8,7 @@ from django.db import connection
 
 from feeds import cache
 from feeds.cache import Kept
-from feeds.checking.compare import Comparison, Difference
+from feeds.checking.compare import FeedComparison, FeedDifference
 from feeds.fanout.owed import OWED
 from feeds.reading.changes import Changes, snapshot_of
 from outbox.database.arrays import text_array_literal
@@ -31,7 +31,7 @@ _EXPECTED = f"""
 """
 
 
-def compare_cached(users: Sequence[str], found: Comparison) -> None:
+def compare_cached(users: Sequence[str], found: FeedComparison) -> None:
     """Compare the cached feeds of these users, in the open transaction, whose snapshot is older than
     what Redis says now: what a slice has finished before it, the cache holds by then.
 
@@ -53,7 +53,7 @@ def compare_cached(users: Sequence[str], found: Comparison) -> None:
         found.add(_differences(user, kept, changes))
 
 
-def _differences(user: str, kept: Kept, changes: Changes) -> list[Difference]:
+def _differences(user: str, kept: Kept, changes: Changes) -> list[FeedDifference]:
     shown = set(kept.ids) - changes.deleted
     merged = text_array_literal(kept.merged)
     with connection.cursor() as cursor:
@@ -67,12 +67,12 @@ def _differences(user: str, kept: Kept, changes: Changes) -> list[Difference]:
     merged_authors = set(kept.merged)
     return [
         *(
-            Difference(user, post, "", "missing in the cache")
+            FeedDifference(user, post, "", "missing in the cache")
             for post, is_owed in expected.items()
             if post not in shown and not is_owed
         ),
         *(
-            Difference(user, post, author, "wrong in the cache")
+            FeedDifference(user, post, author, "wrong in the cache")
             for post, author in wrong
             if author not in merged_authors
         ),

@@ -17,12 +17,12 @@ from django.db import connection
 from feeds.fanout.owed import OWED
 from outbox.database.arrays import text_array_literal
 
-__all__ = ["DIFFERENCES_SHOWN", "Comparison", "Difference", "compare_entries"]
+__all__ = ["DIFFERENCES_SHOWN", "FeedComparison", "FeedDifference", "compare_entries"]
 
 DIFFERENCES_SHOWN = 50
 
 
-class Difference(NamedTuple):
+class FeedDifference(NamedTuple):
     """What a page of a user shows wrongly, or does not show."""
 
     user_id: str
@@ -32,7 +32,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(slots=True)
-class Comparison:
+class FeedComparison:
     """What was found.
 
     counts           entries that are right or litter, posts that are owed, follows that are not
@@ -45,10 +45,10 @@ class Comparison:
     users: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     different: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[FeedDifference] = field(default_factory=list)
     users_different: set[str] = field(default_factory=set)
 
-    def add(self, differences: Iterable[Difference]) -> None:
+    def add(self, differences: Iterable[FeedDifference]) -> None:
         """Differences of one user or several."""
         for each in differences:
             self.different += 1
@@ -111,7 +111,7 @@ def _sql() -> str:
     """
 
 
-def compare_entries(users: Sequence[str], found: Comparison) -> None:
+def compare_entries(users: Sequence[str], found: FeedComparison) -> None:
     """Compare the entries of these users with the truth, and add the outcome. All calls that share a
     snapshot run in one REPEATABLE READ transaction."""
     with connection.cursor() as cursor:
@@ -120,7 +120,7 @@ def compare_entries(users: Sequence[str], found: Comparison) -> None:
     found.users += len(users)
     for state, count, user, post, author in rows:
         if count is None:
-            found.add([Difference(user, post, author, state)])
+            found.add([FeedDifference(user, post, author, state)])
         else:
             found.counts[state] += count
             if state == "litter":

@@ -1,6 +1,6 @@
 """Kept numbers of followers against the follows.
 
-They are sums of events, so whatever is told twice, by another producer, or of a follow that the database has
+They are sums of events, so whatever is published twice, by another producer, or of a follow that the database has
 forgotten stays in them. A wrong one makes no page wrong, but posts are cut into slices, and authors merged, by it.
 """
 

@@ -1,4 +1,4 @@
-"""Entries built anew from the posts, a few users at a time. Pages stay right meanwhile: a user's entries
+"""Entries are rebuilt from the posts, a few users at a time. Pages stay right meanwhile: a user's entries
 and his floor change in one transaction.
 
 It is the only thing that lowers a floor, so it goes through the gate alone (feeds/fanout/gate.py).
@@ -81,7 +81,7 @@ def _rebuilding() -> str:
 
 def rebuild(users: Sequence[str]) -> int:
     """Build the entries of these users anew, in one transaction, and have their cached feeds filled
-    anew; returns how many entries they have now. Raises CacheUnavailable, after the commit."""
+    again; returns how many entries they have now. Raises CacheUnavailable, after the commit."""
     with transaction.atomic():
         entries = int(
             send(RoundTrip([ALONE, (_rebuilding(), (text_array_literal(users),))]))[1][0][0]

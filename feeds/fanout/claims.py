@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from django.db import connection
 
-from feeds.fanout.slices import LEASE_SECONDS, LEASES, Batch
+from feeds.fanout.slices import LEASE_SECONDS, LEASES, SliceBatch
 from feeds.models import SliceKind
 
-__all__ = ["SMALL", "Claims"]
+__all__ = ["SMALL", "SliceClaims"]
 
 SMALL = 500  # followers of a slice that is small
 OLDEST_EVERY = 5
@@ -44,28 +44,28 @@ _OLDEST = f"""
 """
 
 
-class Claims:
+class SliceClaims:
     """The order in which one process takes slices."""
 
     def __init__(self) -> None:
         self._number = 0
 
-    def take(self) -> Batch | None:
+    def take(self) -> SliceBatch | None:
         """What is to be done next, held; None if nothing is due."""
         self._number += 1
         if self._number % OLDEST_EVERY:
             return self._small_posts() or self._oldest()
         return self._oldest() or self._small_posts()
 
-    def _small_posts(self) -> Batch | None:
+    def _small_posts(self) -> SliceBatch | None:
         leases = LEASES.claim(
             SMALL_AT_ONCE,
             seconds=LEASE_SECONDS,
             where=f"kind = 'post' AND size <= {SMALL} AND {_SOUND}",
         )
-        return Batch(SliceKind.POST, leases) if leases else None
+        return SliceBatch(SliceKind.POST, leases) if leases else None
 
-    def _oldest(self) -> Batch | None:
+    def _oldest(self) -> SliceBatch | None:
         """The oldest, with others like it where these may go together."""
         with connection.cursor() as cursor:
             cursor.execute(_OLDEST, ([kind.value for kind in SliceKind],))
@@ -76,11 +76,11 @@ class Claims:
         kind = SliceKind(name)
         if not is_sound:
             leases = LEASES.claim(1, seconds=LEASE_SECONDS, where="id = %s", parameters=(id_,))
-            return Batch(kind, leases, alone=True) if leases else None
+            return SliceBatch(kind, leases, alone=True) if leases else None
         leases = LEASES.claim(
             _AT_ONCE[kind] if is_small else LARGE_AT_ONCE,
             seconds=LEASE_SECONDS,
             where=f"kind = %s AND (size <= {SMALL}) = %s AND {_SOUND}",
             parameters=(kind, is_small),
         )
-        return Batch(kind, leases) if leases else None
+        return SliceBatch(kind, leases) if leases else None

@@ -7,8 +7,8 @@ from django.conf import settings
 from django.db import transaction
 
 from feeds.fanout.gate import TOGETHER
-from feeds.fanout.slices import Batch
-from feeds.fanout.written import Written
+from feeds.fanout.slices import SliceBatch
+from feeds.fanout.written import WrittenSlices
 from outbox.database.round_trips import RoundTrip, send
 
 __all__ = ["backfill", "clean_up", "fill_range", "filling"]
@@ -106,26 +106,26 @@ _CLEAN_UP = """
 """
 
 
-def backfill(batch: Batch) -> Written:
+def backfill(batch: SliceBatch) -> WrittenSlices:
     """Store what the authors have posted before they were followed, in a transaction. Until it
     commits these follows are merged at read."""
     sql = _BACKFILL + filling(taken_over="<>")
     with transaction.atomic():
         rows = send(RoundTrip([TOGETHER, (sql, (batch.ids,))]))[1]
     users = sorted({user for user, _ in rows})
-    return Written(users=users, grown=users, count=rows[0][1] if rows else 0)
+    return WrittenSlices(users=users, grown=users, count=rows[0][1] if rows else 0)
 
 
-def fill_range(batch: Batch) -> Written:
+def fill_range(batch: SliceBatch) -> WrittenSlices:
     """Store the posts of an author who is merged at read in the feeds of a range of his followers, in
     a transaction."""
     with transaction.atomic():
         rows = send(RoundTrip([TOGETHER, (_RANGE + filling(), (batch.ids,))]))[1]
-    return Written(grown=sorted({user for user, _ in rows}), count=rows[0][1] if rows else 0)
+    return WrittenSlices(grown=sorted({user for user, _ in rows}), count=rows[0][1] if rows else 0)
 
 
-def clean_up(batch: Batch) -> Written:
+def clean_up(batch: SliceBatch) -> WrittenSlices:
     """Delete the entries of follows that have ended, in a transaction. They are hidden already."""
     with transaction.atomic():
         rows = send(RoundTrip([TOGETHER, (_CLEAN_UP, (batch.ids,))]))[1]
-    return Written(users=sorted(user for user, _ in rows), count=rows[0][1] if rows else 0)
+    return WrittenSlices(users=sorted(user for user, _ in rows), count=rows[0][1] if rows else 0)

@@ -34,7 +34,7 @@ __all__ = ["UnknownPost", "count_follows", "cut_posts", "reset_slices"]
 
 
 class UnknownPost(LookupError):
-    """The event tells of a post that our table does not hold, or of another author."""
+    """The event names a post that our table does not hold, or of another author."""
 
 
 def cut_posts(envelopes: Sequence[EventEnvelope]) -> None:
@@ -60,7 +60,7 @@ def _cut(event: PostCreated | PostDeleted, followers: int, mode: str) -> list[Ne
     kind = SliceKind.DELETE if isinstance(event, PostDeleted) else SliceKind.POST
     post_id, author = event.payload.post_id, event.actor_id
     if mode == AuthorMode.MERGED:
-        # No followers: only the list of his posts in the cache is to be filled anew.
+        # No followers: only the list of his posts in the cache is to be filled again.
         return [NewSlice(kind, author, post_id, bucket_from=0, bucket_to=0)]
     return of_buckets(kind, author, followers, each=SLICE_FOLLOWERS, post_id=post_id)
 

@@ -23,8 +23,8 @@ from django.db import connection, transaction
 from feeds.fanout.follows import filling
 from feeds.fanout.gate import TOGETHER
 from feeds.fanout.owed import OWED
-from feeds.fanout.slices import Batch, NewSlice, inserting, of_buckets
-from feeds.fanout.written import Written
+from feeds.fanout.slices import NewSlice, SliceBatch, inserting, of_buckets
+from feeds.fanout.written import WrittenSlices
 from feeds.ids import EPOCH_MS, TIME_SHIFT
 from feeds.models import AuthorMode, ChangeKind, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
@@ -114,7 +114,7 @@ _ALL_FOLLOWERS = """
 _THESE = "AND posts.id = ANY(%s::bigint[])"
 
 
-def end_storing(batch: Batch) -> Written:
+def end_storing(batch: SliceBatch) -> WrittenSlices:
     """The author is stored again, once all his followers are filled.
 
     From here on readers see entries alone. A post that came while they were filled may not be cut or
@@ -125,18 +125,20 @@ def end_storing(batch: Batch) -> Written:
     with transaction.atomic():
         rows = send(RoundTrip([TOGETHER, (_STATE, (batch.ids,))]))[1]
         if not rows:
-            return Written()
+            return WrittenSlices()
         [(author, followers, since, unfinished)] = rows
         if unfinished:
-            return Written(again_in=WAIT_SECONDS)
+            return WrittenSlices(again_in=WAIT_SECONDS)
         at_most = max(1, LAST_ENTRIES // max(1, followers))
         late = _not_stored(author, _first_id(since), at_most + 1)
         if len(late) > at_most:
-            return Written(again_in=WAIT_SECONDS)
+            return WrittenSlices(again_in=WAIT_SECONDS)
         fill = _ALL_FOLLOWERS + filling(only=_THESE), (author, array_literal(late))
         filled = send(RoundTrip([fill]))[0] if late else []
         _set_mode([author], AuthorMode.STORED)
-    return Written(grown=sorted({user for user, _ in filled}), count=filled[0][1] if filled else 0)
+    return WrittenSlices(
+        grown=sorted({user for user, _ in filled}), count=filled[0][1] if filled else 0
+    )
 
 
 def _not_stored(author: str, first: int, limit: int) -> list[int]:

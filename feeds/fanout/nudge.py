@@ -1,6 +1,6 @@
 """The nudge: after slices are committed, one Celery task that applies them now.
 
-Latency only: beat starts one every second whatever happens here (rule R7). It is called where an effect
+Latency only: beat starts one every second whatever happens here (guarantees.md#r7). It is called where an effect
 has committed, in a worker, so it waits for Redis only for a moment.
 """
 
@@ -31,7 +31,7 @@ def _redis() -> redis.Redis:
 
 
 def nudge() -> None:
-    """Ask for a run soon, unless somebody has asked already. Never raises for a Redis that is away."""
+    """Ask for a run soon, unless somebody has asked already. Never raises for a Redis that is unavailable."""
     try:
         with _redis().pipeline(transaction=False) as commands:
             commands.set(_KEY, 1, nx=True, px=_ASKED_FOR_MS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["OWED"]
 
 # SQL: whether `missing` (post_id, bucket; none: of any follower) is still to come: an open slice owes it,
-# or the event that is to be cut into slices. The outbox lets go of an event when it is applied; the
+# or the event that is to be cut into slices. The outbox deletes an event after it is applied; the
 # event's id follows from the post's (feeds/events.py).
 OWED = """
     EXISTS (

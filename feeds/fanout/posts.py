@@ -10,8 +10,8 @@ import msgspec
 from django.db import transaction
 
 from feeds.fanout.gate import TOGETHER
-from feeds.fanout.slices import Batch
-from feeds.fanout.written import Written
+from feeds.fanout.slices import SliceBatch
+from feeds.fanout.written import WrittenSlices
 from outbox.database.round_trips import RoundTrip, Statement, send
 
 __all__ = ["LOOK_AT_EVERY", "delete_entries", "write_entries"]
@@ -26,7 +26,7 @@ _AUTHORS = """
 
 # A post above every floor needs no look at any. An entry with a lower number is of a follow that has ended: the later one takes it over. What lies
 # below the floor is merged at read. The caches hear of all, whatever was stored before: the worker that
-# stored it may have died before it could tell them.
+# stored it may have died before it could update them.
 _WRITE = f"""
     WITH slice AS MATERIALIZED (
         SELECT slice.post_id, slice.author_id, slice.bucket_from, slice.bucket_to,
@@ -84,10 +84,10 @@ _DELETE = """
 """
 
 
-def write_entries(batch: Batch) -> Written:
+def write_entries(batch: SliceBatch) -> WrittenSlices:
     """Store the posts of these slices in the feeds of their followers, in a transaction."""
     authors, rows = _through_the_gate((_AUTHORS, (batch.ids,)), (_WRITE, (batch.ids,)))
-    return Written(
+    return WrittenSlices(
         entries=[
             (user, post_id, author, number)
             for post_id, author, users, numbers, _, _ in rows
@@ -100,11 +100,11 @@ def write_entries(batch: Batch) -> Written:
     )
 
 
-def delete_entries(batch: Batch) -> Written:
+def delete_entries(batch: SliceBatch) -> WrittenSlices:
     """Delete the entries of deleted posts, in a transaction. They are hidden already: every reader
     asks the post."""
     authors, [(count,)] = _through_the_gate((_AUTHORS, (batch.ids,)), (_DELETE, (batch.ids,)))
-    return Written(authors=[author for author, _ in authors], count=count)
+    return WrittenSlices(authors=[author for author, _ in authors], count=count)
 
 
 def _through_the_gate(*statements: Statement) -> list[list[tuple]]:  # type: ignore[type-arg]

@@ -19,9 +19,9 @@ __all__ = [
     "LEASE_SECONDS",
     "MAX_TRIES",
     "SLICE_FOLLOWERS",
-    "Batch",
     "Finished",
     "NewSlice",
+    "SliceBatch",
     "begin_alone",
     "finish",
     "give_up",
@@ -40,7 +40,7 @@ NEVER_ENDED = "begun, and its worker did not come back"
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SliceBatch:
     """Slices of one kind, held. `alone`: one that has failed before, or whose worker did not come
     back several times."""
 

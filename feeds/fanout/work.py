@@ -1,4 +1,4 @@
-"""Working through slices: claim, write, tell the caches, finish.
+"""Working through slices: claim, write, update the caches, finish.
 
 A slice is finished when its entries are committed and the caches have confirmed, in this order. A
 worker that dies anywhere in between leaves the slice to its lease; whoever takes it over does all of
@@ -15,17 +15,17 @@ import structlog
 
 from feeds import cache, metrics
 from feeds.fanout import follows, modes, posts
-from feeds.fanout.claims import Claims
+from feeds.fanout.claims import SliceClaims
 from feeds.fanout.nudge import nudge, take_nudge
 from feeds.fanout.slices import (
-    Batch,
+    SliceBatch,
     begin_alone,
     finish,
     give_up,
     try_later,
 )
 from feeds.fanout.trimming import trim
-from feeds.fanout.written import Written
+from feeds.fanout.written import WrittenSlices
 from feeds.models import SliceKind
 from outbox.database.errors import describe, is_transient
 
@@ -33,10 +33,10 @@ __all__ = ["apply_batch", "apply_slices"]
 
 RUN_SECONDS = 0.2  # then the other tasks of the queue have their turn
 AGAIN_SECONDS = (
-    1.0  # after something that passes by itself: Redis is away, a lock, a lost connection
+    1.0  # after something that passes by itself: Redis is unavailable, a lock, a lost connection
 )
 
-_WRITERS: dict[SliceKind, Callable[[Batch], Written]] = {
+_WRITERS: dict[SliceKind, Callable[[SliceBatch], WrittenSlices]] = {
     SliceKind.POST: posts.write_entries,
     SliceKind.DELETE: posts.delete_entries,
     SliceKind.BACKFILL: follows.backfill,
@@ -46,7 +46,7 @@ _WRITERS: dict[SliceKind, Callable[[Batch], Written]] = {
 }
 
 log = structlog.get_logger("feeds.fanout")
-_claims = Claims()
+_claims = SliceClaims()
 
 
 def apply_slices() -> int:
@@ -66,8 +66,8 @@ def apply_slices() -> int:
     return finished
 
 
-def apply_batch(batch: Batch) -> int | None:
-    """Apply slices that are held; how many were finished. None: something is away, and the next batch
+def apply_batch(batch: SliceBatch) -> int | None:
+    """Apply slices that are held; how many were finished. None: something is unavailable, and the next batch
     would fare no better. A slice that fails is found by trying each alone."""
     if batch.alone and not begin_alone(batch.leases[0]):
         return 0
@@ -81,10 +81,10 @@ def apply_batch(batch: Batch) -> int | None:
     return _confirm(batch, written)
 
 
-def _confirm(batch: Batch, written: Written) -> int | None:
+def _confirm(batch: SliceBatch, written: WrittenSlices) -> int | None:
     metrics.ENTRIES.labels(batch.kind).inc(written.count)
     try:
-        _tell_caches(written)
+        _update_caches(written)
     except cache.CacheUnavailable as error:
         log.warning("caches_unavailable", error=str(error), slices=len(batch.leases))
         try_later(batch.leases, AGAIN_SECONDS, written=True)
@@ -97,9 +97,9 @@ def _confirm(batch: Batch, written: Written) -> int | None:
     return len(done)
 
 
-def _tell_caches(written: Written) -> None:
+def _update_caches(written: WrittenSlices) -> None:
     if written.entries:
-        # With `as_of` also what is told late does no harm: readers ask what has changed since.
+        # With `as_of` a late update does no harm either: readers ask what has changed since.
         cache.add_entries(written.entries, as_of=written.as_of)
     if written.users:
         cache.touch_users(written.users)
@@ -107,7 +107,7 @@ def _tell_caches(written: Written) -> None:
         cache.touch_authors(written.authors)
 
 
-def _failed(batch: Batch, error: Exception) -> int | None:
+def _failed(batch: SliceBatch, error: Exception) -> int | None:
     if is_transient(error):
         log.warning("slices_left", kind=batch.kind, error=describe(error))
         try_later(batch.leases, AGAIN_SECONDS)
@@ -115,7 +115,7 @@ def _failed(batch: Batch, error: Exception) -> int | None:
     if len(batch.leases) > 1:
         counts = Counter[bool]()
         for lease in batch.leases:
-            done = apply_batch(Batch(batch.kind, [lease]))
+            done = apply_batch(SliceBatch(batch.kind, [lease]))
             counts[done is None] += done or 0
         return counts[False]
     [lease] = batch.leases

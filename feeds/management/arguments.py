@@ -16,12 +16,12 @@ def positive(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return number
 
 
 def user_id(text: str) -> str:
     """The id of a user."""
     if not is_user_id(text):
-        raise ArgumentTypeError(f"{text!r} is no user id")
+        raise ArgumentTypeError(f"{text!r} is not a user id")
     return text

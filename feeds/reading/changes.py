@@ -25,13 +25,13 @@ from feeds.models import ChangeKind
 from outbox.database.arrays import array_literal
 from outbox.database.round_trips import Row, Statement
 
-__all__ = ["CHANGES", "MARGIN_SECONDS", "Changes", "Snapshot", "snapshot_of"]
+__all__ = ["CHANGES", "MARGIN_SECONDS", "Changes", "DatabaseSnapshot", "snapshot_of"]
 
 MARGIN_SECONDS = 60  # changes are remembered for longer than feeds are kept
 AT_ONCE = 20_000  # changes that are read in one go; of the older ones nothing is known then
 
 
-class Snapshot(NamedTuple):
+class DatabaseSnapshot(NamedTuple):
     """Which transactions a statement sees: all below xmin, and below xmax all but those in `running`."""
 
     xmin: int
@@ -42,16 +42,18 @@ class Snapshot(NamedTuple):
         """Whether it sees what this transaction has written, if it has committed."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)
 
-    def shows_more_than(self, other: Snapshot) -> bool:
+    def shows_more_than(self, other: DatabaseSnapshot) -> bool:
         """Whether it may see a transaction that the other does not."""
         return self.xmax > other.xmax or any(map(self.shows, other.running))
 
 
 @lru_cache(maxsize=1024)
-def snapshot_of(text: str) -> Snapshot:
+def snapshot_of(text: str) -> DatabaseSnapshot:
     """As PostgreSQL writes it."""
     xmin, xmax, running = text.split(":")
-    return Snapshot(int(xmin), int(xmax), frozenset(map(int, filter(None, running.split(",")))))
+    return DatabaseSnapshot(
+        int(xmin), int(xmax), frozenset(map(int, filter(None, running.split(","))))
+    )
 
 
 class _Change(msgspec.Struct, array_like=True):
@@ -64,20 +66,20 @@ class _Change(msgspec.Struct, array_like=True):
 _decode = msgspec.json.Decoder(list[_Change]).decode
 
 _COLUMNS = "xid, kind, follower_id, post_id"
-_TOLD = """
+_CHANGES = """
     SELECT pg_current_snapshot()::text, (
         SELECT json_agg(json_build_array(xid::text, kind, follower_id, post_id))::text FROM ({}) AS news
     )
 """
 # Never more than so many, whatever an import or a long silence has left.
-_SINCE = _TOLD.format(f"""
+_SINCE = _CHANGES.format(f"""
     (SELECT {_COLUMNS} FROM feed_changes WHERE xid >= %s::xid8 ORDER BY xid DESC LIMIT %s)
     UNION ALL
     (SELECT {_COLUMNS} FROM feed_changes WHERE xid = ANY(%s::xid8[]) ORDER BY xid DESC LIMIT %s)
     UNION ALL
     SELECT {_COLUMNS} FROM feed_changes WHERE xid > %s::xid8 AND kind = 'pruned'
 """)
-_NEWEST = _TOLD.format(f"SELECT {_COLUMNS} FROM feed_changes ORDER BY xid DESC LIMIT %s")
+_NEWEST = _CHANGES.format(f"SELECT {_COLUMNS} FROM feed_changes ORDER BY xid DESC LIMIT %s")
 
 
 class Changes:
@@ -85,7 +87,9 @@ class Changes:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._known: Snapshot | None = None  # every change that it shows is remembered, or too old
+        self._known: DatabaseSnapshot | None = (
+            None  # every change that it shows is remembered, or too old
+        )
         self._horizon = 0  # every change from this transaction on is remembered
         self._remembered: deque[tuple[float, int, _Change]] = deque()  # since when (monotonic)
         self.deleted: set[int] = set()  # posts
@@ -102,9 +106,9 @@ class Changes:
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Take the statement's one row. Learning something twice does no harm."""
-        [(text, told)] = rows
+        [(text, text_of_changes)] = rows
         now = snapshot_of(text)
-        news = _decode(told) if told else []
+        news = _decode(text_of_changes) if text_of_changes else []
         if not news and self._known == now:
             return
         with self._guard:

@@ -7,7 +7,7 @@ from itertools import chain
 
 from feeds.cache import Kept
 from feeds.reading import changes, statements
-from feeds.reading.questions import Page, Question, merged, page_of
+from feeds.reading.questions import FeedPage, FeedQuestion, merged, page_of
 from feeds.reading.statements import OfAuthor
 from outbox.database.round_trips import Row, Statement
 
@@ -17,7 +17,7 @@ __all__ = ["Hits"]
 class Hits:
     """Questions whose readers have a cached feed."""
 
-    def __init__(self, kept: Mapping[Question, Kept]) -> None:
+    def __init__(self, kept: Mapping[FeedQuestion, Kept]) -> None:
         self.kept = kept
         self._large = {
             question: [
@@ -35,12 +35,12 @@ class Hits:
             return (changes.CHANGES.statement(),) if self.kept else ()
         return changes.CHANGES.statement(), statements.of_authors_statement(list(self._asked))
 
-    def pages(self, told: Sequence[Sequence[Row]]) -> dict[Question, Page]:
+    def pages(self, results: Sequence[Sequence[Row]]) -> dict[FeedQuestion, FeedPage]:
         """Those that can be made: whose feed is to be believed and reaches far enough."""
-        if not told:
+        if not results:
             return {}
-        changes.CHANGES.learn(told[0])
-        posts = statements.of_authors(told[1], list(self._asked)) if self._asked else {}
+        changes.CHANGES.learn(results[0])
+        posts = statements.of_authors(results[1], list(self._asked)) if self._asked else {}
         made = {}
         for question, feed in self.kept.items():
             theirs = map(posts.__getitem__, self._large.get(question, ()))
@@ -51,7 +51,7 @@ class Hits:
         return made
 
 
-def _ids(question: Question, feed: Kept, of_large: Iterable[Sequence[int]]) -> Sequence[int]:
+def _ids(question: FeedQuestion, feed: Kept, of_large: Iterable[Sequence[int]]) -> Sequence[int]:
     """Newest first, without what was deleted since."""
     ids = feed.ids
     if question.before is not None:

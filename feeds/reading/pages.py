@@ -14,14 +14,14 @@ from itertools import chain
 from feeds import cache
 from feeds.cache import Kept
 from feeds.reading.hits import Hits
-from feeds.reading.questions import Page, Question
+from feeds.reading.questions import FeedPage, FeedQuestion
 from feeds.reading.reads import Reads
 from restapi.lookup import Ask, LookupSteps
 
 __all__ = ["pages"]
 
 
-def pages(questions: Sequence[Question], *, deep: bool) -> LookupSteps[list[Page | None]]:
+def pages(questions: Sequence[FeedQuestion], *, deep: bool) -> LookupSteps[list[FeedPage | None]]:
     """A page for each. Below the floor of stored entries a page costs as much as its reader follows
     authors: with `deep` it is read all the same, without it is None."""
     token = os.urandom(8)
@@ -30,9 +30,9 @@ def pages(questions: Sequence[Question], *, deep: bool) -> LookupSteps[list[Page
     hits = Hits({each: there[each.reader] for each in questions if _may_hit(each, there)})
     reads = Reads(each for each in questions if each not in hits.kept)
     asked = hits.statements, reads.statements
-    told = (yield Ask([*asked[0], *asked[1]])) if any(asked) else []
-    found: dict[Question, Page | None] = {**hits.pages(told[: len(asked[0])])}
-    reads.learn(told[len(asked[0]) :])
+    results = (yield Ask([*asked[0], *asked[1]])) if any(asked) else []
+    found: dict[FeedQuestion, FeedPage | None] = {**hits.pages(results[: len(asked[0])])}
+    reads.learn(results[len(asked[0]) :])
     again = yield from _read_again([each for each in hits.kept if each not in found], token)
     if kept is not None and (feeds := [*reads.feeds(), *again.feeds()]):
         yield Ask(commands=[cache.store(feeds, token=token)])
@@ -43,7 +43,9 @@ def pages(questions: Sequence[Question], *, deep: bool) -> LookupSteps[list[Page
     return [found[question] for question in questions]
 
 
-def _look(questions: Iterable[Question], token: bytes) -> LookupSteps[Mapping[str, Kept] | None]:
+def _look(
+    questions: Iterable[FeedQuestion], token: bytes
+) -> LookupSteps[Mapping[str, Kept] | None]:
     """What is cached of whom, with a mark of ours where nothing is and it will be read; None: there
     is no cache."""
     fills = dict.fromkeys(each.reader for each in questions if each.is_newest)
@@ -60,12 +62,12 @@ def _look(questions: Iterable[Question], token: bytes) -> LookupSteps[Mapping[st
     return {reader: Kept.of(value) for reader, value in values if value}
 
 
-def _may_hit(question: Question, kept: Mapping[str, Kept]) -> bool:
+def _may_hit(question: FeedQuestion, kept: Mapping[str, Kept]) -> bool:
     feed = kept.get(question.reader)
     return feed is not None and question.after is None and question.range.edge > feed.floor
 
 
-def _read_again(missed: Sequence[Question], token: bytes) -> LookupSteps[Reads]:
+def _read_again(missed: Sequence[FeedQuestion], token: bytes) -> LookupSteps[Reads]:
     """Those whose cached feed did not do; new ones are kept in place of the old."""
     reads = Reads(missed)
     if marked := sorted({each.reader for each in missed if each.is_newest}):

@@ -9,10 +9,10 @@ import msgspec
 from feeds import cache
 from feeds.reading.statements import NEWEST, Range
 
-__all__ = ["Page", "Question", "merged", "newer_page", "page_of"]
+__all__ = ["FeedPage", "FeedQuestion", "merged", "newer_page", "page_of"]
 
 
-class Question:
+class FeedQuestion:
     """A page: the newest but `offset`, or those before a post, or the next newer after one. Two are
     never the same.
 
@@ -53,7 +53,7 @@ class Question:
         return Range(self.reader, min(self.after, NEWEST))
 
 
-class Page(msgspec.Struct, frozen=True):
+class FeedPage(msgspec.Struct, frozen=True):
     """Ids, newest first; `next_before` is None where nothing older is; `hit`: by the cache."""
 
     ids: Sequence[int]
@@ -72,17 +72,19 @@ def merged(ids: list[int], others: Iterable[Sequence[int]]) -> list[int]:
     return list(dict.fromkeys(together))
 
 
-def page_of(question: Question, ids: Sequence[int], floor: int, *, hit: bool) -> Page | None:
+def page_of(
+    question: FeedQuestion, ids: Sequence[int], floor: int, *, hit: bool
+) -> FeedPage | None:
     """The page, if what is known (newest first, complete down to the floor) reaches so far."""
     if floor and (len(ids) < question.reach or ids[question.reach - 1] < floor):
         return None
     last = question.offset + question.limit
     shown = ids[question.offset : last]
     more = len(ids) > last and shown
-    return Page(shown, shown[-1] if more else None, hit)
+    return FeedPage(shown, shown[-1] if more else None, hit)
 
 
-def newer_page(question: Question, ids: Sequence[int], *, older: bool) -> Page:
+def newer_page(question: FeedQuestion, ids: Sequence[int], *, older: bool) -> FeedPage:
     """Of ids above `after`, the oldest first; `older`: whether there is something at or below it."""
     shown = ids[: question.limit][::-1]
-    return Page(shown, shown[-1] if older and shown else None)
+    return FeedPage(shown, shown[-1] if older and shown else None)

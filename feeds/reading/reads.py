@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from feeds import cache
 from feeds.cache import new_feed
 from feeds.reading import statements
-from feeds.reading.questions import Page, Question, merged, newer_page, page_of
+from feeds.reading.questions import FeedPage, FeedQuestion, merged, newer_page, page_of
 from feeds.reading.statements import Range
 from outbox.database.round_trips import Row, Statement
 from restapi.lookup import Ask, LookupSteps
@@ -21,7 +21,7 @@ LARGE_AT_MOST = 50  # authors in a cached feed; who follows more of them is not 
 class Reads:
     """Questions that go to PostgreSQL: what is stored for their readers, down to the floor."""
 
-    def __init__(self, questions: Iterable[Question]) -> None:
+    def __init__(self, questions: Iterable[FeedQuestion]) -> None:
         self.questions = list(dict.fromkeys(questions))
         self._asked: dict[Range, tuple[int, int]] = {}
         self._newer: dict[Range, int] = {}
@@ -44,12 +44,12 @@ class Reads:
         sources = statements.sources_statement(self._asked)
         return (sources, statements.newer_statement(self._newer)) if self._newer else (sources,)
 
-    def learn(self, told: Sequence[Sequence[Row]]) -> None:
+    def learn(self, results: Sequence[Sequence[Row]]) -> None:
         """Take the rows of each statement."""
-        self._sources = statements.sources_of(told[0], self._asked) if told else {}
-        self._above = statements.newer_of(told[1], self._newer) if self._newer else {}
+        self._sources = statements.sources_of(results[0], self._asked) if results else {}
+        self._above = statements.newer_of(results[1], self._newer) if self._newer else {}
 
-    def page(self, question: Question) -> Page | None:
+    def page(self, question: FeedQuestion) -> FeedPage | None:
         """None: it reaches below the floor."""
         source = self._sources[question.range]
         ids = merged(source.stored, [source.merged])
@@ -60,7 +60,7 @@ class Reads:
             return None
         return newer_page(question, newer, older=bool(ids))
 
-    def deep_page(self, question: Question) -> LookupSteps[Page]:
+    def deep_page(self, question: FeedQuestion) -> LookupSteps[FeedPage]:
         """The same when it does."""
         source = self._sources[question.range]
         above = [id_ for id_ in merged(source.stored, [source.merged]) if id_ >= source.floor]

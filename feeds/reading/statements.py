@@ -165,11 +165,11 @@ def sources_statement(asked: dict[Range, tuple[int, int]]) -> Statement:
 
 def sources_of(rows: Sequence[Row], asked: Collection[Range]) -> dict[Range, Source]:
     """What its rows say."""
-    told = {
+    by_place = {
         place: Source(floor, _ids(stored), _authors(large), _ids(merged), snapshot)
         for place, floor, stored, large, merged, snapshot in rows
     }
-    return {each: told[place] for place, each in enumerate(asked, 1)}
+    return {each: by_place[place] for place, each in enumerate(asked, 1)}
 
 
 def of_authors_statement(asked: Collection[OfAuthor]) -> Statement:
@@ -183,8 +183,8 @@ def of_authors_statement(asked: Collection[OfAuthor]) -> Statement:
 
 def of_authors(rows: Sequence[Row], asked: Collection[OfAuthor]) -> dict[OfAuthor, list[int]]:
     """What its rows say, newest first."""
-    told: dict[int, str] = dict(rows)
-    return {each: _ids(told[place]) for place, each in enumerate(asked, 1)}
+    by_place: dict[int, str] = dict(rows)
+    return {each: _ids(by_place[place]) for place, each in enumerate(asked, 1)}
 
 
 def newer_statement(asked: dict[Range, int]) -> Statement:
@@ -198,8 +198,8 @@ def newer_statement(asked: dict[Range, int]) -> Statement:
 
 def newer_of(rows: Sequence[Row], asked: Collection[Range]) -> dict[Range, tuple[int, list[int]]]:
     """The floor, at and above which they are complete, and their ids, the oldest first."""
-    told = {place: (floor, _ids(ids)) for place, floor, ids in rows}
-    return {each: told[place] for place, each in enumerate(asked, 1)}
+    by_place = {place: (floor, _ids(ids)) for place, floor, ids in rows}
+    return {each: by_place[place] for place, each in enumerate(asked, 1)}
 
 
 def below_the_floor(asked: Range, most: int) -> Statement:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feeds import cache
 from feeds.reading.pages import pages
-from feeds.reading.questions import Page, Question
+from feeds.reading.questions import FeedPage, FeedQuestion
 from feeds.tests.stage import truth
 from restapi.lookup import run
 
@@ -16,8 +16,8 @@ def cache_is_back() -> None:
     cache._away_until = 0.0
 
 
-def ask(reader: str, limit: int = 20, **where: int) -> Page:
-    [page] = run(pages([Question(reader, limit, **where)], deep=True), redis=cache.replies)
+def ask(reader: str, limit: int = 20, **where: int) -> FeedPage:
+    [page] = run(pages([FeedQuestion(reader, limit, **where)], deep=True), redis=cache.replies)
     assert page is not None
     return page
 

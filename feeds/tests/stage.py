@@ -15,16 +15,16 @@ from django.db.models.functions import Now
 
 from devtools.testing.patience import PATIENCE
 from feeds import cache, services
-from feeds.checking.compare import Comparison, compare_entries
+from feeds.checking.compare import FeedComparison, compare_entries
 from feeds.checking.rebuild import all_users
 from feeds.events import FEED_EVENTS_TOPIC, FOLLOW_EVENTS_TOPIC
 from feeds.fanout import handlers, work
-from feeds.fanout.claims import Claims
-from feeds.fanout.slices import LEASES, Batch
+from feeds.fanout.claims import SliceClaims
+from feeds.fanout.slices import LEASES, SliceBatch
 from feeds.ids import EPOCH_MS, TIME_SHIFT
 from feeds.models import FeedSlice, Follow, SliceKind
 from feeds.reading.pages import pages
-from feeds.reading.questions import Question
+from feeds.reading.questions import FeedQuestion
 from feeds.services import NewPost, Pair
 from outbox.envelope import EventEnvelope
 from outbox.inbox import receipts
@@ -125,14 +125,16 @@ def _envelope(row: OutboxEvent) -> EventEnvelope:
     )
 
 
-def claim(kind: SliceKind, limit: int = 100) -> Batch:
+def claim(kind: SliceKind, limit: int = 100) -> SliceBatch:
     """Hold all slices of a kind that are due."""
-    return Batch(kind, LEASES.claim(limit, seconds=60.0, where="kind = %s", parameters=(kind,)))
+    return SliceBatch(
+        kind, LEASES.claim(limit, seconds=60.0, where="kind = %s", parameters=(kind,))
+    )
 
 
 def work_off() -> int:
     """Apply slices until none is due; how many were finished."""
-    claims, finished = Claims(), 0
+    claims, finished = SliceClaims(), 0
     while batch := claims.take():
         done = work.apply_batch(batch)
         if done is None:
@@ -148,7 +150,7 @@ def settle() -> None:
         assert time.monotonic() < give_up, "slices are not finished"
 
 
-def settle_all_but(batch: Batch) -> None:
+def settle_all_but(batch: SliceBatch) -> None:
     """The same, while the slices of the batch are held."""
     give_up = time.monotonic() + PATIENCE
     while apply_events() + work_off() or _is_open([lease.id for lease in batch.leases]):
@@ -194,7 +196,7 @@ def shown(user: str) -> list[int]:
     found: list[int] = []
     before = None
     while True:
-        steps = pages([Question(user, PAGE, before=before)], deep=True)
+        steps = pages([FeedQuestion(user, PAGE, before=before)], deep=True)
         [page] = run(steps, redis=lambda commands: [cache.ask(each) for each in commands])
         assert page is not None
         found += page.ids
@@ -203,9 +205,9 @@ def shown(user: str) -> list[int]:
         before = page.next_before
 
 
-def compare() -> Comparison:
+def compare() -> FeedComparison:
     """Every user's entries against the truth."""
-    found = Comparison()
+    found = FeedComparison()
     with transaction.atomic():
         for users in all_users():
             compare_entries(users, found)

@@ -21,7 +21,7 @@ from devtools.testing.refusing_redis import REFUSALS, refusing
 from feeds import cache
 from feeds.cache import CacheUnavailable
 from feeds.reading.pages import pages
-from feeds.reading.questions import Question
+from feeds.reading.questions import FeedQuestion
 from feeds.tests.cached import ask, assert_right, cache_is_back
 from feeds.tests.stage import apply_events, follow, post, settle, truth, work_off
 from restapi.lookup import run
@@ -113,7 +113,7 @@ class TestRedis:
         with own_redis(tmp_path, *arguments) as server:
             settings.FEED_CACHE_URL = server.url
             for at in range(0, len(users), 200):
-                questions = [Question(user, 20) for user in users[at : at + 200]]
+                questions = [FeedQuestion(user, 20) for user in users[at : at + 200]]
                 run(pages(questions, deep=True), redis=cache.replies)
             post("bob")
             settle()

@@ -16,7 +16,7 @@ from feeds.reading import changes, hits
 from feeds.reading.changes import Changes
 from feeds.reading.forgetting import prune_changes
 from feeds.reading.pages import pages
-from feeds.reading.questions import Page, Question
+from feeds.reading.questions import FeedPage, FeedQuestion
 from feeds.tests.cached import ask, assert_right
 from feeds.tests.stage import (
     apply_events,
@@ -42,9 +42,11 @@ class Slowly:
     """A reading that is done step by step."""
 
     def __init__(self, reader: str) -> None:
-        self._steps: LookupSteps[list[Page | None]] = pages([Question(reader, 20)], deep=True)
+        self._steps: LookupSteps[list[FeedPage | None]] = pages(
+            [FeedQuestion(reader, 20)], deep=True
+        )
         self._ask: Ask | None = next(self._steps)
-        self.page: Page | None = None
+        self.page: FeedPage | None = None
 
     def step(self) -> None:
         """What it asks next is answered."""
@@ -55,7 +57,7 @@ class Slowly:
         except StopIteration as end:
             self._ask, [self.page] = None, end.value
 
-    def finish(self) -> Page:
+    def finish(self) -> FeedPage:
         while self._ask is not None:
             self.step()
         assert self.page is not None
@@ -132,7 +134,9 @@ def test_what_many_who_wait_together_cost(cached: int) -> None:
 
     for commands, statements in (([1, 1], 2), ([1], 1)):
         asked.clear()
-        steps = pages([Question(reader, 20) for reader in ("ann", "eve", "joe", "zoe")], deep=True)
+        steps = pages(
+            [FeedQuestion(reader, 20) for reader in ("ann", "eve", "joe", "zoe")], deep=True
+        )
         with CaptureQueriesContext(connection) as captured:
             told = run(steps, redis=replies)
         assert [list(page.ids) for page in told if page] == [[cached], [cached], [], []]
@@ -243,7 +247,7 @@ class TestWhatComesLate:
         written = fanout_posts.write_entries(claim(SliceKind.POST))
         delete(late)
         self.forget_all_changes(monkeypatch)
-        assert_right("ann", hit=False)  # filled anew, and has never seen it
+        assert_right("ann", hit=False)  # filled again, and has never seen it
         assert_right("ann", hit=True)
         cache.add_entries(written.entries, as_of=written.as_of)
         assert ask("ann").ids == [cached]

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from feeds import cache
 from feeds.checking.cached import compare_cached
-from feeds.checking.compare import Comparison
+from feeds.checking.compare import FeedComparison
 from feeds.checking.rebuild import all_users, rebuild, sampled_users
 from feeds.models import FeedEntry, FeedSlice, FeedWindow, Follow
 from feeds.tests.stage import (
@@ -157,7 +157,7 @@ def test_what_is_committed_while_it_runs_is_not_compared(
 
 def test_a_cached_feed_that_has_seen_what_the_check_does_not(posted: list[int]) -> None:
     """Though its snapshot ends at the same transaction: one that was running has committed."""
-    found = Comparison()
+    found = FeedComparison()
     with held_open(lambda: delete(posted[0])) as held:
         post("zoe")
         with transaction.atomic():
@@ -193,7 +193,7 @@ def test_arguments_that_are_refused(arguments: tuple[str, ...]) -> None:
 
 
 def test_somebody_of_whom_nothing_is_known(posted: list[int]) -> None:
-    assert "Nothing is known of 'amn'" in check("--user", "amn")
+    assert "User 'amn' has no post" in check("--user", "amn")
     assert "Nothing" not in check("--user", "bob")
 
 
@@ -202,7 +202,7 @@ def test_without_the_cache_it_is_to_be_run_again(
     posted: list[int], command: str, settings: Any
 ) -> None:
     settings.FEED_CACHE_URL = "redis://127.0.0.1:1/0"  # nobody listens there
-    with pytest.raises(CommandError, match="Run this again when it answers"):
+    with pytest.raises(CommandError, match="Run the command again when it answers"):
         call_command(command, stdout=StringIO())
 
 
@@ -212,7 +212,7 @@ class TestRebuild:
         entry("joe", posted[0], "bob", 99)
         out = StringIO()
         call_command("rebuild_feeds", stdout=out)
-        assert out.getvalue() == "3 users have 6 entries, built anew.\n"
+        assert out.getvalue() == "3 users have 6 rebuilt entries.\n"
         assert list(entries("ann")) == list(entries("eve")) == posted
         assert entries("joe") == {}
 

@@ -143,7 +143,7 @@ def test_an_entry_that_a_new_follow_has_taken_over_stays() -> None:
 
 
 def test_what_is_no_id_is_said() -> None:
-    with pytest.raises(CommandError, match="no user id"):
+    with pytest.raises(CommandError, match="not a user id"):
         call_command("erase_user", "a/b")
 
 

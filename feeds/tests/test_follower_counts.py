@@ -67,7 +67,7 @@ def test_a_wrong_number_is_a_difference_and_is_counted_anew(whose: tuple[str, ..
     with pytest.raises(CommandError, match=r"^1 differences"):
         call_command("check_feeds", *whose, "--repair", stdout=out)
     assert "bob: 8 followers are counted, and 4 should be" in out.getvalue()
-    assert "The followers of 1 users were counted anew" in out.getvalue()
+    assert "The followers of 1 users were recounted" in out.getvalue()
     assert count() == 4
     assert "All feeds equal" in check(*whose)
 

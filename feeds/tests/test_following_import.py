@@ -81,9 +81,9 @@ def test_a_crash_keeps_the_pieces_before_it(tmp_path: Path) -> None:
         ("a", "line 2: has 1 fields"),
         ("a,b,c", "line 2: has 3 fields"),
         ("a,a", "line 2: nobody can follow himself"),
-        ("a,b/c", "line 2: 'b/c' is no user id"),
-        ("a,", "line 2: '' is no user id"),
-        ("..,b", "line 2: '..' is no user id"),
+        ("a,b/c", "line 2: 'b/c' is not a user id"),
+        ("a,", "line 2: '' is not a user id"),
+        ("..,b", "line 2: '..' is not a user id"),
         ("a,b\0", "line 2: "),
         (f"a,{'x' * 256}", "line 2: 'xxx"),
         ('a,"b', "line "),
@@ -122,7 +122,7 @@ def test_what_can_be_read_only_once() -> None:
     try:
         os.write(writing, b"a,b\nc,d\n")
         os.close(writing)
-        with pytest.raises(CommandError, match="2 lines when it was looked at, and 0 when"):
+        with pytest.raises(CommandError, match="2 lines when it was checked, and 0 when"):
             call_command("import_follows", f"/dev/fd/{reading}", stdout=StringIO())
     finally:
         os.close(reading)

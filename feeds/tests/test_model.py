@@ -28,14 +28,14 @@ from hypothesis.stateful import (
 
 from feeds import cache
 from feeds.fanout import work
-from feeds.fanout.claims import Claims
-from feeds.fanout.slices import Batch
-from feeds.fanout.written import Written
+from feeds.fanout.claims import SliceClaims
+from feeds.fanout.slices import SliceBatch
+from feeds.fanout.written import WrittenSlices
 from feeds.models import AuthorMode, FeedAuthor
 from feeds.reading import changes, reads
 from feeds.reading.changes import Changes
 from feeds.reading.pages import pages
-from feeds.reading.questions import Page, Question
+from feeds.reading.questions import FeedPage, FeedQuestion
 from feeds.tests import stage
 from feeds.tests.cached import ask
 from restapi.lookup import run
@@ -57,8 +57,8 @@ class Feeds(RuleBasedStateMachine):
         self.on_its_way: set[int] = set()  # posted since everything was settled last
         self.changes = [Changes(), Changes()]  # of two processes
         changes.CHANGES = self.changes[0]
-        self.claims = Claims()
-        self.frozen: list[tuple[Batch, Written]] = []  # what workers hold in their heads
+        self.claims = SliceClaims()
+        self.frozen: list[tuple[SliceBatch, WrittenSlices]] = []  # what workers hold in their heads
         self.is_settled = True
 
     # -- what users do
@@ -181,7 +181,7 @@ class Feeds(RuleBasedStateMachine):
         )
 
     def is_allowed(
-        self, reader: str, limit: int, page: Page, *, offset: int = 0, before: int | None = None
+        self, reader: str, limit: int, page: FeedPage, *, offset: int = 0, before: int | None = None
     ) -> None:
         """What is on its way may be there or not; nothing else may be missing, and nothing wrong."""
         truth = [id_ for id_ in self.truth(reader) if before is None or id_ < before]
@@ -225,21 +225,21 @@ class Feeds(RuleBasedStateMachine):
                     assert (list(page.ids), page.next_before) == (ids, more), question
             self.is_settled = False
 
-    def pages_of(self, reader: str) -> Iterator[tuple[Question, list[int], int | None]]:
+    def pages_of(self, reader: str) -> Iterator[tuple[FeedQuestion, list[int], int | None]]:
         """Pages with their ids and `next_before`."""
         truth, name = self.truth(reader), self.world + reader
         limits = itertools.cycle((1, 2, 5, 100))
         for offset, limit in zip((0, 0, 1, 3, len(truth)), limits, strict=False):
             ids, rest = truth[offset : offset + limit], truth[offset + limit :]
             more = ids[-1] if ids and rest else None
-            yield Question(name, limit, offset), ids, more
+            yield FeedQuestion(name, limit, offset), ids, more
         for edge, limit in zip((*truth, 1, (1 << 64) - 1), limits, strict=False):
             older = [id_ for id_ in truth if id_ < edge]
             more = older[limit - 1] if len(older) > limit else None
-            yield Question(name, limit, before=edge), older[:limit], more
+            yield FeedQuestion(name, limit, before=edge), older[:limit], more
             newer = [id_ for id_ in truth if id_ > edge][-limit:]
             more = newer[-1] if newer and newer[-1] != truth[-1] else None
-            yield Question(name, limit, after=edge), newer, more
+            yield FeedQuestion(name, limit, after=edge), newer, more
 
     def teardown(self) -> None:
         self.settle()

@@ -11,7 +11,7 @@ from django.db import connection
 from feeds import cache
 from feeds.checking.rebuild import rebuild
 from feeds.fanout import follows, posts, work
-from feeds.fanout.slices import Batch, finish
+from feeds.fanout.slices import SliceBatch, finish
 from feeds.fanout.trimming import trim
 from feeds.models import FeedEntry, FeedSlice, FeedWindow, SliceKind
 from feeds.tests.stage import (
@@ -48,7 +48,7 @@ def followed() -> None:
     settle()
 
 
-def cut(author: str) -> tuple[int, Batch]:
+def cut(author: str) -> tuple[int, SliceBatch]:
     """A new post of this author, and its slices, held."""
     made = post(author)
     apply_events()
@@ -194,7 +194,7 @@ class TestFloors:
         settings.FEED_WINDOW = 10
 
     @pytest.fixture
-    def late(self) -> tuple[int, Batch]:
+    def late(self) -> tuple[int, SliceBatch]:
         """A post of carl with its slice, held, and above it more than a window of others."""
         follow("ann", "bob", "carl")
         settle()
@@ -205,7 +205,7 @@ class TestFloors:
         return late, batch
 
     def test_a_late_slice_below_a_trimmed_floor_writes_nothing(
-        self, late: tuple[int, Batch]
+        self, late: tuple[int, SliceBatch]
     ) -> None:
         below, batch = late
         assert trim(["ann"]) == 2
@@ -214,7 +214,9 @@ class TestFloors:
         assert below not in entries("ann")
         assert_feeds_are_the_truth("ann")
 
-    def test_a_slice_that_is_open_while_its_floor_is_raised(self, late: tuple[int, Batch]) -> None:
+    def test_a_slice_that_is_open_while_its_floor_is_raised(
+        self, late: tuple[int, SliceBatch]
+    ) -> None:
         """What it writes below is litter: readers take what is below from the posts, once."""
         below, batch = late
         with held_open(lambda: posts.write_entries(batch)):

@@ -17,9 +17,9 @@ from django.utils import timezone
 
 from feeds import cache, metrics
 from feeds.fanout import claims, measuring, slices, work
-from feeds.fanout.claims import Claims
+from feeds.fanout.claims import SliceClaims
 from feeds.fanout.posts import LOOK_AT_EVERY
-from feeds.fanout.slices import NEVER_ENDED, Batch, NewSlice, inserting, of_buckets
+from feeds.fanout.slices import NEVER_ENDED, NewSlice, SliceBatch, inserting, of_buckets
 from feeds.models import FeedSlice, FeedWindow, SliceKind
 from feeds.tests.stage import (
     apply_events,
@@ -47,7 +47,7 @@ def store(*new: NewSlice) -> list[int]:
     return sorted(set(FeedSlice.objects.values_list("id", flat=True)) - before)
 
 
-def taken(batch: Batch | None) -> list[int]:
+def taken(batch: SliceBatch | None) -> list[int]:
     return [lease.id for lease in batch.leases] if batch else []
 
 
@@ -55,7 +55,7 @@ class TestWhoComesFirst:
     def test_small_posts_and_every_fifth_time_the_oldest(self) -> None:
         large = store(*of_buckets(SliceKind.POST, "star", 9_000, each=1000))
         other = store(NewSlice(SliceKind.CLEANUP, "bob", follower_id="ann", follow_number=1))
-        queue = Claims()
+        queue = SliceClaims()
         for _ in range(4):
             [small] = store(NewSlice(SliceKind.POST, "bob", new_id(), size=3))
             assert taken(queue.take()) == [small]
@@ -73,7 +73,7 @@ class TestWhoComesFirst:
         settle()
         made = [post(f"author{number % 3}") for number in range(12)]
         apply_events()
-        batch = Claims().take()
+        batch = SliceClaims().take()
         assert batch is not None
         assert len(batch.leases) == 12
         with CaptureQueriesContext(connection) as captured:
@@ -85,7 +85,7 @@ class TestWhoComesFirst:
     def test_one_that_failed_before_goes_alone(self) -> None:
         bad, good = store(*(NewSlice(SliceKind.POST, "bob", new_id()) for _ in range(2)))
         FeedSlice.objects.filter(id=bad).update(tries=1)
-        queue = Claims()
+        queue = SliceClaims()
         assert taken(queue.take()) == [good]
         batch = queue.take()
         assert batch is not None
@@ -97,7 +97,7 @@ class TestWhoComesFirst:
         post("bob")
         apply_events()
         for is_alone in [False] * claims.SUSPECT + [True] * (slices.MAX_TRIES + 1):
-            batch = Claims().take()
+            batch = SliceClaims().take()
             assert batch is not None
             assert batch.alone is is_alone
             if is_alone:
@@ -106,7 +106,7 @@ class TestWhoComesFirst:
         assert not begun
         [failed] = measuring.failed_slices(10)
         assert failed.error == NEVER_ENDED
-        assert Claims().take() is None
+        assert SliceClaims().take() is None
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ class TestASliceThatFails:
         assert failed.failed_at is not None
         assert "refused" in failed.error
         end_leases()
-        assert Claims().take() is None
+        assert SliceClaims().take() is None
 
     def test_shows_in_the_metric_and_is_retried_by_the_operator(self, refused: int) -> None:
         follow("ann", "bob")
@@ -159,7 +159,7 @@ class TestASliceThatFails:
         assert f"post of post {refused} by bob" in told("list")
         with pytest.raises(CommandError, match="Name slices"):
             told("retry")
-        with pytest.raises(CommandError, match="1 of them are no failed slices"):
+        with pytest.raises(CommandError, match="1 of the named slices have not failed"):
             told("retry", "1")
         assert told("retry", "--all") == "1 slices are tried again.\n"
         with connection.cursor() as cursor:

@@ -149,7 +149,7 @@ def test_of_a_server_that_does_not_tell_nothing_is_said() -> None:
     assert tally.errors == {"read: status 503": tally.due - tally.answered}
     report = FeedsReport(plan(url), tally, {}, [Threshold.parse("lost>0")])
     assert report.crossed()
-    assert "what is lost is not known" in report.in_words()
+    assert "how many are lost is not known" in report.in_words()
 
 
 def test_the_people_are_the_same_for_the_same_seed_and_a_few_are_popular() -> None:

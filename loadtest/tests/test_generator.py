@@ -12,13 +12,13 @@ import pytest
 from devtools.testing.processes import free_port
 from loadtest import generator
 from loadtest.client import Client, Failed
-from loadtest.generator import Plan, generate
-from loadtest.tally import Tally
+from loadtest.generator import GeneratorPlan, generate
+from loadtest.tally import LoadTally
 from loadtest.tests.conftest import stub_process
 
 
 def test_every_order_is_sent_and_accepted(stub: str) -> None:
-    tally = generate(Plan(url=f"{stub}/ok", rate=200, seconds=0.5, arrivals="even"))
+    tally = generate(GeneratorPlan(url=f"{stub}/ok", rate=200, seconds=0.5, arrivals="even"))
     assert (tally.due, tally.accepted, tally.not_sent) == (100, 100, 0)
     assert not tally.errors
     assert tally.latency.count == tally.service.count == tally.lag.count == 100
@@ -40,25 +40,31 @@ def test_every_order_is_sent_and_accepted(stub: str) -> None:
     ],
 )
 def test_errors_are_told_apart(stub: str, behaviour: str, kind: str) -> None:
-    plan = Plan(url=f"{stub}/{behaviour}", rate=100, seconds=0.1, arrivals="even", timeout=0.3)
+    plan = GeneratorPlan(
+        url=f"{stub}/{behaviour}", rate=100, seconds=0.1, arrivals="even", timeout=0.3
+    )
     tally = generate(plan)
     assert tally.errors == {kind: 10}
     assert (tally.accepted, tally.latency.count) == (0, 0)
 
 
 def test_nobody_listening_is_refused() -> None:
-    plan = Plan(url=f"http://127.0.0.1:{free_port()}", rate=100, seconds=0.1, arrivals="even")
+    plan = GeneratorPlan(
+        url=f"http://127.0.0.1:{free_port()}", rate=100, seconds=0.1, arrivals="even"
+    )
     assert generate(plan).errors == {"refused": 10}
 
 
 def test_a_name_that_leads_nowhere_is_unreachable() -> None:
-    plan = Plan(url="http://nowhere.invalid", rate=50, seconds=0.1, arrivals="even")
+    plan = GeneratorPlan(url="http://nowhere.invalid", rate=50, seconds=0.1, arrivals="even")
     assert generate(plan).errors == {"unreachable": 5}
 
 
 @pytest.mark.parametrize("behaviour", ["pieces", "closes"])
 def test_whole_answers_in_other_shapes_count(stub: str, behaviour: str) -> None:
-    tally = generate(Plan(url=f"{stub}/{behaviour}", rate=100, seconds=0.1, arrivals="even"))
+    tally = generate(
+        GeneratorPlan(url=f"{stub}/{behaviour}", rate=100, seconds=0.1, arrivals="even")
+    )
     assert (tally.accepted, tally.errors) == (10, {})
 
 
@@ -77,7 +83,7 @@ def test_an_answer_too_many_is_nobodys(stub: str) -> None:
     asyncio.run(two())
 
 
-def slow(tally: Tally) -> int:
+def slow(tally: LoadTally) -> int:
     """Answers that took half a second or more."""
     return sum(count for edge, count in tally.latency.buckets() if edge >= 500_000)
 
@@ -86,9 +92,11 @@ def test_a_stall_shows_by_the_clock_and_hides_in_a_closed_loop() -> None:
     """Coordinated omission: while the server stands still for 1 s, a connection that waits for its
     answer sends nothing and sees one slow one; by the clock everybody who came meanwhile waited."""
     with stub_process() as fresh:
-        opened = generate(Plan(url=f"{fresh}/stall", rate=100, seconds=2.0, arrivals="even"))
+        opened = generate(
+            GeneratorPlan(url=f"{fresh}/stall", rate=100, seconds=2.0, arrivals="even")
+        )
     with stub_process() as fresh:
-        closed = generate(Plan(url=f"{fresh}/stall", closed=1, seconds=2.0))
+        closed = generate(GeneratorPlan(url=f"{fresh}/stall", closed=1, seconds=2.0))
     assert opened.errors == closed.errors == {}
     assert opened.latency.percentile(99) > 900_000
     assert slow(opened) >= 40
@@ -103,7 +111,7 @@ def test_latency_counts_from_the_intended_start_when_the_generator_is_late(stub:
         await asyncio.sleep(0.2)
         threading.Event().wait(0.3)
 
-    async def both(plan: Plan) -> None:
+    async def both(plan: GeneratorPlan) -> None:
         holder = asyncio.create_task(hold())
         tally = await generator._generate(plan, lambda _: None)
         await holder
@@ -111,11 +119,11 @@ def test_latency_counts_from_the_intended_start_when_the_generator_is_late(stub:
         assert tally.latency.percentile(99) > 200_000
         assert tally.service.percentile(50) < tally.latency.percentile(99)
 
-    asyncio.run(both(Plan(url=f"{stub}/ok", rate=200, seconds=1.0, arrivals="even")))
+    asyncio.run(both(GeneratorPlan(url=f"{stub}/ok", rate=200, seconds=1.0, arrivals="even")))
 
 
 def test_what_cannot_be_sent_is_counted(stub: str) -> None:
-    plan = Plan(
+    plan = GeneratorPlan(
         url=f"{stub}/silent", rate=200, seconds=0.5, arrivals="even", timeout=2, max_in_flight=7
     )
     tally = generate(plan)
@@ -125,7 +133,7 @@ def test_what_cannot_be_sent_is_counted(stub: str) -> None:
 
 
 def test_closed_keeps_n_connections_busy(stub: str) -> None:
-    tally = generate(Plan(url=f"{stub}/ok", closed=4, seconds=1.5))
+    tally = generate(GeneratorPlan(url=f"{stub}/ok", closed=4, seconds=1.5))
     assert tally.accepted > 4
     assert tally.not_sent == 0
     assert tally.errors == {}
@@ -134,7 +142,7 @@ def test_closed_keeps_n_connections_busy(stub: str) -> None:
 def test_ctrl_c_ends_early_with_what_was_done(stub: str) -> None:
     timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    tally = generate(Plan(url=f"{stub}/ok", rate=100, seconds=60.0))
+    tally = generate(GeneratorPlan(url=f"{stub}/ok", rate=100, seconds=60.0))
     timer.join()
     assert tally.ended_early
     assert 0 < tally.accepted == tally.sent
@@ -144,7 +152,7 @@ def test_ctrl_c_ends_early_with_what_was_done(stub: str) -> None:
 
 def test_progress_is_told(stub: str) -> None:
     seen: list[int] = []
-    plan = Plan(url=f"{stub}/ok", rate=50, seconds=2.3, arrivals="even")
+    plan = GeneratorPlan(url=f"{stub}/ok", rate=50, seconds=2.3, arrivals="even")
     tally = generate(plan, on_second=lambda t: seen.append(t.accepted))
     assert seen == sorted(seen)
     assert len(seen) >= 2
@@ -153,7 +161,7 @@ def test_progress_is_told(stub: str) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", ""])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="is no address"):
+    with pytest.raises(ValueError, match="is not an address"):
         Client(url)
 
 

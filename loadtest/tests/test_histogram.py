@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.histogram import Histogram
-from loadtest.tally import SLOTS, Timeline
+from loadtest.tally import SLOTS, LoadTimeline
 
 VALUES = st.lists(st.integers(0, 10**11), min_size=1, max_size=200)
 
@@ -62,7 +62,7 @@ def test_memory_does_not_grow_with_what_is_recorded() -> None:
 
 @pytest.mark.parametrize("seconds", [599, 600, 5000])
 def test_a_long_run_has_wider_slots_and_loses_nothing(seconds: int) -> None:
-    timeline = Timeline()
+    timeline = LoadTimeline()
     for second in range(seconds + 1):
         slot = timeline.at(second)
         slot.due += 1

@@ -14,23 +14,23 @@ import pytest
 from rich.console import Console
 
 from loadtest.charts import exactly, linear, logarithmic
-from loadtest.console import Progress, print_summary
-from loadtest.generator import Plan
+from loadtest.console import LoadProgress, print_summary
+from loadtest.generator import GeneratorPlan
 from loadtest.histogram import Histogram
 from loadtest.page import render
-from loadtest.summary import Summary
-from loadtest.tally import Tally
+from loadtest.summary import LoadSummary
+from loadtest.tally import LoadTally
 from loadtest.thresholds import Threshold
-from loadtest.verify import Verdict
+from loadtest.verify import LoadVerdict
 
 MALICE = "http://x/<script>alert(1)</script>"
 
 
 def summary(
-    tally: Tally, verdict: Verdict | None = None, *thresholds: str, **plan: object
-) -> Summary:
-    return Summary(
-        plan=Plan(**{"url": MALICE, "seconds": 3.0, "rate": 10.0} | plan),  # type: ignore[arg-type]
+    tally: LoadTally, verdict: LoadVerdict | None = None, *thresholds: str, **plan: object
+) -> LoadSummary:
+    return LoadSummary(
+        plan=GeneratorPlan(**{"url": MALICE, "seconds": 3.0, "rate": 10.0} | plan),  # type: ignore[arg-type]
         tally=tally,
         verdict=verdict,
         machine={"cores": 2},
@@ -38,8 +38,8 @@ def summary(
     )
 
 
-def busy() -> Tally:
-    tally = Tally(planned_seconds=3.0)
+def busy() -> LoadTally:
+    tally = LoadTally(planned_seconds=3.0)
     for number in range(40):
         due = tally.begin + number / 10
         tally.note_sent(due, due + 0.02)
@@ -51,7 +51,7 @@ def busy() -> Tally:
     return tally
 
 
-def printed(found: Summary) -> str:
+def printed(found: LoadSummary) -> str:
     console = Console(file=StringIO(), width=120)
     print_summary(console, found)
     assert isinstance(console.file, StringIO)
@@ -60,7 +60,7 @@ def printed(found: Summary) -> str:
 
 @pytest.mark.parametrize("closed", [0, 4])
 def test_a_run_of_nothing_has_a_page_a_json_and_lines(closed: int) -> None:
-    found = summary(Tally(planned_seconds=3.0), None, "p99>1s", "errors>0", closed=closed)
+    found = summary(LoadTally(planned_seconds=3.0), None, "p99>1s", "errors>0", closed=closed)
     assert [each.text for each in found.crossed()] == ["p99>1s"]  # it is not known
     assert "<svg" in render(found)
     json.dumps(found.as_dict(), allow_nan=False)
@@ -70,7 +70,7 @@ def test_a_run_of_nothing_has_a_page_a_json_and_lines(closed: int) -> None:
 def test_the_page_holds_what_the_run_did() -> None:
     effect = Histogram()
     effect.record(80_000)
-    verdict = Verdict(
+    verdict = LoadVerdict(
         how="database", missing=2, without_effect=0, effect=effect, figures=0, stored_twice=1
     )
     found = summary(busy(), verdict, "lost>0", "duplicates>3")
@@ -99,14 +99,14 @@ def test_the_json_says_the_same() -> None:
 
 
 def test_orders_that_could_not_be_asked_for_make_the_loss_unknown() -> None:
-    found = summary(busy(), Verdict(how="http", unchecked=3), "missing>0")
+    found = summary(busy(), LoadVerdict(how="http", unchecked=3), "missing>0")
     assert [each.text for each in found.crossed()] == ["missing>0"]
-    assert "The server did not tell of 3 orders" in printed(found)
+    assert "The server did not answer about 3 orders" in printed(found)
     assert "not stored 0 of 27 orders asked for" in printed(found)
 
 
 def test_what_http_does_not_show_is_said_to_be_unchecked_and_never_counted() -> None:
-    found = summary(busy(), Verdict(how="http", missing=1, answered_twice=2))
+    found = summary(busy(), LoadVerdict(how="http", missing=1, answered_twice=2))
     values = found.values()
     for name in ("lost", "without_effect", "duplicates", "figures"):
         assert math.isnan(values[name])
@@ -121,7 +121,7 @@ def test_what_http_does_not_show_is_said_to_be_unchecked_and_never_counted() -> 
 
 
 def test_the_lines_tell_what_matters() -> None:
-    verdict = Verdict(how="database", missing=1, without_effect=0, stored_twice=0, figures=0)
+    verdict = LoadVerdict(how="database", missing=1, without_effect=0, stored_twice=0, figures=0)
     text = printed(summary(busy(), verdict))
     assert "30 of 41 orders accepted" in text
     assert "not sent 1; errors 10; status 503 10" in text
@@ -133,7 +133,7 @@ def test_progress_is_a_line_a_second_on_a_terminal_and_sparse_elsewhere(
     terminal: bool, lines: int
 ) -> None:
     said: list[str] = []
-    progress = Progress(said.append, terminal=terminal, wanted=10)
+    progress = LoadProgress(said.append, terminal=terminal, wanted=10)
     tally = busy()
     for _ in range(30):
         progress.show(tally)
@@ -143,7 +143,7 @@ def test_progress_is_a_line_a_second_on_a_terminal_and_sparse_elsewhere(
 
 
 def test_an_early_end_counts_the_time_it_took() -> None:
-    tally = Tally(planned_seconds=3600.0)
+    tally = LoadTally(planned_seconds=3600.0)
     time.sleep(0.01)
     tally.end_early()
     assert 0 < tally.seconds < 3600

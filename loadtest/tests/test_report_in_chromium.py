@@ -11,7 +11,7 @@ from devtools.testing.browser import Tab, chromium
 from loadtest.histogram import Histogram
 from loadtest.page import render
 from loadtest.tests.test_report import busy, summary
-from loadtest.verify import Verdict
+from loadtest.verify import LoadVerdict
 
 DESK, PHONE = 1366, 390
 LEAST_TEXT = 10  # CSS pixels; what is drawn in a picture shrinks with it
@@ -48,7 +48,7 @@ def test_it_can_be_read(tmp_path: Path, tab: Tab, width: int) -> None:
     effect = Histogram()
     for slow in (80_000, 9_999_000, 12_345_000):
         effect.record(slow)
-    verdict = Verdict(how="database", missing=2, effect=effect, figures=0, stored_twice=1)
+    verdict = LoadVerdict(how="database", missing=2, effect=effect, figures=0, stored_twice=1)
     page = tmp_path / "load.html"
     page.write_text(render(summary(busy(), verdict, "lost>0", "p99>1s")))
     tab.show(width=width)

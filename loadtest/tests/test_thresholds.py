@@ -37,12 +37,12 @@ def test_taken(text: str, metric: str, sign: str, limit: float) -> None:
         ("p99", "operators: >="),
         ("p99>", "metrics: p50"),
         ("p99=>5", "operators"),
-        ("p99>-5ms", "is no threshold"),
-        ("p98>5ms", "'p98' is no metric; there are p50, p90"),
+        ("p99>-5ms", "is not a threshold"),
+        ("p98>5ms", "'p98' is not a metric; the metrics are p50, p90"),
         ("p99>5m", "it takes ms, us, µs, s"),
         ("lost>1%", "it takes no unit"),
         ("rate<9ms", "it takes /s"),
-        ("p99>5ms and more", "is no threshold"),
+        ("p99>5ms and more", "is not a threshold"),
     ],
 )
 def test_refused_with_what_is_allowed(text: str, says: str) -> None:

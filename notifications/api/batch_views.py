@@ -19,7 +19,7 @@ from notifications.api import schema
 from notifications.api.commands import accepted_batch, asking, owner, whole
 from notifications.api.plain_bodies import read_json
 from notifications.api.reading import read_batch
-from notifications.api.refusals import told_as_errors
+from notifications.api.refusals import as_errors
 from notifications.api.views import parse_id, take_no_fields
 from notifications.bounds import MAX_BATCH_BYTES
 from notifications.queries import Owner
@@ -53,10 +53,10 @@ class BatchesView(APIView):
         try:
             new = NewBatch(caller(), read_batch(request.data, asking()))
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
-        with told_as_errors(in_batch=True):
+        with as_errors(in_batch=True):
             [answer] = perform_once(
                 [Keyed(new, key)], write=acceptance.accepting_batches, answer=accepted_batch
             )
@@ -82,13 +82,13 @@ class CancelBatchView(APIView):
         try:
             take_no_fields(request)
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
         [answer] = perform_once(
             [Keyed(id_, key)],
             write=partial(_cancel, whose=owner()),
-            answer=lambda _, told: (200, told),
+            answer=lambda _, kept: (200, kept),
         )
         return to_response(answer)
 

@@ -15,8 +15,8 @@ from restapi.fields import QueryInteger, QueryMoment, QuerySerializer, Text
 __all__ = [
     "LONGEST_TEMPLATE",
     "ChangedTemplateSerializer",
-    "CursorField",
-    "PageSerializer",
+    "NotificationCursorField",
+    "NotificationPageSerializer",
     "PreviewSerializer",
     "TemplateSerializer",
 ]
@@ -26,7 +26,7 @@ LARGEST_PAGE = 100
 LONGEST_TEMPLATE = 20_000
 
 
-class CursorField(serializers.CharField):
+class NotificationCursorField(serializers.CharField):
     """`next_cursor` of the page before."""
 
     default_error_messages = {"cursor": "Must be the next_cursor of a page."}
@@ -41,7 +41,7 @@ class CursorField(serializers.CharField):
             self.fail("cursor")
 
 
-class PageSerializer(QuerySerializer):
+class NotificationPageSerializer(QuerySerializer):
     """Query parameters of a list. Times are RFC 3339, UTC without an offset; a date is its midnight."""
 
     status = serializers.ChoiceField(Status.choices, required=False)
@@ -51,7 +51,7 @@ class PageSerializer(QuerySerializer):
     date_from = QueryMoment(required=False, help_text="Created then or later.")
     date_to = QueryMoment(required=False, help_text="Created before.")
     page_size = QueryInteger(min_value=1, max_value=LARGEST_PAGE, default=DEFAULT_PAGE)
-    cursor = CursorField(required=False, help_text="`next_cursor` of the page before.")
+    cursor = NotificationCursorField(required=False, help_text="`next_cursor` of the page before.")
 
 
 class TemplateBody(Text):

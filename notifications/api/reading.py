@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 MOST_IN_BATCH = 1000
-MOST_TOLD = 100  # entries of a batch whose errors are told
+MOST_ERRORS = 100  # entries of a batch whose errors are answered
 LONGEST_KEY = 255
 MOST_VARIABLES = 100
 LONGEST_VARIABLE = 10_000
@@ -80,7 +80,7 @@ def read_batch(body: object, asking: Asking) -> list[NewNotification]:
         found = _read(item, asking)
         if isinstance(found, dict):
             errors[str(index)] = found
-            if len(errors) == MOST_TOLD:
+            if len(errors) == MOST_ERRORS:
                 break
             continue
         if found.key is not None:

@@ -1,4 +1,4 @@
-"""What a request is told that cannot be accepted as things are."""
+"""The answer to a request that cannot be accepted in the present state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from rest_framework import status
 from rest_framework.exceptions import APIException, ValidationError
 
-from notifications.acceptance import KeyReused, KeyTaken, Refused, Unfit
+from notifications.acceptance import KeyReused, KeyTaken, NotificationRefused, Unfit
 from restapi.errors import Conflict
 from restapi.idempotency import RETRY_AFTER_SECONDS
 from restapi.json import parse_json
 
-__all__ = ["NotNow", "told_as_errors"]
+__all__ = ["StateConflict", "as_errors"]
 
 KEY = "idempotency_key"
 
@@ -31,7 +31,7 @@ class StillRunning(Conflict):
     wait = RETRY_AFTER_SECONDS
 
 
-class NotNow(Conflict):
+class StateConflict(Conflict):
     """409 with the true status of what was asked to change."""
 
     def __init__(self, done: str, true_status: str) -> None:
@@ -41,18 +41,20 @@ class NotNow(Conflict):
 
 
 @contextmanager
-def told_as_errors(*, in_batch: bool = False) -> Iterator[None]:
+def as_errors(*, in_batch: bool = False) -> Iterator[None]:
     """Raises the API's error for what is refused in the block."""
     try:
         yield
-    except Refused as refused:
+    except NotificationRefused as refused:
         place = f"notifications.{refused.place}." if in_batch else ""
         raise _error(refused, place) from refused
 
 
-def _error(refused: Refused, place: str) -> APIException:
+def _error(refused: NotificationRefused, place: str) -> APIException:
     if isinstance(refused, Unfit):
-        return ValidationError({f"{place}{field}": told for field, told in refused.errors.items()})
+        return ValidationError(
+            {f"{place}{field}": message for field, message in refused.errors.items()}
+        )
     if isinstance(refused, KeyReused):
         return KeyWasReused({f"{place}{KEY}": ["Belongs to another notification; take a new one."]})
     if isinstance(refused, KeyTaken):

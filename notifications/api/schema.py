@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema_view
 from notifications.api import shapes
 from notifications.api.fields import (
     ChangedTemplateSerializer,
-    PageSerializer,
+    NotificationPageSerializer,
     PreviewSerializer,
     TemplateSerializer,
 )
@@ -44,7 +44,7 @@ BY_TEMPLATE = {
     "template_id": TEMPLATE_ID,
     "template_variables": {"Name": "Ann", "Code": "42"},
 }
-TOLD = {
+EXAMPLE = {
     "id": ID,
     "batch_id": None,
     "idempotency_key": None,
@@ -83,7 +83,7 @@ TEMPLATE = {
 
 # 16 bytes in base64url.
 field_is(
-    "notifications.api.fields.CursorField",
+    "notifications.api.fields.NotificationCursorField",
     {"type": "string", "pattern": r"^[A-Za-z0-9_-]{21}[AQgw]$"},
 )
 field_is("notifications.api.fields.VariablesField", shapes.VARIABLES)
@@ -118,8 +118,8 @@ notifications = extend_schema_view(
         "Notifications, newest first",
         "What the caller has created. Pages neither repeat nor skip what was there when the first "
         "one was read.",
-        parameters=[PageSerializer],
-        answer=answer(shapes.Listed, {"data": [TOLD], "next_cursor": None}, name="page"),
+        parameters=[NotificationPageSerializer],
+        answer=answer(shapes.Listed, {"data": [EXAMPLE], "next_cursor": None}, name="page"),
         refuses=[400],
     ),
     post=API.write(
@@ -128,14 +128,14 @@ notifications = extend_schema_view(
         "It is sent as soon as it is its turn, or from `scheduled_at` on, and fails if it could "
         "not be sent until `expires_at`.",
         body=Body(
-            shapes.NewNotification,
+            shapes.NewNotificationSerializer,
             {"direct": {**ASKED, "priority": "high"}, "by a template": BY_TEMPLATE},
         ),
-        answers={201: answer(shapes.Notification, TOLD, name="accepted")},
+        answers={201: answer(shapes.NotificationSerializer, EXAMPLE, name="accepted")},
         conflict=_conflict(
-            shapes.KeyTaken,
+            shapes.KeyTakenSerializer,
             "This idempotency_key belongs to a notification that is there.",
-            {**TOLD, "idempotency_key": "order-17-paid"},
+            {**EXAMPLE, "idempotency_key": "order-17-paid"},
         ),
     ),
 )
@@ -145,11 +145,11 @@ batches = extend_schema_view(
         "Accept up to 1,000 notifications",
         "All of them or none. One whose `idempotency_key` is known is answered as it is, and is "
         "no member of the batch. The body may have 8 MiB.",
-        body=Body(shapes.NewBatch, {"batch": {"notifications": [ASKED]}}),
+        body=Body(shapes.NewBatchSerializer, {"batch": {"notifications": [ASKED]}}),
         answers={
             201: answer(
-                shapes.AcceptedBatch,
-                {"batch": COUNTS, "notifications": [{**TOLD, "batch_id": BATCH_ID}]},
+                shapes.AcceptedBatchSerializer,
+                {"batch": COUNTS, "notifications": [{**EXAMPLE, "batch_id": BATCH_ID}]},
                 name="accepted",
             )
         },
@@ -160,7 +160,7 @@ notification = extend_schema_view(
         "getNotification",
         "One notification",
         parameters=[NOTIFICATION_ID],
-        answer=answer(shapes.Notification, TOLD, name="notification"),
+        answer=answer(shapes.NotificationSerializer, EXAMPLE, name="notification"),
         refuses=[404],
     )
 )
@@ -182,10 +182,10 @@ cancel = extend_schema_view(
         "afterwards.",
         parameters=[NOTIFICATION_ID],
         body=ANY_OBJECT,
-        answers={200: answer(shapes.Changed, {"status": "cancelled"}, name="changed")},
+        answers={200: answer(shapes.ChangedSerializer, {"status": "cancelled"}, name="changed")},
         refuses=[404],
         conflict=_conflict(
-            shapes.NotNow,
+            shapes.NotNowSerializer,
             "A notification that is processing cannot be cancelled.",
             {"status": "processing"},
         ),
@@ -198,10 +198,10 @@ retry = extend_schema_view(
         "With fresh attempts, and as much time as a new one has.",
         parameters=[NOTIFICATION_ID],
         body=ANY_OBJECT,
-        answers={200: answer(shapes.Changed, {"status": "pending"}, name="changed")},
+        answers={200: answer(shapes.ChangedSerializer, {"status": "pending"}, name="changed")},
         refuses=[404],
         conflict=_conflict(
-            shapes.NotNow,
+            shapes.NotNowSerializer,
             "A notification that is processing cannot be sent again.",
             {"status": "processing"},
         ),
@@ -213,7 +213,7 @@ batch = extend_schema_view(
         "A batch",
         "With its counts as they are now; `pending_count` includes scheduled and processing.",
         parameters=[BATCH],
-        answer=answer(shapes.Batch, COUNTS, name="batch"),
+        answer=answer(shapes.BatchSerializer, COUNTS, name="batch"),
         refuses=[404],
     )
 )
@@ -246,9 +246,10 @@ templates = extend_schema_view(
         "Make a template",
         "A name stands in the body as `{{.Name}}`, with any spaces inside the braces.",
         body=Body(
-            TemplateSerializer, {"template": {k: TEMPLATE[k] for k in ("name", "channel", "body")}}
+            TemplateSerializer,
+            {"template": {k: TEMPLATE[k] for k in ("name", "channel", "body")}},
         ),
-        answers={201: answer(shapes.Template, TEMPLATE, name="template")},
+        answers={201: answer(shapes.TemplateShape, TEMPLATE, name="template")},
         conflict=NAME_TAKEN,
     ),
 )
@@ -257,7 +258,7 @@ template = extend_schema_view(
         "getTemplate",
         "One template",
         parameters=[TEMPLATE_PARAMETER],
-        answer=answer(shapes.Template, TEMPLATE, name="template"),
+        answer=answer(shapes.TemplateShape, TEMPLATE, name="template"),
         refuses=[404],
     ),
     put=API.write(
@@ -268,7 +269,7 @@ template = extend_schema_view(
         body=Body(
             ChangedTemplateSerializer, {"template": {k: TEMPLATE[k] for k in ("name", "body")}}
         ),
-        answers={200: answer(shapes.Template, TEMPLATE, name="template")},
+        answers={200: answer(shapes.TemplateShape, TEMPLATE, name="template")},
         refuses=[404],
         conflict=NAME_TAKEN,
     ),
@@ -291,7 +292,9 @@ preview = extend_schema_view(
         body=Body(PreviewSerializer, {"variables": {"variables": {"Name": "Ann", "Code": "42"}}}),
         keyed=False,
         answers={
-            200: answer(shapes.Preview, {"content": "Hello Ann, your code is 42."}, name="text")
+            200: answer(
+                shapes.PreviewShape, {"content": "Hello Ann, your code is 42."}, name="text"
+            )
         },
         refuses=[404],
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from notifications.models import Channel, Outcome, Priority, Status
@@ -17,20 +17,20 @@ from restapi.openapi import WITHOUT_NUL, ErrorBody, Moment
 __all__ = [
     "TEMPLATE_BODY",
     "VARIABLES",
-    "AcceptedBatch",
+    "AcceptedBatchSerializer",
     "Attempts",
-    "Batch",
+    "BatchSerializer",
     "CancelledBatch",
-    "Changed",
-    "KeyTaken",
+    "ChangedSerializer",
+    "KeyTakenSerializer",
     "Listed",
     "Metrics",
-    "NewBatch",
-    "NewNotification",
-    "NotNow",
-    "Notification",
-    "Preview",
-    "Template",
+    "NewBatchSerializer",
+    "NewNotificationSerializer",
+    "NotNowSerializer",
+    "NotificationSerializer",
+    "PreviewShape",
+    "TemplateShape",
     "Templates",
 ]
 
@@ -56,7 +56,7 @@ class Ahead(serializers.Field[Any, Any, Any, Any]):
     """A time with its zone, later than now and at most a year ahead."""
 
 
-class NewNotification(serializers.Serializer[object]):
+class NewNotificationSerializer(serializers.Serializer[object]):
     """What to send, to whom, and when."""
 
     recipient = Text(
@@ -89,11 +89,11 @@ class NewNotification(serializers.Serializer[object]):
     template_variables = Variables(required=False)
 
 
-class NewBatch(serializers.Serializer[object]):
+class NewBatchSerializer(serializers.Serializer[object]):
     """Notifications to accept together."""
 
     notifications = serializers.ListSerializer[object](
-        child=NewNotification(), min_length=1, max_length=1000
+        child=NewNotificationSerializer(), min_length=1, max_length=1000
     )
 
 
@@ -102,7 +102,7 @@ class ToldVariables(serializers.Field[Any, Any, Any, Any]):
     """As they were given."""
 
 
-class Notification(serializers.Serializer[object]):
+class NotificationSerializer(serializers.Serializer[object]):
     """A notification as it is."""
 
     id = serializers.UUIDField()
@@ -128,12 +128,12 @@ class Notification(serializers.Serializer[object]):
     updated_at = Moment()
 
 
-class KeyTaken(ErrorBody):
+class KeyTakenSerializer(ErrorBody):
     """The key belongs to an equal notification, whose fields stand here; or, without them, the first
     request with it still runs."""
 
     def get_fields(self) -> dict[str, Any]:
-        stored = Notification().get_fields()
+        stored = NotificationSerializer().get_fields()
         for field in stored.values():
             field.required = False
         return {**super().get_fields(), **stored}
@@ -142,11 +142,11 @@ class KeyTaken(ErrorBody):
 class Listed(serializers.Serializer[object]):
     """A page."""
 
-    data = Notification(many=True)  # type: ignore[assignment]  # it becomes no attribute
+    data = NotificationSerializer(many=True)  # type: ignore[assignment]  # it becomes no attribute
     next_cursor = serializers.CharField(allow_null=True, help_text="Null on the last page.")
 
 
-class Attempt(serializers.Serializer[object]):
+class AttemptSerializer(serializers.Serializer[object]):
     """One try to send it."""
 
     attempt = serializers.IntegerField()
@@ -162,23 +162,23 @@ class Attempt(serializers.Serializer[object]):
 class Attempts(serializers.Serializer[object]):
     """In order."""
 
-    data = Attempt(many=True)  # type: ignore[assignment]  # it becomes no attribute
+    data = AttemptSerializer(many=True)  # type: ignore[assignment]  # it becomes no attribute
 
 
-class Changed(serializers.Serializer[object]):
+class ChangedSerializer(serializers.Serializer[object]):
     """What it is now."""
 
     status = serializers.ChoiceField(Status.choices)
 
 
-class NotNow(ErrorBody):
+class NotNowSerializer(ErrorBody):
     """Its status does not allow this."""
 
     # Not there in the 409 of an idempotency key whose first request still runs.
     status = serializers.ChoiceField(Status.choices, required=False)
 
 
-class Batch(serializers.Serializer[object]):
+class BatchSerializer(serializers.Serializer[object]):
     """A batch and what has become of its notifications."""
 
     id = serializers.UUIDField()
@@ -190,21 +190,22 @@ class Batch(serializers.Serializer[object]):
     created_at = Moment()
 
 
-class AcceptedBatch(serializers.Serializer[object]):
+class AcceptedBatchSerializer(serializers.Serializer[object]):
     """The batch, and its notifications in the order they were given."""
 
-    batch = Batch()
-    notifications = Notification(many=True)
+    batch = BatchSerializer()
+    notifications = NotificationSerializer(many=True)
 
 
 class CancelledBatch(serializers.Serializer[object]):
     """How many were cancelled, and the batch as it is then."""
 
     cancelled = serializers.IntegerField()
-    batch = Batch()
+    batch = BatchSerializer()
 
 
-class Template(serializers.Serializer[object]):
+@extend_schema_serializer(component_name="Template")
+class TemplateShape(serializers.Serializer[object]):
     """A template."""
 
     id = serializers.UUIDField()
@@ -218,10 +219,11 @@ class Template(serializers.Serializer[object]):
 class Templates(serializers.Serializer[object]):
     """By name."""
 
-    data = Template(many=True)  # type: ignore[assignment]  # it becomes no attribute
+    data = TemplateShape(many=True)  # type: ignore[assignment]  # it becomes no attribute
 
 
-class Preview(serializers.Serializer[object]):
+@extend_schema_serializer(component_name="Preview")
+class PreviewShape(serializers.Serializer[object]):
     """The text."""
 
     content = serializers.CharField(allow_blank=True)

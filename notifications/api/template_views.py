@@ -37,7 +37,7 @@ __all__ = ["PreviewView", "TemplateView", "TemplatesView"]
 Fields = dict[str, Any]
 
 
-def told(template: Template) -> Fields:
+def shown(template: Template) -> Fields:
     """A template as the API shows it."""
     return {
         "id": str(template.id),
@@ -74,7 +74,7 @@ def _stored(
         raise
 
     def write(commands: Sequence[Fields]) -> Change[Fields]:
-        return Change([told(store(fields)) for fields in commands])
+        return Change([shown(store(fields)) for fields in commands])
 
     try:
         [answer] = perform_once(
@@ -93,7 +93,7 @@ class TemplatesView(APIView):
 
     def get(self, request: Request) -> Response:
         """The caller's templates, by name."""
-        return Response({"data": [told(each) for each in templates_of_owner(owner())]})
+        return Response({"data": [shown(each) for each in templates_of_owner(owner())]})
 
     def post(self, request: Request) -> HttpResponse:
         """A new one."""
@@ -109,7 +109,7 @@ class TemplateView(APIView):
 
     def get(self, request: Request, template_id: str) -> Response:
         """One of the caller's."""
-        return Response(told(_found(template_id)))
+        return Response(shown(_found(template_id)))
 
     def put(self, request: Request, template_id: str) -> HttpResponse:
         """Another name and body; it keeps its channel."""

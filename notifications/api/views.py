@@ -16,9 +16,9 @@ from rest_framework.views import APIView
 from notifications import acceptance, queries, services
 from notifications.api import schema
 from notifications.api.commands import accepted, asking, owner, whole
-from notifications.api.fields import PageSerializer
+from notifications.api.fields import NotificationPageSerializer
 from notifications.api.reading import read_notification
-from notifications.api.refusals import NotNow, told_as_errors
+from notifications.api.refusals import StateConflict, as_errors
 from notifications.queries import Filter, Owner, cursor_to_text
 from notifications.status_log import Changed
 from outbox.database.round_trips import Change
@@ -27,8 +27,8 @@ from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
 
 __all__ = [
     "AttemptsView",
-    "CancelView",
-    "MetricsView",
+    "CancelNotificationView",
+    "NotificationMetricsView",
     "NotificationView",
     "NotificationsView",
     "RetryView",
@@ -57,7 +57,7 @@ class NotificationsView(APIView):
 
     def get(self, request: Request) -> Response:
         """One page of what the caller has created, newest first."""
-        wanted = PageSerializer.of(request).validated_data
+        wanted = NotificationPageSerializer.of(request).validated_data
         page = queries.notifications_page(
             owner(),
             Filter(
@@ -80,10 +80,10 @@ class NotificationsView(APIView):
         try:
             new = read_notification(request.data, asking())
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
-        with told_as_errors():
+        with as_errors():
             [answer] = perform_once(
                 [Keyed(new, key)], write=acceptance.accepting_or_refusing, answer=accepted
             )
@@ -131,8 +131,8 @@ class _ChangeView(APIView):
         try:
             take_no_fields(request)
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
         [answer] = perform_once(
             [Keyed(id_, key)],
@@ -147,12 +147,12 @@ class _ChangeView(APIView):
             status = queries.status_of(id_, whose)
             if status is None:
                 raise NotFound(f"There is no notification {id_}.")
-            raise NotNow(self.done, status)
+            raise StateConflict(self.done, status)
         return Change([self.becomes])
 
 
 @schema.cancel
-class CancelView(_ChangeView):
+class CancelNotificationView(_ChangeView):
     """/api/v1/notifications/{id}/cancel"""
 
     done = becomes = "cancelled"
@@ -180,21 +180,21 @@ class RetryView(_ChangeView):
 
 
 @schema.metrics
-class MetricsView(APIView):
+class NotificationMetricsView(APIView):
     """/api/v1/metrics"""
 
     def get(self, request: Request) -> Response:
         """What was sent on each channel, and what failed."""
-        told: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for channel, figures in queries.channel_figures().items():
             finished = figures.delivered + figures.failed
-            told[channel] = {
+            figures[channel] = {
                 "sent": figures.delivered,
                 "failed": figures.failed,
                 "avg_latency_ms": _ratio(figures.latency_ms, figures.delivered),
                 "success_rate": _ratio(100 * figures.delivered, finished),
             }
-        return Response({"channels": told})
+        return Response({"channels": figures})
 
 
 def _ratio(whole_: int, parts: int) -> float:

@@ -10,13 +10,13 @@ import redis
 from notifications import metrics
 from notifications.providers.configured import breaker_name, in_order, providers_of
 from outbox.breaker import machine
-from outbox.breaker.machine import Permit, Rule
+from outbox.breaker.machine import BreakerRule, Permit
 from outbox.breaker.store import BreakerStore, Look
 
 __all__ = ["RULE", "Breakers", "Openings"]
 
 # The contract: five in a row and half of the last twenty; 30 s; three probes.
-RULE = Rule(
+RULE = BreakerRule(
     in_a_row=5, at_least=5, share=0.5, window=20, open_seconds=30.0, probes=3, place_seconds=15.0
 )
 PREFIX = "notifications:breaker:"

@@ -20,7 +20,7 @@ from notifications.delivery.pace import Pace
 from notifications.delivery.rules import Claim, Result
 from notifications.models import Outcome
 from notifications.providers.configured import breaker_name, in_order
-from outbox.breaker.machine import Outcome as BreakerOutcome
+from outbox.breaker.machine import CallOutcome as BreakerOutcome
 from outbox.breaker.machine import Permit
 from outbox.database import patience
 from outbox.database.errors import DATABASE_AWAY

@@ -1,8 +1,8 @@
-"""What becomes of a notification after an answer: pure, and what a claim and its result hold.
+"""The state of a notification after an answer: pure functions, with a claim and its result.
 
-The contract: what is transient is tried again after 2 s, 8 s, 32 s … (five minutes at most), give or
-take a fifth, until the attempts are used up; what is permanent has failed; whoever was told to wait
-has used up no attempt.
+The contract: after a transient failure the notification is tried again after 2 s, 8 s, 32 s … (five
+minutes at most), give or take a fifth, until its attempts are used up. A permanent failure is final.
+An answer that asks to wait uses up no attempt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from notifications.models import Outcome, Status
 from notifications.providers import message as words
-from notifications.providers.message import Answer
+from notifications.providers.message import ProviderAnswer
 
 __all__ = [
     "LOST",
@@ -54,7 +54,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt, another after each retry by hand."""
+        """The same for every attempt, another after each retry by an operator."""
         return f"{self.id}.{self.round}" if self.round else self.id
 
 
@@ -85,10 +85,10 @@ def backoff(failures: int) -> float:
     return min(LONGEST_WAIT, wait * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
 
 
-def result_of(claim: Claim, answer: Answer, *, latency_ms: int, probe: bool) -> Result:
+def result_of(claim: Claim, answer: ProviderAnswer, *, latency_ms: int, probe: bool) -> Result:
     """What an answer means. `probe`: the call was one of a breaker that is half open; a failed one
     uses up no attempt."""
-    told = Result(
+    result = Result(
         claim=claim,
         outcome=Outcome.FAILED,
         status=Status.FAILED,
@@ -98,19 +98,19 @@ def result_of(claim: Claim, answer: Answer, *, latency_ms: int, probe: bool) -> 
     )
     if answer.verdict == words.DELIVERED:
         return replace(
-            told,
+            result,
             outcome=Outcome.DELIVERED,
             status=Status.DELIVERED,
             message_id=answer.message_id,
         )
     if answer.verdict == words.REFUSED:
-        return replace(told, outcome=Outcome.REFUSED, used_up=True)
+        return replace(result, outcome=Outcome.REFUSED, used_up=True)
     if answer.verdict == words.HELD:
         spread = random.uniform(1, 1 + HELD_AHEAD)  # noqa: S311
-        return _waiting(told, Outcome.HELD, answer.hold_seconds * spread, "held")
+        return _waiting(result, Outcome.HELD, answer.hold_seconds * spread, "held")
     if probe:
-        return _waiting(told, Outcome.HELD, 0.0, "")
-    return _tried(told)
+        return _waiting(result, Outcome.HELD, 0.0, "")
+    return _tried(result)
 
 
 def lapsed(claim: Claim) -> Result:
@@ -120,18 +120,20 @@ def lapsed(claim: Claim) -> Result:
 
 def not_begun(claim: Claim, reason: str) -> Result:
     """It was claimed and not sent: it waits as before."""
-    told = Result(claim=claim, outcome=Outcome.HELD, status=Status.PENDING, error=reason)
-    return _waiting(told, Outcome.HELD, 0.0, "")
+    result = Result(claim=claim, outcome=Outcome.HELD, status=Status.PENDING, error=reason)
+    return _waiting(result, Outcome.HELD, 0.0, "")
 
 
-def _waiting(told: Result, outcome: str, seconds: float, waits_for: str) -> Result:
-    return replace(told, outcome=outcome, status=Status.PENDING, wait=seconds, waits_for=waits_for)
+def _waiting(result: Result, outcome: str, seconds: float, waits_for: str) -> Result:
+    return replace(
+        result, outcome=outcome, status=Status.PENDING, wait=seconds, waits_for=waits_for
+    )
 
 
-def _tried(told: Result) -> Result:
+def _tried(result: Result) -> Result:
     """An attempt is used up: the next one, or none."""
-    failures = told.claim.failures + 1
-    if failures >= told.claim.attempts_allowed:
-        return replace(told, status=Status.FAILED, used_up=True)
-    waiting = _waiting(told, told.outcome, backoff(failures), "retry")
+    failures = result.claim.failures + 1
+    if failures >= result.claim.attempts_allowed:
+        return replace(result, status=Status.FAILED, used_up=True)
+    waiting = _waiting(result, result.outcome, backoff(failures), "retry")
     return replace(waiting, used_up=True)

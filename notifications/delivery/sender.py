@@ -24,7 +24,7 @@ from notifications.delivery.rules import not_begun, result_of
 from notifications.delivery.turns import Turn, nudge
 from notifications.providers import message as words
 from notifications.providers.configured import build, configured
-from notifications.providers.message import Answer, Message, Provider
+from notifications.providers.message import OutgoingText, Provider, ProviderAnswer
 from outbox import tracing
 from outbox.database.errors import DATABASE_AWAY, describe
 
@@ -129,7 +129,9 @@ class Sender:
             self._note(await self._call(call))
         except Exception as error:
             log.exception("send_failed", notification_id=claim.id, provider=call.provider)
-            answer = Answer(verdict=words.FAILED, error=f"The call failed: {describe(error)}")
+            answer = ProviderAnswer(
+                verdict=words.FAILED, error=f"The call failed: {describe(error)}"
+            )
             self._note(_done_of(call, answer, 0.0))
         finally:
             self._under_way[call.provider, claim.channel] -= 1
@@ -142,7 +144,7 @@ class Sender:
             return Done(call, not_begun(claim, reason))
         if (provider := self._providers.get(call.provider)) is None:
             provider = self._providers[call.provider] = build(call.provider)
-        message = Message(
+        message = OutgoingText(
             id=claim.id,
             idempotency_key=claim.idempotency_key,
             recipient=claim.recipient,
@@ -154,7 +156,7 @@ class Sender:
             f"send {claim.channel}", tracing.CLIENT, parent=claim.traceparent
         ) as step:
             if step.recorded:
-                step.tell(
+                step.record(
                     {
                         "notification.id": claim.id,
                         "notification.attempt": claim.number,
@@ -166,7 +168,7 @@ class Sender:
             answer = await provider.send(message, traceparent=tracing.current_traceparent())
             seconds = time.monotonic() - started
             if answer.status_code is not None and step.recorded:
-                step.tell({"http.response.status_code": answer.status_code})
+                step.record({"http.response.status_code": answer.status_code})
             if answer.verdict != words.DELIVERED:
                 step.fail(answer.verdict, answer.error or "")
         metrics.SEND_SECONDS.labels(claim.channel, call.provider).observe(seconds)
@@ -223,7 +225,7 @@ class Sender:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
-def _done_of(call: Call, answer: Answer, seconds: float) -> Done:
+def _done_of(call: Call, answer: ProviderAnswer, seconds: float) -> Done:
     counts = {words.DELIVERED: True, words.FAILED: False}.get(answer.verdict)
     result = result_of(
         call.claim, answer, latency_ms=round(seconds * 1000), probe=call.permit.probe

@@ -1,4 +1,4 @@
-"""How providers stand, for people: their breakers, and what they have asked for; and the reset by hand."""
+"""How providers stand, for people: their breakers, and what they have asked for; and the reset by an operator."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def reset_breaker(
         raise UnknownProvider(f"No provider {provider!r} serves the channel {channel!r}.")
     name = breaker_name(provider, channel)
     with transaction.atomic(), connection.cursor() as cursor:
-        # Before Redis is told, which has no transaction.
+        # Before Redis is changed, which has no transaction.
         run = operator_log.begin("reset", f"breaker {name}", by=who, why=reason, asked=1, once=once)
         cursor.execute(
             "DELETE FROM notification_holds WHERE provider = %s AND channel = %s",

@@ -92,7 +92,7 @@ def _start_some() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_START, (BATCH,))
         found = [(changed_of(row[:_CHANGED_COLUMNS]), row[_CHANGED_COLUMNS]) for row in cursor]
-    told = recording([change for change, _ in found])
+    recorded = recording([change for change, _ in found])
     ready = publishing(
         [
             PENDING_EVENTS[priority](
@@ -104,7 +104,7 @@ def _start_some() -> int:
         ],
         traces=[change.trace for change, _ in found],
     )
-    send(told)
+    send(recorded)
     send(ready)
     return len(found)
 

@@ -38,10 +38,12 @@ def read_providers(
     found: dict[str, Settings] = {}
     for name, given in value.items():
         if not name or len(name) > NAME_LENGTH or not name.isprintable() or ":" in name:
-            raise ProviderError(f"A provider's name has 1 to {NAME_LENGTH} characters, no colon.")
+            raise ProviderError(
+                f"A provider's name must have 1 to {NAME_LENGTH} characters and no colon."
+            )
         kind = KINDS.get(str(given.get("kind")))
         if kind is None:
-            raise ProviderError(f"Provider {name!r}: kind is one of {', '.join(KINDS)}.")
+            raise ProviderError(f"Provider {name!r}: kind must be one of {', '.join(KINDS)}.")
         filled = dict(given)
         if kind is Smtp:
             filled.setdefault("domain", mail_domain)

@@ -13,12 +13,12 @@ import msgspec
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 
-__all__ = ["CallFailed", "CallTimedOut", "HttpClient", "Reply"]
+__all__ = ["CallFailed", "CallTimedOut", "HttpClient", "HttpReply"]
 
 BODY_LIMIT = 65_536  # bytes of an answer that are read; the rest is left, and the connection closed
 
 
-class Reply(msgspec.Struct, frozen=True):
+class HttpReply(msgspec.Struct, frozen=True):
     """An answer: its status, the two headers that are asked for, and the beginning of its body."""
 
     status: int
@@ -43,7 +43,7 @@ class HttpClient:
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, timeout: float
-    ) -> Reply:
+    ) -> HttpReply:
         """Send it once; `timeout` in seconds for all of it. Raises CallFailed, CallTimedOut.
 
         Whatever fails behind the head of an answer changes nothing: the status has been said.
@@ -58,10 +58,10 @@ class HttpClient:
             .streamed_read_buffer_limit(0)  # the head is there before the body
             .build_streamed()
         )
-        reply: Reply | None = None
+        reply: HttpReply | None = None
         try:
             async with request as response:
-                reply = Reply(
+                reply = HttpReply(
                     response.status,
                     response.get_header("retry-after"),
                     response.get_header("date"),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import structlog
 
 from notifications.providers import message as words
-from notifications.providers.message import Answer, Message
+from notifications.providers.message import OutgoingText, ProviderAnswer
 
 __all__ = ["Log"]
 
@@ -23,7 +23,7 @@ class Log:
         del settings
         self.name = name
 
-    async def send(self, message: Message, *, traceparent: str) -> Answer:
+    async def send(self, message: OutgoingText, *, traceparent: str) -> ProviderAnswer:
         del traceparent
         log.info(
             "notification_sent",
@@ -32,7 +32,7 @@ class Log:
             channel=message.channel,
             characters=len(message.content),
         )
-        return Answer(verdict=words.DELIVERED)
+        return ProviderAnswer(verdict=words.DELIVERED)
 
     async def close(self) -> None:
         """It holds nothing."""

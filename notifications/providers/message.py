@@ -11,9 +11,9 @@ __all__ = [
     "FAILED",
     "HELD",
     "REFUSED",
-    "Answer",
-    "Message",
+    "OutgoingText",
     "Provider",
+    "ProviderAnswer",
     "ProviderError",
     "Settings",
 ]
@@ -33,10 +33,10 @@ class ProviderError(ValueError):
     """PROVIDERS names a provider that cannot be; the text says which and why."""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class OutgoingText(msgspec.Struct, frozen=True, kw_only=True):
     """One notification as it is sent.
 
-    idempotency_key  the same for every attempt until it is retried by hand
+    idempotency_key  the same for every attempt until an operator retries it
     title            name of its template; "": none
     """
 
@@ -48,7 +48,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """How a provider answered: one of the verdicts above.
 
     hold_seconds  of a held one: how long the provider asked to wait
@@ -79,9 +79,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if unknown or not self.channels:
             raise ValueError(f"channels: {', '.join(sorted(unknown)) or 'none'}")
         if not 1 <= self.in_flight <= 1000:
-            raise ValueError("in_flight is a number from 1 to 1000")
+            raise ValueError("in_flight must be a number from 1 to 1000")
         if not 0 < self.timeout <= LONGEST_TIMEOUT:
-            raise ValueError(f"timeout is above 0 and at most {LONGEST_TIMEOUT:g} seconds")
+            raise ValueError(f"timeout must be above 0 and at most {LONGEST_TIMEOUT:g} seconds")
 
 
 class Provider(Protocol):
@@ -94,7 +94,7 @@ class Provider(Protocol):
 
     def __init__(self, name: str, settings: Any) -> None: ...
 
-    async def send(self, message: Message, *, traceparent: str) -> Answer:
+    async def send(self, message: OutgoingText, *, traceparent: str) -> ProviderAnswer:
         """Send it, within the timeout of the settings. Answers for every error of the other side."""
 
     async def close(self) -> None:

@@ -17,9 +17,9 @@ def key_of_secret(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except binascii.Error as error:
-        raise ValueError("secret is no base64 after whsec_") from error
+        raise ValueError("secret must be base64 after whsec_") from error
     if not 24 <= len(key) <= 64:
-        raise ValueError("secret has 24 to 64 bytes")
+        raise ValueError("secret must have 24 to 64 bytes")
     return key
 
 

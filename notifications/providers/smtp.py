@@ -19,7 +19,7 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
 
 from notifications.providers import message as words
-from notifications.providers.message import Answer, Message
+from notifications.providers.message import OutgoingText, ProviderAnswer
 
 __all__ = ["Smtp", "subject_of"]
 
@@ -46,12 +46,12 @@ class SmtpSettings(words.Settings, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.channels != ("email",):
-            raise ValueError("smtp serves the channel email alone")
+            raise ValueError("smtp can serve only the channel email")
         parts = urlsplit(self.url)
         if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-            raise ValueError("url is no smtp or smtps address")
+            raise ValueError("url must be an smtp or smtps address")
         if not 1 <= self.connections <= 50:
-            raise ValueError("connections is a number from 1 to 50")
+            raise ValueError("connections must be a number from 1 to 50")
         msgspec.structs.force_setattr(self, "in_flight", min(self.in_flight, self.connections))
 
 
@@ -69,7 +69,7 @@ class Smtp:
         self._local = threading.local()
         self._open: set[EmailBackend] = set()
 
-    async def send(self, message: Message, *, traceparent: str) -> Answer:
+    async def send(self, message: OutgoingText, *, traceparent: str) -> ProviderAnswer:
         del traceparent  # a mail has no trace
         loop = asyncio.get_running_loop()
         until = time.monotonic() + self._settings.timeout
@@ -77,7 +77,9 @@ class Smtp:
             async with asyncio.timeout(self._settings.timeout):
                 await self._free.acquire()
         except TimeoutError:
-            return Answer(verdict=words.FAILED, error="No connection to the mail server was free.")
+            return ProviderAnswer(
+                verdict=words.FAILED, error="No connection to the mail server was free."
+            )
         started = _Started(until)
         future = loop.run_in_executor(self._threads, self._send, message, started)
         future.add_done_callback(lambda _: self._free.release())
@@ -90,7 +92,7 @@ class Smtp:
         done, _ = await asyncio.wait([future], timeout=_IDLE)
         if done and (answer := future.result()).verdict == words.DELIVERED:
             return answer
-        return Answer(
+        return ProviderAnswer(
             verdict=words.FAILED,
             error=f"The mail server was not done in {self._settings.timeout:g} s.",
         )
@@ -101,7 +103,7 @@ class Smtp:
             with suppress(OSError, smtplib.SMTPException):
                 backend.close()
 
-    def _send(self, message: Message, started: _Started) -> Answer:
+    def _send(self, message: OutgoingText, started: _Started) -> ProviderAnswer:
         """On a thread: the whole of one message."""
         try:
             backend = self._connected(started)
@@ -113,7 +115,7 @@ class Smtp:
             return answer_of_error(error)
         finally:
             started.backend = None
-        return Answer(verdict=words.DELIVERED, status_code=250)
+        return ProviderAnswer(verdict=words.DELIVERED, status_code=250)
 
     def _connected(self, started: _Started) -> EmailBackend:
         """The thread's connection, if the server still answers on it; else a new one."""
@@ -156,7 +158,7 @@ class Smtp:
             with suppress(OSError, smtplib.SMTPException):
                 backend.close()
 
-    def _mail(self, message: Message) -> EmailMessage:
+    def _mail(self, message: OutgoingText) -> EmailMessage:
         return EmailMessage(
             subject=subject_of(message),
             body=message.content,
@@ -192,13 +194,13 @@ class _Started:
                     sock.shutdown(socket.SHUT_RDWR)
 
 
-def subject_of(message: Message) -> str:
+def subject_of(message: OutgoingText) -> str:
     """The template's name, or the first line of the text; no line break gets into a header."""
     first = next((line for line in message.content.splitlines() if line.strip()), "")
     return _BREAKS.sub(" ", message.title or first).strip()[:SUBJECT_LENGTH]
 
 
-def answer_of_error(error: Exception) -> Answer:
+def answer_of_error(error: Exception) -> ProviderAnswer:
     """5xx about the one recipient, or about this message: never. All else: not this time."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         code, text = next(iter(error.recipients.values()))
@@ -209,16 +211,18 @@ def answer_of_error(error: Exception) -> Answer:
         return _answer(error.smtp_code, error.smtp_error, never=False)
     if isinstance(error, UnicodeError | HeaderParseError | ValueError):
         # The mail cannot be written: an address in another script at a server without SMTPUTF8.
-        return Answer(verdict=words.REFUSED, error=f"The mail cannot be written: {_text(error)}")
-    return Answer(
+        return ProviderAnswer(
+            verdict=words.REFUSED, error=f"The mail cannot be written: {_text(error)}"
+        )
+    return ProviderAnswer(
         verdict=words.FAILED,
         error=f"The mail server could not be reached: {type(error).__name__}: {_text(error)}",
     )
 
 
-def _answer(code: int, text: bytes | str, *, never: bool) -> Answer:
+def _answer(code: int, text: bytes | str, *, never: bool) -> ProviderAnswer:
     said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return Answer(
+    return ProviderAnswer(
         verdict=words.REFUSED if never else words.FAILED,
         status_code=code,
         error=f"The mail server said {code} {_BREAKS.sub(' ', said)}"[: words.ERROR_LENGTH],

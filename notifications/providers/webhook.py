@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from notifications.providers import message as words
-from notifications.providers.http import CallFailed, CallTimedOut, HttpClient, Reply
-from notifications.providers.message import Answer, Message
+from notifications.providers.http import CallFailed, CallTimedOut, HttpClient, HttpReply
+from notifications.providers.message import OutgoingText, ProviderAnswer
 from notifications.providers.retry_after import seconds_to_wait
 from notifications.providers.signature import key_of_secret, signed_headers
 
@@ -38,7 +38,7 @@ class WebhookSettings(words.Settings, frozen=True, kw_only=True, forbid_unknown_
         super().__post_init__()
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("url is no http or https address")
+            raise ValueError("url must be an http or https address")
         if self.secret:
             key_of_secret(self.secret)
 
@@ -54,7 +54,7 @@ class Webhook:
         self._key = key_of_secret(settings.secret) if settings.secret else b""
         self._http = HttpClient()
 
-    async def send(self, message: Message, *, traceparent: str) -> Answer:
+    async def send(self, message: OutgoingText, *, traceparent: str) -> ProviderAnswer:
         body = _encode(
             {"to": message.recipient, "channel": message.channel, "content": message.content}
         )
@@ -76,9 +76,9 @@ class Webhook:
                 self._settings.url, headers=headers, body=body, timeout=self._settings.timeout
             )
         except CallTimedOut as error:
-            return Answer(verdict=words.FAILED, error=f"The provider gave {error}.")
+            return ProviderAnswer(verdict=words.FAILED, error=f"The provider gave {error}.")
         except CallFailed as error:
-            return Answer(
+            return ProviderAnswer(
                 verdict=words.FAILED, error=f"The provider could not be reached: {error}."
             )
         return answer_of(reply, now=datetime.now(UTC))
@@ -87,13 +87,13 @@ class Webhook:
         await self._http.close()
 
 
-def answer_of(reply: Reply, *, now: datetime) -> Answer:
+def answer_of(reply: HttpReply, *, now: datetime) -> ProviderAnswer:
     """What a status means. 2xx: delivered. 429, and 503 with Retry-After: wait. Another 5xx, 408, and
     what is about us or the way and not the message (3xx, 401, 403, 407): not this time. Another 4xx:
     never. A 1xx as the last word is no answer."""
     status = reply.status
     if 200 <= status < 300:
-        return Answer(
+        return ProviderAnswer(
             verdict=words.DELIVERED, status_code=status, message_id=_message_id(reply.body)
         )
     said = f"The provider answered {status}."
@@ -102,9 +102,11 @@ def answer_of(reply: Reply, *, now: datetime) -> Answer:
         if seconds is None and status == 429:
             seconds = HOLD_UNSAID
         if seconds is not None:
-            return Answer(verdict=words.HELD, status_code=status, error=said, hold_seconds=seconds)
+            return ProviderAnswer(
+                verdict=words.HELD, status_code=status, error=said, hold_seconds=seconds
+            )
     passing = status < 400 or status >= 500 or status in _PROVIDER_FAULT
-    return Answer(
+    return ProviderAnswer(
         verdict=words.FAILED if passing else words.REFUSED, status_code=status, error=said
     )
 

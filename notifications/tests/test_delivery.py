@@ -16,7 +16,7 @@ from django.utils import timezone
 from prometheus_client import REGISTRY
 
 from devtools.provider.client import ProviderProcess
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from devtools.testing.receiver import spans_in_memory
 from notifications.delivery import rows, sender
 from notifications.delivery.breakers import Breakers
@@ -76,7 +76,7 @@ class TestDelivered:
         before = counted()
         for recipient in ("good", "good", "bad"):
             accept(recipient)
-        provider.rules(Rule(recipient="bad", status=400))
+        provider.rules(AnswerRule(recipient="bad", status=400))
         deliver()
         now = counted()
         assert [after - first for first, after in zip(before, now, strict=True)] == [2, 1, 3, 2]
@@ -94,7 +94,7 @@ class TestDelivered:
             accept(f"r{number}", channel=channel)
             for number, channel in enumerate(["sms", "email", "push"] * 100)
         ]
-        provider.rules(Rule(after=0.05))
+        provider.rules(AnswerRule(after=0.05))
         assert deliver() == 300
 
         arrived = Counter(each.key for each in provider.arrivals())
@@ -143,7 +143,7 @@ class TestOutcomes:
         self, provider: ProviderProcess
     ) -> None:
         notification = accept(priority="normal")
-        provider.rules(Rule(status=500))
+        provider.rules(AnswerRule(status=500))
         waits = []
         for _ in range(3):
             deliver("normal")
@@ -165,7 +165,7 @@ class TestOutcomes:
 
     def test_what_is_refused_has_failed_at_once(self, provider: ProviderProcess) -> None:
         notification = accept()
-        provider.rules(Rule(status=422))
+        provider.rules(AnswerRule(status=422))
         deliver()
 
         after = reload(notification)
@@ -177,7 +177,9 @@ class TestOutcomes:
 
     def test_a_timeout_and_a_cut_are_transient(self, provider: ProviderProcess) -> None:
         hung, cut = accept("hung"), accept("cut")
-        provider.rules(Rule(recipient="hung", do="hang"), Rule(recipient="cut", do="cut"))
+        provider.rules(
+            AnswerRule(recipient="hung", do="hang"), AnswerRule(recipient="cut", do="cut")
+        )
         with providers(main=webhook(provider, timeout=0.5)):
             deliver()
 
@@ -189,7 +191,7 @@ class TestOutcomes:
     def test_one_that_fails_holds_up_no_other(self, provider: ProviderProcess) -> None:
         failing = [accept("bad") for _ in range(4)]
         good = [accept("good") for _ in range(50)]
-        provider.rules(Rule(recipient="bad", status=500))
+        provider.rules(AnswerRule(recipient="bad", status=500))
         deliver()
 
         assert {reload(each).status for each in good} == {"delivered"}
@@ -198,7 +200,7 @@ class TestOutcomes:
     def test_many_answers_of_every_kind(self, provider: ProviderProcess) -> None:
         kinds = {"a": 200, "b": 400, "c": 500, "d": 204, "e": 302, "f": 404}
         made = {name: accept(name, channel="push") for name in kinds}
-        provider.rules(*(Rule(recipient=name, status=code) for name, code in kinds.items()))
+        provider.rules(*(AnswerRule(recipient=name, status=code) for name, code in kinds.items()))
         deliver()
 
         found = {name: reload(each).status for name, each in made.items()}
@@ -217,7 +219,7 @@ class TestHolds:
         self, provider: ProviderProcess
     ) -> None:
         first = accept()
-        provider.rules(Rule(channel="sms", status=429, headers={"Retry-After": "30"}))
+        provider.rules(AnswerRule(channel="sms", status=429, headers={"Retry-After": "30"}))
         deliver()
         after = reload(first)
         second, other = accept(), accept(channel="email")
@@ -299,7 +301,7 @@ class TestTokens:
 
 class TestBreaker:
     def test_it_opens_and_leaves_the_rest_waiting(self, provider: ProviderProcess) -> None:
-        provider.rules(Rule(channel="sms", status=503))
+        provider.rules(AnswerRule(channel="sms", status=503))
         for _ in range(5):
             accept("down")
         deliver()
@@ -315,7 +317,7 @@ class TestBreaker:
     ) -> None:
         spare = webhook(running_provider, url=running_provider.url + "/spare")
         with providers(main=webhook(provider), spare=spare):
-            provider.rules(Rule(path="/send", status=503))
+            provider.rules(AnswerRule(path="/send", status=503))
             for _ in range(5):
                 accept("down")
             deliver()
@@ -328,7 +330,7 @@ class TestBreaker:
     def test_a_failed_probe_uses_up_no_attempt(
         self, provider: ProviderProcess, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        provider.rules(Rule(status=503))
+        provider.rules(AnswerRule(status=503))
         for _ in range(5):
             accept("down", priority="low")
         deliver("low")
@@ -342,7 +344,7 @@ class TestBreaker:
     def test_three_probes_close_it(
         self, provider: ProviderProcess, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        provider.rules(Rule(status=503))
+        provider.rules(AnswerRule(status=503))
         for _ in range(5):
             accept("down", priority="low")
         deliver("low")
@@ -355,7 +357,7 @@ class TestBreaker:
         assert {reload(each).status for each in probes} == {"delivered"}
 
     def test_what_concerns_one_message_does_not_count(self, provider: ProviderProcess) -> None:
-        provider.rules(Rule(status=422))
+        provider.rules(AnswerRule(status=422))
         for _ in range(30):
             accept("bad")
         deliver()

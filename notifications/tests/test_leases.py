@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from devtools.provider.client import ProviderProcess
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from devtools.testing.pipeline import settles
 from notifications import metrics, services
 from notifications.delivery import rows, rules, sender, times
@@ -22,7 +22,7 @@ from notifications.delivery.rounds import Call, Done, Rounds
 from notifications.delivery.turns import Turn
 from notifications.letters import EVERYBODY
 from notifications.models import Attempt, Notification
-from notifications.providers.message import Answer
+from notifications.providers.message import ProviderAnswer
 from notifications.tests.sending import (
     accept,
     changes_of,
@@ -137,7 +137,7 @@ class TestLeases:
 
 def report(*claims: rules.Claim) -> None:
     """As the sender of those claims does."""
-    answer = Answer(verdict="failed", error="The provider answered 500.")
+    answer = ProviderAnswer(verdict="failed", error="The provider answered 500.")
     Rounds("high").write(
         [
             Done(
@@ -153,7 +153,7 @@ class TestCancel:
     def test_fifty_cancelled_while_they_are_claimed(self, provider: ProviderProcess) -> None:
         """Whoever was told 'cancelled' is never begun to be sent after it."""
         made = [accept(str(number)) for number in range(50)]
-        provider.rules(Rule(after=0.02))
+        provider.rules(AnswerRule(after=0.02))
         cancelled: dict[str, float] = {}
         start = threading.Barrier(2)
 
@@ -177,7 +177,7 @@ class TestCancel:
 
     def test_between_two_attempts(self, provider: ProviderProcess) -> None:
         notification = accept()
-        provider.rules(Rule(status=500))
+        provider.rules(AnswerRule(status=500))
         deliver()
         with transaction.atomic():
             services.cancel([notification.id], owner=EVERYBODY)
@@ -191,7 +191,7 @@ class TestInFlight:
     ) -> None:
         let_calls_last(monkeypatch)
         monkeypatch.setattr(sender, "RUN_SECONDS", 100.0)  # it ends when nothing is left
-        provider.rules(Rule(channel="sms", do="hold"))
+        provider.rules(AnswerRule(channel="sms", do="hold"))
         before = len(provider.arrivals())
         for number in range(60):
             accept(f"s{number}")
@@ -222,7 +222,7 @@ class TestInFlight:
     ) -> None:
         let_calls_last(monkeypatch)
         monkeypatch.setattr(sender, "RUN_SECONDS", 0.2)
-        provider.rules(Rule(do="hold"))
+        provider.rules(AnswerRule(do="hold"))
         begun = len(provider.arrivals())
         notification = accept()
         now = (

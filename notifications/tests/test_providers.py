@@ -17,12 +17,12 @@ from structlog import BoundLogger, wrap_logger
 from structlog.testing import CapturingLogger
 
 from devtools.provider.client import ProviderProcess, provider_process
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from devtools.testing.mail_server import MailServer, mail_server
 from devtools.testing.processes import free_port
 from notifications.providers import log
 from notifications.providers.configured import read_providers
-from notifications.providers.message import Answer, Message, ProviderError
+from notifications.providers.message import OutgoingText, ProviderAnswer, ProviderError
 from notifications.providers.retry_after import seconds_to_wait
 from notifications.providers.smtp import Smtp, subject_of
 from notifications.providers.webhook import Webhook
@@ -39,7 +39,7 @@ def provider() -> Iterator[ProviderProcess]:
         yield running
 
 
-def message(**changes: str) -> Message:
+def message(**changes: str) -> OutgoingText:
     given = {
         "id": "n-1",
         "idempotency_key": "n-1.2",
@@ -47,13 +47,13 @@ def message(**changes: str) -> Message:
         "channel": "sms",
         "content": "Hello",
     }
-    return Message(**{**given, **changes})
+    return OutgoingText(**{**given, **changes})
 
 
-def send(url: str, *, timeout: float = 8.0, times: int = 1, **settings: Any) -> Answer:
+def send(url: str, *, timeout: float = 8.0, times: int = 1, **settings: Any) -> ProviderAnswer:
     """The last answer of several, over one connection."""
 
-    async def calls() -> Answer:
+    async def calls() -> ProviderAnswer:
         read = read_providers(
             {"w": {"kind": "webhook", "url": url, "timeout": timeout, **settings}}, mail_domain="d"
         )
@@ -95,35 +95,35 @@ class TestWebhook:
     @pytest.mark.parametrize(
         ("rule", "verdict", "status"),
         [
-            (Rule(status=200, body=""), "delivered", 200),
-            (Rule(status=204, body=""), "delivered", 204),
-            (Rule(status=202, body="<html>garbage"), "delivered", 202),
-            (Rule(status=200, body='{"messageId": {"a": 1}}'), "delivered", 200),
-            (Rule(status=200, body="x" * 3_000_000), "delivered", 200),
+            (AnswerRule(status=200, body=""), "delivered", 200),
+            (AnswerRule(status=204, body=""), "delivered", 204),
+            (AnswerRule(status=202, body="<html>garbage"), "delivered", 202),
+            (AnswerRule(status=200, body='{"messageId": {"a": 1}}'), "delivered", 200),
+            (AnswerRule(status=200, body="x" * 3_000_000), "delivered", 200),
             # Of which the beginning is read.
-            (Rule(body=json.dumps({"a": "x" * 100_000, "messageId": "m"})), "delivered", 200),
-            (Rule(status=200, do="cut_body"), "delivered", 200),
-            (Rule(status=302, headers={"Location": "/elsewhere"}), "failed", 302),
-            (Rule(status=307, headers={"Location": "/elsewhere"}), "failed", 307),
-            (Rule(status=400), "refused", 400),
-            (Rule(status=401), "failed", 401),
-            (Rule(status=403), "failed", 403),
-            (Rule(status=404), "refused", 404),
-            (Rule(status=407), "failed", 407),
-            (Rule(status=408), "failed", 408),
-            (Rule(status=422), "refused", 422),
-            (Rule(status=500), "failed", 500),
-            (Rule(status=503), "failed", 503),
-            (Rule(do="cut"), "failed", None),
+            (AnswerRule(body=json.dumps({"a": "x" * 100_000, "messageId": "m"})), "delivered", 200),
+            (AnswerRule(status=200, do="cut_body"), "delivered", 200),
+            (AnswerRule(status=302, headers={"Location": "/elsewhere"}), "failed", 302),
+            (AnswerRule(status=307, headers={"Location": "/elsewhere"}), "failed", 307),
+            (AnswerRule(status=400), "refused", 400),
+            (AnswerRule(status=401), "failed", 401),
+            (AnswerRule(status=403), "failed", 403),
+            (AnswerRule(status=404), "refused", 404),
+            (AnswerRule(status=407), "failed", 407),
+            (AnswerRule(status=408), "failed", 408),
+            (AnswerRule(status=422), "refused", 422),
+            (AnswerRule(status=500), "failed", 500),
+            (AnswerRule(status=503), "failed", 503),
+            (AnswerRule(do="cut"), "failed", None),
         ],
         ids=lambda value: (
             f"{value.do}-{value.status}-{len(value.body or '')}"
-            if isinstance(value, Rule)
+            if isinstance(value, AnswerRule)
             else str(value)
         ),
     )
     def test_what_an_answer_means(
-        self, rule: Rule, verdict: str, status: int | None, provider: ProviderProcess
+        self, rule: AnswerRule, verdict: str, status: int | None, provider: ProviderProcess
     ) -> None:
         before = len(provider.arrivals())
         provider.rules(rule)
@@ -140,7 +140,7 @@ class TestWebhook:
     ) -> None:
         """The second request goes over the first one's connection, which ends under it."""
         before = len(provider.arrivals())
-        provider.rules(Rule(times=1), Rule(do="cut"))
+        provider.rules(AnswerRule(times=1), AnswerRule(do="cut"))
         answer = send(provider.url, times=2)
 
         assert answer.verdict == "failed"
@@ -160,7 +160,7 @@ class TestWebhook:
     def test_who_asks_to_wait(
         self, status: int, headers: dict[str, str], seconds: float, provider: ProviderProcess
     ) -> None:
-        provider.rules(Rule(status=status, headers=headers))
+        provider.rules(AnswerRule(status=status, headers=headers))
         answer = send(provider.url)
 
         assert (answer.verdict, answer.hold_seconds) == ("held", seconds)
@@ -171,13 +171,13 @@ class TestWebhook:
             "Date": format_datetime(theirs, usegmt=True),
             "Retry-After": format_datetime(theirs + timedelta(seconds=45), usegmt=True),
         }
-        provider.rules(Rule(status=429, headers=headers))
+        provider.rules(AnswerRule(status=429, headers=headers))
 
         assert send(provider.url).hold_seconds == 45.0
 
     @pytest.mark.parametrize("do", ["hang", "answer"])
     def test_the_timeout_is_for_all_of_it(self, do: str, provider: ProviderProcess) -> None:
-        provider.rules(Rule(do=do, after=5))
+        provider.rules(AnswerRule(do=do, after=5))
         answer = send(provider.url, timeout=0.2)
 
         assert (answer.verdict, answer.error) == ("failed", "The provider gave no answer in 0.2 s.")
@@ -217,10 +217,10 @@ def mail() -> Iterator[MailServer]:
         yield running
 
 
-def mail_to(mail: MailServer, *messages: Message, **settings: Any) -> list[Answer]:
+def mail_to(mail: MailServer, *messages: OutgoingText, **settings: Any) -> list[ProviderAnswer]:
     """All at once."""
 
-    async def calls() -> list[Answer]:
+    async def calls() -> list[ProviderAnswer]:
         given = {
             "kind": "smtp",
             "url": f"smtp://127.0.0.1:{mail.port}",

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 
 from devtools.provider.client import ProviderProcess, provider_process
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import Process, running_together, spec_of
 from notifications.delivery import sender, times
@@ -80,7 +80,7 @@ def test_a_worker_that_is_killed_in_a_send(
     provider: ProviderProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is lost; what the provider had may come twice, under the same key."""
-    provider.rules(Rule(do="hang"))
+    provider.rules(AnswerRule(do="hang"))
     made = [accept(str(number)) for number in range(COUNT)]
     with worker(provider) as [process]:
         nudge("high")
@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed_in_a_send(
 def test_a_worker_that_is_frozen_in_a_send_reports_too_late(
     provider: ProviderProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider.rules(Rule(do="hold"))
+    provider.rules(AnswerRule(do="hold"))
     made = [accept(str(number)) for number in range(COUNT)]
     with worker(provider) as [process]:
         nudge("high")

@@ -23,7 +23,7 @@ from notifications.delivery.measure import measure_waiting
 from notifications.delivery.standing import standings
 from notifications.providers.checks import check_providers
 from notifications.tests.sending import accept, fresh_redis, providers
-from outbox.breaker.machine import Outcome
+from outbox.breaker.machine import CallOutcome
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +43,7 @@ def two_providers() -> Iterator[None]:
 
 def fails(provider: str, channel: str) -> None:
     Breakers().store.report(
-        f"{provider}:{channel}", [Outcome(str(number), 0, False) for number in range(5)]
+        f"{provider}:{channel}", [CallOutcome(str(number), 0, False) for number in range(5)]
     )
 
 

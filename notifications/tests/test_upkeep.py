@@ -259,7 +259,7 @@ def test_what_was_erased_is_not_sent_again() -> None:
 def test_what_is_under_way_is_said() -> None:
     [accepted] = accept(SMS)
     set_status([accepted.id], Status.PROCESSING)
-    with pytest.raises(CommandError, match=r"^1 are being sent just now"):
+    with pytest.raises(CommandError, match=r"^1 are being sent now"):
         call_command("erase_recipient", SMS["recipient"])
     set_status([accepted.id], Status.DELIVERED)
     call_command("erase_recipient", SMS["recipient"])

@@ -15,7 +15,7 @@ from operations.judge import Judge
 from operations.reading import Reading, answered
 from operations.snapshot import Heard, Snapshot, take
 from outbox.process import heartbeat
-from outbox.process.heartbeat import Heartbeat, Seen, kinds_seen, processes_seen
+from outbox.process.heartbeat import Heartbeat, SeenProcess, kinds_seen, processes_seen
 
 HERE = "here"  # SERVICE_NAME of the processes of these tests
 
@@ -34,7 +34,7 @@ def alone(server: redis.Redis) -> None:
     )
 
 
-def ours(server: redis.Redis) -> list[Seen]:
+def ours(server: redis.Redis) -> list[SeenProcess]:
     return [seen for seen in processes_seen(server) if seen.said.name == HERE]
 
 

@@ -9,7 +9,7 @@ from orders import queries
 from orders.api.representations import listed, next_page, whole
 from orders.api.serializers import DEFAULT_LIMIT
 from orders.models import OrderStatus
-from orders.queries import FirstPage, Page
+from orders.queries import FirstPage, OrderPage
 from outbox.database.round_trips import Row, Statement
 from restapi.answers import Answer, json_answer
 from restapi.hot_path import Asked, HotRead
@@ -23,8 +23,8 @@ def _read_orders(order_ids: Sequence[str]) -> Statement:
 
 
 def _orders(order_ids: Sequence[str], rows: Sequence[Row]) -> Sequence[Answer | None]:
-    told = {order_id: json_answer(200, whole(words)) for order_id, words in rows}
-    return list(map(told.get, order_ids))
+    found = {order_id: json_answer(200, whole(words)) for order_id, words in rows}
+    return list(map(found.get, order_ids))
 
 
 class _Wanted(NamedTuple):
@@ -74,7 +74,7 @@ def _pages(wanted: Sequence[_Wanted], rows: Sequence[Row]) -> Sequence[Answer | 
     return [answers[each] for each in wanted]
 
 
-def _answer(page: Page, given: Mapping[str, Any]) -> Answer:
+def _answer(page: OrderPage, given: Mapping[str, Any]) -> Answer:
     link = next_page("/orders", given, page.next)
     headers = ((b"link", link.encode()),) if link else ()
     return json_answer(200, listed(page.orders), headers)

@@ -17,8 +17,8 @@ from orders.api.serializers import (
     ORDER_FIELDS,
     SIMPLE_FIELDS,
     CancelSerializer,
+    OrderPageSerializer,
     OrderSerializer,
-    PageSerializer,
     SimpleOrderSerializer,
 )
 from orders.models import OrderStatus
@@ -76,7 +76,7 @@ class OrderSummary(serializers.Serializer[object]):
     createdAt = Moment()
 
 
-class OrderItem(serializers.Serializer[object]):
+class OrderItemSerializer(serializers.Serializer[object]):
     """One line of an order."""
 
     productId = serializers.CharField()
@@ -101,7 +101,9 @@ class OrderStep(serializers.Serializer[object]):
 class OrderDetail(OrderSummary):
     """One order, whole."""
 
-    items = OrderItem(many=True, help_text="Empty for an order placed by the simple body.")
+    items = OrderItemSerializer(
+        many=True, help_text="Empty for an order placed by the simple body."
+    )
     history = OrderStep(many=True)
     eventIds = serializers.ListField(child=serializers.UUIDField())
 
@@ -134,7 +136,7 @@ class _OtherShape(_OneShape):
 
 # 24 bytes in base64url; the first eight are a time, here one between 1970 and 8800.
 field_is(
-    "orders.api.serializers.CursorField",
+    "orders.api.serializers.OrderCursorField",
     {"type": "string", "pattern": r"^A[A-Za-v][A-Za-z0-9_-]{30}$"},
 )
 
@@ -156,7 +158,7 @@ orders = extend_schema_view(
         "Orders, newest first",
         "One page. Pages neither repeat nor skip orders that were there when the first one was "
         "read, and a deep page costs what the first one does.",
-        parameters=[PageSerializer, LINK],
+        parameters=[OrderPageSerializer, LINK],
         answer=answer(OrderSummary(many=True), SUMMARY, "An array.", name="page"),
         refuses=[400],
     ),

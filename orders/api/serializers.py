@@ -22,8 +22,8 @@ __all__ = [
     "DEFAULT_LIMIT",
     "CancelSerializer",
     "NoFieldsSerializer",
+    "OrderPageSerializer",
     "OrderSerializer",
-    "PageSerializer",
     "SimpleOrderSerializer",
     "validated_order",
 ]
@@ -65,7 +65,7 @@ class CancelSerializer(serializers.Serializer[object]):
     reason = Text(max_length=1000, required=False, allow_blank=True, default="")
 
 
-class CursorField(serializers.CharField):
+class OrderCursorField(serializers.CharField):
     """What the `Link` header of the page before had."""
 
     default_error_messages = {"cursor": "Must be a cursor from a Link header."}
@@ -80,7 +80,7 @@ class CursorField(serializers.CharField):
             self.fail("cursor")
 
 
-class PageSerializer(QuerySerializer):
+class OrderPageSerializer(QuerySerializer):
     """Query parameters of a list. Times are RFC 3339, UTC without an offset; a date is its midnight."""
 
     status = serializers.ChoiceField(OrderStatus.choices, required=False)
@@ -88,7 +88,7 @@ class PageSerializer(QuerySerializer):
     created_from = QueryMoment(required=False, help_text="Included.")
     created_to = QueryMoment(required=False, help_text="Not included.")
     limit = QueryInteger(min_value=1, max_value=100, default=DEFAULT_LIMIT)
-    cursor = CursorField(required=False, help_text="From the Link header of the page before.")
+    cursor = OrderCursorField(required=False, help_text="From the Link header of the page before.")
 
     def given(self) -> dict[str, str]:
         """Those that the list knows, as they were written: for the way to the next page."""

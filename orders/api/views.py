@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 from orders import queries, services
 from orders.api import representations, schema
 from orders.api.commands import PLACE_ORDER, read_order
-from orders.api.serializers import CancelSerializer, NoFieldsSerializer, PageSerializer
+from orders.api.serializers import CancelSerializer, NoFieldsSerializer, OrderPageSerializer
 from orders.queries import OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
 from outbox.database.round_trips import Change
@@ -27,7 +27,7 @@ from restapi.context import caller, trace_context
 from restapi.errors import Conflict
 from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
 
-__all__ = ["CancelView", "OrderView", "OrdersView", "PayView", "ShipView"]
+__all__ = ["CancelOrderView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
 
 @schema.orders
@@ -36,7 +36,7 @@ class OrdersView(APIView):
 
     def get(self, request: Request) -> Response:
         """One page of orders, newest first, an array; the next page is in the Link header."""
-        query = PageSerializer.of(request)
+        query = OrderPageSerializer.of(request)
         wanted = query.validated_data
         page = queries.orders_page(
             narrowed=OrderFilter(
@@ -60,8 +60,8 @@ class OrdersView(APIView):
         try:
             order = read_order(request.data)
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
         [answer] = PLACE_ORDER.perform([Keyed(order, key)])
         return to_response(answer)
@@ -97,8 +97,8 @@ class _TransitionView(APIView):
             body = self.body(data=request.data)
             body.is_valid(raise_exception=True)
         except (ParseError, ValidationError):
-            if (told := answer_of_used(key)) is not None:
-                return to_response(told)
+            if (kept := answer_of_used(key)) is not None:
+                return to_response(kept)
             raise
         try:
             [answer] = perform_once(
@@ -139,7 +139,7 @@ class ShipView(_TransitionView):
 
 
 @schema.cancel
-class CancelView(_TransitionView):
+class CancelOrderView(_TransitionView):
     """/orders/{id}/cancel"""
 
     body = CancelSerializer

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from outbox.admin.confirmed import ConfirmedActions
 from outbox.admin.readonly import clipped, journey_link, short_id, shorten, utc
-from outbox.admin.search import Wanted, caused_by, look_back
+from outbox.admin.search import WantedId, caused_by, look_back
 from outbox.admin.tables import ANY_ID
 from outbox.dead_letters import resolve
 from outbox.dead_letters.resolve import DISCARD, REPLAY, FollowersWithoutHead, Selection
@@ -87,7 +87,7 @@ class DeadLetterAdmin(ConfirmedActions):
         """A state is read along its own index."""
         return ("state", "-id") if request.GET.get(OpenFilter.parameter_name) else ("-id",)
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """Keys of foreign messages too, so it looks into the letters themselves, not the outbox."""
         event_id = wanted.uuid
         if event_id is not None and DeadLetter.objects.filter(event_id=event_id).exists():
@@ -173,7 +173,7 @@ class DeadLetterAdmin(ConfirmedActions):
         return self.ask(
             request,
             action=action,
-            sentence=f"These {len(letters)} {effect}; {followers} followers go on after them.",
+            sentence=f"These {len(letters)} {effect}; {followers} followers are applied after them.",
             left_out=left_out,
             columns=("id", "state", "handler", "topic", "key", "error"),
             rows=[
@@ -242,7 +242,7 @@ class HandlerControlAdmin(ConfirmedActions):
     ) -> HttpResponse | None:
         """Also after a circuit tripped."""
         if "confirmed" not in request.POST:
-            sentence = "These go on where they stopped; what a circuit parked is tried again now."
+            sentence = "These handlers continue where they stopped; what a circuit parked is tried again now."
             return self._ask(request, queryset, "resume", sentence)
         for row in queryset:
             self._do(request, "resumed", row.handler, request.POST.get("note", "").strip()[:500])
@@ -256,7 +256,10 @@ class HandlerControlAdmin(ConfirmedActions):
             else:
                 resume_handler(handler, by=by, reason=reason)
         except OperationalError as error:
-            messages.error(request, f"{handler}: an effect holds its position, try again: {error}")
+            messages.error(
+                request,
+                f"{handler}: an effect is running and holds its position. Try again: {error}",
+            )
         else:
             messages.success(request, f"{handler} is {word}.")
 

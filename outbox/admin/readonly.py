@@ -21,7 +21,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
-from outbox.admin.search import Wanted
+from outbox.admin.search import WantedId
 from outbox.envelope import rfc3339
 
 __all__ = [
@@ -156,7 +156,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         return None if NUL in object_id else super().get_object(request, object_id, from_field)
 
     def get_search_fields(self, request: HttpRequest) -> Any:
-        """Django shows the box only where it is told a field; `find` looks for itself."""
+        """Django shows the search box only if a field is named; `find` does the search."""
         given = super().get_search_fields(request)
         return given or ((self.opts.pk.name,) if self.search_help_text else ())
 
@@ -166,7 +166,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         """Exactly this id; the page says when nothing has it, and what was not looked at."""
         if not self.search_help_text or not search_term.strip():
             return queryset, False
-        wanted = Wanted.parse(search_term)
+        wanted = WantedId.parse(search_term)
         found = self.find(queryset, wanted)
         if request.method == "GET":
             if not found.exists():
@@ -175,7 +175,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
                 messages.info(request, note)
         return found, False
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """The rows with this id, by an index."""
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ from outbox.models import OutboxEvent
 
 __all__ = [
     "ROWS_SEARCHED",
-    "Wanted",
+    "WantedId",
     "events_of",
     "keys_of_events",
     "look_back",
@@ -47,7 +47,7 @@ def register_finder(finder: Finder) -> Finder:
 
 
 @dataclass(slots=True)
-class Wanted:
+class WantedId:
     """What a person searches for. `before`: only rows with a smaller number, where there is no
     index; `notes`: what was not looked at, for the page to say."""
 
@@ -74,13 +74,13 @@ def parse_id(text: str) -> UUID | None:
         return None
 
 
-def keys_of_events(wanted: Wanted) -> list[str]:
+def keys_of_events(wanted: WantedId) -> list[str]:
     """The keys of the events that are searched for."""
     rows = OutboxEvent.objects.filter(event_id__in=events_of(wanted))
     return list(rows.values_list("key", flat=True))
 
 
-def of_events(rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+def of_events(rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
     """The rows whose `event_id` is that of an event with this id, order, customer, key or
     correlation id. The rows' table has an index that begins with event_id."""
     event_id = wanted.uuid
@@ -89,7 +89,7 @@ def of_events(rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
     return rows.filter(event_id__in=events_of(wanted))
 
 
-def events_of(wanted: Wanted) -> set[UUID]:
+def events_of(wanted: WantedId) -> set[UUID]:
     """The events that the finders know, and those of the outbox with this key or correlation id."""
     found = caused_by(wanted)
     if wanted.uuid is not None:
@@ -101,7 +101,7 @@ def events_of(wanted: Wanted) -> set[UUID]:
     return found
 
 
-def caused_by(wanted: Wanted) -> set[UUID]:
+def caused_by(wanted: WantedId) -> set[UUID]:
     """What the apps say."""
     found: set[UUID] = set()
     for finder in _finders:
@@ -112,7 +112,7 @@ def caused_by(wanted: Wanted) -> set[UUID]:
     return found
 
 
-def look_back(rows: QuerySet[Any], wanted: Wanted, *fields: str) -> list[int]:
+def look_back(rows: QuerySet[Any], wanted: WantedId, *fields: str) -> list[int]:
     """Numbers of the newest rows in which one of these fields is the wanted text; reads
     ROWS_SEARCHED rows at most, and notes where it stopped."""
     rows = _all(rows).order_by("-id")
@@ -132,7 +132,7 @@ def look_back(rows: QuerySet[Any], wanted: Wanted, *fields: str) -> list[int]:
     return found[:ROWS_FOUND]
 
 
-def _note_where_it_stopped(model: type[Model], wanted: Wanted, last: int) -> None:
+def _note_where_it_stopped(model: type[Model], wanted: WantedId, last: int) -> None:
     go_on = urlencode({"q": f"{wanted.text} before:{last}"})
     wanted.notes.append(
         format_html(

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from outbox import queries
 from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey_link, short_id, utc, whole_id
-from outbox.admin.search import Wanted, of_events
+from outbox.admin.search import WantedId, of_events
 from outbox.envelope import rfc3339
 from outbox.models import BridgePosition, InboxReceipt, OperatorAction, OutboxEvent
 
@@ -82,7 +82,7 @@ class OutboxEventAdmin(ReadOnlyAdmin):
             return f"{event.partition} @ {event.offset}"
         return f"{(timezone.now() - event.created_at).total_seconds():.1f} s old"
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return of_events(rows, wanted)
 
     @admin.display(description="published after")
@@ -133,7 +133,7 @@ class BridgePositionAdmin(ReadOnlyAdmin):
         utc("updated_at"),
     )
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return rows.filter(Q(handler=wanted.text) | Q(topic=wanted.text) | Q(topic_id=wanted.uuid))
 
     @admin.display(description="paused", empty_value="-")
@@ -150,7 +150,7 @@ class InboxReceiptAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     list_display = (whole_id("event_id"), "handler", "outcome", utc("applied_at"))
 
-    def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
+    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return of_events(rows, wanted)
 
 

@@ -1,9 +1,10 @@
-"""What a handler is not done with: every committed event against every receipt, a page at a time.
+"""Comparing every committed event with every receipt, a page at a time: the events that a
+handler is not done with.
 
-An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all if
-Kafka refused it and somebody has discarded that dead letter. It is missing
-when the handler's position is past it without one, or when the log no longer holds it. All else
-is under way, however long that takes: it has an age, not a fault.
+An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all
+if Kafka refused it and somebody has discarded that dead letter. It is missing when the
+handler's position is past it without one, or when the log no longer holds it. All other events
+are under way, however long that takes; that is an age and not a fault.
 
 Types that this process does not know are under way too: the handler waits for them, or they are
 parked. Only where its position is past one without a receipt did it pass by: a process that still
@@ -32,10 +33,10 @@ __all__ = [
     "NEXT_ROWS",
     "OPEN_ROWS",
     "PAGE",
+    "AuditPage",
+    "AuditTally",
     "Finding",
-    "Page",
-    "Reason",
-    "Tally",
+    "MissingReason",
     "add_up",
     "pages",
     "read_page",
@@ -47,12 +48,12 @@ PAGE = 5000
 CLOCK_SECONDS = 5.0
 
 
-class Reason(StrEnum):
+class MissingReason(StrEnum):
     """Why an event is not done; in words, for the operator."""
 
     PASSED = "passed without a receipt"
     GONE = "gone from the log before it was applied"
-    OTHER_LOG = "lost with a topic that was made anew"
+    OTHER_LOG = "lost with a topic that was recreated"
     UNSENT = "not yet in Kafka"
     HELD = "held behind a message that Kafka refuses"
     REFUSED = "refused by Kafka"
@@ -61,7 +62,7 @@ class Reason(StrEnum):
     NO_POSITION = "without a position: run manage.py sync_routes"
 
 
-MISSING = frozenset({Reason.PASSED, Reason.GONE, Reason.OTHER_LOG})
+MISSING = frozenset({MissingReason.PASSED, MissingReason.GONE, MissingReason.OTHER_LOG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,11 @@ class Finding:
     partition: int | None
     offset: int | None
     age_seconds: float
-    reason: Reason
+    reason: MissingReason
 
 
 @dataclass(slots=True)
-class Tally:
+class AuditTally:
     """How many events of one handler are open for one reason, and the age of the oldest."""
 
     events: int = 0
@@ -89,7 +90,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class AuditPage:
     """What one read found; `last_id` is the last row of the outbox that it covers."""
 
     last_id: int  # 0: there was nothing to read
@@ -97,10 +98,12 @@ class Page:
     findings: Sequence[Finding]
 
 
-def add_up(findings: Iterable[Finding], tallies: dict[tuple[str, Reason], Tally]) -> None:
+def add_up(
+    findings: Iterable[Finding], tallies: dict[tuple[str, MissingReason], AuditTally]
+) -> None:
     """Add findings to the tallies of (handler, reason)."""
     for each in findings:
-        tally = tallies.setdefault((each.handler, each.reason), Tally())
+        tally = tallies.setdefault((each.handler, each.reason), AuditTally())
         tally.events += 1
         tally.oldest_seconds = max(tally.oldest_seconds, each.age_seconds)
 
@@ -109,7 +112,7 @@ def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Fin
     """All that one handler is not done with, in commit order per key, a page at a time.
 
     Reads the whole outbox, about 100,000 events a second and handler. `logs`: what Kafka holds, by
-    topic; without an entry (Kafka is away) nothing is judged by it.
+    topic; without an entry (Kafka is unavailable) nothing is judged by it.
     """
     after = 0
     while True:
@@ -180,7 +183,7 @@ def read_page(
     *,
     grace: float | None = None,
     last: int = _LAST,
-) -> Page:
+) -> AuditPage:
     """Judge the rows that `rows` (NEXT_ROWS or OPEN_ROWS, with its parameters) names.
 
     `grace`: seconds; only rows before the first that is younger. None: all, whatever their
@@ -211,7 +214,7 @@ def read_page(
         found = cursor.fetchall()
     last_id, count = found[0][:2]
     findings = [_finding(route.handler, row[2:], state) for row in found if row[2] is not None]
-    return Page(last_id=last_id, rows=count, findings=findings)
+    return AuditPage(last_id=last_id, rows=count, findings=findings)
 
 
 _Row = tuple[
@@ -235,19 +238,19 @@ def _finding(handler: str, row: _Row, state: TopicState | None) -> Finding:
     id_, event_id, topic, key, type_, partition, offset, age = row[:8]
     status, outcome, topic_id, next_, in_log = row[8:]
     if outcome == InboxReceipt.Outcome.PARKED:
-        found = Reason.PARKED
+        found = MissingReason.PARKED
     elif status != OutboxEvent.Status.PUBLISHED or partition is None or offset is None:
         found = _UNPUBLISHED[OutboxEvent.Status(status)]
     elif topic_id is None or next_ is None:
-        found = Reason.NO_POSITION
+        found = MissingReason.NO_POSITION
     elif state and state.topic_id != topic_id:
-        found = Reason.OTHER_LOG
+        found = MissingReason.OTHER_LOG
     elif offset < next_:
-        found = Reason.PASSED
+        found = MissingReason.PASSED
     elif state and _is_gone(state, partition, offset, in_log=in_log):
-        found = Reason.GONE
+        found = MissingReason.GONE
     else:
-        found = Reason.UNDER_WAY
+        found = MissingReason.UNDER_WAY
     return Finding(handler, id_, event_id, topic, key, type_, partition, offset, age, found)
 
 
@@ -260,8 +263,8 @@ def _is_gone(state: TopicState, partition: int, offset: int, *, in_log: bool) ->
 
 
 _UNPUBLISHED = {
-    OutboxEvent.Status.NEW: Reason.UNSENT,
-    OutboxEvent.Status.HELD: Reason.HELD,
-    OutboxEvent.Status.DEAD: Reason.REFUSED,
-    OutboxEvent.Status.PUBLISHED: Reason.UNSENT,
+    OutboxEvent.Status.NEW: MissingReason.UNSENT,
+    OutboxEvent.Status.HELD: MissingReason.HELD,
+    OutboxEvent.Status.DEAD: MissingReason.REFUSED,
+    OutboxEvent.Status.PUBLISHED: MissingReason.UNSENT,
 }

@@ -1,4 +1,5 @@
-"""A log that is gone: positions go to the new one, and what no handler has applied goes out again."""
+"""A log that is lost: positions move to the new log, and events that a handler lacks are
+published again."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def adopt_recreated_topics(
     read_states: Callable[[], Mapping[str, TopicState]],
     read_ids: Callable[[str], Collection[UUID]],
 ) -> int:
-    """Move the positions of topics that were made anew to the end of their new log, and publish
+    """Move the positions of topics that were recreated to the end of their new log, and publish
     again behind it what their handlers have no receipt for; returns the number of such events.
 
     One transaction, with every lane locked before `read_states` and `read_ids` (of the events that
@@ -41,13 +42,13 @@ def adopt_recreated_topics(
     with transaction.atomic():
         lock_all_lanes()
         states = read_states()
-        anew = _made_anew(routes, states)
+        recreated = _recreated(routes, states)
         # All of them before the first row loses its offset, which alone says that it lies before.
-        held = {topic: read_ids(topic) for topic in {route.topic.name for route in anew}}
-        for route in anew:
+        held = {topic: read_ids(topic) for topic in {route.topic.name for route in recreated}}
+        for route in recreated:
             _discard_before_start(route, held[route.topic.name])
         republished = 0
-        for route in anew:
+        for route in recreated:
             positions.adopt_topic(route.handler, states[route.topic.name])
             republished += _publish_again(route)
         if republished:
@@ -55,7 +56,7 @@ def adopt_recreated_topics(
     return republished
 
 
-def _made_anew(routes: Sequence[Route], states: Mapping[str, TopicState]) -> list[Route]:
+def _recreated(routes: Sequence[Route], states: Mapping[str, TopicState]) -> list[Route]:
     """All routes of the topics of which some handler knows an older log: one that began in the new
     log has positions before events that are about to be published again, too."""
     topics = {

@@ -1,6 +1,6 @@
-"""Repair of what the audit misses: missing events become dead letters that are due at once.
+"""Repair: events that the audit found missing become dead letters that are due at once.
 
-The redrive then applies them as it applies any (rule R12): receipt and effect in one transaction
+The redrive then applies them as it applies any (guarantees.md#r12): receipt and effect in one transaction
 under the lock of the position, in the order of their key, with its tries and its backoff; what is
 poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
 behind them.
@@ -16,7 +16,7 @@ import structlog
 from django.db import connection, transaction
 
 from outbox.audit import compare
-from outbox.audit.compare import Finding, Reason
+from outbox.audit.compare import Finding, MissingReason
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
@@ -34,13 +34,13 @@ __all__ = ["Repaired", "repair"]
 
 log = structlog.get_logger("outbox.repair")
 
-REPAIRABLE = frozenset({Reason.PASSED, Reason.GONE})
+REPAIRABLE = frozenset({MissingReason.PASSED, MissingReason.GONE})
 
 
 @dataclass(slots=True)
 class Repaired:
     """What a repair did: events handed to the redrive; left alone because later events of their
-    key are applied or parked; left alone because their topic was made anew; positions moved."""
+    key are applied or parked; left alone because their topic was recreated; positions moved."""
 
     handed_over: int = 0
     out_of_order: int = 0
@@ -57,7 +57,7 @@ def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool =
     done = Repaired()
     logs = _read_again_without_drains(route, logs)
     for page in compare.pages(route, logs):
-        done.other_log += sum(each.reason is Reason.OTHER_LOG for each in page)
+        done.other_log += sum(each.reason is MissingReason.OTHER_LOG for each in page)
         missing = [each for each in page if each.reason in REPAIRABLE]
         if missing:
             _repair_page(route, missing, done, out_of_order=out_of_order)
@@ -130,7 +130,7 @@ def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) ->
     if each.partition is None or each.offset is None:
         return False
     position = positions[each.topic, each.partition]
-    return each.reason is Reason.GONE or each.offset < position.next_offset
+    return each.reason is MissingReason.GONE or each.offset < position.next_offset
 
 
 def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:

@@ -1,7 +1,7 @@
-"""Replay: one handler's tables are emptied and built again from the log (rule R17).
+"""Replay: one handler's tables are emptied and built again from the log (guarantees.md#r17).
 
 Only from the log: republishing from the outbox would put old events behind newer ones of their
-key. So a replay is refused once Kafka has let go of what the handler began with, unless the
+key. So a replay is refused once Kafka has deleted the handler's first events, unless the
 operator asks for what is left by name.
 """
 
@@ -25,7 +25,7 @@ from outbox.inbox.positions import EFFECT_WAIT, RESET, lock_all_positions
 from outbox.kafka.admin import TopicState
 from outbox.models import DeadLetter
 
-__all__ = ["Plan", "ReplayRefused", "plan", "replay"]
+__all__ = ["ReplayPlan", "ReplayRefused", "plan", "replay"]
 
 REASON = "replay"
 
@@ -35,7 +35,7 @@ class ReplayRefused(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayPlan:
     """Where each partition is to start, and how many offsets lie from there to its end: each a
     message, or a marker of a transaction."""
 
@@ -48,7 +48,9 @@ class Plan:
         return sum(self.state.latest[number] - start for number, start in self.starts.items())
 
 
-def plan(route: Route, state: TopicState, *, since: str | Mapping[int, int] = "start") -> Plan:
+def plan(
+    route: Route, state: TopicState, *, since: str | Mapping[int, int] = "start"
+) -> ReplayPlan:
     """What a replay would read.
 
     since: `start`, where the handler once began; `earliest`, all that Kafka still holds; or
@@ -66,18 +68,15 @@ def plan(route: Route, state: TopicState, *, since: str | Mapping[int, int] = "s
     starts = dict(state.earliest) if since == "earliest" else {**began, **given}
     if -1 in starts.values():
         raise ReplayRefused(
-            f"{route.topic.name} was made anew since the handler began, and what the older log held "
-            "is not in it: the tables cannot be built again whole. --since earliest builds them "
-            "from what is left."
+            f"{route.topic.name} was recreated since the handler began, so the older events are not in it and the tables cannot be rebuilt completely. --since earliest rebuilds them from the events that are left."
         )
     for number, start in starts.items():
         low, high = state.earliest[number], state.latest[number]
         if not low <= start <= high:
             raise ReplayRefused(
-                f"{route.topic.name}[{number}] holds offsets {low} to {high}, not {start}: the "
-                "tables cannot be built again whole. --since earliest builds them from what is left."
+                f"{route.topic.name}[{number}] holds offsets {low} to {high}, not {start}: the tables cannot be rebuilt completely. --since earliest rebuilds them from the events that are left."
             )
-    return Plan(route=route, state=state, starts=starts)
+    return ReplayPlan(route=route, state=state, starts=starts)
 
 
 def _began(route: Route, state: TopicState) -> dict[int, int]:
@@ -91,16 +90,16 @@ def _began(route: Route, state: TopicState) -> dict[int, int]:
     lacking = set(state.latest) - {row[0] for row in rows}
     if lacking:
         raise ReplayRefused(
-            f"The handler lacks positions: run {unread.advice(route, lacking)} first."
+            f"The handler has no position on some partitions: run {unread.advice(route, lacking)} first."
         )
     if {row[1] for row in rows} != {state.topic_id}:
         raise ReplayRefused(
-            f"{route.topic.name} was made anew: run manage.py sync_routes --recreated first."
+            f"{route.topic.name} was recreated: run manage.py sync_routes --recreated first."
         )
     return {row[0]: row[2] for row in rows if row[0] in state.latest}
 
 
-def replay(wanted: Plan, *, by: str) -> int:
+def replay(wanted: ReplayPlan, *, by: str) -> int:
     """Forget the handler's tables, receipts, dead letters and positions, and let it start again;
     returns the number of receipts that were forgotten.
 
@@ -121,7 +120,7 @@ def replay(wanted: Plan, *, by: str) -> int:
     return receipts
 
 
-def _begin_anew(wanted: Plan, by: str) -> int:
+def _begin_anew(wanted: ReplayPlan, by: str) -> int:
     handler = wanted.route.handler
     empty = cast(Callable[[], None], import_string(wanted.route.reset))
     with transaction.atomic(), connection.cursor() as cursor:

@@ -1,8 +1,8 @@
-"""Beat's audit: a bounded look at a time, from a mark on (rule R15).
+"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15).
 
 A mark for each handler says up to which row everything is done, except the rows of the table
-audit_open, which are looked at again. What is found, and why, is told by outbox/audit/compare.py, whose
-`pages` is the audit by hand: it reads everything and keeps nothing.
+audit_open, which are looked at again. outbox/audit/compare.py says what is found, and why, whose
+`pages` is the audit of the command: it reads everything and keeps nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from outbox.audit.compare import (
     NEXT_ROWS,
     OPEN_ROWS,
     PAGE,
+    AuditTally,
     Finding,
-    Reason,
-    Tally,
+    MissingReason,
     add_up,
     read_page,
 )
@@ -41,15 +41,15 @@ WRITERS_SECONDS = 1.0
 
 def watch(
     route: Route, logs: Mapping[str, TopicState], *, seconds: float = WATCH_SECONDS
-) -> dict[tuple[str, Reason], Tally]:
-    """Look again at what was open, and on from the mark; bounded in time and rows, with a rest
-    behind each page unless it is behind.
+) -> dict[tuple[str, MissingReason], AuditTally]:
+    """Check the open events again, then continue from the mark. Bounded in time and rows, with
+    a rest after each page unless the audit is late.
 
     Returns the tallies of what is open behind the mark.
     """
     give_up = time.monotonic() + seconds
     rest = 0.0 if behind_seconds(route.handler) > BEHIND_SECONDS else REST
-    tallies: dict[tuple[str, Reason], Tally] = {}
+    tallies: dict[tuple[str, MissingReason], AuditTally] = {}
     again = read_page(route, logs, OPEN_ROWS, (route.handler,))
     _store_open(route.handler, again.findings, replace=True)
     add_up(again.findings, tallies)
@@ -104,10 +104,9 @@ def _mark(handler: str) -> str:
 def settled_id() -> int:
     """An id up to which no transaction can still add a row; 0 while a writer stays open.
 
-    Ids are drawn before commit, so the highest one to be seen says nothing of those below it
-    (rule R4). But whoever has drawn one holds a lock on the table until it ends: once all who held
-    it when we looked have ended, the rows up to then are settled.
-    """
+    Ids are given before commit, so the highest visible id says nothing about lower ones
+    (guarantees.md#r4). But a writer holds a lock on the table until it ends: when all writers
+    of the last look have ended, the rows up to that id are settled."""
     give_up = time.monotonic() + WRITERS_SECONDS
     with connection.cursor() as cursor:
         cursor.execute("SELECT coalesce(max(id), 0) FROM event_outbox")

@@ -16,11 +16,11 @@ __all__ = [
     "CLOSED",
     "HALF_OPEN",
     "OPEN",
-    "Outcome",
+    "BreakerPlace",
+    "BreakerRule",
+    "BreakerState",
+    "CallOutcome",
     "Permit",
-    "Place",
-    "Rule",
-    "State",
     "ask",
     "give_up",
     "phase",
@@ -33,7 +33,7 @@ _IDS_KEPT = 64  # of outcomes that were counted; a report has no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class BreakerRule:
     """When it opens, for how long, and what closes it. Seconds, numbers of calls.
 
     It opens when all three hold: `in_a_row` failures without a success, `at_least` outcomes, and
@@ -49,14 +49,14 @@ class Rule:
     place_seconds: float = 15.0
 
 
-class Place(msgspec.Struct, frozen=True):
+class BreakerPlace(msgspec.Struct, frozen=True):
     """A probe under way: who holds it, and until when."""
 
     holder: str
     until: float
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BreakerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`epoch` rises with every change of phase but that from open to half open.
 
     outcomes   the last ones, the newest last; True is a success
@@ -68,7 +68,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     epoch: int = 0
     outcomes: tuple[bool, ...] = ()
     opened_at: float | None = None
-    places: tuple[Place, ...] = ()
+    places: tuple[BreakerPlace, ...] = ()
     passed: int = 0
     seen: tuple[str, ...] = ()
 
@@ -81,7 +81,7 @@ class Permit(msgspec.Struct, frozen=True):
     probe: bool = False
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class CallOutcome(msgspec.Struct, frozen=True):
     """How a permitted call went. What says nothing of the other side is not reported."""
 
     id: str
@@ -89,15 +89,17 @@ class Outcome(msgspec.Struct, frozen=True):
     success: bool
 
 
-def phase(state: State, rule: Rule, now: float) -> str:
+def phase(state: BreakerState, rule: BreakerRule, now: float) -> str:
     """CLOSED, OPEN or HALF_OPEN at a moment."""
     if state.opened_at is None:
         return CLOSED
-    # A clock that was set back does not keep it open for longer than from anew.
+    # A clock that was set back does not keep it open for longer than a new opening.
     return OPEN if state.opened_at <= now < state.opened_at + rule.open_seconds else HALF_OPEN
 
 
-def ask(state: State, rule: Rule, now: float, ids: Sequence[str]) -> tuple[State, list[Permit]]:
+def ask(
+    state: BreakerState, rule: BreakerRule, now: float, ids: Sequence[str]
+) -> tuple[BreakerState, list[Permit]]:
     """Which of the calls may be made, the first ones first. Asking again gives no second place."""
     current = phase(state, rule, now)
     if current == OPEN:
@@ -108,7 +110,7 @@ def ask(state: State, rule: Rule, now: float, ids: Sequence[str]) -> tuple[State
     known = {place.holder for place in held}
     free = max(0, rule.probes - state.passed - len(held))
     fresh = [id_ for id_ in ids if id_ not in known][:free]
-    places = held + tuple(Place(id_, now + rule.place_seconds) for id_ in fresh)
+    places = held + tuple(BreakerPlace(id_, now + rule.place_seconds) for id_ in fresh)
     taken = known.union(fresh)
     return (
         msgspec.structs.replace(state, places=places),
@@ -116,7 +118,9 @@ def ask(state: State, rule: Rule, now: float, ids: Sequence[str]) -> tuple[State
     )
 
 
-def report(state: State, rule: Rule, now: float, outcomes: Sequence[Outcome]) -> State:
+def report(
+    state: BreakerState, rule: BreakerRule, now: float, outcomes: Sequence[CallOutcome]
+) -> BreakerState:
     """What became of calls, in their order. An outcome that was counted, or belongs to a call from
     before the last change, changes nothing."""
     for outcome in outcomes:
@@ -129,18 +133,20 @@ def report(state: State, rule: Rule, now: float, outcomes: Sequence[Outcome]) ->
     return state
 
 
-def give_up(state: State, ids: Sequence[str]) -> State:
+def give_up(state: BreakerState, ids: Sequence[str]) -> BreakerState:
     """Probes that were not made, or say nothing of the other side: their places are free."""
     places = tuple(place for place in state.places if place.holder not in ids)
     return msgspec.structs.replace(state, places=places)
 
 
-def reset(state: State) -> State:
-    """Closed, by hand."""
-    return State(epoch=state.epoch + 1)
+def reset(state: BreakerState) -> BreakerState:
+    """Closed by an operator."""
+    return BreakerState(epoch=state.epoch + 1)
 
 
-def _count(state: State, rule: Rule, now: float, outcome: Outcome) -> State:
+def _count(
+    state: BreakerState, rule: BreakerRule, now: float, outcome: CallOutcome
+) -> BreakerState:
     outcomes = (*state.outcomes, outcome.success)[-max(rule.window, rule.in_a_row) :]
     run = next(
         (number for number, success in enumerate(reversed(outcomes)) if success), len(outcomes)
@@ -153,19 +159,21 @@ def _count(state: State, rule: Rule, now: float, outcome: Outcome) -> State:
         and len(window) >= rule.at_least
         and failed >= rule.share * len(window)
     ):
-        return State(epoch=state.epoch + 1, opened_at=now)
+        return BreakerState(epoch=state.epoch + 1, opened_at=now)
     seen = (*state.seen, outcome.id)[-_IDS_KEPT:]
     return msgspec.structs.replace(state, outcomes=outcomes, seen=seen)
 
 
-def _probed(state: State, rule: Rule, now: float, outcome: Outcome) -> State:
+def _probed(
+    state: BreakerState, rule: BreakerRule, now: float, outcome: CallOutcome
+) -> BreakerState:
     mine = [place for place in state.places if place.holder == outcome.id and place.until > now]
     if not mine:
         return state  # its place was given to another
     if not outcome.success:
-        return State(epoch=state.epoch + 1, opened_at=now)
+        return BreakerState(epoch=state.epoch + 1, opened_at=now)
     if state.passed + 1 >= rule.probes:
-        return State(epoch=state.epoch + 1)
+        return BreakerState(epoch=state.epoch + 1)
     return msgspec.structs.replace(
         state,
         passed=state.passed + 1,

@@ -17,7 +17,7 @@ import structlog
 
 from outbox import redis_client
 from outbox.breaker import machine
-from outbox.breaker.machine import Outcome, Permit, Rule, State
+from outbox.breaker.machine import BreakerRule, BreakerState, CallOutcome, Permit
 
 __all__ = ["BreakerStore", "Look"]
 
@@ -37,7 +37,7 @@ return 1
 """
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(State).decode
+_decode = msgspec.json.Decoder(BreakerState).decode
 
 log = structlog.get_logger("outbox.breaker")
 
@@ -51,7 +51,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class BreakerStore:
-    """The breakers of one kind; `prefix` of their keys. `opened` is told a name when one opens.
+    """The breakers of one kind; `prefix` of their keys. `opened` is called with the name when one opens.
 
     Belongs to one thread.
     """
@@ -59,7 +59,7 @@ class BreakerStore:
     def __init__(
         self,
         prefix: str,
-        rule: Rule,
+        rule: BreakerRule,
         *,
         server: redis.Redis | None = None,
         opened: Callable[[str], None] | None = None,
@@ -69,7 +69,7 @@ class BreakerStore:
         self._server = server if server is not None else _redis()
         self._move = self._server.register_script(_MOVE)
         self._opened = opened
-        self._known: dict[str, State] = {}
+        self._known: dict[str, BreakerState] = {}
         self._lost = False
         self._ahead = 0.0  # of Redis's clock before this process's monotonic one
 
@@ -79,14 +79,17 @@ class BreakerStore:
             states, now = self._read(names)
         except redis.RedisError as error:
             self._note_lost(error)
-            states, now = {name: self._known.get(name, State()) for name in names}, self._now()
+            states, now = (
+                {name: self._known.get(name, BreakerState()) for name in names},
+                self._now(),
+            )
         return {name: self._seen(state, now) for name, state in states.items()}
 
     def ask(self, name: str, ids: Sequence[str]) -> list[Permit]:
         """Which calls may be made; see outbox/breaker/machine.py."""
         permits: list[Permit] = []
 
-        def step(state: State, now: float) -> State:
+        def step(state: BreakerState, now: float) -> BreakerState:
             nonlocal permits
             state, permits = machine.ask(state, self.rule, now, ids)
             return state
@@ -94,7 +97,7 @@ class BreakerStore:
         self._change(name, step)
         return permits
 
-    def report(self, name: str, outcomes: Sequence[Outcome]) -> None:
+    def report(self, name: str, outcomes: Sequence[CallOutcome]) -> None:
         """What became of calls. The same outcome counts once."""
         for start in range(0, len(outcomes), _REPORT):
             part = outcomes[start : start + _REPORT]
@@ -111,16 +114,20 @@ class BreakerStore:
         self._change(name, lambda state, _now: machine.give_up(state, ids))
 
     def reset(self, name: str, *, who: str, reason: str) -> bool:
-        """Close it by hand; False while Redis is lost. Logged with who did it and why."""
+        """Close it for an operator; False while Redis is unavailable. Logged with who did it and why."""
         self._change(name, lambda state, _now: machine.reset(state))
         stored = not self._lost
         log.warning("breaker_reset", breaker=name, who=who, reason=reason, stored=stored)
         return stored
 
-    def _reporting(self, outcomes: Sequence[Outcome]) -> Callable[[State, float], State]:
+    def _reporting(
+        self, outcomes: Sequence[CallOutcome]
+    ) -> Callable[[BreakerState, float], BreakerState]:
         return lambda state, now: machine.report(state, self.rule, now, outcomes)
 
-    def _change(self, name: str, step: Callable[[State, float], State]) -> tuple[State, State]:
+    def _change(
+        self, name: str, step: Callable[[BreakerState, float], BreakerState]
+    ) -> tuple[BreakerState, BreakerState]:
         """Move a state; before and after."""
         try:
             for _ in range(_TRIES):
@@ -133,10 +140,12 @@ class BreakerStore:
                 ):
                     self._known[name] = after
                     return before, after
-            raise redis.RedisError(f"Breaker {name} did not stand still for {_TRIES} tries.")
+            raise redis.RedisError(
+                f"Breaker {name} was changed by others during each of {_TRIES} tries; try again."
+            )
         except redis.RedisError as error:
             self._note_lost(error)
-            before = self._known.get(name, State())
+            before = self._known.get(name, BreakerState())
             after = self._known[name] = step(before, self._now())
             return before, after
 
@@ -145,7 +154,7 @@ class BreakerStore:
         if not redis_client.lost_lately(_AWAY_SECONDS):
             redis_client.note_lost(error)
 
-    def _read(self, names: Sequence[str]) -> tuple[dict[str, State], float]:
+    def _read(self, names: Sequence[str]) -> tuple[dict[str, BreakerState], float]:
         if redis_client.lost_lately(_AWAY_SECONDS):
             raise redis.ConnectionError("Redis was lost a moment ago.")
         with self._server.pipeline(transaction=False) as commands:
@@ -167,7 +176,7 @@ class BreakerStore:
     def _now(self) -> float:
         return time.monotonic() + self._ahead
 
-    def _seen(self, state: State, now: float) -> Look:
+    def _seen(self, state: BreakerState, now: float) -> Look:
         phase = machine.phase(state, self.rule, now)
         opens_in = 0.0
         if phase == machine.OPEN and state.opened_at is not None:
@@ -175,14 +184,14 @@ class BreakerStore:
         return Look(phase, state.epoch, opens_in)
 
 
-def _state(raw: bytes) -> State:
+def _state(raw: bytes) -> BreakerState:
     """What cannot be read, of a version that wrote another shape, is a breaker that is closed."""
     if not raw:
-        return State()
+        return BreakerState()
     try:
         return _decode(raw)
     except msgspec.DecodeError:
-        return State()
+        return BreakerState()
 
 
 @cache

@@ -1,7 +1,7 @@
 """The bridge of one handler: poll > chunk > trigger > position advanced > commit offset.
 
 The bridge remembers nothing that matters. Positions say what is applied; a chunk whose position
-has not moved when its deadline passes is sent again (rule R10), and that one mechanism covers a
+has not moved when its deadline passes is sent again (guarantees.md#r10), and that one mechanism covers a
 lost message, a killed worker, a flushed Redis and a failing effect alike. Offsets committed to
 Kafka only mirror the positions.
 

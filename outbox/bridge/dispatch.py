@@ -213,7 +213,7 @@ class Dispatch:
         position refuses a chunk that a worker finds late."""
         handler = self._route.handler
         with tracing.step(f"bridge {handler}", tracing.CONSUMER) as step:
-            step.tell({"messaging.consumer.group.name": handler})
+            step.record({"messaging.consumer.group.name": handler})
             tell_chunks(step, chunks)
             if not task_queue.send(self._route, chunks=[chunk.to_task() for chunk in chunks]):
                 return None

@@ -1,6 +1,6 @@
 """Partitions that somebody has added to a topic, which a handler does not read yet.
 
-Our own events keep to the partitions of the event map (`lane % partitions`, rule R2), so more of
+Our own events keep to the partitions of the event map (`lane % partitions`, guarantees.md#r2), so more of
 them change no order. What others write to a new one waits until an operator takes it in, with one
 command that reads it from its beginning; the partitions that are known go on.
 """

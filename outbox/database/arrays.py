@@ -25,7 +25,7 @@ def text_array_literal(texts: Sequence[str]) -> str:
     # a third of two over each short one.
     whole = _APART.join(texts)
     if whole.count(_APART) != len(texts) - 1:
-        raise ValueError("PostgreSQL has no text with a NUL in it.")
+        raise ValueError("A text has a NUL character, which PostgreSQL cannot store.")
     escaped = whole.replace("\\", "\\\\").replace('"', '\\"').replace(_APART, '","')
     return f'{{"{escaped}"}}'
 

@@ -1,4 +1,4 @@
-"""Telling errors that pass from errors of an event (rule R11)."""
+"""Which errors pass by themselves, and which are those of an event (guarantees.md#r11)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _CONFLICTS = frozenset({"40001", "40P01"})  # serialization, deadlock
 _PASSING = _CONFLICTS | {LOCK_NOT_AVAILABLE, READ_ONLY}
 # Connection lost, out of resources, operator's intervention, trouble of the server's system.
 _PASSING_CLASSES = (LOST, "53", "57", "58")
-# What a loop waits out. Django files a server that takes no writes, and a session that was ended,
-# under InternalError.
+# Errors that a loop waits out. Django raises InternalError for a read-only server and for a
+# session that was ended.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 # The statement, the transaction or the session was ended because it took too long.
 _TIMEOUTS = frozenset({"57014", "25P03", "25P04"})
@@ -61,8 +61,8 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_server_fault(error: Exception) -> bool:
-    """Of a database error: it is the server, its room or the time that it took, and not what was
-    asked; another transaction would fare no better, or would have to wait as long to learn it."""
+    """Whether the server is the cause of a database error (down, out of resources, timed out)
+    and not this statement: any other transaction would fail too."""
     return is_transient(error) and sqlstate_of(error) not in _CONFLICTS
 
 

@@ -6,7 +6,7 @@ time somebody begins with it. A lease names that number. Whoever comes back afte
 and the row was taken by another finds a higher one, and writes nothing.
 
 The database's clock decides when a lease is over; the holder asks its own monotonic clock, which it
-read before the claim was sent, so it always believes to have less time than it has (rule R18).
+read before the claim was sent, so it always believes to have less time than it has (guarantees.md#r18).
 """
 
 from __future__ import annotations

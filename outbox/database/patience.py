@@ -55,7 +55,7 @@ def within(seconds: float = _FOREVER, *, each: float = _FOREVER) -> Iterator[Non
 
 
 def begin(seconds: float, *, each: float) -> None:
-    """The same for work whose begin and end are told by signals: until `end`."""
+    """The same for work whose begin and end are signals: until `end`."""
     _until.set(time.monotonic() + seconds)
     _each.set(each)
 

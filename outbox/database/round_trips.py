@@ -1,4 +1,4 @@
-"""What a change says to the database, apart from how it is sent.
+"""The statements of a change, independent of the connection that sends them.
 
 A service that reads nothing decides first and writes then: it makes a `Change`, whose statements
 travel together. What has to ask before it writes is a generator of round trips. Django's connection

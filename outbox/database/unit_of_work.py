@@ -21,8 +21,8 @@ __all__ = [
     "NotStored",
     "OutcomeUnknown",
     "TurnedAway",
+    "commit_outcome",
     "joined_unit_of_work",
-    "outcome_told",
     "unit_of_work",
 ]
 
@@ -49,8 +49,8 @@ class NotStored(OperationalError):
 
 
 class TurnedAway(NotStored):
-    """The request has not got as far as the database; the text says why, and begins a sentence for
-    the client."""
+    """The request did not reach the database. The text is the reason, written as the beginning
+    of a sentence for the client."""
 
 
 class OutcomeUnknown(OperationalError):
@@ -68,7 +68,7 @@ class Commit:
 
 
 @contextmanager
-def outcome_told() -> Iterator[Commit]:
+def commit_outcome() -> Iterator[Commit]:
     """Around a transaction whose owner sets `begun` where the server may have begun with COMMIT:
     what became of it if the database fails.
 
@@ -89,11 +89,11 @@ def outcome_told() -> Iterator[Commit]:
 
 @contextmanager
 def unit_of_work() -> Iterator[None]:
-    """The outermost transaction of one change, which tells a failed COMMIT from everything before.
+    """The outermost transaction of one change, which distinguishes a failed COMMIT from everything before.
 
-    Raises NotStored or OutcomeUnknown as `outcome_told`.
+    Raises NotStored or OutcomeUnknown as `commit_outcome`.
     """
-    with outcome_told() as commit, transaction.atomic(durable=True):
+    with commit_outcome() as commit, transaction.atomic(durable=True):
         yield
         commit.begun = True
 
@@ -106,10 +106,10 @@ def joined_unit_of_work() -> Iterator[None]:
 
 
 def _refused_by_server(error: DatabaseError | InterfaceError) -> bool:
-    """Whether the server said no to COMMIT, and went on: an SQLSTATE that is neither a lost
-    connection (08) nor an operator's intervention (57), either of which can come after the commit
-    was written; so can the end of the session for another reason (FATAL, PANIC), unless it is that
-    the session was idle, and then came COMMIT."""
+    """Whether the server refused COMMIT: the SQLSTATE is neither a lost connection (08) nor an
+    operator's intervention (57), because both may arrive after the commit was written. A FATAL
+    or PANIC error may do so too, except the idle-in-transaction timeout (25P03), which ends the
+    session before COMMIT is read."""
     sqlstate = sqlstate_of(error)
     if sqlstate == IDLE_TOO_LONG:
         return True

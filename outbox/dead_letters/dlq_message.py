@@ -1,4 +1,4 @@
-"""The message that a dead letter leaves on its topic's dead letter topic (rule R6)."""
+"""The message that a dead letter leaves on its topic's dead letter topic (guarantees.md#r6)."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def dlq_message(letter: Letter, headers: dict[str, str], whole: bool) -> _DlqEve
 
 
 def bounded_trace(trace: TraceContext) -> TraceContext:
-    """Without what is no id: a foreign message carries anything there, also what neither
-    PostgreSQL nor the headers of a message can hold."""
+    """The ids, empty where they are not valid: a foreign message may carry any text there, even
+    one that neither PostgreSQL nor a header can hold."""
     ids = (trace.traceparent, trace.correlation_id)
     return TraceContext(
         *(text if text == to_column(text) and len(text) <= _TRACE_LENGTH else "" for text in ids)
@@ -79,7 +79,7 @@ def _bytes(headers: dict[str, str]) -> int:
 
 
 def dlq_headers(letter: Letter, failed_at: datetime) -> dict[str, str]:
-    """What the message says of the letter."""
+    """What the message says about the letter."""
 
     def number(value: int | None) -> str:
         return "" if value is None else str(value)
@@ -98,5 +98,5 @@ def dlq_headers(letter: Letter, failed_at: datetime) -> dict[str, str]:
 
 
 def is_dlq(topic: str) -> bool:
-    """Whether a topic tells of dead letters: its messages never become one."""
+    """Whether this is a dead letter topic: its messages never become dead letters."""
     return topic.endswith(DLQ_SUFFIX)

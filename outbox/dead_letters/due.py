@@ -20,8 +20,8 @@ log = structlog.get_logger("outbox.redrive")
 
 
 def send_due() -> int:
-    """Hand the letters that are due to their handlers' tasks; returns how many. What goes wrong
-    for one handler is logged, and keeps nothing from the others."""
+    """Send the letters that are due to their handlers' tasks; returns how many. An error of one
+    handler is logged and does not affect the others."""
     sent = 0
     for handler in handlers_due():
         try:
@@ -44,7 +44,7 @@ def _send_due_of(route: Route) -> int:
             if not task_queue.send(route, letters=letters):  # due again after their leases
                 break
             sent += len(letters)
-        step.tell({"outbox.letters": sent})
+        step.record({"outbox.letters": sent})
     return sent
 
 
@@ -71,8 +71,7 @@ def handlers_due() -> list[str]:
 def claim_due(route: Route) -> list[Claim]:
     """Lease the due letters of a handler, a bounded number.
 
-    Those whose tries are used up without an answer, because each ended its process, are dead.
-    """
+    Letters whose attempts all ended their process become dead."""
     with transaction.atomic():
         leases = LEASES.claim(
             REDRIVE.claim,
@@ -88,8 +87,8 @@ def claim_due(route: Route) -> list[Claim]:
 
 
 def _bury_or_log(letter: Letter) -> None:
-    """In a savepoint of its own: a letter that cannot be buried is looked at again after its lease,
-    and keeps no other from its turn."""
+    """In a savepoint of its own: a letter that cannot be made dead is tried again after its
+    lease and delays no other."""
     try:
         with transaction.atomic():
             bury_letters([letter])

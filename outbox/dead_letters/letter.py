@@ -1,4 +1,4 @@
-"""A dead letter as a value, and the place that it holds up."""
+"""A dead letter as a value, and the place in the log that waits for it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Letter:
 
     @property
     def place(self) -> Place:
-        """What it holds up, or waits in; not for letters of the drain, which have no partition."""
+        """The place that waits for it, or in which it waits; letters of the drain have none,
+        because they have no partition."""
         assert self.partition is not None
         return self.event.topic, self.partition, self.event.key
 

@@ -1,7 +1,7 @@
-"""The rows of dead letters: what is parked, what is due, what is resolved, and telling the world.
+"""The rows of dead letters: parking, resolving, and the message on the dead letter topic.
 
 Every function here runs in the caller's transaction, which holds the lock of the position
-(handlers) or of the lane (the drain) wherever the order of a key depends on it (rule R12).
+(handlers) or of the lane (the drain) wherever the order of a key depends on it (guarantees.md#r12).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "resolve",
 ]
 
-# A letter is tried under a lease. The tries count themselves, so they are the lease's number.
+# A letter is tried under a lease, whose number is the count of its attempts.
 LEASES = Leases(table="dead_letter", due="next_attempt_at", number="attempts", open="state = 0")
 NEVER_ENDED = "The process ended, or its time was up, while it ran this event."
 ERROR_LENGTH = 4000
@@ -57,7 +57,7 @@ def backoff(route: Route, attempts: int) -> float:
 
 
 def parked_keys(handler: str, places: Iterable[Place]) -> set[Place]:
-    """Which of these places have an open dead letter of the handler.
+    """The places among these that have an open dead letter of the handler.
 
     A statement of its own after the position is locked: its snapshot sees all that the last
     holder of the lock committed.
@@ -216,7 +216,7 @@ def promote(letter_id: int, *, delay: float) -> None:
 
 
 def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
-    """Make open letters dead, and tell the world: one message each on `<topic>.dlq`.
+    """Make open letters dead, and publish one message for each on `<topic>.dlq`.
 
     `whole`: with the event's value where it fits.
     """

@@ -1,11 +1,10 @@
 """Applying the dead letters that `due.py` has leased, in their handler's own task and never through
-Kafka (rule R12).
+Kafka (guarantees.md#r12).
 
-A claim is a lease on the row. The worker raises `attempts` in a transaction of its own before the
-effect begins, so a letter that ends its process uses its tries up like any other. The effect runs
-under the lock of the position, and the receipt decides: only who turns it from parked to applied
-may run the effect.
-"""
+A claim is a lease on the row. The worker increments `attempts` in a transaction of its own
+before the effect begins, so a letter that ends its process uses up its attempts like any other.
+The effect runs under the lock of the position, and the receipt decides: only the transaction
+that turns it from parked to applied runs the effect."""
 
 from __future__ import annotations
 
@@ -50,14 +49,14 @@ log = structlog.get_logger("outbox.redrive")
 
 
 class _Paused(ConnectionError):
-    """The handler is paused: its letters wait, like everything else of it."""
+    """The handler is paused, so its letters wait too."""
 
 
 def run_letters(
     *, handler: str, letters: Sequence[Claim], effect: Callable[[Sequence[EventEnvelope]], None]
 ) -> int:
-    """Try these letters and, once one of them is through, what waits behind it; returns the number
-    of events applied. Never raises: what is not applied stays due."""
+    """Try these letters and, after one is applied, the letters behind it; returns the number of
+    events applied. Never raises: a letter that is not applied stays due."""
     if not letters:
         return 0
     route = conf.route_named(handler)
@@ -81,7 +80,8 @@ def _run_key(
     effect: Callable[[Sequence[EventEnvelope]], None],
     give_up: float,
 ) -> int:
-    """Head first, alone; then what waits behind it, in growing batches; if one fails, one by one."""
+    """The head first, alone; then the letters behind it in growing batches; after a failure one
+    by one."""
     applied, size, one_by_one = 0, 1, False
     following: Claim | None = claim
     while following is not None:
@@ -168,8 +168,8 @@ def apply_letters(
 
 
 def _still_open(batch: Sequence[Letter]) -> list[Letter]:
-    """Those that nobody has closed since they were read: a replay of the whole handler, or an
-    operator's discard, may have come first."""
+    """The letters that are still open: a replay of the handler, or an operator's discard, may
+    have closed some since they were read."""
     open_ids = {letter.id for letter in letter_rows.lock_letters(each.id for each in batch)}
     return [letter for letter in batch if letter.id in open_ids]
 
@@ -219,7 +219,8 @@ def free_place(letter: Letter, *, ordered: bool, delay: float) -> Claim | None:
 
 
 def note_if_none_is_open(letter: Letter) -> None:
-    """Have the partition ask for parked keys no more once none of its letters is open."""
+    """Mark that the partition has no open letters, once that is so; chunks then stop asking for
+    parked keys."""
     topic, partition = _place(letter)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -280,7 +281,7 @@ def bury_letters(letters: Sequence[Letter], error: str = "") -> None:
 
 
 def _give_back(letter: Letter, reason: str) -> None:
-    """Not the letter's fault: the try does not count."""
+    """The letter is not the cause, so the attempt does not count."""
     log.info(
         "redrive_given_back",
         handler=letter.handler,
@@ -300,7 +301,8 @@ def _give_back(letter: Letter, reason: str) -> None:
 
 
 def _give_up(leases: Sequence[Lease]) -> None:
-    """Time is up before these were begun: no need to wait for the end of their leases."""
+    """These were not begun when the time was up, so they are due again before their leases
+    end."""
     letter_rows.LEASES.give_back(leases)
 
 

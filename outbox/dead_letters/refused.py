@@ -1,4 +1,5 @@
-"""Dead letters of the drain: what Kafka refuses for good, and what is held behind it (rule R6).
+"""Dead letters of the drain: messages that Kafka refuses, and the rows held behind them
+(guarantees.md#r6).
 
 Each function runs in a transaction that holds the lock of the lane. The refused row is DEAD;
 later rows of its key become HELD when a claim meets them, so they leave the pending index, and
@@ -41,7 +42,7 @@ log = structlog.get_logger("outbox.drain")
 
 def give_up(refused: Sequence[tuple[PendingEvent, str]], *, attempts: int) -> None:
     """Turn rows that Kafka refused for good into dead letters. A message on a dead letter topic is
-    sent without its payload instead, and if that is refused too, it is only told of."""
+    sent without its payload instead, and if that is refused too, it is only logged."""
     for event, reason in refused:
         if dlq_message.is_dlq(event.topic):
             _shorten_or_drop(event, reason)
@@ -70,7 +71,7 @@ def give_up(refused: Sequence[tuple[PendingEvent, str]], *, attempts: int) -> No
 
 
 def _bury(refused: Sequence[tuple[PendingEvent, str]], attempts: int) -> None:
-    """A dead letter for each; one that is open already, after a replay, is dead again."""
+    """Write a dead letter for each; a letter that is open after a replay becomes dead again."""
     letters = [
         Letter(
             DRAIN_HANDLER,
@@ -109,8 +110,8 @@ def _shorten_or_drop(event: PendingEvent, reason: str) -> None:
 
 
 def hold_followers(lanes: Iterable[int]) -> tuple[int, Heads]:
-    """Take what waits behind a dead letter out of the pending index; returns the number of rows,
-    and the heads they wait for."""
+    """Hold the rows behind a dead letter, which takes them out of the pending index; returns
+    their number and the heads they wait for."""
     heads = _open_heads(set(lanes))
     if not heads:
         return 0, {}
@@ -134,14 +135,14 @@ def hold_followers(lanes: Iterable[int]) -> tuple[int, Heads]:
 
 
 def without_followers(pending: Sequence[PendingEvent], heads: Heads) -> list[PendingEvent]:
-    """These events without those that a head keeps back. Writers take no lock of the lane: a row
-    of the key may be committed after `hold_followers` has looked, and the next claim holds it."""
+    """These events without those that must wait behind a head. Writers do not lock the lane, so
+    a row of the key may be committed after `hold_followers`; the next claim holds it."""
     return [event for event in pending if heads.get(event.place, event.event_id) == event.event_id]
 
 
 def resolve_published(events: Sequence[PendingEvent]) -> None:
     """Events of lanes with open letters were published: the letters among them are resolved, and
-    what was held behind them goes on."""
+    what was held behind them is published."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -158,7 +159,7 @@ def resolve_published(events: Sequence[PendingEvent]) -> None:
 
 
 def put_back(letter: Letter) -> None:
-    """The refused row is pending again, with what its payload is now; its followers stay held."""
+    """Make the refused row pending again, with its present payload; its followers stay held."""
     rewind({lane_of(letter.event.key)})
     OutboxEvent.objects.filter(
         event_id=letter.event.event_id, status=OutboxEvent.Status.DEAD
@@ -166,8 +167,8 @@ def put_back(letter: Letter) -> None:
 
 
 def discard(letter: Letter) -> None:
-    """The refused row stays dead, what was held behind it goes on. The letter is resolved already;
-    a row that was put back is taken out again."""
+    """Keep the refused row dead and release the rows held behind it. The letter is resolved
+    already; a row that was made pending again is dead again."""
     OutboxEvent.objects.filter(
         event_id=letter.event.event_id, status=OutboxEvent.Status.NEW
     ).update(status=OutboxEvent.Status.DEAD)

@@ -1,4 +1,5 @@
-"""What an operator does with dead letters: find, look, replay, discard; command and admin alike.
+"""The actions of operators on dead letters: find, inspect, replay, discard; for the command and
+the admin.
 
 A letter that waits behind another of its key can only be resolved together with it: a selection
 that names followers without their head is refused. Handlers' letters are resolved under the lock
@@ -32,7 +33,7 @@ __all__ = [
     "DISCARD",
     "REPLAY",
     "FollowersWithoutHead",
-    "Outcome",
+    "Resolved",
     "Selection",
     "preview",
     "resolve_letters",
@@ -66,8 +67,8 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one letter: `done`, or why not."""
+class Resolved:
+    """The outcome for one letter: `done`, or the reason why not."""
 
     letter: DeadLetter
     done: bool
@@ -75,7 +76,7 @@ class Outcome:
 
 
 def select(wanted: Selection) -> QuerySet[DeadLetter]:
-    """The letters that are meant, oldest first."""
+    """The selected letters, oldest first."""
     rows = DeadLetter.objects.filter(state__in=list(wanted.states)).order_by("id")
     if wanted.ids:
         rows = rows.filter(id__in=list(wanted.ids))
@@ -110,22 +111,22 @@ def resolve_letters(
     note: str = "",
     run: int | None = None,
     once: UUID | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Resolved]:
     """Replay or discard, a batch of one partition a transaction; with a `rate` one letter, at most so
     many a second.
 
-    Yields what became of each. Ended half-way it can be started again: what is done is no longer
-    selected, or is skipped. It counts itself in a row of operator_log: its own, or `run`, which the
-    caller has begun and ends. Raises FollowersWithoutHead before anything is done, and DoneAlready for
-    a form that was sent before.
-    """
+    Yields the outcome of each. After an interruption it can be started again: letters that are
+    done are no longer selected, or are skipped. It counts its progress in a row of
+    operator_log: its own, or `run`, which the caller begins and ends. Raises
+    FollowersWithoutHead before anything is done, and DoneAlready for a form that was sent
+    before."""
     letters, _ = preview(wanted, limit=limit)
     if not letters:
         return
     own = run is None
     if run is None:
-        told = _named(letters)
-        run = operator_log.begin(action, told, by=by, why=note, asked=len(letters), once=once)
+        named = _named(letters)
+        run = operator_log.begin(action, named, by=by, why=note, asked=len(letters), once=once)
     try:
         yield from _resolve_all(action, letters, by=by, rate=rate, note=note, run=run)
     finally:
@@ -143,7 +144,7 @@ def _named(letters: Sequence[DeadLetter]) -> str:
 
 def _resolve_all(
     action: str, letters: list[DeadLetter], *, by: str, rate: float, note: str, run: int
-) -> Iterator[Outcome]:
+) -> Iterator[Resolved]:
     if action == DISCARD:
         letters.reverse()  # the head last: a follower it sets free could be applied before its turn
     started = time.monotonic()
@@ -156,11 +157,11 @@ def _resolve_all(
             word = f"not now: {str(error).strip()}"
             with suppress(DatabaseError, InterfaceError):
                 operator_log.add(run, skipped=len(batch))
-            yield from (Outcome(letter, False, word) for letter in batch)
+            yield from (Resolved(letter, False, word) for letter in batch)
             continue
         for letter in batch:
             word = words[letter.id]
-            yield Outcome(letter, not word, word or f"{action}ed")
+            yield Resolved(letter, not word, word or f"{action}ed")
 
 
 def _batches(letters: Sequence[DeadLetter], *, size: int) -> Iterator[list[DeadLetter]]:
@@ -226,8 +227,8 @@ def _resolve_drains(action: str, letter_id: int, by: str, note: str) -> dict[int
 
 
 def _replay(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
-    """Due now, with all their tries; a follower comes by itself once its head is through. One that
-    was left without a head is made the head."""
+    """Make them due now, with all their attempts; a follower is applied after its head. A
+    follower without a head becomes the head."""
     words = {letter.id: "" for letter in letters}
     for letter in letters:
         if letter.state == State.PARKED:
@@ -251,7 +252,7 @@ def _make_due(ids: Sequence[int]) -> None:
 
 
 def _discard(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
-    """Never to be applied; what waits behind them goes on."""
+    """Discard them: they are never applied, and what waits behind them is."""
     handler = letters[0].handler
     mine = receipts.settle_receipts(
         handler, [letter.event.event_id for letter in letters], InboxReceipt.Outcome.DISCARDED
@@ -293,7 +294,7 @@ def _free_places(letters: Sequence[Letter]) -> None:
 
 
 def _is_ordered(handler: str) -> bool:
-    """A handler that has left the map is treated as the stricter kind."""
+    """A handler that is no longer in the event map counts as ordered."""
     try:
         return conf.route_named(handler).ordered
     except LookupError:

@@ -1,14 +1,14 @@
-"""Events whose type this process does not know: they pass by, wait, or are parked (rule R12).
+"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12).
 
-A type is known if the event map has it, whoever subscribes to it. What is not in the outbox was
-written by another producer: it passes by. What is ours comes from a newer release, or from an older
-one that still had the type: it waits, because a process that knows it may be about to start, and is
-then parked. Its letter counts no try, and is due again as soon as a process knows the type.
+A type is known if the event map has it, whichever handler subscribes to it. An event that is
+not in the outbox was written by another producer: it passes by. An event of ours comes from a
+newer release, or from an older one that still had the type. It waits, because a process that
+knows it may be about to start, and is then parked. Its letter counts no attempt, and is due
+again as soon as a process knows the type.
 
-The wait is counted from the moment at which the event was published, by the database's clock. So a
-restart does not begin it anew, and old events of a type that was taken out of the code do not wait
-at all. Once an event of a type is parked, later ones of that type are parked without a wait.
-"""
+The wait begins when the event was published, by the database's clock. So a restart does not
+prolong it, and old events of a type that was taken out of the code do not wait at all. Once an
+event of a type is parked, later ones of that type are parked without a wait."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Sorted:
 
 
 def sort_out(route: Route, run: Sequence[tuple[int, EventEnvelope]]) -> Sorted:
-    """Tell apart what the handler applies, what passes it by, and what is of an unknown type.
+    """Separate what the handler applies, what it passes, and what is of an unknown type.
 
     Asks the database about events of unknown types alone, and counts those of other producers; not
     those behind an event that waits, which will be looked at again. Raises what the database raises.
@@ -180,7 +180,7 @@ def report_parked(handler: str, events: Sequence[EventEnvelope]) -> None:
             type=type_,
             release=conf.release(),
             events=len(same),
-            advice="a process of a release that knows the type applies them by itself",
+            advice="start a process of a release that knows the type; it applies them",
             **correlation_fields(event.trace.correlation_id for event in same),
         )
 

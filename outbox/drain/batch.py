@@ -21,25 +21,25 @@ from outbox.lanes import pending as lane_events
 from outbox.lanes.pending import PendingEvent
 from outbox.tracing import Step
 
-__all__ = ["Batch", "drain_batch"]
+__all__ = ["DrainBatch", "drain_batch"]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class DrainBatch:
     """What one batch did, and what that says of the next one."""
 
     settled: Sequence[PendingEvent]
     refused: int
     held: int
     error: str
-    last: bool  # nothing else could be claimed; who commits later asks again
+    last: bool  # nothing else could be claimed; a later commit asks again
     much_more: bool
-    sparse: bool  # little, all that its lanes had, and all of it went out
+    sparse: bool  # few events, which emptied their lanes, and all of them were sent
 
 
 def drain_batch(
     state: DrainState, policy: DrainPolicy = DRAIN, *, raise_floors: bool = True
-) -> Batch | None:
+) -> DrainBatch | None:
     """Claim, produce and settle one batch; None when no lane has anything to send.
 
     `raise_floors`: one thread of a process does so, on the connection that it keeps.
@@ -53,7 +53,7 @@ def drain_batch(
         return batch
 
 
-def _drain_batch(state: DrainState, policy: DrainPolicy, step: Step) -> Batch | None:
+def _drain_batch(state: DrainState, policy: DrainPolicy, step: Step) -> DrainBatch | None:
     with transaction.atomic():
         planner.plan_by_index()
         left_out = state.refused.paused()
@@ -81,7 +81,7 @@ def _read(
     policy: DrainPolicy,
     left_out: Collection[tuple[str, str]],
 ) -> tuple[Sequence[PendingEvent], int]:
-    """What of the claimed lanes may go out now, and how many events are held behind letters."""
+    """The pending events of the claimed lanes, and how many events are held behind letters."""
 
     def read() -> list[PendingEvent]:
         return lane_events.pending_events(
@@ -105,11 +105,11 @@ def _summary(
     policy: DrainPolicy,
     *,
     held: int,
-) -> Batch:
+) -> DrainBatch:
     everything = len(lanes) < policy.lanes_per_claim
     share = policy.batch_events // len(lanes)
     whole = everything and len(pending) <= share
-    return Batch(
+    return DrainBatch(
         settled=settled,
         refused=len(delivery.alone),
         held=held,

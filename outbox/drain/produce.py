@@ -1,10 +1,9 @@
-"""Producing a batch around messages that Kafka itself refuses (rules R5 and R6).
+"""Producing a batch around messages that Kafka itself refuses (guarantees.md#r5 and #r6).
 
-A refusal ends the producer and takes down the whole request, so only a message refused alone is
-really refused. It is tried a few times, with pauses that this process remembers, during which its
-key is left out; then the drain makes it a dead letter. A refusal without a name, which is how an
-unwell broker may look, only ever pauses its key.
-"""
+A refusal ends the producer and fails the whole request, so only a message that is refused alone
+is really refused. It is tried a few times. This process remembers the pauses between the
+attempts, during which the key is left out. Then the drain makes the message a dead letter. A
+refusal without a named reason, which a failing broker may give, only pauses the key."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ import structlog
 from outbox.drain.state import RefusedKeys
 from outbox.envelope import event_fields
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.lanes.pending import PendingEvent
 
 __all__ = ["Produced", "produce"]
@@ -27,7 +26,7 @@ log = structlog.get_logger("outbox.drain")
 
 
 @dataclass(slots=True)
-class Produced(Delivery):
+class Produced(BatchDelivery):
     """The delivery of a whole batch; `alone` are the indexes refused by themselves."""
 
     alone: set[int] = field(default_factory=set)
@@ -43,12 +42,11 @@ class Produced(Delivery):
 def produce(
     pending: Sequence[PendingEvent], *, deadline: float, refused_before: RefusedKeys
 ) -> Produced:
-    """Send events, until `deadline` on the monotonic clock. `error` is left empty if refusals are
-    all that went wrong.
+    """Send events until `deadline` on the monotonic clock. `error` stays empty if only refusals
+    occurred.
 
-    The partitions that were not accused go together once more, what is left after that one
-    message at a time, keys that were refused before at the very end.
-    """
+    Partitions without a refusal are sent together once more. The rest follows one message at a
+    time, with keys that were refused before at the end."""
     messages = [event.message() for event in pending]
     whole = Produced(size=len(messages))
     together = list(range(len(messages)))
@@ -78,9 +76,8 @@ def _produce_singly(
 ) -> None:
     """Add to `whole` what Kafka takes alone. A key stops at its first refusal.
 
-    Each refusal costs a new producer, about half a second; time that runs out after one says
-    nothing of Kafka.
-    """
+    Each refusal costs a new producer, about half a second, so running out of time after one is
+    not Kafka's failure."""
     stopped = set()
     for index in sorted(_open(whole), key=lambda i: pending[i].place in refused_before):
         event = pending[index]
@@ -111,8 +108,11 @@ def _produce_singly(
 
 
 def _send(
-    messages: Sequence[OutgoingMessage], indexes: Sequence[int], whole: Delivery, deadline: float
-) -> Delivery:
+    messages: Sequence[OutgoingMessage],
+    indexes: Sequence[int],
+    whole: BatchDelivery,
+    deadline: float,
+) -> BatchDelivery:
     """Send some of the messages and add to `whole` what was acknowledged."""
     timeout = max(0.0, deadline - time.monotonic())
     if len(indexes) == len(messages):
@@ -124,7 +124,7 @@ def _send(
     return sent
 
 
-def _open(delivery: Delivery) -> list[int]:
+def _open(delivery: BatchDelivery) -> list[int]:
     return [index for index in range(delivery.size) if index not in delivery.acknowledged]
 
 

@@ -34,7 +34,7 @@ def report_claimed(step: Step, lanes: Sequence[int], pending: Sequence[PendingEv
     if not step.recorded:
         return
     topics = {event.topic for event in pending}
-    step.tell(
+    step.record(
         {
             "messaging.system": "kafka",
             "messaging.operation.type": "send",
@@ -43,7 +43,7 @@ def report_claimed(step: Step, lanes: Sequence[int], pending: Sequence[PendingEv
         }
     )
     if len(topics) == 1:
-        step.tell({"messaging.destination.name": topics.pop()})
+        step.record({"messaging.destination.name": topics.pop()})
     step.link(event.traceparent for event in pending)
 
 
@@ -54,7 +54,7 @@ def report_sent(
     refused: Sequence[tuple[PendingEvent, str]],
 ) -> None:
     """Fields of the batch's span, once Kafka has answered."""
-    step.tell({"outbox.events_settled": len(settled), "outbox.events_refused": len(refused)})
+    step.record({"outbox.events_settled": len(settled), "outbox.events_refused": len(refused)})
     if delivery.error:
         step.fail("transport", delivery.error)
     elif refused:

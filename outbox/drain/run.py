@@ -1,6 +1,6 @@
 """The drain: claim lanes, produce their pending events, settle what Kafka acknowledged.
 
-One short transaction a batch (rule R3). The lane lock is what keeps the order of a key: two
+One short transaction a batch (guarantees.md#r3). The lane lock is what keeps the order of a key: two
 drains never hold rows of the same lane, and inside a lane rows go out by id. A drain that dies
 or hangs loses its lanes when PostgreSQL ends its session; what it had sent goes out again and
 the inbox drops it.
@@ -21,7 +21,7 @@ from django.db import connection
 from outbox import conf, metrics
 from outbox.conf import DRAIN, DrainPolicy
 from outbox.database.errors import DATABASE_AWAY
-from outbox.drain.batch import Batch, drain_batch
+from outbox.drain.batch import DrainBatch, drain_batch
 from outbox.drain.report import report_unknown_topics
 from outbox.drain.state import DrainState
 from outbox.kafka import producer
@@ -56,11 +56,10 @@ class Drain:
     def run(self, *, seconds: float | None = None) -> DrainReport:
         """Drain until nothing is pending, Kafka fails, or `seconds` (`run_seconds`) are over.
 
-        Connects before it claims, so that no lane is held while Kafka is away. A batch that settles
-        nothing ends the run, unless its refusals have just made room for other keys. Behind a large
-        batch a second thread claims beside this one, as another drain would: while one has
-        PostgreSQL at work the other uses the processor.
-        """
+        Connects before it claims, so that no lane is held while Kafka is unavailable. A batch
+        that settles nothing ends the run, unless its refusals have just made room for other
+        keys. Behind a large batch a second thread claims in parallel, as another drain would:
+        one waits for PostgreSQL while the other uses the processor."""
         policy, state = self.policy, self.state
         state.floors.refresh(policy)  # and sweep below them, though Kafka may be away
         report = DrainReport(stopped=self._not_ready())
@@ -97,7 +96,7 @@ class Drain:
                     break
         finally:
             nudge.take_nudge()
-        # Once more for whoever committed meanwhile and found the nudges held.
+        # Once more for commits that found the nudges held meanwhile.
         return total + self.run(seconds=policy.linger).settled
 
     def _not_ready(self) -> str:
@@ -137,13 +136,12 @@ class _Run:
     def goes_on(self) -> bool:
         return not self.failed and time.monotonic() < self.deadline
 
-    def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[Batch]:
+    def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[DrainBatch]:
         """One batch after the other, each added to the report, until there is a reason to stop.
 
-        A message costs Kafka less than a request, and every partition of a batch is one: behind a
-        sparse batch that was not the last the next ones take all lanes, and the run waits between
-        them for more to come.
-        """
+        A request costs Kafka more than a message, and every partition of a batch is a request.
+        So if a batch held few events and was not the last, the next claims take all lanes, and
+        the run waits between them for more events."""
         policy, all_lanes = self.policy, replace(self.policy, lanes_per_claim=LANES)
         while not report.stopped:
             if not self.goes_on:
@@ -167,8 +165,8 @@ class _Run:
 
 
 def _drain_beside(run: _Run) -> DrainReport:
-    """What a second thread does. It has a connection and a producer of its own, only for as long as
-    there is much to do, and reads the floors that the first one raises."""
+    """The work of the second thread. It has a connection and a producer of its own while there
+    is much to do, and reads the floors that the first thread raises."""
     report = DrainReport()
     try:
         producer.warm_up(conf.partition_counts(), timeout=run.policy.connect_timeout)
@@ -177,7 +175,7 @@ def _drain_beside(run: _Run) -> DrainReport:
     except _FAILURES as error:
         metrics.DRAIN_FAILED.labels("connect").inc()
         log.warning("drain_beside_failed", error=str(error))
-        run.state.connected = False  # the next run looks for itself before it claims
+        run.state.connected = False  # the next run checks before it claims
     finally:
         producer.discard()
         connection.close()

@@ -1,8 +1,8 @@
-"""Producing a claimed batch and marking what Kafka acknowledged, one part beside the other.
+"""Sending a claimed batch and marking what Kafka acknowledged, in parallel.
 
-PostgreSQL needs as long to settle as Kafka to acknowledge: so each part of a large batch is
-marked, on a thread of its own and the same connection, while Kafka takes the next. A part is only
-sent if the whole of those before it was acknowledged, so the order of a key is not touched by it.
+PostgreSQL needs as long to settle as Kafka to acknowledge. So each part of a large batch is
+marked, by a thread of its own on the same connection, while Kafka takes the next part. A part
+is sent only if all parts before it were acknowledged completely, so the order of a key holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from outbox.conf import DrainPolicy
 from outbox.database.arrays import array_literal
 from outbox.drain.produce import Produced, produce
 from outbox.drain.state import RefusedKeys
-from outbox.kafka.producer import Delivery
+from outbox.kafka.producer import BatchDelivery
 from outbox.lanes.pending import PendingEvent
 
 __all__ = ["acknowledged_prefix", "send_and_settle", "settle_batch"]
@@ -38,8 +38,8 @@ _SETTLE = """
 def send_and_settle(
     pending: Sequence[PendingEvent], policy: DrainPolicy, *, refused_before: RefusedKeys
 ) -> tuple[Produced, list[PendingEvent]]:
-    """Send the events in the order given; returns what Kafka said of them and those it
-    acknowledged, which are marked as published in the open transaction.
+    """Send the events in the order given, and mark the acknowledged ones as published in the
+    open transaction. Returns Kafka's reports and the acknowledged events.
 
     `flush_timeout` bounds all parts together. Raises what the database raises.
     """
@@ -68,7 +68,7 @@ def send_and_settle(
     return whole, settled
 
 
-def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: Delivery) -> Sequence[int]:
+def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: BatchDelivery) -> Sequence[int]:
     """Indexes to settle: of each (topic, key) what was acknowledged before the first that was not."""
     if delivery.complete:
         return range(len(pending))

@@ -1,4 +1,4 @@
-"""What the drain of one process remembers from one batch to the next; the next process begins anew."""
+"""What the drain of one process remembers from one batch to the next; the next process starts with nothing."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class _Refused:
 
 
 class RefusedKeys:
-    """Keys, as (topic, key), whose first event Kafka has refused. Each is left out for a while: its
-    rows must not fill the batches of its lane."""
+    """Keys, as (topic, key), whose first event Kafka has refused. Each is left out for a while,
+    because its rows would fill the batches of its lane."""
 
     def __init__(self) -> None:
         self._keys: dict[tuple[str, str], _Refused] = {}
@@ -71,11 +71,10 @@ class RefusedKeys:
         refused: Iterable[tuple[PendingEvent, str]],
         policy: DrainPolicy,
     ) -> list[tuple[PendingEvent, str]]:
-        """Note what became of a batch.
+        """Record the outcome of a batch.
 
-        Takes and returns events with the reason, empty if Kafka named none; what is returned was
-        refused often enough to be a dead letter, and is forgotten here.
-        """
+        Takes events with the reason, empty if Kafka named none. Returns those that were refused
+        often enough to become dead letters; they are forgotten here."""
         if self._keys:
             for event in settled:
                 self._keys.pop(event.place, None)

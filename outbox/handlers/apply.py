@@ -1,8 +1,7 @@
-"""One transaction for chunks: position, receipts and effect (rules R8 and R9).
+"""One transaction for chunks: position, receipts and effect (guarantees.md#r8 and #r9).
 
-Nothing here trusts what the message queue did: a chunk that comes twice, late, out of turn, for
-a topic that was made anew or while another copy of it runs changes nothing.
-"""
+Nothing here relies on the message queue: a chunk that comes twice, late, out of turn, for a
+recreated topic, or while another copy of it runs changes nothing."""
 
 from __future__ import annotations
 
@@ -133,7 +132,8 @@ def apply_chunks(
 
 @dataclass(frozen=True, slots=True)
 class _Aside:
-    """What is not to be applied now; `parked`, `foreign` and `unknown` had no receipt before."""
+    """The events that are not applied now; `parked`, `foreign` and `unknown` had no receipt
+    before."""
 
     ids: Collection[UUID] = ()
     parked: int = 0
@@ -151,7 +151,7 @@ def _set_aside(
     unknown: Mapping[UUID, str],
 ) -> _Aside:
     """Park what is refused or of an unknown type, and what must wait behind a letter of its key
-    (rule R12).
+    (guarantees.md#r12).
 
     Receipts of the first two come first: one that had a receipt before is no letter, so nothing may
     wait behind it.

@@ -1,4 +1,4 @@
-"""The circuit of a handler: what too much failing does to it (rule R13)."""
+"""The circuit of a handler, which pauses it when too much fails (guarantees.md#r13)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ log = structlog.get_logger("outbox.control")
 
 
 def trip_if_broken(handler: str, key: PartitionKey) -> bool:
-    """In the parking transaction: pause the handler if too much of it fails; whether that was so."""
+    """Pause the handler if too much of it fails, in the parking transaction. Returns whether it
+    did."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -45,6 +46,6 @@ def trip_if_broken(handler: str, key: PartitionKey) -> bool:
         "circuit_tripped",
         handler=handler,
         reason=reason,
-        advice=f"mend it, then manage.py handlers resume {handler}",
+        advice=f"repair the handler, then run manage.py handlers resume {handler}",
     )
     return True

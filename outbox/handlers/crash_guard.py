@@ -1,11 +1,11 @@
-"""Finding the event that ends its process, or never ends (rule R11).
+"""Finding the event that ends its process, or never ends (guarantees.md#r11).
 
-No exception tells of it, so the position does: a chunk that was sent before writes down how far
-its effects are about to go, in a transaction of its own, before they begin; the position's move
-deletes the note. A note that is found again is a start that never ended, and the culprit lies in
-its range: that range is then gone through in pieces, each with a note of its own, so that every
-death narrows it down. A chunk that only waited while no worker was there leaves no note.
-"""
+Such an event raises no exception, so the position keeps a note. A chunk that was sent before
+writes down how far it is about to go, in a transaction of its own, before its effects begin;
+the advance of the position deletes the note. A note that a later attempt finds belongs to an
+attempt that never ended, and the culprit is in its range. That range is then applied in pieces,
+each with a note of its own, so that every crash narrows it down. A chunk that only waited for a
+worker leaves no note."""
 
 from __future__ import annotations
 

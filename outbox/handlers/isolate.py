@@ -1,4 +1,4 @@
-"""Finding the events of a chunk that fail, so that the rest is applied (rules R11 and R13)."""
+"""Finding the events of a chunk that fail, so that the rest is applied (guarantees.md#r11 and #r13)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
 
 def _park(handler: str, chunk: Chunk, error: str) -> bool:
     """One transaction under the lock of the position: dead letter, receipt, position past it.
-    Whether the handler's circuit tripped. An event that has a receipt by now is not parked."""
+    Returns whether the handler's circuit tripped. An event that has a receipt by now is not
+    parked."""
     route = conf.route_named(handler)
     [(offset, event)] = chunk.events
     with transaction.atomic():
@@ -173,7 +174,7 @@ def report_transient(handler: str, error: Exception) -> None:
     busy = is_busy(error)
     metrics.CHUNKS_REFUSED.labels(handler, "busy" if busy else "transient").inc()
     log.warning("chunk_busy" if busy else "chunk_left", handler=handler, error=describe(error))
-    if not busy:  # somebody else is at it, which is nobody's failure
+    if not busy:  # another task holds the position, which is not a failure
         tracing.record_error(error)
 
 

@@ -1,9 +1,9 @@
-"""Stopping and starting a handler while everything runs: by hand, or by its circuit (rule R13).
+"""Stopping and starting a handler while everything runs: by an operator, or by its circuit (guarantees.md#r13).
 
-`handler_control` says what is wanted and why; `bridge_position.paused` is what chunks and
-redrives look at, under the position's lock. The circuit writes the first and its own partition;
-`spread_pauses` carries it to the others, so that it need not wait for their locks.
-"""
+`handler_control` holds the wanted state and the reason; chunks and redrives read
+`bridge_position.paused` under the position's lock. The circuit writes the first and its own
+partition; `spread_pauses` copies it to the others, so that the circuit does not wait for their
+locks."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def spread_pauses() -> None:
 
 
 def forget_failures(handler: str, key: PartitionKey) -> None:
-    """What was parked because somebody wanted it so counts for nothing afterwards."""
+    """Events that were parked on request do not count as failures afterwards."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -194,7 +194,7 @@ def write_control(
     since: datetime | None = None,
     park_failures: timedelta | None = None,
 ) -> None:
-    """A pause by hand keeps what the circuit knew, so that a resume still redrives its run."""
+    """An operator's pause keeps what the circuit knew, so that a resume still redrives its run."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

@@ -1,4 +1,4 @@
-"""Effects of events: what the task of a handler does with the chunks it is sent (rules R8 to R13).
+"""Effects of events: what the task of a handler does with the chunks it is sent (guarantees.md#r8 to #r13).
 
 A chunk is applied in one transaction (outbox/handlers/apply.py); what fails is isolated, down to the
 single event, which becomes a dead letter (outbox/handlers/isolate.py).
@@ -39,12 +39,12 @@ def effect_task(*, name: str, handler: str, effect: Effect, decode: Decode) -> A
 
     def apply(*, chunks: Sequence[TaskChunk] = (), letters: Sequence[redrive.Claim] = ()) -> int:
         with tracing.step(f"task {name}", tracing.CONSUMER, parent=task_queue.sent_by()) as step:
-            step.tell({"messaging.consumer.group.name": handler})
+            step.record({"messaging.consumer.group.name": handler})
             applied = 0
             if chunks:
                 applied = run_chunks(handler=handler, chunks=chunks, effect=effect, decode=decode)
             applied += redrive.run_letters(handler=handler, letters=letters, effect=effect)
-            step.tell({"outbox.events_applied": applied})
+            step.record({"outbox.events_applied": applied})
             return applied
 
     return shared_task(name=name, time_limit=BRIDGE.task_time_limit)(apply)
@@ -59,13 +59,12 @@ def run_chunks(
 ) -> int:
     """What every handler's task calls: applies the chunks, returns the number of events applied.
 
-    If the effect fails, foreign events that `decode` does not take are parked together. Then each
-    chunk is tried by itself, and what fails alone is isolated: the rest is applied, the failing
-    event becomes a dead letter. What a database that is away or a position that stays busy prevents
-    is left for the bridge to send again, and so is an event whose type this worker does not know yet
-    (see outbox/handlers/unknown_types.py). Never raises: where a position has not moved, that says it
-    all.
-    """
+    If the effect fails, foreign events that `decode` does not take are parked together. Then
+    each chunk is tried by itself, and what fails alone is isolated: the rest is applied, the
+    failing event becomes a dead letter. What a database that is unavailable or a position that
+    stays busy prevents is left for the bridge to send again, and so is an event whose type this
+    worker does not know yet (see outbox/handlers/unknown_types.py). Never raises: a position
+    that has not moved is the report."""
     parsed = [Chunk.from_task(chunk) for chunk in chunks]
     tell_chunks(tracing.current_step(), parsed)
     try:

@@ -1,4 +1,4 @@
-"""Events of a chunk whose type this worker's release does not know (rules R8 and R12).
+"""Events of a chunk whose type this worker's release does not know (guarantees.md#r8 and #r12).
 
 A bridge of a newer release sends them, and one of the same release once it has waited for long
 enough. A worker that ran the effect would fail, or worse: write a receipt and do nothing.

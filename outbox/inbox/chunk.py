@@ -88,7 +88,7 @@ def tell_chunks(step: Step, chunks: Sequence[Chunk]) -> None:
     """Say on a span which chunks it is about, and link the traces of their events."""
     if not step.recorded:
         return
-    step.tell(
+    step.record(
         {
             "messaging.system": "kafka",
             "messaging.operation.type": "process",

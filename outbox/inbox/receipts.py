@@ -1,4 +1,4 @@
-"""Receipts: one row for each event that a handler has applied, parked or discarded (rule R9)."""
+"""Receipts: one row for each event that a handler has applied, parked or discarded (guarantees.md#r9)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def insert_receipts(
 ) -> set[UUID]:
     """Write a receipt for each event that has none; returns the ids that were new.
 
-    Sorted, so that two transactions meet in the same order and cannot deadlock. Told by PostgreSQL
-    are those that had one: nearly always none.
-    """
+    Sorted, so that two transactions meet in the same order and cannot deadlock. The query
+    returns the ids that already had a receipt, because that set is almost always empty."""
     new = set(event_ids)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -38,8 +37,12 @@ def insert_receipts(
             (array_literal(event_id.hex for event_id in new), handler, outcome),
         )
         there = {event_id for (event_id,) in cursor.fetchall()}
-    if not there <= new:  # ids that do not compare: each of them would pass for a new one
-        raise TypeError(f"receipts of {there - new} are told, and nobody asked for them")
+    if (
+        not there <= new
+    ):  # ids of another type do not compare equal, so each of them would count as new
+        raise TypeError(
+            f"PostgreSQL returned receipts that were not requested: {there - new}. Pass ids as UUIDs."
+        )
     return new - there
 
 

@@ -149,7 +149,8 @@ def _wait_until_led(client: AdminClient, names: Sequence[str]) -> None:
             break
         if time.monotonic() > give_up:
             raise KafkaUnavailable(
-                f"created, but not listed after {LEADERS_SECONDS:.0f} s: {', '.join(missing)}"
+                f"Kafka created topics but does not list them after {LEADERS_SECONDS:.0f} s:"
+                f" {', '.join(missing)}"
             )
         time.sleep(0.1)
     led = [TopicPartition(name, number) for name in names for number in listed[name].partitions]
@@ -157,7 +158,7 @@ def _wait_until_led(client: AdminClient, names: Sequence[str]) -> None:
 
 
 def topic_states(names: Sequence[str]) -> dict[str, TopicState]:
-    """Ids and offset ranges of the topics that exist. Raises KafkaException while Kafka is away."""
+    """Ids and offset ranges of the topics that exist. Raises KafkaException while Kafka is unavailable."""
     read_at = time.monotonic()
     client = AdminClient(client_config("admin"))
     metadata = client.list_topics(timeout=TIMEOUT)
@@ -236,7 +237,7 @@ def _offsets(
 
 
 def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
-    """Of the topics that exist; a broker that tells no settings gives empty ones."""
+    """Of the topics that exist; a broker that shows no settings gives empty ones."""
     client = AdminClient(client_config("admin"))
     metadata = client.list_topics(timeout=TIMEOUT)
     present = [name for name in names if name in metadata.topics]
@@ -244,7 +245,7 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
     futures = client.describe_configs(resources) if resources else {}
     values = {}
     for resource, future in futures.items():
-        # Tansu knows no such request; brokers that are away have failed the one before.
+        # Tansu knows no such request; brokers that are unavailable have failed the one before.
         with suppress(KafkaException):
             entries = _result(future).values()
             values[resource.name] = {entry.name: str(entry.value) for entry in entries}

@@ -56,7 +56,7 @@ class TopicConsumer:
     on_assign(partitions) -> the offset to start each of them at; those without one are held and not
     read until `begin_again`. on_revoke(partitions). on_end(partition, offset): everything below that
     offset was received or is no message (a marker of a transaction, a message that was aborted), and
-    nothing follows yet. All run inside `receive`. Nothing is committed but what `mirror` is told, and
+    nothing follows yet. All run inside `receive`. Nothing is committed but what `mirror` gets, and
     an offset that the log does not have is reported, never silently replaced by another
     (auto.offset.reset=error): then the partition is fetched no more until `begin_again`.
     """

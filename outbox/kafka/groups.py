@@ -26,7 +26,7 @@ from outbox.kafka.config import client_config
 __all__ = [
     "HEARTBEAT_MS",
     "SESSION_MS",
-    "Limits",
+    "GroupLimits",
     "broker_limits",
     "sessions",
     "shorten_sessions",
@@ -41,7 +41,7 @@ _HEARTBEAT = "consumer.heartbeat.interval.ms"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GroupLimits:
     """The least that the broker allows a group, in ms."""
 
     session: int
@@ -49,7 +49,7 @@ class Limits:
 
 
 def sessions(groups: Sequence[str]) -> dict[str, int]:
-    """Group -> its session timeout in ms, of those that the broker tells of; empty with the classic
+    """Group -> its session timeout in ms, of those that the broker shows; empty with the classic
     protocol. Raises KafkaUnavailable where it does not answer."""
     if settings.KAFKA_GROUP_PROTOCOL != "consumer":
         return {}
@@ -62,23 +62,25 @@ def sessions(groups: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def broker_limits() -> Limits | None:
-    """None where the broker does not tell. Raises KafkaUnavailable where it does not answer."""
+def broker_limits() -> GroupLimits | None:
+    """None where the broker does not show them. Raises KafkaUnavailable where it does not answer."""
     client = AdminClient(client_config("admin"))
     brokers = client.list_topics(timeout=admin.TIMEOUT).brokers
-    told = _describe(client, ResourceType.BROKER, [str(number) for number in brokers])
+    described = _describe(client, ResourceType.BROKER, [str(number) for number in brokers])
     try:
-        return Limits(
-            session=max(int(v["group.consumer.min.session.timeout.ms"]) for v in told.values()),
+        return GroupLimits(
+            session=max(
+                int(v["group.consumer.min.session.timeout.ms"]) for v in described.values()
+            ),
             heartbeat=max(
-                int(v["group.consumer.min.heartbeat.interval.ms"]) for v in told.values()
+                int(v["group.consumer.min.heartbeat.interval.ms"]) for v in described.values()
             ),
         )
-    except (KeyError, ValueError):  # an older broker, or one that tells nothing
+    except (KeyError, ValueError):  # an older broker, or one that shows nothing
         return None
 
 
-def wanted(limits: Limits) -> tuple[int, int]:
+def wanted(limits: GroupLimits) -> tuple[int, int]:
     """Session timeout and heartbeat interval in ms, as short as the broker allows and we want."""
     heartbeat = max(HEARTBEAT_MS, limits.heartbeat)
     return max(SESSION_MS, limits.session, HEARTBEATS * heartbeat), heartbeat
@@ -115,7 +117,7 @@ def _with(values: Mapping[str, int], group: str) -> ConfigResource:
 def _describe(
     client: AdminClient, kind: ResourceType, names: Iterable[str]
 ) -> dict[str, dict[str, str]]:
-    """Name -> settings, of those that the broker tells of."""
+    """Name -> settings, of those that the broker shows."""
     resources = [ConfigResource(kind, name) for name in names]
     found = {}
     for resource, future in (client.describe_configs(resources) if resources else {}).items():

@@ -38,7 +38,7 @@ def read_topic(
         while missing:
             first = consumer.poll(timeout)
             if first is None:
-                raise TimeoutError(f"{name} stopped answering; still to read: {missing}.")
+                raise TimeoutError(f"{name} stopped answering; not read yet: {missing}.")
             for message in (first, *consumer.consume(1000, 0)):
                 partition, read_to = _read_to(message)
                 if read_to >= missing.get(partition, 0):

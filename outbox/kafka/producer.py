@@ -17,7 +17,7 @@ from outbox.kafka.config import idempotent_config
 from outbox.kafka.refusals import NO_ANSWER, REFUSALS
 
 __all__ = [
-    "Delivery",
+    "BatchDelivery",
     "KafkaException",
     "OutgoingMessage",
     "PartitionMismatch",
@@ -41,11 +41,11 @@ class OutgoingMessage(NamedTuple):
 
 
 @dataclass(slots=True)
-class Delivery:
+class BatchDelivery:
     """What is known of one batch after the flush; indexes are positions in the batch.
 
     acknowledged  index -> offset
-    refused       index -> why Kafka said no; its neighbours in the request are told the same
+    refused       index -> why Kafka said no; its neighbours in the request get the same reason
     unknown       everything else: perhaps written, perhaps not
     fatal         the producer died of it; a refusal perhaps, even if `refused` names none
     """
@@ -84,18 +84,18 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+def send(messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
     """Produce a batch and wait at most `timeout` seconds for its acknowledgements.
 
     Unless the delivery is complete the producer has been purged and closed. What a broker still
     finds in its socket can then only come as a duplicate: sequence numbers let it in as the
     gapless start of this batch or not at all.
     """
-    delivery = Delivery(size=len(messages))
+    delivery = BatchDelivery(size=len(messages))
     deadline = time.monotonic() + timeout
     producer = _current()
     for index, message in enumerate(messages):
-        # What follows a failure is not sent: it would overtake. One that nobody has told of yet
+        # What follows a failure is not sent: it would overtake. One without a report
         # has ended the producer, which then takes no more.
         if not _produce(producer, message, delivery, index, deadline):
             break
@@ -118,7 +118,7 @@ def warm_up(partitions: dict[str, int], *, timeout: float) -> None:
         found = len(topics[name].partitions) if name in topics else 0
         if found < expected:
             raise PartitionMismatch(
-                f"Topic {name} has {found} partitions, the code says {expected}. "
+                f"Topic {name} has {found} partitions, the code expects {expected}. "
                 + (PartitionMismatch.__doc__ or "")
             )
 
@@ -155,7 +155,11 @@ def _config() -> dict[str, Any]:
 
 
 def _produce(
-    producer: Producer, message: OutgoingMessage, delivery: Delivery, index: int, deadline: float
+    producer: Producer,
+    message: OutgoingMessage,
+    delivery: BatchDelivery,
+    index: int,
+    deadline: float,
 ) -> bool:
     """Queue one message; False if it was not taken."""
     while True:
@@ -178,8 +182,8 @@ def _produce(
             return True
 
 
-def _flush(producer: Producer, delivery: Delivery, deadline: float) -> None:
-    """Wait for the reports. A producer that died tells of the rest soon, or not at all."""
+def _flush(producer: Producer, delivery: BatchDelivery, deadline: float) -> None:
+    """Wait for the reports. A producer that died reports the rest soon, or never."""
     while True:
         if delivery.fatal:
             deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
@@ -188,7 +192,7 @@ def _flush(producer: Producer, delivery: Delivery, deadline: float) -> None:
             return
 
 
-def _serve(step: Callable[[], int], delivery: Delivery) -> bool:
+def _serve(step: Callable[[], int], delivery: BatchDelivery) -> bool:
     """Run callbacks; False if the producer died meanwhile.
 
     confluent_kafka raises a fatal error inside whatever callback comes next, which Python
@@ -203,14 +207,16 @@ def _serve(step: Callable[[], int], delivery: Delivery) -> bool:
     return True
 
 
-def _report(delivery: Delivery, index: int, error: KafkaError | None, message: Message) -> None:
+def _report(
+    delivery: BatchDelivery, index: int, error: KafkaError | None, message: Message
+) -> None:
     if error is None:
         delivery.acknowledged[index] = cast(int, message.offset())
     else:
         _note(delivery, index, error)
 
 
-def _note(delivery: Delivery, index: int, error: KafkaError) -> None:
+def _note(delivery: BatchDelivery, index: int, error: KafkaError) -> None:
     if error.code() in REFUSALS:
         delivery.refused[index] = error.str()
     if error.code() not in NO_ANSWER:

@@ -1,4 +1,4 @@
-"""Why Kafka does not let us in, told in the words of our own settings."""
+"""Why Kafka does not let us in, in the words of our own settings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from django.conf import settings
 
 from outbox.kafka.config import client_config
 
-__all__ = ["Reason", "why_away"]
+__all__ = ["RefusalReason", "why_away"]
 
 SECONDS = 5.0
 
 
-class Reason(NamedTuple):
+class RefusalReason(NamedTuple):
     """What was found, and what to do."""
 
     found: str
@@ -60,31 +60,31 @@ _SAID = (
 )
 
 
-def why_away(error: object) -> Reason:
-    """Ask once more, listening to the client's own words. `error`: what the caller was told."""
-    for said in (_certificate(), *_told()):
-        if isinstance(said, Reason):
+def why_away(error: object) -> RefusalReason:
+    """Ask once more, listening to the client's own words. `error`: what the caller got."""
+    for said in (_certificate(), *_heard()):
+        if isinstance(said, RefusalReason):
             return said
         for pattern, means in _SAID:
             if re.search(pattern, said, re.IGNORECASE):
-                return Reason(said, means)
-    return Reason(f"no answer: {error}", "Start it, or wait for it.")
+                return RefusalReason(said, means)
+    return RefusalReason(f"no answer: {error}", "Start it, or wait for it.")
 
 
-def _told() -> list[str]:
+def _heard() -> list[str]:
     """What a client says within five seconds, until something is known."""
-    told: list[str] = []
+    heard: list[str] = []
     known = re.compile("|".join(pattern for pattern, _ in _SAID), re.IGNORECASE)
     try:
         client = AdminClient(
-            client_config("check") | {"error_cb": lambda error: told.append(str(error.str()))}
+            client_config("check") | {"error_cb": lambda error: heard.append(str(error.str()))}
         )
     except KafkaException as error:
         return [_text(error)]
     give_up = time.monotonic() + SECONDS
-    while time.monotonic() < give_up and not any(known.search(each) for each in told):
+    while time.monotonic() < give_up and not any(known.search(each) for each in heard):
         client.poll(0.1)
-    return told
+    return heard
 
 
 def _text(error: KafkaException) -> str:
@@ -92,8 +92,8 @@ def _text(error: KafkaException) -> str:
     return str(cause.str()) if isinstance(cause, KafkaError) else str(error)
 
 
-def _certificate() -> Reason | str:
-    """What is wrong with the broker's certificate, which librdkafka does not tell apart; empty if
+def _certificate() -> RefusalReason | str:
+    """What is wrong with the broker's certificate, which librdkafka does not distinguish; empty if
     nothing is, or something else."""
     encrypts = settings.KAFKA_SECURITY.get("security.protocol", "").endswith("SSL")
     host, _, port = settings.KAFKA_BOOTSTRAP_SERVERS.partition(",")[0].rpartition(":")
@@ -106,10 +106,10 @@ def _certificate() -> Reason | str:
                 socket.create_connection((host.strip("[]"), int(port)), SECONDS) as connection,
                 context.wrap_socket(connection, server_hostname=host.strip("[]")),
             ):
-                speaks = Reason(f"{host}:{port} speaks TLS", _NO_LISTENER)
+                speaks = RefusalReason(f"{host}:{port} speaks TLS", _NO_LISTENER)
                 return "" if encrypts else speaks
         except ssl.SSLCertVerificationError as error:
-            return Reason(
+            return RefusalReason(
                 f"the certificate of {host}:{port}: {error.verify_message}", _means(error)
             )
     return ""

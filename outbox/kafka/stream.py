@@ -26,7 +26,7 @@ from outbox.kafka.admin import DEFAULT_MAX_MESSAGE_BYTES
 from outbox.kafka.config import client_config, idempotent_config
 from outbox.kafka.refusals import REFUSALS_WITH_TIME, may_be_written
 
-__all__ = ["Failure", "Header", "Limits", "Question", "Stream", "record_bytes"]
+__all__ = ["Failure", "Header", "LimitsQuestion", "Stream", "StreamLimits", "record_bytes"]
 
 Token = TypeVar("Token")
 Header = tuple[str, str | bytes]
@@ -43,7 +43,7 @@ _REBUILD_AFTER = 3  # questions without an answer
 class Failure(NamedTuple, Generic[Token]):
     """One message that has no place in the log, as far as is known.
 
-    refused   Kafka named a reason that is the message's own; those that shared its request are told
+    refused   Kafka named a reason that is the message's own; those that shared its request get
               the same
     in_doubt  it may have been written: it was on its way and nobody answered
     """
@@ -192,14 +192,14 @@ def _varint(number: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StreamLimits:
     """What Kafka says of the topic; `max_bytes` of one batch."""
 
     partitions: int
     max_bytes: int
 
 
-class Question:
+class LimitsQuestion:
     """Asks whether Kafka answers and has the topic, over a connection of its own."""
 
     def __init__(self, topic: str) -> None:
@@ -207,7 +207,7 @@ class Question:
         self._client: AdminClient | None = None
         self._failed = 0
 
-    def ask(self, timeout: float) -> Limits:
+    def ask(self, timeout: float) -> StreamLimits:
         """Raises KafkaException while no broker answers, or there is no such topic."""
         if self._client is None or self._failed >= _REBUILD_AFTER:
             self._client, self._failed = AdminClient(client_config("relay-watch")), 0
@@ -219,10 +219,10 @@ class Question:
             self._failed += 1
             raise
         self._failed = 0
-        return Limits(len(found.partitions), self._max_bytes(self._client))
+        return StreamLimits(len(found.partitions), self._max_bytes(self._client))
 
     def _max_bytes(self, client: AdminClient) -> int:
-        """Kafka's default where the broker does not tell, or not to us."""
+        """Kafka's default where the broker does not show it, or not to us."""
         resource = ConfigResource(ResourceType.TOPIC, self._topic)
         values: Mapping[str, Any] = {}
         with suppress(KafkaException, TimeoutError):

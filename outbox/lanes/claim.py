@@ -1,6 +1,6 @@
-"""What may go out now, and who holds it: lanes are claimed, their pending events read in order.
+"""Claiming lanes: locking those whose events may be sent now.
 
-Two claims never hold rows of the same lane (rule R3). A claim lasts as long as its transaction.
+Two claims never hold rows of the same lane (guarantees.md#r3). A claim lasts as long as its transaction.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ class LaneMismatch(RuntimeError):
 
 
 def compare_lanes() -> None:
-    """Raises LaneMismatch. Read at each connect: rows of a lane that is missing would wait for ever."""
+    """Compare the table of lanes with the code. Raises LaneMismatch. Read at each connect,
+    because rows of a missing lane would wait for ever."""
     found = set(OutboxLane.objects.values_list("lane", flat=True))
     if found != set(range(LANES)):
         raise LaneMismatch(
-            f"outbox_lane holds {len(found)} lanes, the code says {LANES}. "
+            f"outbox_lane holds {len(found)} lanes, the code expects {LANES}. "
             + (LaneMismatch.__doc__ or "")
         )
 
@@ -40,10 +41,10 @@ def claim_lanes(
 ) -> list[int]:
     """Lock up to `limit` lanes that have pending events, the longest waiting first.
 
-    Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A lane
-    with nothing but refused keys or unknown topics is not claimed: it would take another's place.
-    Nor is a paused one; PostgreSQL asks again once it has the lock.
-    """
+    Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A
+    lane with nothing but refused keys or unknown topics is not claimed: it would take another's
+    place. A paused lane is not claimed either; PostgreSQL checks that again once it has the
+    lock."""
     first_pending = RawSQL(  # noqa: S611  (no text of anybody else)
         f"""(SELECT id FROM event_outbox WHERE event_outbox.lane = outbox_lane.lane AND {PENDING}
              ORDER BY id LIMIT 1)""",

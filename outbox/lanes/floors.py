@@ -1,17 +1,17 @@
-"""Floors: where each lane's pending rows begin, so that a drain need not pass what it has settled.
+"""Floors: the id at which each lane's pending rows begin, so that a drain does not read past
+settled rows.
 
 A settled row leaves a dead entry in the index of pending rows. VACUUM removes it, but not while
 any transaction holds an older snapshot; without a floor every claim then reads past all of them.
 
-A floor may only be one that nobody can undercut (rule R4): an id is drawn before its transaction
-commits, so "the last id I sent" is none. Here an id becomes a floor when every transaction that
-could have drawn a lower one has ended: whoever inserts holds a lock on the table from before it
-draws until it ends, and pg_locks names them. Rows made pending again (a redrive, a log that is
-gone) lie below floors that drains remember; who does that counts `outbox_lane.rewinds` up, and a
-floor holds only for the count it was taken with. Once a minute drains look below their floors,
-Kafka or not: a row that is found there raises an alarm and counts its lane's rewinds up, so that no
-process passes over it any more.
-"""
+No transaction may undercut a floor (guarantees.md#r4). An id is given before its transaction
+commits, so the last id that was sent is not a floor. An id becomes a floor when every
+transaction that could hold a lower id has ended. A writer holds a lock on the table from before
+it takes an id until it ends, and pg_locks names the writers. A redrive or a lost log makes rows
+pending again below the floors that drains remember. The code that does so increments
+`outbox_lane.rewinds`, and a floor is valid only for the count with which it was taken. Once a
+minute drains look below their floors, with or without Kafka. A row that they find there raises
+an alarm and increments its lane's rewinds, so that no process passes over it again."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ class _Ceiling:
 
 
 class Floors:
-    """What one process remembers; lost with it, and taken anew by the next. One thread of it
-    refreshes, others may read. `sweeps`: drains do, for everybody."""
+    """The floors of one process, which the next process finds again by itself. One thread
+    refreshes them, others may read. `sweeps`: look below the floors once a minute; only drains
+    do."""
 
     def __init__(self, *, sweeps: bool = True) -> None:
         self._sweeps = sweeps
@@ -89,8 +90,8 @@ class Floors:
             self._raise_to(self._ceiling.id)
             self._ceiling = None
         if self._ceiling is None:
-            # In this order: who draws a higher id after the first statement does not matter, and
-            # who has drawn a lower one before it shows in the second, or has ended.
+            # Read the last id first, then the open writers. A writer that takes a higher id
+            # later does not matter; one that holds a lower id is in the list or has ended.
             self._ceiling = _Ceiling(_last_id(), open_writers())
 
     def _forget_other_sessions(self) -> None:
@@ -101,8 +102,8 @@ class Floors:
             self._session = connection.connection
 
     def _sweep(self, policy: DrainPolicy) -> None:
-        """Look for pending rows below the floors; given up when it takes long, which is seen by the
-        age of the last one that came to its end."""
+        """Look for pending rows below the floors. A sweep that takes too long is given up; the
+        age of the last complete sweep shows that."""
         try:
             below = self._below(policy.sweep_seconds)
         except OperationalError as error:
@@ -166,8 +167,8 @@ class Floors:
 
 
 def rewind(lanes: Iterable[int]) -> None:
-    """Say that rows of these lanes are pending below where floors may lie. Who makes them so does it
-    in the same transaction, which holds the lanes' locks."""
+    """Record that these lanes have pending rows below their floors. The caller makes the rows
+    pending in the same transaction, which holds the locks of the lanes."""
     OutboxLane.objects.filter(lane__in=list(lanes)).update(rewinds=F("rewinds") + 1)
 
 

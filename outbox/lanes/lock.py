@@ -1,5 +1,5 @@
-"""Keeping drains out of lanes until the transaction ends: always in the order of lanes, so that two
-transactions that do it never wait for each other."""
+"""Locking lanes until the transaction ends, always in the same order, so that two transactions
+never wait for each other."""
 
 from __future__ import annotations
 

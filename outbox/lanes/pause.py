@@ -20,7 +20,7 @@ COUNTED = 1000
 
 
 class LaneBusy(RuntimeError):
-    """A drain did not let go of a lane in time; nothing was changed. Try again."""
+    """A drain did not release a lane in time; nothing was changed. Try again."""
 
 
 class UnknownLane(LookupError):

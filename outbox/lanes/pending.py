@@ -1,4 +1,4 @@
-"""What of a lane may go out now, in order: its pending events, as the drain reads them."""
+"""Reading the pending events of claimed lanes, in order."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class PendingEvent(NamedTuple):
             correlation_id=self.correlation_id,
         )
         if self.headers:
-            # As bytes: of a text the client writes what stands before its first NUL.
+            # As bytes: the client cuts a text at its first NUL.
             headers += [(name, value.encode()) for name, value in json.loads(self.headers).items()]
         key, value = self.key.encode(), self.payload.encode()
         return OutgoingMessage(self.topic, self.partition, key, value, headers)
@@ -95,8 +95,9 @@ class PendingEvent(NamedTuple):
 
 _UNKNOWN_LOOKED_AT = 32  # pending rows of each lane
 
-# What of a lane may go out now, for a query that has its row of outbox_lane at hand: see
-# outbox/lanes/floors.py for the floor. Left out: keys that Kafka has just refused, topics not in the map.
+# The pending events of a lane, as part of a query that has its row of outbox_lane.
+# outbox/lanes/floors.py explains the floor. Keys that Kafka has just refused and topics outside
+# the event map are left out.
 PENDING = f"""
     status = 0 AND event_outbox.id >= {FLOOR_OF_LANE} AND topic = ANY(%s)
     AND (topic, key) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))

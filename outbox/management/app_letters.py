@@ -9,7 +9,7 @@ from uuid import UUID
 
 from outbox import conf, operator_log
 from outbox.dead_letters.resolve import REPLAY
-from outbox.declaration import Letter, LetterQuery, LetterSource
+from outbox.declaration import AppLetter, LetterQuery, LetterSource
 from outbox.envelope import rfc3339
 
 __all__ = ["concerns_handlers", "described", "letter_id", "line", "query", "resolve", "sources"]
@@ -57,7 +57,7 @@ def query(options: dict[str, Any]) -> LetterQuery:
     )
 
 
-def line(source: LetterSource, letter: Letter) -> str:
+def line(source: LetterSource, letter: AppLetter) -> str:
     """One letter."""
     error = f"  {_shown(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
     return (
@@ -70,7 +70,7 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def described(source: LetterSource, letter: Letter) -> dict[str, Any]:
+def described(source: LetterSource, letter: AppLetter) -> dict[str, Any]:
     """All of it, as JSON values."""
     return {
         "id": str(letter.id),
@@ -87,7 +87,7 @@ def described(source: LetterSource, letter: Letter) -> dict[str, Any]:
 
 def resolve(
     source: LetterSource,
-    letters: Sequence[Letter],
+    letters: Sequence[AppLetter],
     *,
     action: str,
     by: str,

@@ -1,6 +1,6 @@
 """A limiter that paces: over all workers, no window of a second has more tokens than the limit.
 
-It never refuses and never drops. Who gets no tokens is told when to come again. Those who wait share
+It never refuses and never drops. A caller that gets no tokens gets the time to ask again. Callers that wait share
 what there is by weight; see outbox/pacing/scripts.py for how, and README.md for what is promised.
 """
 

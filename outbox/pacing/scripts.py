@@ -45,7 +45,7 @@ end
 # Redis's own clock), and then, for each share, its name and weight, the first the most important.
 # Gives the tokens given, and the milliseconds after which it is worth asking for what is missing.
 #
-# Who is told to wait is remembered as waiting, for as long as that and a moment. Tokens go to those
+# A caller that has to wait is remembered as waiting, for as long as that and a moment. Tokens go to those
 # who wait in proportion to their weights (each has a `pass`, which rises by 1/weight a token, and the
 # lowest is next), so what is due to another stays for him. The weight of one that does not wait goes
 # to the next below that does; from the lowest to the next above.

@@ -14,14 +14,14 @@ from outbox import redis_client
 from outbox.database import patience
 from outbox.kafka import admin
 
-__all__ = ["Readiness", "readiness"]
+__all__ = ["ReadinessAnswer", "readiness"]
 
 TIMEOUT = 2.0
 NOTHING: Mapping[str, Callable[[], bool]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
+class ReadinessAnswer:
     """`checks`: server name -> "healthy" | "unhealthy"; `needed`: those without which nothing can be
     done."""
 
@@ -42,11 +42,11 @@ class Readiness:
         return 503 if failed else 200
 
 
-def readiness(own: Mapping[str, Callable[[], bool]] = NOTHING) -> Readiness:
+def readiness(own: Mapping[str, Callable[[], bool]] = NOTHING) -> ReadinessAnswer:
     """Ask all three at once. `own`: what the process itself must say yes to, else it is degraded."""
     servers = _all({"database": _database, "kafka": _kafka, "redis": _redis})
     said = {name: "healthy" if is_well() else "unhealthy" for name, is_well in own.items()}
-    return Readiness(checks=servers | said)
+    return ReadinessAnswer(checks=servers | said)
 
 
 def _all(checks: Mapping[str, Callable[[], None]]) -> dict[str, str]:

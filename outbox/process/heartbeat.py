@@ -1,6 +1,6 @@
 """What each process says of itself, every few seconds, in Redis: the table of processes.
 
-Redis, because it is asked when PostgreSQL is away, and because a row that nobody renews goes by itself.
+Redis, because it is asked when PostgreSQL is unavailable, and because a row that nobody renews goes by itself.
 The age of a heartbeat is what Redis counts: no two clocks are compared. Nothing depends on it: a
 process whose heartbeat cannot be written goes on.
 """
@@ -31,7 +31,7 @@ __all__ = [
     "NO_QUEUES",
     "Heartbeat",
     "Said",
-    "Seen",
+    "SeenProcess",
     "kinds_seen",
     "memory_of",
     "processes_seen",
@@ -73,7 +73,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     passes_canaries: bool = False
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class SeenProcess(msgspec.Struct, frozen=True, kw_only=True):
     """A process as Redis knows it; `age`: seconds since its last heartbeat."""
 
     said: Said
@@ -166,7 +166,7 @@ class Heartbeat:
         return self._server
 
 
-def processes_seen(server: redis.Redis) -> list[Seen]:
+def processes_seen(server: redis.Redis) -> list[SeenProcess]:
     """Every process that has said something in the last ten minutes and has not ended in order, by kind
     and name. Raises redis.RedisError."""
     ids = _ids(server)
@@ -182,7 +182,7 @@ def processes_seen(server: redis.Redis) -> list[Seen]:
         # What another release writes may have another shape.
         with suppress(msgspec.DecodeError, msgspec.ValidationError):
             said = msgspec.json.decode(text, type=Said)
-            found.append(Seen(said=said, age=max(0.0, GONE_SECONDS - left / 1000)))
+            found.append(SeenProcess(said=said, age=max(0.0, GONE_SECONDS - left / 1000)))
     return sorted(found, key=lambda seen: (seen.said.kind, seen.said.name, seen.said.host))
 
 

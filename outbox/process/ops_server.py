@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from outbox import metrics
-from outbox.process.health import NOTHING, Readiness, readiness
+from outbox.process.health import NOTHING, ReadinessAnswer, readiness
 from outbox.process.heartbeat import NO_QUEUES, NOTHING_TO_SAY, Heartbeat
 
 __all__ = ["serve_in_background"]
@@ -33,7 +33,7 @@ def serve_in_background(
     *,
     is_well: Callable[[], bool] = lambda: True,
     own_checks: Mapping[str, Callable[[], bool]] = NOTHING,
-    ready: Callable[[], Readiness] | None = None,
+    ready: Callable[[], ReadinessAnswer] | None = None,
     aliases: Mapping[str, str] = NO_ALIASES,
     port: int | None = None,
     figures: Callable[[], Mapping[str, float]] = NOTHING_TO_SAY,
@@ -44,7 +44,7 @@ def serve_in_background(
 
     /health answers 503 while `is_well` says no; `own_checks` stand beside the servers in
     /health/ready, or `ready` says all of it. `aliases`: further path -> path that it means.
-    `figures` and `queues` are told with each heartbeat.
+    `figures` and `queues` are written with each heartbeat.
     """
     wanted = settings.METRICS_PORT if port is None else port
     server = _Server((settings.METRICS_HOST, wanted), _Handler)
@@ -62,7 +62,7 @@ def serve_in_background(
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     is_well: Callable[[], bool]
-    ready: Callable[[], Readiness]
+    ready: Callable[[], ReadinessAnswer]
     aliases: Mapping[str, str]
 
 

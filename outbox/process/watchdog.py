@@ -1,4 +1,5 @@
-"""Ends a process that runs but gets nowhere, so that its supervisor starts it again (rule R19).
+"""Ends a process that runs without making progress, so that its supervisor starts it again
+(guarantees.md#r19).
 
 Only the process itself knows whether it has work and does none. A thread looks once a second and
 counts its looks, not the time on a clock: a process that was stopped and goes on has not looked
@@ -34,12 +35,12 @@ class Progress(Protocol):
         """Whether there was something to do since the last look and nothing of it was done."""
 
     def is_stopping(self) -> bool:
-        """Whether the process was told to stop."""
+        """Whether the process was asked to stop."""
 
 
 class Watchdog:
     """Ends this process with exit code 1 when it has stood still for WATCHDOG_SECONDS, and with 0
-    when it was told to stop and has not in eight seconds: what it holds is rolled back by
+    when it was asked to stop and has not in eight seconds: what it holds is rolled back by
     PostgreSQL and done by another.
 
     `before_end` is called first of all, for what would outlive the process.

@@ -53,7 +53,7 @@ class Event(Protocol):
 
     @property
     def source(self) -> str:
-        """Who tells it, for example /orders."""
+        """Where it comes from, for example /orders."""
 
     @property
     def event_id(self) -> str:
@@ -106,7 +106,7 @@ def publish(
 ) -> None:
     """Add events to the open transaction, in order; they reach Kafka if and only if it commits.
 
-    The caller has created or locked the row of each key before (rule R1). `traces`: one for each
+    The caller has created or locked the row of each key before (guarantees.md#r1). `traces`: one for each
     event, or none; so are `headers`, which go beside those of every message. One statement, whatever the
     number. Raises NotInTransaction, UnknownTopic, UndeclaredType and EventTooLarge, in each case before
     writing.
@@ -122,7 +122,8 @@ def publishing(
     traces: Sequence[TraceContext] = (),
     headers: Sequence[Mapping[str, str]] = (),
 ) -> RoundTrip:
-    """What `publish` sends, for who sends it together with the rest of its change, and behind that.
+    """The statements of `publish`, for a caller that sends them together with the rest of its
+    change, after it.
 
     Raises UnknownTopic, UndeclaredType and EventTooLarge.
     """

@@ -1,12 +1,11 @@
-"""The nudge: after a commit, one Celery message that asks for a drain now (rule R7).
+"""The nudge: after a commit, one Celery message that asks for a drain now (guarantees.md#r7).
 
-Latency only: beat asks every second whatever happens here. So it runs on a thread of its own,
-where a Redis that is away or slow cannot hold up a request; a nudge that fails is counted and
-forgotten. The first commit is told at once; those that follow within `nudge_interval` share the
-next nudge, so that a drain finds batches instead of single events. Where they keep coming a drain
-stays and looks again by itself, which costs less than a task for each nudge: it holds the nudges
-meanwhile, and whoever commits finds that somebody has asked already.
-"""
+It only saves time: beat asks every second in any case. So it runs on a thread of its own, where
+a Redis that is unavailable or slow cannot delay a request. A nudge that fails is counted and
+forgotten. The first commit sends one at once; those that follow within `nudge_interval` share
+the next nudge, so that a drain finds batches instead of single events. While commits keep
+coming a drain stays and looks again by itself, which costs less than a task for each nudge. It
+holds the key of the nudges meanwhile, so commits send none."""
 
 from __future__ import annotations
 
@@ -89,7 +88,7 @@ _guard = threading.Lock()
 
 
 def nudge() -> None:
-    """Ask for a drain soon. Returns at once, never raises for a Redis that is away."""
+    """Ask for a drain soon. Returns at once, never raises for a Redis that is unavailable."""
     global _nudger
     if _nudger is None or _nudger.pid != os.getpid():
         with _guard:

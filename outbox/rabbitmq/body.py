@@ -7,7 +7,7 @@ from collections import Counter
 
 import msgspec
 
-__all__ = ["EVENT_ID_LIMIT", "Body", "Unreadable", "read_body"]
+__all__ = ["EVENT_ID_LIMIT", "MessageBody", "Unreadable", "read_body"]
 
 EVENT_ID_LIMIT = 255  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -19,7 +19,7 @@ class Unreadable(ValueError):
     """The message cannot be relayed; its text says why and names the field."""
 
 
-class Body(msgspec.Struct, gc=False):
+class MessageBody(msgspec.Struct, gc=False):
     """`payload` is a view into the body: the value's bytes without the whitespace around it."""
 
     event_id: str
@@ -27,10 +27,10 @@ class Body(msgspec.Struct, gc=False):
     correlation_id: str | None = None
 
 
-_decode = msgspec.json.Decoder(Body).decode
+_decode = msgspec.json.Decoder(MessageBody).decode
 
 
-def read_body(data: bytes) -> Body:
+def read_body(data: bytes) -> MessageBody:
     """Raises Unreadable."""
     try:
         if not data.isascii():
@@ -56,7 +56,7 @@ def read_body(data: bytes) -> Body:
     return body
 
 
-def _may_repeat(data: bytes, body: Body) -> bool:
+def _may_repeat(data: bytes, body: MessageBody) -> bool:
     """Whether a field may stand there twice: the parser takes the last one without a word.
 
     Outside of the payload each name must be found once, and nothing may be spelt with escapes.
@@ -69,7 +69,7 @@ def _may_repeat(data: bytes, body: Body) -> bool:
 
 def _refuse_repeats(data: bytes) -> None:
     """Count the names at the top level. The text is known to be JSON, so only strings and brackets
-    need be told apart."""
+    need to be distinguished."""
     depth = 0
     names: Counter[str] = Counter()
     expects_name = False

@@ -6,10 +6,10 @@ from enum import Enum
 
 from outbox.breaker import machine
 
-__all__ = ["Breaker", "BreakerState"]
+__all__ = ["Breaker", "KafkaBreakerState"]
 
 
-class BreakerState(Enum):
+class KafkaBreakerState(Enum):
     """Open means waiting: nothing is refused and nothing dropped."""
 
     CLOSED = 0
@@ -18,9 +18,9 @@ class BreakerState(Enum):
 
 
 _STATES = {
-    machine.CLOSED: BreakerState.CLOSED,
-    machine.HALF_OPEN: BreakerState.HALF_OPEN,
-    machine.OPEN: BreakerState.OPEN,
+    machine.CLOSED: KafkaBreakerState.CLOSED,
+    machine.HALF_OPEN: KafkaBreakerState.HALF_OPEN,
+    machine.OPEN: KafkaBreakerState.OPEN,
 }
 
 
@@ -29,7 +29,7 @@ class Breaker:
     next outcome decides: a success closes it, a failure opens it again."""
 
     def __init__(self, *, requests: int, share: float, seconds: float) -> None:
-        self._rule = machine.Rule(
+        self._rule = machine.BreakerRule(
             in_a_row=1,
             at_least=requests,
             share=share,
@@ -37,17 +37,17 @@ class Breaker:
             open_seconds=seconds,
             probes=1,
         )
-        self._state = machine.State()
+        self._state = machine.BreakerState()
         self._looks = 0
 
-    def state(self, now: float) -> BreakerState:
+    def state(self, now: float) -> KafkaBreakerState:
         """At this moment of the monotonic clock."""
         return _STATES[machine.phase(self._state, self._rule, now)]
 
-    def note(self, *, success: bool, now: float) -> BreakerState:
+    def note(self, *, success: bool, now: float) -> KafkaBreakerState:
         """An outcome; what comes while it is open changes nothing."""
         self._looks += 1
         asked, permits = machine.ask(self._state, self._rule, now, [str(self._looks)])
-        outcomes = [machine.Outcome(permit.id, permit.epoch, success) for permit in permits]
+        outcomes = [machine.CallOutcome(permit.id, permit.epoch, success) for permit in permits]
         self._state = machine.report(asked, self._rule, now, outcomes)
         return self.state(now)

@@ -1,7 +1,7 @@
 """Who sends an event id: two states in Redis, `claimed <owner>` and `done <digest>`.
 
-One script a key, pipelined, safe to repeat. The digest tells a repetition from an id that was used
-for something else. Where Redis does not answer the relay goes on without, and counts.
+One script a key, pipelined, safe to repeat. The digest distinguishes a repetition from an id that was used
+for something else. Where Redis does not answer the relay continues without it, and counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError
 
 from outbox.redis_client import client
 
-__all__ = ["Claims", "Lease", "Outcome", "connected"]
+__all__ = ["ClaimOutcome", "EventClaims", "OwnerLease", "connected"]
 
 _REMEMBERED = 50_000  # events that could not be marked, the last ones
 
@@ -49,7 +49,7 @@ _LEASES = "relay:owner:"
 _PROBE = "relay:probe"
 
 
-class Outcome(Enum):
+class ClaimOutcome(Enum):
     """What a claim says: somebody else sends it, send it, it was sent, its id was used before."""
 
     BUSY = 0
@@ -58,7 +58,7 @@ class Outcome(Enum):
     REUSED = 3
 
 
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+_OUTCOMES = {outcome.value: outcome for outcome in ClaimOutcome}
 
 
 def key_of(event_id: str) -> str:
@@ -66,7 +66,7 @@ def key_of(event_id: str) -> str:
     return f"event:{event_id}"
 
 
-class Claims:
+class EventClaims:
     """The claims of one owner. Every call takes at most the wait of `server`, and answers None, or
     nothing, when Redis does not."""
 
@@ -97,8 +97,8 @@ class Claims:
         if self.is_lost:  # there was nothing to mark
             self._send([("SET", _PROBE, 1, "PX", 1000)])
 
-    def claim(self, events: Sequence[tuple[str, str]]) -> list[Outcome] | None:
-        """Claim events, given as (id, digest); None while Redis is away."""
+    def claim(self, events: Sequence[tuple[str, str]]) -> list[ClaimOutcome] | None:
+        """Claim events, given as (id, digest); None while Redis is unavailable."""
         if self._unmarked and not self.mark_done(()):
             return None  # one of these may be a repetition of what is not marked yet
         arguments = (self._ttl, _LEASES)
@@ -190,7 +190,7 @@ class Claims:
         self._away_until = time.monotonic() + self._pause
 
 
-class Lease:
+class OwnerLease:
     """The key that says that an owner lives: renewed by a thread of its own, whatever the loop waits
     for, until the process ends."""
 

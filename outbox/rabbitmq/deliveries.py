@@ -10,7 +10,7 @@ from collections import deque
 from itertools import takewhile
 from typing import NamedTuple
 
-from outbox.rabbitmq.body import Body
+from outbox.rabbitmq.body import MessageBody
 from outbox.rabbitmq.properties import Properties
 
 __all__ = ["Ack", "Delivery", "InHand", "MeanSize"]
@@ -64,7 +64,7 @@ class Delivery:
         self.routing_key = routing_key
         self.arrived = arrived
         self.redelivered = redelivered
-        self.body: Body | None = None
+        self.body: MessageBody | None = None
         self.digest = ""
         self.attempts = 0
         self.due = 0.0

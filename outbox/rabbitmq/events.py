@@ -12,7 +12,7 @@ import structlog
 from outbox.envelope import rfc3339
 from outbox.rabbitmq import metrics
 from outbox.rabbitmq.body import Unreadable
-from outbox.rabbitmq.claims import Claims, Outcome
+from outbox.rabbitmq.claims import ClaimOutcome, EventClaims
 from outbox.rabbitmq.dead_letters import DeadLetters
 from outbox.rabbitmq.deliveries import Delivery, InHand
 from outbox.rabbitmq.message import (
@@ -65,7 +65,7 @@ class Events:
         self,
         policy: RelayPolicy,
         *,
-        claims: Claims,
+        claims: EventClaims,
         watch: Watch,
         in_hand: InHand,
         sending: Sending,
@@ -134,7 +134,7 @@ class Events:
             return
         with step("relay.batch", PRODUCER) as begun:
             if begun.recorded:
-                begun.tell({"messaging.batch.message_count": len(asked)})
+                begun.record({"messaging.batch.message_count": len(asked)})
                 begun.link(text for each in asked if (text := traceparent_of(each)))
             self._ask(asked, now)
 
@@ -163,14 +163,14 @@ class Events:
         mine = []
         time_ = rfc3339(datetime.now(UTC))
         for delivery, outcome in zip(
-            deliveries, outcomes or [Outcome.MINE] * len(deliveries), strict=True
+            deliveries, outcomes or [ClaimOutcome.MINE] * len(deliveries), strict=True
         ):
-            if outcome is Outcome.MINE:
+            if outcome is ClaimOutcome.MINE:
                 if self._is_acceptable(delivery, time_):
                     mine.append(delivery)
-            elif outcome is Outcome.BUSY:
+            elif outcome is ClaimOutcome.BUSY:
                 self.busy.append(delivery)
-            elif outcome is Outcome.DUPLICATE:
+            elif outcome is ClaimOutcome.DUPLICATE:
                 self._finished(delivery, now)
                 self._duplicate(delivery, now)
             else:
@@ -216,7 +216,7 @@ class Events:
         self._published(sent.delivered, now)
 
     def _drop(self, deliveries: Sequence[Delivery], now: float) -> None:
-        """Their channel is gone and nothing is under way: they begin anew when they come again. An
+        """Their channel is gone and nothing is under way: they start again when they come again. An
         event that stayed known would only be handed the new tag, and nobody would work on it."""
         for delivery in deliveries:
             self._finished(delivery, now)

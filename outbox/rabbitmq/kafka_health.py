@@ -1,10 +1,10 @@
-"""Whether Kafka is well, by what is under way and what the watch was told; the breaker's outcomes."""
+"""Whether Kafka is well, by what is under way and what the watch received; the breaker's outcomes."""
 
 from __future__ import annotations
 
 import structlog
 
-from outbox.rabbitmq.breaker import Breaker, BreakerState
+from outbox.rabbitmq.breaker import Breaker, KafkaBreakerState
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.sending import Sending
 from outbox.rabbitmq.watch import Watch
@@ -41,7 +41,7 @@ class KafkaHealth:
         """Kafka has acknowledged so many more."""
         self._delivered += messages
 
-    def breaker_state(self, now: float) -> BreakerState:
+    def breaker_state(self, now: float) -> KafkaBreakerState:
         """At this moment of the monotonic clock."""
         return self._breaker.state(now)
 
@@ -56,8 +56,8 @@ class KafkaHealth:
             self._has_answered = True
         is_taken = not self._waits_too_long(now) and not self._sending.trouble
         self.is_well = bool(self._watch.is_well) and is_taken
-        self.wants_more = after is BreakerState.CLOSED and self._has_answered
-        if not self.is_well or after is not BreakerState.CLOSED:
+        self.wants_more = after is KafkaBreakerState.CLOSED and self._has_answered
+        if not self.is_well or after is not KafkaBreakerState.CLOSED:
             self._watch.ask()
 
     def _outcome(self, now: float) -> bool | None:

@@ -17,7 +17,7 @@ from outbox.rabbitmq.message import DELIVERY_COUNT
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.properties import Properties, keep_properties_as_bytes
 
-__all__ = ["Letter", "LettersUnavailable", "resolve", "waiting"]
+__all__ = ["LettersUnavailable", "RelayLetter", "resolve", "waiting"]
 
 # Of a message that is sent again, beside our own: the copies that RabbitMQ would make of it, and the
 # count of deliveries for which it may have come here.
@@ -29,7 +29,7 @@ class LettersUnavailable(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class RelayLetter:
     """One dead letter. `id` is its own, unique; `event_id` is empty where the body cannot be read."""
 
     id: str
@@ -58,17 +58,21 @@ def _channel(policy: RelayPolicy) -> Iterator[tuple[BlockingChannel, int]]:
         yield channel, found.method.message_count
     except exceptions.ChannelClosedByBroker as error:
         if error.reply_code == 404:
-            raise LettersUnavailable(f"There is no queue {policy.dead_letter_queue}.") from error
+            raise LettersUnavailable(
+                f"Queue {policy.dead_letter_queue} does not exist; the relay creates it when it starts."
+            ) from error
         raise LettersUnavailable(str(error)) from error
     except (AMQPError, OSError) as error:
-        raise LettersUnavailable(f"RabbitMQ was lost: {error!r}") from error
+        raise LettersUnavailable(f"The connection to RabbitMQ was lost: {error!r}") from error
     finally:
         # What was read and not acknowledged is the queue's again, in its place.
         if connection.is_open:
             connection.close()
 
 
-def waiting(policy: RelayPolicy, wanted: Callable[[Letter], bool], *, limit: int) -> list[Letter]:
+def waiting(
+    policy: RelayPolicy, wanted: Callable[[RelayLetter], bool], *, limit: int
+) -> list[RelayLetter]:
     """The first letters that are wanted, oldest first; they stay where they are.
 
     Raises LettersUnavailable. A queue without letters may not exist: that is an empty list.
@@ -83,8 +87,8 @@ def waiting(policy: RelayPolicy, wanted: Callable[[Letter], bool], *, limit: int
 
 
 def resolve(
-    policy: RelayPolicy, wanted: Callable[[Letter], bool], *, limit: int, replay: bool
-) -> Iterator[Letter]:
+    policy: RelayPolicy, wanted: Callable[[RelayLetter], bool], *, limit: int, replay: bool
+) -> Iterator[RelayLetter]:
     """Take letters out of the queue one by one: with `replay` each is first put into the relay's
     queue again, confirmed; else it is dropped. Raises LettersUnavailable."""
     with _channel(policy) as (channel, count):
@@ -113,11 +117,11 @@ def _read(
     policy: RelayPolicy,
     channel: BlockingChannel,
     count: int,
-    wanted: Callable[[Letter], bool],
+    wanted: Callable[[RelayLetter], bool],
     limit: int,
-) -> list[Letter]:
+) -> list[RelayLetter]:
     """Letters that were there at the beginning: one that fails again comes back at the end."""
-    found: list[Letter] = []
+    found: list[RelayLetter] = []
     for _ in range(count):
         if len(found) == limit:
             break
@@ -130,13 +134,13 @@ def _read(
     return found
 
 
-def _letter(tag: int, properties: Properties, body: bytes) -> Letter:
+def _letter(tag: int, properties: Properties, body: bytes) -> RelayLetter:
     try:
         event_id = read_body(body).event_id
     except Unreadable:
         event_id = ""
     text = properties.text
-    return Letter(
+    return RelayLetter(
         id=text(f"{PREFIX}id"),
         kind=text(f"{PREFIX}kind"),
         reason=text(f"{PREFIX}reason"),

@@ -40,8 +40,8 @@ def parameters_of(url: str) -> pika.URLParameters:
 def ask_for_confirms(connection: pika.connection.Connection) -> None:
     """Let the server answer whether it confirms what is published: pika goes by what the server says
     of itself, and Qpid, which can do it, says nothing."""
-    told: dict[str, bool] = connection.server_capabilities
-    told |= {"publisher_confirms": True, "basic.nack": True}
+    offered: dict[str, bool] = connection.server_capabilities
+    offered |= {"publisher_confirms": True, "basic.nack": True}
 
 
 def shown(error: BaseException | object) -> str:
@@ -58,7 +58,7 @@ class Link:
 
     def __init__(self, name: str, url: str, loop: IOLoop) -> None:
         keep_properties_as_bytes()
-        # It tells of each lost connection at length; we say it once.
+        # pika logs each lost connection at length; we log it once.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
         self.name = name
         self._parameters = parameters_of(url)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from outbox.envelope import CONTENT_TYPE, TRACEPARENT
 from outbox.kafka.stream import Header, record_bytes
-from outbox.rabbitmq.body import Body, Unreadable, read_body
+from outbox.rabbitmq.body import MessageBody, Unreadable, read_body
 from outbox.rabbitmq.deliveries import Delivery
 
 __all__ = ["DELIVERY_COUNT", "EncodingUnknown", "Headers", "digest_of", "understand"]
@@ -23,7 +23,7 @@ class EncodingUnknown(Unreadable):
     """The body is compressed, or something like it."""
 
 
-def understand(delivery: Delivery) -> Body:
+def understand(delivery: Delivery) -> MessageBody:
     """Read a delivery's body and its digest. Raises Unreadable."""
     properties = delivery.properties
     if not properties.is_plain and properties.encoding.lower() not in _IDENTITY:
@@ -34,7 +34,7 @@ def understand(delivery: Delivery) -> Body:
 
 
 def digest_of(payload: bytes) -> str:
-    """What tells a repetition from another use of its id."""
+    """What distinguishes a repetition from another use of its id."""
     return blake2b(payload, digest_size=16).hexdigest()
 
 

@@ -40,7 +40,8 @@ BREAKER = Gauge(
     multiprocess_mode="livemax",
 )
 DUPLICATES = Counter(
-    "duplicates_dropped_total", "Deliveries of an event that Kafka had already: acknowledged only."
+    "duplicates_dropped_total",
+    "Deliveries of an event that Kafka already had; the relay only acknowledged them.",
 )
 DEDUPE_AWAY = Counter(
     "dedupe_unavailable_total", "Messages sent or marked without Redis, which did not answer."

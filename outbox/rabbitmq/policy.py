@@ -18,7 +18,7 @@ class RelayPolicy:
     environment (.env.example).
 
     hold_seconds < RabbitMQ's consumer_timeout (30 minutes), which would close the channel.
-    stop_seconds + close_seconds < the ten seconds of a stop (rule R19).
+    stop_seconds + close_seconds < the ten seconds of a stop (guarantees.md#r19).
     """
 
     url: str = "amqp://guest:guest@localhost:5672/"
@@ -27,7 +27,7 @@ class RelayPolicy:
     dedupe_url: str = "redis://localhost:6379/0"
     dedupe: bool = True
     dedupe_ttl: float = 24 * 3600.0
-    create_always: bool = False  # a queue that was deleted later is made anew
+    create_always: bool = False  # a queue that was deleted later is created again
     workers: int = 10
     max_retries: int = 5  # times that a message is refused alone until it is a dead letter
     retry_initial: float = 0.1

@@ -17,8 +17,8 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from outbox.rabbitmq import metrics
-from outbox.rabbitmq.breaker import BreakerState
-from outbox.rabbitmq.claims import Claims, Lease, connected
+from outbox.rabbitmq.breaker import KafkaBreakerState
+from outbox.rabbitmq.claims import EventClaims, OwnerLease, connected
 from outbox.rabbitmq.consuming import Consuming
 from outbox.rabbitmq.dead_letters import DeadLetters
 from outbox.rabbitmq.deliveries import Delivery, InHand, MeanSize
@@ -44,13 +44,13 @@ class Relay:
         self._policy = policy
         self._loop = IOLoop()
         owner = uuid.uuid4().hex
-        self._claims = Claims(
+        self._claims = EventClaims(
             connected(policy.dedupe_url, wait=policy.redis_wait),
             owner,
             ttl=policy.dedupe_ttl,
             pause=policy.redis_pause,
         )
-        self._lease = Lease(
+        self._lease = OwnerLease(
             connected(policy.dedupe_url, wait=policy.redis_wait),
             owner,
             seconds=policy.lease,
@@ -79,7 +79,7 @@ class Relay:
         )
         self._sizes = MeanSize()
         self._number = 0
-        self._told = 0  # of the deliveries, those that are counted in the metrics
+        self._counted = 0  # of the deliveries, those that are counted in the metrics
         self._scheduled = False
         self._busy_again_at = 0.0
         self._lapse = -1.0
@@ -93,7 +93,7 @@ class Relay:
 
     @property
     def rabbitmq_is_well(self) -> bool:
-        """Whether the relay consumes, or does not because Kafka is away."""
+        """Whether the relay consumes, or does not because Kafka is unavailable."""
         return self.consuming.is_consuming or (self.consuming.is_up and not self.kafka.wants_more)
 
     @property
@@ -127,7 +127,7 @@ class Relay:
         return self._sending.replaced
 
     @property
-    def breaker_state(self) -> BreakerState:
+    def breaker_state(self) -> KafkaBreakerState:
         """Of the breaker around Kafka."""
         return self.kafka.breaker_state(time.monotonic())
 
@@ -271,7 +271,7 @@ class Relay:
             self._events.ask_busy(now)
 
     def _tell(self, now: float) -> None:
-        self._told, new = self._number, self._number - self._told
+        self._counted, new = self._number, self._number - self._counted
         metrics.CONSUMED.inc(new)
         metrics.IN_FLIGHT.set(self._sending.on_its_way)
         metrics.BUSY.set(len(self._events.busy))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from outbox.process.health import Readiness
+from outbox.process.health import ReadinessAnswer
 from outbox.rabbitmq import metrics
 from outbox.rabbitmq.relay import Relay
 
@@ -15,7 +15,7 @@ __all__ = ["ALIASES", "RelayProgress", "figures", "readiness_of"]
 # Paths of the program that the relay replaces, and of Kubernetes' custom.
 ALIASES = {"/healthz": "/health", "/readyz": "/health/ready"}
 _NEEDED = frozenset({"rabbitmq", "kafka"})
-_TOLD: tuple[MetricWrapperBase, ...] = (
+_METRICS: tuple[MetricWrapperBase, ...] = (
     metrics.PUBLISHED,
     metrics.IN_FLIGHT,
     metrics.OLDEST,
@@ -29,23 +29,23 @@ def figures() -> Mapping[str, float]:
     """Series -> its value in this process. It needs no PostgreSQL, so nobody else knows them."""
     return {
         sample.name: sample.value
-        for metric in _TOLD
+        for metric in _METRICS
         for family in metric.collect()
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
 
 
-def readiness_of(relay: Relay) -> Callable[[], Readiness]:
-    """Not ready while RabbitMQ or Kafka is away or the breaker is open; degraded without Redis."""
+def readiness_of(relay: Relay) -> Callable[[], ReadinessAnswer]:
+    """Not ready while RabbitMQ or Kafka is unavailable or the breaker is open; degraded without Redis."""
 
-    def readiness() -> Readiness:
+    def readiness() -> ReadinessAnswer:
         well = {
             "rabbitmq": relay.rabbitmq_is_well,
             "kafka": relay.kafka.is_well and relay.kafka.wants_more,
             "redis": relay.dedupe_is_well,
         }
-        return Readiness(
+        return ReadinessAnswer(
             {name: "healthy" if is_well else "unhealthy" for name, is_well in well.items()},
             needed=_NEEDED,
         )

@@ -69,7 +69,7 @@ def pause_after(failures: int, policy: RelayPolicy) -> float:
 
 
 class Sending:
-    """`add` what is claimed, in the order of the queue; `step` sends and tells what became of it."""
+    """`add` what is claimed, in the order of the queue; `step` sends it and returns the outcome."""
 
     def __init__(self, policy: RelayPolicy, watch: Watch) -> None:
         self._policy = policy

@@ -7,7 +7,7 @@ import threading
 import structlog
 
 from outbox.kafka.admin import DEFAULT_MAX_MESSAGE_BYTES, KafkaUnavailable
-from outbox.kafka.stream import Question
+from outbox.kafka.stream import LimitsQuestion
 
 __all__ = ["Watch"]
 
@@ -27,7 +27,7 @@ class Watch:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._question = Question(topic)
+        self._question = LimitsQuestion(topic)
         self._wanted = threading.Event()
         self.is_well: bool | None = None
         self.limit = DEFAULT_MAX_MESSAGE_BYTES

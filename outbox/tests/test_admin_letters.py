@@ -43,7 +43,7 @@ def test_a_preview_changes_nothing_and_names_the_followers(
     operator: Client, letters: list[int], action: str
 ) -> None:
     page = act(operator, action, letters[0])
-    assert "1 followers go on after them" in page
+    assert "1 followers are applied after them" in page
     assert f"Yes, {action}" in page
     assert states() == ["dead", "parked"]
 

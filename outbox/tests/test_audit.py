@@ -20,7 +20,7 @@ from devtools.testing.patience import PATIENCE
 from outbox import conf, jobs, queries, tasks
 from outbox.audit import compare, new_log
 from outbox.audit import watch as audit_watch
-from outbox.audit.compare import Page, Reason
+from outbox.audit.compare import AuditPage, MissingReason
 from outbox.declaration import Route
 from outbox.kafka import admin
 from outbox.models import (
@@ -47,7 +47,7 @@ LOGS = {TOPIC: LOG}
 ROUTE = conf.route_named(HANDLER)
 
 
-def reasons() -> list[Reason]:
+def reasons() -> list[MissingReason]:
     return [each.reason for page in compare.pages(ROUTE, LOGS) for each in page]
 
 
@@ -56,46 +56,48 @@ class TestAnEvent:
     @pytest.mark.parametrize(
         ("event", "reason"),
         [
-            ({"offset": 9}, Reason.PASSED),
-            ({"offset": 10}, Reason.UNDER_WAY),
-            ({"offset": None, "partition": None, "status": 0}, Reason.UNSENT),
-            ({"offset": None, "partition": None, "status": 2}, Reason.HELD),
-            ({"offset": 12, "partition": 99}, Reason.NO_POSITION),
+            ({"offset": 9}, MissingReason.PASSED),
+            ({"offset": 10}, MissingReason.UNDER_WAY),
+            ({"offset": None, "partition": None, "status": 0}, MissingReason.UNSENT),
+            ({"offset": None, "partition": None, "status": 2}, MissingReason.HELD),
+            ({"offset": 12, "partition": 99}, MissingReason.NO_POSITION),
         ],
     )
-    def test_without_a_receipt(self, event: dict[str, Any], reason: Reason) -> None:
+    def test_without_a_receipt(self, event: dict[str, Any], reason: MissingReason) -> None:
         positions(10)
         published([0], **event)
         assert reasons() == [reason]
 
     @pytest.mark.parametrize(
         ("letter", "found"),
-        [(DeadLetter.State.DEAD, [Reason.REFUSED]), (DeadLetter.State.DISCARDED, [])],
+        [(DeadLetter.State.DEAD, [MissingReason.REFUSED]), (DeadLetter.State.DISCARDED, [])],
     )
-    def test_that_kafka_has_refused(self, letter: int, found: list[Reason]) -> None:
+    def test_that_kafka_has_refused(self, letter: int, found: list[MissingReason]) -> None:
         refused(letter)
         assert reasons() == found
 
-    @pytest.mark.parametrize(("offset", "reason"), [(4, Reason.GONE), (5, Reason.UNDER_WAY)])
-    def test_that_the_log_no_longer_holds(self, offset: int, reason: Reason) -> None:
+    @pytest.mark.parametrize(
+        ("offset", "reason"), [(4, MissingReason.GONE), (5, MissingReason.UNDER_WAY)]
+    )
+    def test_that_the_log_no_longer_holds(self, offset: int, reason: MissingReason) -> None:
         positions(3)
         published([offset], partition=0)
         assert reasons() == [reason]
 
-    def test_of_a_topic_made_anew(self) -> None:
+    def test_of_a_topic_recreated(self) -> None:
         positions(3, topic_id=uuid4())
         published([7])
-        assert reasons() == [Reason.OTHER_LOG]
+        assert reasons() == [MissingReason.OTHER_LOG]
 
     @pytest.mark.parametrize(
         ("outcome", "found"),
         [
             (InboxReceipt.Outcome.APPLIED, []),
             (InboxReceipt.Outcome.DISCARDED, []),
-            (InboxReceipt.Outcome.PARKED, [Reason.PARKED]),
+            (InboxReceipt.Outcome.PARKED, [MissingReason.PARKED]),
         ],
     )
-    def test_with_a_receipt(self, outcome: int, found: list[Reason]) -> None:
+    def test_with_a_receipt(self, outcome: int, found: list[MissingReason]) -> None:
         positions(10)
         receipt(published([9])[0], outcome)
         assert reasons() == found
@@ -103,7 +105,7 @@ class TestAnEvent:
     def test_with_the_receipt_of_another_handler(self) -> None:
         positions(10)
         receipt(published([9])[0], handler="another")
-        assert reasons() == [Reason.PASSED]
+        assert reasons() == [MissingReason.PASSED]
 
     @pytest.mark.parametrize("change", [{"type": "OTHER"}, {"topic": "other"}])
     def test_nobody_subscribes_to(self, change: dict[str, Any]) -> None:
@@ -114,14 +116,14 @@ class TestAnEvent:
     def test_from_before_the_handler_began(self) -> None:
         positions(10, start_offset=8)
         published([7, 8])
-        assert reasons() == [Reason.PASSED]
+        assert reasons() == [MissingReason.PASSED]
 
     def test_is_judged_without_kafka_by_the_position_alone(self) -> None:
         positions(3)
         published([2], partition=0)
         published([4], partition=0)
         found = [each.reason for page in compare.pages(ROUTE, {}) for each in page]
-        assert found == [Reason.PASSED, Reason.UNDER_WAY]
+        assert found == [MissingReason.PASSED, MissingReason.UNDER_WAY]
 
 
 @pytest.mark.django_db
@@ -143,21 +145,23 @@ class TestADatabaseClockSetBack:
         positions(10)
         published([7, 8, 9])
         age(-1)
-        assert reasons() == [Reason.PASSED] * 3
+        assert reasons() == [MissingReason.PASSED] * 3
 
     def test_forgets_no_open_row(self) -> None:
         positions(10)
         published([9])
         age(1)
-        assert watch() == {Reason.PASSED: 1}
+        assert watch() == {MissingReason.PASSED: 1}
         age(-2)
-        assert [watch(), watch()] == [{Reason.PASSED: 1}] * 2
+        assert [watch(), watch()] == [{MissingReason.PASSED: 1}] * 2
 
 
 @pytest.mark.django_db
 class TestTheEndOfALog:
-    @pytest.mark.parametrize(("offset", "reason"), [(98, Reason.UNDER_WAY), (99, Reason.GONE)])
-    def test_before_which_a_row_was_published(self, offset: int, reason: Reason) -> None:
+    @pytest.mark.parametrize(
+        ("offset", "reason"), [(98, MissingReason.UNDER_WAY), (99, MissingReason.GONE)]
+    )
+    def test_before_which_a_row_was_published(self, offset: int, reason: MissingReason) -> None:
         positions(10)
         published([offset])
         age(1)
@@ -169,10 +173,10 @@ class TestTheEndOfALog:
         age(0.5)
         earlier = replace(LOG, read_at=time.monotonic() - 3600)
         [page] = compare.pages(ROUTE, {TOPIC: earlier})
-        assert [each.reason for each in page] == [Reason.UNDER_WAY]
+        assert [each.reason for each in page] == [MissingReason.UNDER_WAY]
 
 
-def watch() -> dict[Reason, int]:
+def watch() -> dict[MissingReason, int]:
     return {reason: tally.events for (_, reason), tally in audit_watch.watch(ROUTE, LOGS).items()}
 
 
@@ -187,13 +191,13 @@ class TestBeatsAudit:
         done, missing, under_way = published([8, 9, 10])
         receipt(done)
         age(1)
-        assert watch() == {Reason.PASSED: 1, Reason.UNDER_WAY: 1}
+        assert watch() == {MissingReason.PASSED: 1, MissingReason.UNDER_WAY: 1}
         assert mark() == under_way.id
         open_ids = set(AuditOpen.objects.values_list("outbox_id", flat=True))
         assert open_ids == {missing.id, under_way.id}
 
         receipt(under_way)
-        assert watch() == {Reason.PASSED: 1}
+        assert watch() == {MissingReason.PASSED: 1}
         receipt(missing)
         assert watch() == {}
         assert not AuditOpen.objects.exists()
@@ -203,9 +207,9 @@ class TestBeatsAudit:
         positions(10)
         published([10])
         age(1)
-        assert watch() == {Reason.UNDER_WAY: 1}
+        assert watch() == {MissingReason.UNDER_WAY: 1}
         connection.cursor().execute("UPDATE bridge_position SET next_offset = 11")
-        assert watch() == {Reason.PASSED: 1}
+        assert watch() == {MissingReason.PASSED: 1}
 
     def test_reads_behind_its_mark_only_what_is_open(self) -> None:
         positions(10)
@@ -214,14 +218,14 @@ class TestBeatsAudit:
         receipt(event)
         assert watch() == {}
         InboxReceipt.objects.all().delete()
-        assert (watch(), reasons()) == ({}, [Reason.PASSED])
+        assert (watch(), reasons()) == ({}, [MissingReason.PASSED])
 
     def test_leaves_the_newest_alone(self) -> None:
         positions(10)
         published([8])
         age(1)
         published([9])
-        assert watch() == {Reason.PASSED: 1}
+        assert watch() == {MissingReason.PASSED: 1}
         assert (len(reasons()), AuditOpen.objects.count()) == (2, 1)
 
     def test_looks_no_further_than_so_many_open_events(
@@ -232,10 +236,10 @@ class TestBeatsAudit:
         positions(10)
         events = published(range(10, 20))
         age(1)
-        assert [watch(), watch()] == [{Reason.UNDER_WAY: 4}] * 2
+        assert [watch(), watch()] == [{MissingReason.UNDER_WAY: 4}] * 2
         assert audit_watch.behind_seconds(HANDLER) >= 3600
         receipt(events[0])
-        assert watch() == {Reason.UNDER_WAY: 5}
+        assert watch() == {MissingReason.UNDER_WAY: 5}
 
     @pytest.mark.parametrize(
         ("behind", "rests", "found"),
@@ -247,7 +251,7 @@ class TestBeatsAudit:
     ) -> None:
         now, slept, read = 0.0, [], compare.read_page
 
-        def read_page(*args: Any, **options: Any) -> Page:
+        def read_page(*args: Any, **options: Any) -> AuditPage:
             nonlocal now
             now += 0.5
             return read(*args, **options)
@@ -277,7 +281,7 @@ class TestBeatsAudit:
         watch()
         audit_watch.forget_handler(HANDLER)
         assert (mark(), AuditOpen.objects.count()) == (0, 0)
-        assert watch() == {Reason.PASSED: 1}
+        assert watch() == {MissingReason.PASSED: 1}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -308,13 +312,13 @@ class TestAWriterThatStaysOpen:
     def test_is_not_overlooked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(audit_watch, "WRITERS_SECONDS", 0.1)
         self.overtaken(watch)
-        assert watch() == {Reason.PASSED: 1}
+        assert watch() == {MissingReason.PASSED: 1}
 
     def test_would_be_without_the_look_at_writers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(queries, "open_writers", frozenset)
         self.overtaken(watch)
         assert watch() == {}
-        assert reasons() == [Reason.PASSED]
+        assert reasons() == [MissingReason.PASSED]
 
 
 def run_command(*arguments: str) -> str:
@@ -407,7 +411,7 @@ class TestALogMadeAnew:
             OutboxEvent.Status.NEW,
         )
         [found] = [each for page in compare.pages(ROUTE, {TOPIC: self.NEW}) for each in page]
-        assert (found.outbox_id, found.reason) == (late.id, Reason.UNSENT)
+        assert (found.outbox_id, found.reason) == (late.id, MissingReason.UNSENT)
 
     @pytest.mark.parametrize("newcomer_first", [True, False])
     def test_brings_none_either_if_another_handler_lacks_it(self, newcomer_first: bool) -> None:
@@ -455,6 +459,6 @@ class TestALogMadeAnew:
         published([0])
         assert [
             each.reason for page in compare.pages(ROUTE, {TOPIC: self.NEW}) for each in page
-        ] == [Reason.PASSED]
+        ] == [MissingReason.PASSED]
         age(24 * 365)
         assert purge.purge().events == 0

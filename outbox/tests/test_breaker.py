@@ -15,10 +15,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from devtools.testing.weather import Fault, proxy_to
 from outbox import redis_client
 from outbox.breaker import machine
-from outbox.breaker.machine import CLOSED, HALF_OPEN, OPEN, Outcome, Permit, Rule, State
+from outbox.breaker.machine import (
+    CLOSED,
+    HALF_OPEN,
+    OPEN,
+    BreakerRule,
+    BreakerState,
+    CallOutcome,
+    Permit,
+)
 from outbox.breaker.store import BreakerStore
 
-RULE = Rule(open_seconds=30.0, place_seconds=10.0)
+RULE = BreakerRule(open_seconds=30.0, place_seconds=10.0)
 
 
 class AgainstAModel(RuleBasedStateMachine):
@@ -26,7 +34,7 @@ class AgainstAModel(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.state, self.now = State(), 1000.0
+        self.state, self.now = BreakerState(), 1000.0
         self.history: list[bool] = []
         self.opened_at: float | None = None
         self.under_way: list[Permit] = []
@@ -107,7 +115,7 @@ class AgainstAModel(RuleBasedStateMachine):
         self._change(None)
 
     def _report(self, permit: Permit, success: bool) -> None:
-        outcome = Outcome(permit.id, permit.epoch, success)
+        outcome = CallOutcome(permit.id, permit.epoch, success)
         self.state = machine.report(self.state, RULE, self.now, [outcome])
 
     @invariant()
@@ -118,43 +126,45 @@ class AgainstAModel(RuleBasedStateMachine):
 TestAgainstAModel = AgainstAModel.TestCase
 
 
-def fail(state: State, count: int, *, rule: Rule = RULE, now: float = 0.0) -> State:
+def fail(
+    state: BreakerState, count: int, *, rule: BreakerRule = RULE, now: float = 0.0
+) -> BreakerState:
     for number in range(count):
-        outcome = Outcome(f"{state.epoch}-{number}-{now}", state.epoch, False)
+        outcome = CallOutcome(f"{state.epoch}-{number}-{now}", state.epoch, False)
         state = machine.report(state, rule, now, [outcome])
     return state
 
 
 class TestWhatOpensIt:
     def test_five_in_a_row_are_not_enough_behind_many_successes(self) -> None:
-        taken = [Outcome(f"ok-{number}", 0, True) for number in range(20)]
-        state = machine.report(State(), RULE, 0.0, taken)
+        taken = [CallOutcome(f"ok-{number}", 0, True) for number in range(20)]
+        state = machine.report(BreakerState(), RULE, 0.0, taken)
 
         assert machine.phase(fail(state, 9), RULE, 0.0) == CLOSED
         assert machine.phase(fail(state, 10), RULE, 0.0) == OPEN
 
     def test_half_is_not_enough_without_five_in_a_row(self) -> None:
-        state = State()
+        state = BreakerState()
         for number in range(100):
-            outcome = Outcome(str(number), 0, number % 5 == 4)
+            outcome = CallOutcome(str(number), 0, number % 5 == 4)
             state = machine.report(state, RULE, 0.0, [outcome])
 
         assert machine.phase(state, RULE, 0.0) == CLOSED
 
     def test_a_share_alone_can_be_the_rule(self) -> None:
         """As around Kafka: five looks, of which 60 % failed."""
-        by_share = Rule(in_a_row=0, at_least=5, share=0.6, window=5)
-        outcomes = [Outcome(str(n), 0, ok) for n, ok in enumerate((True, False, True, False))]
-        state = machine.report(State(), by_share, 0.0, outcomes)
+        by_share = BreakerRule(in_a_row=0, at_least=5, share=0.6, window=5)
+        outcomes = [CallOutcome(str(n), 0, ok) for n, ok in enumerate((True, False, True, False))]
+        state = machine.report(BreakerState(), by_share, 0.0, outcomes)
         assert machine.phase(state, by_share, 0.0) == CLOSED
 
-        state = machine.report(state, by_share, 0.0, [Outcome("last", 0, False)])
+        state = machine.report(state, by_share, 0.0, [CallOutcome("last", 0, False)])
         assert machine.phase(state, by_share, 0.0) == OPEN
 
 
 class TestProbes:
     def test_a_place_whose_holder_died_is_given_to_another(self) -> None:
-        opened = fail(State(), 5)
+        opened = fail(BreakerState(), 5)
         state, permits = machine.ask(opened, RULE, 31.0, ["a", "b", "c", "d"])
         assert [permit.id for permit in permits] == ["a", "b", "c"]
 
@@ -164,7 +174,7 @@ class TestProbes:
         assert [permit.id for permit in after] == ["e"]
 
     def test_one_that_says_nothing_frees_its_place(self) -> None:
-        state, _ = machine.ask(fail(State(), 5), RULE, 31.0, ["a", "b", "c"])
+        state, _ = machine.ask(fail(BreakerState(), 5), RULE, 31.0, ["a", "b", "c"])
         state = machine.give_up(state, ["b"])
 
         _, permits = machine.ask(state, RULE, 31.0, ["d", "e"])
@@ -185,8 +195,8 @@ def store_on(server: redis.Redis) -> BreakerStore:
     return BreakerStore("test-breaker:", RULE, server=server)
 
 
-def failures(count: int, prefix: str = "call", epoch: int = 0) -> list[Outcome]:
-    return [Outcome(f"{prefix}-{number}", epoch, False) for number in range(count)]
+def failures(count: int, prefix: str = "call", epoch: int = 0) -> list[CallOutcome]:
+    return [CallOutcome(f"{prefix}-{number}", epoch, False) for number in range(count)]
 
 
 class TestTheStore:
@@ -205,7 +215,7 @@ class TestTheStore:
         def report(worker: int) -> None:
             store = store_on(redis.Redis.from_url(settings.REDIS_URL))
             for number in range(15):
-                store.report("one", [Outcome(f"{worker}-{number}", 0, True)])
+                store.report("one", [CallOutcome(f"{worker}-{number}", 0, True)])
 
         workers = [threading.Thread(target=report, args=(worker,)) for worker in range(4)]
         for worker in workers:

@@ -23,7 +23,7 @@ from outbox.drain.batch import drain_batch
 from outbox.drain.run import Drain
 from outbox.drain.state import DrainState
 from outbox.kafka import producer
-from outbox.kafka.producer import Delivery, OutgoingMessage
+from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.lanes import claim
 from outbox.lanes.floors import Floors
 from outbox.lanes.pending import pending_events
@@ -72,9 +72,9 @@ class Kafka:
         if self.away:
             raise producer.KafkaException("away")
 
-    def send(self, messages: Sequence[OutgoingMessage], *, timeout: float) -> Delivery:
+    def send(self, messages: Sequence[OutgoingMessage], *, timeout: float) -> BatchDelivery:
         self.requests.append(len(messages))
-        delivery = Delivery(size=len(messages))
+        delivery = BatchDelivery(size=len(messages))
         if self.away:
             delivery.error = "away"
             return delivery
@@ -129,7 +129,7 @@ class TestTheAcknowledgedPrefix:
         write(*[Noted(key) for key in keys])
         lanes = sorted({lane_of(key) for key in keys})
         pending = pending_events(lanes, limit=1000, floors=Floors())
-        delivery = Delivery(size=len(keys), acknowledged=dict.fromkeys(acknowledged, 0))
+        delivery = BatchDelivery(size=len(keys), acknowledged=dict.fromkeys(acknowledged, 0))
         return list(settle.acknowledged_prefix(pending, delivery))
 
     def test_is_everything_if_all_was_acknowledged(self) -> None:

@@ -25,7 +25,7 @@ def test_a_silent_broker_is_unavailable(settings: Any, monkeypatch: pytest.Monke
 
 
 class Broker:
-    """Refuses to tell offsets until it was asked anew who leads."""
+    """Refuses to tell offsets until it was asked again who leads."""
 
     def __init__(self, refusal: int) -> None:
         self.refusal = refusal

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 
 from outbox.drain.settle import acknowledged_prefix, settle_batch
-from outbox.kafka.producer import Delivery
+from outbox.kafka.producer import BatchDelivery
 from outbox.lanes.claim import claim_lanes
 from outbox.lanes.floors import Floors
 from outbox.lanes.pending import PendingEvent, pending_events
@@ -125,7 +125,7 @@ class Batch:
     """What a drain has claimed, and what of it Kafka has acknowledged."""
 
     events: Sequence[PendingEvent]
-    sent: Delivery | None = None
+    sent: BatchDelivery | None = None
 
 
 class LaneModel(RuleBasedStateMachine):
@@ -203,7 +203,7 @@ class LaneModel(RuleBasedStateMachine):
 
     def _append(self, batch: Batch, share: float) -> None:
         count = round(len(batch.events) * share)
-        batch.sent = Delivery(size=len(batch.events))
+        batch.sent = BatchDelivery(size=len(batch.events))
         for index, event in enumerate(batch.events[:count]):
             self.log.append((event.envelope.key, str(event.envelope.event_id)))
             batch.sent.acknowledged[index] = len(self.log)

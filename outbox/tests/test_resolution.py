@@ -106,7 +106,7 @@ class TestReplay:
 
     def test_dry_runs_change_nothing(self, applied: Applied, capsys: Any) -> None:
         lines = command("replay", "--dry-run", "--key", "a", capsys=capsys)
-        assert lines[-1] == "Would replay 1 letters; 2 followers go on after them."
+        assert lines[-1] == "Would replay 1 letters; 2 followers are applied after them."
         assert left() == {"a1": "dead", "b1": "dead", "a2": "parked", "a3": "parked"}
 
     def test_of_one_that_is_being_retried_makes_it_due(self, applied: Applied, capsys: Any) -> None:
@@ -128,7 +128,7 @@ class TestReplay:
     def test_counts_no_followers_of_another_partition(self, applied: Applied, capsys: Any) -> None:
         DeadLetter.objects.filter(payload="a3").update(partition=1)
         lines = command("replay", "--dry-run", *ids("a1"), capsys=capsys)
-        assert lines[-1] == "Would replay 1 letters; 1 followers go on after them."
+        assert lines[-1] == "Would replay 1 letters; 1 followers are applied after them."
 
     def test_keeps_to_its_rate(self, applied: Applied, monkeypatch: Any, capsys: Any) -> None:
         slept: list[float] = []

@@ -20,7 +20,7 @@ from outbox.kafka.admin import TopicConfig
 from outbox.models import BridgePosition, OutboxLane
 from outbox.tests.backbone_rows import ORDER_EVENTS
 from outbox.topics import Topic
-from outbox.upkeep.check_result import Level, Result
+from outbox.upkeep.check_result import CheckResult, Level
 from outbox.upkeep.postgres_checks import check_standbys
 from outbox.upkeep.server_checks import check_servers
 
@@ -71,7 +71,7 @@ def positions(db: None) -> None:
         create_positions(route.handler, state, since="earliest")
 
 
-def violations() -> dict[str, Result]:
+def violations() -> dict[str, CheckResult]:
     return {
         result.risk or result.found: result
         for result in check_servers()

@@ -369,10 +369,10 @@ class TestTheAudit:
     def test_tells_what_waits_from_what_is_missing(self) -> None:
         events = [returned("1")]
         ours(*events)
-        assert self.findings() == [compare.Reason.UNDER_WAY]
+        assert self.findings() == [compare.MissingReason.UNDER_WAY]
 
     def test_tells_what_is_parked(self, parked: list[EventEnvelope]) -> None:
-        assert self.findings() == [compare.Reason.PARKED, compare.Reason.PARKED]
+        assert self.findings() == [compare.MissingReason.PARKED, compare.MissingReason.PARKED]
 
     def test_misses_nothing_of_a_type_that_was_taken_out_of_the_code(self) -> None:
         ours(returned("1"))

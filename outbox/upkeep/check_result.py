@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Level", "Result", "judge"]
+__all__ = ["CheckResult", "Level", "judge"]
 
 
 class Level(StrEnum):
@@ -17,7 +17,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """One line of the report. `risk` is the name by which a violation can be accepted, empty if it
     cannot be; `means` says what can be lost and what to do, empty if all is well."""
 
@@ -28,8 +28,8 @@ class Result:
     means: str = ""
 
 
-def judge(server: str, found: str, *, good: bool, risk: str, means: str) -> Result:
+def judge(server: str, found: str, *, good: bool, risk: str, means: str) -> CheckResult:
     """Fine if it is `good`, otherwise an error."""
     if good:
-        return Result(Level.OK, server, found, risk)
-    return Result(Level.ERROR, server, found, risk, means)
+        return CheckResult(Level.OK, server, found, risk)
+    return CheckResult(Level.ERROR, server, found, risk, means)

@@ -9,7 +9,7 @@ import structlog
 from django.db import connection, transaction
 
 from outbox import conf, jobs, metrics
-from outbox.audit.compare import Reason
+from outbox.audit.compare import MissingReason
 from outbox.conf import DRAIN, all_topics
 from outbox.database.planner import plan_without
 from outbox.dead_letters import unknown_type
@@ -54,7 +54,7 @@ _PENDING = f"""
 @dataclass(frozen=True, slots=True)
 class HandlerLag:
     """How far a handler is behind. `events`: messages in Kafka behind its positions, None while
-    Kafka is away, as is `unread`: partitions without a position; `oldest_seconds`: age of the oldest
+    Kafka is unavailable, as is `unread`: partitions without a position; `oldest_seconds`: age of the oldest
     event in Kafka that it has not applied."""
 
     handler: str
@@ -64,9 +64,8 @@ class HandlerLag:
 
 
 class Backlog:
-    """What is committed and not in Kafka, looked at from floors of its own: while a snapshot is held,
-    what was settled would be passed at every look, by a drain's own queries as by these. Of one
-    thread."""
+    """Events that are committed and not in Kafka, read from floors of its own: while a snapshot
+    is held, each look would otherwise read past every settled row. For one thread."""
 
     def __init__(self) -> None:
         self.floors = Floors(sweeps=False)
@@ -80,7 +79,7 @@ class Backlog:
         return _pending(self.floors, counted)
 
     def unclaimable(self, per_lane: int = UNCLAIMABLE_PER_LANE) -> int:
-        """Pending rows that no drain will ever claim (rule R4): of no topic of the map, or of no lane.
+        """Pending rows that no drain will ever claim (guarantees.md#r4): of no topic of the map, or of no lane.
         Looks at so many of each lane, the oldest, which they become."""
         return _unclaimable(self.floors, per_lane)
 
@@ -212,14 +211,20 @@ def oldest_unapplied() -> dict[str, float]:
                 NEWEST,
                 [route.handler for route in conf.routes()],
                 OPEN_LOOKED_AT,
-                [Reason.PARKED, Reason.UNSENT, Reason.HELD, Reason.REFUSED],
+                [
+                    MissingReason.PARKED,
+                    MissingReason.UNSENT,
+                    MissingReason.HELD,
+                    MissingReason.REFUSED,
+                ],
             ),
         )
         return dict(cursor.fetchall())
 
 
 def _unclaimable(floors: Floors, per_lane: int) -> int:
-    # In an order, for else the planner may take half of the table for what is above, and read it whole.
+    # Ordered, because the planner may otherwise estimate that half of the table is above, and
+    # read it whole.
     with connection.cursor() as cursor:
         cursor.execute(
             f"""

@@ -14,7 +14,7 @@ from outbox.kafka.admin import TopicConfig
 from outbox.kafka.reasons import why_away
 from outbox.topics import Topic
 from outbox.upkeep import takeover
-from outbox.upkeep.check_result import Level, Result, judge
+from outbox.upkeep.check_result import CheckResult, Level, judge
 
 __all__ = ["check_kafka"]
 
@@ -22,7 +22,7 @@ REPLICAS = 3
 MIN_INSYNC = 2
 
 
-def check_kafka() -> Iterator[Result]:
+def check_kafka() -> Iterator[CheckResult]:
     """Every topic of the event map; one error if it does not answer."""
     wanted = conf.all_topics()
     try:
@@ -30,13 +30,13 @@ def check_kafka() -> Iterator[Result]:
         slow = list(takeover.slow_takeovers())
     except admin.KafkaUnavailable as error:
         reason = why_away(error)
-        yield Result(Level.ERROR, "kafka", reason.found, means=reason.means)
+        yield CheckResult(Level.ERROR, "kafka", reason.found, means=reason.means)
         return
     for topic in wanted:
         if topic.name in found:
             yield from _topic(topic, found[topic.name])
         else:
-            yield Result(
+            yield CheckResult(
                 Level.ERROR,
                 "kafka",
                 f"{topic.name} does not exist",
@@ -46,14 +46,14 @@ def check_kafka() -> Iterator[Result]:
         if route.topic.name in found:
             yield from _added_partitions(route, found[route.topic.name])
     # Late, but nothing is lost: no reason to stop a deployment.
-    yield from (Result(Level.WARNING, "kafka", what, means=means) for what, means in slow)
+    yield from (CheckResult(Level.WARNING, "kafka", what, means=means) for what, means in slow)
 
 
-def _added_partitions(route: Route, found: TopicConfig) -> Iterator[Result]:
+def _added_partitions(route: Route, found: TopicConfig) -> Iterator[CheckResult]:
     """More partitions than the code says are no fault of the server, and stop no deployment."""
     added = range(route.topic.partitions, found.partitions)
     if lacking := unread.without_position(route, added):
-        yield Result(
+        yield CheckResult(
             Level.WARNING,
             "kafka",
             f"{route.topic.name}: {route.handler} does not read partitions {lacking}",
@@ -62,7 +62,7 @@ def _added_partitions(route: Route, found: TopicConfig) -> Iterator[Result]:
         )
 
 
-def _topic(topic: Topic, found: TopicConfig) -> Iterator[Result]:
+def _topic(topic: Topic, found: TopicConfig) -> Iterator[CheckResult]:
     yield judge(
         "kafka",
         f"{topic.name}: {found.partitions} partitions",

@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from outbox import conf
 from outbox.topics import LANES
-from outbox.upkeep.check_result import Result, judge
+from outbox.upkeep.check_result import CheckResult, judge
 
 __all__ = ["advice_on", "check_pooler", "check_postgresql", "check_standbys"]
 
@@ -44,7 +44,7 @@ def advice_on(error: Exception) -> str:
     return "Start it, or wait for it."
 
 
-def check_postgresql() -> Iterator[Result]:
+def check_postgresql() -> Iterator[CheckResult]:
     """Everything about it. Raises what the database raises."""
     yield from _settings()
     yield from _defaults()
@@ -56,7 +56,7 @@ def check_postgresql() -> Iterator[Result]:
 _SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names")
 
 
-def _settings() -> Iterator[Result]:
+def _settings() -> Iterator[CheckResult]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)"
@@ -85,7 +85,7 @@ def _settings() -> Iterator[Result]:
     yield check_standbys(values["synchronous_standby_names"], commit)
 
 
-def check_standbys(names: str, commit: str) -> Result:
+def check_standbys(names: str, commit: str) -> CheckResult:
     """Whether COMMIT waits for a standby, by synchronous_standby_names and synchronous_commit."""
     waits = bool(names) and commit not in ("local", "off")
     return judge(
@@ -113,7 +113,7 @@ _DEFAULTS = (
 )
 
 
-def _defaults() -> Iterator[Result]:
+def _defaults() -> Iterator[CheckResult]:
     """Values that a database or a role may have changed for every session (ALTER … SET)."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -135,7 +135,7 @@ def _defaults() -> Iterator[Result]:
 _ROUNDS = 4  # enough for a pooler that takes turns to give a session another server process
 
 
-def check_pooler(first: BaseDatabaseWrapper) -> Result:
+def check_pooler(first: BaseDatabaseWrapper) -> CheckResult:
     """Whether each of our sessions has a server process of its own.
 
     A pooler in transaction mode gives a free one to each transaction: while a second session holds
@@ -172,7 +172,7 @@ def check_pooler(first: BaseDatabaseWrapper) -> Result:
     )
 
 
-def _session() -> Result:
+def _session() -> CheckResult:
     """What our own sessions ask for when they begin, and a pooler in between may drop."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -194,8 +194,8 @@ def _session() -> Result:
     )
 
 
-def _counts() -> Iterator[Result]:
-    """Lanes and partitions as the database has them: another number would move keys (rule R2)."""
+def _counts() -> Iterator[CheckResult]:
+    """Lanes and partitions as the database has them: another number would move keys (guarantees.md#r2)."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT lane FROM outbox_lane")
         lanes = {row[0] for row in cursor.fetchall()}

@@ -1,4 +1,4 @@
-"""Letting go of what is done and old (rule R16): outbox rows with their receipts, in small chunks.
+"""Deleting what is done and old (guarantees.md#r16): outbox rows with their receipts, in small chunks.
 
 A row is deleted once it is past its retention and every handler that subscribes to it has applied or
 discarded it. So is one that Kafka refused and an operator discarded. This is read from the receipts on
@@ -119,10 +119,11 @@ _EVENTS = f"""
 
 
 def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
-    """One chunk of rows behind `after`; the id to go on from, None when nothing old comes any more.
+    """One chunk of rows after `after`. Returns the id from which to continue, or None when no
+    old row follows.
 
-    Rows are written in about the order of their ids, so that end is told by when they were
-    written; but a row goes by when it was published, which a redrive or a log made anew may have
+    Rows are written in about the order of their ids, so that end is known by when they were
+    written; but a row goes by when it was published, which a redrive or a recreated log may have
     done much later.
     """
     subscriptions = [

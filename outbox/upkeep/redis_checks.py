@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import redis
 
 from outbox import redis_client
-from outbox.upkeep.check_result import Level, Result, judge
+from outbox.upkeep.check_result import CheckResult, Level, judge
 
 __all__ = ["MAY", "check_redis"]
 
@@ -36,7 +36,7 @@ _SAID = (
 )
 
 
-def check_redis() -> list[Result]:
+def check_redis() -> list[CheckResult]:
     """Its policy for a full memory; one error if it does not answer, or not to us."""
     try:
         with redis_client.client(answers_within=5.0, connects_within=5.0) as client:
@@ -57,8 +57,10 @@ def check_redis() -> list[Result]:
     ]
 
 
-def _away(said: str) -> Result:
+def _away(said: str) -> CheckResult:
     for pattern, means in _SAID:
         if re.search(pattern, said, re.IGNORECASE):
-            return Result(Level.ERROR, "redis", said, means=means)
-    return Result(Level.ERROR, "redis", f"no answer: {said}", means="Start it, or wait for it.")
+            return CheckResult(Level.ERROR, "redis", said, means=means)
+    return CheckResult(
+        Level.ERROR, "redis", f"no answer: {said}", means="Start it, or wait for it."
+    )

@@ -1,4 +1,4 @@
-"""Whether the servers keep what they promise (rules R2 and R21): one readable report.
+"""Whether the servers keep what they promise (guarantees.md#r2 and #r21): one readable report.
 
 A violation is an error where OUTBOX_STRICT_SERVERS is set (production) and a warning elsewhere; one
 whose risk is accepted by name (ACCEPTED_RISKS) is a warning everywhere. What would break the order
@@ -11,15 +11,15 @@ from dataclasses import replace
 
 from django.conf import settings
 
-from outbox.upkeep.check_result import Level, Result
+from outbox.upkeep.check_result import CheckResult, Level
 from outbox.upkeep.kafka_checks import check_kafka
 from outbox.upkeep.postgres_checks import check_postgresql
 from outbox.upkeep.redis_checks import check_redis
 
-__all__ = ["Level", "Result", "check_servers"]
+__all__ = ["CheckResult", "Level", "check_servers"]
 
 
-def check_servers() -> list[Result]:
+def check_servers() -> list[CheckResult]:
     """Ask all servers. A server that does not answer is an error of its own."""
     strict = settings.OUTBOX_STRICT_SERVERS
     accepted = set(settings.OUTBOX_ACCEPTED_RISKS)
@@ -31,7 +31,7 @@ def check_servers() -> list[Result]:
     known = {result.risk for result in results} - {""}
     graded = [_graded(result, strict=strict, accepted=accepted) for result in results]
     graded += [
-        Result(
+        CheckResult(
             Level.WARNING, "settings", f"ACCEPTED_RISKS names {name}", means="No such risk here."
         )
         for name in sorted(accepted - known)
@@ -39,7 +39,7 @@ def check_servers() -> list[Result]:
     return graded
 
 
-def _graded(result: Result, *, strict: bool, accepted: set[str]) -> Result:
+def _graded(result: CheckResult, *, strict: bool, accepted: set[str]) -> CheckResult:
     if result.level is Level.OK or not result.risk:
         return result
     if result.risk in accepted:

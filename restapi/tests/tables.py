@@ -40,7 +40,7 @@ def rows_in_words() -> Counter[tuple[str, str]]:
 
 
 def without_made_up(rows: Counter[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same with "?" for every id, time and trace that is made anew for each request, sorted."""
+    """The same with "?" for every id, time and trace that is created again for each request, sorted."""
     return sorted(
         (table, _MADE_UP.sub("?", _BYTES.sub(_as_text, row))) for table, row in rows.elements()
     )

@@ -25,12 +25,14 @@ class Command(BaseCommand):
     """The key goes to standard output, alone on its line and once; everything else that create and
     rotate say goes to standard error, so that a pipe carries the key alone."""
 
-    help = "API keys: create, list, rotate (a new one beside the old), revoke (within a second)."
+    help = "Manages API keys: create, list, rotate (a second key beside the old one), revoke (within a second)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
         create = actions.add_parser("create", help="prints the key, once")
-        create.add_argument("name", help="who calls: the actor of histories, the limit's owner")
+        create.add_argument(
+            "name", help="the caller's name: the actor in histories and the owner of the limit"
+        )
         create.add_argument(
             "--scope", action="append", required=True, help=" ".join(settings.API_SCOPES)
         )
@@ -42,7 +44,9 @@ class Command(BaseCommand):
         rotate.add_argument(
             "--grace", type=duration, default=timedelta(days=1), metavar="1d", help="of the old"
         )
-        revoke = actions.add_parser("revoke", help="refused everywhere within a second")
+        revoke = actions.add_parser(
+            "revoke", help="revoke a key; it is refused everywhere within a second"
+        )
         revoke.add_argument("prefix")
         for changing in (create, rotate, revoke):
             changing.add_argument("--by", default="", help="default: the user of this system")
@@ -66,7 +70,7 @@ class Command(BaseCommand):
                     self._show(services.rotate_key(prefix=prefix, grace=grace, by=by, at=now))
                 case "revoke":
                     done = services.revoke_key(prefix=options["prefix"], by=by, at=now)
-                    self.stdout.write("Revoked." if done else "It had been revoked before.")
+                    self.stdout.write("Revoked." if done else "It was already revoked.")
                 case _:
                     for row in queries.keys_of(options["name"]):
                         self.stdout.write(_line(row, now))

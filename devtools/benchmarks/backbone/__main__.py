@@ -44,7 +44,7 @@ def main() -> int:
 
 def _parts(
     stack: LocalStack, options: argparse.Namespace
-) -> dict[str, Callable[[], list[report.Figure]]]:
+) -> dict[str, Callable[[], list[report.BenchFigure]]]:
     from devtools.benchmarks.backbone import standing, throughput  # noqa: PLC0415  (needs Django's settings)
     from devtools.benchmarks.backbone.stage import Stage  # noqa: PLC0415
 

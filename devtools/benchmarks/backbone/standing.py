@@ -6,7 +6,7 @@ import time
 
 from devtools.benchmarks.backbone.events import fill, order_created, trace
 from devtools.benchmarks.backbone.stage import HANDLER, OURS, Stage
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from loadtest import measure
 from outbox.database.unit_of_work import unit_of_work
 from outbox.publish.events import publish
@@ -16,7 +16,7 @@ __all__ = ["idle", "latency", "memory"]
 STEADY_RATE = 500
 
 
-def latency(stage: Stage, seconds: float) -> list[Figure]:
+def latency(stage: Stage, seconds: float) -> list[BenchFigure]:
     """One event a transaction, 500 a second by the clock."""
     stage.only("worker-outbox", "worker-effects", "beat", "bridge")
     _write_steadily(2.0)
@@ -29,10 +29,10 @@ def latency(stage: Stage, seconds: float) -> list[Figure]:
     effect = measure.commit_to_effect(HANDLER, since, until)
     at = f"at {rate:.0f}/s"
     return [
-        Figure(name=f"commit → Kafka {at}, p50", value=kafka.p50, unit="ms", at_most=25),
-        Figure(name=f"commit → Kafka {at}, p99", value=kafka.p99, unit="ms", at_most=100),
-        Figure(name=f"commit → effect {at}, p50", value=effect.p50, unit="ms", at_most=80),
-        Figure(name=f"commit → effect {at}, p99", value=effect.p99, unit="ms", at_most=250),
+        BenchFigure(name=f"commit → Kafka {at}, p50", value=kafka.p50, unit="ms", at_most=25),
+        BenchFigure(name=f"commit → Kafka {at}, p99", value=kafka.p99, unit="ms", at_most=100),
+        BenchFigure(name=f"commit → effect {at}, p50", value=effect.p50, unit="ms", at_most=80),
+        BenchFigure(name=f"commit → effect {at}, p99", value=effect.p99, unit="ms", at_most=250),
     ]
 
 
@@ -49,7 +49,7 @@ def _write_steadily(seconds: float) -> float:
     return events / (time.perf_counter() - begin)
 
 
-def idle(stage: Stage, seconds: float) -> list[Figure]:
+def idle(stage: Stage, seconds: float) -> list[BenchFigure]:
     """Processor time of all our processes while nothing happens."""
     stage.only(*OURS)
     time.sleep(65.0)  # audit and purge have seen what was written before
@@ -57,11 +57,13 @@ def idle(stage: Stage, seconds: float) -> list[Figure]:
     time.sleep(seconds)
     share = 100 * (stage.cpu_seconds() - before) / seconds
     return [
-        Figure(name="idle: all our processes together", value=share, unit="% of a core", at_most=5)
+        BenchFigure(
+            name="idle: all our processes together", value=share, unit="% of a core", at_most=5
+        )
     ]
 
 
-def memory(stage: Stage, events: int) -> list[Figure]:
+def memory(stage: Stage, events: int) -> list[BenchFigure]:
     """What each process holds after all these events, against after the first fifth."""
     stage.only(*OURS)
     part = events // 5
@@ -72,7 +74,7 @@ def memory(stage: Stage, events: int) -> list[Figure]:
         stage.wait_applied(after)
         held.append(stage.memory())
     return [
-        Figure(
+        BenchFigure(
             name=f"memory of {name} after {events:,} events, against after {part:,}",
             value=100 * held[-1][name] / held[0][name],
             unit="%",

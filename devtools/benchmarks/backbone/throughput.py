@@ -14,7 +14,7 @@ from django.db import connection
 from devtools.benchmarks.backbone import ceilings
 from devtools.benchmarks.backbone.events import fill
 from devtools.benchmarks.backbone.stage import Stage
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from outbox.drain.run import Drain
 from outbox.lanes import pause
 from outbox.process.gc_tuning import tune_gc
@@ -25,7 +25,7 @@ __all__ = ["both_at_once", "drain_alone", "effects_alone", "held_snapshot", "sta
 BUSY_SECONDS = 600.0
 
 
-def drain_alone(stage: Stage, events: int) -> list[Figure]:
+def drain_alone(stage: Stage, events: int) -> list[BenchFigure]:
     """One drain in this process, against a bare producer loop and a bare INSERT loop."""
     stage.only()
     tune_gc()  # as the worker does
@@ -39,14 +39,14 @@ def drain_alone(stage: Stage, events: int) -> list[Figure]:
     _drain_all()  # nothing is left of the fill but the producer's warm-up is done
     rates = sorted(_drain_rate(stage, events, number) for number in range(1, 4))
     return [
-        Figure(
+        BenchFigure(
             name=f"publish, {events:,} events by 1,000",
             value=published,
             unit="events/s",
             ceiling=insert,
             note="ceiling: bare INSERT … unnest of as many rows",
         ),
-        Figure(
+        BenchFigure(
             name=f"drain, backlog of {events:,}, one drain",
             value=rates[1],
             unit="events/s",
@@ -70,7 +70,7 @@ def _drain_all() -> int:
     return Drain().run(seconds=BUSY_SECONDS).settled
 
 
-def effects_alone(stage: Stage, events: int) -> list[Figure]:
+def effects_alone(stage: Stage, events: int) -> list[BenchFigure]:
     """The log is full, then bridge and workers start."""
     stage.only("worker-effects", "bridge")
     stage.wait_applied(0)
@@ -90,7 +90,7 @@ def effects_alone(stage: Stage, events: int) -> list[Figure]:
     assert seen.applied_last
     seconds = (seen.applied_last - seen.applied_first).total_seconds()
     return [
-        Figure(
+        BenchFigure(
             name=f"Kafka → sales figures, backlog of {seen.events:,}, two worker processes",
             value=seen.events / seconds,
             unit="events/s",
@@ -98,16 +98,16 @@ def effects_alone(stage: Stage, events: int) -> list[Figure]:
             ceiling=consume,
             note="ceiling: bare consume loop",
         ),
-        Figure(name="empty Celery tasks, two worker processes", value=tasks, unit="tasks/s"),
+        BenchFigure(name="empty Celery tasks, two worker processes", value=tasks, unit="tasks/s"),
     ]
 
 
-def both_at_once(stage: Stage, events: int) -> list[Figure]:
+def both_at_once(stage: Stage, events: int) -> list[BenchFigure]:
     """A committed backlog through drain, Kafka, bridge and effects, all running."""
     _run_all(stage)
     rate = _both(stage, events)
     return [
-        Figure(
+        BenchFigure(
             name=f"commit → effect, backlog of {events:,}, everything at once",
             value=rate,
             unit="events/s",
@@ -152,7 +152,7 @@ def _release(stage: Stage, backlog: _Backlog) -> float:
     return seen.events / (seen.applied_last - seen.published_first).total_seconds()
 
 
-def statements(stage: Stage, events: int) -> list[Figure]:
+def statements(stage: Stage, events: int) -> list[BenchFigure]:
     """What PostgreSQL's log says it was asked at full speed, BEGIN and COMMIT counted."""
     _run_all(stage)
     backlog = _paused_backlog(stage, events)
@@ -160,13 +160,13 @@ def statements(stage: Stage, events: int) -> list[Figure]:
         _release(stage, backlog)
     drained, applied = counted["worker-outbox"], counted["worker-effects"]
     return [
-        Figure(
+        BenchFigure(
             name="SQL statements of the drain",
             value=drained / events,
             unit="per event",
             at_most=0.01,
         ),
-        Figure(
+        BenchFigure(
             name="SQL statements of the effects, one handler",
             value=applied / events,
             unit="per event",
@@ -175,7 +175,7 @@ def statements(stage: Stage, events: int) -> list[Figure]:
     ]
 
 
-def held_snapshot(stage: Stage, events: int, seconds: float) -> list[Figure]:
+def held_snapshot(stage: Stage, events: int, seconds: float) -> list[BenchFigure]:
     """The same backlog again and again: with nothing, a reader's snapshot, a writer's transaction
     held open elsewhere, each for as long, so that audit and vacuum have as much to do."""
     _run_all(stage)
@@ -185,14 +185,14 @@ def held_snapshot(stage: Stage, events: int, seconds: float) -> list[Figure]:
     with _held_open(stage.database_url, writes=True):
         writer = _late_rate(stage, events, seconds)
     return [
-        Figure(
+        BenchFigure(
             name=f"rate after {seconds:.0f} s under a reader's snapshot",
             value=100 * reader / without,
             unit="% of without",
             at_least=80,
             note=f"without: {without:,.0f} events/s after as long; medians of the last third",
         ),
-        Figure(
+        BenchFigure(
             name=f"rate after {seconds:.0f} s under a writer's transaction",
             value=100 * writer / without,
             unit="% of without",

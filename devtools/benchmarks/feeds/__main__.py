@@ -65,16 +65,18 @@ def main() -> int:
 
 def _parts(
     stack: LocalStack, options: argparse.Namespace
-) -> dict[str, Callable[[], list[report.Figure]]]:
+) -> dict[str, Callable[[], list[report.BenchFigure]]]:
     # They need Django's settings.
     from devtools.benchmarks.feeds.fanout import FanOut  # noqa: PLC0415
     from devtools.benchmarks.feeds.lag import Lag  # noqa: PLC0415
     from devtools.benchmarks.feeds.large import Large  # noqa: PLC0415
     from devtools.benchmarks.feeds.live import Live  # noqa: PLC0415
-    from devtools.benchmarks.feeds.rates import Rates  # noqa: PLC0415
-    from devtools.benchmarks.feeds.world import Reading  # noqa: PLC0415
+    from devtools.benchmarks.feeds.rates import FeedRates  # noqa: PLC0415
+    from devtools.benchmarks.feeds.world import FeedReading  # noqa: PLC0415
 
-    rates = Rates(stack, options.seconds, Reading(readers=options.readers, entries=options.entries))
+    rates = FeedRates(
+        stack, options.seconds, FeedReading(readers=options.readers, entries=options.entries)
+    )
     fanout = FanOut(stack, options.seconds, options.users)
     return {
         # With all processes, and first: what the others leave behind would be its backlog.
@@ -89,7 +91,9 @@ def _parts(
     }
 
 
-def _alone(stack: LocalStack, measure: Callable[[], list[report.Figure]]) -> list[report.Figure]:
+def _alone(
+    stack: LocalStack, measure: Callable[[], list[report.BenchFigure]]
+) -> list[report.BenchFigure]:
     """Without our processes; the part starts the web processes that it is about."""
     for name in PROCESSES:
         stack.process(name).stop()

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from devtools.benchmarks.feeds.world import settle
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.localstack import LocalStack
 from feeds.fanout import work
 from feeds.fanout.slices import SLICE_FOLLOWERS, inserting, of_buckets
@@ -60,13 +60,13 @@ class FanOut:
         self._ids = itertools.count(int(time.time() * 1000) - EPOCH_MS)
         self._next = itertools.count()
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[BenchFigure]:
         filled = self._fill()
         bare = self._bare()
         rate, deleted = self._ours()
         large = sorted(self._large() for _ in range(LARGE_TURNS))
         return [
-            Figure(
+            BenchFigure(
                 name=f"entries of authors with {FOLLOWERS} followers",
                 value=rate,
                 unit="/s",
@@ -75,7 +75,7 @@ class FanOut:
                 note=f"one process; {filled}; {deleted:,} trimmed meanwhile. Ceiling: bare INSERT … "
                 "SELECT into a table like it, to reach 60 %",
             ),
-            Figure(
+            BenchFigure(
                 name=f"one author with {LARGE_FOLLOWERS:,} followers, slices to the last feed",
                 value=1000 * large[len(large) // 2],
                 unit="ms",

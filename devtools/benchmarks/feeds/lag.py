@@ -15,7 +15,7 @@ import uvloop
 
 from devtools.benchmarks.cpu import seconds_of_stack
 from devtools.benchmarks.feeds.world import settle
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.localstack import LocalStack
 from loadtest.client import Client
 
@@ -36,7 +36,7 @@ _OPEN = """
 
 
 @dataclass
-class Seen:
+class SeenPost:
     """Milliseconds from sending a post until it was found."""
 
     milliseconds: list[float] = field(default_factory=list)
@@ -54,25 +54,25 @@ class Lag:
         self._stack, self._url, self._seconds = stack, stack.env["DATABASE_URL"], seconds
         self._authors = itertools.cycle(range(SMALL_AUTHORS))
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[BenchFigure]:
         self._fill()
         calm, _, calm_cpu = uvloop.run(self._measured(large_rate=0.0))
         disturbed, large, cpu = uvloop.run(self._measured(large_rate=LARGE_RATE))
         name = f"lone post → visible in a follower's feed, {RATE:.0f} posts/s"
         count = f"{len(calm.milliseconds)} posts; {calm_cpu}"
         return [
-            Figure(
+            BenchFigure(
                 name=f"{name}, p50", value=calm.percentile(50), unit="ms", at_most=100, note=count
             ),
-            Figure(name=f"{name}, p99", value=calm.percentile(99), unit="ms", at_most=300),
-            Figure(
+            BenchFigure(name=f"{name}, p99", value=calm.percentile(99), unit="ms", at_most=300),
+            BenchFigure(
                 name="the same p99 while an author with 9,999 followers posts 3 times a second",
                 value=disturbed.percentile(99),
                 unit="ms",
                 at_most=2 * calm.percentile(99),
                 note=f"p50 {disturbed.percentile(50):.0f} ms; at most twice the undisturbed one; {cpu}",
             ),
-            Figure(
+            BenchFigure(
                 name="his posts, from POST to the last of his followers' feeds, p50",
                 value=large.percentile(50),
                 unit="ms",
@@ -101,10 +101,10 @@ class Lag:
             )
         settle(self._url)
 
-    async def _measured(self, *, large_rate: float) -> tuple[Seen, Seen, str]:
+    async def _measured(self, *, large_rate: float) -> tuple[SeenPost, SeenPost, str]:
         """Lone posts, those of the large author, and whose processor time it was."""
         client = Client(self._stack.base_url)
-        small, large = Seen(), Seen()
+        small, large = SeenPost(), SeenPost()
         before, begin = seconds_of_stack(self._stack), time.perf_counter()
         async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as database:
 
@@ -131,7 +131,7 @@ class Lag:
                 posts.create_task(_run(one(number)))
 
     @staticmethod
-    async def _until_shown(client: Client, author: str, follower: str, seen: Seen) -> None:
+    async def _until_shown(client: Client, author: str, follower: str, seen: SeenPost) -> None:
         begin = time.perf_counter()
         post_id = await _post(client, author)
 
@@ -143,7 +143,7 @@ class Lag:
 
     @staticmethod
     async def _until_last(
-        client: Client, database: psycopg.AsyncConnection[tuple[bool]], seen: Seen
+        client: Client, database: psycopg.AsyncConnection[tuple[bool]], seen: SeenPost
     ) -> None:
         """The last feed has it when as many have it as follow."""
         begin = time.perf_counter()
@@ -167,7 +167,7 @@ async def _post(client: Client, author: str) -> int:
     return int(json.loads(reply.body)["post_id"])
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], begin: float, seen: Seen) -> None:
+async def _until(condition: Callable[[], Awaitable[bool]], begin: float, seen: SeenPost) -> None:
     while (age := time.perf_counter() - begin) < PATIENCE:
         if await condition():
             seen.milliseconds.append(1000 * (time.perf_counter() - begin))

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 import psycopg
 
 from devtools.benchmarks.feeds.rates import NONE_KEPT, POSTERS, SCRIPT, TURNS, note_of
-from devtools.benchmarks.feeds.world import Reading, fill, settle
+from devtools.benchmarks.feeds.world import FeedReading, fill, settle
 from devtools.benchmarks.hot_paths.serving import OURS, Served, serving
 from devtools.benchmarks.hot_paths.wrk import Measured, both, measure, warm_up
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.localstack import LocalStack
 
 __all__ = ["Large"]
@@ -37,7 +37,7 @@ class Large:
         self._stack = stack
         self._readers = max(FEWER, entries // WINDOW)
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[BenchFigure]:
         few = self._readers // FEWER
         with _database(self._stack, "small") as small, _database(self._stack, "large") as large:
             fill(small, _reading(few))
@@ -68,7 +68,7 @@ class Large:
         words: list[tuple[str, str]],
         databases: tuple[str, str],
         filled: str,
-    ) -> Figure:
+    ) -> BenchFigure:
         """In turns; of the one with the median share."""
         for served, asked, database in zip(servers, words, databases, strict=True):
             warm_up(served.url, *asked, connections=32, script=SCRIPT)
@@ -80,7 +80,7 @@ class Large:
             found.append((large.rate / max(1.0, small.rate), small, large))
         share, small, large = sorted(found, key=itemgetter(0))[TURNS // 2]
         spoiled = any(each.errors for _, *pair in found for each in pair)
-        return Figure(
+        return BenchFigure(
             name=f"{name}, of a database with {filled}",
             value=float("nan") if spoiled else 100 * share,
             unit="% of a nearly empty one",
@@ -89,8 +89,8 @@ class Large:
         )
 
 
-def _reading(readers: int) -> Reading:
-    return Reading(readers=readers, entries=WINDOW, each=EACH)
+def _reading(readers: int) -> FeedReading:
+    return FeedReading(readers=readers, entries=WINDOW, each=EACH)
 
 
 def _measured(served: Served, words: tuple[str, str]) -> Measured:

@@ -10,7 +10,7 @@ import uvloop
 
 from devtools.benchmarks.feeds.world import settle
 from devtools.benchmarks.hot_paths.serving import OURS, serving
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.benchmarks.status_feed.listeners import Delays, figures_of, measure
 from devtools.localstack import LocalStack
 from loadtest.client import Client
@@ -32,7 +32,7 @@ class Live:
     def __init__(self, stack: LocalStack, seconds: float, sockets: int) -> None:
         self._stack, self._seconds, self._sockets = stack, seconds, sockets
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[BenchFigure]:
         """From the request on."""
         database = self._stack.env["DATABASE_URL"]
         with psycopg.connect(database, autocommit=True) as connection:

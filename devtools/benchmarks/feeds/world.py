@@ -6,7 +6,7 @@ from typing import LiteralString
 
 import psycopg
 
-__all__ = ["Reading", "fill", "settle"]
+__all__ = ["FeedReading", "fill", "settle"]
 
 LARGE_EACH = 2  # of whom a reader follows, merged at read
 LARGE = 20
@@ -57,7 +57,7 @@ _WINDOWS: LiteralString = """
 """
 
 
-class Reading:
+class FeedReading:
     """How much there is to read. `entries`: of each reader, about; `each`: authors that he follows."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Reading:
         self.readers, self.authors, self.entries, self.each = readers, authors, entries, each
 
 
-def fill(database_url: str, world: Reading) -> str:
+def fill(database_url: str, world: FeedReading) -> str:
     """Store it, in place of what there is; in words how much it is."""
     small = world.each - LARGE_EACH
     posts = world.entries * world.authors // small * 50 // 49

@@ -49,10 +49,10 @@ def main() -> int:
 
 def _parts(
     stack: LocalStack, options: argparse.Namespace
-) -> dict[str, Callable[[], list[report.Figure]]]:
-    from devtools.benchmarks.hot_paths.rates import Rates  # noqa: PLC0415  (needs Django's settings)
+) -> dict[str, Callable[[], list[report.BenchFigure]]]:
+    from devtools.benchmarks.hot_paths.rates import HotPathRates  # noqa: PLC0415  (needs Django's settings)
 
-    rates = Rates(stack, options.seconds)
+    rates = HotPathRates(stack, options.seconds)
     return {
         # first: whatever the others leave behind would be its backlog
         "steady": partial(_steady, stack, options.steady_rate, options.steady_seconds),
@@ -65,37 +65,41 @@ def _parts(
     }
 
 
-def _alone(stack: LocalStack, measure: Callable[[], list[report.Figure]]) -> list[report.Figure]:
+def _alone(
+    stack: LocalStack, measure: Callable[[], list[report.BenchFigure]]
+) -> list[report.BenchFigure]:
     """Without our processes; the part starts the web process it is about."""
     for name in PROCESSES:
         stack.process(name).stop()
     return measure()
 
 
-def _steady(stack: LocalStack, rate: float, seconds: float) -> list[report.Figure]:
+def _steady(stack: LocalStack, rate: float, seconds: float) -> list[report.BenchFigure]:
     """The whole pipeline under a steady load; see devtools/benchmarks/path.py."""
     found = path.measure_path(stack, rate, seconds)
     at = f"at {found['rate_achieved']:.0f}/s"
     cpu = sorted(found["cpu_ms_per_order"].items(), key=itemgetter(1), reverse=True)
     return [
-        report.Figure(
+        report.BenchFigure(
             name="POST /orders with the whole pipeline running",
             value=found["rate_achieved"],
             unit="/s",
             at_least=path.TARGET_RATE_SHARE * rate,
             note=f"{found['accepted']} of {found['sent']} accepted",
         ),
-        report.Figure(
+        report.BenchFigure(
             name="events without their effect at the end", value=found["lost"], unit="", at_most=0
         ),
-        report.Figure(
+        report.BenchFigure(
             name=f"commit → figures {at}, p99",
             value=found["commit_to_figures_ms"]["p99"],
             unit="ms",
             at_most=500,
         ),
-        report.Figure(name=f"POST {at}, p99", value=found["post_ms"]["p99"], unit="ms", at_most=50),
-        report.Figure(
+        report.BenchFigure(
+            name=f"POST {at}, p99", value=found["post_ms"]["p99"], unit="ms", at_most=50
+        ),
+        report.BenchFigure(
             name=f"processor time an order {at}",
             value=sum(milliseconds for _, milliseconds in cpu),
             unit="ms",

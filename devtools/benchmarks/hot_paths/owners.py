@@ -36,7 +36,7 @@ _RATE = 500  # samples a second
 @contextmanager
 def sampling(pid: int, seconds: float) -> Iterator[Callable[[], Mapping[str, float]]]:
     """Samples a process and its children for `seconds`, which begin with the block. Behind the
-    block the call tells the shares. Raises SystemExit where py-spy may not look into it."""
+    block the call returns the shares. Raises SystemExit where py-spy may not look into it."""
     with tempfile.TemporaryDirectory() as directory:
         stacks = Path(directory) / "stacks"
         command = [

@@ -17,12 +17,12 @@ from devtools.benchmarks.hot_paths import bare
 from devtools.benchmarks.hot_paths.owners import sampling
 from devtools.benchmarks.hot_paths.serving import BARE, OURS, UNGATED, Served, serving
 from devtools.benchmarks.hot_paths.wrk import Measured, both, measure, warm_up
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.localstack import LocalStack
 from orders.services import INSERT_ORDERS
 from outbox.publish.events import INSERT_EVENTS
 
-__all__ = ["Rates"]
+__all__ = ["HotPathRates"]
 
 # connections, at least so many a second, p99 at most so many milliseconds
 SIMPLE = ((1, 900, 2), (32, 8_000, 8), (256, 12_000, 40))
@@ -37,7 +37,7 @@ IDS = 1000
 CEILING_ORDERS = 64  # in a batch
 
 
-class Rates:
+class HotPathRates:
     """One stack without our processes; each figure starts the web process that it needs."""
 
     def __init__(self, stack: LocalStack, seconds: float) -> None:
@@ -45,12 +45,12 @@ class Rates:
         self._seconds = seconds
         self._ids = stack.state.root / "order-ids"
 
-    def bare(self) -> list[Figure]:
+    def bare(self) -> list[BenchFigure]:
         """The ceilings of this machine: the rows that PostgreSQL takes, and the barest server, with
         ours beside it. They take turns of a second, one before and after the other, so that a host
         that slows down slows both. Then what the barest makes by itself of the loads of `hot`."""
         figures = [
-            Figure(
+            BenchFigure(
                 name=f"rows, {CEILING_ORDERS} orders of 3 items a commit",
                 value=self._rows(),
                 unit="/s",
@@ -67,7 +67,7 @@ class Rates:
             figures.append(_shown(f"bare server by itself, {_NAMES['keyed']}", found))
         return figures
 
-    def hot(self) -> list[Figure]:
+    def hot(self) -> list[BenchFigure]:
         """Ours, with all that belongs to it."""
         figures = []
         with serving(self._stack, OURS) as served:
@@ -79,7 +79,7 @@ class Rates:
                 figures += _figures(_simple_at(connections), found, rate, p99)
         return figures
 
-    def django(self) -> list[Figure]:
+    def django(self) -> list[BenchFigure]:
         """The same requests, all through Django."""
         with serving(self._stack, OURS, HOT_PATHS="off") as served:
             self._write_orders(served)
@@ -88,8 +88,8 @@ class Rates:
                 for kind in KINDS
             ]
 
-    def gateway(self) -> list[Figure]:
-        """Processor time of a request in the gateway: by itself, where it can be told to the
+    def gateway(self) -> list[BenchFigure]:
+        """Processor time of a request in the gateway: by itself, where it is known to the
         microsecond, and beside it as the difference of two web processes under load."""
         command = [sys.executable, "-m", "devtools.benchmarks.gateway"]
         judged_here = {name: value for name, value in os.environ.items() if name != "STRICT"}
@@ -102,14 +102,14 @@ class Rates:
                 self._write_orders(served)
                 cost.append(self._load(served, "order").cpu_us)
         return [
-            Figure(
+            BenchFigure(
                 name="the gateway's cost by itself, key, log and ids",
                 value=alone["best"],
                 unit="µs a request",
                 at_most=GATEWAY_US,
                 note=f"best of {kept['rounds']} rounds, median {alone['median']} µs",
             ),
-            Figure(
+            BenchFigure(
                 name="a request with the gateway less one without",
                 value=cost[1] - cost[0],
                 unit="µs",
@@ -117,7 +117,7 @@ class Rates:
             ),
         ]
 
-    def profile(self) -> list[Figure]:
+    def profile(self) -> list[BenchFigure]:
         """Whose the processor time of a request is, beside the barest server's."""
         figures = []
         with serving(self._stack, BARE) as barest, serving(self._stack, OURS) as ours:
@@ -126,7 +126,7 @@ class Rates:
                 bares, owners = self._microseconds(barest, kind), self._microseconds(ours, kind)
                 beside = ", ".join(f"{owner} {spent:.1f}" for owner, spent in bares)
                 figures.append(
-                    Figure(
+                    BenchFigure(
                         name=_NAMES[kind],
                         value=sum(spent for _, spent in owners),
                         unit="µs",
@@ -134,7 +134,8 @@ class Rates:
                     )
                 )
                 figures += [
-                    Figure(name=f"  {owner}", value=spent, unit="µs") for owner, spent in owners
+                    BenchFigure(name=f"  {owner}", value=spent, unit="µs")
+                    for owner, spent in owners
                 ]
         return figures
 
@@ -178,7 +179,7 @@ class Rates:
     def _settle(self) -> None:
         """PostgreSQL has work of its own for a minute with what a load has written, and takes half
         of the machine for it: the next load is not to pay for the one before. Plans that were made
-        while a table was empty are made anew behind it, also where nobody forgets them."""
+        while a table was empty are made again after it, also where nobody forgets them."""
         with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
             connection.execute("CHECKPOINT")
@@ -235,7 +236,7 @@ _NAMES = {
 }
 
 
-def _beside(kind: str, turns: Sequence[tuple[Measured, Measured]]) -> list[Figure]:
+def _beside(kind: str, turns: Sequence[tuple[Measured, Measured]]) -> list[BenchFigure]:
     """The turn with the median share, and both servers' rates in it; an answer that is no success
     in any turn spoils it."""
     shares = sorted(
@@ -249,7 +250,7 @@ def _beside(kind: str, turns: Sequence[tuple[Measured, Measured]]) -> list[Figur
     return [
         _shown(f"bare server, {name}", barest),
         _shown(f"ours in its turn, {name}", ours),
-        Figure(
+        BenchFigure(
             name=f"share of the bare server's rate, {name}",
             value=float("nan") if spoiled else share,
             unit="%",
@@ -264,15 +265,17 @@ def _note(found: Measured) -> str:
     return f"{note}, {found.errors} ERRORS" if found.errors else note
 
 
-def _shown(name: str, found: Measured) -> Figure:
+def _shown(name: str, found: Measured) -> BenchFigure:
     value = float("nan") if found.errors else found.rate
-    return Figure(name=name, value=value, unit="/s", note=_note(found))
+    return BenchFigure(name=name, value=value, unit="/s", note=_note(found))
 
 
-def _figures(name: str, found: Measured, rate: float, p99: float | None = None) -> list[Figure]:
+def _figures(
+    name: str, found: Measured, rate: float, p99: float | None = None
+) -> list[BenchFigure]:
     """A rate with its target (an answer that is no success spoils it), and its p99 if it has one."""
     value = float("nan") if found.errors else found.rate
-    figures = [Figure(name=name, value=value, unit="/s", at_least=rate, note=_note(found))]
+    figures = [BenchFigure(name=name, value=value, unit="/s", at_least=rate, note=_note(found))]
     if p99 is not None:
-        figures.append(Figure(name=f"{name}, p99", value=found.p99_ms, unit="ms", at_most=p99))
+        figures.append(BenchFigure(name=f"{name}, p99", value=found.p99_ms, unit="ms", at_most=p99))
     return figures

@@ -22,7 +22,7 @@ from devtools.localstack import LocalStack
 from devtools.provider.client import ProviderProcess, provider_process
 
 if TYPE_CHECKING:
-    from devtools.benchmarks.notifications.parts import Bench
+    from devtools.benchmarks.notifications.parts import NotificationBench
 
 UNLIMITED = ("accept", "batch", "deliver", "latency")
 LIMITED = ("pace", "shares")
@@ -44,7 +44,7 @@ def main() -> int:
         found = _measure(chosen, 100 if chosen[0] in LIMITED else NO_LIMIT, options.seconds)
         Path(options.into).write_bytes(msgspec.json.encode(found))
         return 0
-    figures: list[report.Figure] = []
+    figures: list[report.BenchFigure] = []
     described: dict[str, object] = {}
     for group in filter(None, groups):
         # A process each: Django's settings are of one stack.
@@ -57,7 +57,7 @@ def main() -> int:
 
 class _Found(msgspec.Struct):
     machine: dict[str, object]
-    figures: list[report.Figure]
+    figures: list[report.BenchFigure]
 
 
 def _by_another(parts: Sequence[str], seconds: float) -> _Found:
@@ -70,7 +70,7 @@ def _by_another(parts: Sequence[str], seconds: float) -> _Found:
 
 
 def _measure(parts: Sequence[str], limit: int, seconds: float) -> _Found:
-    figures: list[report.Figure] = []
+    figures: list[report.BenchFigure] = []
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "arrivals")
         with provider_process(log=str(log), forget=True) as provider:
@@ -90,14 +90,16 @@ def _measure(parts: Sequence[str], limit: int, seconds: float) -> _Found:
     return _Found(described, figures)
 
 
-def _bench(stack: LocalStack, provider: ProviderProcess, log: Path, seconds: float) -> Bench:
+def _bench(
+    stack: LocalStack, provider: ProviderProcess, log: Path, seconds: float
+) -> NotificationBench:
     from django.conf import settings  # noqa: PLC0415  (made above)
 
     from devtools.benchmarks.backbone.stage import Stage  # noqa: PLC0415
-    from devtools.benchmarks.notifications.parts import Bench  # noqa: PLC0415
+    from devtools.benchmarks.notifications.parts import NotificationBench  # noqa: PLC0415
 
     settings.RATE_LIMIT_PER_CHANNEL = int(os.environ["RATE_LIMIT_PER_CHANNEL"])
-    return Bench(Stage(stack), provider, log, seconds)
+    return NotificationBench(Stage(stack), provider, log, seconds)
 
 
 def _providers(provider: ProviderProcess) -> dict[str, object]:

@@ -11,25 +11,25 @@ import uvloop
 
 from loadtest.client import Client
 
-__all__ = ["Sent", "by_the_clock"]
+__all__ = ["SentAt", "by_the_clock"]
 
 
-class Sent(msgspec.Struct, frozen=True):
+class SentAt(msgspec.Struct, frozen=True):
     """The moment that it was to be sent (monotonic seconds), and its id."""
 
     at: float
     id: str
 
 
-def by_the_clock(url: str, *, rate: float, seconds: float, priority: str) -> list[Sent]:
+def by_the_clock(url: str, *, rate: float, seconds: float, priority: str) -> list[SentAt]:
     """Everything that was accepted; anything else is an error."""
     return uvloop.run(_send(url, rate, seconds, priority))
 
 
-async def _send(url: str, rate: float, seconds: float, priority: str) -> list[Sent]:
+async def _send(url: str, rate: float, seconds: float, priority: str) -> list[SentAt]:
     base, _, path = url.partition("/api/")
     client = Client(base)
-    sent: list[Sent] = []
+    sent: list[SentAt] = []
 
     async def one(number: int, at: float) -> None:
         body = {
@@ -43,7 +43,7 @@ async def _send(url: str, rate: float, seconds: float, priority: str) -> list[Se
         )
         if answer.status != 201:
             raise RuntimeError(f"{answer.status}: {answer.body!r}")
-        sent.append(Sent(at, json.loads(answer.body)["id"]))
+        sent.append(SentAt(at, json.loads(answer.body)["id"]))
 
     begin = time.monotonic() + 0.1
     calls = []

@@ -14,13 +14,13 @@ from django.conf import settings
 from devtools.benchmarks.backbone.stage import Stage
 from devtools.benchmarks.cpu import an_item, seconds_of_stack
 from devtools.benchmarks.notifications import rows
-from devtools.benchmarks.notifications.clock import Sent, by_the_clock
+from devtools.benchmarks.notifications.clock import SentAt, by_the_clock
 from devtools.benchmarks.orders.client import Requests, full_speed
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.provider.client import ProviderProcess
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 
-__all__ = ["Bench"]
+__all__ = ["NotificationBench"]
 
 SENDERS = ("worker-notifications-high", "worker-notifications-normal", "worker-notifications-low")
 PIPELINE = ("worker-outbox", "bridge", "beat", *SENDERS)
@@ -30,7 +30,7 @@ SEED = 20_261_130  # of the answers that are refused at random
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class NotificationBench:
     """The stack, the provider, its log, and how long a part lasts."""
 
     stage: Stage
@@ -44,7 +44,7 @@ class Bench:
 
     # -- accepting
 
-    def accept(self) -> Iterator[Figure]:
+    def accept(self) -> Iterator[BenchFigure]:
         """The web process alone."""
         self._begin("web")
         wanted = Requests(method="POST", path="/api/v1/notifications", body=ONE)
@@ -52,16 +52,16 @@ class Bench:
             self.stage.stack.base_url, wanted, connections=32, seconds=min(self.seconds, 10.0)
         )
         note = f"p50 {sample.p50:.1f} ms, {sample.errors} errors"
-        yield Figure(name="POST at 32, web alone", value=sample.rate, unit="/s", at_least=7000)
-        yield Figure(name="its p99", value=sample.p99, unit="ms", at_most=12, note=note)
+        yield BenchFigure(name="POST at 32, web alone", value=sample.rate, unit="/s", at_least=7000)
+        yield BenchFigure(name="its p99", value=sample.p99, unit="ms", at_most=12, note=note)
         self._begin("web", *PIPELINE)
         sample = full_speed(
             self.stage.stack.base_url, wanted, connections=32, seconds=min(self.seconds, 10.0)
         )
         name = "POST at 32, the whole pipeline behind it"
-        yield Figure(name=name, value=sample.rate, unit="/s", at_least=2500)
+        yield BenchFigure(name=name, value=sample.rate, unit="/s", at_least=2500)
 
-    def batch(self) -> Iterator[Figure]:
+    def batch(self) -> Iterator[BenchFigure]:
         """A thousand in a body, one body after the other."""
         self._begin("web")
         entries = [
@@ -74,24 +74,30 @@ class Bench:
             self.stage.stack.base_url, wanted, connections=1, seconds=min(self.seconds, 10.0)
         )
         rate = sample.rate * 1000
-        yield Figure(name="batches of 1,000", value=rate, unit="notifications/s", at_least=12_000)
-        yield Figure(name="one batch, p50", value=sample.p50, unit="ms", at_most=150)
+        yield BenchFigure(
+            name="batches of 1,000", value=rate, unit="notifications/s", at_least=12_000
+        )
+        yield BenchFigure(name="one batch, p50", value=sample.p50, unit="ms", at_most=150)
 
     # -- delivering
 
-    def deliver(self) -> Iterator[Figure]:
+    def deliver(self) -> Iterator[BenchFigure]:
         """Rows laid ready; the provider answers at once, then refuses one in ten, then hangs for a
         channel."""
         plain, spent = self._rate()
-        yield Figure(name="delivery, no limit", value=plain, unit="/s", at_least=2700, note=spent)
-        self.provider.rules(Rule(share=0.1, seed=SEED, status=503))
+        yield BenchFigure(
+            name="delivery, no limit", value=plain, unit="/s", at_least=2700, note=spent
+        )
+        self.provider.rules(AnswerRule(share=0.1, seed=SEED, status=503))
         failing, _ = self._rate()
         share = 100 * failing / plain
-        yield Figure(name="the same, 10 % answered 503", value=share, unit="% of it", at_least=80)
-        self.provider.rules(Rule(path="/sms", do="hang"))
+        yield BenchFigure(
+            name="the same, 10 % answered 503", value=share, unit="% of it", at_least=80
+        )
+        self.provider.rules(AnswerRule(path="/sms", do="hang"))
         hanging, _ = self._rate(without="sms")
         share = 100 * hanging / (plain * 2 / 3)
-        yield Figure(
+        yield BenchFigure(
             name="the others while one channel's provider hangs",
             value=share,
             unit="% of theirs",
@@ -117,17 +123,17 @@ class Bench:
         self.stage.stop(*SENDERS)
         return done / spent, note
 
-    def latency(self) -> Iterator[Figure]:
+    def latency(self) -> Iterator[BenchFigure]:
         """50 a second by the clock, from the request to the provider."""
         self._begin("web", *PIPELINE)
         sent = by_the_clock(self.url, rate=50, seconds=min(self.seconds, 30.0), priority="high")
         p50, p99 = self._until_provider(sent)
-        yield Figure(name="create → provider at 50/s, p50", value=p50, unit="ms", at_most=80)
-        yield Figure(name="create → provider at 50/s, p99", value=p99, unit="ms", at_most=250)
+        yield BenchFigure(name="create → provider at 50/s, p50", value=p50, unit="ms", at_most=80)
+        yield BenchFigure(name="create → provider at 50/s, p99", value=p99, unit="ms", at_most=250)
 
     # -- pacing: on a stack with a limit
 
-    def pace(self) -> Iterator[Figure]:
+    def pace(self) -> Iterator[BenchFigure]:
         """100 a second and channel, three channels."""
         self._begin("beat", *PIPELINE)
         limit = settings.RATE_LIMIT_PER_CHANNEL
@@ -139,17 +145,21 @@ class Bench:
         ]
         rate = len(arrived) / self.seconds
         off = abs(rate - 3 * limit) / (3 * limit) * 100
-        yield Figure(name="limit 100/s, three channels", value=off, unit="% off 300/s", at_most=1)
-        yield Figure(name="by the limiter's log, in a second", value=most, unit="", at_most=limit)
+        yield BenchFigure(
+            name="limit 100/s, three channels", value=off, unit="% off 300/s", at_most=1
+        )
+        yield BenchFigure(
+            name="by the limiter's log, in a second", value=most, unit="", at_most=limit
+        )
         busiest = max(
             rows.busiest_second([each.at for each in arrived if each.path == f"/{channel}"])
             for channel in rows.CHANNELS
         )
-        yield Figure(
+        yield BenchFigure(
             name="at the provider, in a second", value=busiest, unit="", at_most=limit * 1.05
         )
 
-    def shares(self) -> Iterator[Figure]:
+    def shares(self) -> Iterator[BenchFigure]:
         """20,000 of priority low wait for a channel; high ones come at 20 a second."""
         self._begin("web", *PIPELINE)
         rows.lay_ready(20_000, channels=("sms",), priorities=("low",))
@@ -158,7 +168,7 @@ class Bench:
         p50, p99 = self._until_provider(sent)
         note = f"p50 {p50:.0f} ms"
         name = "high behind 20,000 low, p99"
-        yield Figure(name=name, value=p99, unit="ms", at_most=500, note=note)
+        yield BenchFigure(name=name, value=p99, unit="ms", at_most=500, note=note)
 
     # -- steps
 
@@ -170,7 +180,7 @@ class Bench:
             server.flushall()
         self.stage.start(*dict.fromkeys(names))
 
-    def _until_provider(self, sent: list[Sent]) -> tuple[float, float]:
+    def _until_provider(self, sent: list[SentAt]) -> tuple[float, float]:
         """Milliseconds from the intended start to the arrival, p50 and p99. What has not arrived when
         the time is over counts as arriving then."""
         give_up = time.monotonic() + ARRIVES_SECONDS

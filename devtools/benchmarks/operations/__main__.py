@@ -18,7 +18,7 @@ from devtools.benchmarks.operations.fill import FULL, fill
 from devtools.benchmarks.operations.idle import figures_of_idle, work_first
 from devtools.benchmarks.operations.looking import (
     HANDLER,
-    Viewer,
+    BenchViewer,
     figures_of_looking,
     figures_of_viewers,
     seconds_until_seen,
@@ -42,7 +42,7 @@ def main() -> int:
     options = parser.parse_args()
     parts = options.parts or PARTS
     console = Console(stderr=True)
-    figures: list[report.Figure] = []
+    figures: list[report.BenchFigure] = []
     described = describe_machine()
     if "page" in parts:
         figures += _page(options, console)
@@ -56,7 +56,7 @@ def main() -> int:
     return report.exit_code(figures)
 
 
-def _page(options: argparse.Namespace, console: Console) -> list[report.Figure]:
+def _page(options: argparse.Namespace, console: Console) -> list[report.BenchFigure]:
     """Web alone: nobody takes the pending events away while they are looked at."""
     amounts = FULL.share(options.share)
     web = tuple(spec for spec in PLAN.processes if spec.web)
@@ -70,7 +70,7 @@ def _page(options: argparse.Namespace, console: Console) -> list[report.Figure]:
         django.setup()
         from outbox.handlers.pause import pause_handler, resume_handler  # noqa: PLC0415
 
-        viewer = Viewer(stack.base_url, NAME, PASSWORD)
+        viewer = BenchViewer(stack.base_url, NAME, PASSWORD)
         pid = stack.process("web").pid
         return [
             *figures_of_looking(viewer, amounts, options.looks),
@@ -90,7 +90,7 @@ def _page(options: argparse.Namespace, console: Console) -> list[report.Figure]:
         ]
 
 
-def _idle(options: argparse.Namespace, console: Console) -> list[report.Figure]:
+def _idle(options: argparse.Namespace, console: Console) -> list[report.BenchFigure]:
     events = round(100_000 * options.share)
     # What a channel may take is not what is measured here.
     environment = {"RATE_LIMIT_PER_CHANNEL": "100000"}

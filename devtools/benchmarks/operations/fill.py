@@ -57,7 +57,7 @@ LETTERS = f"""
 """
 
 
-class Cursor(Protocol):
+class FillCursor(Protocol):
     """Of Django or of psycopg."""
 
     def execute(self, query: Any, params: Any = None, /) -> Any: ...
@@ -68,7 +68,7 @@ def order_id(number: int) -> str:
     return f"01980000-0000-7000-8000-{number:012x}"
 
 
-def fill(cursor: Cursor, amounts: Amounts) -> Iterator[str]:
+def fill(cursor: FillCursor, amounts: Amounts) -> Iterator[str]:
     """Write them, a part at a time, and have the planner told; says what is done."""
     # Every change has its order: nothing looks that up ten million times.
     cursor.execute("SET session_replication_role = replica")

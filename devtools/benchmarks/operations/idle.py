@@ -10,7 +10,7 @@ from contextlib import suppress
 import psutil
 
 from devtools.benchmarks.cpu import seconds_of
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.localstack import LocalStack
 from devtools.localstack.state import CLONE
 
@@ -39,7 +39,7 @@ def work_first(stack: LocalStack, events: int) -> None:
         )
 
 
-def figures_of_idle(stack: LocalStack, *, seconds: float, note: str) -> list[Figure]:
+def figures_of_idle(stack: LocalStack, *, seconds: float, note: str) -> list[BenchFigure]:
     """CPU and PSS of the processes of the table of roles, web, beat, bridge and relay."""
     time.sleep(RESTS_AFTER)
     pids = {unit.name: unit.pid for unit in stack.units}
@@ -49,14 +49,14 @@ def figures_of_idle(stack: LocalStack, *, seconds: float, note: str) -> list[Fig
     shares = {name: 100 * (seconds_of(pid) - before[name]) / lasted for name, pid in pids.items()}
     memory = {name: _pss(pid) / 2**20 for name, pid in pids.items()}
     return [
-        Figure(
+        BenchFigure(
             name=f"idle CPU of {len(pids)} processes together",
             value=sum(shares.values()),
             unit="% of a core",
             at_most=7,
             note=_each(shares, ".1f"),
         ),
-        Figure(
+        BenchFigure(
             name="their memory (PSS)",
             value=sum(memory.values()),
             unit="MiB",

@@ -14,16 +14,16 @@ from urllib.parse import urlencode, urlsplit
 
 from devtools.benchmarks.cpu import seconds_of
 from devtools.benchmarks.operations.fill import Amounts, order_id
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 
-__all__ = ["Viewer", "figures_of_looking", "figures_of_viewers", "seconds_until_seen"]
+__all__ = ["BenchViewer", "figures_of_looking", "figures_of_viewers", "seconds_until_seen"]
 
 HANDLER = "record_sales"
 TIMES = 10
 SEEN_WITHIN = 30.0
 
 
-class Viewer:
+class BenchViewer:
     """Somebody of the staff, on one kept connection."""
 
     def __init__(self, base_url: str, name: str, password: str) -> None:
@@ -53,7 +53,7 @@ class Viewer:
         return answer.status, answer.read().decode()
 
 
-def figures_of_looking(viewer: Viewer, amounts: Amounts, looks: int) -> list[Figure]:
+def figures_of_looking(viewer: BenchViewer, amounts: Amounts, looks: int) -> list[BenchFigure]:
     """The page, and journeys of orders by chance: half of them wait, half of those have a letter."""
     chooser = random.Random(1)  # noqa: S311  (a repeatable choice, not a secret)
     ids = [
@@ -73,8 +73,8 @@ def figures_of_looking(viewer: Viewer, amounts: Amounts, looks: int) -> list[Fig
 
 
 def seconds_until_seen(
-    viewer: Viewer, pause: Callable[[], None], resume: Callable[[], object]
-) -> list[Figure]:
+    viewer: BenchViewer, pause: Callable[[], None], resume: Callable[[], object]
+) -> list[BenchFigure]:
     """From the commit of a pause, and of its end, until /ops/status.json says so."""
     viewer.get("/ops/status.json")
     found = []
@@ -83,7 +83,7 @@ def seconds_until_seen(
             change()
             found.append(_until(partial(_is_paused, viewer, wanted)))
     return [
-        Figure(
+        BenchFigure(
             name="from true to seen, the longest",
             value=max(found),
             unit="s",
@@ -95,14 +95,14 @@ def seconds_until_seen(
 
 def figures_of_viewers(
     base_url: str, name: str, password: str, web_pid: int, *, viewers: int, seconds: float
-) -> list[Figure]:
+) -> list[BenchFigure]:
     """What so many who look cost the web process, beyond what one of them costs."""
-    seen = [Viewer(base_url, name, password) for _ in range(viewers)]
+    seen = [BenchViewer(base_url, name, password) for _ in range(viewers)]
     every = float(re.findall(r'data-seconds="([\d.]+)"', seen[0].get("/ops/"))[0])
     one = _busy(seen[:1], every, seconds, web_pid)
     all_ = _busy(seen, every, seconds, web_pid)
     return [
-        Figure(
+        BenchFigure(
             name=f"{viewers} viewers",
             value=1000 * all_,
             unit="ms of a core a second",
@@ -112,11 +112,11 @@ def figures_of_viewers(
     ]
 
 
-def _busy(seen: Sequence[Viewer], every: float, seconds: float, pid: int) -> float:
+def _busy(seen: Sequence[BenchViewer], every: float, seconds: float, pid: int) -> float:
     """Processor seconds of a second."""
     stop = threading.Event()
 
-    def look(viewer: Viewer, begin: float) -> None:
+    def look(viewer: BenchViewer, begin: float) -> None:
         stop.wait(begin)
         while not stop.is_set():
             viewer.get("/ops/live")
@@ -138,10 +138,10 @@ def _busy(seen: Sequence[Viewer], every: float, seconds: float, pid: int) -> flo
     return spent
 
 
-def _p99(name: str, times: Sequence[float], note: str) -> Figure:
+def _p99(name: str, times: Sequence[float], note: str) -> BenchFigure:
     ranked = sorted(times)
     p50, p99 = (ranked[min(len(ranked) - 1, int(len(ranked) * part))] for part in (0.5, 0.99))
-    return Figure(
+    return BenchFigure(
         name=f"{name}, p99",
         value=p99,
         unit="ms",
@@ -159,7 +159,7 @@ def _timed(work: Callable[[], object]) -> float:
     return spent
 
 
-def _is_paused(viewer: Viewer, wanted: bool) -> bool:
+def _is_paused(viewer: BenchViewer, wanted: bool) -> bool:
     told = json.loads(viewer.get("/ops/status.json"))
     notes = [note for hop in told["hops"] if hop["name"] == HANDLER for note in hop["notes"]]
     return wanted is any(note.startswith("paused") for note in notes)

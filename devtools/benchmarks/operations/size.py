@@ -7,7 +7,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.localstack.state import CLONE
 
 __all__ = ["figures_of_size", "files_of_image", "names_of_lock"]
@@ -17,7 +17,7 @@ LEFT_OUT = CLONE / ".dockerignore"
 ANYWHERE = "tests"
 
 
-def figures_of_size() -> list[Figure]:
+def figures_of_size() -> list[BenchFigure]:
     """MB, as installed, without bytecode."""
     pinned = names_of_lock(CLONE / "requirements.txt")
     packages = {name: _installed(name) for name in pinned}
@@ -27,7 +27,7 @@ def figures_of_size() -> list[Figure]:
     note = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in largest)
     absent = sorted(name for name in packages.keys() - found.keys() if not pinned[name])
     return [
-        Figure(
+        BenchFigure(
             name="packages of the lock and the tree",
             value=(sum(found.values()) + tree) / 1e6,
             unit="MB",

@@ -48,7 +48,7 @@ def main() -> int:
     return report.exit_code(figures)
 
 
-def _measure(stack: LocalStack, options: argparse.Namespace) -> list[report.Figure]:
+def _measure(stack: LocalStack, options: argparse.Namespace) -> list[report.BenchFigure]:
     """Only the web process runs: what happens to the events has benchmarks of its own."""
     from devtools.benchmarks.backbone.stage import Stage  # noqa: PLC0415  (needs Django's settings)
     from devtools.benchmarks.orders import rows  # noqa: PLC0415
@@ -56,9 +56,9 @@ def _measure(stack: LocalStack, options: argparse.Namespace) -> list[report.Figu
     stage = Stage(stack)
     stage.only("web")
     parts = options.parts or PARTS
-    figures: list[report.Figure] = []
+    figures: list[report.BenchFigure] = []
 
-    def add(found: list[report.Figure]) -> None:
+    def add(found: list[report.BenchFigure]) -> None:
         report.show("orders", found)
         figures.extend(found)
 
@@ -109,9 +109,9 @@ def _servers(stack: LocalStack) -> Iterator[Servers]:
         )
 
 
-def _memory(before: int, after: int) -> list[report.Figure]:
+def _memory(before: int, after: int) -> list[report.BenchFigure]:
     return [
-        report.Figure(
+        report.BenchFigure(
             name="unique memory of our web process at the end",
             value=after / 2**20,
             unit="MiB",

@@ -11,7 +11,7 @@ from pathlib import Path
 from django.db import connection
 
 from devtools.benchmarks.orders.client import Requests, Sample, full_speed
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from orders.queries import Cursor
 
 __all__ = ["CONNECTIONS", "Servers", "deep_page", "fill", "reads", "writes"]
@@ -48,7 +48,7 @@ class Servers:
     bare: str
 
 
-def writes(servers: Servers, connections: int, seconds: float) -> Iterable[Figure]:
+def writes(servers: Servers, connections: int, seconds: float) -> Iterable[BenchFigure]:
     """Each body on our two servers and on the bare one, one after the other."""
     for name, wanted in WRITES.items():
         bare = full_speed(servers.bare, wanted, connections=connections, seconds=seconds)
@@ -57,7 +57,7 @@ def writes(servers: Servers, connections: int, seconds: float) -> Iterable[Figur
             yield _figure(f"{name}, {connections} conn., HOT_PATHS {how}", found, bare)
 
 
-def reads(servers: Servers, connections: int, seconds: float, ids: Path) -> Iterable[Figure]:
+def reads(servers: Servers, connections: int, seconds: float, ids: Path) -> Iterable[BenchFigure]:
     """A page of the list and one order."""
     for name, wanted in (
         ("GET /orders", Requests(method="GET", path="/orders")),
@@ -68,14 +68,14 @@ def reads(servers: Servers, connections: int, seconds: float, ids: Path) -> Iter
         yield _figure(f"{name}, {connections} conn.", found, bare)
 
 
-def _figure(name: str, found: Sample, bare: Sample) -> Figure:
+def _figure(name: str, found: Sample, bare: Sample) -> BenchFigure:
     note = f"p50 {found.p50:.1f}, p99 {found.p99:.1f} ms; bare {bare.p50:.1f}, {bare.p99:.1f} ms"
     if found.errors or bare.errors:
         note += f"; failed: ours {found.errors}, bare {bare.errors}"
-    return Figure(name=name, value=found.rate, unit="/s", ceiling=bare.rate, note=note)
+    return BenchFigure(name=name, value=found.rate, unit="/s", ceiling=bare.rate, note=note)
 
 
-def deep_page(servers: Servers, orders: int, seconds: float) -> list[Figure]:
+def deep_page(servers: Servers, orders: int, seconds: float) -> list[BenchFigure]:
     """Page 1 against page 10,000 in turns, so that what else the machine does meets both. A query
     string has both go through Django: without one page 1 is a hot path, twice as fast."""
     depth = min(DEEP_PAGE, orders // PAGE - 1)
@@ -89,7 +89,7 @@ def deep_page(servers: Servers, orders: int, seconds: float) -> list[Figure]:
     p50 = {wanted: statistics.median(s.p50 for s in found) for wanted, found in samples.items()}
     failed = sum(sample.errors for found in samples.values() for sample in found)
     return [
-        Figure(
+        BenchFigure(
             name=f"p99 of page {depth:,} against page 1, {orders:,} orders",
             value=p99[deep] / p99[first] if not failed else float("nan"),
             unit="times",

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import django
 
 from devtools.benchmarks import report
-from devtools.benchmarks.report import Figure
+from devtools.benchmarks.report import BenchFigure
 from devtools.localstack import LocalStack
 from loadtest.machine import describe_machine
 
 if TYPE_CHECKING:
-    from devtools.benchmarks.relay.runs import Bench
+    from devtools.benchmarks.relay.runs import RelayBench
     from devtools.relay.messages import Message
 
 RATE, SHARE = 16_000.0, 0.40
@@ -43,10 +43,10 @@ def main() -> int:
     return report.exit_code(figures)
 
 
-def _figures(stack: LocalStack, options: argparse.Namespace) -> list[Figure]:
-    from devtools.benchmarks.relay.runs import Bench  # noqa: PLC0415  (needs Django's settings)
+def _figures(stack: LocalStack, options: argparse.Namespace) -> list[BenchFigure]:
+    from devtools.benchmarks.relay.runs import RelayBench  # noqa: PLC0415  (needs Django's settings)
 
-    bench = Bench(stack)
+    bench = RelayBench(stack)
     return [
         *_speed(bench, stack, options.messages),
         *_pace(bench, options.seconds),
@@ -55,7 +55,7 @@ def _figures(stack: LocalStack, options: argparse.Namespace) -> list[Figure]:
     ]
 
 
-def _speed(bench: Bench, stack: LocalStack, wanted: int) -> list[Figure]:
+def _speed(bench: RelayBench, stack: LocalStack, wanted: int) -> list[BenchFigure]:
     from devtools.benchmarks.relay import ceilings  # noqa: PLC0415
     from devtools.benchmarks.relay.runs import bench_message  # noqa: PLC0415
     from devtools.relay import broker  # noqa: PLC0415
@@ -71,7 +71,7 @@ def _speed(bench: Bench, stack: LocalStack, wanted: int) -> list[Figure]:
     claimed = ceilings.claim_rate(stack.env["REDIS_URL"])
     plain, refused = bench.run(names[1], wanted), bench.run(names[2], wanted)
     return [
-        Figure(
+        BenchFigure(
             name="relayed to the last",
             value=plain.rate,
             unit="/s",
@@ -79,10 +79,12 @@ def _speed(bench: Bench, stack: LocalStack, wanted: int) -> list[Figure]:
             ceiling=loop,
             note=f"{plain.cpu:.1f} µs of its CPU each; ceiling: pika's loop alone",
         ),
-        Figure(name="share of the loop alone", value=plain.rate / loop, unit="", at_least=SHARE),
-        Figure(name="bare produce", value=produced, unit="/s"),
-        Figure(name="claims alone", value=claimed, unit="/s"),
-        Figure(
+        BenchFigure(
+            name="share of the loop alone", value=plain.rate / loop, unit="", at_least=SHARE
+        ),
+        BenchFigure(name="bare produce", value=produced, unit="/s"),
+        BenchFigure(name="claims alone", value=claimed, unit="/s"),
+        BenchFigure(
             name="with 1 in 1,000 refused",
             value=refused.rate,
             unit="/s",
@@ -104,24 +106,26 @@ def _with_refused(messages: list[Message]) -> list[Message]:
     return mixed
 
 
-def _pace(bench: Bench, seconds: float) -> list[Figure]:
+def _pace(bench: RelayBench, seconds: float) -> list[BenchFigure]:
     paced = bench.latencies(bench.new(), rate=500, seconds=seconds)
     middle, late = paced[len(paced) // 2], paced[len(paced) * 99 // 100]
     return [
-        Figure(name="RabbitMQ → Kafka at 500/s, p50", value=middle, unit="ms", at_most=10),
-        Figure(name="the same, p99", value=late, unit="ms", at_most=40),
-        Figure(name="idle", value=bench.idle(bench.new(), seconds), unit="% of a core", at_most=1),
+        BenchFigure(name="RabbitMQ → Kafka at 500/s, p50", value=middle, unit="ms", at_most=10),
+        BenchFigure(name="the same, p99", value=late, unit="ms", at_most=40),
+        BenchFigure(
+            name="idle", value=bench.idle(bench.new(), seconds), unit="% of a core", at_most=1
+        ),
     ]
 
 
-def _stops(bench: Bench, messages: int, stops: int) -> list[Figure]:
+def _stops(bench: RelayBench, messages: int, stops: int) -> list[BenchFigure]:
     duplicates, in_stream = bench.duplicates_over_stops(bench.new(), messages, stops)
     note = f"{in_stream} of {stops} stops found messages waiting"
     name = "duplicates over stops in mid-stream"
-    return [Figure(name=name, value=duplicates, unit="", at_most=0, note=note)]
+    return [BenchFigure(name=name, value=duplicates, unit="", at_most=0, note=note)]
 
 
-def _memory(bench: Bench, many: int) -> list[Figure]:
+def _memory(bench: RelayBench, many: int) -> list[BenchFigure]:
     from devtools.benchmarks.relay.runs import bench_message  # noqa: PLC0415
     from devtools.relay import broker  # noqa: PLC0415
 
@@ -132,12 +136,12 @@ def _memory(bench: Bench, many: int) -> list[Figure]:
         rss = bench.run(name, many).rss
         grown = rss[-1] / rss[0]
         figures += [
-            Figure(name="memory: last 100,000 / first", value=grown, unit="", at_most=1.1),
-            Figure(name="memory at most", value=max(rss), unit="MiB", at_most=250),
+            BenchFigure(name="memory: last 100,000 / first", value=grown, unit="", at_most=1.1),
+            BenchFigure(name="memory at most", value=max(rss), unit="MiB", at_most=250),
         ]
     large = bench.memory_of_large_ones(bench.new(), 300)
     name = "memory with 1 MB bodies and Kafka away"
-    return [*figures, Figure(name=name, value=large, unit="MiB", at_most=250)]
+    return [*figures, BenchFigure(name=name, value=large, unit="MiB", at_most=250)]
 
 
 if __name__ == "__main__":

@@ -67,10 +67,10 @@ def produce_rate(servers: str, topic: str, messages: list[Message]) -> float:
 
 def claim_rate(url: str, events: int = 20_000) -> float:
     """The relay's own script, one key each, two hundred at a time."""
-    from outbox.rabbitmq.claims import Claims  # noqa: PLC0415  (needs Django's settings)
+    from outbox.rabbitmq.claims import EventClaims  # noqa: PLC0415  (needs Django's settings)
 
     with redis.Redis.from_url(url) as server:
-        claims = Claims(server, "ceiling", ttl=60, pause=1)
+        claims = EventClaims(server, "ceiling", ttl=60, pause=1)
         begin = time.perf_counter()
         for start in range(0, events, CLAIMS):
             batch = [(f"ceiling-{number}", "0" * 32) for number in range(start, start + CLAIMS)]

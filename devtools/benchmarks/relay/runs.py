@@ -20,7 +20,7 @@ from devtools.testing.processes import Process, free_port, running
 from outbox.kafka import admin
 from outbox.topics import Topic
 
-__all__ = ["Bench", "Run", "bench_message"]
+__all__ = ["RelayBench", "Run", "bench_message"]
 
 BODY, PAYLOAD = 219, 123  # bytes of a message
 LIMIT = 20_000  # of the topic; beyond it a message is refused
@@ -46,7 +46,7 @@ class Run:
     rss: list[float]
 
 
-class Bench:
+class RelayBench:
     """A stack of servers; each run has a queue and a topic of its own."""
 
     def __init__(self, stack: LocalStack) -> None:

@@ -77,7 +77,7 @@ def _migrate(stack: LocalStack) -> None:
 
 async def _changes(
     stack: LocalStack, served: Served, rate: float, options: argparse.Namespace
-) -> list[report.Figure]:
+) -> list[report.BenchFigure]:
     """Rows of a log, each with the nudge that its writer gives behind COMMIT."""
     database, redis_url = stack.env["DATABASE_URL"], stack.env["REDIS_URL"]
     async with (
@@ -106,7 +106,7 @@ async def _delays(
     *,
     rate: float,
     seconds: float,
-) -> list[report.Figure]:
+) -> list[report.BenchFigure]:
     process = psutil.Process(served.pid)
     before = _cpu_seconds(process)
     opened = float("nan")
@@ -126,7 +126,7 @@ async def _delays(
     return figures_of(name, delays, note)
 
 
-async def _idle(served: Served, count: int, seconds: float) -> list[report.Figure]:
+async def _idle(served: Served, count: int, seconds: float) -> list[report.BenchFigure]:
     process = psutil.Process(served.pid)
     before = process.memory_info().rss
     listeners = Listeners(_port(served), ["/ws/ticks?key=idle"] * count)
@@ -140,14 +140,14 @@ async def _idle(served: Served, count: int, seconds: float) -> list[report.Figur
     finally:
         listeners.close()
     return [
-        report.Figure(
+        report.BenchFigure(
             name=f"{count:,} idle sockets: memory of each",
             value=(after - before) / count / 1000,
             unit="kB",
             at_most=50,
             note=f"resident memory of the web process: {before >> 20} → {after >> 20} MiB",
         ),
-        report.Figure(
+        report.BenchFigure(
             name=f"{count:,} idle sockets: CPU of the web process",
             value=100 * busy / seconds,
             unit="% of a core",

@@ -151,14 +151,16 @@ async def measure(
         listeners.close()
 
 
-def figures_of(name: str, delays: Delays, note: str = "") -> list[report.Figure]:
+def figures_of(name: str, delays: Delays, note: str = "") -> list[report.BenchFigure]:
     """p50 and p99 over all sockets and changes, and p99 to the last socket of each change."""
     return [
-        report.Figure(name=f"{name}: p50", value=_quantile(delays.each, 50), unit="ms", note=note),
-        report.Figure(
+        report.BenchFigure(
+            name=f"{name}: p50", value=_quantile(delays.each, 50), unit="ms", note=note
+        ),
+        report.BenchFigure(
             name=f"{name}: p99", value=_quantile(delays.each, 99), unit="ms", at_most=250
         ),
-        report.Figure(
+        report.BenchFigure(
             name=f"{name}: p99 to the last socket",
             value=_quantile(delays.last, 99),
             unit="ms",

@@ -1,6 +1,6 @@
-"""The checker of notifications: what was accepted, sent and told, judged. No I/O.
+"""The checker of notifications: judges what was accepted, sent and answered. No I/O.
 
-The provider's own log says what was begun and what it said to it; the rest is what the API told.
+The provider's own log says what was begun and what it said to it; the rest is what the API answered.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _without_an_end(history: SendHistory) -> Iterator[str]:
     for id_ in history.accepted:
         end, arrivals = history.ends.get(id_), arrived.get(id_, [])
         if end is None:
-            yield f"{id_} was accepted and is not told of"
+            yield f"{id_} was accepted and the API does not know it"
         elif end.status not in FINISHED:
             yield f"{id_} is {end.status} in the end"
         elif end.status == "delivered" and not any(_may_have_said_yes(each) for each in arrivals):
@@ -185,10 +185,10 @@ def _was_lost(lost: Sequence[Lost], claimed_at: float) -> bool:
 def _ends_that_changed(history: SendHistory) -> Iterator[str]:
     """N5. A notification that was once shown as delivered, failed or cancelled stays so, in the stream and in the API."""
     for id_ in history.cancelled:
-        status = history.ends[id_].status if id_ in history.ends else "not told of"
+        status = history.ends[id_].status if id_ in history.ends else "unknown"
         if status != "cancelled":
             yield f"{id_} was cancelled, and is {status} in the end"
-    for id_, status in history.told.items():
+    for id_, status in history.shown.items():
         if id_ in history.ends and history.ends[id_].status != status:
             yield f"{id_} was {status}, and is {history.ends[id_].status} in the end"
     last: dict[str, str] = {}
@@ -202,7 +202,7 @@ def _stream(history: SendHistory) -> Iterator[str]:
     """N10. Every change comes once, in the order of its number, through all reconnections: the changes
     of each notification are a way from its beginning to its end."""
     if history.gaps:
-        yield f"the stream told of {history.gaps} gaps"
+        yield f"the stream reported {history.gaps} gaps"
     highest = 0
     last = {
         id_: "pending" if one.due is None else "scheduled" for id_, one in history.accepted.items()

@@ -1,4 +1,4 @@
-"""What is known of one scenario's notifications: what the API told, and what the provider noted.
+"""What is known of one scenario's notifications: what the API answered, and what the provider noted.
 
 All moments are seconds of CLOCK_MONOTONIC, which the processes of a machine share.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from devtools.provider.server import Arrival
 
-__all__ = ["Accepted", "Attempted", "Change", "End", "Lost", "SendHistory"]
+__all__ = ["AcceptedSend", "Attempted", "End", "Lost", "SeenChange", "SendHistory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class AcceptedSend:
     """One that was accepted. `at`: when that was answered; `due`: its schedule, None where it has none."""
 
     channel: str
@@ -43,7 +43,7 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SeenChange:
     """One message of the status stream, in the order in which they came. `at`: when it was changed, by
     the database's clock."""
 
@@ -72,24 +72,24 @@ class SendHistory:
 
     arrivals   at the provider, of these notifications
     cancelled  id -> when its cancel was answered 200
-    told       id -> the final status that was shown while something was broken
+    shown      id -> the final status that was shown while something was broken
     ends       id -> the status that is shown at the end
     attempts   id -> its attempts; at least of those that did not simply arrive once
     changes    what a client of the status stream got, that came back with `since` whenever it was cut off
-    gaps       how often the stream told it that changes are not kept
+    gaps       how often the stream reported that changes are not kept
     lost       when senders were killed or stood still
     away       from when to when the provider, Redis, or all senders were not there
     limit      messages a second for a channel
     timeout    seconds that a sender waits for the provider's answer
     """
 
-    accepted: Mapping[str, Accepted] = field(default_factory=dict)
+    accepted: Mapping[str, AcceptedSend] = field(default_factory=dict)
     arrivals: Sequence[Arrival] = ()
     cancelled: Mapping[str, float] = field(default_factory=dict)
-    told: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
     ends: Mapping[str, End] = field(default_factory=dict)
     attempts: Mapping[str, Sequence[Attempted]] = field(default_factory=dict)
-    changes: Sequence[Change] = ()
+    changes: Sequence[SeenChange] = ()
     gaps: int = 0
     lost: Sequence[Lost] = ()
     away: Sequence[tuple[float, float]] = ()

@@ -13,7 +13,7 @@ import msgspec
 
 from devtools.chaos.feed_mutants import without
 from eventsite.web.status_hub import statements
-from eventsite.web.status_hub.pages import Change
+from eventsite.web.status_hub.pages import LoggedChange
 from eventsite.web.status_hub.reader import LogReader
 from notifications import services
 from notifications.delivery import breakers, pace, rows, rules, sender
@@ -21,7 +21,7 @@ from notifications.delivery.rounds import Call, Done, Rounds
 from notifications.delivery.rows import Ready
 from notifications.delivery.rules import Claim, Result
 from notifications.providers import message as words
-from notifications.providers.message import Answer
+from notifications.providers.message import ProviderAnswer
 from outbox.database.round_trips import Statement
 from outbox.pacing.limiter import Draw, PacedLimiter
 from restapi.status_log import StatusLog
@@ -99,10 +99,10 @@ def waiting_counts() -> None:
     """A provider that asks to wait has failed, as any other."""
     result_of = rules.result_of
 
-    def result_as_failed(claim: Claim, answer: Answer, **told: Any) -> Result:
+    def result_as_failed(claim: Claim, answer: ProviderAnswer, **more: Any) -> Result:
         if answer.verdict == words.HELD:
             answer = msgspec.structs.replace(answer, verdict=words.FAILED)
-        return result_of(claim, answer, **told)
+        return result_of(claim, answer, **more)
 
     setattr(sender, "result_of", result_as_failed)  # noqa: B010
 
@@ -132,7 +132,7 @@ def seq_by_identity() -> None:
 def since_by_time() -> None:
     """A client that reconnects is sent what is younger than the last change it saw."""
 
-    async def younger(self: LogReader, after: int) -> tuple[Sequence[Change], int]:
+    async def younger(self: LogReader, after: int) -> tuple[Sequence[LoggedChange], int]:
         log, last = self._log, self.last
         sql, _ = statements.rows_between(log, after, last)
         sql = without(
@@ -143,7 +143,7 @@ def since_by_time() -> None:
         )
         async with self._sessions.turn() as session:
             found = await session.rows((sql, (after, last, statements.READ_AT_ONCE)))
-        changes = [Change(log, seq, tuple(row)) for seq, _, *row in found]
+        changes = [LoggedChange(log, seq, tuple(row)) for seq, _, *row in found]
         return changes, changes[-1].seq if len(changes) == statements.READ_AT_ONCE else last
 
     LogReader.missed = younger  # type: ignore[method-assign]

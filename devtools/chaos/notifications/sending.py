@@ -1,5 +1,5 @@
 """Notifications under chaos: accepted and cancelled over HTTP, sent to a provider of the scenario's own;
-at the end its log, and what the API told, are judged."""
+at the end its log, and what the API answered, are judged."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from django.conf import settings
 
 from devtools.chaos.ground import Ground
 from devtools.chaos.notifications.checker import UNKNOWN_ANSWER, judge
-from devtools.chaos.notifications.history import Accepted, Attempted, End, Lost, SendHistory
-from devtools.chaos.notifications.stream import Stream
+from devtools.chaos.notifications.history import AcceptedSend, Attempted, End, Lost, SendHistory
+from devtools.chaos.notifications.stream import StatusStream
 from devtools.provider.client import ProviderProcess, provider_process
-from devtools.provider.server import Arrival, Rule
+from devtools.provider.server import AnswerRule, Arrival
 from notifications.delivery.standing import reset_breaker
 from notifications.models import FINISHED, Channel
 
@@ -33,7 +33,7 @@ SENDERS = ("worker-notifications-high", "worker-notifications-normal", "worker-n
 PROVIDER = "main"  # its name in PROVIDERS, see devtools/chaos/__main__.py
 AT_ONCE = 10  # requests of cancels, and of attempts in the end
 IN_A_BATCH = 1000
-STREAM_SECONDS = 20.0  # until the stream has told of every end
+STREAM_SECONDS = 20.0  # until the stream has reported every end
 BACK_SECONDS = 40.0  # until everybody has seen that something is back: a breaker is open for 30 s
 
 
@@ -43,10 +43,10 @@ class Messages:
     limit  messages a second for a channel, with which the senders were started
     """
 
-    def __init__(self, ground: Ground, log: Path, stream: Stream, alive: ExitStack) -> None:
-        self.accepted: dict[str, Accepted] = {}
+    def __init__(self, ground: Ground, log: Path, stream: StatusStream, alive: ExitStack) -> None:
+        self.accepted: dict[str, AcceptedSend] = {}
         self.cancelled: dict[str, float] = {}
-        self.told: dict[str, str] = {}
+        self.shown: dict[str, str] = {}
         self.lost: list[Lost] = []
         self.away: list[tuple[float, float]] = []
         self.limit = float(settings.RATE_LIMIT_PER_CHANNEL)
@@ -56,7 +56,7 @@ class Messages:
         self._batches: list[str] = []
         self._kept: dict[tuple[str, str], Arrival] = {}  # arrivals at a provider that is no more
         self._alive = alive
-        self._rules: Sequence[Rule] = ()
+        self._rules: Sequence[AnswerRule] = ()
         self._provider: ProviderProcess | None = self._begin()
         self._wall = time.time() - time.monotonic()
 
@@ -79,12 +79,12 @@ class Messages:
                 _entry(number, channels[number % len(channels)], priority, due)
                 for number in numbers
             ]
-            told = self.ask("POST", "notifications/batch", {"notifications": entries})
-            self._batches.append(told["batch"]["id"])
+            accepted = self.ask("POST", "notifications/batch", {"notifications": entries})
+            self._batches.append(accepted["batch"]["id"])
             at = time.monotonic()
-            for each in told["notifications"]:
+            for each in accepted["notifications"]:
                 ids.append(each["id"])
-                self.accepted[each["id"]] = Accepted(
+                self.accepted[each["id"]] = AcceptedSend(
                     channel=each["channel"],
                     priority=priority,
                     at=at,
@@ -113,7 +113,7 @@ class Messages:
         found = {id_: end for batch in self._batches for id_, end in self._told_of(batch)}
         for id_, end in found.items():
             if end.status in FINISHED:
-                self.told.setdefault(id_, end.status)
+                self.shown.setdefault(id_, end.status)
         return found
 
     def finished(self) -> bool:
@@ -123,7 +123,7 @@ class Messages:
 
     # -- the provider
 
-    def rules(self, *rules: Rule) -> None:
+    def rules(self, *rules: AnswerRule) -> None:
         """What it does from now on."""
         self._rules = rules
         if self._provider is not None:
@@ -203,7 +203,7 @@ class Messages:
             accepted=self.accepted,
             arrivals=arrivals,
             cancelled=self.cancelled,
-            told=self.told,
+            shown=self.shown,
             ends=ends,
             attempts=attempts,
             changes=changes,
@@ -269,7 +269,7 @@ def sending(ground: Ground, *, within: float) -> Iterator[Messages]:
         reset_breaker(PROVIDER, channel, who="chaos", reason="a new scenario")
     log = ground.directory / f"provider-{ground.prefix.strip(':')}"
     with ExitStack() as alive:
-        stream = alive.enter_context(Stream(ground.stack.base_url))
+        stream = alive.enter_context(StatusStream(ground.stack.base_url))
         messages = Messages(ground, log, stream, alive)
         yield messages
         give_up = time.monotonic() + within

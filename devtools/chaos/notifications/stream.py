@@ -14,16 +14,16 @@ from typing import Self
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from devtools.chaos.notifications.history import Change
+from devtools.chaos.notifications.history import SeenChange
 
-__all__ = ["Stream"]
+__all__ = ["StatusStream"]
 
 LOOK_SECONDS = 0.2
 AGAIN_SECONDS = 0.2
 OPEN_SECONDS = 10.0
 
 
-class Stream:
+class StatusStream:
     """Follows every change of a status until the end of the block.
 
     changes  in the order in which they came
@@ -32,7 +32,7 @@ class Stream:
     """
 
     def __init__(self, base_url: str) -> None:
-        self.changes: list[Change] = []
+        self.changes: list[SeenChange] = []
         self.gaps = 0
         self.last: int | None = None
         self._wall = time.time() - time.monotonic()
@@ -93,17 +93,19 @@ class Stream:
     def _follow(self, client: ClientConnection) -> None:
         while not self._ends.is_set() and not self._away.is_set():
             try:
-                told = json.loads(client.recv(timeout=LOOK_SECONDS))
+                message = json.loads(client.recv(timeout=LOOK_SECONDS))
             except TimeoutError:
                 continue
-            match told.get("type"):
+            match message.get("type"):
                 case "open":
-                    self.last = told["seq"] if self.last is None else self.last
+                    self.last = message["seq"] if self.last is None else self.last
                 case "gap":
                     self.gaps += 1
                 case _:
-                    at = datetime.fromisoformat(told["timestamp"]).timestamp() - self._wall
+                    at = datetime.fromisoformat(message["timestamp"]).timestamp() - self._wall
                     self.changes.append(
-                        Change(told["seq"], told["notification_id"], told["status"], at)
+                        SeenChange(
+                            message["seq"], message["notification_id"], message["status"], at
+                        )
                     )
-                    self.last = told["seq"]
+                    self.last = message["seq"]

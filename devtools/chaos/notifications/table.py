@@ -8,17 +8,17 @@ from rich.console import Console
 from rich.table import Table
 
 from devtools.chaos.notifications.checker import TITLES
-from devtools.chaos.run import Result
+from devtools.chaos.run import ScenarioResult
 
 __all__ = ["is_of_notifications", "print_sends"]
 
 
-def is_of_notifications(result: Result) -> bool:
+def is_of_notifications(result: ScenarioResult) -> bool:
     """Whether its notifications were judged."""
     return any(verdict.invariant in TITLES for verdict in result.verdicts)
 
 
-def print_sends(console: Console, results: Sequence[Result]) -> None:
+def print_sends(console: Console, results: Sequence[ScenarioResult]) -> None:
     """`I`: the twelve invariants of the backbone, which hold for their events too."""
     table = Table(title="What became of every notification", title_justify="left")
     for name in ("scenario", *TITLES, "I"):
@@ -41,7 +41,7 @@ def print_sends(console: Console, results: Sequence[Result]) -> None:
     console.print(table)
 
 
-def backbone(result: Result) -> str:
+def backbone(result: ScenarioResult) -> str:
     """Which of the twelve are damaged; "ok": none."""
     damaged = [
         verdict.invariant

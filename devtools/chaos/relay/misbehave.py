@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from outbox.rabbitmq.claims import Claims, Outcome
+from outbox.rabbitmq.claims import ClaimOutcome, EventClaims
 from outbox.rabbitmq.consuming import Consuming
 from outbox.rabbitmq.dead_letters import DeadLetters
 from outbox.rabbitmq.deliveries import Delivery, InHand
@@ -64,10 +64,10 @@ def _dies(owner: type, name: str, *, after: bool, when: Callable[..., bool]) -> 
 
 _STEPS: dict[str, Callable[[], None]] = {
     "taken": _dies(Events, "take", after=False, when=lambda self, _: bool(self.fresh)),
-    "claimed": _dies(Claims, "claim", after=True, when=lambda _, events: bool(events)),
+    "claimed": _dies(EventClaims, "claim", after=True, when=lambda _, events: bool(events)),
     "sent": _dies(Sending, "_send", after=True, when=lambda self, _: self.on_its_way > 0),
     "reported": _dies(Events, "_published", after=False, when=lambda _, done, __: bool(done)),
-    "marked": _dies(Claims, "mark_done", after=True, when=lambda _, events: bool(events)),
+    "marked": _dies(EventClaims, "mark_done", after=True, when=lambda _, events: bool(events)),
     "acknowledged": _dies(Consuming, "ack", after=True, when=lambda _, acks: bool(acks)),
 }
 
@@ -102,31 +102,33 @@ def ack_first() -> None:
 
 def mark_first() -> None:
     """Mark as done what is only claimed."""
-    claim = Claims.claim
+    claim = EventClaims.claim
 
-    def claim_and_mark(self: Claims, events: Sequence[tuple[str, str]]) -> list[Outcome] | None:
+    def claim_and_mark(
+        self: EventClaims, events: Sequence[tuple[str, str]]
+    ) -> list[ClaimOutcome] | None:
         outcomes = claim(self, events)
         if outcomes is not None:
             self.mark_done(
                 [
                     event
                     for event, outcome in zip(events, outcomes, strict=True)
-                    if outcome is Outcome.MINE
+                    if outcome is ClaimOutcome.MINE
                 ]
             )
         return outcomes
 
-    Claims.claim = claim_and_mark  # type: ignore[method-assign]
+    EventClaims.claim = claim_and_mark  # type: ignore[method-assign]
 
 
 def without_owner() -> None:
     """All relays are one owner."""
-    made = Claims.__init__
+    made = EventClaims.__init__
 
-    def of_everybody(self: Claims, server: Any, owner: str, **options: Any) -> None:
+    def of_everybody(self: EventClaims, server: Any, owner: str, **options: Any) -> None:
         made(self, server, "everybody", **options)
 
-    Claims.__init__ = of_everybody  # type: ignore[method-assign]
+    EventClaims.__init__ = of_everybody  # type: ignore[method-assign]
 
 
 def lease_unasked() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from devtools.chaos.relay.run import RelayStage
 from devtools.chaos.relay.scenarios import SCENARIOS
-from devtools.chaos.run import Result
+from devtools.chaos.run import ScenarioResult
 
 __all__ = ["MUTANTS", "RelayMutant", "play_mutant"]
 
@@ -34,7 +34,7 @@ MUTANTS = (
 )
 
 
-def play_mutant(stage: RelayStage, mutant: RelayMutant) -> Result:
+def play_mutant(stage: RelayStage, mutant: RelayMutant) -> ScenarioResult:
     """Its scenario with the guard broken; `ok` if the damage was seen where it was announced."""
     [scenario] = [scenario for scenario in SCENARIOS if scenario.name == mutant.scenario]
     result = stage.play(scenario, mutants=mutant.name)

@@ -15,10 +15,10 @@ from rich.table import Table
 from devtools.chaos.checker import Verdict
 from devtools.chaos.relay.ground import RelayGround
 from devtools.chaos.relay.scenarios import RelayScenario
-from devtools.chaos.run import Result
+from devtools.chaos.run import ScenarioResult
 from devtools.localstack import LocalStack
 from devtools.relay import broker, evidence
-from devtools.relay.account import Account, account
+from devtools.relay.account import RelayAccount, account
 from outbox.kafka import admin
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.topics import Topic
@@ -55,12 +55,12 @@ class RelayStage:
             else:
                 self._say(f"{scenario.name} is left out: the stand-in for RabbitMQ cannot do it")
 
-    def play(self, scenario: RelayScenario, mutants: str = "") -> Result:
+    def play(self, scenario: RelayScenario, mutants: str = "") -> ScenarioResult:
         """Never raises for what the scenario does."""
         self._number += 1
         begin = time.monotonic()
         self._say(f"[bold]{scenario.name}[/]: {scenario.title}")
-        result = Result(scenario.name, scenario.title)
+        result = ScenarioResult(scenario.name, scenario.title)
         policy = self._policy(scenario)
         ground = RelayGround(
             stack=self._stack,
@@ -104,7 +104,7 @@ class RelayStage:
         admin.create([topic], replication_factor=1)
         return replace(policy, topic=topic.name)
 
-    def _tell(self, result: Result) -> None:
+    def _tell(self, result: ScenarioResult) -> None:
         self._say(
             f"  {'[green]ok[/]' if result.ok else '[bold red]FAILED[/]'} in {result.seconds} s"
         )
@@ -116,7 +116,7 @@ class RelayStage:
             self._say(f"  [red]{text}[/]")
 
 
-def _verdicts(seen: Account, ground: RelayGround) -> list[Verdict]:
+def _verdicts(seen: RelayAccount, ground: RelayGround) -> list[Verdict]:
     reordered = seen.reordered if ground.one_relay else []
     excess = max(0, seen.duplicates + seen.letter_copies - ground.allowed)
     figures = {
@@ -139,7 +139,7 @@ def _verdicts(seen: Account, ground: RelayGround) -> list[Verdict]:
     ]
 
 
-def print_relay_table(console: Console, results: list[Result]) -> None:
+def print_relay_table(console: Console, results: list[ScenarioResult]) -> None:
     """One line a scenario; M1 shows what is in Kafka, what is dead, what is queued."""
     table = Table(title="What became of every message of the relay", title_justify="left")
     table.add_column("scenario")

@@ -245,7 +245,7 @@ def twins(ground: RelayGround) -> None:
     messages = [numbered(ground.policy.queue, number) for number in range(1500)]
     ground.sent += messages
     with ground.frozen("kafka"):
-        # In the hands of both before either can send: only the claim tells them apart.
+        # In the hands of both before either can send: only the claim distinguishes them.
         broker.publish(
             ground.policy.url, ground.policy.queue, [m for m in messages for _ in range(2)]
         )

@@ -12,7 +12,7 @@ from devtools.chaos.ground import Ground, GroundError
 from devtools.chaos.scenarios.base import Play, Scenario
 from devtools.chaos.scenarios.feeds import bring_back, keep_files
 from devtools.feeders.truth import slices_settle
-from devtools.feeders.users import Client, Users
+from devtools.feeders.users import FeederClient, Users
 from devtools.testing.refusing_redis import refusing
 from feeds.ids import EPOCH_MS, TIME_SHIFT
 from feeds.services import NewPost, create_posts
@@ -26,7 +26,7 @@ def _users(ground: Ground, count: int) -> tuple[Users, list[str]]:
     """Somebody who acts for them, one request after the other; each is answered."""
     number = ground.prefix.strip(":")
     names = [f"s{number}-{each}" for each in range(count)]
-    users = Users(Client(ground.stack.base_url), ground.fed, names)
+    users = Users(FeederClient(ground.stack.base_url), ground.fed, names)
     ground.cleanup.callback(users.client.close)
     return users, names
 

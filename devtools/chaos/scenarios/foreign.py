@@ -46,8 +46,8 @@ def foreign_events(ground: Ground) -> None:
         ground.wait(lambda: _receipts(ground, good, parked=False) == len(good), WITHIN, "effects")
         ground.wait(lambda: _receipts(ground, bad, parked=True) == len(bad), WITHIN, "letters")
     _demand_figures(ground, before, orders)
-    told = ground.manage("check_sales_metrics")  # fails if ours differ
-    ground.demand("other producers" in told, f"check_sales_metrics names no others: {told}")
+    output = ground.manage("check_sales_metrics")  # fails if ours differ
+    ground.demand("other producers" in output, f"check_sales_metrics names no others: {output}")
     ground.manage("dead_letters", "discard", *_letters(ground, bad))
     ground.figures["theirs"] = f"{len(good)} counted, {len(bad)} dead letters"
 

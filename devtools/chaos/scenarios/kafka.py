@@ -30,9 +30,9 @@ def away(ground: Ground) -> None:
         time.sleep(ground.seconds(60, 12))
 
 
-def topic_made_anew(ground: Ground) -> None:
+def topic_recreated(ground: Ground) -> None:
     """What was in the log and not applied goes out again from the outbox (`--recreated`)."""
-    with ground.fault("the probe's topic is deleted and made anew"):
+    with ground.fault("the probe's topic is deleted and recreated"):
         broker.delete_topic(PROBE_TOPIC.name)
         time.sleep(3)
         ground.manage("create_topics")
@@ -43,11 +43,11 @@ def topic_made_anew(ground: Ground) -> None:
 SCENARIOS = (
     Scenario(name="kafka-kill", title="Kafka: SIGKILL and start", play=kill, quick=True),
     Scenario(name="kafka-frozen", title="Kafka frozen beyond the message timeout", play=frozen),
-    Scenario(name="kafka-away", title="Kafka away for a minute", play=away),
+    Scenario(name="kafka-away", title="Kafka unavailable for a minute", play=away),
     Scenario(
         name="topic-anew",
-        title="the topic is deleted and made anew, `sync_routes --recreated`",
-        play=topic_made_anew,
+        title="the topic is deleted and recreated, `sync_routes --recreated`",
+        play=topic_recreated,
         log_complete=False,
         lane_updates=LANES,  # what is pending again may lie below the drains' floors
     ),

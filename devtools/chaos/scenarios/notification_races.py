@@ -20,7 +20,7 @@ from devtools.chaos.scenarios.notifications import (
     scenario_of,
     wake_slowly,
 )
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 from notifications import services
 from notifications.letters import EVERYBODY
 from notifications.models import Attempt
@@ -84,7 +84,7 @@ def five_in_a_row(ground: Ground) -> None:
         messages.accept(30, channels=("sms",))
         ground.wait(messages.finished, 30, "thirty that go well")
         with ground.fault("five failures in a row", repeats=False):
-            messages.rules(Rule(times=5, status=503))
+            messages.rules(AnswerRule(times=5, status=503))
             failing = set(messages.accept(5, channels=("sms",)))
             ground.wait(lambda: _tried(messages, failing) == 5, 30, "five that fail")
             time.sleep(1)  # their results are counted

@@ -15,7 +15,7 @@ from devtools.chaos.notifications.sending import SENDERS, Messages, sending
 from devtools.chaos.scenarios.base import Play, Scenario
 from devtools.chaos.scenarios.clocks import demand_the_clock_is_off
 from devtools.localstack import Unit
-from devtools.provider.server import Rule
+from devtools.provider.server import AnswerRule
 
 __all__ = ["HIGH", "LEASE", "SCENARIOS", "all_delivered", "scenario_of", "wake_slowly"]
 
@@ -29,13 +29,13 @@ def lying_provider(ground: Ground) -> None:
     """Answers of every kind, and fifty cancels in the middle of the sends."""
     with sending(ground, within=60) as messages:
         messages.rules(
-            Rule(share=0.03, seed=1, do="cut"),
-            Rule(share=0.03, seed=2, status=302, headers={"Location": "/elsewhere"}),
-            Rule(share=0.03, seed=3, status=503),
-            Rule(share=0.2, seed=4, body=""),
-            Rule(share=0.2, seed=5, body="<garbage"),
-            Rule(share=0.1, seed=6, do="cut_body"),
-            Rule(after=0.05),
+            AnswerRule(share=0.03, seed=1, do="cut"),
+            AnswerRule(share=0.03, seed=2, status=302, headers={"Location": "/elsewhere"}),
+            AnswerRule(share=0.03, seed=3, status=503),
+            AnswerRule(share=0.2, seed=4, body=""),
+            AnswerRule(share=0.2, seed=5, body="<garbage"),
+            AnswerRule(share=0.1, seed=6, do="cut_body"),
+            AnswerRule(after=0.05),
         )
         with ground.fault("a provider that lies", repeats=False):
             messages.accept(round(ground.seconds(300, 90)))
@@ -50,7 +50,7 @@ def lying_provider(ground: Ground) -> None:
 def slow_provider(ground: Ground) -> None:
     """Every answer takes a second, to the end."""
     with sending(ground, within=120) as messages:
-        messages.rules(Rule(after=1.0))
+        messages.rules(AnswerRule(after=1.0))
         for _ in range(round(ground.seconds(6, 2))):
             messages.accept(150)
             time.sleep(3)
@@ -59,7 +59,7 @@ def slow_provider(ground: Ground) -> None:
 def provider_away(ground: Ground) -> None:
     """Killed while it has calls in hand, then there again."""
     with sending(ground, within=3 * BREAKER + 60) as messages:
-        messages.rules(Rule(after=0.5))
+        messages.rules(AnswerRule(after=0.5))
         messages.accept(60)
         messages.until_something_arrives()
         with ground.fault("SIGKILL of the provider", repeats=False), messages.provider_away():
@@ -71,7 +71,7 @@ def provider_away(ground: Ground) -> None:
 def hanging_for_one_channel(ground: Ground) -> None:
     """The others go on as if nothing was."""
     with sending(ground, within=3 * BREAKER + 60) as messages:
-        messages.rules(Rule(channel="sms", do="hang"))
+        messages.rules(AnswerRule(channel="sms", do="hang"))
         with ground.fault("a provider that hangs for one channel", repeats=False):
             messages.accept(150, channels=("sms",))
             messages.until_something_arrives()
@@ -86,7 +86,7 @@ def asked_to_wait(ground: Ground) -> None:
     """Longer than all attempts of a low one would last."""
     with sending(ground, within=120) as messages:
         wait = round(ground.seconds(20, 4))
-        messages.rules(Rule(status=429, headers={"Retry-After": str(wait)}))
+        messages.rules(AnswerRule(status=429, headers={"Retry-After": str(wait)}))
         with ground.fault("429 to everybody", repeats=False):
             messages.accept(60)
             messages.accept(60, priority="low")
@@ -96,7 +96,7 @@ def asked_to_wait(ground: Ground) -> None:
 
 def killed_senders(ground: Ground) -> None:
     with sending(ground, within=2 * LEASE + BREAKER + 30) as messages:
-        messages.rules(Rule(after=1.0))
+        messages.rules(AnswerRule(after=1.0))
         with ground.fault("SIGKILL of senders in their sends", repeats=False):
             for _ in range(2 if ground.quick else 4):
                 messages.accept(60)
@@ -110,7 +110,7 @@ def frozen_sender(ground: Ground) -> None:
     changes nothing."""
     with ground.another(HIGH) as second, sending(ground, within=LEASE + 60) as messages:
         second.pause()
-        messages.rules(Rule(after=1.0))
+        messages.rules(AnswerRule(after=1.0))
         ids = set(messages.accept(30))
         ground.wait(lambda: len(messages.arrivals()) >= 10, 30, "ten under way")
         frozen = ground.fault("SIGSTOP of a sender beyond its lease", repeats=False)
@@ -131,7 +131,7 @@ def wake_slowly(unit: Unit) -> None:
 
 def emptied_redis(ground: Ground) -> None:
     with sending(ground, within=LEASE + BREAKER + 60) as messages:
-        messages.rules(Rule(after=0.2))
+        messages.rules(AnswerRule(after=0.2))
         with ground.fault("FLUSHALL in the sends"):
             for _ in range(3):
                 messages.accept(150)
@@ -143,7 +143,7 @@ def emptied_redis(ground: Ground) -> None:
 def lost_redis(ground: Ground) -> None:
     """Killed in the middle of sends, away for a while, and back."""
     with sending(ground, within=LEASE + BREAKER + 90) as messages:
-        messages.rules(Rule(after=0.2))
+        messages.rules(AnswerRule(after=0.2))
         messages.accept(900)
         messages.until_something_arrives()
         lost = ground.fault("SIGKILL redis in the sends")
@@ -169,7 +169,7 @@ def clocks_off(ground: Ground) -> None:
 
 def _send_by_the_clock(ground: Ground, messages: Messages) -> None:
     """Some fail once, some are for later: both take a time that is in a row."""
-    messages.rules(Rule(channel="sms", times=4, status=503))
+    messages.rules(AnswerRule(channel="sms", times=4, status=503))
     messages.accept(30)
     messages.accept(30, after=4.0)
     messages.accept(30, priority="low", after=4.0)
@@ -209,8 +209,8 @@ def _arrived(messages: Messages, ids: set[str]) -> bool:
 
 
 def all_delivered(messages: Messages, ids: set[str]) -> bool:
-    told = messages.look()
-    return all(told[id_].status == "delivered" for id_ in ids)
+    found = messages.look()
+    return all(found[id_].status == "delivered" for id_ in ids)
 
 
 def scenario_of(name: str, title: str, play: Play, *, quick: bool = False) -> Scenario:

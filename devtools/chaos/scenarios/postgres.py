@@ -15,8 +15,8 @@ import psycopg
 from django.db import connection
 
 from devtools.chaos.ground import Ground
-from devtools.chaos.load import Attempt, ProbeEvent
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.load import ProbeEvent, WriteAttempt
+from devtools.chaos.outcome import WriteOutcome
 from devtools.chaos.scenarios.base import Scenario
 from devtools.chaos.visitors import visiting
 from devtools.testing.weather import Fault, Proxy, proxy_to, read_only
@@ -142,7 +142,7 @@ def writer_holds_a_transaction(ground: Ground) -> None:
                 # Idle in a transaction for 8 s would end the session.
                 cursor.execute("SELECT 1")
                 time.sleep(1)
-        ground.attempts.append(Attempt(Outcome.COMMITTED, events, time.time()))
+        ground.attempts.append(WriteAttempt(WriteOutcome.COMMITTED, events, time.time()))
         connection.close()
 
     thread = threading.Thread(target=hold)
@@ -162,7 +162,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="postgres-frozen",
-        title="PostgreSQL frozen (SIGSTOP of all its processes) and let go on",
+        title="PostgreSQL frozen (SIGSTOP of all its processes) and continued",
         play=frozen,
         quick=True,
     ),

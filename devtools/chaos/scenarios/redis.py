@@ -82,7 +82,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="workers-away",
-        title="all workers away for ten minutes; Redis stays bounded",
+        title="all workers stopped for ten minutes; Redis stays bounded",
         play=workers_away,
         recover_within=180.0,
         settle_within=180.0,

@@ -11,15 +11,15 @@ from devtools.chaos.checker import Verdict, judge
 from devtools.chaos.history import (
     Applied,
     Fault,
-    Feeds,
+    FeedsHistory,
     History,
     Logged,
     Stored,
     TableHealth,
-    Written,
+    WrittenEvent,
 )
-from devtools.chaos.order_life import Answered, OrderLives, Step
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.order_life import Answered, LifeStep, OrderLives
+from devtools.chaos.outcome import WriteOutcome
 
 TOPIC = "probe-events"
 EVENTS = [("a", 1), ("b", 1), ("a", 2), ("a", 3), ("b", 2)]
@@ -39,7 +39,7 @@ def row(number: int, key: str, seq: int) -> Stored:
 
 ROWS = tuple(row(number, key, seq) for number, (key, seq) in enumerate(EVENTS, start=1))
 ORDER = Stored(9, "o1", "order-events", "order-1", 100.0, 100.1)
-WRITTEN = tuple(Written(r.event_id, r.key, r.seq or 0, Outcome.COMMITTED) for r in ROWS)
+WRITTEN = tuple(WrittenEvent(r.event_id, r.key, r.seq or 0, WriteOutcome.COMMITTED) for r in ROWS)
 
 
 def log_of(*event_ids: str) -> tuple[Logged, ...]:
@@ -52,14 +52,14 @@ def entries_of(*event_ids: str) -> tuple[Applied, ...]:
 
 IDS = tuple(r.event_id for r in ROWS)
 CLEAN = History(
-    written=(*WRITTEN, Written("a9", "a", 4, Outcome.ROLLED_BACK)),
+    written=(*WRITTEN, WrittenEvent("a9", "a", 4, WriteOutcome.ROLLED_BACK)),
     stored=(*ROWS, ORDER),
     logged=(*log_of(*IDS), Logged("o1", "order-events", 3, 0)),
     applied=entries_of(*IDS),
     receipts=(*IDS, "o1"),
     orders=OrderLives(
-        answered=(Answered("order-1", "CREATED", Outcome.COMMITTED),),
-        steps=(Step(1, "order-1", None, "CREATED", ("o1",)),),
+        answered=(Answered("order-1", "CREATED", WriteOutcome.COMMITTED),),
+        steps=(LifeStep(1, "order-1", None, "CREATED", ("o1",)),),
         statuses={"order-1": "CREATED"},
     ),
     tables={"outbox_lane": TableHealth(64, 0, 0), "event_outbox": TableHealth(6, 6, 6)},
@@ -99,7 +99,7 @@ class TestCommittedIsDelivered:
         assert damaged(replace(history, logged=CLEAN.logged[:-1])) == {"I1": 1}
 
     def test_a_promised_row_is_gone(self) -> None:
-        gone = Written("c1", "c", 1, Outcome.COMMITTED)
+        gone = WrittenEvent("c1", "c", 1, WriteOutcome.COMMITTED)
         assert damaged(replace(CLEAN, written=(*CLEAN.written, gone))) == {"I1": 1}
 
     def test_a_promised_order_is_gone(self) -> None:
@@ -116,7 +116,7 @@ class TestCommittedIsDelivered:
         assert damaged(replace(CLEAN, receipts=IDS)) == {"I1": 1}
 
     def test_unknown_is_either(self) -> None:
-        unknown = Written("c1", "c", 1, Outcome.UNKNOWN)
+        unknown = WrittenEvent("c1", "c", 1, WriteOutcome.UNKNOWN)
         absent = replace(CLEAN, written=(*CLEAN.written, unknown))
         assert damaged(absent) == {}
         present = replace(
@@ -139,7 +139,7 @@ class TestCommittedIsDelivered:
 class TestLostOnPurpose:
     """The database was set back: what was promised in between is lost, and nothing else."""
 
-    GONE = Written("c1", "c", 1, Outcome.COMMITTED, at=150.0)
+    GONE = WrittenEvent("c1", "c", 1, WriteOutcome.COMMITTED, at=150.0)
     LOST = replace(CLEAN, written=(*CLEAN.written, GONE), lost_between=(140.0, 160.0))
 
     def test_in_between(self) -> None:
@@ -147,7 +147,7 @@ class TestLostOnPurpose:
         assert verdicts(self.LOST)["I1"].figure == "6, 1 lost"
 
     def test_its_number_drawn_again_and_applied_from_the_log(self) -> None:
-        again = Written("c2", "c", 1, Outcome.COMMITTED, at=170.0)
+        again = WrittenEvent("c2", "c", 1, WriteOutcome.COMMITTED, at=170.0)
         history = replace(
             self.LOST,
             written=(*self.LOST.written, again),
@@ -165,15 +165,15 @@ class TestLostOnPurpose:
 
     @pytest.mark.parametrize(("at", "damage"), [(150.0, {}), (161.0, {"I1": 1})])
     def test_a_promised_change(self, at: float, damage: dict[str, int]) -> None:
-        paid = Answered("order-1", "PAID", Outcome.COMMITTED, at)
+        paid = Answered("order-1", "PAID", WriteOutcome.COMMITTED, at)
         lives = replace(CLEAN.orders, answered=(*CLEAN.orders.answered, paid))
         assert damaged(replace(self.LOST, orders=lives)) == damage
 
 
 class TestRolledBackIsNever:
-    @pytest.mark.parametrize("outcome", [Outcome.ROLLED_BACK, Outcome.NOT_STORED])
-    def test_it_exists_somewhere(self, outcome: Outcome) -> None:
-        written = (*WRITTEN, Written("c1", "c", 1, outcome))
+    @pytest.mark.parametrize("outcome", [WriteOutcome.ROLLED_BACK, WriteOutcome.NOT_STORED])
+    def test_it_exists_somewhere(self, outcome: WriteOutcome) -> None:
+        written = (*WRITTEN, WrittenEvent("c1", "c", 1, outcome))
         in_kafka = (*CLEAN.logged, Logged("c1", TOPIC, 1, 0))
         assert damaged(replace(CLEAN, written=written, logged=in_kafka)) == {"I2": 1}
         assert "I2" in damaged(replace(CLEAN, written=written, stored=(*ROWS, row(10, "c", 1))))
@@ -204,7 +204,7 @@ class TestOrder:
         paid = replace(ORDER, id=10, event_id="o2")
         lives = replace(
             CLEAN.orders,
-            steps=(*CLEAN.orders.steps, Step(2, "order-1", "CREATED", "PAID", ("o2",))),
+            steps=(*CLEAN.orders.steps, LifeStep(2, "order-1", "CREATED", "PAID", ("o2",))),
             statuses={"order-1": "PAID"},
         )
         logged = (
@@ -289,9 +289,9 @@ class TestTheRest:
         assert damaged(replace(CLEAN, tables=updated, lane_updates=1)) == {}
 
     def test_feeds(self) -> None:
-        wrong = Feeds(users=2, wrong=["the feed of ann lacks 2"])
+        wrong = FeedsHistory(users=2, wrong=["the feed of ann lacks 2"])
         assert damaged(replace(CLEAN, feeds=wrong)) == {"I11": 1}
-        impossible = Feeds(
+        impossible = FeedsHistory(
             pages=9, impossible=["a page of ann has post 2", "a page of eve lacks 4"]
         )
         assert damaged(replace(CLEAN, feeds=impossible)) == {"I12": 2}

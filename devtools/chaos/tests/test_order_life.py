@@ -6,20 +6,27 @@ from dataclasses import replace
 
 import pytest
 
-from devtools.chaos.order_life import Answered, OrderLives, Step, forbidden, missing, out_of_turn
-from devtools.chaos.outcome import Outcome
+from devtools.chaos.order_life import (
+    Answered,
+    LifeStep,
+    OrderLives,
+    forbidden,
+    missing,
+    out_of_turn,
+)
+from devtools.chaos.outcome import WriteOutcome
 
 ORDER = "order-1"
 OUTBOX = {"created": 1, "simple": 2, "paid": 5, "shipped": 9}
 EVENTS = dict.fromkeys(OUTBOX, ORDER)
 STEPS = (
-    Step(1, ORDER, None, "CREATED", ("created", "simple")),
-    Step(2, ORDER, "CREATED", "PAID", ("paid",)),
-    Step(3, ORDER, "PAID", "SHIPPED", ("shipped",)),
+    LifeStep(1, ORDER, None, "CREATED", ("created", "simple")),
+    LifeStep(2, ORDER, "CREATED", "PAID", ("paid",)),
+    LifeStep(3, ORDER, "PAID", "SHIPPED", ("shipped",)),
 )
 
 
-def told(status: str, outcome: Outcome = Outcome.COMMITTED) -> Answered:
+def told(status: str, outcome: WriteOutcome = WriteOutcome.COMMITTED) -> Answered:
     return Answered(ORDER, status, outcome)
 
 
@@ -27,9 +34,9 @@ CLEAN = OrderLives(
     answered=(
         told("CREATED"),
         told("PAID"),
-        told("PAID", Outcome.NOT_STORED),
-        told("CANCELLED", Outcome.NOT_STORED),
-        told("SHIPPED", Outcome.UNKNOWN),
+        told("PAID", WriteOutcome.NOT_STORED),
+        told("CANCELLED", WriteOutcome.NOT_STORED),
+        told("SHIPPED", WriteOutcome.UNKNOWN),
     ),
     steps=STEPS,
     statuses={ORDER: "SHIPPED"},
@@ -83,7 +90,7 @@ def test_a_change_has_no_event() -> None:
 
 
 def test_a_change_that_everybody_was_refused() -> None:
-    answered = (told("CREATED"), told("PAID"), told("SHIPPED", Outcome.NOT_STORED))
+    answered = (told("CREATED"), told("PAID"), told("SHIPPED", WriteOutcome.NOT_STORED))
     assert kinds(replace(CLEAN, answered=answered)) == {"I2": 1}
 
 
@@ -95,13 +102,13 @@ def test_an_event_without_its_change() -> None:
 
 @pytest.mark.parametrize("again", ["CREATED", "PAID"])
 def test_a_race_has_two_winners(again: str) -> None:
-    late = Step(4, ORDER, again, "CANCELLED", ())
+    late = LifeStep(4, ORDER, again, "CANCELLED", ())
     lives = replace(CLEAN, steps=(*STEPS, late), statuses={ORDER: "CANCELLED"})
     assert len(list(out_of_turn(lives, OUTBOX))) == 1
 
 
 def test_a_step_that_no_order_may_take() -> None:
-    late = Step(4, ORDER, "SHIPPED", "CANCELLED", ())
+    late = LifeStep(4, ORDER, "SHIPPED", "CANCELLED", ())
     lives = replace(CLEAN, steps=(*STEPS, late), statuses={ORDER: "CANCELLED"})
     assert len(list(out_of_turn(lives, OUTBOX))) == 1
 

@@ -11,11 +11,11 @@ import pytest
 
 from devtools.chaos.notifications.checker import UNKNOWN_ANSWER, judge
 from devtools.chaos.notifications.history import (
-    Accepted,
+    AcceptedSend,
     Attempted,
-    Change,
     End,
     Lost,
+    SeenChange,
     SendHistory,
 )
 from devtools.provider.server import Arrival
@@ -36,12 +36,12 @@ def arrival(key: str, at: float, status: int = 200, **told: Any) -> Arrival:
     )
 
 
-def accepted(at: float = 0.0, priority: str = "high", **given: Any) -> Accepted:
-    return Accepted(channel="sms", priority=priority, at=at, **given)
+def accepted(at: float = 0.0, priority: str = "high", **given: Any) -> AcceptedSend:
+    return AcceptedSend(channel="sms", priority=priority, at=at, **given)
 
 
-def changes(*told: tuple[str, str]) -> list[Change]:
-    return [Change(seq, id_, status) for seq, (id_, status) in enumerate(told, start=1)]
+def changes(*told: tuple[str, str]) -> list[SeenChange]:
+    return [SeenChange(seq, id_, status) for seq, (id_, status) in enumerate(told, start=1)]
 
 
 SENT = (("a", "processing"), ("a", "delivered"))
@@ -177,11 +177,11 @@ class TestAttempts:
 
 class TestEnds:
     def test_one_that_is_left(self) -> None:
-        left = replace(CLEAN, changes=[*CLEAN.changes, Change(7, "a", "pending")])
+        left = replace(CLEAN, changes=[*CLEAN.changes, SeenChange(7, "a", "pending")])
         assert "N5" in damaged(left)
 
     def test_one_that_was_told_and_is_not_so(self) -> None:
-        assert damaged(replace(CLEAN, told={"a": "failed"})) == {"N5"}
+        assert damaged(replace(CLEAN, shown={"a": "failed"})) == {"N5"}
 
 
 class TestStream:

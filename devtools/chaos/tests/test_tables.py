@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from devtools.chaos.evidence import Backlog
+from devtools.chaos.evidence import PendingWork
 from devtools.chaos.markdown import measured_on
 from devtools.chaos.mutants import BREAKS
 from devtools.chaos.mutation import MUTANTS
 from devtools.chaos.notifications.checker import TITLES
 from devtools.chaos.scenarios import SCENARIOS
-from devtools.chaos.weather import Watch
+from devtools.chaos.weather import WeatherWatch
 
 NAMES = [scenario.name for scenario in SCENARIOS]
 
@@ -26,8 +26,10 @@ def test_every_broken_guard_has_a_scenario_that_must_show_it() -> None:
     assert {mutant.invariant for mutant in MUTANTS} <= {f"I{n}" for n in range(1, 13)} | set(TITLES)
 
 
-def watch(*ages: float) -> Watch:
-    return Watch([(float(moment), Backlog(1, 1, age)) for moment, age in enumerate(ages)])
+def watch(*ages: float) -> WeatherWatch:
+    return WeatherWatch(
+        [(float(moment), PendingWork(1, 1, age)) for moment, age in enumerate(ages)]
+    )
 
 
 class TestRecovery:

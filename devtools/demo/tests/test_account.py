@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from devtools.demo.account import Feeds, Half, Observations, account, conclusion
-from devtools.demo.report import Line, print_report
+from devtools.demo.account import FeedsAccount, Half, Observations, account, conclusion
+from devtools.demo.report import ReportLine, print_report
 from devtools.probe.queries import OrderVerdict
-from eventsite.reports.recount import Comparison
+from eventsite.reports.recount import FigureComparison
 from loadtest.measure import Counts, KafkaCount, Latency
 
 LATENCY = Latency(p50=5.0, p99=50.0)
@@ -42,8 +42,8 @@ HEALTHY = Observations(
     order=OrderVerdict(drawn=70, applied=70, lost=0, duplicates=0, violations=0),
     kafka=KafkaCount(messages=753, distinct=750),
     calm_duplicates=0,
-    figures=Comparison(differences=[], different=0, figures=12, under_way=0),
-    feeds=Feeds(
+    figures=FigureComparison(differences=[], different=0, figures=12, under_way=0),
+    feeds=FeedsAccount(
         sent=60,
         answered={"post": 30, "delete": 5, "follow": 15, "unfollow": 10},
         lost=0,
@@ -117,7 +117,7 @@ def failed(observations: Observations) -> set[str]:
     return {line.name for line in account(observations) if line.ok is False}
 
 
-def line_of(observations: Observations, name: str) -> Line:
+def line_of(observations: Observations, name: str) -> ReportLine:
     return next(line for line in account(observations) if line.name == name)
 
 
@@ -165,7 +165,10 @@ def test_changes_are_shown_as_attempted_and_answered() -> None:
 @pytest.mark.parametrize(("ok", "kept"), [(True, True), (None, True), (False, False)])
 def test_one_failed_line_fails_the_report(ok: bool | None, kept: bool) -> None:
     console = Console(width=120, quiet=True)
-    assert print_report(console, [Line("first", "1", ok), Line("last", "2", True)], "So.") is kept
+    assert (
+        print_report(console, [ReportLine("first", "1", ok), ReportLine("last", "2", True)], "So.")
+        is kept
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,6 +220,6 @@ def test_the_conclusion_of_a_busy_machine_says_what_to_try() -> None:
 
 def test_the_conclusion_is_the_last_line() -> None:
     console = Console(width=200, file=StringIO())
-    print_report(console, [Line("first", "1", True)], "So it is.")
+    print_report(console, [ReportLine("first", "1", True)], "So it is.")
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().splitlines()[-1] == "So it is."

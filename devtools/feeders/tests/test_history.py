@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from devtools.feeders.history import Change, FeedHistory, Kind, Seen, impossible
+from devtools.feeders.history import FeedHistory, Kind, SeenPage, UserChange, impossible
 
 
-def did(kind: Kind, user: str, at: float, *, done: bool = True, **what: object) -> Change:
+def did(kind: Kind, user: str, at: float, *, done: bool = True, **what: object) -> UserChange:
     """A request that takes one second."""
-    return Change(kind, user, at, at + 1, done, **what)  # type: ignore[arg-type]
+    return UserChange(kind, user, at, at + 1, done, **what)  # type: ignore[arg-type]
 
 
-def saw(at: float, *ids: int, whole: bool = True) -> Seen:
-    return Seen("ann", at, at + 1, ids, whole)
+def saw(at: float, *ids: int, whole: bool = True) -> SeenPage:
+    return SeenPage("ann", at, at + 1, ids, whole)
 
 
 POST = did(Kind.POST, "bob", 10, post_id=2)
@@ -44,7 +44,7 @@ LATE_POST = did(Kind.POST, "bob", 25, post_id=4)
         ([did(Kind.POST, "ann", 10, post_id=6)], saw(9.5, 6)),
     ],
 )
-def test_what_can_have_been_true(changes: Sequence[Change], page: Seen) -> None:
+def test_what_can_have_been_true(changes: Sequence[UserChange], page: SeenPage) -> None:
     assert list(impossible(FeedHistory([*changes], [page]))) == []
 
 
@@ -63,7 +63,7 @@ def test_what_can_have_been_true(changes: Sequence[Change], page: Seen) -> None:
         ([FOLLOW, POST], saw(40, 2, 2), "has a post twice"),
     ],
 )
-def test_what_cannot(changes: Sequence[Change], page: Seen, words: str) -> None:
+def test_what_cannot(changes: Sequence[UserChange], page: SeenPage, words: str) -> None:
     found = list(impossible(FeedHistory([*changes], [page])))
     assert len(found) == 1
     assert words in found[0]

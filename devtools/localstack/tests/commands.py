@@ -11,7 +11,7 @@ from pathlib import Path
 
 from devtools.localstack.environment import MARKER
 from devtools.localstack.record import Record
-from devtools.localstack.state import CLONE, State
+from devtools.localstack.state import CLONE, StackState
 from devtools.localstack.warden import marked
 from devtools.testing.patience import PATIENCE
 
@@ -34,7 +34,7 @@ def environment(**changes: str) -> dict[str, str]:
 class BackgroundStack:
     """`up` and its sisters on one state directory."""
 
-    def __init__(self, state: State, port: int, plan: str = "WORKING") -> None:
+    def __init__(self, state: StackState, port: int, plan: str = "WORKING") -> None:
         self.state = state
         self.port = port
         self.plan = plan

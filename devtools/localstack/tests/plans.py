@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from devtools.localstack.processes import Plan, ProcessSpec, Step
+from devtools.localstack.processes import Plan, PreparationStep, ProcessSpec
 
 DUMMY = str(Path(__file__).with_name("dummy.py"))
 WEB = ProcessSpec("web", ("{python}", DUMMY, "{port}"), health="/health/ready", web=True)
@@ -10,12 +10,13 @@ WEB = ProcessSpec("web", ("{python}", DUMMY, "{port}"), health="/health/ready", 
 WORKING = Plan(
     processes=(WEB, ProcessSpec("worker", ("{python}", DUMMY))),
     preparation=(
-        Step(("echo", "sync_routes"), on_new_log=("--recreated",)),
-        Step(("sh", "-c", "echo Admin login: admin / admin # $0", "prepare")),
+        PreparationStep(("echo", "sync_routes"), on_new_log=("--recreated",)),
+        PreparationStep(("sh", "-c", "echo Admin login: admin / admin # $0", "prepare")),
     ),
 )
 FAILING_STEP = Plan(
-    processes=(WEB,), preparation=(Step(("{python}", "-c", "raise SystemExit('no such table')")),)
+    processes=(WEB,),
+    preparation=(PreparationStep(("{python}", "-c", "raise SystemExit('no such table')")),),
 )
 FAILING_PROCESS = Plan(
     processes=(WEB, ProcessSpec("worker", ("{python}", "-c", "raise SystemExit('no such queue')")))

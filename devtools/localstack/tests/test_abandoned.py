@@ -13,7 +13,7 @@ import pytest
 from devtools.localstack import state as state_module
 from devtools.localstack.logins import private_folder
 from devtools.localstack.record import Identity
-from devtools.localstack.state import OWNER, State, ephemeral_state
+from devtools.localstack.state import OWNER, StackState, ephemeral_state
 
 
 def dead() -> Identity:
@@ -30,7 +30,7 @@ def test_in_the_clone_and_in_the_temporary_folder(
 ) -> None:
     temporary, clone = tmp_path / "tmp", tmp_path / "clone"
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(state_module, "clone_state", lambda: State(clone))
+    monkeypatch.setattr(state_module, "clone_state", lambda: StackState(clone))
     gone, alive = dead(), Identity.of(os.getpid())
     temporary.mkdir()
     kept: list[Path] = []

@@ -15,13 +15,13 @@ import pytest
 
 from devtools.localstack.ports import Ports, is_free
 from devtools.localstack.record import Identity, Record
-from devtools.localstack.state import State
+from devtools.localstack.state import StackState
 from devtools.localstack.tests.commands import BackgroundStack, eventually, left_over
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[BackgroundStack]:
-    state = State(tmp_path / "state")
+    state = StackState(tmp_path / "state")
     state.create()
     # the test database server runs as another user, who must reach its data
     stack = BackgroundStack(state, Ports(tmp_path / "ports.json").choose("web"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from devtools.localstack.log_files import merged, read_entries, shown
-from devtools.localstack.state import CLONE, State
+from devtools.localstack.state import CLONE, StackState
 from devtools.localstack.tests.commands import command_line
 from devtools.testing.patience import PATIENCE
 
@@ -29,13 +29,13 @@ def entry(event: str, at: datetime, **fields: object) -> str:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    state = State(tmp_path)
+def state(tmp_path: Path) -> StackState:
+    state = StackState(tmp_path)
     state.create()
     return state
 
 
-def logs(state: State, *arguments: str, **variables: str) -> list[str]:
+def logs(state: StackState, *arguments: str, **variables: str) -> list[str]:
     done = subprocess.run(
         command_line("--state", str(state.root), "logs", *arguments),
         cwd=CLONE,
@@ -88,7 +88,7 @@ def test_lines_are_merged_by_time_and_what_has_none_stays_behind_its_line() -> N
     assert [word in text for word, text in zip(words, texts, strict=True)] == [True] * 6
 
 
-def test_an_entry_is_one_line_with_short_ids(state: State) -> None:
+def test_an_entry_is_one_line_with_short_ids(state: StackState) -> None:
     at = datetime.now(UTC)
     failure = entry(
         *("failed", at), level="error", order_id=ORDER, trace_id=TRACE, reason="two\nlines",
@@ -113,13 +113,13 @@ def test_an_entry_is_one_line_with_short_ids(state: State) -> None:
     assert logs(state, "--raw") == [failure, request]
 
 
-def test_no_escape_sequence_of_a_log_reaches_the_terminal(state: State) -> None:
+def test_no_escape_sequence_of_a_log_reaches_the_terminal(state: StackState) -> None:
     hostile = entry("\x1b[2Jgone", datetime.now(UTC), path="\x1b]0;title\x07")
     state.log("web").write_text(f"{hostile}\nplain \x1b[5mblink\x07\n")
     assert "\x1b" not in "".join(logs(state))
 
 
-def test_the_last_lines_of_all_and_of_one(state: State) -> None:
+def test_the_last_lines_of_all_and_of_one(state: StackState) -> None:
     begin = datetime.now(UTC)
     for name, number in (("web", 0), ("bridge", 1)):
         lines = [entry(f"{name}-{i}", begin + timedelta(seconds=2 * i + number)) for i in range(50)]
@@ -138,7 +138,7 @@ def test_the_last_lines_of_all_and_of_one(state: State) -> None:
 
 
 @pytest.fixture
-def followed(state: State) -> Iterator[subprocess.Popen[str]]:
+def followed(state: StackState) -> Iterator[subprocess.Popen[str]]:
     for name in ("web", "bridge"):
         state.log(name).write_text(entry(f"{name}-begins", datetime.now(UTC)) + "\n")
     child = subprocess.Popen(
@@ -152,7 +152,9 @@ def followed(state: State) -> Iterator[subprocess.Popen[str]]:
     child.stdout.close()
 
 
-def test_following_shows_what_comes_by_time(state: State, followed: subprocess.Popen[str]) -> None:
+def test_following_shows_what_comes_by_time(
+    state: StackState, followed: subprocess.Popen[str]
+) -> None:
     assert followed.stdout is not None
     assert "web-begins" in followed.stdout.readline()
     assert "bridge-begins" in followed.stdout.readline()
@@ -168,7 +170,7 @@ def test_following_shows_what_comes_by_time(state: State, followed: subprocess.P
 
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_colours_are_for_a_terminal_that_wants_them(
-    state: State, variables: dict[str, str], coloured: bool
+    state: StackState, variables: dict[str, str], coloured: bool
 ) -> None:
     state.log("web").write_text(entry("failed", datetime.now(UTC), level="error") + "\n")
     ours, theirs = os.openpty()
@@ -185,7 +187,7 @@ def test_colours_are_for_a_terminal_that_wants_them(
     assert not any("\x1b[" in line for line in logs(state))
 
 
-def test_a_reader_who_stops_ends_the_following(state: State) -> None:
+def test_a_reader_who_stops_ends_the_following(state: StackState) -> None:
     state.log("web").write_text(entry("begins", datetime.now(UTC)) + "\n")
     script = '"$@" -f | head -n 1'
     done = subprocess.Popen(

@@ -16,14 +16,14 @@ from devtools.localstack.ports import Ports
 from devtools.localstack.processes import Plan, ProcessSpec
 from devtools.localstack.rabbitmq import embedded_amqp, find_rabbitmq
 from devtools.localstack.server import Server
-from devtools.localstack.state import State, ephemeral_state
+from devtools.localstack.state import StackState, ephemeral_state
 from devtools.localstack.tests.plans import DUMMY, WORKING
 
 RELAY = ProcessSpec("relay", ("{python}", DUMMY), needs_rabbitmq=True)
 
 
 @pytest.fixture
-def state() -> Iterator[State]:
+def state() -> Iterator[StackState]:
     state = ephemeral_state()
     yield state
     shutil.rmtree(state.root)
@@ -37,7 +37,9 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[s
     return {"PATH": str(tmp_path)}
 
 
-def choose(state: State, environment: dict[str, str], broker: str) -> tuple[Server | None, str]:
+def choose(
+    state: StackState, environment: dict[str, str], broker: str
+) -> tuple[Server | None, str]:
     """The server, and what was said."""
     said: list[str] = []
     server = embedded_amqp(
@@ -59,7 +61,7 @@ def installed(folder: Path) -> None:
 
 
 def test_rabbitmq_on_path_is_a_node_of_its_own(
-    state: State, nothing_installed: dict[str, str], tmp_path: Path
+    state: StackState, nothing_installed: dict[str, str], tmp_path: Path
 ) -> None:
     installed(tmp_path)
     assert find_rabbitmq(nothing_installed) == str(tmp_path / "rabbitmq-server")
@@ -77,7 +79,7 @@ def test_rabbitmq_on_path_is_a_node_of_its_own(
 
 @pytest.mark.parametrize("broker", ["auto", "qpid"])
 def test_the_stand_in_is_said_in_one_line(
-    state: State,
+    state: StackState,
     nothing_installed: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,7 +97,7 @@ def test_the_stand_in_is_said_in_one_line(
 
 @pytest.mark.parametrize("broker", ["auto", "rabbitmq", "qpid"])
 def test_neither_is_one_line_that_says_how_to_add_one(
-    state: State, nothing_installed: dict[str, str], broker: str
+    state: StackState, nothing_installed: dict[str, str], broker: str
 ) -> None:
     server, said = choose(state, nothing_installed, broker)
     assert server is None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from devtools.relay.account import Account, Found, account
+from devtools.relay.account import FoundMessages, RelayAccount, account
 from devtools.relay.messages import BAD, Message, numbered
 
 SENT = [numbered("a", number) for number in range(3)] + [BAD["no-json"]]
-WHOLE = Found(
+WHOLE = FoundMessages(
     kafka=[(0, message.event_id, message.payload or b"") for message in SENT[:3]],
     letters={BAD["no-json"].body: ["body: no JSON"]},
     queued=[],
@@ -17,13 +17,13 @@ WHOLE = Found(
 
 def test_nothing_is_wrong() -> None:
     seen = account(SENT, WHOLE)
-    assert seen == Account(sent=4, in_kafka=3, dead=1)
+    assert seen == RelayAccount(sent=4, in_kafka=3, dead=1)
     assert seen.holds
 
 
 def test_what_is_still_queued_is_not_lost() -> None:
     seen = account(SENT, replace(WHOLE, kafka=WHOLE.kafka[:2], queued=[SENT[2].body]))
-    assert seen == Account(sent=4, in_kafka=2, dead=1, queued=1)
+    assert seen == RelayAccount(sent=4, in_kafka=2, dead=1, queued=1)
 
 
 def test_lost() -> None:
@@ -59,5 +59,5 @@ def test_in_the_wrong_place() -> None:
     wrong_reason = replace(WHOLE, letters={BAD["no-json"].body: ["event_id: empty"]})
     assert account(SENT, wrong_reason).misplaced == ["not json: event_id: empty"]
     refused = Message(b"{}", "r", None, names="x")
-    found = Found(kafka=[(0, "r", b"1")], letters={b"{}": ["x"]}, queued=[])
+    found = FoundMessages(kafka=[(0, "r", b"1")], letters={b"{}": ["x"]}, queued=[])
     assert account([refused], found).misplaced == ["r"]

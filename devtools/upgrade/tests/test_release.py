@@ -12,15 +12,15 @@ from devtools.localstack.errors import LocalStackError
 from devtools.localstack.processes import Plan
 from devtools.localstack.state import CLONE
 from devtools.upgrade import release
-from devtools.upgrade.release import Release, behind, commit_to_upgrade_from, today
+from devtools.upgrade.release import EarlierRelease, behind, commit_to_upgrade_from, today
 
 
-def with_migrations(folder: Path, names: dict[str, list[str]]) -> Release:
+def with_migrations(folder: Path, names: dict[str, list[str]]) -> EarlierRelease:
     for app, migrations in names.items():
         (folder / app / "migrations").mkdir(parents=True)
         for each in ("__init__", *migrations):
             (folder / app / "migrations" / f"{each}.py").touch()
-    return Release("any", folder, Path(sys.executable), {}, Plan())
+    return EarlierRelease("any", folder, Path(sys.executable), {}, Plan())
 
 
 def test_the_file_names_a_commit_before_this_one() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from devtools.testing.account import Account
-from devtools.upgrade.evidence import Found, Left
+from devtools.upgrade.evidence import FoundState, Left
 from devtools.upgrade.load import Promises
-from devtools.upgrade.run import Seen
+from devtools.upgrade.run import SeenUpgrade
 from devtools.upgrade.verdict import conclusion, lines_of
 
 ACCOUNT = Account(
@@ -27,7 +27,7 @@ ACCOUNT = Account(
     figures_different=0,
     under_way=0,
 )
-FOUND = Found(
+FOUND = FoundState(
     missing=0,
     unasked=0,
     created_wrong=0,
@@ -52,7 +52,7 @@ def promises(**changes: Any) -> Promises:
     )
 
 
-SEEN = Seen(
+SEEN = SeenUpgrade(
     promises=promises(),
     left=Left(3, 0, 0),
     back={"outbox": "0005_lane_rewinds"},
@@ -104,7 +104,7 @@ def test_nothing_is_broken_where_everything_is_there_once() -> None:
         (replace(SEEN, feeds="1 differences."), "feeds"),
     ],
 )
-def test_what_is_broken_fails_its_line_alone(seen: Seen, failed: str) -> None:
+def test_what_is_broken_fails_its_line_alone(seen: SeenUpgrade, failed: str) -> None:
     lines = lines_of(seen)
     assert [line.name for line in lines if line.ok is False] == [failed]
     assert failed in conclusion(lines)

@@ -22,8 +22,8 @@ class Command(BaseCommand):
     that it can."""
 
     help = (
-        "Waits until the processes that must start before ROLE live in this version: workers before"
-        " bridges and beat, bridges before web. Goes on when the time is up."
+        "Waits until the processes that must start before ROLE run this version: workers before"
+        " bridges and beat, bridges before web. Ends without an error when the time is up."
     )
     requires_system_checks = ()
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, role: str, seconds: float, **options: Any) -> None:
         version = Version.ours()
-        told: list[str] = []
+        reported: list[str] = []
         ends = time.monotonic() + seconds
         with redis_client.client(
             answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN
@@ -46,9 +46,9 @@ class Command(BaseCommand):
                         " Nothing is lost: what they do not read yet waits in PostgreSQL and Kafka."
                     )
                     return
-                if lacking != told:
+                if lacking != reported:
                     self._say(f"{role} of {version} waits for {_list(lacking)}.")
-                    told = lacking
+                    reported = lacking
                 time.sleep(min(LOOK_SECONDS, left))
         self._say(f"{role} of {version} may start.")
 

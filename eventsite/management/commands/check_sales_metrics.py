@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from eventsite.reports.recount import Comparison, compare
+from eventsite.reports.recount import FigureComparison, compare
 
 
 class Command(BaseCommand):
@@ -20,7 +20,7 @@ class Command(BaseCommand):
         self._tell_foreign(found)
         if found.set_aside:
             self.stdout.write(
-                f"{found.set_aside} additions are set aside and missing in their figures: see "
+                f"{found.set_aside} additions are set aside, so their figures lack them: see "
                 "FiguresSetAside in docs/operations.md."
             )
         under_way = f"{found.under_way} events are under way"
@@ -36,11 +36,11 @@ class Command(BaseCommand):
             self.stdout.write(f"… and {found.different - len(found.differences)} more")
         raise CommandError(f"{found.different} of {found.figures} figures differ; {under_way}.")
 
-    def _tell_foreign(self, found: Comparison) -> None:
+    def _tell_foreign(self, found: FigureComparison) -> None:
         if not found.foreign_figures:
             return
         self.stdout.write(
-            f"Events of other producers count apart, in {found.foreign_figures} figures:"
+            f"Events of other producers are counted apart, in {found.foreign_figures} figures:"
         )
         for each in found.foreign:
             self.stdout.write(f"  {each.metric_name} [{each.dimension}]: {each.value}")

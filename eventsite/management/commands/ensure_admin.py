@@ -24,10 +24,10 @@ class Command(BaseCommand):
         existing = users.filter(username=name).first()
         if existing is None:
             if not password:
-                raise CommandError("Set ADMIN_PASSWORD to make the admin user.")
+                raise CommandError("Set ADMIN_PASSWORD to create the admin user.")
             users.create_superuser(username=name, password=password)
         elif not password or not existing.check_password(password):
-            self.stdout.write(f"Admin login: {name} / the password it was given before")
+            self.stdout.write(f"Admin login: {name} / the password that was set earlier")
             return
         # What somebody has chosen does not belong in a log.
         shown = password if password == DEFAULT_PASSWORD else "the password of ADMIN_PASSWORD"

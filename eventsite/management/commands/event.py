@@ -28,9 +28,9 @@ PIPE_WIDTH = 160
 
 
 class Command(BaseCommand):
-    """Reads the database alone: it answers with Kafka and Redis away."""
+    """Reads the database alone: it answers while Kafka and Redis are unavailable."""
 
-    help = "Tells where an event is; takes the id of an event, a notification, an order or a post."
+    help = "Shows where an event is. Takes the id of an event, a notification, an order or a post."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("id", help="id of an event, a notification, an order or a post")
@@ -42,8 +42,7 @@ class Command(BaseCommand):
         travels = travels_of_post(post_id) if post_id else travels_of(_parse(wanted))
         if travels is None:
             raise CommandError(
-                f"Nothing is known of {wanted}: it is no post, no order, no notification, and no event that the "
-                "outbox holds (events go when every handler is done and their retention is over)."
+                f"Nothing has the id {wanted}: no post, order or notification, and no event in the outbox (an event is deleted when every handler is done with it and its retention is over)."
             )
         if options["json"]:
             self.stdout.write(json.dumps(asdict(travels), default=_plain, indent=2))
@@ -56,7 +55,7 @@ def _parse(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise CommandError(
-            f"{text!r} is no id: give the UUID of an event, a notification or an order, or the number of a post."
+            f"{text!r} is not an id: give the UUID of an event, a notification or an order, or the number of a post."
         ) from None
 
 

@@ -23,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--new-log",
             action="store_true",
-            help="Kafka's log is a new one: positions move to it, what was not applied goes out again",
+            help="Kafka's topics were recreated: positions move to the new log, and events that were not applied are published again",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -3,7 +3,7 @@
 A try takes a token of both before the password is looked at, so tries at the same moment do not pass
 together. A login that succeeds fills the user's bucket again, not that of the address: there somebody
 may try many users. The buckets are those of the gateway's limit, in Redis, for all web processes; while
-Redis is away each process keeps its own.
+Redis is unavailable each process keeps its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["OF_ADDRESS", "OF_USER", "LoginLimit", "login_limit"]
 OF_ADDRESS = RateLimit.parse("10/m burst 20")
 OF_USER = RateLimit.parse("2/m burst 10")
 REDIS_SECONDS = 0.5
-BUCKETS = 10_000  # that a process keeps while Redis is away; the oldest goes
+BUCKETS = 10_000  # that a process keeps while Redis is unavailable; the oldest goes
 
 log = structlog.get_logger("eventsite.admin")
 
@@ -35,7 +35,9 @@ class LoginLimit:
 
     def __init__(self, server: redis.Redis) -> None:
         self._server = server
-        self._own: dict[str, tuple[float, float]] = {}  # tokens, and when, while Redis is away
+        self._own: dict[
+            str, tuple[float, float]
+        ] = {}  # tokens, and when, while Redis is unavailable
 
     def take(self, address: str, user: str) -> int:
         """0 if a login may be tried, else the seconds after which it may."""

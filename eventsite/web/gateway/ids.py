@@ -20,7 +20,7 @@ _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
 )
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
-# These ids must differ from each other, they are no secret; Python seeds anew after a fork.
+# These ids must differ from each other, they are no secret; Python seeds again after a fork.
 _random = random.randbytes
 
 

@@ -4,7 +4,7 @@ All keys are kept, not only those that were used, and what changed is asked for 
 request costs one look into a dictionary, and a flood of made-up keys costs neither memory nor more
 than MISSES_A_SECOND small queries, however many there are. Nothing is read while nobody calls.
 
-While the database is away, known keys work on (expiry included): without it there is nothing to
+While the database is unavailable, known keys stay valid (expiry included): without it there is nothing to
 read or change with them, and a revocation could not be committed either.
 """
 
@@ -31,14 +31,14 @@ PATIENCE = 1.0  # seconds that a request waits for a database that does not answ
 READ_SECONDS = 5.0  # that the thread waits for each answer of the database
 AGAIN_AFTER = 0.5  # seconds after a failed read in which nobody waits for the next one
 MISSES_A_SECOND = 10
-WHOLE_EVERY = 60.0  # seconds: reads all, in case a row was deleted by hand
+WHOLE_EVERY = 60.0  # seconds: reads all, in case a row was deleted by SQL
 NOTED_EVERY = 600.0  # seconds between two notes that a key is used
 
 log = structlog.get_logger("gateway")
 
 
 class KeysUnread(Exception):
-    """Whether the key is known cannot be said: the database is away."""
+    """Whether the key is known cannot be said: the database is unavailable."""
 
 
 def read_keys(revision: int, used: Collection[int]) -> list[KeyState]:
@@ -112,7 +112,7 @@ class Keyring:
 
     async def living(self, hashes: Iterable[bytes]) -> dict[bytes, KeyState]:
         """Of keys that have been found before, those that still live; to be asked several times a
-        second. While the database is away a key lives until it expires."""
+        second. While the database is unavailable a key lives until it expires."""
         age = self._clock() - self._as_of
         if age > OLDEST:
             await self._wait(self._soon())
@@ -162,17 +162,17 @@ class Keyring:
             pause = self._began + 1 / MISSES_A_SECOND - self._clock()
             if pause > 0:
                 await asyncio.sleep(pause)
-            told, self._next = self._next, None
+            waiting, self._next = self._next, None
             self._began = began = self._clock()
             whole = began - self._whole_at > WHOLE_EVERY
             used, self._used = self._used, set()
             self._reading = True
-            patience = loop.call_later(PATIENCE, self._give_up, told)
+            patience = loop.call_later(PATIENCE, self._give_up, waiting)
             try:
                 changed = await loop.run_in_executor(
                     self._thread, self._read, 0 if whole else self._revision, used
                 )
-            except Exception as error:  # noqa: BLE001  (whatever it is, known keys go on)
+            except Exception as error:  # noqa: BLE001  (whatever it is, known keys stay valid)
                 self._used |= used
                 self._whole_at = float("-inf")  # it may come back as another database
                 self._lost(str(error))
@@ -183,14 +183,14 @@ class Keyring:
                 self._found()
             patience.cancel()
             self._reading = False
-            _release(told)
+            _release(waiting)
         self._reader = None
 
-    def _give_up(self, told: asyncio.Future[None]) -> None:
+    def _give_up(self, waiting: asyncio.Future[None]) -> None:
         """The read hangs: nobody waits for it any longer, nor for the one behind it."""
         self._lost("No answer.")
         behind, self._next = self._next, None
-        for waited_for in (told, behind):
+        for waited_for in (waiting, behind):
             if waited_for is not None:
                 _release(waited_for)
 

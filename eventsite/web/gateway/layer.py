@@ -100,10 +100,10 @@ class Gateway:
         except Refused as refused:
             await send_refusal(answer, refused, self._rules.headers)
         except BaseException as error:
-            told = _failed(error, method)
+            refusal = _failed(error, method)
             if answer.status:  # too late for another answer
                 raise
-            await send_refusal(answer, told, self._rules.headers)
+            await send_refusal(answer, refusal, self._rules.headers)
         finally:
             # A path that the table does not know may be known to Django.
             label = route.label if route is not routes.UNKNOWN else scope.get("route", "unknown")
@@ -129,7 +129,7 @@ class Gateway:
 
 
 def _failed(error: BaseException, method: str) -> Refused:
-    """What is told of it; what ends the process goes on."""
+    """The answer to an exception; one that ends the process is raised again."""
     if isinstance(error, asyncio.CancelledError):
         # The server stops and waits no longer; by itself it would say 500, which says nothing.
         return refusals.stopping(method, "unknown")

@@ -34,11 +34,11 @@ DURATION = _Histogram(
 )
 FAILED_OPEN = Counter(
     "rate_limit_failed_open_total",
-    "Requests let through unlimited because Redis was away or slow.",
+    "Requests that passed without a limit because Redis was unavailable or slow.",
 )
 KEYS_UNREAD = Counter(
     "api_keys_unread_total",
-    "Times that a process could not read the API keys; it goes on with those in its memory.",
+    "Times that a process could not read the API keys; it continues with the keys in its memory.",
 )
 SOCKETS_OPEN = Gauge(
     "websockets_open", "WebSockets that are open.", ["path"], multiprocess_mode="livesum"
@@ -74,7 +74,7 @@ def count(kind: Kind, seconds: Sequence[float]) -> None:
     found[1].observe_all(seconds)
 
 
-class Tally:
+class RequestTally:
     """Raises a counter once a turn of the event loop: a change that goes to thousands of sockets would
     spend a fifth of its time with counting."""
 

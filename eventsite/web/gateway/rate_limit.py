@@ -3,7 +3,7 @@
 A bucket holds `burst` tokens and gets `per_second` new ones a second, without steps; a request
 takes one or is refused. Requests that wait for Redis at the same moment share one round trip.
 
-When Redis is away or slower than RATE_LIMIT_PATIENCE, requests are let through and counted: a limit protects
+When Redis is unavailable or slower than RATE_LIMIT_PATIENCE, requests are let through and counted: a limit protects
 from too much, and refusing everybody would be worse. The first failure opens a breaker: until a
 probe behind the requests' back was answered in time, nobody waits for Redis again.
 """
@@ -26,7 +26,7 @@ __all__ = ["TAKE", "RateLimit", "RateLimiter", "bucket_of"]
 
 CONNECTS_WITHIN = 1.0  # seconds, at start and by the probe, never in a request
 PROBES_EVERY = 0.5  # seconds
-PROBE = "probe"  # a bucket of nobody's: callers are `key:...` or `address:...`
+PROBE = "probe"  # a bucket without a caller: callers are `key:...` or `address:...`
 
 # KEYS: the bucket. ARGV: tokens a second, burst, tokens wanted, and the time in microseconds ("" is
 # Redis's own clock, the one that all processes share). Gives how many were taken, and the
@@ -69,11 +69,11 @@ class RateLimit:
         Raises ValueError."""
         found = _TEXT.fullmatch(text.strip())
         if found is None:
-            raise ValueError(f"RATE_LIMIT={text} is no limit; write it like 100/s burst 200.")
+            raise ValueError(f"RATE_LIMIT={text} is not a limit; write it like 100/s burst 200.")
         per_second = float(found[1]) / _SECONDS[found[2]]
         burst = int(found[3]) if found[3] else max(1, math.ceil(per_second))
         if per_second == 0 or burst == 0:
-            raise ValueError(f"RATE_LIMIT={text} lets nobody through; unset it for no limit.")
+            raise ValueError(f"RATE_LIMIT={text} allows no request; unset it for no limit.")
         return cls(per_second, burst, text.strip())
 
 

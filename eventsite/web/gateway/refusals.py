@@ -93,7 +93,7 @@ def unknown_coding() -> Refused:
 class BodyIncomplete(Refused):
     """The body broke off: the client hung up, or what came is not in the coding it announced.
 
-    Servers tell both as a disconnect. Who is still there gets an answer, the others do not mind.
+    ASGI reports both as a disconnect. A client that is still connected receives this 400.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ def key_conflict() -> Refused:
 
 
 def key_unknown() -> Refused:
-    """One sentence for all of these: who holds no key is not told which keys there were."""
+    """One sentence for all of these: a caller without a key does not learn which keys exist."""
     return _invalid("The API key is unknown, expired or revoked.")
 
 
@@ -130,7 +130,7 @@ def scope_missing(scope: str) -> Refused:
 
 
 def keys_unread(method: str) -> Refused:
-    return turned_away("The API key cannot be checked while the database is away", method)
+    return turned_away("The API key cannot be checked while the database is unavailable", method)
 
 
 def turned_away(why: str, method: str) -> Refused:

@@ -1,5 +1,5 @@
 """The gateway around WebSockets: what it does for a request it does for a handshake, and what may
-end an open socket stands here in one place. docs/gateway.md has the table of the close codes.
+end an open socket stands here in one place. docs/http.md has the table of the close codes.
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ class SocketEndpoint:
         self._path = path
         self._consumer = consumer
         self._takes = frozenset(takes)
-        self._sent = metrics.Tally(metrics.SOCKET_MESSAGES.labels(path.label, "sent"))
-        self._received = metrics.Tally(metrics.SOCKET_MESSAGES.labels(path.label, "received"))
+        self._sent = metrics.RequestTally(metrics.SOCKET_MESSAGES.labels(path.label, "sent"))
+        self._received = metrics.RequestTally(
+            metrics.SOCKET_MESSAGES.labels(path.label, "received")
+        )
         for code in (CloseCode.OUR_FAULT, CloseCode.TOO_SLOW):  # as 0, so that the first is a rise
             metrics.SOCKETS_CLOSED.labels(path.label, str(int(code)))
 
@@ -141,7 +143,7 @@ class _Socket:
         scope: Scope,
         send: Send,
         *,
-        counts: tuple[metrics.Tally, metrics.Tally],
+        counts: tuple[metrics.RequestTally, metrics.RequestTally],
         ids: RequestIds,
         span: RequestSpan | None,
     ) -> None:

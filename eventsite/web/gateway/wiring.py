@@ -112,6 +112,6 @@ def _consumer(dotted: str) -> Application:
     waits for."""
     consumer = import_string(dotted)
     if not issubclass(consumer, AsyncConsumer) or issubclass(consumer, SyncConsumer):
-        raise TypeError(f"{dotted} is no asynchronous consumer of Channels.")
+        raise TypeError(f"{dotted} is not an asynchronous consumer of Channels.")
     application: Application = consumer.as_asgi()
     return application

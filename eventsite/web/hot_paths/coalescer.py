@@ -19,7 +19,7 @@ from eventsite.web.hot_paths import metrics
 from outbox.database import patience
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
 
-__all__ = ["STOPPING", "Coalescer", "Refused", "Waiting"]
+__all__ = ["STOPPING", "BatchRefused", "Coalescer", "Waiting"]
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ _AT_ONCE = nullcontext()
 LEAST_SECONDS = 1.5  # that a batch may wait for the database, however long its oldest has waited
 
 
-class Refused(Exception):
+class BatchRefused(Exception):
     """The command itself cannot be stored, and nothing of it is; the cause says why."""
 
 
@@ -48,16 +48,16 @@ class Waiting(msgspec.Struct, Generic[Command, Result]):
 class Coalescer(Generic[Command, Result]):
     """Submits commands to `perform` in batches, one batch at a time.
 
-    `perform` takes commands and returns their results in the same order; it raises OutcomeUnknown, or
-    NotStored for a database that is away (everybody in the batch is told, nothing is tried again),
-    or anything else before COMMIT, NotStored for what the server has refused included (the batch is
-    halved until only the culprit is left). At most `max_batch` commands in a
-    batch, of `max_weight` together unless the first is heavier, `max_waiting` in the queue, each at
-    most `patience` seconds in it, even while a batch hangs. `perform` is to wait for the database no
-    longer than the oldest of the batch may (outbox/database/patience.py). `turn` is held around
-    each batch, which is put together when it is there: what comes while it is waited for is still in
-    the queue, may expire there, and is in the batch otherwise. Belongs to one event loop.
-    """
+    `perform` takes commands and returns their results in the same order; it raises
+    OutcomeUnknown, or NotStored for a database that is unavailable (the whole batch gets this
+    answer, nothing is tried again), or anything else before COMMIT, NotStored for what the
+    server has refused included (the batch is halved until only the culprit is left). A batch
+    has at most `max_batch` commands, of `max_weight` together unless the first is heavier. The
+    queue has at most `max_waiting`, each for at most `patience` seconds, even while a batch
+    hangs. `perform` must not wait for the database longer than the oldest command of the batch
+    may (outbox/database/patience.py). `turn` is held around each batch, and the batch is put
+    together once it is held: commands that come while it is awaited are in the queue, may
+    expire there, and join the batch otherwise. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -112,8 +112,8 @@ class Coalescer(Generic[Command, Result]):
         return waiting
 
     async def close(self) -> None:
-        """Store what is waiting, then take no more. Whom that takes longer than `last_patience` is
-        told that it is not stored, or that nobody knows."""
+        """Store what is waiting, then take no more. A command that waits longer than
+        `last_patience` fails as not stored or with an unknown outcome."""
         self._closed = True
         if self._flusher is not None:
             _, hanging = await asyncio.wait([self._flusher], timeout=self._last_patience)
@@ -168,7 +168,7 @@ class Coalescer(Generic[Command, Result]):
         return batch
 
     def _expire(self) -> None:
-        """The alarm: who has waited too long is told so, though a batch may still hang."""
+        """The alarm: a request that has waited too long is answered, though a batch may still hang."""
         self._drop_expired()
         self._alarm = None
         if self._waiting:
@@ -184,7 +184,8 @@ class Coalescer(Generic[Command, Result]):
         self._measuring = loop.call_later(MEASURED_EVERY, self._measure) if busy else None
 
     def _age_of_oldest(self) -> float:
-        """Of who is under way, or waits first while there is no turn; seconds."""
+        """Age in seconds of the oldest command under way, or of the first in the queue while
+        there is no turn."""
         begun = self._begun
         if begun is None and self._waiting:
             begun = self._waiting[0].expires - self._patience
@@ -204,7 +205,7 @@ class Coalescer(Generic[Command, Result]):
             results = list(await self._perform(commands))
         except OutcomeUnknown as error:
             return [error] * len(commands)
-        except Exception as error:  # noqa: BLE001  (whoever it concerns is told)
+        except Exception as error:  # noqa: BLE001  (the requests of the batch get it)
             is_away = isinstance(error, NotStored) and not error.refused
             if is_away or len(commands) == 1:
                 return [_of_each(error)] * len(commands)
@@ -218,10 +219,10 @@ class Coalescer(Generic[Command, Result]):
 
 
 def _of_each(error: Exception) -> Exception:
-    """What is told of a failure that is not looked into any further."""
+    """The answer to a failure that is not examined any further."""
     if isinstance(error, NotStored):
         return error
-    refused = Refused()
+    refused = BatchRefused()
     refused.__cause__ = error
     return refused
 

@@ -1,4 +1,4 @@
-"""The kinds of hot paths at work: from a request's parts to its answer, or None for Django."""
+"""The kinds of hot paths: from the parts of a request to its answer, or None for Django."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 from django.conf import settings
 
 from eventsite.web.gateway.asgi_types import Scope
-from eventsite.web.hot_paths.coalescer import STOPPING, Coalescer, Refused
+from eventsite.web.hot_paths.coalescer import STOPPING, BatchRefused, Coalescer
 from eventsite.web.hot_paths.pool import SessionPool
 from eventsite.web.hot_paths.redis_lane import RedisLane
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
@@ -25,7 +25,7 @@ from restapi.idempotency import Keyed, key_of_headers
 
 __all__ = ["Endpoint", "Pools", "endpoint_of"]
 
-# Of a write, in bytes: the validation of more than that would hold up everybody else on the event loop.
+# Bytes of a write: validating more would delay all other requests of the event loop.
 BODY_AT_MOST = 65_536
 # What is read is copied on the event loop, where everybody else waits meanwhile.
 READS_AT_MOST = 64  # in a batch
@@ -95,14 +95,14 @@ class _Write:
         except Exception:  # noqa: BLE001  (every refusal has its canonical answer)
             return None
         if key is None:
-            return await _told(self, Keyed(command), weight)
+            return await _submitted(self, Keyed(command), weight)
         if key.id in self._running:
             # It would wait in the queue for the first one. Django looks it up on a connection of
-            # its own and tells at once: done, or still running.
+            # its own and answers at once: done, or still running.
             return None
         self._running.add(key.id)
         try:
-            return await _told(self, Keyed(command, key), weight)
+            return await _submitted(self, Keyed(command, key), weight)
         finally:
             self._running.discard(key.id)
 
@@ -139,7 +139,7 @@ class _Reading(ABC):
             rows = self._rows_of(question)
         except Exception:  # noqa: BLE001  (as for a write)
             return None
-        return await _told(self, question, rows)
+        return await _submitted(self, question, rows)
 
     @abstractmethod
     async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]: ...
@@ -176,8 +176,8 @@ class _Lookup(_Reading):
                     ask = steps.send(await self._redis.replies(ask.commands))
                 else:
                     with _away_for_all():
-                        told = await self._turn.session.read(ask.statements)
-                    ask = steps.send(told)
+                        received = await self._turn.session.read(ask.statements)
+                    ask = steps.send(received)
         except StopIteration as end:
             answers: Sequence[Answer | None] = end.value
             return answers
@@ -190,7 +190,7 @@ class _Lookup(_Reading):
 
 @contextmanager
 def _away_for_all() -> Iterator[None]:
-    """A database that is away concerns all that ask: halving the batch would only ask again."""
+    """A database that is unavailable concerns all that ask: halving the batch would only ask again."""
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
@@ -217,7 +217,7 @@ def _name(endpoint: _Write | _Reading) -> str:
     return f"{endpoint.method} {endpoint.route}"
 
 
-async def _told(endpoint: _Write | _Reading, command: Any, weight: int = 0) -> Answer | None:
+async def _submitted(endpoint: _Write | _Reading, command: Any, weight: int = 0) -> Answer | None:
     """Its answer, a 503 if the database fails, None if it is refused."""
     waiting = None
     try:
@@ -225,7 +225,7 @@ async def _told(endpoint: _Write | _Reading, command: Any, weight: int = 0) -> A
         return await waiting.future
     except (NotStored, OutcomeUnknown) as error:
         return _unavailable(endpoint.method, error)
-    except Refused:
+    except BatchRefused:
         return None
     except asyncio.CancelledError:  # by the server, which stops and waits no longer
         if waiting is None or waiting.begun:

@@ -1,9 +1,8 @@
-"""Answers what it is sure of before Django; everything else goes to Django unchanged.
+"""Answers requests that qualify before Django; all others go to Django unchanged.
 
-Sure means: the exact method and path, a query string only of declared parameters, no header that
-would change the answer, and for a write a plain JSON body that the app's own validation takes, or
-none. Whatever is odd gets its canonical answer there.
-"""
+A request qualifies by its exact method and path, a query string of declared parameters only, no
+header that would change the answer, and for a write a plain JSON body that the app's own
+validation accepts, or no body."""
 
 from __future__ import annotations
 
@@ -130,7 +129,7 @@ def _resolved(path: AnyHotPath) -> ResolverMatch:
     for id_ in _IDS_OF_ANY_KIND:
         with suppress(Resolver404):
             return resolve(path.path.replace(ID, id_))
-    raise ValueError(f"{path.path}: Django knows no such path")
+    raise ValueError(f"{path.path}: Django has no such path")
 
 
 def _allowed(path: AnyHotPath) -> bytes:

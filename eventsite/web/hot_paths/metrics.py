@@ -16,7 +16,7 @@ WAITING = Gauge(
 )
 OLDEST = Gauge(
     "hot_path_oldest_request_seconds",
-    "Age of the oldest that has no answer, waiting or under way, as of the last second.",
+    "Age of the oldest request without an answer, as of the last second.",
     ["path"],
     multiprocess_mode="livemax",
 )

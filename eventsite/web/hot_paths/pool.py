@@ -12,15 +12,14 @@ from collections import deque
 
 from eventsite.web.hot_paths.session import Session
 
-__all__ = ["SessionPool", "Turn"]
+__all__ = ["SessionPool", "SessionTurn"]
 
 
 class SessionPool:
     """`size` sessions, each opened when it is first used. Belongs to one event loop.
 
-    The session that was given back last is taken first, so that few of them do all the work while
-    there is little. When all are taken, who waits longest gets the next: a path that has more
-    to do stands behind those that have waited for a session meanwhile.
+    The session that was given back last is taken first, so that few sessions do all the work
+    under little load. When all are taken, the path that has waited longest gets the next one.
     """
 
     def __init__(self, size: int) -> None:
@@ -28,9 +27,10 @@ class SessionPool:
         self._free = self._sessions[::-1]
         self._waiting: deque[asyncio.Future[Session]] = deque()
 
-    def turn(self) -> Turn:
-        """For who needs one of them again and again, one at a time: held by `async with`."""
-        return Turn(self)
+    def turn(self) -> SessionTurn:
+        """For a path that needs a session again and again, one at a time: held by `async
+        with`."""
+        return SessionTurn(self)
 
     async def take(self) -> Session:
         """The wait has no bound of its own: every holder has one."""
@@ -46,7 +46,7 @@ class SessionPool:
             raise
 
     def give_back(self, session: Session) -> None:
-        """To who waits longest, if anybody does."""
+        """Hand it to the waiter that has waited longest, if there is one."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():  # else nobody waits for it any more
@@ -60,7 +60,7 @@ class SessionPool:
             await session.close()
 
 
-class Turn:
+class SessionTurn:
     """A session for the length of a block; a class, because it costs each batch."""
 
     session: Session  # within the block

@@ -1,5 +1,5 @@
-"""The Redis of hot paths: commands of all that wait in one round trip, and nobody waits for one that
-does not answer."""
+"""The Redis of hot paths: the commands of all waiting requests go in one round trip, and no
+request waits for a Redis that does not answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RedisLane:
         self._probe: asyncio.Task[None] | None = None
 
     async def replies(self, commands: Sequence[Command]) -> Sequence[Any] | None:
-        """The reply to each, an exception where Redis has refused it; None where it is away. What was
+        """The reply to each, an exception where Redis has refused it; None where it is unavailable. What was
         sent may be done all the same, also later."""
         if self._is_open:
             return None
@@ -75,7 +75,7 @@ class RedisLane:
         log.info("hot_path_redis_back")
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._probe is not None:
             self._probe.cancel()
         await self._redis.aclose()

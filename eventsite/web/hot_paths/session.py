@@ -1,8 +1,7 @@
 """A session with PostgreSQL on the event loop, for what hot paths read and write.
 
-They wait on the loop itself: a thread would cost two wake-ups for each batch, and its work and the
-loop's would take the interpreter's lock from each other, which is more than the statements.
-"""
+It waits on the loop itself. A thread would cost two wake-ups for each batch, and it and the
+loop would compete for the interpreter's lock, which costs more than the statements."""
 
 from __future__ import annotations
 
@@ -20,14 +19,14 @@ from psycopg.pq import TransactionStatus
 from eventsite.web.hot_paths.wire import Wire
 from outbox.database import patience
 from outbox.database.round_trips import Change, Row, Statement, Steps
-from outbox.database.unit_of_work import Commit, outcome_told
+from outbox.database.unit_of_work import Commit, commit_outcome
 
 __all__ = ["Session"]
 
 Result = TypeVar("Result")
 
 # All that the connections of hot paths do is inserted or found by a key: one plan is right for any
-# parameters, also for the checks of foreign keys, which would otherwise be planned anew for every
+# parameters, also for the checks of foreign keys, which would otherwise be planned again for every
 # row. But a plan made while a table was empty may read all of it later, so none is kept for long.
 _OPTIONS = "-c plan_cache_mode=force_generic_plan -c TimeZone=UTC"  # the last of two holds
 FORGET_PLANS: Statement = ("DISCARD PLANS", ())
@@ -85,14 +84,14 @@ class Session:
         nothing is stored.
         """
         on_commit: list[Callable[[], None] | None] = []
-        with outcome_told() as commit, self._as_djangos:
+        with commit_outcome() as commit, self._as_djangos:
             wire = await self._live()
             with _closed_after(patience.left(), wire):
                 change = await self._write(wire, steps, on_commit, commit)
-        for told in (*on_commit, change.trip.on_commit):
+        for callback in (*on_commit, change.trip.on_commit):
             try:
-                if told is not None:
-                    told()
+                if callback is not None:
+                    callback()
             except Exception:
                 log.exception("on_commit_failed")  # it is stored, whatever this is
         return change.results
@@ -179,8 +178,8 @@ def _closed_after(seconds: float | None, wire: Wire) -> Iterator[None]:
 
 
 async def _commit(wire: Wire, statements: Sequence[Statement], commit: Commit) -> None:
-    """Send the last statements, COMMIT behind them. The server's word that this is done counts,
-    also when the session ends right behind it."""
+    """Send the last statements, COMMIT behind them. The server's answer that this is done
+    counts, also when the session ends right after it."""
     try:
         await wire.trip(statements)
     except psycopg.Error:

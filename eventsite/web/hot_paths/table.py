@@ -1,4 +1,5 @@
-"""Which hot path a request line is: to the letter, or with an id in place of `{id}`."""
+"""Finding the hot path of a request line: an exact match, or a match with an id in place of
+`{id}`."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ class Table(Generic[Found]):
         self._places: list[int] = []  # segments, but the last, in which ids stand
 
     def add(self, method: str, path: str, ids: re.Pattern[str] | None, found: Found) -> None:
-        """`ids`: which are sure. Raises ValueError for a path that could not be told from others."""
+        """`ids`: which are sure. Raises ValueError for a path that could match the same request as another."""
         place = _place_of(path, method, ids)
         key = method, path
         if key in self._exact or key in self._with_id:
@@ -34,7 +35,7 @@ class Table(Generic[Found]):
             return
         for other_method, other in self._with_id:
             if other_method == method and _overlap(path, other):
-                raise ValueError(f"{method} {path}: a request could be for {other} as well")
+                raise ValueError(f"{method} {path}: a request could also match {other}")
         self._with_id[key] = ids, found
         head, _, last = path.rpartition("/")
         if last == ID:
@@ -43,7 +44,7 @@ class Table(Generic[Found]):
             self._places.append(place)
 
     def find(self, method: str, path: str) -> tuple[Found, str] | None:
-        """Whose this request line is, and its id ("" without one)."""
+        """The path that this request line matches, and its id ("" without one)."""
         exact = self._exact.get((method, path))
         if exact is not None:
             return exact, ""
@@ -75,7 +76,9 @@ def _place_of(path: str, method: str, ids: re.Pattern[str] | None) -> int:
     if not given:
         return _NOWHERE
     if ids is None or len(given) > 1 or parts[given[0]] != ID:
-        raise ValueError(f"{method} {path}: only one whole segment can be {ID}, and of no constant")
+        raise ValueError(
+            f"{method} {path}: only one whole segment can be {ID}, and none in a HotConstant"
+        )
     return given[0]
 
 

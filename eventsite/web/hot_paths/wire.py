@@ -103,12 +103,12 @@ class Wire:
             return await answer
         except psycopg.Error:
             raise
-        except BaseException:  # whoever comes next may not take the answers for his
+        except BaseException:  # the next caller must not receive these answers
             self.close()
             raise
 
     def close(self, error: psycopg.Error | None = None) -> None:
-        """Say goodbye to the server; who waits is told the error."""
+        """Say goodbye to the server; waiting callers get the error."""
         if self.closed:
             return
         self.closed = True
@@ -209,5 +209,7 @@ def _numbered(sql: str) -> str:
 def _encoded(parameters: Sequence[str | int | None]) -> list[bytes | None]:
     encoded = [None if value is None else str(value).encode() for value in parameters]
     if any(value is not None and b"\0" in value for value in encoded):
-        raise psycopg.DataError("PostgreSQL's texts have no NUL.")  # libpq would end them there
+        raise psycopg.DataError(
+            "A text has a NUL character, which PostgreSQL cannot store."
+        )  # libpq would end them there
     return encoded

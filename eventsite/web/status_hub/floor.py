@@ -19,7 +19,7 @@ __all__ = ["Floor"]
 
 LOOKS_EVERY = 5.0  # seconds
 SWEEPS_EVERY = (
-    60.0  # a look without a floor: for rows that somebody has set back, ids that began anew
+    60.0  # a look without a floor: for rows that somebody has set back, ids that started again
 )
 
 

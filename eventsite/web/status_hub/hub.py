@@ -72,7 +72,7 @@ class Hub:
         """As StatusHub says."""
         assert self._nudges is not None
         try:
-            line = seat.Line(send, push, close)
+            line = seat.SendLine(send, push, close)
             place = await self._readers[log].enter(subject, since=since, line=line)
         except (psycopg.Error, TimeoutError) as error:
             raise SocketRefused(503, "The live feed cannot be read now.") from error

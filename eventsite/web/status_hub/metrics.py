@@ -15,7 +15,7 @@ CUT_OFF = Counter(
 )
 GAPS = Counter(
     "status_feed_gaps_total",
-    "Gap messages: a client asked for what is not kept, or the log went back.",
+    "Gap messages sent: a client asked for changes that are no longer kept, or the log went back.",
     ["log"],
 )
 READ = Counter("status_feed_changes_total", "Changes read for open WebSockets.", ["log"])

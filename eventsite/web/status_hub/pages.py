@@ -10,14 +10,14 @@ from eventsite.web.status_hub.outgoing import Outgoing, encoded
 from outbox.database.round_trips import Row
 from restapi.status_log import StatusLog
 
-__all__ = ["PAGE", "Change", "Pages"]
+__all__ = ["PAGE", "LoggedChange", "Pages"]
 
 PAGE = 500  # numbers
 KEPT = 16  # pages in memory
 RECENT = 2000  # changes that the reader has handed out last
 
 
-class Change:
+class LoggedChange:
     """One numbered row. Its message is made when somebody wants it, once for all."""
 
     __slots__ = ("_log", "_outgoing", "_row", "keys", "seq")
@@ -44,14 +44,14 @@ class Pages:
     read  changes with numbers above the first, up to the second one
     """
 
-    def __init__(self, read: Callable[[int, int], Awaitable[Sequence[Change]]]) -> None:
+    def __init__(self, read: Callable[[int, int], Awaitable[Sequence[LoggedChange]]]) -> None:
         self._read = read
-        self._whole: dict[int, Sequence[Change]] = {}
-        self._under_way: dict[tuple[int, int], asyncio.Task[Sequence[Change]]] = {}
-        self._recent: deque[Change] = deque(maxlen=RECENT)
+        self._whole: dict[int, Sequence[LoggedChange]] = {}
+        self._under_way: dict[tuple[int, int], asyncio.Task[Sequence[LoggedChange]]] = {}
+        self._recent: deque[LoggedChange] = deque(maxlen=RECENT)
         self._recent_after: int | None = None  # all above it, up to the last one, are in _recent
 
-    def note(self, change: Change, after: int) -> None:
+    def note(self, change: LoggedChange, after: int) -> None:
         """The reader hands it out; `after` is what it had handed out before."""
         if self._recent_after is None:
             self._recent_after = after
@@ -69,7 +69,7 @@ class Pages:
         self._whole.clear()
         self.skip()
 
-    async def after(self, after: int, last: int) -> tuple[Sequence[Change], int]:
+    async def after(self, after: int, last: int) -> tuple[Sequence[LoggedChange], int]:
         """Changes above `after`, in order, and up to which number these are all; at most `last`.
         Raises psycopg.Error."""
         if self._recent_after is not None and self._recent_after <= after:
@@ -80,7 +80,7 @@ class Pages:
         changes = await self._page(page, end)
         return [change for change in changes if after < change.seq], end
 
-    async def _page(self, page: int, end: int) -> Sequence[Change]:
+    async def _page(self, page: int, end: int) -> Sequence[LoggedChange]:
         whole = self._whole.pop(page, None)
         if whole is None:
             asked = (page, end)

@@ -16,8 +16,8 @@ from eventsite.web.status_hub import metrics, statements
 from eventsite.web.status_hub.floor import Floor
 from eventsite.web.status_hub.index import Index
 from eventsite.web.status_hub.outgoing import encoded
-from eventsite.web.status_hub.pages import Change, Pages
-from eventsite.web.status_hub.seat import Line, Place, Start
+from eventsite.web.status_hub.pages import LoggedChange, Pages
+from eventsite.web.status_hub.seat import QueuePlace, SendLine, Start
 from eventsite.web.status_hub.subjects import Subjects
 from outbox.database.round_trips import Row
 from restapi.status_log import StatusLog
@@ -59,7 +59,7 @@ class LogReader:
         self.last = 0
         self._log = status_log
         self._sessions = sessions
-        self._index: Index[Place] = Index()
+        self._index: Index[QueuePlace] = Index()
         self._subjects = Subjects(status_log.following, self._index, sessions)
         self._pages = Pages(self._read)
         self._floor = Floor(status_log)
@@ -91,7 +91,7 @@ class LogReader:
         if self._seats:
             self._wake.set()
 
-    async def enter(self, subject: Hashable, *, since: int | None, line: Line) -> Place:
+    async def enter(self, subject: Hashable, *, since: int | None, line: SendLine) -> QueuePlace:
         """Raises psycopg.Error or TimeoutError if the log cannot be read now."""
         self._index.enter(subject)
         self._seats += 1
@@ -105,7 +105,7 @@ class LogReader:
                 start = await self._start_of(since)
                 while start.after is not None and start.after > self.last:
                     await self._look_again()  # another process was ahead of this one
-            place = Place(self, subject, start, line)
+            place = QueuePlace(self, subject, start, line)
         finally:
             if place is None:
                 self._seats -= 1
@@ -137,16 +137,16 @@ class LogReader:
 
     # For places
 
-    async def missed(self, after: int) -> tuple[Sequence[Change], int]:
+    async def missed(self, after: int) -> tuple[Sequence[LoggedChange], int]:
         return await self._pages.after(after, self.last)
 
-    def wants(self, place: Place, change: Change) -> bool:
+    def wants(self, place: QueuePlace, change: LoggedChange) -> bool:
         return self._index.wants(place.subject, change.keys)
 
-    def set_live(self, place: Place) -> None:
+    def set_live(self, place: QueuePlace) -> None:
         self._index.set_live(place.subject, place)
 
-    def forget(self, place: Place) -> None:
+    def forget(self, place: QueuePlace) -> None:
         self._seats -= 1
         self._clients.dec()
         self._index.leave(place.subject, place)
@@ -210,7 +210,7 @@ class LogReader:
             await self._check_for_gap()
         puts = 0
         for seq, _, *row in rows:
-            change = Change(self._log, seq, tuple(row))
+            change = LoggedChange(self._log, seq, tuple(row))
             places = self._index.seats(change.keys)
             for place in places:
                 place.put(change.outgoing)
@@ -264,11 +264,11 @@ class LogReader:
         self._kept = _Kept(oldest, newest, at)
         return self._kept.oldest
 
-    async def _read(self, after: int, last: int) -> Sequence[Change]:
+    async def _read(self, after: int, last: int) -> Sequence[LoggedChange]:
         statement = statements.rows_between(self._log, after, last)
         async with self._sessions.turn() as session:
             rows = await session.rows(statement)
-        return [Change(self._log, seq, tuple(row)) for seq, _, *row in rows]
+        return [LoggedChange(self._log, seq, tuple(row)) for seq, _, *row in rows]
 
     async def _look_again(self) -> None:
         """The end of a look that begins after now. Raises what it failed with."""

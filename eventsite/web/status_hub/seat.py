@@ -13,10 +13,10 @@ import psycopg
 import structlog
 
 from eventsite.web.status_hub.outgoing import Outgoing, encoded
-from eventsite.web.status_hub.pages import Change
+from eventsite.web.status_hub.pages import LoggedChange
 from restapi.sockets import CloseCode, Push
 
-__all__ = ["QUEUE", "Line", "Place", "Reader", "Start"]
+__all__ = ["QUEUE", "QueuePlace", "Reader", "SendLine", "Start"]
 
 QUEUE = 500  # messages of one socket that wait here; the server under it buffers 64 KiB more
 AGAIN_AFTER = 0.5  # seconds, when what a client has missed could not be read
@@ -27,7 +27,7 @@ Close = Callable[[int, str], Awaitable[None]]
 log = structlog.get_logger("status_hub")
 
 
-class Line(NamedTuple):
+class SendLine(NamedTuple):
     """The way to the client of a socket."""
 
     send: Send
@@ -48,23 +48,23 @@ class Reader(Protocol):
 
     last: int
 
-    async def missed(self, after: int) -> tuple[Sequence[Change], int]:
+    async def missed(self, after: int) -> tuple[Sequence[LoggedChange], int]:
         """Changes above `after`, in order, and the number up to which these are all."""
 
-    def wants(self, place: Place, change: Change) -> bool: ...
-    def set_live(self, place: Place) -> None: ...
-    def forget(self, place: Place) -> None: ...
+    def wants(self, place: QueuePlace, change: LoggedChange) -> bool: ...
+    def set_live(self, place: QueuePlace) -> None: ...
+    def forget(self, place: QueuePlace) -> None: ...
     def note_cut_off(self) -> None: ...
     def keep(self, task: asyncio.Task[None]) -> None: ...
 
 
-class Place:
+class QueuePlace:
     """The seat of one socket. What its client has room for is written at once; what it has not is sent by
     a task, in order, and there is none while nothing waits: thousands of sockets are idle most of the time."""
 
     __slots__ = ("_left", "_line", "_push", "_queue", "_reader", "_sender", "_start", "subject")
 
-    def __init__(self, reader: Reader, subject: Hashable, start: Start, line: Line) -> None:
+    def __init__(self, reader: Reader, subject: Hashable, start: Start, line: SendLine) -> None:
         self.subject = subject
         self._reader = reader
         self._start = start

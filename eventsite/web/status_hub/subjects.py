@@ -14,7 +14,7 @@ from restapi.status_log import Following
 __all__ = ["Subjects"]
 
 AT_ONCE = 200  # subjects in one statement
-TRUSTED = 30.0  # seconds: after a longer pause between two looks all subjects are read anew
+TRUSTED = 30.0  # seconds: after a longer pause between two looks all subjects are read again
 
 
 class Subjects:

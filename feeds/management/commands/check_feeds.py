@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from feeds.cache import CacheUnavailable
 from feeds.checking.cached import compare_cached
-from feeds.checking.compare import DIFFERENCES_SHOWN, Comparison, compare_entries
+from feeds.checking.compare import DIFFERENCES_SHOWN, FeedComparison, compare_entries
 from feeds.checking.followers import WrongCount, recount, wrong_counts
 from feeds.checking.rebuild import USERS_AT_ONCE, all_users, rebuild, sampled_users
 from feeds.management.arguments import positive, user_id
@@ -26,23 +26,25 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         whose = parser.add_mutually_exclusive_group()
         whose.add_argument("--user", type=user_id, help="one user; default: all")
-        whose.add_argument("--sample", type=positive, help="so many users, by chance")
+        whose.add_argument(
+            "--sample", type=positive, help="check this many users, chosen at random"
+        )
         parser.add_argument(
             "--repair",
             action="store_true",
-            help="rebuild users with a difference, delete entries that readers hide, count followers anew",
+            help="rebuild users with a difference, delete entries that readers hide, recount followers",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             self._check(options)
         except CacheUnavailable as error:
-            raise CommandError(f"{error} Run this again when it answers.") from error
+            raise CommandError(f"{error} Run the command again when it answers.") from error
 
     def _check(self, options: dict[str, Any]) -> None:
         user = options["user"]
         if user is not None and not is_known(user):
-            self.stdout.write(f"Nothing is known of {user!r}: no post, no follow, no entry.")
+            self.stdout.write(f"User {user!r} has no post, no follow and no entry.")
         found, wrong = self._compare(user, options["sample"])
         self._tell(found, wrong)
         if options["repair"]:
@@ -51,7 +53,7 @@ class Command(BaseCommand):
             raise CommandError(f"{different} differences.")
         self.stdout.write("All feeds equal the truth.")
 
-    def _tell(self, found: Comparison, wrong: Sequence[WrongCount]) -> None:
+    def _tell(self, found: FeedComparison, wrong: Sequence[WrongCount]) -> None:
         counts = found.counts
         self.stdout.write(
             f"{found.users} users: {counts['right']} entries are right, {counts['litter']} are litter"
@@ -70,21 +72,21 @@ class Command(BaseCommand):
         if more:
             self.stdout.write(f"… and {more} more")
 
-    def _repair(self, found: Comparison, wrong: Sequence[WrongCount]) -> None:
+    def _repair(self, found: FeedComparison, wrong: Sequence[WrongCount]) -> None:
         if users := sorted(found.users_different):
             for some in _pieces(users):
                 rebuild(some)
-            self.stdout.write(f"{len(users)} users were built anew.")
+            self.stdout.write(f"{len(users)} users were rebuilt.")
         if wrong:
             for some in _pieces([each.author_id for each in wrong]):
                 recount(some)
-            self.stdout.write(f"The followers of {len(wrong)} users were counted anew.")
+            self.stdout.write(f"The followers of {len(wrong)} users were recounted.")
 
     def _compare(
         self, user: str | None, sample: int | None
-    ) -> tuple[Comparison, Sequence[WrongCount]]:
+    ) -> tuple[FeedComparison, Sequence[WrongCount]]:
         """Everything in one snapshot."""
-        found = Comparison()
+        found = FeedComparison()
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from feeds.cache import CacheUnavailable
-from feeds.erasure import Erased, erase_user
+from feeds.erasure import ErasedUser, erase_user
 from feeds.events import is_user_id
 
 
@@ -25,19 +25,19 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not is_user_id(options["user"]):
-            raise CommandError(f"{options['user']!r} is no user id.")
+            raise CommandError(f"{options['user']!r} is not a user id.")
         try:
             erased = erase_user(options["user"], on_piece=self._show)
         except CacheUnavailable as error:
-            raise CommandError(f"{error} Run this again when it does.") from error
+            raise CommandError(f"{error} Run the command again when it answers.") from error
         self._show(erased)
         if erased.waiting:
             self.stdout.write(
                 f"{erased.waiting:,} ended follows are kept until their clean-up is done;"
-                " run this again in a moment."
+                " run the command again in a moment."
             )
 
-    def _show(self, erased: Erased) -> None:
+    def _show(self, erased: ErasedUser) -> None:
         self.stdout.write(
             f"{erased.posts:,} posts, {erased.follows:,} follows, {erased.entries:,} entries,"
             f" {erased.answers:,} kept answers"

@@ -16,13 +16,13 @@ SHOWN = 100
 class Command(BaseCommand):
     """`list` shows the failed ones, `retry` has them tried again."""
 
-    help = "Shows slices of the fan-out that failed, or has them tried again."
+    help = "Lists slices of the fan-out that failed, or retries them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        listing = actions.add_parser("list", help="the first ones, oldest first")
+        listing = actions.add_parser("list", help="list failed slices, the oldest first")
         listing.add_argument("--limit", type=positive, default=SHOWN)
-        again = actions.add_parser("retry", help="have them tried again from the start")
+        again = actions.add_parser("retry", help="retry slices from the start")
         again.add_argument("ids", nargs="*", type=int, help="slices, as `list` shows them")
         again.add_argument("--all", action="store_true", help="every failed slice")
 
@@ -31,11 +31,13 @@ class Command(BaseCommand):
             self._list(options["limit"])
             return
         if bool(options["ids"]) == options["all"]:
-            raise CommandError("Name slices, or all of them by --all.")
+            raise CommandError("Name slices, or give --all.")
         count = retry(None if options["all"] else options["ids"])
         self.stdout.write(f"{count} slices are tried again.")
         if count < len(options["ids"]):
-            raise CommandError(f"{len(options['ids']) - count} of them are no failed slices.")
+            raise CommandError(
+                f"{len(options['ids']) - count} of the named slices have not failed."
+            )
 
     def _list(self, limit: int) -> None:
         slices = failed_slices(limit)

@@ -16,8 +16,9 @@ class Command(BaseCommand):
     """In pieces, each a transaction with the events of its follows."""
 
     help = (
-        "Imports follows from a CSV file: follower_id,followee_id a line, in UTF-8. All of it is"
-        " looked at before anything is stored. Safe to run again. Feeds have the posts at once."
+        "Imports follows from a CSV file: follower_id,followee_id a line, in UTF-8. The"
+        " whole file is checked before anything is stored. Safe to run again. Feeds show the posts"
+        " at once."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -29,9 +30,7 @@ class Command(BaseCommand):
             wanted = count_follows(path)
         except BadFile as error:
             self.stderr.write("\n".join(error.lines))
-            raise CommandError(
-                f"{path} is not imported: it has lines that are no follows."
-            ) from None
+            raise CommandError(f"{path} is not imported: some lines are not follows.") from None
         except OSError as error:
             raise CommandError(f"{path} cannot be read: {error.strerror}.") from None
         begun = time.monotonic()
@@ -47,8 +46,8 @@ class Command(BaseCommand):
         stored = import_follows(path, on_piece=show).lines
         if stored != wanted:
             raise CommandError(
-                f"{path} had {wanted:,} lines when it was looked at, and {stored:,} when they were"
-                " stored: it is no file (as a pipe), or has changed. Import it again, as a file."
+                f"{path} had {wanted:,} lines when it was checked, and {stored:,} when they were"
+                " stored: it is a pipe, or it has changed. Import it again, from a file."
             )
         if not stored:
             self.stdout.write("The file has no follows.")

@@ -1,4 +1,4 @@
-"""Build stored entries anew from the posts."""
+"""Rebuild the stored entries from the posts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feeds.management.arguments import user_id
 class Command(BaseCommand):
     """From the posts and never from Kafka, which keeps seven days. Pages stay right meanwhile."""
 
-    help = "Builds the stored entries of feeds anew from the posts."
+    help = "Rebuilds the stored entries of feeds from the posts."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -32,9 +32,9 @@ class Command(BaseCommand):
             try:
                 entries += rebuild(batch)
             except CacheUnavailable as error:
-                raise CommandError(f"{error} Run this again when it answers.") from error
+                raise CommandError(f"{error} Run the command again when it answers.") from error
             users += len(batch)
             if self.stdout.isatty():
                 self.stdout.write(f"\r{users} users, {entries} entries", ending="")
                 self.stdout.flush()
-        self.stdout.write(f"{users} users have {entries} entries, built anew.")
+        self.stdout.write(f"{users} users have {entries} rebuilt entries.")

@@ -18,11 +18,11 @@ from rich.console import Console
 from eventsite.settings.env import environment
 from loadtest.arguments import count, header, positive, seconds, share, threshold
 from loadtest.client import Client
-from loadtest.console import Progress, print_summary
+from loadtest.console import LoadProgress, print_summary
 from loadtest.feeds import generate_feeds
 from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsProgress, FeedsReport
 from loadtest.feeds_tally import FeedsPlan
-from loadtest.generator import ARRIVALS, Plan, generate
+from loadtest.generator import ARRIVALS, GeneratorPlan, generate
 from loadtest.machine import describe_machine
 from loadtest.notifications import NotificationsPlan, look_for_all, send_notifications
 from loadtest.notifications_report import NotificationsProgress, NotificationsReport
@@ -30,11 +30,11 @@ from loadtest.notifications_tally import METRICS_OF_NOTIFICATIONS, Notifications
 from loadtest.page import render
 from loadtest.payloads import KINDS
 from loadtest.provider import ProviderLost, provider
-from loadtest.summary import Summary
-from loadtest.tally import Tally
+from loadtest.summary import LoadSummary
+from loadtest.tally import LoadTally
 from loadtest.target import NotOurs, ask_target
 from loadtest.thresholds import METRICS, METRICS_OF_CHECK, ONLY_BY_DATABASE, Threshold
-from loadtest.verify import Verdict, verify_by_database, verify_by_http
+from loadtest.verify import LoadVerdict, verify_by_database, verify_by_http
 from outbox.process.gc_tuning import tune_gc
 
 EXAMPLE = """examples:
@@ -56,13 +56,16 @@ INSTEAD = {"lost": "missing", "duplicates": "answered_twice"}  # what HTTP shows
 def _add_feeds(parser: ArgumentParser) -> None:
     parser.add_argument("--users", type=count, default=500, help="of --profile feeds")
     parser.add_argument(
-        "--follows", type=count, default=10, help="whom each user follows (--profile feeds)"
+        "--follows",
+        type=count,
+        default=10,
+        help="how many authors each user follows (--profile feeds)",
     )
     parser.add_argument(
         "--sample",
         type=count,
         default=3,
-        help="followers with whom each accepted post is looked for (--profile feeds)",
+        help="followers in whose feeds each accepted post is checked (--profile feeds)",
     )
 
 
@@ -77,14 +80,14 @@ def _add_notifications(parser: ArgumentParser) -> None:
         "--provider",
         type=count,
         metavar="PORT",
-        help="be their provider on this port, and look for each of them there",
+        help="act as their provider on this port, and check that each arrives",
     )
     parser.add_argument(
         "--provider-fails",
         type=share,
         default=0.0,
         metavar="SHARE",
-        help="of its calls that it answers 503, 0.1 for one in ten",
+        help="share of its calls that it answers with 503: 0.1 for one in ten",
     )
 
 
@@ -113,7 +116,7 @@ class Command(BaseCommand):
             "--profile",
             choices=("orders", "feeds", "notifications"),
             default="orders",
-            help="feeds: posts, reads and follows instead of orders; notifications: those",
+            help="what is sent: orders, feeds (posts, reads and follows) or notifications",
         )
         _add_feeds(parser)
         _add_notifications(parser)
@@ -126,7 +129,7 @@ class Command(BaseCommand):
             "--arrivals",
             choices=ARRIVALS,
             default="poisson",
-            help="poisson: as independent callers come; even: all equally far apart",
+            help="poisson: like independent callers; even: at equal intervals",
         )
         parser.add_argument("--max-in-flight", type=count, default=2000, metavar="N")
         parser.add_argument("--timeout", type=seconds, default=30.0, help="for one answer")
@@ -136,7 +139,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--check",
             choices=("database", "http", "none"),
-            help="where accepted orders are looked for; default: database, with --url http",
+            help="where accepted orders are checked; default: database, with --url http",
         )
         parser.add_argument("--settle", type=seconds, default=60.0, help="wait for effects")
         parser.add_argument("--json", type=Path, metavar="FILE")
@@ -205,7 +208,7 @@ class Command(BaseCommand):
         if crossed := report.crossed():
             raise CommandError("Crossed: " + ", ".join(each.text for each in crossed))
 
-    def _ask(self, plan: Plan | FeedsPlan | NotificationsPlan) -> None:
+    def _ask(self, plan: GeneratorPlan | FeedsPlan | NotificationsPlan) -> None:
         """Whether our program answers there, and room for the connections."""
         try:
             ask_target(plan.url, headers=plan.headers)
@@ -222,11 +225,11 @@ class Command(BaseCommand):
         self._ask(plan)
         machine = describe_machine()
         self._say(f"{plan.url}: kind {plan.kind}, seed {plan.seed}, run {plan.run}")
-        progress = Progress(self._say, terminal=self.stdout.isatty(), wanted=plan.rate)
+        progress = LoadProgress(self._say, terminal=self.stdout.isatty(), wanted=plan.rate)
         tune_gc()  # a collection through all that is loaded would count as latency
         tally = generate(plan, on_second=progress.show)
         verdict = _verdict(check, plan, tally, options["settle"])
-        summary = Summary(
+        summary = LoadSummary(
             plan=plan,
             tally=tally,
             verdict=verdict,
@@ -246,15 +249,15 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def _rendered(summary: Summary, *, colour: bool) -> str:
+def _rendered(summary: LoadSummary, *, colour: bool) -> str:
     console = Console(file=StringIO(), force_terminal=colour, width=None if colour else PIPE_WIDTH)
     with console.capture() as captured:
         print_summary(console, summary)
     return captured.get()
 
 
-def _plan(options: dict[str, Any]) -> Plan:
-    return Plan(**_of_both(options), kind=options["kind"], customers=options["customers"])
+def _plan(options: dict[str, Any]) -> GeneratorPlan:
+    return GeneratorPlan(**_of_both(options), kind=options["kind"], customers=options["customers"])
 
 
 def _feeds_plan(options: dict[str, Any]) -> FeedsPlan:
@@ -288,7 +291,9 @@ def _of_both(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _verdict(check: str, plan: Plan, tally: Tally, within: float) -> Verdict | None:
+def _verdict(
+    check: str, plan: GeneratorPlan, tally: LoadTally, within: float
+) -> LoadVerdict | None:
     if check == "database":
         return verify_by_database(tally, plan.run, within=within)
     if check == "http":
@@ -315,11 +320,11 @@ def _refuse_of_orders(options: dict[str, Any], metrics: Sequence[str]) -> None:
     """What only a load of orders has. `metrics`: those of the profile."""
     profile = f"--profile {options['profile']}"
     if options["html"]:
-        raise CommandError(f"{profile} makes no page; use --json.", returncode=2)
+        raise CommandError(f"--profile {profile} has no HTML page; use --json.", returncode=2)
     unknown = [each for each in options["fail_if"] if each.key not in metrics]
     if unknown:
         raise CommandError(
-            f"{unknown[0].text!r} means nothing with {profile}; metrics: {', '.join(metrics)}.",
+            f"{unknown[0].text!r} is not a threshold of --profile {profile}; metrics: {', '.join(metrics)}.",
             returncode=2,
         )
     if options["json"]:

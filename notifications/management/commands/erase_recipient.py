@@ -26,5 +26,5 @@ class Command(BaseCommand):
         )
         if done.under_way:
             raise CommandError(
-                f"{done.under_way} are being sent just now and are not erased: run this again."
+                f"{done.under_way} are being sent now and are not erased. Run the command again."
             )

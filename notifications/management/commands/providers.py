@@ -14,12 +14,14 @@ from notifications.delivery.standing import Standing, UnknownProvider, reset_bre
 class Command(BaseCommand):
     """A reset holds for all workers at once."""
 
-    help = "Lists providers by channel with their breakers, or closes a breaker by hand."
+    help = "Lists providers by channel with their breakers, or closes a breaker."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        actions.add_parser("list", help="a line for each provider and channel, in their order")
-        reset = actions.add_parser("reset", help="close its breaker; end what it asked to wait")
+        actions.add_parser("list", help="list providers and channels, in their order")
+        reset = actions.add_parser(
+            "reset", help="close the breaker, and end the wait that the provider asked for"
+        )
         reset.add_argument("provider")
         reset.add_argument("channel")
         reset.add_argument("--reason", required=True, help="kept in the log")
@@ -40,7 +42,7 @@ class Command(BaseCommand):
         except UnknownProvider as error:
             raise CommandError(str(error)) from error
         if not stored:
-            raise CommandError("Redis is lost: no worker hears of the reset.")
+            raise CommandError("Redis is unavailable, so no worker learns of the reset.")
         self.stdout.write(f"{options['provider']} is called again for {options['channel']}.")
 
 

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from outbox import conf
 from outbox.audit import compare
-from outbox.audit.compare import MISSING, Finding, Reason, Tally
+from outbox.audit.compare import MISSING, AuditTally, Finding, MissingReason
 from outbox.audit.repair import repair
 from outbox.declaration import Route
 from outbox.kafka import admin
@@ -28,12 +28,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
         parser.add_argument(
-            "--repair", action="store_true", help="hand what is missing to the redrive"
+            "--repair", action="store_true", help="hand missing events to the redrive"
         )
         parser.add_argument(
             "--out-of-order",
             action="store_true",
-            help="also events whose successors of the same key are applied already",
+            help="also repair events whose successors of the same key are applied already",
         )
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         )
         if options["repair"]:
             self._repair(routes, logs, out_of_order=options["out_of_order"])
-        tallies: dict[tuple[str, Reason], Tally] = {}
+        tallies: dict[tuple[str, MissingReason], AuditTally] = {}
         missing: list[Finding] = []
         for route in routes:
             for page in compare.pages(route, logs):
@@ -68,7 +68,9 @@ class Command(BaseCommand):
             try:
                 done = repair(route, logs, out_of_order=out_of_order)
             except admin.KafkaUnavailable as error:
-                raise CommandError(f"Kafka did not answer ({error}): run it again.") from error
+                raise CommandError(
+                    f"Kafka did not answer ({error}). Run the command again."
+                ) from error
             if done.handed_over:
                 self.stderr.write(
                     f"{route.handler}: {done.handed_over} events handed to the redrive as dead "
@@ -80,17 +82,18 @@ class Command(BaseCommand):
                 )
             if done.out_of_order:
                 self.stderr.write(
-                    f"{route.handler}: {done.out_of_order} events left alone, because later events "
-                    "of their keys are applied or parked: --out-of-order applies them all the same."
+                    f"{route.handler}: {done.out_of_order} events left out, because later events of their keys are applied or parked: --out-of-order applies them anyway."
                 )
             if done.other_log:
                 self.stderr.write(
-                    f"{route.handler}: {done.other_log} events went with a topic that was made "
-                    "anew: manage.py sync_routes --recreated publishes them again."
+                    f"{route.handler}: {done.other_log} events were lost with a topic that was recreated: manage.py sync_routes --recreated publishes them again."
                 )
 
     def _print(
-        self, tallies: dict[tuple[str, Reason], Tally], missing: Sequence[Finding], warning: str
+        self,
+        tallies: dict[tuple[str, MissingReason], AuditTally],
+        missing: Sequence[Finding],
+        warning: str,
     ) -> None:
         if warning:
             self.stderr.write(warning)
@@ -110,7 +113,7 @@ class Command(BaseCommand):
 
     def _print_json(
         self,
-        tallies: dict[tuple[str, Reason], Tally],
+        tallies: dict[tuple[str, MissingReason], AuditTally],
         missing: Sequence[Finding],
         count: int,
         warning: str,

@@ -29,6 +29,5 @@ class Command(BaseCommand):
         errors = sum(result.level is Level.ERROR for result in results)
         if errors:
             raise CommandError(
-                f"{errors} errors. Mend the servers, or accept a risk by its name in [brackets] in "
-                "ACCEPTED_RISKS."
+                f"{errors} errors. Change the servers' settings, or name the risks in [brackets] in ACCEPTED_RISKS to accept them."
             )

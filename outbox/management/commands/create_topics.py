@@ -21,7 +21,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--alter",
             action="store_true",
-            help="set the retention of existing topics to what the code says; a shorter one deletes",
+            help="set the retention of existing topics to that of the code; a shorter one deletes events",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -37,12 +37,12 @@ class Command(BaseCommand):
             found = len(states[topic.name].latest)
             if found < topic.partitions:
                 raise CommandError(
-                    f"Topic {topic.name} has {found} partitions, the code says {topic.partitions}, "
+                    f"Topic {topic.name} has {found} partitions, the code expects {topic.partitions}, "
                     "and the order of a key depends on the number. Delete the topic, then run "
                     "manage.py create_topics and manage.py sync_routes --recreated, which publishes "
                     "again what no handler has applied; messages of others that it holds are lost "
                     "unless they were applied before."
                 )
         self.stdout.write(
-            f"{len(created)} topics created, {len(wanted) - len(created)} were there."
+            f"{len(created)} topics created, {len(wanted) - len(created)} existed already."
         )

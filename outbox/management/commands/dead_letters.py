@@ -36,7 +36,7 @@ class Command(BaseCommand):
             ("list", "one line a letter"),
             ("inspect", "everything that is known of each letter, as JSON, one a line"),
             (REPLAY, "dead heads are due at once with all their tries; followers go after them"),
-            (DISCARD, "the events are never applied; what waits behind them goes on"),
+            (DISCARD, "the events are never applied; what waits behind them is applied"),
         ):
             action = actions.add_parser(name, help=text)
             action.add_argument(
@@ -54,7 +54,7 @@ class Command(BaseCommand):
                 "--since",
                 type=since,
                 metavar="TIME",
-                help="2026-03-11T22:00:00Z, or 15m, 2h, 3d ago",
+                help="a time (2026-03-11T22:00:00Z) or an age (15m, 2h, 3d)",
             )
             action.add_argument("--state", action="append", choices=STATES, help="may be repeated")
             action.add_argument("--limit", type=positive, default=100, metavar="N")
@@ -91,7 +91,7 @@ class Command(BaseCommand):
                 for letter in letters:
                     self.stdout.write(_line(letter))
                 self.stdout.write(
-                    f"Would {action} {len(letters)} letters; {beside} followers go on after them."
+                    f"Would {action} {len(letters)} letters; {beside} followers are applied after them."
                 )
                 return
             done = skipped = 0
@@ -119,8 +119,8 @@ class Command(BaseCommand):
             return 0
         if action == "inspect":
             for letter in letters:
-                told = app_letters.described(source, letter)
-                self.stdout.write(json.dumps(told, ensure_ascii=False))
+                shown = app_letters.described(source, letter)
+                self.stdout.write(json.dumps(shown, ensure_ascii=False))
         elif action == "list" or options["dry_run"]:
             for letter in letters:
                 self.stdout.write(app_letters.line(source, letter))

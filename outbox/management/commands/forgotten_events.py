@@ -1,4 +1,4 @@
-"""What was committed after the point that a database was restored to, as far as Kafka tells."""
+"""What was committed after the point that a database was restored to, as far as Kafka shows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Command(BaseCommand):
                         else f"{event.time} {topic} {event.type} {event.event_id} key {event.key}"
                     )
             except (KafkaUnavailable, TimeoutError) as error:
-                raise CommandError(f"{topic} cannot be read ({error}): run it again.") from error
+                raise CommandError(
+                    f"{topic} cannot be read ({error}). Run the command again."
+                ) from error
         if not options["json"]:
             self.stdout.write(
                 f"{count} events are in Kafka and not in the outbox."

@@ -36,17 +36,20 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
         actions.add_parser("list", help="one line a handler")
-        pause = actions.add_parser("pause", help="when it returns, no effect runs and none begins")
+        pause = actions.add_parser(
+            "pause",
+            help="stop the handler; when the command returns, no effect runs and none begins",
+        )
         pause.add_argument("--reason", required=True)
-        resume = actions.add_parser("resume", help="also after its circuit tripped")
+        resume = actions.add_parser("resume", help="run again, also after the circuit has tripped")
         resume.add_argument(
             "--park-failures",
             type=parking_time,
             metavar="TIME",
-            help="for so long (10m, 2h; at most 1d) failures are parked and the circuit does not trip",
+            help="for this time (10m, 2h; at most 1d) park failures and keep the circuit closed",
         )
         take = actions.add_parser(
-            "take", help="apply now what is parked because a release did not know its type"
+            "take", help="apply events that were parked because a release did not know their type"
         )
         take.add_argument("--type", required=True, metavar="T", help="for example ORDER_RETURNED")
         take.add_argument("handler", metavar="NAME")
@@ -74,14 +77,16 @@ class Command(BaseCommand):
                 again = resume_handler(
                     handler, by=by, reason=options["reason"], park_failures=parking
                 )
-                self.stdout.write(f"{handler} runs; {again} dead letters are tried again now.")
+                self.stdout.write(
+                    f"{handler} is running; {again} dead letters are tried again now."
+                )
                 if parking:
                     self.stdout.write(f"For {parking} its circuit does not trip.")
         except LookupError as error:
             raise CommandError(str(error)) from error
         except OperationalError as error:
             raise CommandError(
-                f"An effect of {options['handler']} holds its position; try again: {error}"
+                f"An effect of {options['handler']} is running and holds its position. Try again: {error}"
             ) from error
 
     def _take(self, handler: str, type_: str) -> None:

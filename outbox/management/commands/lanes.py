@@ -20,8 +20,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        listing = actions.add_parser("list", help="lanes that are paused, held or have events")
-        listing.add_argument("--all", action="store_true", help="the empty ones too")
+        listing = actions.add_parser("list", help="list lanes that are paused, held or have events")
+        listing.add_argument("--all", action="store_true", help="list empty lanes too")
         for name in ("pause", "resume"):
             action = actions.add_parser(name)
             action.add_argument("lanes", nargs="+", metavar="LANE", help="numbers, or `all`")

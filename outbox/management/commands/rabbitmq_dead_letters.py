@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox.rabbitmq.letters import Letter, LettersUnavailable, resolve, waiting
+from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, resolve, waiting
 from outbox.rabbitmq.metrics import KINDS
 from outbox.rabbitmq.policy import configured
 
@@ -70,10 +70,10 @@ def _is_choice(options: dict[str, Any]) -> bool:
     return any(options[name] for name in ("ids", "event_id", "kind", "reason"))
 
 
-def _selection(options: dict[str, Any]) -> Callable[[Letter], bool]:
+def _selection(options: dict[str, Any]) -> Callable[[RelayLetter], bool]:
     ids = set(options["ids"])
 
-    def wanted(letter: Letter) -> bool:
+    def wanted(letter: RelayLetter) -> bool:
         return (
             (not ids or letter.id in ids)
             and options["event_id"] in ("", letter.event_id)
@@ -84,7 +84,7 @@ def _selection(options: dict[str, Any]) -> Callable[[Letter], bool]:
     return wanted
 
 
-def _line(letter: Letter) -> str:
+def _line(letter: RelayLetter) -> str:
     return (
         f"{_shown(letter.id)}  {_shown(letter.kind)}  {_shown(letter.event_id) or '-'}"
         f"  {_shown(letter.time)}  {_shown(letter.reason[:200])}"
@@ -96,7 +96,7 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def described(letter: Letter) -> dict[str, Any]:
+def described(letter: RelayLetter) -> dict[str, Any]:
     """All of a letter as JSON values; a body that is no UTF-8 is base64."""
     try:
         body = {"body": letter.body.decode()}

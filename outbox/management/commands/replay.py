@@ -27,9 +27,11 @@ class Command(BaseCommand):
             "--since",
             default="start",
             metavar="start|earliest|PARTITION=OFFSET,…",
-            help="default: where the handler once began",
+            help="default: where the handler first began",
         )
-        parser.add_argument("--yes", action="store_true", help="do it; without it only say what")
+        parser.add_argument(
+            "--yes", action="store_true", help="do it; without this, only show what would happen"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -53,11 +55,10 @@ class Command(BaseCommand):
             raise CommandError(f"Kafka did not answer: {error}") from error
         except OperationalError as error:
             raise CommandError(
-                f"{error} Nothing was emptied, but the handler is paused: run this again."
+                f"{error} Nothing was emptied, and the handler is paused. Run the command again."
             ) from error
         self.stdout.write(
-            f"{receipts} receipts forgotten; the handler is at work. It is done when its backlog "
-            "is 0: manage.py audit says what is still under way."
+            f"{receipts} receipts deleted; the handler applies the log again. It is done when its backlog is 0: manage.py audit shows what is left."
         )
 
 

@@ -33,7 +33,7 @@ class Command(BaseCommand):
             "--create-topic",
             type=int,
             metavar="PARTITIONS",
-            help="make the topic if it is missing; without, the relay waits for it",
+            help="create the topic if it is missing; without this, the relay waits for it",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -31,9 +31,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--recreated",
             action="store_true",
-            help="accept topics that were deleted and made anew: positions go to the end of the new "
-            "log, and events without every receipt are published again behind it; messages of "
-            "others that it holds by then are skipped",
+            help="accept topics that were deleted and recreated: positions move to the end of the new log, and events that lack a receipt are published again; messages of other producers before that end are skipped",
         )
         parser.add_argument(
             "--partitions",
@@ -44,7 +42,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["recreated"]:
             count = new_log.adopt_recreated_topics(conf.routes(), self._states, _event_ids)
-            self.stdout.write(f"{count} events published again, their log was lost.")
+            self.stdout.write(f"{count} events published again, because their log was lost.")
         states = self._states()
         created = 0
         for route in conf.routes():
@@ -52,14 +50,12 @@ class Command(BaseCommand):
             known = positions.topic_ids_of(route.handler, route.topic.name)
             if known - {state.topic_id}:
                 raise CommandError(
-                    f"Topic {route.topic.name} was deleted and made anew: handler {route.handler} "
-                    f"has positions of {known}, Kafka has {state.topic_id}. Messages that were "
-                    "only in the old log are repaired by: manage.py sync_routes --recreated"
+                    f"Topic {route.topic.name} was deleted and recreated: handler {route.handler} has positions of topic id {known}, Kafka has {state.topic_id}. Run manage.py sync_routes --recreated, which publishes the lost events again."
                 )
             created += _create(route, state, with_added=options["partitions"])
             if lacking := unread.without_position(route, state.latest):
                 self.stdout.write(
-                    f"{route.topic.name} has {len(state.latest)} partitions, the code says "
+                    f"{route.topic.name} has {len(state.latest)} partitions, the code expects "
                     f"{route.topic.partitions}: {route.handler} does not read {lacking}. To read "
                     f"them from their beginning run {unread.advice(route, lacking)}"
                 )
@@ -103,5 +99,5 @@ def _event_ids(topic: str) -> set[UUID]:
             with suppress(ValueError):
                 ids.add(UUID(message.event_id))
     except (admin.KafkaUnavailable, TimeoutError) as error:
-        raise CommandError(f"{topic} cannot be read ({error}): run it again.") from error
+        raise CommandError(f"{topic} cannot be read ({error}). Run the command again.") from error
     return ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.rabbitmq.breaker import Breaker, BreakerState
+from outbox.rabbitmq.breaker import Breaker, KafkaBreakerState
 
 REQUESTS, SHARE, SECONDS = 5, 0.6, 30.0
 
@@ -31,22 +31,22 @@ def test_against_its_rule(looks: list[tuple[bool, float]]) -> None:
             if not success and len(recent) == REQUESTS and failed >= SHARE * REQUESTS:
                 recent, until = [], now + SECONDS
         state = breaker.note(success=success, now=now)
-        expected = BreakerState.CLOSED if until is None else BreakerState.OPEN
+        expected = KafkaBreakerState.CLOSED if until is None else KafkaBreakerState.OPEN
         assert state is expected
 
 
 def test_fewer_requests_than_the_threshold_open_nothing() -> None:
     breaker = a_breaker()
     for now in range(REQUESTS - 1):
-        assert breaker.note(success=False, now=now) is BreakerState.CLOSED
-    assert breaker.note(success=False, now=REQUESTS) is BreakerState.OPEN
+        assert breaker.note(success=False, now=now) is KafkaBreakerState.CLOSED
+    assert breaker.note(success=False, now=REQUESTS) is KafkaBreakerState.OPEN
 
 
 def test_after_its_time_one_outcome_decides() -> None:
     breaker = a_breaker()
     for _ in range(REQUESTS):
         breaker.note(success=False, now=0.0)
-    assert breaker.state(SECONDS - 0.1) is BreakerState.OPEN
-    assert breaker.state(SECONDS) is BreakerState.HALF_OPEN
-    assert breaker.note(success=False, now=SECONDS) is BreakerState.OPEN
-    assert breaker.note(success=True, now=2 * SECONDS) is BreakerState.CLOSED
+    assert breaker.state(SECONDS - 0.1) is KafkaBreakerState.OPEN
+    assert breaker.state(SECONDS) is KafkaBreakerState.HALF_OPEN
+    assert breaker.note(success=False, now=SECONDS) is KafkaBreakerState.OPEN
+    assert breaker.note(success=True, now=2 * SECONDS) is KafkaBreakerState.CLOSED

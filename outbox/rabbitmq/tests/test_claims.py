@@ -9,7 +9,7 @@ import redis
 from django.conf import settings
 
 from devtools.testing.relay import forget_claims, until
-from outbox.rabbitmq.claims import Claims, Lease, Outcome, connected
+from outbox.rabbitmq.claims import ClaimOutcome, EventClaims, OwnerLease, connected
 
 DAY = 24 * 3600.0
 FIRST, OTHER = ("1", "digest of a payload"), ("1", "digest of another")
@@ -22,30 +22,30 @@ def server() -> Iterator[redis.Redis]:
         yield server
 
 
-def claims(server: redis.Redis, owner: str) -> Claims:
-    return Claims(server, owner, ttl=DAY, pause=1.0)
+def claims(server: redis.Redis, owner: str) -> EventClaims:
+    return EventClaims(server, owner, ttl=DAY, pause=1.0)
 
 
-def leased(server: redis.Redis, owner: str) -> Claims:
+def leased(server: redis.Redis, owner: str) -> EventClaims:
     server.set(f"relay:owner:{owner}", 1, px=60_000)
     return claims(server, owner)
 
 
 def test_what_a_claim_finds(server: redis.Redis) -> None:
     mine, other = leased(server, "me"), leased(server, "other")
-    assert mine.claim([FIRST]) == [Outcome.MINE]
+    assert mine.claim([FIRST]) == [ClaimOutcome.MINE]
     assert server.get("event:1") == b"claimed me"
-    assert mine.claim([FIRST]) == [Outcome.MINE], (
+    assert mine.claim([FIRST]) == [ClaimOutcome.MINE], (
         "it may be asked again, as by a client that repeats"
     )
-    assert other.claim([FIRST]) == [Outcome.BUSY]
+    assert other.claim([FIRST]) == [ClaimOutcome.BUSY]
     server.delete("relay:owner:me")  # its lease has ended
-    assert other.claim([FIRST, ("2", "")]) == [Outcome.MINE, Outcome.MINE]
+    assert other.claim([FIRST, ("2", "")]) == [ClaimOutcome.MINE, ClaimOutcome.MINE]
     assert other.mark_done([FIRST])
     assert mine.claim([FIRST, OTHER, ("2", "")]) == [
-        Outcome.DUPLICATE,
-        Outcome.REUSED,
-        Outcome.BUSY,
+        ClaimOutcome.DUPLICATE,
+        ClaimOutcome.REUSED,
+        ClaimOutcome.BUSY,
     ]
 
 
@@ -61,13 +61,13 @@ def test_a_claim_is_given_up_by_its_owner_alone(server: redis.Redis) -> None:
     mine.mark_done([("2", "")])
     assert other.release(["1"])
     assert mine.release(["2"])
-    assert other.claim([FIRST, ("2", "")]) == [Outcome.BUSY, Outcome.DUPLICATE]
+    assert other.claim([FIRST, ("2", "")]) == [ClaimOutcome.BUSY, ClaimOutcome.DUPLICATE]
     assert mine.release(["1"])
-    assert other.claim([FIRST]) == [Outcome.MINE]
+    assert other.claim([FIRST]) == [ClaimOutcome.MINE]
 
 
 def test_a_lease_lasts_as_long_as_its_process(server: redis.Redis) -> None:
-    lease = Lease(connected(settings.REDIS_URL, wait=1.0), "living", seconds=2.0, every=0.05)
+    lease = OwnerLease(connected(settings.REDIS_URL, wait=1.0), "living", seconds=2.0, every=0.05)
     lease.start()
     begun = lease.renewed_at
     until(lambda: lease.renewed_at > begun + 2.5, "it was renewed for longer than it lasts")

@@ -1,4 +1,4 @@
-"""The connection to RabbitMQ: kept while Kafka is away, encrypted where that is asked for."""
+"""The connection to RabbitMQ: kept while Kafka is unavailable, encrypted where that is asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from devtools.relay import broker
-from devtools.relay.account import Account, account
+from devtools.relay.account import RelayAccount, account
 from devtools.relay.evidence import found
 from devtools.relay.messages import numbered
 from devtools.testing import own_servers
@@ -42,7 +42,7 @@ def test_heartbeats_go_out_while_kafka_is_away() -> None:
         finally:
             kafka.resume()
         settled(policy, relay)
-    assert account(sent, found(policy)) == Account(sent=300, in_kafka=300)
+    assert account(sent, found(policy)) == RelayAccount(sent=300, in_kafka=300)
 
 
 @needs_rabbitmq

@@ -119,7 +119,9 @@ def test_a_dead_letter_is_acknowledged_only_when_a_queue_has_it() -> None:
         with broker.channel(policy.url) as channel:
             channel.queue_delete(policy.dead_letter_queue)
         publish(policy, BAD["array"], numbered("beside", 1))
-        until(lambda: waiting_letters(policy) == 1, "the queue is made anew, and the letter sent")
+        until(
+            lambda: waiting_letters(policy) == 1, "the queue is created again, and the letter sent"
+        )
         settled(policy, relay)
     found = evidence.found(policy)
     assert list(found.letters) == [BAD["array"].body]

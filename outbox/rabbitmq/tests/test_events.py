@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from pika.adapters.select_connection import IOLoop
 
-from outbox.rabbitmq.claims import Claims, connected
+from outbox.rabbitmq.claims import EventClaims, connected
 from outbox.rabbitmq.dead_letters import DeadLetters
 from outbox.rabbitmq.deliveries import Delivery, InHand
 from outbox.rabbitmq.events import Events
@@ -29,7 +29,7 @@ class Desk:
         self.sending = Sending(policy, watch)
         self.events = Events(
             policy,
-            claims=Claims(connected(policy.dedupe_url, wait=0.2), "me", ttl=60, pause=1),
+            claims=EventClaims(connected(policy.dedupe_url, wait=0.2), "me", ttl=60, pause=1),
             watch=watch,
             in_hand=self.hand,
             sending=self.sending,

@@ -10,14 +10,14 @@ import redis
 from django.conf import settings
 
 from devtools.relay import broker, evidence
-from devtools.relay.account import Account, account
+from devtools.relay.account import RelayAccount, account
 from devtools.relay.messages import BAD, Message, numbered
 from devtools.testing.installed import needs_rabbitmq, on_the_stand_in
 from devtools.testing.receiver import spans_in_memory
 from devtools.testing.relay import a_policy, relaying, settled, until
 from outbox.kafka import admin
 from outbox.kafka.log_reader import read_topic
-from outbox.rabbitmq.breaker import BreakerState
+from outbox.rabbitmq.breaker import KafkaBreakerState
 from outbox.rabbitmq.message import digest_of
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.topics import Topic
@@ -29,7 +29,7 @@ def publish(policy: RelayPolicy, *messages: Message) -> None:
     broker.publish(policy.url, policy.queue, messages)
 
 
-def judged(policy: RelayPolicy, sent: list[Message]) -> Account:
+def judged(policy: RelayPolicy, sent: list[Message]) -> RelayAccount:
     return account(sent, evidence.found(policy))
 
 
@@ -44,7 +44,7 @@ def test_every_kind_of_message_ends_in_kafka_or_with_a_reason() -> None:
     bad = sum(message.payload is None for message in BAD.values())
     if on_the_stand_in:
         seen.reordered.clear()  # it does not keep the order when a consumer begins again
-    assert seen == Account(sent=len(sent), in_kafka=len(sent) - bad, dead=bad)
+    assert seen == RelayAccount(sent=len(sent), in_kafka=len(sent) - bad, dead=bad)
 
 
 def test_what_kafka_gets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_a_topic_that_is_not_there_is_waited_for() -> None:
     policy = replace(policy, look_every=0.1, breaker_open=0.5)
     publish(policy, numbered("later", 1))
     with relaying(policy) as relay:
-        until(lambda: relay.breaker_state is BreakerState.OPEN, "the breaker opens")
+        until(lambda: relay.breaker_state is KafkaBreakerState.OPEN, "the breaker opens")
         assert not relay.consuming.is_consuming
         admin.create([Topic(policy.topic, partitions=3)], replication_factor=1)
         settled(policy, relay)
@@ -162,7 +162,7 @@ def test_stops_in_mid_stream_double_nothing(dedupe: bool) -> None:
     with relaying(policy) as relay:
         settled(policy, relay)
     assert stopped_early > 2, "it was not stopped in mid-stream"
-    assert judged(policy, sent) == Account(sent=len(sent), in_kafka=len(sent))
+    assert judged(policy, sent) == RelayAccount(sent=len(sent), in_kafka=len(sent))
 
 
 def test_a_missing_queue_is_made_durable() -> None:
@@ -251,7 +251,7 @@ def test_a_channel_that_is_lost_in_mid_stream_doubles_nothing_even_without_redis
             relay.call(relay.consuming.give_back)
             relay.call(relay.consuming.take_again)
         settled(policy, relay)
-    assert judged(policy, sent) == Account(sent=len(sent), in_kafka=len(sent))
+    assert judged(policy, sent) == RelayAccount(sent=len(sent), in_kafka=len(sent))
 
 
 def test_the_claim_of_a_lost_channel_is_free_for_others() -> None:
@@ -266,7 +266,7 @@ def test_the_claim_of_a_lost_channel_is_free_for_others() -> None:
         first.call(first.consuming.give_back)
         with relaying(policy) as second:
             settled(policy, second)
-    assert judged(policy, [message]) == Account(sent=1, in_kafka=1)
+    assert judged(policy, [message]) == RelayAccount(sent=1, in_kafka=1)
 
 
 def large_one(event_id: str) -> Message:
@@ -288,7 +288,7 @@ def test_prefetch_follows_the_size_of_the_bodies() -> None:
         publish(policy, *large)
         settled(policy, relay)
         until(lambda: relay.consuming.prefetch <= 100, "few large ones")
-    assert judged(policy, [*small, *large]) == Account(sent=700, in_kafka=700)
+    assert judged(policy, [*small, *large]) == RelayAccount(sent=700, in_kafka=700)
 
 
 def test_large_bodies_behind_small_ones_are_not_all_taken_in_hand() -> None:
@@ -309,4 +309,4 @@ def test_large_bodies_behind_small_ones_are_not_all_taken_in_hand() -> None:
         assert relay._in_hand.bytes <= policy.in_hand_excess * policy.in_hand_bytes
         relay._sending._pause.until = 0.0
         settled(policy, relay)
-    assert judged(policy, [*small, *large]) == Account(sent=800, in_kafka=800)
+    assert judged(policy, [*small, *large]) == RelayAccount(sent=800, in_kafka=800)

@@ -24,15 +24,15 @@ from prometheus_client import Counter
 from structlog.testing import capture_logs
 
 from devtools.relay import broker, evidence
-from devtools.relay.account import Account, account
+from devtools.relay.account import RelayAccount, account
 from devtools.relay.messages import Message, numbered
 from devtools.testing import own_servers
 from devtools.testing.installed import needs_apache_kafka, needs_rabbitmq
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
 from outbox.kafka.config import client_config
-from outbox.kafka.stream import Limits
+from outbox.kafka.stream import StreamLimits
 from outbox.rabbitmq import metrics
-from outbox.rabbitmq.breaker import BreakerState
+from outbox.rabbitmq.breaker import KafkaBreakerState
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.relay_health import readiness_of
 
@@ -52,7 +52,7 @@ def publish(policy: RelayPolicy, *messages: Message) -> None:
     broker.publish(policy.url, policy.queue, messages)
 
 
-def judged(policy: RelayPolicy, sent: list[Message]) -> Account:
+def judged(policy: RelayPolicy, sent: list[Message]) -> RelayAccount:
     return account(sent, evidence.found(policy))
 
 
@@ -78,7 +78,7 @@ def test_a_message_that_kafka_refuses_in_mid_batch(
     with relaying(policy) as relay, capture_logs() as logs:
         until(lambda: relay.consuming.is_consuming, "it consumes")
         # As if the topic's limit had been lowered a moment ago.
-        monkeypatch.setattr(relay._watch._question, "ask", lambda _: Limits(3, 1_000_000))
+        monkeypatch.setattr(relay._watch._question, "ask", lambda _: StreamLimits(3, 1_000_000))
         until(lambda: relay._watch.limit == 1_000_000, "it believes in the limit")
         in_doubt = count(metrics.IN_DOUBT)
         publish(policy, *sent)
@@ -91,7 +91,7 @@ def test_a_message_that_kafka_refuses_in_mid_batch(
         assert attempts == [1, 2, 3, 4, 5], "MAX_RETRIES times alone"
     found = evidence.found(policy)
     seen = account([message for message in sent if message in good], found)
-    assert seen == Account(sent=900, in_kafka=900)
+    assert seen == RelayAccount(sent=900, in_kafka=900)
     reasons = [reason for reasons in found.letters.values() for reason in reasons]
     assert len(reasons) == 2
     assert all("Kafka refused it" in reason for reason in reasons)
@@ -114,7 +114,7 @@ def test_a_writer_without_permission_waits_for_it() -> None:
         settled(policy, relay)
         until(lambda: relay.kafka.is_well, "it is well again")
         assert count(metrics.IN_DOUBT) == in_doubt
-    assert judged(policy, sent) == Account(sent=500, in_kafka=500)
+    assert judged(policy, sent) == RelayAccount(sent=500, in_kafka=500)
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def test_kafka_frozen_and_woken() -> None:
         kafka.pause()
         try:
             publish(policy, *sent)
-            until(lambda: relay.breaker_state is BreakerState.OPEN, "the breaker opens")
+            until(lambda: relay.breaker_state is KafkaBreakerState.OPEN, "the breaker opens")
             until(lambda: not relay.consuming.is_consuming, "it takes no more")
             assert not relay.kafka.is_well
             assert readiness_of(relay)().checks["kafka"] == "unhealthy"
@@ -180,7 +180,7 @@ def test_kafka_frozen_and_woken() -> None:
             kafka.resume()
         settled(policy, relay)
         assert relay.streams_replaced == 0
-    assert judged(policy, sent) == Account(sent=3000, in_kafka=3000)
+    assert judged(policy, sent) == RelayAccount(sent=3000, in_kafka=3000)
 
 
 @pytest.mark.parametrize("dedupe", [True, False])
@@ -204,7 +204,7 @@ def test_an_outage_longer_than_a_consumer_may_hold_its_messages(dedupe: bool) ->
         finally:
             kafka.resume()
         settled(policy, relay)
-    assert judged(policy, sent) == Account(sent=500, in_kafka=500)
+    assert judged(policy, sent) == RelayAccount(sent=500, in_kafka=500)
 
 
 def test_rabbitmq_killed_and_started_again() -> None:
@@ -219,7 +219,7 @@ def test_rabbitmq_killed_and_started_again() -> None:
         server.start()
         server.wait_ready()
         settled(policy, relay, within=60)
-    assert judged(policy, sent) == Account(sent=3000, in_kafka=3000)
+    assert judged(policy, sent) == RelayAccount(sent=3000, in_kafka=3000)
 
 
 @contextmanager
@@ -274,7 +274,7 @@ def test_redis_emptied_refusing_and_gone() -> None:
         settled(policy, relay)
         assert server.get("event:back-1")
     seen = judged(policy, [*sent, numbered("back", 1)])
-    assert seen == Account(sent=2001, in_kafka=2001)
+    assert seen == RelayAccount(sent=2001, in_kafka=2001)
 
 
 def test_two_relays_share_a_queue_and_one_goes() -> None:

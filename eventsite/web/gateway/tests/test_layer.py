@@ -154,7 +154,7 @@ def test_a_key_sent_twice_is_refused() -> None:
     assert call(answers, headers=[one, one])[0] == 400
 
 
-def test_ids_sent_twice_are_made_anew() -> None:
+def test_ids_sent_twice_are_recreated() -> None:
     """W3C Trace Context, 3.2.2, has two traceparent headers ignored."""
     trace = (b"traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01")
     ids = [(b"x-request-id", b"r"), (b"x-correlation-id", b"c")]

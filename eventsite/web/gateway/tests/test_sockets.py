@@ -341,5 +341,5 @@ class Synchronous(SyncConsumer):  # type: ignore[misc]
 def test_a_synchronous_consumer_is_refused_at_the_start() -> None:
     world = World(accepts)
     socket = Socket(path=PATH, consumer=f"{__name__}.Synchronous")
-    with pytest.raises(TypeError, match="no asynchronous consumer"):
+    with pytest.raises(TypeError, match="not an asynchronous consumer"):
         websockets_of(world.endpoint._gateway, [socket])

@@ -11,7 +11,7 @@ import pytest
 
 from devtools.testing.patience import PATIENCE
 from eventsite.web.hot_paths import metrics
-from eventsite.web.hot_paths.coalescer import LEAST_SECONDS, Coalescer, Refused
+from eventsite.web.hot_paths.coalescer import LEAST_SECONDS, BatchRefused, Coalescer
 from outbox.database import patience
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
 
@@ -139,7 +139,7 @@ def test_only_the_culprits_are_refused(places: Sequence[int]) -> None:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for number, outcome in zip(numbers, outcomes, strict=True):
             if number == -1:
-                assert isinstance(outcome, Refused)
+                assert isinstance(outcome, BatchRefused)
                 assert isinstance(outcome.__cause__, ValueError)
             else:
                 assert outcome == f"stored {number}"
@@ -188,7 +188,7 @@ def test_a_database_that_goes_away_while_a_culprit_is_looked_for() -> None:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         # -1 and -3 came in one batch first, so nothing was stored; then each half alone
         assert outcomes[:2] == ["stored 1", "stored 2"]
-        assert [type(outcome) for outcome in outcomes[2:]] == [Refused, OutcomeUnknown]
+        assert [type(outcome) for outcome in outcomes[2:]] == [BatchRefused, OutcomeUnknown]
         assert backend.batches == [[1, 2, -1, -3], [1, 2], [-1, -3], [-1], [-3]]
 
     asyncio.run(scenario())

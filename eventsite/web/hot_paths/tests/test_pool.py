@@ -346,7 +346,7 @@ def end_session(pid: int) -> None:
 def test_a_silent_server_is_told_within_ten_seconds_to_all_paths(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Though they have fewer sessions than paths; and it is asked anew as soon as it speaks."""
+    """Though they have fewer sessions than paths; and it is asked again as soon as it speaks."""
 
     async def scenario(layer: HotPaths) -> None:
         loop = asyncio.get_running_loop()

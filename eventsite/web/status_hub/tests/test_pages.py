@@ -11,11 +11,11 @@ from hypothesis import given
 
 from devtools.testing.ticks.log import TICKS
 from eventsite.web.status_hub import pages
-from eventsite.web.status_hub.pages import PAGE, RECENT, Change, Pages
+from eventsite.web.status_hub.pages import PAGE, RECENT, LoggedChange, Pages
 
 
-def change(seq: int) -> Change:
-    return Change(TICKS, seq, ("key", seq, ""))
+def change(seq: int) -> LoggedChange:
+    return LoggedChange(TICKS, seq, ("key", seq, ""))
 
 
 class Log:
@@ -25,7 +25,7 @@ class Log:
         self.last = last
         self.reads: list[tuple[int, int]] = []
 
-    async def read(self, after: int, last: int) -> Sequence[Change]:
+    async def read(self, after: int, last: int) -> Sequence[LoggedChange]:
         self.reads.append((after, last))
         await asyncio.sleep(0)
         return [change(seq) for seq in range(after + 1, last + 1) if seq % 7]
@@ -91,6 +91,6 @@ def test_a_message_is_made_once_for_all() -> None:
         return {"seq": seq}
 
     log = type(TICKS)(name="x", table="x", columns=(), keys=lambda _: (), message=message)
-    one = Change(log, 1, ())
+    one = LoggedChange(log, 1, ())
     assert one.outgoing is one.outgoing
     assert made == [1]

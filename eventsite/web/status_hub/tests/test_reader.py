@@ -15,7 +15,7 @@ from devtools.testing.ticks.log import TICKS, Writer, ticks_table
 from eventsite.web.hot_paths.pool import SessionPool
 from eventsite.web.status_hub import floor
 from eventsite.web.status_hub.reader import BUSY, LogReader
-from eventsite.web.status_hub.seat import Line, Place
+from eventsite.web.status_hub.seat import QueuePlace, SendLine
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -113,8 +113,8 @@ class Client:
         self.stands, self.may_go_on = asyncio.Event(), asyncio.Event()
         self._stand_at = stand_at
 
-    async def enter(self, reader: LogReader, since: int | None, key: str = "*") -> Place:
-        line = Line(self._send, self._push, self._close)
+    async def enter(self, reader: LogReader, since: int | None, key: str = "*") -> QueuePlace:
+        line = SendLine(self._send, self._push, self._close)
         return await reader.enter(key, since=since, line=line)
 
     def _push(self, frame: bytes) -> bool:

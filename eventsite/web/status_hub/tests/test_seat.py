@@ -9,8 +9,8 @@ from typing import Any
 
 from eventsite.web.status_hub import seat
 from eventsite.web.status_hub.outgoing import encoded
-from eventsite.web.status_hub.pages import Change
-from eventsite.web.status_hub.seat import Line, Place, Start
+from eventsite.web.status_hub.pages import LoggedChange
+from eventsite.web.status_hub.seat import QueuePlace, SendLine, Start
 
 HEADER = 2  # bytes of a short frame
 
@@ -22,19 +22,19 @@ class Log:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self.live: list[Place] = []
+        self.live: list[QueuePlace] = []
         self.cut_off = 0
 
-    async def missed(self, after: int) -> tuple[list[Change], int]:
+    async def missed(self, after: int) -> tuple[list[LoggedChange], int]:
         raise AssertionError("Nobody resumes.")
 
-    def wants(self, place: Place, change: Change) -> bool:
+    def wants(self, place: QueuePlace, change: LoggedChange) -> bool:
         return True
 
-    def set_live(self, place: Place) -> None:
+    def set_live(self, place: QueuePlace) -> None:
         self.live.append(place)
 
-    def forget(self, place: Place) -> None:
+    def forget(self, place: QueuePlace) -> None:
         self.live.remove(place)
 
     def note_cut_off(self) -> None:
@@ -54,7 +54,7 @@ class Client:
         self.closed: list[int] = []
         self.reads = asyncio.Event()
         self.has_room = False
-        self.line = Line(self._send, self._push, self._close)
+        self.line = SendLine(self._send, self._push, self._close)
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         await self.reads.wait()
@@ -79,7 +79,7 @@ def test_what_there_is_room_for_takes_no_task() -> None:
     async def scenario() -> None:
         log, client = Log(), Client()
         client.has_room = True
-        place = Place(log, "*", Start(None), client.line)
+        place = QueuePlace(log, "*", Start(None), client.line)
         place.begin()
         place.put(encoded({"seq": 1}))
         place.leave()
@@ -92,7 +92,7 @@ def test_what_there_is_room_for_takes_no_task() -> None:
 def test_nothing_overtakes_what_waits() -> None:
     async def scenario() -> None:
         log, client = Log(), Client()
-        place = Place(log, "*", Start(None), client.line)
+        place = QueuePlace(log, "*", Start(None), client.line)
         place.begin()
         place.put(encoded({"seq": 1}))
         await asyncio.sleep(0)  # the queue is empty but for one, which is on its way
@@ -109,7 +109,7 @@ def test_nothing_overtakes_what_waits() -> None:
 def test_a_full_queue_is_the_end_and_nothing_is_pushed_behind_it() -> None:
     async def scenario() -> None:
         log, client = Log(), Client()
-        place = Place(log, "*", Start(None), client.line)
+        place = QueuePlace(log, "*", Start(None), client.line)
         place.begin()
         for seq in range(seat.QUEUE + 1):
             place.put(encoded({"seq": seq}))

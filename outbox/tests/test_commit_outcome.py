@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from outbox.database.unit_of_work import NotStored, OutcomeUnknown, outcome_told
+from outbox.database.unit_of_work import NotStored, OutcomeUnknown, commit_outcome
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,6 @@ def test_a_full_disk_at_commit(severity: str, told: type[Exception]) -> None:
 
 
 def _fail_at_commit(error: psycopg.Error) -> None:
-    with outcome_told() as commit, connection.wrap_database_errors:
+    with commit_outcome() as commit, connection.wrap_database_errors:
         commit.begun = True
         raise error
