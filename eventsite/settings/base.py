@@ -1,4 +1,4 @@
-"""Settings that hold everywhere; `local`, `production` and `test` say what differs."""
+"""Settings for all environments; `local`, `production` and `test` set the differences."""
 
 from __future__ import annotations
 
