@@ -92,7 +92,7 @@ class Sender:
 
     async def _claim_and_send(self, turn: Turn, *, until: float) -> int:
         made = 0
-        found_at = float("-inf")  # who finds nothing at first does not stay
+        found_at = float("-inf")  # a task that finds nothing at first does not stay
         while True:
             round_ = await self._round(turn)
             made += len(round_.calls)
