@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> None:
     """The test database. Each emptying of it would make the content types and permissions of all
-    models anew, which took three quarters of the time; who needs one makes it. And it would
+    models again, which took three quarters of the time; a test that needs one makes it. And it would
     truncate every table, also the many that the test has not written to."""
     from django.contrib.auth.management import create_permissions  # noqa: PLC0415
     from django.contrib.contenttypes.management import create_contenttypes  # noqa: PLC0415

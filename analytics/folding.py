@@ -28,7 +28,8 @@ log = structlog.get_logger("analytics.folding")
 
 
 class _Part(NamedTuple):
-    """What is added to one figure. Sorted, ours come first: theirs may be what does not fit."""
+    """An addition to one figure. Sorted, so that ours come before those of other producers,
+    which may not fit."""
 
     is_foreign: bool
     metric_name: str
@@ -66,8 +67,8 @@ _ADDED = f"""
 
 
 def fold_batch(size: int) -> int | None:
-    """Fold the oldest `size` additions, in a transaction; how many there were, None if somebody
-    else folds. Raises what passes by itself: a lock, a database that is unavailable."""
+    """Fold the oldest `size` additions, in a transaction. Returns how many there were, None if
+    another process folds. Raises transient errors: a lock, a database that is unavailable."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
         if not cursor.fetchone()[0]:
@@ -99,7 +100,7 @@ def _fold_in_parts(size: int) -> int:
 
 
 def _add_parts(parts: Sequence[_Part]) -> int:
-    """Add them, and set aside those that cannot be added; how many of these there are."""
+    """Add them, and set aside those that cannot be added; returns how many were set aside."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(

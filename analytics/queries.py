@@ -1,10 +1,9 @@
 """Reading the figures, what is not folded yet included.
 
-Figures that stand side by side come from one statement, hence from one snapshot. Who wants a few of
-many must not have all of them added up: these queries take as many folded ones as are wanted, by
-index, and put the additions to them, of which there are few. All figures count the events of other
-producers too (`ForeignSalesMetric`).
-"""
+Figures that stand side by side come from one statement, hence from one snapshot. A query for a
+few figures must not add up all of them: these queries read the wanted folded figures by index
+and add the open additions, of which there are few. All figures count the events of other
+producers too (`ForeignSalesMetric`)."""
 
 from __future__ import annotations
 
@@ -64,7 +63,7 @@ class Overview:
 
 
 def summary(*, now: datetime) -> SalesFigures:
-    """All of it of one moment: one statement."""
+    """All of them from one statement, hence from one moment."""
     return overview(now=now, days=0).summary
 
 

@@ -118,7 +118,7 @@ def add_up(events: Sequence[OrderEvent]) -> Figures:
                 _moved(figures, event.previous_status, "CANCELLED")
                 _sold(figures, event, event.items, sign=-1)
             case _:
-                # With a receipt and without an effect it would be lost without a word.
+                # With a receipt and without an effect it would be lost silently.
                 raise UncountedEvent(
                     f"{type(event).__name__} is of a type that adds to no known figure"
                 )
@@ -173,8 +173,8 @@ def _add(figures: Figures, *, is_foreign: bool = False) -> None:
 
 def fold_additions() -> int:
     """Move what chunks have added into `sales_metrics`, a batch a transaction; returns how many
-    chunks. Nothing if somebody else is at it. No figure changes by it (`SalesFigure`), but what
-    cannot be added to its figure is set aside (analytics/folding.py)."""
+    chunks. Does nothing if another process folds. The figures (`SalesFigure`) stay the same,
+    except that an addition that does not fit is set aside (analytics/folding.py)."""
     total = 0
     while (folded := fold_batch(FOLD_BATCH)) is not None:
         total += folded
@@ -186,7 +186,7 @@ def fold_additions() -> int:
 
 
 def prune_orders_per_minute(*, now: datetime) -> int:
-    """Forget minutes that are past the kept window, a batch a statement; returns how many.
+    """Delete minutes past the kept window, a batch for each statement; returns how many.
 
     An hour's run forgets sixty; after a long pause of beat it goes on until none is left.
     """
@@ -220,7 +220,7 @@ def _prune_batch(oldest: str) -> int:
 
 
 def reset_sales() -> None:
-    """Forget every figure, in the open transaction: a replay counts them again from the log."""
+    """Delete every figure, in the open transaction: a replay counts them again from the log."""
     lock_folds()  # a fold under way would bring some of them back
     for table in (SalesAddition, SalesMetric, ForeignSalesMetric, SetAsideFigure):
         table.objects.all().delete()

@@ -11,8 +11,8 @@ from django.db import models
 
 __all__ = ["NAME", "REVISION_LOCK", "ApiKey", "hash_of", "make_key", "prefix_of"]
 
-# Whoever changes a key holds this advisory lock until COMMIT (the trigger of migration 0001 takes
-# it), so revisions become visible in the order of their numbers and none is ever missed.
+# A change of a key holds this advisory lock until COMMIT (the trigger of migration 0001 takes
+# it), so revisions become visible in the order of their numbers and a reader never misses one.
 REVISION_LOCK = 0x6170696B  # "apik"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
@@ -60,7 +60,6 @@ def prefix_of(key: str) -> str:
 def hash_of(key: str) -> bytes | None:
     """SHA-256 of a key; None for what cannot be one.
 
-    A plain hash is right here: slow ones (Argon2, bcrypt) make guessable passwords dear to guess,
-    and 256 random bits cannot be guessed at any price; a hash is paid for by every request.
-    """
+    A plain hash is enough: slow hashes (Argon2, bcrypt) protect guessable passwords, and 256
+    random bits cannot be guessed. Every request pays for the hash."""
     return hashlib.sha256(key.encode()).digest() if _SHAPE.fullmatch(key) else None

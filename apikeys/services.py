@@ -23,7 +23,7 @@ log = structlog.get_logger("apikeys")
 
 
 class InvalidKey(Exception):
-    """What was asked for cannot be; the message says what can."""
+    """The request cannot be fulfilled; the message says what can be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ def rotate_key(*, prefix: str, grace: timedelta, by: str, at: datetime) -> NewKe
 
 @transaction.atomic
 def revoke_key(*, prefix: str, by: str, at: datetime) -> bool:
-    """Whether it was revoked now; False when it had been before. Raises InvalidKey."""
+    """Revoke a key. Returns whether it was revoked now; False if it was revoked already. Raises
+    InvalidKey."""
     _lock()
     row = ApiKey.objects.filter(prefix=prefix).first()
     if row is None:

@@ -37,7 +37,7 @@ log = structlog.get_logger("eventsite.celery")
 
 
 class ReadResults(bootsteps.StartStopStep):
-    """After a reconnect: what tasks have finished meanwhile is read before their time is counted.
+    """After a reconnect: read the results of finished tasks before counting their time.
 
     The main process reads no results while it waits for Redis. Its loop then looks at the clock
     first, takes tasks that finished long ago for overdue, and kills their processes, with
@@ -57,9 +57,10 @@ class ReadResults(bootsteps.StartStopStep):
 
 
 class Scheduler(beat.Scheduler):
-    """Celery's, but a Redis that is lost is one line instead of two tracebacks a task, and nothing
-    is put on a queue that nobody works off: what waits there already will do. It wakes several times
-    a second, and does then without what Celery's does for schedules that change under it."""
+    """Celery's scheduler, except that a lost Redis is one log line instead of two tracebacks
+    for each task, and that a queue without a worker gets no more tasks: those that wait there
+    are enough. It wakes several times a second, so it skips what Celery's scheduler does for
+    schedules that change."""
 
     def schedules_equal(self, old_schedules: Any, new_schedules: Any) -> bool:
         return True  # entries are what the settings say, for as long as it runs

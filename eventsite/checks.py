@@ -19,7 +19,7 @@ __all__ = ["check_release", "release_errors"]
 def check_release(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Whether this code and the newest release can run side by side."""
+    """Check that this code and the newest release can run side by side."""
     return list(release_errors(releases.newest(), releases.as_of_now("this code", settings.WIRING)))
 
 

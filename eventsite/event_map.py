@@ -1,4 +1,4 @@
-"""Who hears what: the subscriptions of all installed apps. Bridge, checks and commands read this.
+"""The subscriptions of all installed apps, which bridge, checks and commands read.
 
 Each app declares its own in its wiring.py; `manage.py wiring` prints them all.
 """

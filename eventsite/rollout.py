@@ -1,4 +1,4 @@
-"""Who waits for whom while a new version is rolled out everywhere at once.
+"""Which processes wait for which while a new version is rolled out everywhere at once.
 
 Workers come first: they know the tasks that newer bridges and a newer beat send them. Bridges come
 before web, which may publish what older bridges do not know. Nothing is lost in another order
@@ -40,7 +40,8 @@ class Version:
 
 
 def awaited_by(role: str, seen: Iterable[SeenProcess], version: Version) -> list[str]:
-    """What does not live yet in this version and must before a process of `role`; empty: it may start.
+    """The kinds of processes that must run this version before one of `role` starts, and do not
+    yet; empty: it may start.
 
     Where one of its own kind and version lives already, the order was kept before: one more of
     them, or one that comes back on another machine, waits for nobody.

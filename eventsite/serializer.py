@@ -18,7 +18,7 @@ CONTENT_TYPE = "application/x-msgspec-json"
 
 
 def register() -> None:
-    """Make it known to kombu; the settings name it."""
+    """Register it with kombu; the settings name it."""
     serialization.register(
         NAME, _encode, _decode, content_type=CONTENT_TYPE, content_encoding="utf-8"
     )

@@ -19,7 +19,7 @@ WIRING = App(
         _of_operators("metrics"),
         _of_operators("health"),
         _of_operators("health/ready"),
-        # Whoever has no key may read what there is to call; trying it out takes one.
+        # The document is open without a key; trying the API out needs one.
         Path(pattern="openapi.json", keyed=False),
         Path(pattern="swagger", keyed=False),
         Path(pattern="swagger/", keyed=False),

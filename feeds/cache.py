@@ -1,15 +1,15 @@
 """Cached feeds in Redis: the newest posts of feeds that are read. Copies, never the truth.
 
-A key holds what was read for one user, or the mark of somebody who is about to read it (a fill). Three
-rules keep it from ever being wrong:
+A key holds the feed that was read for one user, or the mark of a fill, which is about to read
+it. Three rules keep it correct:
 
-- A fill leaves its mark before it reads PostgreSQL, and what it has read is stored only if the mark is
-  still there. Whoever has changed a feed takes the mark away, so what was read before the change is not
-  stored behind it.
-- What is kept names the snapshots that it comes from. Who reads it asks PostgreSQL what has committed
-  since (feeds/reading/changes.py), and believes nothing that is older than what he knows of.
-- Keys carry Redis's run id. What a restart brings back from a file, or a failover from a replica, has
-  missed changes; under the new run id it is not found.
+- A fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is
+still there. A change of a feed deletes the mark, so a result from before the change is not
+stored after it. - A cached feed names the snapshots that it comes from. A reader asks
+PostgreSQL for the changes since then (feeds/reading/changes.py), and ignores a feed that is
+older than a change it knows. - Keys contain Redis's run id. Feeds that a restart brings back
+from a file, or a failover from a replica, have missed changes; under the new run id they are
+not found.
 
 Ids are eight bytes each, newest first, and compared byte by byte: numbers of Redis and its Lua are exact
 up to 2^53 only. Redis 6 or later.
@@ -71,7 +71,7 @@ log = structlog.get_logger("feeds.cache")
 
 
 class CacheUnavailable(Exception):
-    """Redis has not confirmed: what was to be changed may be as it was."""
+    """Redis has not confirmed, so the change may not have been made."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -274,8 +274,9 @@ def ask(command: Command) -> Any:
 
 
 def replies(commands: Sequence[Command]) -> Sequence[Any] | None:
-    """The reply to each, for who only reads; None where Redis is unavailable. Who finds it so does without
-    it for a moment, so that a Redis that hangs keeps nobody waiting again and again."""
+    """The reply to each command, for reads; None where Redis is unavailable. The process then
+    does not ask it for a moment, so that requests do not wait for a hanging Redis again and
+    again."""
     global _away_until
     if time.monotonic() < _away_until:
         return None
@@ -331,7 +332,7 @@ def touch_authors(author_ids: Iterable[str]) -> None:
 
 
 def kept_feeds(user_ids: Sequence[str]) -> dict[str, Kept]:
-    """Those that are cached now. Raises CacheUnavailable."""
+    """The users whose feeds are cached now. Raises CacheUnavailable."""
     found: dict[str, Kept] = {}
     for users in _at_once(user_ids) if is_on() else ():
         values = ask(look(users))
@@ -369,7 +370,7 @@ _VALID = """
 
 
 def _still_valid(rows: Sequence[Entry]) -> tuple[list[Entry], int]:
-    """Those that may be shown, and as of which transaction."""
+    """The entries that may be shown, and as of which transaction."""
     if not rows:
         return [], 0
     with connection.cursor() as cursor:

@@ -1,10 +1,9 @@
 """Removing a user: posts, follows both ways, entries, the cached feed, kept answers, in small pieces,
 each with its events.
 
-Whatever is done once stays done, so it can be run again: after a crash, and later for what had to
-wait for the clean-up behind the follows. The user must not act any more. What mentions him elsewhere
-goes by its own time: the outbox, Kafka and feed_log by their retention.
-"""
+Each piece is final, so it can be run again: after a crash, and later for follows that had to
+wait for their clean-up. The user must not act any more. What mentions him elsewhere goes by its
+own time: the outbox, Kafka and feed_log by their retention."""
 
 from __future__ import annotations
 

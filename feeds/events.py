@@ -1,4 +1,4 @@
-"""What the rest of the world hears about posts and follows: topics feed-events and follow-events.
+"""The public events of posts and follows: topics feed-events and follow-events.
 
 The value of a message has a 64-bit `event_id`, the envelope a UUID; each follows from the other
 (`event_uuid`). Both follow from what happened, so that a post's events are found by its id:

@@ -1,4 +1,5 @@
-"""Follows out of a file: read twice, first to see that all of it is right, then to store it.
+"""Importing follows from a file, which is read twice: first to check all of it, then to store
+it.
 
 Each piece is a transaction: COPY into a table of its own, from there into the follows, with a change
 and an event for each that is new. A pair that is followed already is left as it is, so a file can be

@@ -230,8 +230,8 @@ def hold_node(
 
 
 class _Keeper:
-    """A daemon thread that holds a node for this process, on a connection of its own: whoever draws
-    may be in a transaction, or on an event loop."""
+    """A daemon thread that holds a node number for this process, on a connection of its own:
+    the code that makes ids may be in a transaction, or on an event loop."""
 
     def __init__(self) -> None:
         self.generator = Generator()

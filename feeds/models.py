@@ -82,8 +82,8 @@ class Post(models.Model):
 
 
 class Follow(models.Model):
-    """Who follows whom. Whoever changes a pair locks its row, so it stays when the follow ends, until
-    the clean-up behind it is done.
+    """Who follows whom. A change of a pair locks its row, so the row stays after the follow has
+    ended, until its clean-up is done.
 
     number      a new one each time the follow begins; entries name it
     backfilled  whether the author's older posts are among the follower's entries; merged until then
@@ -343,7 +343,8 @@ class FeedLog(models.Model):
 
 
 class FeedNode(models.Model):
-    """Who draws ids with this node number, and up to which millisecond it has been promised them."""
+    """The process that makes ids with this node number, and the millisecond up to which it
+    may."""
 
     node = models.SmallIntegerField(primary_key=True)
     owner = models.TextField()

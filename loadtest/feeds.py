@@ -46,7 +46,7 @@ class Population:
         self._chooser = random.Random(f"users {plan.seed}")  # noqa: S311  (a repeatable choice)
         weights = itertools.accumulate(1 / rank**SKEW for rank in range(1, plan.users + 1))
         self._cumulated = list(weights)
-        # Who reads most is not who writes most.
+        # The users who read most are not those who write most.
         self._readers = self.users[:]
         self._chooser.shuffle(self._readers)
         self.followers: dict[str, list[str]] = {}

@@ -1,8 +1,7 @@
-"""From what was asked for to rows: keys looked up, templates rendered, notifications written.
+"""Accepting notifications: look up keys, render templates, write rows.
 
-Everything is decided before anything is written, and nothing is written by halves: the rows of the
-notifications, of their keys and of their events are one transaction.
-"""
+Everything is decided before anything is written, and the rows of the notifications, of their
+keys and of their events are one transaction."""
 
 from __future__ import annotations
 
@@ -97,7 +96,7 @@ class AcceptedBatch(msgspec.Struct, frozen=True, gc=False):
 
 
 class NotificationRefused(Exception):
-    """It cannot be accepted as things are. `place` is that in what was given together."""
+    """It cannot be accepted in the present state. `place` is its index in the batch."""
 
     place = 0
 
@@ -129,8 +128,8 @@ class Unfit(NotificationRefused):
 def accepting(
     new: Sequence[NewNotification],
 ) -> Change[Accepted] | Steps[Accepted | None]:
-    """The results, and what stores them with their events. None for one that is refused: whoever
-    wants to know why asks `accepting_or_refusing`."""
+    """The results, and the statements that store them with their events. None for a refused
+    one; `accepting_or_refusing` gives the reason."""
     if all(each.key is None and each.template_id is None for each in new):
         drafts = [_draft(each, each.content or "") for each in new]
         return Change([_accepted(draft) for draft in drafts], writing(drafts))
@@ -187,8 +186,8 @@ def _accepted(draft: Draft) -> Accepted:
 def drafts_of(
     new: Sequence[NewNotification], *, batch_id: str | None = None
 ) -> Generator[RoundTrip, Sequence[Sequence[Row]], list[Draft | NotificationRefused]]:
-    """What is to be written for each, or why nothing. One round trip, none where there is neither
-    key nor template. Nothing is written."""
+    """The rows to write for each, or the reason for a refusal. One round trip, none without
+    keys and templates. Writes nothing."""
     keys = Keys([each.key for each in new])
     wanted = sorted({each.template_id for each in new if each.template_id is not None})
     asked = [*keys.claim(), *([read_templates(wanted)] if wanted else [])]

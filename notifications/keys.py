@@ -4,9 +4,8 @@ A key belongs to one caller and is kept for 24 hours. *Equal* means the same par
 their defaults: an order of fields, a null for a missing field or another way to write a time are
 none of its business, unlike those of the header (restapi/idempotency.py), which compares bytes.
 
-As there, who inserts a row holds the advisory lock of its key until COMMIT, it is only tried for, and the
-rows are read behind it, in a statement of their own.
-"""
+As there, a transaction that inserts a row holds the advisory lock of its key until COMMIT. The
+lock is only tried, and the rows are read after it, in a statement of their own."""
 
 from __future__ import annotations
 

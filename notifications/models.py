@@ -39,7 +39,7 @@ class Channel(models.TextChoices):
 
 
 class Priority(models.TextChoices):
-    """Who goes first."""
+    """Which notifications go first."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -225,8 +225,8 @@ class Notification(models.Model):
 class NotificationKey(models.Model):
     """An idempotency key of a body: what was accepted under it, for 24 hours.
 
-    Whoever inserts or deletes a row holds the advisory lock of its id (notifications/keys.py).
-    """
+    A transaction that inserts or deletes a row holds the advisory lock of its id
+    (notifications/keys.py)."""
 
     id = models.UUIDField(primary_key=True)  # hash of caller and key
     fingerprint = models.UUIDField()  # hash of the parsed fields with their defaults

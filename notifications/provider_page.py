@@ -19,7 +19,8 @@ __all__ = ["ProviderAdmin"]
 
 @admin.register(ProviderHold)
 class ProviderAdmin(ReadOnlyAdmin):
-    """One page. Whoever may view holds sees it; whoever may change them may reset."""
+    """One page. The permission to view holds shows it; the permission to change them allows a
+    reset."""
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.changelist_view)

@@ -26,8 +26,8 @@ __all__ = [
     "retry",
 ]
 
-# Each locks what it may change, in the order of ids, looks at the status under the lock, and changes
-# only that: whoever has claimed one in the meantime keeps it.
+# Each locks what it may change, in the order of ids, looks at the status under the lock, and
+# changes only that: a worker that has claimed one in the meantime keeps it.
 _WHOSE = "(%s OR caller = %s)"
 _CANCEL = f"""
     WITH before AS MATERIALIZED (

@@ -1,8 +1,7 @@
 """A change of status is recorded: a row of the status log and an event, with the change itself.
 
-Whoever changes a status sends this in the same transaction, behind the update that changed it: the rows
-of the notifications are locked then, so log and topic keep the order of each one's changes.
-"""
+The code that changes a status sends this in the same transaction, after the update: the rows of
+the notifications are locked then, so log and topic keep the order of the changes of each."""
 
 from __future__ import annotations
 

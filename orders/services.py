@@ -117,7 +117,8 @@ def place_orders(orders: Sequence[NewOrder]) -> list[PlacedOrder]:
 
 
 def placing_orders(orders: Sequence[NewOrder]) -> Change[PlacedOrder]:
-    """What `place_orders` decides and sends, for who has a transaction of another kind."""
+    """The results and statements of `place_orders`, for callers with a transaction of another
+    kind."""
     if not orders:
         return Change(())
     drafts = [_draft(order) for order in orders]

@@ -58,6 +58,6 @@ class PatientConnection(psycopg.Connection[Any]):
                 return super().wait(gen, interval, left)
             except _WaitTimeout:
                 pass
-        # To cancel the statement would mean to ask the server, which is the one that does not answer.
+        # Cancelling the statement would need an answer of the server, which does not answer.
         self.pgconn.finish()
         raise patience.give_up("answer")

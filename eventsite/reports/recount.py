@@ -2,7 +2,7 @@
 
 Both sides are read by one statement, hence from one snapshot. While events are under way the
 recount takes each order as far as its events have been applied, so it can be asked at any time.
-What events of other producers add is taken off the figures before: no order here stands behind it.
+The part of other producers' events is subtracted first, because no order here belongs to it.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class FigureComparison:
     set_aside: int = 0
 
 
-# A change is applied when its event has a receipt (parked: its effect is still to come), or when
-# the outbox has let the event go, which it does only with what is done.
+# A change is applied when its event has a receipt (parked: its effect is still to come), or
+# when the outbox has deleted the event, which it does only when it is done.
 _APPLIED_CHANGES = """
     change AS (
         SELECT change.id, change.order_id, change.from_status, change.to_status,

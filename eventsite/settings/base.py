@@ -1,4 +1,4 @@
-"""Settings that hold everywhere; `local`, `production` and `test` say what differs."""
+"""Settings for all environments; `local`, `production` and `test` set the differences."""
 
 from __future__ import annotations
 
@@ -231,8 +231,8 @@ CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_POOL_LIMIT = 4
 CELERY_WORKER_CONSUMER = "eventsite.worker.consumer:Consumer"
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    # One Redis key a queue instead of four, and no wait on a Redis that does not answer. Who sends
-    # has one try at a connection; workers have as many as it takes.
+    # One Redis key for each queue instead of four, and no wait on a Redis that does not answer.
+    # A sender tries to connect once; workers try again until it succeeds.
     "priority_steps": [0],
     "max_retries": 0,
     "retry_on_timeout": False,

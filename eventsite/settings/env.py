@@ -141,10 +141,12 @@ class Environment(BaseSettings):
     allowed_hosts: str = ""  # comma separated
     csrf_trusted_origins: str = ""  # comma separated
 
-    # An event a minute through every handler, which means nothing: its age shows where events stand still
+    # An event a minute through every handler, without a meaning: its age shows where events
+    # wait
     canary: bool = True
 
-    # Opens the page of operators, to read, where PostgreSQL cannot say who somebody is; unset: nobody
+    # Lets its bearer read the page of operators while PostgreSQL is unavailable; unset: nobody
+    # may
     ops_token: str = ""
 
     # Admin user made by `manage.py ensure_admin`
@@ -216,8 +218,7 @@ def environment() -> Environment:
     Also gives prometheus_client its directory for metrics shared between forked processes: it
     is read at import, so it must exist before the first metric is defined.
 
-    A value that cannot be is the end of this process, with exit code 1: every one is named.
-    """
+    Values that cannot be used end this process with exit code 1; each is named."""
     try:
         env = Environment()
     except ValidationError as error:

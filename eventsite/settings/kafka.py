@@ -1,4 +1,4 @@
-"""How Kafka is reached: what the environment says, checked, in the words of librdkafka."""
+"""The security settings of Kafka from the environment, checked, in the names of librdkafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What an address or a name in the environment must be like. No message repeats it: it may be a secret."""
+"""The form of addresses and names in the environment. No message repeats a value, because it
+may be a secret."""
 
 from __future__ import annotations
 

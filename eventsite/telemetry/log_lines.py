@@ -21,7 +21,7 @@ LIST_LENGTH = 3  # how many values of a list are shown
 ID_LENGTH = 8  # the end of an id: its beginning is a time, which ids of one second share
 ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{16}")
 PLAIN = re.compile(r"[^\s\"'=]+")
-# In the line already, or of no use to a reader.
+# In the line already, or useless to a reader.
 HIDDEN = frozenset({"at", "level", "event", "service", "logger", "span_id", "exception"})
 # What a request's line says in its first words.
 REQUEST = frozenset({"method", "path", "route", "status", "duration_ms"})

@@ -1,8 +1,8 @@
 """Spans on their way to a receiver: the one place that sets OpenTelemetry's SDK up.
 
-They are sent over OTLP/HTTP by a thread that is made at the first span of a process, so after any
-fork. Its queue is bounded, what does not fit is dropped, and nobody ever waits for it but a process
-that stops: two seconds at most.
+They are sent over OTLP/HTTP by a thread that is made at the first span of a process, so after
+any fork. Its queue is bounded, spans that do not fit are dropped, and only a process that stops
+waits for it: two seconds at most.
 
 What else OTEL_… variables say (sampler, service name, attributes, headers, timeouts, sizes) the SDK
 reads for itself.
@@ -119,8 +119,8 @@ class _Exporter(SpanExporter):
 
 
 class _Reasons(logging.Filter):
-    """Keeps what the exporter says of a failure from the log, one line a try and batch, and
-    remembers the first of it."""
+    """Keeps the exporter's lines about a failure, one for each try and batch, out of the log,
+    and remembers the first."""
 
     def __init__(self) -> None:
         super().__init__()

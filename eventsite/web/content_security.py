@@ -1,4 +1,4 @@
-"""Every page of ours says to the browser that nothing but its own files may be loaded.
+"""The Content-Security-Policy of every page: the browser may load only its own files.
 
 Pages with a policy of their own set it themselves; this is for all others, those of the admin above
 all. JSON has none: no browser runs it.

@@ -93,8 +93,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.transport.close()
 
     def _close(self, code: int, reason: str) -> None:
-        """Send a close frame behind what waits already, and end the connection when the client has
-        answered it or its time is up. Whoever waits to send is released."""
+        """Send a close frame behind what waits already, and end the connection when the client
+        has answered it or its time is up. Senders that wait are released."""
         if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
             return
         self.stop_keepalive()

@@ -1,4 +1,5 @@
-"""From a POST /posts body to the command, and from its result to the answer: the one way."""
+"""From a POST /posts body to the command, and from its result to the answer; view and hot path
+use it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def read_post(body: object) -> NewPost:
 
 
 def plain_post(body: bytes) -> tuple[str, str] | None:
-    """What `validated_post(parse_json(body))` returns, or None: ask that.
+    """What `validated_post(parse_json(body))` returns; None means that the caller has to run
+    that.
 
     For the bodies that nearly everyone sends, in a microsecond. Keys given twice are found by
     counting: without escapes every string has two quotation marks, and all that there are have been
@@ -52,7 +54,8 @@ def plain_post(body: bytes) -> tuple[str, str] | None:
 
 
 def _read(asked: Asked) -> NewPost:
-    """On the event loop, so without waiting for a node: who finds none leaves it to Django."""
+    """On the event loop, so without waiting for a node number: without one the request goes to
+    Django."""
     author_id, content = plain_post(asked.body) or validated_post(parse_json(asked.body))
     return NewPost(
         post_id=ids.draw(wait=0), author_id=author_id, content=content, trace=trace_context()

@@ -40,7 +40,7 @@ def _question(asked: Asked) -> FeedQuestion:
 
 
 def _steps(questions: Sequence[FeedQuestion]) -> LookupSteps[Sequence[Answer | None]]:
-    """None for a page below the floor: one that takes long would keep the others waiting."""
+    """None for a page below the floor, because a slow page would delay the others."""
     found = yield from pages(questions, deep=False)
     _count(found)
     return [
@@ -59,7 +59,7 @@ def _answer(
     question: FeedQuestion, page: FeedPage, expanded: dict[int, str] | None = None
 ) -> Answer:
     ids, next_before = page.ids, page.next_before
-    if expanded is not None:  # what was deleted in between is in neither
+    if expanded is not None:  # a post that was deleted in between is in neither
         ids = [id_ for id_ in ids if id_ in expanded]
     body: dict[str, Any] = {
         "user_id": question.reader,

@@ -1,4 +1,4 @@
-"""What the requests of the feeds API must be: the one definition of what is valid."""
+"""The definition of valid requests to the feeds API."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class FeedLimit(serializers.Field[int, Any, int, Any]):
 
 
 class FeedOffset(serializers.Field[int, Any, int, Any]):
-    """Posts to pass over, at most as many as are stored; whatever is no number is 0."""
+    """Posts to skip, at most as many as are stored; anything that is not a number is 0."""
 
     default_error_messages = {
         "beyond": "Must not be above {window}; to read on give `before`, the `next_before` of a page."

@@ -1,8 +1,8 @@
 """Entries and cached feeds against the truth: posts that are not deleted, of whom one follows now.
 
-Everything is read in one snapshot. What is not an entry and should be is missing, unless open work
-still owes it; an entry that readers show and should not is wrong; one that they hide is litter.
-"""
+Everything is read in one snapshot. A post without its entry is missing, unless open work still
+owes the entry. An entry that readers show and should not is wrong; one that they hide is
+litter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIFFERENCES_SHOWN = 50
 
 
 class FeedDifference(NamedTuple):
-    """What a page of a user shows wrongly, or does not show."""
+    """A post that a page of a user shows wrongly or lacks."""
 
     user_id: str
     post_id: int

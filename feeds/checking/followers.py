@@ -1,4 +1,4 @@
-"""Kept numbers of followers against the follows.
+"""Stored numbers of followers against the follows.
 
 They are sums of events, so whatever is published twice, by another producer, or of a follow that the database has
 forgotten stays in them. A wrong one makes no page wrong, but posts are cut into slices, and authors merged, by it.
@@ -71,7 +71,7 @@ _SET = """
 
 
 def wrong_counts(authors: Sequence[str] | None = None) -> list[WrongCount]:
-    """Those that are wrong, of these authors or of all, as the open transaction sees them."""
+    """The wrong numbers, of these authors or of all, as the open transaction sees them."""
     with connection.cursor() as cursor:
         if authors is None:
             cursor.execute(_OF_ALL)
@@ -90,7 +90,8 @@ def wrong_counts(authors: Sequence[str] | None = None) -> list[WrongCount]:
 
 
 def recount(authors: Sequence[str]) -> None:
-    """Set the numbers of these authors right, and change their modes by them, in one transaction."""
+    """Correct the numbers of these authors, and change their modes accordingly, in one
+    transaction."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LOCK, (text_array_literal(authors),))
         # A statement of its own: its snapshot is newer than the locks.

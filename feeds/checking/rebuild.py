@@ -110,7 +110,7 @@ _NEXT = """
 
 
 def all_users(size: int = USERS_AT_ONCE) -> Iterator[list[str]]:
-    """Everybody who follows or has entries, in order, `size` at a time."""
+    """All users who follow or have entries, in order, `size` at a time."""
     last = ""
     while True:
         with connection.cursor() as cursor:
@@ -123,7 +123,7 @@ def all_users(size: int = USERS_AT_ONCE) -> Iterator[list[str]]:
 
 
 def sampled_users(count: int) -> list[str]:
-    """So many of those who follow somebody, by chance."""
+    """This many users who follow somebody, at random."""
     with connection.cursor() as cursor:
         # Twice as many blocks as would do, where the table is large.
         cursor.execute(

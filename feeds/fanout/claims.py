@@ -1,8 +1,7 @@
 """Which slices are taken next.
 
-Small posts go first, so that nobody waits behind a large author; every fifth claim takes the oldest
-slice, whatever it is, so that the large ones and everything else come to their turn.
-"""
+Small posts go first, so that they do not wait behind a large author. Every fifth claim takes
+the oldest slice, whatever its kind, so that large authors make progress too."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Effects of the events of posts and follows: slices, and the numbers of followers.
 
-No entry is written here: the position of a partition is held while an effect runs, and nobody shall
-wait for an author with many followers.
-"""
+No entry is written here: an effect holds the position of a partition, which must not wait for
+an author with many followers."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def cut_posts(envelopes: Sequence[EventEnvelope]) -> None:
         slices = [
             each
             for event in events
-            # A post that is deleted already is in no feed, and is not to come into any.
+            # A post that is deleted already is in no feed and must not enter one.
             if isinstance(event, PostDeleted) or not deleted[event.payload.post_id]
             for each in _cut(event, *authors.get(event.actor_id, (0, AuthorMode.STORED)))
         ]

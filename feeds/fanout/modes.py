@@ -6,11 +6,10 @@
     storing -> stored   once all of these are done
     storing -> merged   if he grows again before
 
-No lock is needed between who cuts a post and who changes the mode. Whoever reads that an author is
-merged has read it before the change has committed, and the post had committed before that: so it is
-seen by the slices that fill, which begin behind the change. The same holds for the backfill of a
-follow that reads it and writes nothing.
-"""
+Cutting a post and changing the mode need no common lock. A handler that reads that an author is
+merged has read it before the change committed, and the post committed before that: so the
+slices that fill, which begin after the change, see the post. The same holds for the backfill of
+a follow that reads the mode and writes nothing."""
 
 from __future__ import annotations
 
@@ -78,7 +77,8 @@ def _set_mode(authors: list[str], mode: AuthorMode) -> None:
 
 
 def _forget_storing(authors: list[str]) -> None:
-    """What was begun for the way back; a worker that still holds a piece of it finishes nothing."""
+    """Drop the slices of a change back to storing; a worker that still holds one finishes
+    nothing."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM feed_slices WHERE kind IN (%s, %s) AND author_id = ANY(%s::text[])",

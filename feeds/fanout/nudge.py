@@ -1,8 +1,7 @@
 """The nudge: after slices are committed, one Celery task that applies them now.
 
-Latency only: beat starts one every second whatever happens here (guarantees.md#r7). It is called where an effect
-has committed, in a worker, so it waits for Redis only for a moment.
-"""
+It only saves time: beat starts one every second in any case (guarantees.md#r7). A worker calls
+it after an effect has committed, so it waits for Redis only for a moment."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from outbox import redis_client
 __all__ = ["APPLY_TASK", "nudge", "take_nudge"]
 
 APPLY_TASK = "feeds.apply_slices"
-# A queue of its own: what cuts posts into slices must not wait behind what applies them.
+# A queue of its own: cutting posts into slices must not wait behind applying them.
 QUEUE = "fanout"
 _KEY = "feeds:nudge"
 _ASKED_FOR_MS = 500
@@ -44,7 +43,7 @@ def nudge() -> None:
 
 
 def take_nudge() -> None:
-    """A run begins: who commits after this asks again."""
+    """A run begins: commits after this ask again."""
     try:
         _redis().delete(_KEY)
     except redis.RedisError:

@@ -1,4 +1,4 @@
-"""What of a post is still to come into feeds."""
+"""SQL that finds the followers whose feeds a post has not reached yet."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Slices of posts and of deletions: entries of many followers, and of many posts, in one statement.
 
-Every statement reads what is true when it runs (who follows, what is deleted, where floors are), so a
-slice that is applied twice, late or by a worker that was frozen writes nothing that is not true.
-"""
+Every statement reads the state at the time when it runs (who follows, what is deleted, where
+floors are), so a slice that is applied twice, late or by a worker that was frozen writes
+nothing wrong."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _WRITE = f"""
 _texts = msgspec.json.Decoder(list[str]).decode
 _numbers = msgspec.json.Decoder(list[int]).decode
 
-# Also of those who do not follow any more is nothing read: their clean-up is a slice of its own.
+# Former followers are not read either: their clean-up is a slice of its own.
 _DELETE = """
     WITH slice AS MATERIALIZED (
         SELECT slice.post_id, slice.author_id, slice.bucket_from, slice.bucket_to

@@ -145,7 +145,7 @@ _FINISH = """
 
 
 def finish(leases: Sequence[Lease]) -> list[Finished]:
-    """Delete those that are still mine, once entries and caches are done; what they were."""
+    """Delete the slices that are still held, once entries and caches are done; returns them."""
     held = sorted(leases, key=lambda lease: lease.id)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -160,8 +160,9 @@ def finish(leases: Sequence[Lease]) -> list[Finished]:
 
 
 def try_later(leases: Sequence[Lease], seconds: float, *, written: bool = False) -> None:
-    """Something else is to blame, or comes first: the same slices again after `seconds`. `written`:
-    their entries are committed, and only the caches have not confirmed."""
+    """The slices are not the cause, or something else comes first: try them again after
+    `seconds`. `written`: their entries are committed, and only the caches have not
+    confirmed."""
     mark = ", written_at = coalesce(held.written_at, clock_timestamp())" if written else ""
     LEASES.write_back(
         leases,
@@ -171,8 +172,8 @@ def try_later(leases: Sequence[Lease], seconds: float, *, written: bool = False)
 
 
 def begin_alone(lease: Lease) -> bool:
-    """Say that the slice is begun, before it is; whether it may be. What is found said again was a
-    start that never ended, and counts as a failure."""
+    """Note that the slice begins, before it does; returns whether it may. A note that is
+    already there belongs to an attempt that never ended, and counts as a failure."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT error FROM feed_slices WHERE id = %s", (lease.id,))
         row = cursor.fetchone()

@@ -15,10 +15,11 @@ __all__ = ["prune_changes"]
 CHUNK = 5_000
 RUN_SECONDS = 10.0
 
-# By transactions, the oldest first and up to the first that is young. One that a running transaction may
-# be older than stays, because fills name that one as the oldest that they may not have seen. In the same
-# statement the mark is set: who has not asked for so long, or begins only now, concludes from it which
-# cached feeds he can judge, so nothing depends on what was taken for old.
+# By transactions, the oldest first and up to the first that is young. One that a running
+# transaction may be older than stays, because fills name that one as the oldest that they may
+# not have seen. In the same statement the mark is set: a process that has not asked for so
+# long, or begins only now, derives from it which cached feeds it can judge, so nothing depends
+# on what was taken for old.
 _PRUNE = """
     WITH next AS MATERIALIZED (
         SELECT id, xid, at < statement_timestamp() - make_interval(secs => %s) AS is_old

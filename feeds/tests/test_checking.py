@@ -188,7 +188,7 @@ def _keys() -> list[str]:
     ids=range(6),
 )
 def test_arguments_that_are_refused(arguments: tuple[str, ...]) -> None:
-    with pytest.raises(CommandError, match="is no "):
+    with pytest.raises(CommandError, match="is not a "):
         call_command(*arguments)
 
 

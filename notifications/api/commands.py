@@ -34,7 +34,7 @@ SEES_ALL = "notifications:all"
 
 
 def owner() -> Owner:
-    """Who asks."""
+    """The owner who asks."""
     return Owner(caller(), is_granted(SEES_ALL))
 
 

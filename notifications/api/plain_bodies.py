@@ -1,8 +1,7 @@
 """JSON whose every value is a text, read in a few microseconds.
 
-A shortcut, not a second definition: what it is not sure of it leaves to `parse_json`, and where it gives
-something, that gives the same (notifications/tests/test_plain_bodies.py).
-"""
+A shortcut: uncertain bodies are left to `parse_json`, and its results equal those of
+`parse_json` (notifications/tests/test_plain_bodies.py)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the bodies of POST /notifications and its batch say: the one definition of what is valid.
+"""The definition of valid bodies of POST /notifications and its batch.
 
-By hand and not by serializers: a batch has a thousand of them, and each field of a serializer costs as
-much as all of this. notifications/api/schema.py says the same for the API's document.
-"""
+Not by serializers: a batch has a thousand notifications, and each field of a serializer costs
+as much as all of this. notifications/api/schema.py says the same for the API's document."""
 
 from __future__ import annotations
 

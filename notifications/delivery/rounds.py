@@ -46,8 +46,8 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What came of a call. `counts`: whether it was a success or a failure of the provider; None:
-    it says nothing of it."""
+    """The outcome of a call. `counts`: whether it was a success or a failure of the provider;
+    None: it shows neither."""
 
     call: Call
     result: Result

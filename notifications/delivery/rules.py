@@ -114,7 +114,7 @@ def result_of(claim: Claim, answer: ProviderAnswer, *, latency_ms: int, probe: b
 
 
 def lapsed(claim: Claim) -> Result:
-    """Its lease has ended and nobody said anything: the attempt counts."""
+    """Its lease has ended without a result: the attempt counts."""
     return _tried(Result(claim=claim, outcome=Outcome.UNKNOWN, status=Status.FAILED, error=LOST))
 
 

@@ -92,7 +92,7 @@ class Sender:
 
     async def _claim_and_send(self, turn: Turn, *, until: float) -> int:
         made = 0
-        found_at = float("-inf")  # who finds nothing at first does not stay
+        found_at = float("-inf")  # a task that finds nothing at first does not stay
         while True:
             round_ = await self._round(turn)
             made += len(round_.calls)
@@ -101,8 +101,8 @@ class Sender:
             if round_.calls or round_.next_at is not None or waits_for_room:
                 found_at = now
             elif now - found_at > LINGER_SECONDS:
-                # Whoever makes something ready from here on asks for another task; one last look
-                # finds what came just before.
+                # From here on new notifications ask for another task; one last look finds those
+                # that came just before.
                 await self._on_thread(turn.leave)
                 return made + len((await self._round(turn)).calls)
             if now >= until:
@@ -196,7 +196,8 @@ class Sender:
                 await asyncio.sleep(WRITE_AGAIN_SECONDS)
 
     async def _write(self, batch: list[Done]) -> None:
-        """What cannot be written with the others is tried alone, and at last left to its lease."""
+        """A result that cannot be written with the others is tried alone, and finally left to
+        its lease."""
         try:
             await self._on_thread(self._rounds.write, batch)
         except DATABASE_AWAY:
@@ -246,11 +247,11 @@ _process: _Process | None = None
 
 
 def deliver(priority: str) -> int:
-    """What a delivery task does: calls of providers, as many as there is time for; how many it made.
+    """The work of a delivery task: as many calls of providers as there is time for; returns how
+    many it made.
 
-    Returns at once where enough others are at it, but for results that are left of the task before.
-    Raises redis.RedisError before anything is claimed.
-    """
+    Returns at once where enough other tasks are running, after writing results that the
+    previous task left. Raises redis.RedisError before anything is claimed."""
     global _process
     if _process is None or _process.pid != os.getpid():
         _process = _Process()

@@ -52,7 +52,7 @@ def queue_of(priority: str) -> str:
 
 
 class Turn:
-    """One of the turns of a priority. While Redis is lost, whoever has one goes on."""
+    """One of the turns of a priority. While Redis is unavailable, a holder keeps its turn."""
 
     def __init__(self, priority: str) -> None:
         self._priority = priority
@@ -82,7 +82,8 @@ class Turn:
             self._run(_KEEP, TURN_MS)
 
     def leave(self) -> None:
-        """Before the last look: whoever makes something ready after it asks for another task."""
+        """Before the last look: notifications that become ready after it ask for another
+        task."""
         if self._key:
             self._run(_LEAVE)
             self._key = ""

@@ -182,8 +182,8 @@ class _Started:
         return self._cut or time.monotonic() >= self._until
 
     def cut(self) -> None:
-        """Shut the socket down: whoever reads from it gets an error. The mark comes first: a thread
-        whose connection is not there yet finds that when it is."""
+        """Shut the socket down: a thread that reads from it gets an error. The mark comes
+        first: a thread whose connection is not there yet finds that when it is."""
         self._cut = True
         backend = self.backend
         # Until the login is done, Django has it under the first name.

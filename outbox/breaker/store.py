@@ -25,7 +25,9 @@ _KEPT_MS = 86_400_000
 _TRIES = (
     50  # until a state stood still between reading and writing; each failure is another's success
 )
-_AWAY_SECONDS = 3.0  # that a lost Redis is not asked again: whoever waits for it holds others up
+_AWAY_SECONDS = (
+    3.0  # that an unavailable Redis is not asked again, because waiting for it would delay others
+)
 _REPORT = 64  # outcomes of one step; the machine remembers as many ids
 
 # Gives 1 when the value was what it was read as. Sent again after it was applied, it finds another

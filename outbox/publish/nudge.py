@@ -98,8 +98,8 @@ def nudge() -> None:
 
 
 def hold_nudges() -> bool:
-    """Keep commits from asking, for `nudge_debounce` at most or until `take_nudge`; False if Redis
-    is away. The drain of who has asked already comes when this one has ended."""
+    """Keep commits from asking, for `nudge_debounce` at most or until `take_nudge`; False if
+    Redis is unavailable. A drain that was asked for already starts when this one has ended."""
     try:
         return bool(_redis().set(_KEY, 1, px=round(DRAIN.nudge_debounce * 1000)))
     except redis.RedisError as error:
@@ -108,7 +108,7 @@ def hold_nudges() -> bool:
 
 
 def take_nudge() -> None:
-    """Delete the debounce key, before the claim: whoever commits after this asks again."""
+    """Delete the debounce key, before the claim: commits after this ask again."""
     try:
         _redis().delete(_KEY)
         redis_client.ask_if_back(_redis())

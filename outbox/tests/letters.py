@@ -17,6 +17,7 @@ from outbox.inbox.chunk import Chunk, TaskChunk
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
 HANDLER = "record_sales"
+ROUTE = conf.route_named(HANDLER)
 TOPIC = "order-events"
 TOPIC_ID = UUID("11111111-2222-3333-4444-555555555555")
 State = DeadLetter.State
@@ -92,7 +93,7 @@ def make_due() -> None:
 
 def redrive_due(effect: Effect) -> int:
     """What beat and a worker do with the letters that are due by now."""
-    return redrive_copy(effect, due.claim_due(conf.route_named(HANDLER)))
+    return redrive_copy(effect, due.claim_due(ROUTE))
 
 
 def redrive_copy(effect: Effect, claims: Sequence[redrive.Claim]) -> int:

@@ -1,35 +1,32 @@
-"""Dead letters are tried again in order, once, and told to the world when nothing helps."""
+"""Dead letters are tried again in order, once, and reported when nothing helps."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError
 from structlog.testing import capture_logs
 
 from devtools.testing.advice import advised_with_arguments
-from devtools.testing.patience import PATIENCE
 from outbox import conf
 from outbox.conf import REDRIVE
 from outbox.dead_letters import due, redrive
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
 from outbox.declaration import Route
-from outbox.envelope import EventEnvelope, TraceContext, from_column, to_column
 from outbox.handlers import pause
-from outbox.inbox import positions, receipts
+from outbox.inbox import receipts
 from outbox.inbox.chunk import Chunk
 from outbox.models import DeadLetter, InboxReceipt, OutboxEvent
 from outbox.tests.letters import (
     HANDLER,
+    ROUTE,
     TOPIC,
     Applied,
     chunk,
@@ -43,8 +40,6 @@ from outbox.tests.letters import (
     run,
     states,
 )
-
-ROUTE = conf.route_named(HANDLER)
 
 
 @pytest.mark.parametrize(("tries", "nominal"), [(1, 1), (2, 2), (3, 4), (9, 4)])
@@ -270,78 +265,6 @@ class TestTheReceipt:
         assert applied.payloads == []
 
 
-@pytest.mark.django_db(transaction=True)
-class TestConcurrently:
-    @pytest.fixture(autouse=True)
-    def head(self, transactional_db: None) -> None:
-        create_positions()
-        run(Applied("1"), chunk([event("1"), event("2")]))
-        make_due()
-
-    def in_threads(self, *work: Any) -> None:
-        def closing(step: Any) -> None:
-            step()
-            connection.close()
-
-        threads = [threading.Thread(target=closing, args=(step,)) for step in work]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def test_two_redrives_at_once_apply_once(self) -> None:
-        applied = Applied()
-        [claim] = due.claim_due(ROUTE)
-
-        def redrive_it() -> None:
-            redrive.run_letters(handler=HANDLER, letters=[claim], effect=applied)
-
-        self.in_threads(*[redrive_it] * 4)
-        assert (applied.payloads, states()) == (["1", "2"], ["applied", "applied"])
-
-    def test_a_busy_position_means_later_and_costs_no_try(self) -> None:
-        applied = Applied()
-        [claim] = due.claim_due(ROUTE)
-        with transaction.atomic():
-            positions.lock_positions(HANDLER, [(TOPIC, 0)])
-            self.in_threads(
-                lambda: redrive.run_letters(handler=HANDLER, letters=[claim], effect=applied)
-            )
-        assert applied.payloads == []
-        assert DeadLetter.objects.earliest("id").attempts == 1
-        make_due()
-        assert redrive_due(applied) == 2
-
-    def test_a_chunk_that_meets_a_redrive_waits_for_it(self) -> None:
-        inside, go_on = threading.Event(), threading.Event()
-        order: list[str] = []
-
-        def slow(events: Sequence[EventEnvelope]) -> None:
-            inside.set()
-            go_on.wait(0.3)
-            order.extend(item.payload for item in events)
-
-        def meet() -> None:
-            assert inside.wait(PATIENCE)
-            applied = Applied()
-            assert run(applied, chunk([event("3"), event("x", key="x")], first=12)) >= 1
-            order.extend(applied.payloads)
-
-        [claim] = due.claim_due(ROUTE)
-        self.in_threads(
-            lambda: redrive.run_letters(handler=HANDLER, letters=[claim], effect=slow), meet
-        )
-        make_due()
-        redrive_due_to(order)
-        assert [item for item in order if item != "x"] == ["1", "2", "3"]
-
-
-def redrive_due_to(order: list[str]) -> None:
-    applied = Applied()
-    redrive_due(applied)
-    order += applied.payloads
-
-
 class TestMessagesWithoutAKey:
     """Of others: each partition is a sequence of its own."""
 
@@ -387,36 +310,6 @@ class TestAHandlerThatIsOrderedNoMore:
         assert redrive_due(applied) == 1
 
 
-class TestALetterThatCannotBeBuried:
-    @pytest.fixture(autouse=True)
-    def one_of_two(self, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Both ended their process at each try; the first cannot be told to the world."""
-        create_positions()
-        run(Applied("a", "b"), chunk([event("a", key="a"), event("b", key="b")]))
-        DeadLetter.objects.update(attempts=ROUTE.tries)
-        make_due()
-        bury = letter_rows.bury
-
-        def refuse_one(letters: Sequence[Letter], **options: Any) -> None:
-            bury(letters, **options)
-            if letters[0].event.payload == "a":
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT 1 / 0")
-
-        monkeypatch.setattr(letter_rows, "bury", refuse_one)
-
-    def test_keeps_no_other_from_it(self) -> None:
-        assert due.claim_due(ROUTE) == []
-        assert states() == ["retrying", "dead"]
-        assert OutboxEvent.objects.get(topic=ROUTE.dlq).payload == "b"
-
-    def test_is_looked_at_again_after_its_lease(self) -> None:
-        due.claim_due(ROUTE)
-        assert due.handlers_due() == []
-        make_due()
-        assert due.handlers_due() == [HANDLER]
-
-
 def test_what_goes_wrong_for_one_handler_keeps_nothing_from_the_next(
     applied: Applied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,44 +329,6 @@ def test_what_goes_wrong_for_one_handler_keeps_nothing_from_the_next(
     make_due()
     assert due.send_due() == 0
     assert len(claimed) == 2
-
-
-class TestTheMessage:
-    def buried(self, **changes: Any) -> OutboxEvent:
-        create_positions()
-        run(Applied("bad"), chunk([msgspec.structs.replace(event("bad"), key="k")]))
-        [letter] = letter_rows.head_of(HANDLER, (TOPIC, 0, "k"))
-        letter = replace(
-            letter, event=msgspec.structs.replace(letter.event, **changes), error="x" * 9000
-        )
-        with transaction.atomic():
-            letter_rows.bury([letter])
-        return OutboxEvent.objects.get(topic=ROUTE.dlq)
-
-    def test_carries_the_value_as_it_was(self, db: None) -> None:
-        assert self.buried(payload='{"a": 1}').payload == '{"a": 1}'
-
-    @pytest.mark.parametrize("payload", ["x" * 1_100_000, "\udc80 no UTF-8", "a\0b"])
-    def test_carries_only_ids_and_error_where_the_value_does_not_fit(
-        self, db: None, payload: str
-    ) -> None:
-        told = self.buried(payload=payload)
-        assert told.headers is not None
-        assert json.loads(told.payload) == told.headers
-        assert len(told.headers["error"]) == 500
-
-    @pytest.mark.parametrize("text", ["a\0b", "\udc80", "x" * 10_000])
-    def test_goes_without_a_trace_that_is_no_id(self, db: None, text: str) -> None:
-        told = self.buried(trace=TraceContext(text, "the-request"))
-        assert (told.traceparent, told.correlation_id) == ("", "the-request")
-
-
-@pytest.mark.parametrize("text", ["", "plain ä", "\udc80\udcff", "a\0b", "\\base64:", "\\x"])
-def test_any_text_survives_its_column(text: str) -> None:
-    column = to_column(text)
-    assert from_column(column) == text
-    assert "\0" not in column
-    column.encode()
 
 
 def test_the_lease_outlasts_the_task() -> None:

@@ -26,8 +26,8 @@ MANAGE = """
 import sys
 from pathlib import Path
 from devtools.localstack.foreground import manage
-from devtools.localstack.state import State
-sys.exit(manage(State(Path(sys.argv[1])), ["shell", "--no-imports", "-c", sys.argv[2]]))
+from devtools.localstack.state import StackState
+sys.exit(manage(StackState(Path(sys.argv[1])), ["shell", "--no-imports", "-c", sys.argv[2]]))
 """
 
 

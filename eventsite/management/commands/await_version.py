@@ -17,9 +17,9 @@ LOOK_SECONDS = 1.0
 
 
 class Command(BaseCommand):
-    """Always ends with exit code 0: the order spares trouble, and no event depends on it. To fail would
-    keep web from taking orders because something behind it is ill, and the outbox is there so
-    that it can."""
+    """Always ends with exit code 0: the order avoids waiting, and no event depends on it. A
+    failure would keep web from taking orders because a process behind it is unhealthy; thanks
+    to the outbox it can."""
 
     help = (
         "Waits until the processes that must start before ROLE run this version: workers before"
@@ -58,7 +58,7 @@ class Command(BaseCommand):
 
 
 def _lacking(role: str, server: redis.Redis, version: Version) -> list[str]:
-    """Redis is asked for nothing where the role waits for nobody."""
+    """A role that waits for no other needs no Redis."""
     if not awaited_by(role, (), version):
         return []
     try:

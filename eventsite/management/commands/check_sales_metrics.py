@@ -10,8 +10,8 @@ from eventsite.reports.recount import FigureComparison, compare
 
 
 class Command(BaseCommand):
-    """Exit code 1 on a difference; an event under way is none, and events of other producers are
-    named and compared with nothing."""
+    """Exit code 1 on a difference. An event under way is not a difference; events of other
+    producers are listed and not compared."""
 
     help = "Compares every sales figure with a recount from the orders; exits 1 on a difference."
 

@@ -29,6 +29,6 @@ class Command(BaseCommand):
         elif not password or not existing.check_password(password):
             self.stdout.write(f"Admin login: {name} / the password that was set earlier")
             return
-        # What somebody has chosen does not belong in a log.
+        # A password that somebody has chosen does not belong in a log.
         shown = password if password == DEFAULT_PASSWORD else "the password of ADMIN_PASSWORD"
         self.stdout.write(f"Admin login: {name} / {shown}")

@@ -1,4 +1,4 @@
-"""`manage.py wiring`: what is wired to what, on one screen."""
+"""`manage.py wiring`: events, handlers, queues, beat tasks and paths on one screen."""
 
 from __future__ import annotations
 

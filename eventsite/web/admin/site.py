@@ -42,7 +42,7 @@ class Site(AdminSite):
             log.warning("login_refused", address=address, seconds=seconds)
             return self._refusal(request, seconds)
         answer = super().login(request, extra_context)
-        # Not whether somebody is logged in: who is may try the passwords of others.
+        # Not whether somebody is logged in: a user who is may try the passwords of others.
         accepted = answer.status_code == HTTPStatus.FOUND
         metrics.LOGINS.labels("accepted" if accepted else "failed").inc()
         if accepted:

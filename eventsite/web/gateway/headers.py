@@ -11,7 +11,7 @@ from eventsite.web.gateway.refusals import bad_host, given_twice
 
 __all__ = ["check_head", "wanted_headers"]
 
-# A request that has one of them twice means two things; whoever reads it next may take the other.
+# A request with two of them is ambiguous: the next reader may take the other one.
 _SINGLE = {
     name.lower().encode(): name
     for name in ("Host", "Authorization", "X-API-Key", "Idempotency-Key", "Content-Type")

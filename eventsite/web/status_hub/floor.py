@@ -1,12 +1,11 @@
 """Where the rows without a number begin, so that a look need not pass what was numbered before.
 
-A numbered row leaves a dead entry in the index of those without a number. VACUUM removes it, but not
-while any transaction holds an older snapshot; without a floor every look then reads past all of them.
-A floor may only be one that nobody can undercut: an id is drawn before its transaction commits. Here
-an id becomes a floor when every transaction that could have drawn a lower one has ended, and a
-look that began after that has left nothing. Whoever inserts holds a lock on the table from before it
-draws until it ends, and pg_locks names them.
-"""
+A numbered row leaves a dead entry in the index of those without a number. VACUUM removes it,
+but not while any transaction holds an older snapshot; without a floor every look then reads
+past all of them. A floor may only be one that nobody can undercut: an id is drawn before its
+transaction commits. Here an id becomes a floor when every transaction that could have drawn a
+lower one has ended, and a look that began after that has left nothing. A writer holds a lock on
+the table from before it takes an id until it ends, and pg_locks names the writers."""
 
 from __future__ import annotations
 
@@ -53,9 +52,9 @@ class Floor:
             self._ceiling, self._ended = 0, False
 
     def questions(self, now: float) -> Sequence[Statement]:
-        """What to ask at the end of a look, if it is time to: the last id that was drawn, then who
-        has written to the table and not ended. In this order, so that whoever has drawn a lower one
-        shows in the second, or has ended."""
+        """The statement at the end of a look, if it is time: the last id that was given, then
+        the open writers of the table. In this order, so that a writer with a lower id is in the
+        list or has ended."""
         if now < self._next_look:
             return ()
         self._next_look = now + LOOKS_EVERY

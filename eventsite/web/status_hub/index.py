@@ -1,4 +1,5 @@
-"""Who wants what: a change is looked up by its keys, never compared with each socket in turn."""
+"""The index of subscriptions: a change finds its sockets by its keys and is never compared with
+each socket in turn."""
 
 from __future__ import annotations
 

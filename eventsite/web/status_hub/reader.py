@@ -198,7 +198,8 @@ class LogReader:
         return TIMER if self._seats else IDLE_TIMER
 
     def _pass_by(self, newest: int) -> None:
-        """Nobody is there to hand it to. Whoever has entered meanwhile begins where it was read to."""
+        """There is no socket to send it to. A socket that has entered meanwhile begins at the
+        last number that was read."""
         if not self._began or not self._seats:
             if newest != self.last:
                 self._pages.skip()
@@ -247,7 +248,7 @@ class LogReader:
     async def _start_of(self, since: int | None) -> Start:
         if since is None:
             return Start(None)
-        async with self._keeping:  # who comes first asks for all that have come meanwhile
+        async with self._keeping:  # the first asks for all that have come meanwhile
             if not self._kept.has(since, asyncio.get_running_loop().time()):
                 await self._ask_kept()
         kept = self._kept

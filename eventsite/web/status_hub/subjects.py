@@ -42,7 +42,7 @@ class Subjects:
             self._index.set_keys(subject, (subject,))
             return
         self._waiting.add(subject)
-        async with self._reading:  # who comes first reads for all that have come meanwhile
+        async with self._reading:  # the first reads for all that have come meanwhile
             if subject in self._waiting:
                 await self._read(self._waiting)
 
