@@ -27,18 +27,19 @@ __all__ = ["Large"]
 EACH = 50  # authors that a reader follows
 WINDOW = 1000  # entries of a reader
 FEWER = 100  # times as many readers in the large one
+FEW = 100  # at least; requests of one moment for the same feed are read once, which few readers would profit by
 
 
 class Large:
     """A stack without our processes. `entries`: of the large database; the other has a hundredth of the
-    readers, whose feeds are the same."""
+    readers, and a hundred at least, whose feeds are the same."""
 
     def __init__(self, stack: LocalStack, entries: int) -> None:
         self._stack = stack
-        self._readers = max(FEWER, entries // WINDOW)
+        self._readers = max(10 * FEW, entries // WINDOW)
 
     def figures(self) -> list[BenchFigure]:
-        few = self._readers // FEWER
+        few = max(FEW, self._readers // FEWER)
         with _database(self._stack, "small") as small, _database(self._stack, "large") as large:
             fill(small, _reading(few))
             filled = fill(large, _reading(self._readers))
