@@ -196,7 +196,7 @@ _RELAY = (
         at=True,
         seconds=120,
         critical=True,
-        sentence="No relay consumes: RabbitMQ is away, its queue is missing, or the breaker is open.",
+        sentence="No relay consumes: RabbitMQ is unavailable, its queue is missing, or the breaker is open.",
     ),
     Alarm(
         name="RelayKafkaAway",
@@ -205,7 +205,7 @@ _RELAY = (
         at=True,
         seconds=120,
         critical=True,
-        sentence="A relay cannot send: Kafka is away, its topic is missing, or it may not write to it.",
+        sentence="A relay cannot send: Kafka is unavailable, its topic is missing, or it may not write to it.",
     ),
     Alarm(
         name="RelayOldestUnacked",
