@@ -17,13 +17,22 @@ from django.utils.safestring import SafeString
 
 from notifications import provider_page, queries, services
 from notifications.letters import EVERYBODY
-from notifications.models import WAITING, Attempt, Batch, Notification, Status, Template
+from notifications.models import (
+    WAITING,
+    Attempt,
+    Batch,
+    ChannelControl,
+    Notification,
+    Status,
+    Template,
+)
 from outbox.admin.confirmed import ConfirmedActions
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
     ReadOnlyInline,
     clipped,
     journey_link,
+    masked_text,
     shorten,
     utc,
     whole_id,
@@ -31,7 +40,7 @@ from outbox.admin.readonly import (
 from outbox.admin.search import Wanted, parse_id, register_finder
 from outbox.envelope import rfc3339
 
-__all__ = ["BatchAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
+__all__ = ["BatchAdmin", "ChannelAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
 
 ProviderAdmin = provider_page.ProviderAdmin
 
@@ -62,7 +71,7 @@ class AttemptInline(ReadOnlyInline):
         "outcome",
         "status_code",
         "latency_ms",
-        "error",
+        masked_text("error"),
         "next_attempt",
     )
 
@@ -299,3 +308,12 @@ class TemplateAdmin(ReadOnlyAdmin):
 
     def find(self, rows: QuerySet[Any], wanted: Wanted) -> QuerySet[Any]:
         return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()
+
+
+@admin.register(ChannelControl)
+class ChannelAdmin(ReadOnlyAdmin):
+    """Those that were ever paused; the page of operators pauses and resumes them."""
+
+    ordering = ("channel",)
+    list_display = ("channel", "paused", clipped("reason"), "changed_by", utc("changed_at"))
+    fields = ("channel", "paused", "reason", "changed_by", "changed_at")

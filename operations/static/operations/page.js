@@ -14,13 +14,21 @@
 
   function replace(place, nodes) {
     if (pressed) return;
-    // Whoever is at a button or a link stays there, and what was opened stays open.
+    // Whoever is at a button, a link or a table stays there, what was opened stays open, and a table that
+    // was scrolled stays so.
     const at = place.contains(document.activeElement) ? document.activeElement : null;
     const name = at && (at.getAttribute("aria-label") || at.getAttribute("href") || at.textContent);
     const open = [...place.querySelectorAll("details")].map((each) => each.open);
+    const tables = [...place.querySelectorAll(".wide")];
+    const scrolled = tables.map((each) => [each.scrollLeft, each.scrollTop]);
+    const table = tables.indexOf(at);
     place.replaceChildren(...nodes);
     place.querySelectorAll("details").forEach((each, number) => { each.open = Boolean(open[number]); });
-    if (!name) return;
+    place.querySelectorAll(".wide").forEach((each, number) => {
+      [each.scrollLeft, each.scrollTop] = scrolled[number] || [0, 0];
+      if (number === table) each.focus({ preventScroll: true });
+    });
+    if (!name || table >= 0) return;
     for (const each of place.querySelectorAll("a, button, summary")) {
       if ([each.getAttribute("aria-label"), each.getAttribute("href"), each.textContent].includes(name)) {
         each.focus({ preventScroll: true });
