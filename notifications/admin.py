@@ -32,13 +32,13 @@ from outbox.admin.readonly import (
     ReadOnlyInline,
     clipped,
     journey_link,
-    masked_text,
     shorten,
     utc,
     whole_id,
 )
 from outbox.admin.search import Wanted, parse_id, register_finder
 from outbox.envelope import rfc3339
+from outbox.masking import masked
 
 __all__ = ["BatchAdmin", "ChannelAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
 
@@ -71,13 +71,17 @@ class AttemptInline(ReadOnlyInline):
         "outcome",
         "status_code",
         "latency_ms",
-        masked_text("error"),
+        "told",
         "next_attempt",
     )
 
     @admin.display(description="at")
     def begun(self, attempt: Attempt) -> str:
         return rfc3339(attempt.at)
+
+    @admin.display(description="error")
+    def told(self, attempt: Attempt) -> str:
+        return masked(attempt.error) if attempt.error else "-"
 
     @admin.display(description="next attempt")
     def next_attempt(self, attempt: Attempt) -> str:
@@ -228,7 +232,7 @@ class NotificationAdmin(ConfirmedActions):
                     row.channel,
                     row.priority,
                     shorten(row.recipient),
-                    shorten(row.error_message or ""),
+                    shorten(masked(row.error_message or "")),
                 )
                 for row in rows
             ],
