@@ -17,7 +17,15 @@ from django.utils.safestring import SafeString
 
 from notifications import provider_page, queries, services
 from notifications.letters import EVERYBODY
-from notifications.models import WAITING, Attempt, Batch, Notification, Status, Template
+from notifications.models import (
+    WAITING,
+    Attempt,
+    Batch,
+    ChannelControl,
+    Notification,
+    Status,
+    Template,
+)
 from outbox.admin.confirmed import ConfirmedActions
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
@@ -30,8 +38,9 @@ from outbox.admin.readonly import (
 )
 from outbox.admin.search import WantedId, parse_id, register_finder
 from outbox.envelope import rfc3339
+from outbox.masking import masked
 
-__all__ = ["BatchAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
+__all__ = ["BatchAdmin", "ChannelAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
 
 ProviderAdmin = provider_page.ProviderAdmin
 
@@ -62,13 +71,17 @@ class AttemptInline(ReadOnlyInline):
         "outcome",
         "status_code",
         "latency_ms",
-        "error",
+        "told",
         "next_attempt",
     )
 
     @admin.display(description="at")
     def begun(self, attempt: Attempt) -> str:
         return rfc3339(attempt.at)
+
+    @admin.display(description="error")
+    def told(self, attempt: Attempt) -> str:
+        return masked(attempt.error) if attempt.error else "-"
 
     @admin.display(description="next attempt")
     def next_attempt(self, attempt: Attempt) -> str:
@@ -219,7 +232,7 @@ class NotificationAdmin(ConfirmedActions):
                     row.channel,
                     row.priority,
                     shorten(row.recipient),
-                    shorten(row.error_message or ""),
+                    shorten(masked(row.error_message or "")),
                 )
                 for row in rows
             ],
@@ -299,3 +312,12 @@ class TemplateAdmin(ReadOnlyAdmin):
 
     def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()
+
+
+@admin.register(ChannelControl)
+class ChannelAdmin(ReadOnlyAdmin):
+    """Those that were ever paused; the page of operators pauses and resumes them."""
+
+    ordering = ("channel",)
+    list_display = ("channel", "paused", clipped("reason"), "changed_by", utc("changed_at"))
+    fields = ("channel", "paused", "reason", "changed_by", "changed_at")

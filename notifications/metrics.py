@@ -36,8 +36,8 @@ LATE_SENDS = Counter(
 EXPIRED = Counter("notifications_expired_total", "Notifications that failed because they expired.")
 WAITING = Gauge(
     "notifications_waiting",
-    "Notifications that wait, by reason: ready, paced, retry, held, breaker, scheduled; counted "
-    "up to 100,000.",
+    "Notifications that wait, by reason: ready, paced, retry, held, breaker, paused, scheduled; "
+    "counted up to 100,000.",
     ["channel", "priority", "reason"],
     multiprocess_mode="mostrecent",
 )
@@ -55,6 +55,12 @@ NOT_READY = Gauge(
 NOT_READY_AGE = Gauge(
     "notifications_oldest_not_ready_seconds",
     "Age of the oldest of them.",
+    multiprocess_mode="mostrecent",
+)
+CHANNEL_PAUSED = Gauge(
+    "notification_channel_paused",
+    "1: somebody has paused the channel, and nothing of it is sent.",
+    ["channel"],
     multiprocess_mode="mostrecent",
 )
 BREAKER_STATE = Gauge(

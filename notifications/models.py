@@ -17,6 +17,7 @@ __all__ = [
     "Attempt",
     "Batch",
     "Channel",
+    "ChannelControl",
     "ChannelFigures",
     "Notification",
     "NotificationKey",
@@ -362,3 +363,20 @@ class ProviderHold(models.Model):
 
     def __str__(self) -> str:
         return f"{self.provider}, {self.channel}"
+
+
+class ChannelControl(models.Model):
+    """A channel that somebody has paused, or had. One without a row runs."""
+
+    channel = models.CharField(max_length=8, primary_key=True, choices=Channel)
+    paused = models.BooleanField(db_default=False)
+    reason = models.TextField(db_default="")
+    changed_by = models.TextField(db_default="")
+    changed_at = models.DateTimeField(db_default=Func(function="clock_timestamp"))
+
+    class Meta:
+        db_table = "notification_channels"
+        verbose_name_plural = "channels"
+
+    def __str__(self) -> str:
+        return self.channel

@@ -88,6 +88,13 @@ _ALARMS = (
         sentence="Scheduled notifications are {value} past their time.",
     ),
     Alarm(
+        name="ChannelPaused",
+        figure="notification_channel_paused",
+        bound=0,
+        seconds=1800,
+        sentence="It is paused: nothing of it is sent until somebody resumes it.",
+    ),
+    Alarm(
         name="ProviderFails",
         figure="notification_breaker_state",
         bound=0,

@@ -11,17 +11,28 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
-from operations.actions import ACTIONS, Action, Asked, NoSuch, NotNow, Preview
+from operations import relay_letters
+from operations.action import RATES, Action, Asked, NoSuch, NotNow, Preview
+from operations.actions import ACTIONS
 from operations.doors import of_actors, of_scripts, of_staff, refusal
 from operations.letters import as_number, groups_of_apps, inspect, letter_groups
 from operations.pages import LETTERS, RESOLVE, done_part, spans_of
-from operations.runs import RATES
 from operations.viewers import Viewer
+from operations.words import span
 from outbox import operator_log
 from outbox.lanes.pause import COUNTED, lane_states
 from outbox.operator_log import DoneAlready
 
-__all__ = ["act", "done", "done_live", "lanes", "letter", "letters"]
+__all__ = [
+    "act",
+    "done",
+    "done_live",
+    "lanes",
+    "letter",
+    "letters",
+    "of_relay",
+    "relay_letter",
+]
 
 GROUPED = 10_000  # of the newest dead letters
 WHY_LENGTH = 500
@@ -43,8 +54,9 @@ def act(request: HttpRequest, viewer: Viewer, name: str) -> HttpResponse:
         return _may_not(request, action.permission)
     try:
         preview = action.preview(on)
-    except NoSuch as error:
-        return refusal(request, 404, str(error))
+    except (NoSuch, NotNow) as error:
+        status = 404 if isinstance(error, NoSuch) else 503
+        return _sent_before(request) or refusal(request, status, str(error))
     if preview.permission and not viewer.may(preview.permission):
         return _may_not(request, preview.permission)
     if request.method != "POST":
@@ -62,16 +74,13 @@ def _done(
     action = ACTIONS[name]
     why = request.POST.get("why", "").replace("\x00", "").strip()[:WHY_LENGTH]
     rate = request.POST.get("rate", str(RATES[0]))
-    try:
-        once = UUID(request.POST.get("once", ""))
-    except ValueError:
+    once = _once(request)
+    if once is None:
         return _form(
             request, name, action, preview, on=on, problem="Send the form as it was given."
         )
-    # A form that was sent twice finds that nothing is left to do, and is led to what it did.
-    found = operator_log.under(once)
-    if found is not None:
-        return _to(found)
+    if (before := _sent_before(request)) is not None:
+        return before
     problem, status = "", 400
     if not why:
         problem = "Say why: it is kept with what you do."
@@ -104,6 +113,21 @@ def _done(
     log.warning("operator_acted", action=name, on=list(on), by=viewer.name, why=why)
     found = operator_log.under(once)
     return _to(found) if found else HttpResponseRedirect(reverse("ops"))
+
+
+def _once(request: HttpRequest) -> UUID | None:
+    """The number of the form; None: it was not made here."""
+    try:
+        return UUID(request.POST.get("once", ""))
+    except ValueError:
+        return None
+
+
+def _sent_before(request: HttpRequest) -> HttpResponse | None:
+    """A form that was sent twice finds that nothing is left to do, and is led to what it did."""
+    once = _once(request)
+    found = operator_log.under(once) if once else None
+    return _to(found) if found is not None else None
 
 
 def _to(entry_id: int) -> HttpResponse:
@@ -183,6 +207,43 @@ def letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpResponse
         return refusal(request, 404, "There is no such dead letter.")
     context = {"letter": found, "resolves": viewer.may(RESOLVE)}
     return render(request, "operations/letter.html", context)
+
+
+@of_staff
+def of_relay(request: HttpRequest, viewer: Viewer) -> HttpResponse:
+    """Dead letters of the relay by reason. RabbitMQ is asked now."""
+    if not viewer.may(LETTERS):
+        return _may_not(request, LETTERS)
+    context: dict[str, Any] = {"resolves": viewer.may(RESOLVE)}
+    try:
+        found = relay_letters.groups()
+    except relay_letters.Unavailable as error:
+        return render(
+            request, "operations/relay_letters.html", context | {"away": str(error)}, status=503
+        )
+    context |= {
+        "found": found,
+        "groups": [(group, span(group.oldest)) for group in found.groups],
+        "behind": found.waiting - found.looked_at,
+    }
+    return render(request, "operations/relay_letters.html", context)
+
+
+@of_staff
+def relay_letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpResponse:
+    """One of them whole, without its secrets."""
+    if not viewer.may(LETTERS):
+        return _may_not(request, LETTERS)
+    try:
+        found = relay_letters.inspect(letter_id)
+    except relay_letters.Unavailable as error:
+        return refusal(request, 503, str(error))
+    if found is None:
+        return refusal(
+            request, 404, "There is no such dead letter of the relay, or it lies behind many."
+        )
+    context = {"letter": found, "resolves": viewer.may(RESOLVE)}
+    return render(request, "operations/relay_letter.html", context)
 
 
 @of_staff

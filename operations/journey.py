@@ -23,6 +23,7 @@ from feeds.queries import parse_post_id
 from notifications import keys
 from notifications.models import NotificationKey
 from outbox.admin.search import WantedId, events_of, parse_id
+from outbox.masking import masked
 from outbox.models import DeadLetter
 from restapi import idempotency
 from restapi.context import caller
@@ -170,14 +171,17 @@ def _told(journeys: Sequence[Journey]) -> list[Told]:
             handler=row.handler,
             state=row.get_state_display(),
             attempts=row.attempts,
-            error=row.error,
+            error=masked(row.error),
             failed_at=row.failed_at,
         )
         letters.setdefault(row.event_id, []).append(letter)
     return [
         Told(
             journey=each,
-            stops=[(stop, _colour(stop.state)) for stop in each.stops],
+            stops=[
+                (replace(stop, detail=masked(stop.detail)), _colour(stop.state))
+                for stop in each.stops
+            ],
             letters=letters.get(each.event_id, ()),
         )
         for each in journeys

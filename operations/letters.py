@@ -14,12 +14,12 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from operations.masking import masked
 from outbox import conf
 from outbox.database.planner import plan_without
 from outbox.dead_letters import resolve
 from outbox.dead_letters.resolve import Selection
 from outbox.declaration import AppLetter, LetterQuery, LetterSource
+from outbox.masking import masked
 from outbox.models import DeadLetter, DeadLetterAction
 
 __all__ = [

@@ -34,10 +34,11 @@ __all__ = [
 ]
 
 # Of which the page depends; who has the same of them sees the same.
-PERMISSIONS = (PAUSE, LANES, BREAKERS, LETTERS, RESOLVE) = (
+PERMISSIONS = (PAUSE, LANES, BREAKERS, CHANNELS, LETTERS, RESOLVE) = (
     "outbox.change_handlercontrol",
     "outbox.change_outboxlane",
     "notifications.change_providerhold",
+    "notifications.change_channelcontrol",
     "outbox.view_deadletter",
     "outbox.change_deadletter",
 )
@@ -279,6 +280,11 @@ def _controls(hop: Hop, permissions: frozenset[str]) -> Iterator[tuple[str, str]
         yield word, _address(f"{word}-handler", hop.name)
     if "outbox_lanes_paused" in figures and LANES in permissions:
         yield "lanes", reverse("ops-lanes")
+    if "notification_channel_paused" in figures and CHANNELS in permissions:
+        word = "resume" if figures["notification_channel_paused"] else "pause"
+        yield word, _address(f"{word}-channel", hop.subject)
+    if hop.group == "relay" and LETTERS in permissions:
+        yield "dead letters", reverse("ops-relay-letters")
     if hop.subject and "notification_breaker_state" in figures and BREAKERS in permissions:
         yield "reset", _address("reset-breaker", hop.subject)
 

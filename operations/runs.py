@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,16 +17,20 @@ import msgspec
 import structlog
 from django.db import connection, transaction
 
+from operations import relay_letters
 from operations.letters import Group, members, members_of_app, source_named, standing
+from operations.relay_letters import RelayGroup, belongs
 from outbox import jobs, operator_log
 from outbox.dead_letters.resolve import REPLAY, Selection, resolve_letters
 from outbox.declaration import LetterSource
+from outbox.envelope import rfc3339
 from outbox.models import DeadLetter
 
-__all__ = ["RATES", "begin_run", "stop_run", "work"]
+__all__ = ["begin_relay_run", "begin_run", "stop_run", "work"]
 
-RATES = (1, 10, 50, 200)  # letters a second
 LOOKED_AT = 5_000  # dead letters of others that a second may pass by
+RELAY = "the relay"  # no handler's name
+SHORT_AT_MOST = 3  # looks at the relay's letters that find less than is due
 WORK_SECONDS = 5.0  # of one task; its time limit is 15
 _OPEN = """
     SELECT id, what, by, why, run, extract(epoch FROM clock_timestamp())::float FROM operator_action
@@ -36,8 +41,9 @@ log = structlog.get_logger("operations.runs")
 
 
 class _Run(msgspec.Struct, kw_only=True):
-    """`upto`, `after`: of letters, a number or a UUID as text; `until`: up to this moment of
-    PostgreSQL's, in seconds, its rate is used up."""
+    """`upto`, `after`: of letters, a number or a UUID as text, of the relay's a moment; `until`: up to this
+    moment of PostgreSQL's, in seconds, its rate is used up; `short`: how often in a row less was found than
+    was due."""
 
     handler: str
     error: str
@@ -45,6 +51,7 @@ class _Run(msgspec.Struct, kw_only=True):
     rate: float
     after: int | str = 0
     until: float = 0.0
+    short: int = 0
 
 
 class _Open(NamedTuple):
@@ -73,6 +80,24 @@ def begin_run(
         by=by,
         why=why,
         asked=found.letters if found.whole else None,
+        once=once,
+        run=msgspec.to_builtins(run),
+    )
+
+
+def begin_relay_run(
+    action: str, group: RelayGroup, *, by: str, why: str, rate: int, once: UUID | None = None
+) -> int:
+    """The same of a group of the relay's. What lies further back in the queue than was looked at is of it,
+    if it was there by now."""
+    upto = group.upto if group.whole else rfc3339(datetime.now(UTC))
+    run = _Run(handler=RELAY, error=group.name, upto=upto, rate=rate)
+    return operator_log.begin(
+        action,
+        f"dead letters of the relay, {group.name[:80]}",
+        by=by,
+        why=why,
+        asked=group.letters if group.whole else None,
         once=once,
         run=msgspec.to_builtins(run),
     )
@@ -124,7 +149,9 @@ def _slice(row: _Open) -> int:
         return 0
     run.until += due / run.rate
     source = source_named(run.handler)
-    if source is None:
+    if run.handler == RELAY:
+        count, ended = _of_relay(row, due)
+    elif source is None:
         count, ended = _of_handler(row, due)
     else:
         count, ended = _of_app(source, row, due)
@@ -165,3 +192,18 @@ def _of_app(source: LetterSource, row: _Open, due: int) -> tuple[int, bool]:
     operator_log.add(row.id, done=changed, skipped=len(some) - changed)
     run.after = str(some[-1].id)
     return len(some), False
+
+
+def _of_relay(row: _Open, due: int) -> tuple[int, bool]:
+    run = row.run
+    try:
+        count = relay_letters.take(row.what, belongs(run.error, str(run.upto)), limit=due)
+    except relay_letters.Unavailable as error:
+        log.warning("relay_letters_unavailable", run=row.id, error=str(error))
+        operator_log.tell(row.id, f"waits: {error}")
+        return 0, False
+    operator_log.add(row.id, done=count)
+    operator_log.tell(row.id, "")
+    # Who looks at the queue holds letters for as long as he looks.
+    run.short = 0 if count == due else run.short + 1
+    return count, run.short >= SHORT_AT_MOST

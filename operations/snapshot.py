@@ -306,6 +306,7 @@ def _relay(relays: Sequence[SeenProcess]) -> Hop:
         done=int(sum(of("events_published_total"))) if told else None,
         unit="messages",
         figures=figures,
+        page="/ops/relay-letters",
     )
 
 

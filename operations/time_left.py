@@ -10,7 +10,7 @@ from operations.broker import FromRedis
 from operations.judge import GROWING_SECONDS, Judge
 from operations.pipeline import Database, FromPostgres
 from outbox import conf
-from outbox.watching import AMBER, GREEN, RED, State
+from outbox.watching import AMBER, GREEN, RED, State, TimeLeft
 
 __all__ = ["Deadline", "deadlines"]
 
@@ -44,6 +44,7 @@ def deadlines(
     if postgres is not None:
         found += _handlers(postgres)
         found += _of_database(postgres.server)
+        found += [_of_hop(each) for hop in postgres.hops for each in hop.times]
     if redis is not None:
         found += _relay(redis)
         found += _disks(redis, judge, at)
@@ -64,6 +65,17 @@ def _handlers(postgres: FromPostgres) -> Iterator[Deadline]:
             ends="Kafka deletes what it has not applied; the command audit --repair then applies it from the outbox",
             state=_of_share(left / kept) if left / kept < NEAR else AMBER,
         )
+
+
+def _of_hop(time: TimeLeft) -> Deadline:
+    left = max(0.0, time.left)
+    return Deadline(
+        name=time.name,
+        left=left,
+        standing=time.standing,
+        ends=time.ends,
+        state=_of_share(left / time.whole),
+    )
 
 
 def _of_share(left: float) -> State:

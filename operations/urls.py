@@ -16,6 +16,8 @@ urlpatterns = [
     path("ops/done/<str:entry_id>/live", acting.done_live, name="ops-done-live"),
     path("ops/letters", acting.letters, name="ops-letters"),
     path("ops/letters/<str:letter_id>", acting.letter, name="ops-letter"),
+    path("ops/relay-letters", acting.of_relay, name="ops-relay-letters"),
+    path("ops/relay-letters/<str:letter_id>", acting.relay_letter, name="ops-relay-letter"),
     path("ops/lanes", acting.lanes, name="ops-lanes"),
     path("ops/break-glass", views.break_glass, name="ops-break-glass"),
 ]

@@ -32,6 +32,8 @@ WIRING = App(
         Path(pattern="ops/done/<str:entry_id>/live", keyed=False),
         Path(pattern="ops/letters", keyed=False),
         Path(pattern="ops/letters/<str:letter_id>", keyed=False),
+        Path(pattern="ops/relay-letters", keyed=False),
+        Path(pattern="ops/relay-letters/<str:letter_id>", keyed=False),
         Path(pattern="ops/lanes", keyed=False),
         _page("ops/break-glass"),
     ),

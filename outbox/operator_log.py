@@ -26,6 +26,7 @@ __all__ = [
     "newest",
     "note",
     "purge",
+    "tell",
     "under",
 ]
 
@@ -140,6 +141,16 @@ def add(entry_id: int, *, done: int = 0, skipped: int = 0) -> None:
         cursor.execute(
             "UPDATE operator_action SET done = done + %s, skipped = skipped + %s WHERE id = %s",
             (done, skipped, entry_id),
+        )
+
+
+def tell(entry_id: int, outcome: str) -> None:
+    """Why it does not get on, while it is under way."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE operator_action SET outcome = %s"
+            " WHERE id = %s AND ended_at IS NULL AND outcome <> %s",
+            (_text(outcome), entry_id, _text(outcome)),
         )
 
 

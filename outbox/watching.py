@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["AMBER", "GREEN", "GREY", "RED", "Alarm", "Hop", "State"]
+__all__ = ["AMBER", "GREEN", "GREY", "RED", "Alarm", "Hop", "State", "TimeLeft"]
 
 State = Literal["green", "grey", "amber", "red"]
 GREEN: State = "green"
@@ -54,6 +54,18 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLeft:
+    """Something at a hop that ends badly by itself, in `left` of `whole` seconds. `standing`: how far it is;
+    `ends`: what then happens."""
+
+    name: str
+    left: float
+    whole: float
+    standing: str
+    ends: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
     """One station of the pipeline as it stands now. Ages and times in seconds.
 
@@ -69,6 +81,7 @@ class Hop:
     notes    what else is to be said, a sentence each
     page     where in the site more of it is found, and what acts on it
     subject  how the actions of the page of operators name it, where not by its name
+    times    what ends badly here by itself
     """
 
     name: str
@@ -83,3 +96,4 @@ class Hop:
     notes: tuple[str, ...] = ()
     page: str = ""
     subject: str = ""
+    times: tuple[TimeLeft, ...] = ()

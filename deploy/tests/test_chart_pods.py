@@ -34,7 +34,7 @@ KEPT_TO = {
     "DATABASE_URL": {"web", "worker", "beat", "bridge", "prepare"},
     "ADMIN_PASSWORD": {"prepare"},
     "OPS_TOKEN": {"web"},
-    "RABBITMQ_URL": {"relay"},
+    "RABBITMQ_URL": {"relay", "web", "worker"},
 }
 
 Manifests = Sequence[Manifest]

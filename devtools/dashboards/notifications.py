@@ -91,6 +91,11 @@ def made() -> Dashboard:
                 unit="s",
             ),
             lines(
+                "Channels paused",
+                "1: somebody has paused it, and nothing of it is sent.",
+                ("{{channel}}", newest("notification_channel_paused", "channel")),
+            ),
+            lines(
                 "Breakers",
                 "0 closed, 1 half open, 2 open; and how often they open, an hour.",
                 (

@@ -124,6 +124,14 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def promised(self, script: str) -> Any:
+        """What the promise gives that an expression of JavaScript makes."""
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
     def complaints(self) -> list[str]:
         """What the browser has said against the page since it was loaded: also what its
         Content-Security-Policy has kept from it."""
@@ -155,6 +163,21 @@ class Tab:
             for node in nodes
             if not node["ignored"]
         ]
+
+    def window(self) -> bytes:
+        """What the window shows, as a PNG."""
+        answer = self.call("Page.captureScreenshot", format="png")
+        return base64.b64decode(answer["data"])
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """A key by its name: Tab, Enter, Escape, or a space."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}[key]
+        text = {"Enter": "\r", " ": " "}.get(key, "")
+        given = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        self.call(
+            "Input.dispatchKeyEvent", type="keyDown", **given, **({"text": text} if text else {})
+        )
+        self.call("Input.dispatchKeyEvent", type="keyUp", **given)
 
     def picture(self, path: str) -> None:
         """The whole page as a PNG."""

@@ -286,10 +286,12 @@ def points_at_its_own_servers(stack: Stack) -> Iterator[str]:
 
 def relays_from_its_own_rabbitmq(stack: Stack) -> Iterator[str]:
     given = stack["services"]["rabbitmq"]["environment"]
-    url = urlsplit(stack["services"]["relay"]["environment"]["RABBITMQ_URL"])
     known = ("rabbitmq", 5672, given["RABBITMQ_DEFAULT_USER"], given["RABBITMQ_DEFAULT_PASS"])
-    if (url.hostname, url.port, url.username, url.password) != known:
-        yield f"the relay looks for RabbitMQ at {url.hostname}:{url.port}"
+    # The page shows the relay's dead letters, and a worker replays them.
+    for name in ("relay", "web", "worker-effects"):
+        url = urlsplit(stack["services"][name]["environment"].get("RABBITMQ_URL", ""))
+        if (url.hostname, url.port, url.username, url.password) != known:
+            yield f"{name} looks for RabbitMQ at {url.hostname}:{url.port}"
     if stack["services"]["rabbitmq"].get("hostname") != "rabbitmq":
         yield "RabbitMQ's data would be another node's after each new container"
     if "rabbitmq" not in stack["services"]["relay"]["depends_on"]:
@@ -422,6 +424,7 @@ SPOILED: tuple[tuple[Promise, str, str, Any], ...] = (
     (points_at_its_own_servers, "postgres", "environment.POSTGRES_DB", "events"),
     (relays_from_its_own_rabbitmq, "rabbitmq", "hostname", None),
     (relays_from_its_own_rabbitmq, "rabbitmq", "environment.RABBITMQ_DEFAULT_PASS", "secret"),
+    (relays_from_its_own_rabbitmq, "worker-effects", "environment.RABBITMQ_URL", ""),
     (relays_from_its_own_rabbitmq, "relay", "depends_on.rabbitmq", None),
     (lets_pgadmin_in, "postgres", "environment.POSTGRES_PASSWORD", "secret"),
     (forgets_no_task_when_redis_is_full, "redis", "command", "redis-server --appendonly yes"),

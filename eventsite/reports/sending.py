@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from eventsite.reports.stops import Journey, Stop, between
+from notifications.delivery.channels import channel_statuses
 from notifications.events import PENDING_EVENTS
 from notifications.models import Attempt, Notification, Status
 from outbox.envelope import rfc3339
@@ -94,4 +95,8 @@ def _ahead(notification: Notification) -> Iterator[Stop]:
     elif notification.status == Status.PENDING:
         due = notification.due_at
         detail = f"to be sent from {rfc3339(due)} on" if due else "to be made ready"
+        for control in channel_statuses():
+            if control.paused and control.channel == notification.channel:
+                why = control.reason or "no reason given"
+                detail += f"; its channel is paused by {control.changed_by}: {why}"
         yield Stop(name="notification", state="waiting", detail=detail)

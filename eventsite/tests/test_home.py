@@ -47,6 +47,7 @@ def test_programs_get_json(refusing_web: Web, accept: str) -> None:
 def test_every_link_of_the_page_and_of_the_json_leads_somewhere(refusing_web: Web) -> None:
     linked = re.findall(r'<a href="([^"]+)"', page(refusing_web))
     assert linked == refusing_web.get("/").json["links"]
+    assert linked[0] == "/ops/"
     assert {"/swagger/", "/openapi.json", "/admin/", "/metrics"} <= set(linked)
     for link in linked:
         answer = refusing_web.get(link)

@@ -9,7 +9,6 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
@@ -38,6 +37,7 @@ from devtools.testing.processes import (
 )
 from devtools.testing.receiver import receiving
 from devtools.testing.web import JSON, Web
+from eventsite.tests.marks import Marks
 from eventsite.tests.test_content_security import HTML
 from notifications.models import Attempt
 from outbox.models import DeadLetter
@@ -49,31 +49,6 @@ PAGES = (
 )
 SMS = {"recipient": "+15550001", "channel": "sms", "content": "Hello", "priority": "high"}
 MAIL = SMS | {"recipient": "a@example.org", "channel": "email"}
-
-
-def marked(name: str) -> str:
-    """A secret that can be told from all others, and from what is none."""
-    return f"s3cr3t-{name}-{secrets.token_hex(16)}"
-
-
-@dataclass(slots=True)
-class Marks:
-    """Every secret by its name."""
-
-    known: dict[str, str] = field(default_factory=dict)
-
-    def new(self, name: str) -> str:
-        return self.known.setdefault(name, marked(name))
-
-    def found_in(self, places: Mapping[str, str]) -> list[tuple[str, str, str]]:
-        """(name, place, what stands around it) of each, also quoted or in base64."""
-        return [
-            (name, place, text[max(0, at - 80) : at + 40])
-            for name, secret in self.known.items()
-            for form in (secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode())
-            for place, text in places.items()
-            if (at := text.find(form)) >= 0
-        ]
 
 
 def texts_of(started: Sequence[Process]) -> dict[str, str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from django.conf import settings
 from django.db import connection, transaction
 
 from notifications import metrics
+from notifications.delivery import deadlines
 from notifications.delivery.breakers import STATES, Breakers
+from notifications.delivery.channels import ChannelStatus, channel_statuses
 from notifications.delivery.rows import SENDER_SECONDS
 from notifications.models import Channel, ChannelFigures, Priority
 from notifications.providers.configured import breaker_name, in_order, providers_of
@@ -22,10 +25,11 @@ __all__ = ["REASONS", "hops", "measure_waiting"]
 
 COUNTED = 100_000  # of each kind; more is that many
 COUNTED_FOR_A_PAGE = 2_000
-REASONS = ("ready", "paced", "retry", "held", "breaker", "scheduled")
+PAUSED = "notification_channel_paused"
+REASONS = ("ready", "paced", "retry", "held", "breaker", "paused", "scheduled")
 
-# By what a row says itself. What may be claimed now is told apart in Python: it waits for its channel's
-# breaker, for a provider that asked to wait, for tokens, or for nothing. Both parts walk along
+# By what a row says itself. What may be claimed now is told apart in Python: it waits for who has paused its
+# channel, for the channel's breaker, for a provider that asked to wait, for tokens, or for nothing. Both parts walk along
 # notifications_due: what waits for a reason has its due_at ahead.
 _WAITING = """
     SELECT kind.channel, kind.priority, found.waits_for, count(*),
@@ -82,9 +86,11 @@ _SENDERS = """
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """`looks` by breaker name; `not_ready` and each of `kinds`: how many, and the age of the oldest."""
+    """`looks` by breaker name; `controls` by channel; `not_ready` and each of `kinds`: how many, and the age of
+    the oldest."""
 
     looks: Mapping[str, Look]
+    controls: Mapping[str, ChannelStatus]
     senders: int
     not_ready: tuple[int, float]
     kinds: Mapping[tuple[str, str, str], tuple[int, float]]  # by channel, priority, reason
@@ -101,6 +107,7 @@ def measure_waiting(breakers: Breakers) -> None:
     metrics.NOT_READY.set(now.not_ready[0])
     metrics.NOT_READY_AGE.set(now.not_ready[1])
     for channel in Channel.values:
+        metrics.CHANNEL_PAUSED.labels(channel).set(now.controls[channel].paused)
         for priority in Priority.values:
             for reason in REASONS:
                 count, oldest = now.kinds.get((channel, priority, reason), (0, 0.0))
@@ -122,6 +129,7 @@ def hops() -> Sequence[Hop]:
         unit="notifications",
         figures={"notifications_oldest_not_ready_seconds": now.not_ready[1]},
         page="/admin/notifications/notification/",
+        times=deadlines.of_failed(),
     )
     channels = [
         _hop_of(channel, now, figures.get(channel) or ChannelFigures(delivered=0, failed=0))
@@ -137,6 +145,12 @@ def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
             before = by_reason[reason]
             by_reason[reason] = (before[0] + count, max(before[1], oldest))
     told = [f"{count:,} {reason}" for reason, (count, _) in by_reason.items() if count]
+    control = now.controls[channel]
+    notes = [f"{figures.delivered:,} delivered, {figures.failed:,} failed"]
+    if told:
+        notes.append(", ".join(told))
+    if control.paused:
+        notes.append(f"paused by {control.changed_by}: {control.reason or 'no reason given'}")
     return Hop(
         name=channel,
         group="notifications",
@@ -149,13 +163,18 @@ def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
         figures={
             f'notifications_oldest_waiting_seconds{{reason="{reason}"}}': oldest
             for reason, (_, oldest) in by_reason.items()
-        },
-        notes=(
-            f"{figures.delivered:,} delivered, {figures.failed:,} failed",
-            *([", ".join(told)] if told else ()),
-        ),
+        }
+        | {PAUSED: float(control.paused)},
+        since={PAUSED: _age(control.changed_at) if control.paused else 0.0},
+        notes=tuple(notes),
         page="/admin/notifications/notification/",
+        subject=channel,
+        times=deadlines.of_paused(channel) if control.paused else (),
     )
+
+
+def _age(moment: datetime | None) -> float:
+    return (datetime.now(UTC) - moment).total_seconds() if moment else 0.0
 
 
 def _hops_of_providers(looks: Mapping[str, Look]) -> list[Hop]:
@@ -198,7 +217,11 @@ def _read_waiting(looks: Mapping[str, Look], counted: int) -> _Waiting:
         near = counted <= COUNTED_FOR_A_PAGE
         cursor.execute(_NOT_READY_NEAR if near else _NOT_READY, (counted,) * (2 if near else 1))
         not_ready, oldest_not_ready = cursor.fetchone()
-    blocked = {channel: _blocked(channel, looks, held) for channel in Channel.values}
+    controls = {status.channel: status for status in channel_statuses()}
+    blocked = {
+        channel: "paused" if controls[channel].paused else _blocked(channel, looks, held)
+        for channel in Channel.values
+    }
     found: dict[tuple[str, str, str], tuple[int, float]] = {}
     for channel, priority, said, count, oldest in _counts(counted):
         paced = _paced(count, senders=senders.get(priority, 0))
@@ -206,7 +229,11 @@ def _read_waiting(looks: Mapping[str, Look], counted: int) -> _Waiting:
         before = found.get((channel, priority, reason), (0, 0.0))
         found[channel, priority, reason] = (before[0] + count, max(before[1], oldest or 0.0))
     return _Waiting(
-        looks, sum(senders.values()), (not_ready, max(0.0, oldest_not_ready or 0.0)), found
+        looks,
+        controls,
+        sum(senders.values()),
+        (not_ready, max(0.0, oldest_not_ready or 0.0)),
+        found,
     )
 
 

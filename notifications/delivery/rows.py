@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 from django.db import connection, transaction
 
+from notifications.delivery.channels import KEEP_OUT_PAUSES, NOT_PAUSED
 from notifications.delivery.rules import Claim, Result
 from notifications.models import Channel, Outcome
 from notifications.status_log import CHANGED, changed_of, recording
@@ -73,7 +74,7 @@ class Settled(msgspec.Struct, frozen=True):
     late: Set[tuple[str, int]] = frozenset()
 
 
-_READY = """
+_READY = f"""
     SELECT wanted.channel, (SELECT count(*) FROM (
         SELECT 1 FROM notifications
         WHERE channel = wanted.channel AND priority = %s AND status = 'pending'
@@ -81,6 +82,7 @@ _READY = """
         ORDER BY due_at LIMIT %s
     ) AS counted)
     FROM unnest(%s::text[]) AS wanted (channel)
+    WHERE {NOT_PAUSED}
 """
 _HOLDS = """
     SELECT provider, channel, extract(epoch FROM until - clock_timestamp())::float
@@ -115,7 +117,7 @@ def look(priority: str, channels: Sequence[str], *, most: int) -> Ready:
 # MATERIALIZED, so that no plan runs the inner statement again for each row.
 _CLAIM = f"""
     WITH wanted AS (
-        SELECT * FROM unnest(%s::text[], %s::int[]) AS wanted (channel, count)
+        SELECT * FROM unnest(%s::text[], %s::int[]) AS wanted (channel, count) WHERE {NOT_PAUSED}
     ), before AS MATERIALIZED (
         SELECT free.id, free.status FROM wanted CROSS JOIN LATERAL (
             SELECT id, status FROM notifications
@@ -138,22 +140,19 @@ _CLAIM = f"""
 def claim(priority: str, counts: Mapping[str, int], *, seconds: float) -> list[Claim]:
     """Take up to so many of each channel for `seconds`, in the open transaction, and tell of it.
 
-    Rows that another transaction holds are skipped; what is over its time is left. Each claim begins
-    an attempt: `assign` writes it.
+    Rows that another transaction holds are skipped; what is over its time is left, and so is what is of
+    a channel that is paused. Each claim begins an attempt: `assign` writes it.
     """
     started = time.monotonic()
     plan_by_index()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _CLAIM,
-            (
-                text_array_literal(list(counts)),
-                array_literal(counts.values()),
-                priority,
-                str(seconds),
-            ),
-        )
-        rows = cursor.fetchall()
+    parameters = (
+        text_array_literal(list(counts)),
+        array_literal(counts.values()),
+        priority,
+        str(seconds),
+    )
+    # A pause waits for claims that have begun; one that begins behind it reads that there is a pause.
+    _, rows = send(RoundTrip([KEEP_OUT_PAUSES, (_CLAIM, parameters)]))
     send(recording([changed_of(row[:_CHANGED_COLUMNS]) for row in rows]))
     return [_claim_of(row, started + seconds) for row in rows]
 

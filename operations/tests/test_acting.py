@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
 
-from devtools.testing.web import Answer, Web
+from devtools.testing.pipeline import settles
+from devtools.testing.web import Web
+from notifications.delivery.channels import channel_statuses, pause_channel
+from notifications.tests.sending import accept
 from operations import runs
+from operations.tests.acting import Operator
 from operations.tests.conftest import TOKEN
 from operations.tests.forms import fields_of, post, send
-from operations.tests.people import cookie_of, staff
+from operations.tests.people import staff
 from outbox.handlers.pause import handler_statuses, pause_handler, register_handlers
 from outbox.lanes.pause import lane_states
 from outbox.models import DeadLetter, OperatorAction
 from outbox.tests.letters import HANDLER, Applied, chunk, create_positions, event, run, states
 
 HANDLERS, LANES = "outbox.change_handlercontrol", "outbox.change_outboxlane"
+CHANNELS = "notifications.change_channelcontrol"
 LETTERS = ("outbox.view_deadletter", "outbox.change_deadletter")
 SECRET = "pa55-w0rd-of-somebody"
 
@@ -28,31 +32,6 @@ SECRET = "pa55-w0rd-of-somebody"
 @pytest.fixture(autouse=True)
 def _rows(web: Web, permissions: None) -> None:
     register_handlers([HANDLER])
-
-
-@dataclass
-class Operator:
-    """Somebody at a browser."""
-
-    web: Web
-    user: User
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return cookie_of(self.user)
-
-    def look(self, path: str) -> Answer:
-        return self.web.get(path, **self.headers)
-
-    def act(self, path: str, why: str = "a look", **more: str) -> Answer:
-        """Opens the form and sends it."""
-        page = self.look(path)
-        assert page.status == 200, page.body
-        return self.confirm(page, path, why, **more)
-
-    def confirm(self, page: Answer, path: str, why: str = "a look", **more: str) -> Answer:
-        form = urlencode({**fields_of(page), "why": why, **more})
-        return post(self.web, page, path.partition("?")[0], form, self.headers)
 
 
 @pytest.fixture
@@ -149,6 +128,9 @@ def test_without_the_token_of_the_form_nothing_is_done(
         *("/ops/act/reset-breaker?on=log/sms", "/ops/act/replay-letters?on=1"),
         *("/ops/act/discard-letters?on=1", "/ops/act/replay-letter?on=1"),
         *("/ops/act/discard-letter?on=1", "/ops/act/stop-run?on=1"),
+        *("/ops/act/pause-channel?on=sms", "/ops/act/resume-channel?on=sms"),
+        *("/ops/act/replay-relay-letters?on=1", "/ops/act/discard-relay-letters?on=1"),
+        *("/ops/act/replay-relay-letter?on=1", "/ops/act/discard-relay-letter?on=1"),
     ],
 )
 def test_who_only_reads_is_refused_each_action(web: Web, path: str) -> None:
@@ -186,6 +168,8 @@ def test_who_may_no_longer_is_refused_at_once(as_one_who_may: Callable[..., Oper
         *("/ops/act/reset-breaker?on=log/fax", "/ops/act/reset-breaker?on=", "/ops/done/77"),
         *("/ops/act/replay-letters?on=77", "/ops/act/replay-letters?on=x", "/ops/letters/77"),
         *("/ops/act/discard-letter?on=-1", "/ops/act/stop-run?on=77", f"/ops/letters/{'9' * 30}"),
+        *("/ops/act/pause-channel?on=fax", "/ops/act/resume-channel", "/ops/relay-letters/x"),
+        *("/ops/act/pause-channel?on=sms&on=push", "/ops/act/replay-relay-letters?on=x"),
         f"/ops/act/replay-letters?on={UUID(int=7)}",
     ],
 )
@@ -221,6 +205,43 @@ def test_lanes(as_one_who_may: Callable[..., Operator]) -> None:
         ("operator", "pause", "lanes 3, 17", "a look", 2),
         ("operator", "resume", "lanes 0 to 63", "a look", 2),
     ]
+
+
+def test_a_channel(as_one_who_may: Callable[..., Operator]) -> None:
+    operator = as_one_who_may(CHANNELS)
+    path = "/ops/act/pause-channel?on=sms"
+    page = operator.look(path)
+    assert b"what is over its time meanwhile fails" in page.body
+    assert not any(status.paused for status in channel_statuses())
+    assert operator.confirm(page, path, " ").status == 400
+    first, again = (operator.confirm(page, path, "a bad text") for _ in range(2))
+    assert first.status == 302
+    assert again.header("location") == first.header("location")
+    assert [status.channel for status in channel_statuses() if status.paused] == ["sms"]
+    assert b"paused already, by operator: a bad text" in operator.look(path).body
+    assert settles(lambda: b'aria-label="resume sms"' in operator.look("/ops/live").body)
+    assert b'aria-label="pause push"' in operator.look("/ops/live").body
+    assert operator.act("/ops/act/resume-channel?on=sms", "mended").status == 302
+    assert not any(status.paused for status in channel_statuses())
+    assert kept() == [
+        ("operator", "pause", "channel sms", "a bad text", 1),
+        ("operator", "resume", "channel sms", "mended", 1),
+    ]
+
+
+def test_what_waits_for_a_paused_channel_says_so_and_until_when(
+    as_one_who_may: Callable[..., Operator],
+) -> None:
+    operator = as_one_who_may("outbox.view_outboxevent")
+    waits = accept()
+    pause_channel("sms", reason="a bad text", by="ada")
+    journey = operator.look(f"/ops/journey?id={waits.id}").body
+    assert b"its channel is paused by ada: a bad text" in journey
+
+    def told() -> list[str]:
+        return [each["name"] for each in operator.look("/ops/status.json").json["timeLeft"]]
+
+    assert settles(lambda: "channel sms, paused" in told())
 
 
 def test_a_breaker_is_reset(web: Web) -> None:

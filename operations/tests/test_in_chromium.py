@@ -68,6 +68,19 @@ def test_it_is_renewed_and_keeps_the_focus(page: str, tab: Tab) -> None:
     assert tab.complaints() == []
 
 
+def test_a_table_that_was_scrolled_stays_so(page: str, tab: Tab) -> None:
+    """On a phone its last column would be out of reach, because it is made anew every second."""
+    tab.show(width=390)
+    tab.go(page)
+    table = "[...document.querySelectorAll('#live .wide')].find(each => each.scrollWidth > each.clientWidth + 40)"
+    assert tab.value(f"{table}.scrollLeft = 40, {table}.focus(), {table}.scrollLeft") == 40
+    before = tab.value(MOMENT)
+    assert settles(lambda: tab.value(MOMENT) != before)
+    assert tab.value(f"{table}.scrollLeft") == 40
+    assert tab.value(f"document.activeElement === {table}")
+    tab.show(width=1440)
+
+
 def test_a_click_leads_to_the_preview_and_from_there_to_what_was_done(page: str, tab: Tab) -> None:
     tab.go(page)
     tab.value("document.querySelector('[aria-label=\"pause record_sales\"]').click()")

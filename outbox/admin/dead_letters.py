@@ -19,6 +19,7 @@ from outbox.dead_letters import resolve
 from outbox.dead_letters.resolve import DISCARD, REPLAY, FollowersWithoutHead, Selection
 from outbox.envelope import rfc3339
 from outbox.handlers.pause import pause_handler, resume_handler
+from outbox.masking import masked
 from outbox.models import DeadLetter, DeadLetterAction, HandlerControl
 
 __all__ = ["DeadLetterAdmin", "HandlerControlAdmin"]
@@ -182,8 +183,8 @@ class DeadLetterAdmin(ConfirmedActions):
                     letter.get_state_display(),
                     letter.handler,
                     letter.topic,
-                    shorten(letter.key, KEY_SHOWN),
-                    shorten(letter.error),
+                    shorten(masked(letter.key), KEY_SHOWN),
+                    shorten(masked(letter.error)),
                 )
                 for letter in letters
             ],

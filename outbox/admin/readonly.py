@@ -6,6 +6,7 @@ sort or condition without an index, whatever a person types into the address bar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,13 +17,21 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import connection
-from django.db.models import BooleanField, DateTimeField, Model, QuerySet
+from django.db.models import (
+    BooleanField,
+    DateTimeField,
+    JSONField,
+    Model,
+    QuerySet,
+    TextField,
+)
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
 from outbox.admin.search import WantedId
 from outbox.envelope import rfc3339
+from outbox.masking import masked
 
 __all__ = [
     "ROWS_SHOWN",
@@ -32,6 +41,7 @@ __all__ = [
     "ReadOnlyInline",
     "clipped",
     "journey_link",
+    "masked_text",
     "short_id",
     "shorten",
     "utc",
@@ -133,7 +143,8 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         css: ClassVar = {"all": ("outbox/admin.css",)}
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Times in UTC and yes or no in words: Django's icon for "not paused" is a red cross."""
+        """Times in UTC, texts without what looks like a secret, and yes or no in words: Django's icon for "not
+        paused" is a red cross."""
         return [
             tuple(map(self._in_words, each))
             if isinstance(each, list | tuple)
@@ -148,6 +159,8 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
                 return _yes_or_no(name)
             case DateTimeField():
                 return utc(name)
+            case TextField() | JSONField():
+                return masked_text(name)
         return name
 
     def get_object(
@@ -218,8 +231,18 @@ def _id_column(field: str, kind: str) -> Callable[[Any], str]:
 
 
 def clipped(field: str) -> Callable[[Any], str]:
-    """A column of texts of any length, TEXT_SHOWN characters at most."""
-    return _column(field, shorten)
+    """A column of texts of any length, TEXT_SHOWN characters at most, without what looks like a secret."""
+    return _column(field, lambda text: shorten(masked(text)))
+
+
+def masked_text(field: str) -> Callable[[Any], str]:
+    """A text, or JSON, without what looks like a secret."""
+    return _column(
+        field,
+        lambda value: masked(
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        ),
+    )
 
 
 def _yes_or_no(field: str) -> Callable[[Any], str]:

@@ -17,7 +17,16 @@ from outbox.rabbitmq.message import DELIVERY_COUNT
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.properties import Properties, keep_properties_as_bytes
 
-__all__ = ["LettersUnavailable", "RelayLetter", "resolve", "waiting"]
+__all__ = [
+    "EVERY",
+    "Bound",
+    "LettersUnavailable",
+    "Look",
+    "RelayLetter",
+    "look",
+    "resolve",
+    "waiting",
+]
 
 # Of a message that is sent again, beside our own: the copies that RabbitMQ would make of it, and the
 # count of deliveries for which it may have come here.
@@ -44,12 +53,34 @@ class RelayLetter:
     tag: int
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How far a look goes: `letters`, and `size`, bytes of their bodies; None: to the end. `seconds`: after
+    which silence of RabbitMQ is an error; None: what the address says."""
+
+    letters: int | None = None
+    size: int | None = None
+    seconds: int | None = None
+
+
+EVERY = Bound()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Letters, oldest first. `waiting`: how many were there; `whole`: all of them were looked at."""
+
+    letters: list[RelayLetter]
+    waiting: int
+    whole: bool
+
+
 @contextmanager
-def _channel(policy: RelayPolicy) -> Iterator[tuple[BlockingChannel, int]]:
+def _channel(policy: RelayPolicy, bound: Bound = EVERY) -> Iterator[tuple[BlockingChannel, int]]:
     """A channel, and how many letters there are."""
     keep_properties_as_bytes()
     try:
-        connection = pika.BlockingConnection(parameters_of(policy.url))
+        connection = pika.BlockingConnection(_parameters(policy, bound))
     except (AMQPError, OSError) as error:
         raise LettersUnavailable(f"RabbitMQ does not answer: {error!r}") from error
     try:
@@ -70,6 +101,28 @@ def _channel(policy: RelayPolicy) -> Iterator[tuple[BlockingChannel, int]]:
             connection.close()
 
 
+def _parameters(policy: RelayPolicy, bound: Bound) -> pika.URLParameters:
+    parameters = parameters_of(policy.url)
+    if bound.seconds is not None:
+        parameters.socket_timeout = parameters.stack_timeout = bound.seconds
+        parameters.blocked_connection_timeout = bound.seconds
+        parameters.heartbeat = bound.seconds  # one that froze is noticed after two to three of them
+    return parameters
+
+
+def look(policy: RelayPolicy, bound: Bound) -> Look:
+    """The letters that lie first; they stay where they are. Raises LettersUnavailable. A queue without
+    letters may not exist: that is an empty look."""
+    try:
+        with _channel(policy, bound) as (channel, count):
+            letters = list(_passing(policy, channel, count, bound))
+            return Look(letters, count, len(letters) == count)
+    except LettersUnavailable as error:
+        if isinstance(error.__cause__, exceptions.ChannelClosedByBroker):
+            return Look([], 0, True)
+        raise
+
+
 def waiting(
     policy: RelayPolicy, wanted: Callable[[RelayLetter], bool], *, limit: int
 ) -> list[RelayLetter]:
@@ -79,7 +132,7 @@ def waiting(
     """
     try:
         with _channel(policy) as (channel, count):
-            return _read(policy, channel, count, wanted, limit)
+            return _read(policy, channel, count, wanted, limit=limit)
     except LettersUnavailable as error:
         if isinstance(error.__cause__, exceptions.ChannelClosedByBroker):
             return []
@@ -87,14 +140,19 @@ def waiting(
 
 
 def resolve(
-    policy: RelayPolicy, wanted: Callable[[RelayLetter], bool], *, limit: int, replay: bool
+    policy: RelayPolicy,
+    wanted: Callable[[RelayLetter], bool],
+    *,
+    limit: int,
+    replay: bool,
+    bound: Bound = EVERY,
 ) -> Iterator[RelayLetter]:
     """Take letters out of the queue one by one: with `replay` each is first put into the relay's
     queue again, confirmed; else it is dropped. Raises LettersUnavailable."""
-    with _channel(policy) as (channel, count):
+    with _channel(policy, bound) as (channel, count):
         ask_for_confirms(channel.connection._impl)
         channel.confirm_delivery()
-        for letter in _read(policy, channel, count, wanted, limit):
+        for letter in _read(policy, channel, count, wanted, limit=limit, bound=bound):
             if replay:
                 try:
                     # Straight into the queue: by its old exchange others would get it again.
@@ -118,20 +176,32 @@ def _read(
     channel: BlockingChannel,
     count: int,
     wanted: Callable[[RelayLetter], bool],
+    *,
     limit: int,
+    bound: Bound = EVERY,
 ) -> list[RelayLetter]:
-    """Letters that were there at the beginning: one that fails again comes back at the end."""
     found: list[RelayLetter] = []
-    for _ in range(count):
-        if len(found) == limit:
-            break
-        method, properties, body = channel.basic_get(policy.dead_letter_queue)
-        if method is None:
-            break
-        letter = _letter(method.delivery_tag, properties, body)
+    for letter in _passing(policy, channel, count, bound):
         if wanted(letter):
             found.append(letter)
+        if len(found) == limit:
+            break
     return found
+
+
+def _passing(
+    policy: RelayPolicy, channel: BlockingChannel, count: int, bound: Bound
+) -> Iterator[RelayLetter]:
+    """Letters that were there at the beginning: one that fails again comes back at the end."""
+    size = 0
+    for _ in range(count if bound.letters is None else min(count, bound.letters)):
+        method, properties, body = channel.basic_get(policy.dead_letter_queue)
+        if method is None:
+            return
+        yield _letter(method.delivery_tag, properties, body)
+        size += len(body)
+        if bound.size is not None and size >= bound.size:
+            return
 
 
 def _letter(tag: int, properties: Properties, body: bytes) -> RelayLetter:

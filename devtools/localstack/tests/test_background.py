@@ -44,6 +44,7 @@ def test_life_of_a_stack(stack: BackgroundStack) -> None:
     assert "Already running." in second.stdout
     for banner in (first.stdout, second.stdout):
         assert re.search(r"^site +http://127.0.0.1:\d+/ *$", banner, re.MULTILINE)
+        assert re.findall(r"http://\S+", banner)[0] == f"http://127.0.0.1:{stack.port}/"
         assert re.search(r"^login +admin / admin *$", banner, re.MULTILINE)
         assert re.search(r"^stop +make down", banner, re.MULTILINE)
 

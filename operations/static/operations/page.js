@@ -14,19 +14,30 @@
 
   function replace(place, nodes) {
     if (pressed) return;
-    // Whoever is at a button or a link stays there, and what was opened stays open.
+    // Whoever is at a button, a link or a table stays there, what was opened stays open, and a table that
+    // was scrolled stays so.
     const at = place.contains(document.activeElement) ? document.activeElement : null;
-    const name = at && (at.getAttribute("aria-label") || at.getAttribute("href") || at.textContent);
+    const tables = [...place.querySelectorAll(".wide")];
+    const scrolled = tables.map((each) => [each.scrollLeft, each.scrollTop]);
+    const table = tables.indexOf(at);
+    const nth = at ? namesakes(place, nameOf(at)).indexOf(at) : -1;
     const open = [...place.querySelectorAll("details")].map((each) => each.open);
     place.replaceChildren(...nodes);
     place.querySelectorAll("details").forEach((each, number) => { each.open = Boolean(open[number]); });
-    if (!name) return;
-    for (const each of place.querySelectorAll("a, button, summary")) {
-      if ([each.getAttribute("aria-label"), each.getAttribute("href"), each.textContent].includes(name)) {
-        each.focus({ preventScroll: true });
-        break;
-      }
-    }
+    place.querySelectorAll(".wide").forEach((each, number) => {
+      [each.scrollLeft, each.scrollTop] = scrolled[number] || [0, 0];
+      if (number === table) each.focus({ preventScroll: true });
+    });
+    if (nth < 0) return;
+    const now = namesakes(place, nameOf(at));
+    const there = now[Math.min(nth, now.length - 1)];
+    if (there) there.focus({ preventScroll: true });
+  }
+
+  const nameOf = (each) => each.getAttribute("aria-label") || each.getAttribute("href") || each.textContent;
+
+  function namesakes(place, name) {
+    return [...place.querySelectorAll("a, button, summary")].filter((each) => nameOf(each) === name);
   }
 
   function show(place, text) {

@@ -16,17 +16,19 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 # In any text: a scheme of HTTP with what follows it, a JSON Web Token, a password in a URL, and what
-# stands behind a name as above. Each begins at the begin of a word and has a bound: a long text of
-# anybody's costs what it is long.
+# stands behind a name as above, up to its closing quote where it has one. Each begins at the begin of a word and
+# has a bound: a long text of anybody's costs what it is long.
 _IN_TEXT = (
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (re.compile(r"\beyJ[\w-]{8,1000}\.[\w-]{8,4000}\.[\w-]*"), HIDDEN),
     (re.compile(r"\b(\w{1,20}://[^/\s:@]{0,100}):[^/\s@]{1,200}@"), rf"\1:{HIDDEN}@"),
     (
         re.compile(
-            r"\b(password|passwd|secret|token|api[-_]?key|authorization)(\"?\s{0,5}[=:]\s{0,5}\"?)"
-            r"(?!null\b)[^\s\"&,;}]+",
-            re.IGNORECASE,
+            r"(?<![\w-])([\w-]{0,30}?(?:pass(?:word|wd|phrase|code)|secret|token|credentials?|api[-_]?key"
+            r"|private[-_]?key|signature|cookie|session[-_]?id|card[-_]?number|authorization)"
+            r"(?:\\?\")?\s{0,5}[=:]\s{0,5})"
+            r"(?:(\\?\")(?!\2)(?:(?!\2).){1,2000}|(?!null\b|[{\[])[^\s\"\\&,;}]+)",
+            re.IGNORECASE | re.DOTALL,
         ),
         rf"\1\2{HIDDEN}",
     ),
@@ -57,7 +59,18 @@ def _value(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [_value(each) for each in value]
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        return _within(value)
     return value
+
+
+def _within(text: str) -> str:
+    """A text that is JSON itself, as bodies are that somebody has put into others."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(_value(value), ensure_ascii=False)
 
 
 def _text(text: str) -> str:

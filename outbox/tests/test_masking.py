@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from operations.masking import HIDDEN, SHOWN, masked
+from outbox.masking import HIDDEN, SHOWN, masked
 
 SECRET = "s3cr3t-value-9f"
 
@@ -37,6 +37,13 @@ def test_a_field_that_is_named_as_a_secret_is_one_wherever_it_stands(name: str) 
         f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{SECRET}",
         json.dumps({"note": f"sent with Bearer {SECRET}"}),
         json.dumps(f"Basic {SECRET}"),
+        f'{{"password": "two words {SECRET}", "torn": ',
+        f'{{"client_secret": "a, b; c {SECRET}',
+        f"my_api_key: {SECRET} is unknown",
+        json.dumps({"body": json.dumps({"password": f"a b {SECRET}"})}),
+        json.dumps({"body": json.dumps([{"in": json.dumps({"cvv": SECRET})}])}),
+        json.dumps({"said": f'got {{"password": "a b {SECRET}"}} from them'}),
+        json.dumps({"said": f'torn: {{"card_number": "a b {SECRET}'}),
     ],
 )
 def test_a_secret_in_a_text_is_found_by_its_look(text: str) -> None:
@@ -49,6 +56,7 @@ def test_a_secret_in_a_text_is_found_by_its_look(text: str) -> None:
         {"order_id": "6f2", "amount": 42.5, "items": [{"product_id": "p1", "quantity": 2}]},
         {"passenger": "Ada", "pinned": True, "author_id": "grace", "cardinality": 3, "tokens": ""},
         {"password": None},
+        {"said": "[not JSON", "also": "{}", "text": "the token was refused"},
         [1, "two", None],
     ],
 )
@@ -77,7 +85,13 @@ def test_what_is_deep_is_shown_as_text() -> None:
     assert masked(deep).startswith("[[[")
 
 
-@pytest.mark.parametrize("piece", ["x", "eyJ-", "a:", "token=", "http://a:", "Bearer ", " \t"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("x", "eyJ-", "a:", "token=", "http://a:", "Bearer ", " \t", "a-", "pass", '"'),
+        *('token="', "token: ", "secret-", '{"', "\\"),
+    ],
+)
 def test_a_long_text_of_anybody_s_is_soon_read(piece: str) -> None:
     """Who writes it may know the patterns: read anew from each of its places it would take hours."""
     for text in (piece * (1_000_000 // len(piece)), json.dumps({"a": piece * 200_000})):

@@ -1,0 +1,66 @@
+"""What of the notifications ends badly by itself: a paused channel, and what has failed and waits for somebody."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import connection
+
+from outbox.watching import TimeLeft
+
+__all__ = ["of_failed", "of_paused"]
+
+LOOKED_AT = 2_000  # of those that expire next
+FAILED_LOOKED_AT = 200  # of the oldest that have failed
+# Both walk along an index of the rows that are open or undelivered.
+_EXPIRES_FIRST = """
+    SELECT extract(epoch FROM expires_at - clock_timestamp())::float,
+           extract(epoch FROM expires_at - created_at)::float
+    FROM (SELECT channel, expires_at, created_at FROM notifications
+          WHERE status = 'pending' ORDER BY expires_at LIMIT %s) AS next
+    WHERE channel = %s ORDER BY expires_at LIMIT 1
+"""
+_FAILED_FIRST = """
+    SELECT extract(epoch FROM clock_timestamp() - min(updated_at))::float
+    FROM (SELECT updated_at, discarded_at FROM notifications
+          WHERE status BETWEEN 'failed' AND 'failed' AND status <> 'delivered'
+          ORDER BY status, id LIMIT %s) AS oldest
+    WHERE discarded_at IS NULL
+"""
+
+
+def of_paused(channel: str) -> tuple[TimeLeft, ...]:
+    """When the first that waits for a paused channel is over its time."""
+    with connection.cursor() as cursor:
+        cursor.execute(_EXPIRES_FIRST, (LOOKED_AT, channel))
+        found = cursor.fetchone()
+    if found is None:
+        return ()
+    left, whole = found
+    return (
+        TimeLeft(
+            name=f"channel {channel}, paused",
+            left=left,
+            whole=max(1.0, whole),
+            standing="the notification that expires next waits for it",
+            ends="it fails with the reason expired, and so do those behind it",
+        ),
+    )
+
+
+def of_failed() -> tuple[TimeLeft, ...]:
+    """When the oldest that has failed can no longer be sent again, because it is deleted."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FAILED_FIRST, (FAILED_LOOKED_AT,))
+        [age] = cursor.fetchone()
+    if age is None:
+        return ()
+    kept = settings.NOTIFICATION_RETENTION_HOURS * 3600.0
+    return (
+        TimeLeft(
+            name="failed notifications",
+            left=kept - age,
+            whole=kept,
+            standing=f"kept for {settings.NOTIFICATION_RETENTION_HOURS} h after they have failed",
+            ends="the oldest is deleted: a replay finds it no more",
+        ),
+    )

@@ -1,0 +1,249 @@
+"""What can be done with dead letters on the page: those of handlers and of apps, and those of the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from operations import relay_letters, words
+from operations.action import RATES, Action, Asked, NoSuch, NotNow, Preview
+from operations.letters import Group, as_number, group_like, inspect, source_named, standing
+from operations.relay_letters import RelayGroup
+from operations.runs import begin_relay_run, begin_run, stop_run
+from outbox import operator_log
+from outbox.dead_letters.resolve import (
+    DISCARD,
+    REPLAY,
+    FollowersWithoutHead,
+    Selection,
+    resolve_letters,
+)
+
+__all__ = ["LETTER_ACTIONS"]
+
+LETTERS = "outbox.change_deadletter"
+_EFFECTS = {
+    REPLAY: "are due at once, with all their tries",
+    DISCARD: "are never applied, and are kept with who did it for 90 days",
+}
+
+_ONE = {
+    REPLAY: "It is due at once, with all its tries",
+    DISCARD: "It is never applied, and is kept with who did it for 90 days",
+}
+
+
+def _group(on: Sequence[str]) -> Group:
+    found = group_like("".join(on))
+    if found is None:
+        raise NoSuch("There is no such dead letter.")
+    return found
+
+
+def _group_preview(on: Sequence[str], *, action: str) -> Preview:
+    group = _group(on)
+    source = source_named(group.handler)
+    now = standing(group)
+    count = f"{now.letters:,}" if now.whole else f"{now.letters:,} and more"
+    notes = [f"The first {len(now.rows)} of them:"] if now.letters > len(now.rows) else []
+    behind = f" {now.followers:,} letters behind them go on after them." if now.followers else ""
+    effect = _EFFECTS[action]
+    if source is not None:
+        effect = "are sent again" if action == REPLAY else "stay failed, and are not shown again"
+    return Preview(
+        title=f"{action.capitalize()} {count} dead letter{'s' if now.letters != 1 else ''} of "
+        f"{group.handler}?",
+        sentence=f"They {effect}, at the rate that you choose.{behind} It goes on when this page is closed, "
+        "and can be stopped.",
+        columns=now.columns,
+        rows=now.rows,
+        notes=notes,
+        rates=RATES,
+        nothing="" if now.letters else "None of these is dead any more.",
+        permission=source.permission if source is not None else "",
+    )
+
+
+def _begin_run(asked: Asked, *, action: str) -> None:
+    begin_run(
+        action, _group(asked.on), by=asked.by, why=asked.why, rate=asked.rate, once=asked.once
+    )
+
+
+def _letter_id(on: Sequence[str]) -> int:
+    number = as_number("".join(on))
+    if number is None:
+        raise NoSuch("There is no such dead letter.")
+    return number
+
+
+def _letter_preview(on: Sequence[str], *, action: str) -> Preview:
+    letter = inspect(_letter_id(on))
+    if letter is None:
+        raise NoSuch("There is no such dead letter.")
+    return Preview(
+        title=f"{action.capitalize()} dead letter {letter.id}?",
+        sentence=f"{_ONE[action]}. What waits behind it, of its key, goes on after it.",
+        columns=("id", "handler", "state", "event", "error"),
+        rows=[(letter.id, letter.handler, letter.state, letter.event_id, letter.error[:160])],
+        nothing="" if letter.is_open else f"It is {letter.state}: there is nothing to do.",
+    )
+
+
+def _resolve_letter(asked: Asked, *, action: str) -> None:
+    wanted = Selection(ids=[_letter_id(asked.on)])
+    try:
+        outcomes = list(
+            resolve_letters(action, wanted, by=asked.by, limit=1, note=asked.why, once=asked.once)
+        )
+    except FollowersWithoutHead as error:
+        raise NotNow(str(error)) from error
+    if not outcomes:
+        raise NotNow("It is resolved already.")
+    if not outcomes[0].done:
+        raise NotNow(f"Nothing was done: {outcomes[0].word}.")
+
+
+def _run(on: Sequence[str]) -> operator_log.Entry:
+    found = operator_log.entry(_letter_id(on))
+    if found is None:
+        raise NoSuch("There is no such run.")
+    return found
+
+
+def _stop_preview(on: Sequence[str]) -> Preview:
+    run = _run(on)
+    of = "" if run.asked is None else f" of {run.asked:,}"
+    return Preview(
+        title=f"Stop the {run.what} of {run.subject}?",
+        sentence="No further letters are taken. What has been done stays done.",
+        columns=("begun by", "because", "done"),
+        rows=[(run.by, run.why, f"{run.done:,}{of}")],
+        nothing="" if run.ended_at is None else "It has ended.",
+    )
+
+
+def _stop(asked: Asked) -> None:
+    if not stop_run(_run(asked.on).id, by=asked.by, why=asked.why, once=asked.once):
+        raise NotNow("It has ended.")
+
+
+_RELAYED = {
+    REPLAY: "They are put into the relay's queue again, and each leaves the dead letters when RabbitMQ has "
+    "confirmed it. What fails again comes back as a new letter, and is not taken again",
+    DISCARD: "They are taken out of the dead-letter queue and are gone for good: nothing keeps them",
+}
+_ONE_RELAYED = {
+    REPLAY: "It is put into the relay's queue again, and leaves the dead letters when RabbitMQ has confirmed "
+    "it. If it fails again it comes back as a new letter.",
+    DISCARD: "It is taken out of the dead-letter queue and is gone for good: nothing keeps it.",
+}
+
+
+def _relay_group(on: Sequence[str]) -> RelayGroup:
+    try:
+        found = relay_letters.group_like("".join(on))
+    except relay_letters.Unavailable as error:
+        raise NotNow(str(error)) from error
+    if found is None:
+        raise NoSuch("There is no such dead letter of the relay, or it lies behind many others.")
+    return found
+
+
+def _relay_group_preview(on: Sequence[str], *, action: str) -> Preview:
+    group = _relay_group(on)
+    count = f"{group.letters:,}" if group.whole else f"{group.letters:,} and more"
+    return Preview(
+        title=f"{action.capitalize()} {count} dead letter{'s' if group.letters != 1 else ''} of the relay?",
+        sentence=f"{_RELAYED[action]}. It goes at the rate that you choose, also when this page is closed, and "
+        "can be stopped.",
+        columns=("id", "event", "failed", "reason"),
+        rows=[
+            (letter.id, letter.event_id or "–", f"{words.span(letter.age)} ago", letter.shown)
+            for letter in group.sample
+        ],
+        notes=[f"The first {len(group.sample)} of them:"]
+        if group.letters > len(group.sample)
+        else [],
+        rates=RATES,
+    )
+
+
+def _relay_letter_preview(on: Sequence[str], *, action: str) -> Preview:
+    try:
+        letter = relay_letters.inspect("".join(on))
+    except relay_letters.Unavailable as error:
+        raise NotNow(str(error)) from error
+    if letter is None:
+        raise NoSuch("There is no such dead letter of the relay, or it lies behind many others.")
+    return Preview(
+        title=f"{action.capitalize()} this dead letter of the relay?",
+        sentence=_ONE_RELAYED[action],
+        columns=("id", "event", "failed", "reason"),
+        rows=[(letter.id, letter.event_id or "–", f"{words.span(letter.age)} ago", letter.shown)],
+    )
+
+
+def _begin_relay_run(asked: Asked, *, action: str) -> None:
+    begin_relay_run(
+        action, _relay_group(asked.on), by=asked.by, why=asked.why, rate=asked.rate, once=asked.once
+    )
+
+
+def _resolve_relay_letter(asked: Asked, *, action: str) -> None:
+    try:
+        done = relay_letters.resolve_one(
+            action, "".join(asked.on), by=asked.by, why=asked.why, once=asked.once
+        )
+    except relay_letters.Unavailable as error:
+        raise NotNow(str(error)) from error
+    if not done:
+        raise NotNow("It is not among the dead letters any more.")
+
+
+def _of_groups(action: str) -> Action:
+    return Action(
+        action,
+        LETTERS,
+        lambda on: _group_preview(on, action=action),
+        lambda asked: _begin_run(asked, action=action),
+    )
+
+
+def _of_letters(action: str) -> Action:
+    return Action(
+        action,
+        LETTERS,
+        lambda on: _letter_preview(on, action=action),
+        lambda asked: _resolve_letter(asked, action=action),
+    )
+
+
+def _of_relay_groups(action: str) -> Action:
+    return Action(
+        action,
+        LETTERS,
+        lambda on: _relay_group_preview(on, action=action),
+        lambda asked: _begin_relay_run(asked, action=action),
+    )
+
+
+def _of_relay_letters(action: str) -> Action:
+    return Action(
+        action,
+        LETTERS,
+        lambda on: _relay_letter_preview(on, action=action),
+        lambda asked: _resolve_relay_letter(asked, action=action),
+    )
+
+
+LETTER_ACTIONS = {
+    "replay-letters": _of_groups(REPLAY),
+    "discard-letters": _of_groups(DISCARD),
+    "replay-letter": _of_letters(REPLAY),
+    "discard-letter": _of_letters(DISCARD),
+    "replay-relay-letters": _of_relay_groups(REPLAY),
+    "discard-relay-letters": _of_relay_groups(DISCARD),
+    "replay-relay-letter": _of_relay_letters(REPLAY),
+    "discard-relay-letter": _of_relay_letters(DISCARD),
+    "stop-run": Action("stop", LETTERS, _stop_preview, _stop),
+}

@@ -1,0 +1,231 @@
+"""The dead letters of the relay, which lie in a queue of RabbitMQ: by kind and reason, and one of them whole.
+
+RabbitMQ is asked when somebody looks, and from the head of the queue alone: what lies behind the first thousand
+letters comes within reach when those before it are gone. A group is named by its newest letter, as of handlers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from operations.letters import ERROR_SHOWN, SAMPLE
+from outbox import operator_log
+from outbox.dead_letters.resolve import REPLAY
+from outbox.masking import masked
+from outbox.rabbitmq.letters import Bound, Letter, look, resolve
+from outbox.rabbitmq.letters import LettersUnavailable as Unavailable
+from outbox.rabbitmq.policy import configured
+
+__all__ = [
+    "LOOKED_AT",
+    "RelayGroup",
+    "RelayLetter",
+    "RelayLetterPage",
+    "RelayLook",
+    "Unavailable",
+    "belongs",
+    "group_like",
+    "groups",
+    "inspect",
+    "resolve_one",
+    "take",
+]
+
+LOOKED_AT = 1_000
+_BOUND = Bound(letters=LOOKED_AT, size=32 * 1024 * 1024, seconds=2)
+_NOT_OURS = "not put here by a relay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLetter:
+    """One in a list; `shown`: its reason without secrets; `age` in seconds, None: it does not say."""
+
+    id: str
+    event_id: str
+    shown: str
+    age: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayGroup:
+    """Dead letters of one kind with one reason, among the first of the queue.
+
+    name    kind and reason, by which letters belong to it; empty `like`: they have no ids
+    upto    moment of the newest of them, as its letter has it
+    oldest  seconds; None: they do not say
+    whole   nothing of the queue was left out
+    """
+
+    name: str
+    kind: str
+    letters: int
+    oldest: float | None
+    like: str
+    upto: str
+    whole: bool
+    sample: Sequence[RelayLetter]
+
+    @property
+    def shown(self) -> str:
+        """The reason, without secrets."""
+        return masked(self.name.partition(": ")[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLook:
+    """`waiting`: letters in the queue; `looked_at`: how many of them."""
+
+    groups: Sequence[RelayGroup]
+    waiting: int
+    looked_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLetterPage:
+    """One letter, without secrets. `facts`: name and value."""
+
+    id: str
+    kind: str
+    event_id: str
+    age: float | None
+    shown: str
+    payload: str
+    headers: str
+    facts: Sequence[tuple[str, object]]
+
+
+def groups() -> RelayLook:
+    """The largest first. Raises Unavailable."""
+    found = look(configured(), _BOUND)
+    members: dict[str, list[Letter]] = {}
+    for letter in found.letters:
+        members.setdefault(_name(letter), []).append(letter)
+    made = [_group(name, letters, whole=found.whole) for name, letters in members.items()]
+    return RelayLook(
+        groups=sorted(made, key=lambda group: -group.letters),
+        waiting=found.waiting,
+        looked_at=len(found.letters),
+    )
+
+
+def group_like(letter_id: str) -> RelayGroup | None:
+    """The group of the letter with this id, as far as it can be reached. Raises Unavailable."""
+    if not _is_id(letter_id):
+        return None
+    found = look(configured(), _BOUND)
+    name = next((_name(letter) for letter in found.letters if letter.id == letter_id), None)
+    if name is None:
+        return None
+    letters = [letter for letter in found.letters if _name(letter) == name]
+    return _group(name, letters, whole=found.whole)
+
+
+def inspect(letter_id: str) -> RelayLetterPage | None:
+    """All that is known of one. Raises Unavailable."""
+    if not _is_id(letter_id):
+        return None
+    found = look(configured(), _BOUND)
+    letter = next((letter for letter in found.letters if letter.id == letter_id), None)
+    if letter is None:
+        return None
+    facts: list[tuple[str, object]] = [
+        ("kind", letter.kind),
+        ("event id", masked(letter.event_id)),
+        ("failed", _moment(letter)),
+        ("exchange", letter.exchange),
+        ("routing key", letter.routing_key),
+        ("size", f"{len(letter.body):,} bytes"),
+    ]
+    headers = letter.properties.headers_shown()
+    return RelayLetterPage(
+        id=letter.id,
+        kind=letter.kind,
+        event_id=letter.event_id,
+        age=_age(letter),
+        shown=masked(letter.reason),
+        # What is no UTF-8 is spelt out, so that what can be read is read, and masked.
+        payload=masked(letter.body.decode("utf-8", "backslashreplace")),
+        headers=masked(json.dumps(headers, default=str)) if headers else "",
+        facts=[(name, value) for name, value in facts if value not in (None, "")],
+    )
+
+
+def resolve_one(action: str, letter_id: str, *, by: str, why: str, once: UUID | None) -> bool:
+    """Put one into the relay's queue again, or drop it; whether it was there. Raises Unavailable, and
+    DoneAlready for a form that was sent before."""
+    # Before RabbitMQ is told, which has no transaction.
+    run = operator_log.begin(
+        action, f"dead letter {letter_id} of the relay", by=by, why=why, asked=1, once=once
+    )
+    try:
+        done = take(action, lambda letter: letter.id == letter_id, limit=1)
+    except Unavailable as error:
+        operator_log.end(run, str(error))
+        raise
+    operator_log.add(run, done=done, skipped=1 - done)
+    operator_log.end(run, "" if done else "it was not there any more")
+    return bool(done)
+
+
+def take(action: str, wanted: Callable[[Letter], bool], *, limit: int) -> int:
+    """The same with up to `limit` of those in reach; how many. Raises Unavailable; then some of them
+    may be done."""
+    replay = action == REPLAY
+    return sum(1 for _ in resolve(configured(), wanted, limit=limit, replay=replay, bound=_BOUND))
+
+
+def belongs(name: str, upto: str) -> Callable[[Letter], bool]:
+    """Whether a letter is of this group, and not from after that moment."""
+    return lambda letter: bool(letter.id) and letter.time <= upto and _name(letter) == name
+
+
+def _name(letter: Letter) -> str:
+    return f"{letter.kind}: {letter.reason[:ERROR_SHOWN]}" if letter.id else f": {_NOT_OURS}"
+
+
+def _group(name: str, letters: Sequence[Letter], *, whole: bool) -> RelayGroup:
+    newest = max(letters, key=lambda letter: letter.time)
+    ages = [age for letter in letters if (age := _age(letter)) is not None]
+    return RelayGroup(
+        name=name,
+        kind=newest.kind,
+        letters=len(letters),
+        oldest=max(ages, default=None),
+        like=newest.id,
+        upto=newest.time,
+        whole=whole,
+        sample=[
+            RelayLetter(
+                id=letter.id,
+                event_id=masked(letter.event_id),
+                shown=masked(letter.reason)[:ERROR_SHOWN],
+                age=_age(letter),
+            )
+            for letter in letters[:SAMPLE]
+        ],
+    )
+
+
+def _moment(letter: Letter) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(letter.time)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _age(letter: Letter) -> float | None:
+    moment = _moment(letter)
+    return (datetime.now(UTC) - moment).total_seconds() if moment else None
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,222 @@
+"""Whoever does not see the page, or has no mouse: axe finds nothing on any page of ours, and all of it is
+reached and pressed by keyboard. At a desk's and a phone's width, in light and dark, well and unwell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+
+from devtools.testing.browser import Tab, chromium
+from devtools.testing.pipeline import settles
+from devtools.testing.web import Web
+from notifications.delivery.channels import channel_statuses, pause_channel
+from operations import past, runs
+from operations.letters import group_like
+from operations.past import Told
+from operations.tests.people import cookie_of
+from outbox.handlers.pause import handler_statuses, pause_handler, register_handlers
+from outbox.lanes.pause import pause_lanes
+from outbox.models import DeadLetter, OperatorAction, OutboxEvent
+
+WIDTHS = (1440, 390)
+EVENT = UUID("0198f7a4-5c1e-7b3a-9d2f-4e6a8c0b1d3f")
+LONG = "ValueError: " + "quantity_of_a_line_must_be_a_positive_number, " * 6
+AXE = """
+    axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(each =>
+        [each.id, each.nodes.map(node => node.html.slice(0, 200) + ' ' + node.failureSummary)]))
+"""
+WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > innerWidth"
+AT = """
+    (() => { const at = document.activeElement, style = getComputedStyle(at);
+        const box = at.getBoundingClientRect();
+        return {what: at.getAttribute('aria-label') || at.id || at.textContent.trim(),
+                seen: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
+                      && box.width > 0 && box.left >= 0 && box.top < innerHeight && box.bottom > 0,
+                body: at === document.body}; })()
+"""
+FOCUSABLE = """
+    [...document.querySelectorAll('a[href], button, input:not([type=hidden]), select, summary, [tabindex]')]
+        .filter(each => each.getClientRects().length).length
+"""
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Tab]:
+    with chromium() as browser:
+        yield browser.tab()
+
+
+@pytest.fixture
+def site(web: Web, tab: Tab, permissions: None) -> str:
+    """Its address, for a browser of an operator."""
+    register_handlers(["record_sales"])
+    cookie = cookie_of(User.objects.create_superuser("operator"))["Cookie"]
+    address = f"http://127.0.0.1:{web.port}"
+    tab.log_in(address, {settings.SESSION_COOKIE_NAME: cookie.partition("=")[2]})
+    tab.show(width=1440)
+    return address
+
+
+@pytest.fixture
+def unwell(site: str) -> list[str]:
+    """Much is wrong, and somebody is at it. The pages that then have something to show."""
+    register_handlers(["record_sales"])
+    event = OutboxEvent.objects.create(
+        event_id=EVENT,
+        lane=1,
+        topic="order-events",
+        key="k" * 200,
+        type="ORDER_CREATED",
+        source="/orders",
+        payload="{}",
+    )
+    ids = [
+        DeadLetter.objects.create(
+            handler="record_sales",
+            event_id=event.event_id,
+            topic="order-events",
+            key=f"key {number}",
+            state=DeadLetter.State.DEAD,
+            attempts=4,
+            error=LONG,
+            payload='{"order_id": "6f2", "password": "secret"}',
+        ).id
+        for number in range(3)
+    ]
+    group = group_like(str(ids[-1]))
+    assert group is not None
+    run = runs.begin_run("replay", group, by="ada", why="mended " * 20, rate=1)
+    pause_handler("record_sales", reason="a bad release", by="ada")
+    pause_channel("sms", reason="a bad text", by="ada")
+    pause_lanes([3], reason="a bad key", by="ada")
+    minute = datetime.now(UTC).replace(second=0, microsecond=0)
+    for ago in range(1, 40):
+        alarms = {"handlers: record_sales/HandlerPaused": 60.0} if ago < 9 else {}
+        series = {"pipeline/outbox#waits": float(ago % 7), "pipeline/accepted#done": 9.0 * -ago}
+        past.write(minute - timedelta(minutes=ago), Told(series=series, alarms=alarms))
+    return [
+        *("/ops/?span=day", "/ops/letters", f"/ops/letters/{ids[0]}", f"/ops/done/{run}"),
+        *(f"/ops/act/replay-letters?on={ids[-1]}", f"/ops/act/discard-letter?on={ids[0]}"),
+        *(f"/ops/act/stop-run?on={run}", "/ops/act/resume-channel?on=sms"),
+        *("/ops/act/resume-handler?on=record_sales", "/ops/act/pause-handler?on=record_sales"),
+        *("/ops/act/resume-lanes?on=3", f"/ops/journey?id={EVENT}", "/ops/lanes"),
+    ]
+
+
+WELL = (
+    *("/", "/ops/", "/ops/letters", "/ops/lanes", "/ops/relay-letters", "/ops/journey"),
+    *("/ops/journey?id=nothing", "/ops/act/pause-handler?on=record_sales", "/ops/done/77"),
+    *("/ops/act/pause-lanes?on=all", "/ops/act/reset-breaker?on=log/sms", "/ops/break-glass"),
+)
+
+
+def violations(tab: Tab, url: str) -> list[Any]:
+    """At each width, in light and dark, as a reader sees the page who turns the phone or the light."""
+    tab.show(width=WIDTHS[0])
+    tab.go(url)
+    script = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
+    tab.value(f"{script}; 0")
+    found = []
+    for width, scheme in product(WIDTHS, ("light", "dark")):
+        tab.show(width=width, scheme=scheme)
+        if tab.value(WIDER_THAN_THE_WINDOW):
+            found.append((url, width, scheme, "wider than the window"))
+        found += [(url, width, scheme, *each) for each in tab.promised(AXE)]
+    return found
+
+
+def test_axe_finds_nothing(site: str, tab: Tab) -> None:
+    assert [each for path in WELL for each in violations(tab, site + path)] == []
+
+
+def test_axe_finds_nothing_while_much_is_wrong(site: str, unwell: list[str], tab: Tab) -> None:
+    assert [each for path in unwell for each in violations(tab, site + path)] == []
+
+
+def test_axe_finds_what_is_wrong(site: str, tab: Tab) -> None:
+    """Else the tests above say nothing."""
+    tab.go(site + "/ops/")
+    tab.value("document.querySelector('.search label').remove()")
+    tab.value("document.querySelector('#id').removeAttribute('placeholder')")
+    tab.value("document.querySelector('h2').style.color = '#bbb'")
+    script = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
+    tab.value(f"{script}; 0")
+    assert {"label", "color-contrast"} <= {each[0] for each in tab.promised(AXE)}
+
+
+@pytest.mark.parametrize(
+    "path", ["/ops/", "/ops/letters", "/ops/lanes", "/ops/act/pause-handler?on=record_sales"]
+)
+def test_the_keyboard_reaches_everything_and_it_is_seen_where_one_is(
+    site: str, tab: Tab, path: str
+) -> None:
+    tab.go(site + path)
+    reached = []
+    for _ in range(tab.value(FOCUSABLE) + 20):
+        tab.press("Tab")
+        at = tab.value(AT)
+        if at["body"]:
+            break
+        assert at["seen"], at
+        reached.append(at["what"])
+    assert reached[0] == "To the content"
+    assert len(reached) >= tab.value(FOCUSABLE)
+    tab.press("Tab", shift=True)
+
+
+def test_the_first_key_leads_past_the_head(site: str, tab: Tab) -> None:
+    tab.go(site + "/ops/lanes")
+    tab.press("Tab")
+    tab.press("Enter")
+    assert settles(lambda: tab.value("location.hash") == "#main")
+    tab.press("Tab")
+    assert tab.value("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_a_handler_is_paused_by_keyboard_alone(site: str, tab: Tab) -> None:
+    tab.go(site + "/ops/")
+    tab.value("document.querySelector('[aria-label=\"pause record_sales\"]').focus()")
+    tab.press("Enter")
+    assert settles(lambda: tab.value("document.activeElement.id") == "why"), (
+        "it begins at the reason"
+    )
+    tab.press("Enter")
+    assert tab.value("location.pathname") == "/ops/act/pause-handler", (
+        "without a reason nothing goes"
+    )
+    tab.call("Input.insertText", text="a look")
+    tab.press("Tab")
+    assert tab.value("document.activeElement.textContent") == "Yes, pause"
+    tab.press(" ")
+    assert settles(lambda: "/ops/done/" in tab.value("location.pathname"))
+    assert handler_statuses(["record_sales"])[0].paused
+
+
+def test_escape_leads_back_from_a_preview_and_nothing_is_done(site: str, tab: Tab) -> None:
+    tab.go(site + "/ops/act/pause-channel?on=sms")
+    tab.call("Input.insertText", text="a look")
+    tab.press("Escape")
+    assert settles(lambda: tab.value("location.pathname") == "/ops/")
+    assert not any(status.paused for status in channel_statuses())
+    assert not OperatorAction.objects.exists()
+
+
+def test_lanes_are_chosen_by_keyboard(site: str, tab: Tab) -> None:
+    tab.go(site + "/ops/lanes")
+    tab.value("document.querySelector('[aria-label=\"lane 3\"]').focus()")
+    tab.press(" ")
+    assert tab.value("document.querySelector('[aria-label=\"lane 3\"]').checked")
+    tab.value("document.querySelector('button[formaction]').focus()")
+    tab.press("Enter")
+    assert settles(lambda: "pause-lanes" in tab.value("location.pathname"))
+    assert settles(
+        lambda: tab.value("document.querySelector('h1')?.textContent") == "Pause 1 lane?"
+    )
