@@ -110,9 +110,9 @@ def changes_of_letters(database_url: str, *, times: int) -> Iterator[Change]:
                 )
 
 
-def _has(hop: str, words: str, wanted: bool, frame: str) -> bool:
-    card = _card(frame, hop)
-    return bool(card) and (words in card) is wanted
+def _has(handler: str, words: str, wanted: bool, frame: str) -> bool:
+    cards = _cards(frame, handler)
+    return bool(cards) and (words in cards) is wanted
 
 
 def until_seen(watched: Watched, changes: Iterator[Change]) -> Figure:
@@ -211,9 +211,10 @@ def _busy(pid: int, seconds: float) -> float:
     return (seconds_of(pid) - before) / (time.monotonic() - began)
 
 
-def _card(frame: str, name: str) -> str:
-    """The HTML of one hop's card in a frame; empty where there is none yet."""
+def _cards(frame: str, name: str) -> str:
+    """The HTML of the cards of a handler in a frame, its own and that of its dead letters; empty where
+    there is none yet."""
     if not frame:
         return ""
     cards = json.loads(frame)["now"].split('<li class="card')[1:]
-    return next((card for card in cards if f"{name}<" in card.partition("</p>")[0]), "")
+    return "".join(card for card in cards if f"{name}<" in card.partition("</p>")[0])
