@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 
 import django
 import psycopg
@@ -40,6 +41,9 @@ def main() -> int:
     parser.add_argument(
         "--share", type=float, default=1.0, help="of the rows, and of the events of each app"
     )
+    parser.add_argument(
+        "--orders", type=int, help="10,000,000 of them take ten minutes to be written"
+    )
     parser.add_argument("--looks", type=int, default=300, help="at the page, and at journeys")
     parser.add_argument("--times", type=int, default=10, help="that each change is made")
     parser.add_argument("--viewers", type=int, default=50)
@@ -64,6 +68,8 @@ def main() -> int:
 def _page(options: argparse.Namespace, console: Console) -> list[report.Figure]:
     """Web alone: nobody takes the pending events away while they are looked at."""
     amounts = FULL.share(options.share)
+    if options.orders:
+        amounts = replace(amounts, orders=options.orders)
     web = tuple(spec for spec in PLAN.processes if spec.web)
     plan = Plan(web, PLAN.preparation)
     with LocalStack.ephemeral(own_servers=True, plan=plan, report=console.print) as stack:
