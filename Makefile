@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards picture bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops chaos upgrade-test configuration clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards picture bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops image-size chaos upgrade-test configuration clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,7 @@ check-deploy: $(DEV) ## check chart and Terraform files with helm, terraform and
 	@deploy/install-tools >/dev/null
 	@$(PY) -m pytest -q -p no:cacheprovider --fail-on-skip deploy/tests $(ARGS)
 	@deploy/check-policies
+	@$(PY) -m devtools.image
 
 format: $(DEV) ## format the code and mend what can be mended
 	.venv/bin/ruff check --fix
@@ -106,6 +107,9 @@ chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=
 
 picture: $(DEV) ## make README's picture of the page of operators, of the running stack or one with load (needs Chromium)
 	@$(PY) -m devtools.picture $(ARGS)
+
+image-size: $(RUN) ## say how large what goes into the image is; exit 1 above 150 MB
+	@$(PY) -m devtools.image
 
 audit-deps: $(DEV) ## look for known weaknesses of the locked packages (ARGS=--warn: exit 0)
 	@$(PY) -m devtools.dependency_audit $(ARGS)

@@ -20,12 +20,14 @@ from celery.signals import (
 )
 from django.conf import settings
 from django.db import close_old_connections
-from prometheus_client import multiprocess
 
 from eventsite import serializer
-from eventsite.worker.redis_broker import RedisAMQP
+from eventsite.settings.env import environment
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "eventsite.settings.local")
+# It says where metrics go, which prometheus_client asks when it is imported: so nothing above imports it. Beat,
+# which is started by Celery's own command, would else count for itself, and its /metrics would be empty.
+environment()
 
 __all__ = ["Scheduler", "app"]
 
@@ -82,7 +84,7 @@ class Scheduler(beat.Scheduler):
 
 
 serializer.register()
-app = Celery("eventsite", amqp=RedisAMQP)
+app = Celery("eventsite", amqp="eventsite.worker.redis_broker:RedisAMQP")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.set_default()
 app.steps["consumer"].add(ReadResults)
@@ -140,4 +142,6 @@ def _serve_beat_endpoints(**kwargs: Any) -> None:
 
 @worker_process_shutdown.connect
 def _forget_live_metrics(pid: int, **kwargs: Any) -> None:
+    from prometheus_client import multiprocess
+
     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

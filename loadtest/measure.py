@@ -33,8 +33,8 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows at one moment. `heard`: the committed events whose topic has a handler here, one each;
-    those that only others read have none. Effects of events that the outbox does not hold, because
+    """Rows at one moment. `heard`: the committed events that a handler here subscribes to, each as
+    often as there are such handlers; those that only others read have none. Effects of events that the outbox does not hold, because
     another producer wrote them, are left out."""
 
     orders: int
@@ -46,7 +46,7 @@ class Counts:
 
     @property
     def settled(self) -> bool:
-        """Every committed event is in Kafka, and applied if it has a handler."""
+        """Every committed event is in Kafka, and applied by each of its handlers."""
         return self.events == self.published and self.heard == self.applied
 
 
@@ -76,17 +76,21 @@ class KafkaCount:
 
 def counts() -> Counts:
     """One statement, one snapshot."""
+    heard = [
+        (route.topic.name, type_) for route in conf.routes() for type_ in sorted(route.event_types)
+    ]
     with connection.cursor() as cursor:
         cursor.execute(
             """
             SELECT (SELECT count(*) FROM orders), outbox.*,
+                   (SELECT count(*) FROM event_outbox
+                    JOIN unnest(%s::text[], %s::text[]) AS heard (topic, type) USING (topic, type)),
                    (SELECT count(*) FROM inbox_receipt JOIN event_outbox USING (event_id)
                     WHERE outcome = 0),
                    (SELECT count(*) FROM processed_events JOIN event_outbox USING (event_id))
-            FROM (SELECT count(*), count(*) FILTER (WHERE status = 1),
-                         count(*) FILTER (WHERE topic = ANY(%s)) FROM event_outbox) outbox
+            FROM (SELECT count(*), count(*) FILTER (WHERE status = 1) FROM event_outbox) outbox
             """,
-            ([route.topic.name for route in conf.routes()],),
+            ([topic for topic, _ in heard], [type_ for _, type_ in heard]),
         )
         return Counts(*cursor.fetchone())
 

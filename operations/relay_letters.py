@@ -16,14 +16,14 @@ from operations.letters import ERROR_SHOWN, SAMPLE
 from outbox import operator_log
 from outbox.dead_letters.resolve import REPLAY
 from outbox.masking import masked
-from outbox.rabbitmq.letters import Bound, Letter, look, resolve
+from outbox.rabbitmq.letters import Bound, RelayLetter, look, resolve
 from outbox.rabbitmq.letters import LettersUnavailable as Unavailable
 from outbox.rabbitmq.policy import configured
 
 __all__ = [
     "LOOKED_AT",
+    "ListedRelayLetter",
     "RelayGroup",
-    "RelayLetter",
     "RelayLetterPage",
     "RelayLook",
     "Unavailable",
@@ -41,7 +41,7 @@ _NOT_OURS = "not put here by a relay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RelayLetter:
+class ListedRelayLetter:
     """One in a list; `shown`: its reason without secrets; `age` in seconds, None: it does not say."""
 
     id: str
@@ -67,7 +67,7 @@ class RelayGroup:
     like: str
     upto: str
     whole: bool
-    sample: Sequence[RelayLetter]
+    sample: Sequence[ListedRelayLetter]
 
     @property
     def shown(self) -> str:
@@ -101,7 +101,7 @@ class RelayLetterPage:
 def groups() -> RelayLook:
     """The largest first. Raises Unavailable."""
     found = look(configured(), _BOUND)
-    members: dict[str, list[Letter]] = {}
+    members: dict[str, list[RelayLetter]] = {}
     for letter in found.letters:
         members.setdefault(_name(letter), []).append(letter)
     made = [_group(name, letters, whole=found.whole) for name, letters in members.items()]
@@ -171,23 +171,23 @@ def resolve_one(action: str, letter_id: str, *, by: str, why: str, once: UUID | 
     return bool(done)
 
 
-def take(action: str, wanted: Callable[[Letter], bool], *, limit: int) -> int:
+def take(action: str, wanted: Callable[[RelayLetter], bool], *, limit: int) -> int:
     """The same with up to `limit` of those in reach; how many. Raises Unavailable; then some of them
     may be done."""
     replay = action == REPLAY
     return sum(1 for _ in resolve(configured(), wanted, limit=limit, replay=replay, bound=_BOUND))
 
 
-def belongs(name: str, upto: str) -> Callable[[Letter], bool]:
+def belongs(name: str, upto: str) -> Callable[[RelayLetter], bool]:
     """Whether a letter is of this group, and not from after that moment."""
     return lambda letter: bool(letter.id) and letter.time <= upto and _name(letter) == name
 
 
-def _name(letter: Letter) -> str:
+def _name(letter: RelayLetter) -> str:
     return f"{letter.kind}: {letter.reason[:ERROR_SHOWN]}" if letter.id else f": {_NOT_OURS}"
 
 
-def _group(name: str, letters: Sequence[Letter], *, whole: bool) -> RelayGroup:
+def _group(name: str, letters: Sequence[RelayLetter], *, whole: bool) -> RelayGroup:
     newest = max(letters, key=lambda letter: letter.time)
     ages = [age for letter in letters if (age := _age(letter)) is not None]
     return RelayGroup(
@@ -199,7 +199,7 @@ def _group(name: str, letters: Sequence[Letter], *, whole: bool) -> RelayGroup:
         upto=newest.time,
         whole=whole,
         sample=[
-            RelayLetter(
+            ListedRelayLetter(
                 id=letter.id,
                 event_id=masked(letter.event_id),
                 shown=masked(letter.reason)[:ERROR_SHOWN],
@@ -210,7 +210,7 @@ def _group(name: str, letters: Sequence[Letter], *, whole: bool) -> RelayGroup:
     )
 
 
-def _moment(letter: Letter) -> datetime | None:
+def _moment(letter: RelayLetter) -> datetime | None:
     try:
         moment = datetime.fromisoformat(letter.time)
     except ValueError:
@@ -218,7 +218,7 @@ def _moment(letter: Letter) -> datetime | None:
     return moment if moment.tzinfo else None
 
 
-def _age(letter: Letter) -> float | None:
+def _age(letter: RelayLetter) -> float | None:
     moment = _moment(letter)
     return (datetime.now(UTC) - moment).total_seconds() if moment else None
 

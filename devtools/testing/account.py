@@ -24,7 +24,7 @@ __all__ = ["Account", "take_account"]
 class Account:
     """Rows and verdicts; seconds from the question to the last effect.
 
-    heard             committed events whose topic has a handler here
+    heard             committed events, each as often as a handler here subscribes to it
     simple_orders     committed events of the topic that `processed_events` is made from
     kafka_duplicates  messages that repeat an earlier event id: allowed, and dropped by receipts;
                       None where the log was not read

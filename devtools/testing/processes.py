@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from django.db import connection
 
 from devtools.localstack.processes import PLAN
-from devtools.localstack.spawn import spawn
+from devtools.localstack.spawn import Login, spawn
 from devtools.testing.patience import PATIENCE
 from devtools.testing.zygote import Forked, can_fork, fork
 
@@ -74,12 +74,14 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to run. `environment` is all of it, see `child_environment`; it is ready once
-    `ready_url` answers 200."""
+    """What to run, where, and as which user. `environment` is all of it, see `child_environment`; it is
+    ready once `ready_url` answers 200."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     ready_url: str | None = None
+    directory: Path = REPOSITORY
+    login: Login | None = None
 
 
 def spec_of(name: str, **environment: str) -> Spec:
@@ -138,12 +140,16 @@ def _start(spec: Spec, directory: Path) -> Process:
     metrics.mkdir(parents=True)
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(metrics), **spec.environment}
     child: subprocess.Popen[bytes] | Forked
-    if can_fork(spec.command):
+    if can_fork(spec.command) and spec.directory == REPOSITORY and spec.login is None:
         child = fork(spec.command, environment=environment, directory=REPOSITORY, log=log)
     else:
         with log.open("wb") as output:
             child = spawn(
-                spec.command, environment=environment, directory=REPOSITORY, output=output
+                spec.command,
+                environment=environment,
+                directory=spec.directory,
+                output=output,
+                login=spec.login,
             )
     return Process(child, log, spec.ready_url or "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,21 @@ EVENTS_OF_ORDERS = """
     ) wrong
 """
 
+# What the courier should have seen: of each order these events, in the order in which they were stored.
+SEEN_BY_COURIER = """
+    WITH stored AS (
+        SELECT event_id, key, row_number() OVER (PARTITION BY key ORDER BY id) AS turn
+        FROM event_outbox WHERE topic = 'order-events'
+        AND type IN ('ORDER_CREATED', 'PAYMENT_COMPLETED', 'ORDER_DELIVERED')
+    ), seen AS (
+        SELECT event_id, order_id AS key, row_number() OVER (PARTITION BY order_id ORDER BY id) AS turn
+        FROM courier_log
+    )
+    SELECT count(*) FROM stored FULL JOIN seen USING (key, turn)
+    WHERE stored.event_id IS DISTINCT FROM seen.event_id
+"""
+NEW_TYPE = "ORDER_DELIVERED"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundState:
@@ -33,6 +48,8 @@ class FoundState:
     unasked        orders stored that no answer named: a repetition became another order
     created_wrong  promised orders with another number of ORDER_CREATED events than one
     paid_wrong     the same of promised payments and PAYMENT_COMPLETED
+    delivered_lost  promised deliveries without their event
+    courier_wrong  events that the courier's log does not have once, and in the order of its order
     lost_words     promised posts, follows and notifications that are not stored
     undelivered    notifications without an end
     open_letters   dead letters that are not resolved
@@ -42,6 +59,8 @@ class FoundState:
     unasked: int
     created_wrong: int
     paid_wrong: int
+    delivered_lost: int
+    courier_wrong: int
     lost_words: int
     undelivered: int
     open_letters: int
@@ -49,11 +68,13 @@ class FoundState:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Events that are stored; of these in Kafka; of these with an effect."""
+    """Events of the type that old code does not know: how many are stored; of these in Kafka; of these
+    applied by the courier; of these parked by it, in dead letters that count no try."""
 
     stored: int
     published: int
     applied: int
+    parked: int
 
 
 def find(database_url: str, promises: Promises) -> FoundState:
@@ -85,6 +106,8 @@ def find(database_url: str, promises: Promises) -> FoundState:
             unasked=count("SELECT count(*) FROM orders WHERE id <> ALL (%s::uuid[])", orders),
             created_wrong=count(EVENTS_OF_ORDERS, orders, "ORDER_CREATED"),
             paid_wrong=count(EVENTS_OF_ORDERS, paid, "PAYMENT_COMPLETED"),
+            delivered_lost=absent("event_outbox", "event_id", "uuid", promises.delivered),
+            courier_wrong=count(SEEN_BY_COURIER),
             lost_words=follows
             + absent("posts", "id", "bigint", promises.posts)
             + absent("notifications", "id", "uuid", promises.notifications),
@@ -93,16 +116,18 @@ def find(database_url: str, promises: Promises) -> FoundState:
         )
 
 
-def left_for_todays_code(database_url: str, topics: Sequence[str]) -> Left:
-    """What has become of the events of these topics so far."""
+def left_for_todays_code(database_url: str) -> Left:
+    """What has become of the events of the new type so far."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
             """
-            SELECT count(*), count(*) FILTER (WHERE status = 1), count(receipt.event_id)
-            FROM event_outbox event LEFT JOIN inbox_receipt receipt USING (event_id)
-            WHERE topic = ANY (%s)
+            SELECT count(*), count(*) FILTER (WHERE status = 1),
+                count(*) FILTER (WHERE outcome = 0), count(*) FILTER (WHERE outcome = 1)
+            FROM event_outbox event LEFT JOIN inbox_receipt receipt
+                 ON receipt.event_id = event.event_id AND handler = 'follow_orders'
+            WHERE event.type = %s
             """,
-            (list(topics),),
+            (NEW_TYPE,),
         ).fetchone()
     assert row is not None
     return Left(*row)

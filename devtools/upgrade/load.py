@@ -27,6 +27,7 @@ ASK_AGAIN = 0.1
 GIVE_UP = 300.0  # a whole way there and back
 REPEATED_SHARE = 0.3  # asked once more after the answer
 PAID_SHARE = 0.4
+DELIVERED_SHARE = 0.3
 SIMPLE_SHARE = 0.5
 
 
@@ -35,7 +36,7 @@ class Doors:
     """Where a load balancer would send requests now: base URLs, replaced as a whole.
 
     every   web processes that serve
-    todays  those of today's code, which alone knows posts and notifications
+    todays  those of today's code, which alone knows deliveries
     """
 
     every: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Promises:
 
     orders     order -> whether its body was the simple one
     paid       orders whose payment was answered 200
+    delivered  ids of the events that tell of a delivery
     asked_again  requests whose answer got lost, or that were refused for the moment
     repeated   answered requests that were sent once more
     differing  of these whose second answer was another one
@@ -56,6 +58,7 @@ class Promises:
 
     orders: dict[str, bool] = field(default_factory=dict)
     paid: set[str] = field(default_factory=set)
+    delivered: set[str] = field(default_factory=set)
     posts: set[str] = field(default_factory=set)
     follows: set[tuple[str, str]] = field(default_factory=set)
     notifications: set[str] = field(default_factory=set)
@@ -98,7 +101,7 @@ class Crowd:
             if self._stop.wait(PAUSE):
                 return
             customer.order()
-            if turn % 3 == 0 and self._doors.todays:
+            if turn % 3 == 0:
                 customer.follow_and_post(turn)
                 customer.notify()
 
@@ -120,7 +123,7 @@ class _Customer:
         self._chooser = random.Random(number)  # noqa: S311  (a repeatable choice, not a secret)
 
     def order(self) -> None:
-        """Place one, pay for some."""
+        """Place one; some are delivered, some are paid, and some both, in this order."""
         simple = self._chooser.random() < SIMPLE_SHARE
         body = self._simple_body() if simple else self._detailed_body()
         told = self._told("POST", "/orders", body)
@@ -128,19 +131,23 @@ class _Customer:
             return
         order_id = str(told.get("order_id") or told.get("orderId"))
         self._promises.orders[order_id] = simple
+        if self._doors.todays and self._chooser.random() < DELIVERED_SHARE:
+            delivered = self._told("POST", "/deliveries", {"order_id": order_id}, todays=True)
+            if delivered is not None:
+                self._promises.delivered.add(str(delivered["event_id"]))
         if self._chooser.random() < PAID_SHARE:
             paid = self._told("POST", f"/orders/{order_id}/pay", None)
             if paid is not None:
                 self._promises.paid.add(order_id)
 
     def follow_and_post(self, turn: int) -> None:
-        """Events on a topic that the earlier code does not have."""
+        """Events of another app."""
         author, reader = f"author-{self._number}", f"reader-{self._number}-{turn}"
         follow = {"follower_id": reader, "followee_id": author}
-        if self._told("POST", "/follow", follow, todays=True) is not None:
+        if self._told("POST", "/follow", follow) is not None:
             self._promises.follows.add((reader, author))
         post = {"author_id": author, "content": "We are upgrading."}
-        if (told := self._told("POST", "/posts", post, todays=True)) is not None:
+        if (told := self._told("POST", "/posts", post)) is not None:
             self._promises.posts.add(str(told["post_id_str"]))
 
     def notify(self) -> None:
@@ -151,7 +158,7 @@ class _Customer:
             "content": "We are upgrading.",
             "priority": "high",
         }
-        told = self._told("POST", "/api/v1/notifications", body, todays=True)
+        told = self._told("POST", "/api/v1/notifications", body)
         if told is not None:
             self._promises.notifications.add(str(told["id"]))
 

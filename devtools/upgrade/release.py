@@ -31,16 +31,16 @@ __all__ = ["COMMIT_FILE", "EarlierRelease", "behind", "commit_to_upgrade_from", 
 COMMIT_FILE = CLONE / "UPGRADE_FROM"
 LOCK = "requirements-local.txt"
 INSTALL_SECONDS = 900.0
-# Asked of the earlier code by its own Python. The stack has moved once; both places are known.
+# The app that both sides have, each in a release of its own.
+COURIER = Path("devtools", "upgrade", "courier")
+NEWER = COURIER / "migrations" / "0002_place.py"  # which the older release of it does not have
+# Asked of the earlier code by its own Python.
 ASK_FOR_PLAN = """
 import json
-try:
-    from devtools.localstack.processes import PLAN
-except ModuleNotFoundError:
-    from eventsite.localstack.processes import PLAN
+from devtools.localstack.processes import PLAN
 print(json.dumps({
     "processes": [
-        [spec.name, spec.command, spec.health, spec.web, getattr(spec, "needs_rabbitmq", False)]
+        [spec.name, spec.command, spec.health, spec.web, spec.needs_rabbitmq]
         for spec in PLAN.processes
     ],
     "preparation": [step.command for step in PLAN.preparation],
@@ -50,7 +50,8 @@ print(json.dumps({
 
 @dataclass(frozen=True, slots=True)
 class EarlierRelease:
-    """Code that processes are started from. `settings`: variables by which it has the probe's app."""
+    """Code that processes are started from. `settings`: variables by which it has the probe and its
+    release of the courier."""
 
     name: str
     folder: Path
@@ -61,8 +62,9 @@ class EarlierRelease:
     def migrations(self) -> Mapping[str, Sequence[str]]:
         """App -> names of its migrations, in their order."""
         found: dict[str, list[str]] = {}
-        for file in sorted(self.folder.glob("*/migrations/[0-9]*.py")):
-            found.setdefault(file.parts[-3], []).append(file.stem)
+        for apps in ("*", str(COURIER)):
+            for file in sorted(self.folder.glob(f"{apps}/migrations/[0-9]*.py")):
+                found.setdefault(file.parts[-3], []).append(file.stem)
         return found
 
 
@@ -93,7 +95,7 @@ def today() -> EarlierRelease:
         name="new",
         folder=CLONE,
         python=Path(sys.executable),
-        settings={"DJANGO_SETTINGS_MODULE": "devtools.probe.settings"},
+        settings=_settings("new"),
         plan=Plan(processes, PLAN.preparation),
     )
 
@@ -101,10 +103,14 @@ def today() -> EarlierRelease:
 def earlier(commit: str, folder: Path, report: Report) -> EarlierRelease:
     """The code of a commit, unpacked into an empty folder. Raises LocalStackError."""
     _unpack(commit, folder)
+    if not (folder / COURIER.parent).exists():
+        raise LocalStackError(f"Commit {commit} is older than this test, which adds an app to it.")
+    # Today's, if that commit has one of its own: both sides run the same files.
+    shutil.rmtree(folder / COURIER, ignore_errors=True)
+    shutil.copytree(CLONE / COURIER, folder / COURIER)
+    (folder / NEWER).unlink()
     python = _environment(folder / LOCK, report)
-    settings = {"DJANGO_SETTINGS_MODULE": "devtools.probe.settings"}
-    if not (folder / "devtools" / "probe").exists():
-        settings = {"DJANGO_SETTINGS_MODULE": "eventsite.settings.local", "PROBE": "1"}
+    settings = _settings("old")
     told = _ask(python, folder, settings)
     processes = tuple(
         ProcessSpec(name, tuple(command), health, web)
@@ -113,6 +119,13 @@ def earlier(commit: str, folder: Path, report: Report) -> EarlierRelease:
     )
     preparation = tuple(PreparationStep(tuple(command)) for command in told["preparation"])
     return EarlierRelease("old", folder, python, settings, Plan(processes, preparation))
+
+
+def _settings(release_of_courier: str) -> dict[str, str]:
+    return {
+        "DJANGO_SETTINGS_MODULE": ".".join((*COURIER.parts, "settings")),
+        "COURIER": release_of_courier,
+    }
 
 
 def _unpack(commit: str, folder: Path) -> None:

@@ -25,8 +25,6 @@ from devtools.upgrade.release import behind
 __all__ = ["SeenUpgrade", "play"]
 
 SETTLE_SECONDS = 90.0
-# Topics that the earlier code has no handler for, and what is sent meanwhile.
-NEW_TOPICS = ("feed-events", "follow-events", "notifications.high")
 KILLED = ("worker-effects", "bridge")
 
 
@@ -34,7 +32,8 @@ KILLED = ("worker-effects", "bridge")
 class SeenUpgrade:
     """What the run saw.
 
-    left       events of topics that the old code does not know, while only old workers ran
+    left       events of the type that only new code knows, after only old workers ran
+    back_again the same on the way back, when new workers had just gone, and after old code alone
     back       apps whose migrations were taken back while old code ran, with the one they went to
     audit      what `manage.py audit` says in the end; empty: it found nothing missing
     feeds      the same of `manage.py check_feeds`
@@ -43,6 +42,7 @@ class SeenUpgrade:
 
     promises: Promises
     left: Left
+    back_again: tuple[Left, Left]
     back: dict[str, str]
     account: Account
     found: FoundState
@@ -66,7 +66,7 @@ def play(
         with _numbers(stack, new):
             stage.hold("old code on today's tables")
             left = stage.there(stack.env["DATABASE_URL"])
-            back = stage.back()
+            back, back_again = stage.back(stack.env["DATABASE_URL"])
             stage.there_again()
     say("no more orders; until everything has settled")
     environment = {**stack.env, **new.release.settings}
@@ -74,6 +74,7 @@ def play(
     return SeenUpgrade(
         promises=crowd.promises,
         left=left,
+        back_again=back_again,
         back=back,
         account=account,
         found=find(stack.env["DATABASE_URL"], crowd.promises),
@@ -101,7 +102,7 @@ class _Stage:
         time.sleep(self.seconds)
 
     def only_old(self) -> None:
-        """Requests go to the old web process, which knows no posts and no notifications."""
+        """Requests go to the old web process, which knows no deliveries."""
         self.doors.todays = ()
         self.doors.every = (self.old.address,)
 
@@ -110,6 +111,7 @@ class _Stage:
 
     def both(self) -> None:
         self.doors.every = (self.old.address, self.new.address)
+        self.doors.todays = (self.new.address,)
 
     def there(self, database: str) -> Left:
         """From old code on today's tables to today's code alone; see Seen.left."""
@@ -120,7 +122,7 @@ class _Stage:
         self.only_new()
         old.stop([old.web])
         self.hold("today's web, old workers and bridge")
-        left = left_for_todays_code(database, NEW_TOPICS)
+        left = left_for_todays_code(database)
 
         new.start(new.behind_web)
         self.hold("today's web, workers and bridges of both")
@@ -137,21 +139,25 @@ class _Stage:
         self.hold("today's code alone")
         return left
 
-    def back(self) -> dict[str, str]:
-        """To old code alone, and the migrations that both have apps for; see Seen.back."""
+    def back(self, database: str) -> tuple[dict[str, str], tuple[Left, Left]]:
+        """To old code alone, and the migrations that both have apps for; see Seen.back and
+        Seen.back_again."""
         old, new = self.old, self.new
         old.prepare()
         old.start(old.names)
         self.both()
         self.hold("on the way back: all of both")
-        self.only_old()
         new.kill(KILLED)
-        new.stop(new.names)
+        new.stop(new.behind_web)
+        self.hold("on the way back: both web processes, old workers and bridge")
+        self.only_old()
+        new.stop([new.web])
+        before = left_for_todays_code(database)
         migrations = dict(behind(old.release, new.release))
         for app, migration in migrations.items():
             new.manage("migrate", app, migration)
         self.hold(f"old code, migrations taken back ({', '.join(migrations) or 'there are none'})")
-        return migrations
+        return migrations, (before, left_for_todays_code(database))
 
     def there_again(self) -> None:
         """To today's code, all at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 
 from devtools.demo.report import ReportLine
+from devtools.upgrade.evidence import Left
 from devtools.upgrade.run import SeenUpgrade
 
 __all__ = ["conclusion", "lines_of"]
@@ -113,13 +114,28 @@ def _effects(seen: SeenUpgrade) -> list[ReportLine]:
 
 def _new_words(seen: SeenUpgrade) -> list[ReportLine]:
     told, left = seen.promises, seen.left
+    before, after = seen.back_again
     return [
         ReportLine(
             "left for new code",
             f"{left.stored}",
-            left.stored > 0 and left.applied == 0,
-            "events of topics that old code does not know, while only old workers ran; meanwhile "
-            f"{left.published} of them went to Kafka and {left.applied} had an effect",
+            left.published > 0 and left.applied == 0,
+            f"ORDER_DELIVERED, which old code does not know, while only old workers ran: {left.published}"
+            f" went to Kafka, {left.applied} were applied, {left.parked} parked, the others waited",
+        ),
+        ReportLine(
+            "and on the way back",
+            f"{_open(after)}",
+            _open(before) > 0 and after.applied == before.applied,
+            f"{_open(before)} when the new workers had gone; old code alone applied "
+            f"{after.applied - before.applied} of them and had parked {after.parked}",
+        ),
+        ReportLine(
+            "deliveries",
+            f"{len(told.delivered)}",
+            bool(told.delivered) and not seen.found.delivered_lost and not seen.found.courier_wrong,
+            f"answered; {seen.found.delivered_lost} have no event, {seen.found.courier_wrong} events of "
+            "orders are not in the courier's log once and in the order of their order",
         ),
         ReportLine(
             "posts, follows, notifications",
@@ -127,13 +143,17 @@ def _new_words(seen: SeenUpgrade) -> list[ReportLine]:
             bool(told.posts and told.follows and told.notifications)
             and not seen.found.lost_words
             and not seen.found.undelivered,
-            f"answered by today's web; {seen.found.lost_words} are not stored, "
+            f"answered; {seen.found.lost_words} are not stored, "
             f"{seen.found.undelivered} notifications are not delivered",
         ),
         ReportLine(
             "feeds", "equal" if not seen.feeds else "differ", not seen.feeds, escape(seen.feeds)
         ),
     ]
+
+
+def _open(left: Left) -> int:
+    return left.published - left.applied
 
 
 def _logs(seen: SeenUpgrade) -> list[ReportLine]:

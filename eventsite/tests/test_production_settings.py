@@ -51,6 +51,38 @@ def test_everything_that_is_missing_is_named_at_once(program: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("DEBUG", "1", True),
+        ("DEBUG", "True", True),
+        ("DEBUG", "app:*", True),
+        ("DEBUG", "off", False),
+        ("DEBUG", "", False),
+        ("API_KEYS_REQUIRED", "false", True),
+        ("API_KEYS_REQUIRED", "true", False),
+    ],
+)
+def test_who_opens_it_is_told_instead_of_passed_over(name: str, value: str, refused: bool) -> None:
+    ended = start(
+        *(
+            "-c",
+            "from django.conf import settings; print(settings.DEBUG, settings.API_KEYS_REQUIRED)",
+        ),
+        DJANGO_SETTINGS_MODULE="eventsite.settings.production",
+        DJANGO_SECRET_KEY=SECRET,
+        ALLOWED_HOSTS="shop.example",
+        WEBHOOK_URL="https://acme.example/send",
+        **{name: value},
+    )
+    if refused:
+        assert ended.returncode == 1
+        assert f"{name} is o" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    else:
+        assert ended.stdout.split() == ["False", "True"], ended.stderr
+
+
+@pytest.mark.parametrize(
     "sends",
     [{"WEBHOOK_URL": "https://acme.example/send"}, {"PROVIDERS": '{"log": {"kind": "log"}}'}],
     ids=["webhook", "log"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 
 import django
 import psycopg
@@ -16,14 +17,16 @@ from rich.console import Console
 from devtools.benchmarks import report
 from devtools.benchmarks.operations.fill import FULL, fill
 from devtools.benchmarks.operations.idle import figures_of_idle, work_first
-from devtools.benchmarks.operations.looking import (
-    HANDLER,
-    BenchViewer,
-    figures_of_looking,
+from devtools.benchmarks.operations.looking import BenchViewer, figures_of_looking
+from devtools.benchmarks.operations.watching import (
+    PAUSED,
+    changes_of_letters,
+    changes_of_pauses,
     figures_of_viewers,
-    seconds_until_seen,
+    until_seen,
+    watching,
 )
-from devtools.benchmarks.operations.size import figures_of_size
+from devtools.image.size import MOST_BYTES, size_of_image
 from devtools.localstack import PLAN, LocalStack, Plan
 from loadtest.machine import describe_machine
 
@@ -35,8 +38,14 @@ def main() -> int:
     """0; with STRICT=1 in the environment 1 if a target was missed."""
     parser = argparse.ArgumentParser(prog="make bench-ops", description=__doc__)
     parser.add_argument("parts", nargs="*", type=report.one_of(PARTS), help="default: all")
-    parser.add_argument("--share", type=float, default=1.0, help="of the rows, and of the events")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the rows, and of the events of each app"
+    )
+    parser.add_argument(
+        "--orders", type=int, help="10,000,000 of them take ten minutes to be written"
+    )
     parser.add_argument("--looks", type=int, default=300, help="at the page, and at journeys")
+    parser.add_argument("--times", type=int, default=10, help="that each change is made")
     parser.add_argument("--viewers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=30.0, help="of each measure of CPU")
     options = parser.parse_args()
@@ -49,7 +58,7 @@ def main() -> int:
     if "idle" in parts:
         figures += _idle(options, console)
     if "size" in parts:
-        figures += figures_of_size()
+        figures.append(_size())
     report.show("The page of operators, and rest", figures)
     path = report.write("operations", described, figures)
     console.print(f"{described['date']}, {described['cores']} × {described['processor']}; {path}")
@@ -59,6 +68,8 @@ def main() -> int:
 def _page(options: argparse.Namespace, console: Console) -> list[report.BenchFigure]:
     """Web alone: nobody takes the pending events away while they are looked at."""
     amounts = FULL.share(options.share)
+    if options.orders:
+        amounts = replace(amounts, orders=options.orders)
     web = tuple(spec for spec in PLAN.processes if spec.web)
     plan = Plan(web, PLAN.preparation)
     with LocalStack.ephemeral(own_servers=True, plan=plan, report=console.print) as stack:
@@ -66,27 +77,29 @@ def _page(options: argparse.Namespace, console: Console) -> list[report.BenchFig
             for done in fill(connection.cursor(), amounts):
                 console.print(done)
             connection.execute("VACUUM")
+            console.print("filled")
         os.environ.update(stack.env | {"LOG_LEVEL": "CRITICAL"})
         django.setup()
         from outbox.handlers.pause import pause_handler, resume_handler  # noqa: PLC0415
 
-        viewer = BenchViewer(stack.base_url, NAME, PASSWORD)
-        pid = stack.process("web").pid
+        viewer = BenchViewer(stack.base_url)
+        viewer.log_in(NAME, PASSWORD)
+        figures = figures_of_looking(viewer, amounts, options.looks)
+        with watching(stack.base_url, [viewer]) as [watched]:
+            pauses = changes_of_pauses(
+                lambda reason: pause_handler(PAUSED, reason=reason, by="bench-ops"),
+                lambda: resume_handler(PAUSED, by="bench-ops"),
+                times=options.times,
+            )
+            figures += [
+                until_seen(watched, pauses),
+                until_seen(
+                    watched, changes_of_letters(stack.env["DATABASE_URL"], times=options.times)
+                ),
+            ]
         return [
-            *figures_of_looking(viewer, amounts, options.looks),
-            *seconds_until_seen(
-                viewer,
-                lambda: pause_handler(HANDLER, reason="measured", by="bench-ops"),
-                lambda: resume_handler(HANDLER, by="bench-ops"),
-            ),
-            *figures_of_viewers(
-                stack.base_url,
-                NAME,
-                PASSWORD,
-                pid,
-                viewers=options.viewers,
-                seconds=options.seconds,
-            ),
+            *figures,
+            *figures_of_viewers(stack, viewer, viewers=options.viewers, seconds=options.seconds),
         ]
 
 
@@ -97,10 +110,24 @@ def _idle(options: argparse.Namespace, console: Console) -> list[report.BenchFig
     with LocalStack.ephemeral(
         own_servers=True, report=console.print, extra_env=environment
     ) as stack:
-        work_first(stack, events)
+        for done in work_first(stack, events):
+            console.print(done)
+        console.print("worked")
         return figures_of_idle(
-            stack, seconds=options.seconds, note=f"after {events:,} requests of each app"
+            stack, seconds=options.seconds, note=f"after {events:,} events of each app"
         )
+
+
+def _size() -> report.BenchFigure:
+    size = size_of_image()
+    return report.BenchFigure(
+        name="what goes into the image",
+        value=size.total / 1e6,
+        unit="MB",
+        at_most=MOST_BYTES / 1e6,
+        note=f"{len(size.packages)} packages, tree {size.tree / 1e6:.1f}; largest: {size.largest}"
+        + (f"; not installed here: {', '.join(size.absent)}" if size.absent else ""),
+    )
 
 
 if __name__ == "__main__":

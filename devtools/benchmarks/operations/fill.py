@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["FULL", "Amounts", "fill", "order_id"]
+__all__ = ["FULL", "Amounts", "event_id", "fill", "order_id"]
 
 PART = 500_000  # rows of a statement
 
@@ -66,6 +66,11 @@ class FillCursor(Protocol):
 def order_id(number: int) -> str:
     """Of the order with this number, from 1."""
     return f"01980000-0000-7000-8000-{number:012x}"
+
+
+def event_id(number: int) -> str:
+    """Of the pending event with this number, from 1."""
+    return f"01980000-0000-7001-8000-{number:012x}"
 
 
 def fill(cursor: FillCursor, amounts: Amounts) -> Iterator[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psutil
+import psycopg
 
 from devtools.benchmarks.cpu import seconds_of
 from devtools.benchmarks.report import BenchFigure
@@ -17,26 +20,63 @@ from devtools.localstack.state import CLONE
 __all__ = ["figures_of_idle", "work_first"]
 
 RESTS_AFTER = 20.0  # seconds from the last effect
-RATES = {"orders": 500, "feeds": 200, "notifications": 500}
 LOAD_SECONDS = 1800.0
+TURN_SECONDS = 30  # of load, before the events are counted
 
 
-def work_first(stack: LocalStack, events: int) -> None:
-    """So many orders, posts and notifications first: memory is that of processes that have worked."""
-    for profile, rate in RATES.items():
-        command = [
-            *(sys.executable, "manage.py", "generate_load", "--profile", profile),
-            *("--rate", str(rate), "--duration", f"{max(1, events // rate)}s"),
-            *("--url", stack.base_url),
-        ]
-        subprocess.run(  # noqa: S603  (our own command)
-            command,
-            cwd=CLONE,
-            env=stack.env,
-            stdout=subprocess.DEVNULL,
-            check=True,
-            timeout=LOAD_SECONDS,
-        )
+@dataclass(frozen=True, slots=True)
+class _App:
+    """Its profile of generate_load, requests a second, and the topics that its events go to."""
+
+    profile: str
+    rate: int
+    topics: tuple[str, ...]
+
+
+APPS = (
+    _App("orders", 500, ("order-events", "orders.created", "stock")),
+    _App("feeds", 400, ("feed-events", "follow-events")),
+    _App(
+        "notifications",
+        500,
+        ("notifications.high", "notifications.normal", "notifications.low", "notification-status"),
+    ),
+)
+
+
+def work_first(stack: LocalStack, events: int) -> Iterator[str]:
+    """So many events of each app first, by requests: memory is that of processes that have worked.
+    Says how many there are."""
+    with psycopg.connect(stack.env["DATABASE_URL"], autocommit=True) as connection:
+        for app in APPS:
+            while (there := _stored(connection, app.topics)) < events:
+                # A request makes two events and more, but for a post.
+                seconds = min(TURN_SECONDS, max(1, (events - there) // (2 * app.rate)))
+                _load(stack, app, seconds)
+            yield f"{there:,} events of {app.profile}"
+
+
+def _stored(connection: psycopg.Connection, topics: tuple[str, ...]) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM event_outbox WHERE topic = ANY (%s)", (list(topics),)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _load(stack: LocalStack, app: _App, seconds: int) -> None:
+    command = [
+        *(sys.executable, "manage.py", "generate_load", "--profile", app.profile),
+        *("--rate", str(app.rate), "--duration", f"{seconds}s", "--url", stack.base_url),
+    ]
+    subprocess.run(  # noqa: S603  (our own command)
+        command,
+        cwd=CLONE,
+        env=stack.env,
+        stdout=subprocess.DEVNULL,
+        check=True,
+        timeout=LOAD_SECONDS,
+    )
 
 
 def figures_of_idle(stack: LocalStack, *, seconds: float, note: str) -> list[BenchFigure]:

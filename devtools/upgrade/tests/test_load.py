@@ -30,7 +30,9 @@ def shop(*, forgets: bool) -> Iterator[tuple[str, dict[str, int]]]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            body = json.dumps({"order_id": str(uuid4())}).encode()
+            # The ids of whatever was asked for.
+            names = ("order_id", "event_id", "post_id_str", "id")
+            body = json.dumps(dict.fromkeys(names, str(uuid4()))).encode()
             if not forgets:
                 body = kept.setdefault((self.path, key), body)
             self.send_response(200)
@@ -53,9 +55,16 @@ def shop(*, forgets: bool) -> Iterator[tuple[str, dict[str, int]]]:
 
 
 def served(address: str) -> Promises:
-    with Crowd(Doors(every=(address,))) as crowd:
+    with Crowd(Doors(every=(address,), todays=(address,))) as crowd:
         told = crowd.promises
-        assert settles(lambda: told.repeated > 2 and len(told.orders) > 5 and told.asked_again > 1)
+        assert settles(
+            lambda: (
+                told.repeated > 2
+                and len(told.orders) > 5
+                and told.asked_again > 1
+                and bool(told.delivered)
+            )
+        )
     return crowd.promises
 
 
@@ -64,7 +73,8 @@ def test_a_request_is_sent_until_it_is_answered_under_one_key() -> None:
         told = served(address)
     assert told.refused == []
     assert told.differing == []
-    assert len(asked) == len(told.orders) + len(told.paid)
+    done = (told.orders, told.paid, told.delivered, told.posts, told.follows, told.notifications)
+    assert len(asked) == sum(map(len, done))
 
 
 def test_a_repetition_that_is_done_again_is_seen() -> None:

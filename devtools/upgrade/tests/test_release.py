@@ -54,6 +54,12 @@ def test_migrations_go_back_to_what_the_old_code_knows(tmp_path: Path) -> None:
     assert behind(old, new) == {"outbox": "0002_b"}
 
 
+def test_the_courier_goes_a_migration_back(tmp_path: Path) -> None:
+    old = with_migrations(tmp_path / "old", {str(release.COURIER): ["0001_initial"]})
+    assert (CLONE / release.NEWER).exists()
+    assert behind(old, today()) == {"courier": "0001_initial"}
+
+
 def test_today_s_side_has_every_process_but_the_relay() -> None:
     names = {spec.name for spec in today().plan.processes}
     assert names >= {"web", "worker-outbox", "worker-effects", "beat", "bridge"}
