@@ -185,16 +185,16 @@ class NotificationMetricsView(APIView):
 
     def get(self, request: Request) -> Response:
         """What was sent on each channel, and what failed."""
-        shown: dict[str, Any] = {}
+        channels: dict[str, Any] = {}
         for channel, figures in queries.channel_figures().items():
             finished = figures.delivered + figures.failed
-            shown[channel] = {
+            channels[channel] = {
                 "sent": figures.delivered,
                 "failed": figures.failed,
                 "avg_latency_ms": _ratio(figures.latency_ms, figures.delivered),
                 "success_rate": _ratio(100 * figures.delivered, finished),
             }
-        return Response({"channels": shown})
+        return Response({"channels": channels})
 
 
 def _ratio(whole_: int, parts: int) -> float:
