@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards picture bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops chaos upgrade-test clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops chaos upgrade-test clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -103,9 +103,6 @@ upgrade-test: $(RUN) ## upgrade from the commit in UPGRADE_FROM under load, and 
 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
 	@$(PY) -m devtools.chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)
-
-picture: $(DEV) ## make README's picture of the page of operators, of the running stack or one with load (needs Chromium)
-	@$(PY) -m devtools.picture $(ARGS)
 
 audit-deps: $(DEV) ## look for known weaknesses of the locked packages (ARGS=--warn: exit 0)
 	@$(PY) -m devtools.dependency_audit $(ARGS)
