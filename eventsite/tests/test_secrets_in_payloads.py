@@ -55,7 +55,7 @@ def refused_by_a_relay(transactional_db: None) -> tuple[Marks, RelayPolicy]:
 
 
 @needs_rabbitmq
-@pytest.mark.usefixtures("permissions")
+@pytest.mark.usefixtures("transactional_db", "permissions")
 def test_whoever_looks_into_a_payload_sees_no_secret(
     refused_by_a_relay: tuple[Marks, RelayPolicy],
 ) -> None:
