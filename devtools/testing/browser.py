@@ -164,6 +164,11 @@ class Tab:
             if not node["ignored"]
         ]
 
+    def window(self) -> bytes:
+        """What the window shows, as a PNG."""
+        answer = self.call("Page.captureScreenshot", format="png")
+        return base64.b64decode(answer["data"])
+
     def press(self, key: str, *, shift: bool = False) -> None:
         """A key by its name: Tab, Enter, Escape, or a space."""
         code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}[key]

@@ -22,7 +22,7 @@ def test_what_goes_into_the_image_is_small_enough() -> None:
     assert found.total <= size.MOST_BYTES, found.largest
 
 
-def test_a_package_is_as_large_as_its_files(tmp_path: Path) -> None:
+def test_a_package_is_as_large_as_its_files() -> None:
     import msgspec  # noqa: PLC0415  (only its place is asked)
 
     folder = Path(str(msgspec.__file__)).parent
