@@ -140,11 +140,12 @@ class _Run:
     def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[Batch]:
         """One batch after the other, each added to the report, until there is a reason to stop.
 
-        A message costs Kafka less than a request, and every partition of a batch is one: behind a
-        sparse batch that was not the last the next ones take all lanes, and the run waits between
-        them for more to come.
+        A message costs Kafka less than a request, and every partition of a batch is one, as a claim is
+        one whatever it finds: behind a sparse batch the next ones take all lanes, also those of the next
+        run, and a run waits between them for more to come.
         """
-        policy, all_lanes = self.policy, replace(self.policy, lanes_per_claim=LANES)
+        all_lanes = replace(self.policy, lanes_per_claim=LANES)
+        policy = all_lanes if self.state.sparse else self.policy
         while not report.stopped:
             if not self.goes_on:
                 report.stopped = "the other claim failed" if self.failed else "time is up"
@@ -158,6 +159,7 @@ class _Run:
             self.failed = self.failed or bool(batch.error)
             if not batch.settled and not batch.refused and not batch.held:
                 report.stopped = report.stopped or "nothing settled"
+            self.state.sparse = batch.sparse
             yield batch
             if batch.last:
                 return
