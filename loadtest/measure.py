@@ -13,6 +13,7 @@ from django.db import connection
 from outbox import conf
 from outbox.kafka.log_reader import read_topic
 from outbox.queries import published_ends
+from outbox.topics import CANARY_TYPE
 
 __all__ = [
     "Counts",
@@ -34,8 +35,8 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Rows at one moment. `heard`: the committed events whose topic has a handler here, one each;
-    those that only others read have none. Effects of events that the outbox does not hold, because
-    another producer wrote them, are left out."""
+    those that only others read have none, nor have canaries, which pass every handler by. Effects of
+    events that the outbox does not hold, because another producer wrote them, are left out."""
 
     orders: int
     events: int
@@ -84,9 +85,10 @@ def counts() -> Counts:
                     WHERE outcome = 0),
                    (SELECT count(*) FROM processed_events JOIN event_outbox USING (event_id))
             FROM (SELECT count(*), count(*) FILTER (WHERE status = 1),
-                         count(*) FILTER (WHERE topic = ANY(%s)) FROM event_outbox) outbox
+                         count(*) FILTER (WHERE topic = ANY(%s) AND type <> %s)
+                  FROM event_outbox) outbox
             """,
-            ([route.topic.name for route in conf.routes()],),
+            ([route.topic.name for route in conf.routes()], CANARY_TYPE),
         )
         return Counts(*cursor.fetchone())
 

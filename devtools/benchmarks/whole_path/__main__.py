@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from devtools.benchmarks import machine, report
-from devtools.localstack import LocalStack
-from devtools.localstack.processes import ORDERS
+from devtools.localstack import PLAN, LocalStack
 from outbox.process.gc_tuning import tune_gc
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ LEAST_MS = 0.002  # an order, to be named
 def main() -> int:
     """0; with STRICT=1 in the environment 1 if a target was missed."""
     options = _options()
-    with LocalStack.ephemeral(own_servers=True, plan=ORDERS) as stack:
+    with LocalStack.ephemeral(own_servers=True, plan=PLAN.only(*PLAN.pipeline)) as stack:
         os.environ.update(stack.env | {"LOG_LEVEL": "ERROR"})
         django.setup()
         from devtools.benchmarks.whole_path.kills import PROCESSES, Kills  # noqa: PLC0415  (needs Django's settings)
