@@ -81,7 +81,7 @@ class DrainPolicy:
     nudge_debounce: float = 1.0
     linger: float = 0.8
     linger_from: int = 5
-    linger_pause: float = 0.01
+    linger_pause: float = 0.02
     queue_bound: int = 20  # tasks
     refusals: int = 3
 
