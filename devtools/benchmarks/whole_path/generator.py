@@ -27,14 +27,16 @@ __all__ = ["Load", "send"]
 
 BODIES = 1000
 TIMEOUT = 30.0  # seconds without any answer
+CONNECTIONS = 500  # what is due beyond as many unanswered requests waits, and its latency counts
+LATE = 5.0  # seconds behind the end in which what is due may still be sent
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 
 
 @dataclass(slots=True)
 class Load:
-    """What came back: `latencies` in seconds from the intended start, of what was accepted; the others
-    count as `failed`. `cpu`: seconds of processor of the sending itself."""
+    """What came back: `latencies` in seconds from the intended start, of what was accepted; the others, and
+    what could not be sent in time, count as `failed`. `cpu`: seconds of processor of the sending itself."""
 
     seconds: float = 0.0
     failed: int = 0
@@ -91,16 +93,18 @@ class _Sender:
         cpu, begin = time.process_time(), time.perf_counter()
         answered, sent = begin, 0
         while True:
-            now = time.perf_counter()
-            due = orders if self._ended else min(orders, int((now - begin) * rate) + 1)
-            if self._ended:
-                orders = due = sent
-            while sent < due:
+            now = time.perf_counter() - begin
+            if self._ended or now > orders / rate + LATE:
+                self.load.failed += 0 if self._ended else orders - sent
+                orders = sent
+            due = min(orders, int(now * rate) + 1)
+            while sent < due and len(self._busy) < CONNECTIONS:
                 self._write(requests[sent % bodies], begin + sent / rate)
                 sent += 1
             if not self._busy and sent >= orders:
                 break
-            until = begin + sent / rate - time.perf_counter() if sent < orders else 1.0
+            more = sent < orders and len(self._busy) < CONNECTIONS
+            until = begin + sent / rate - time.perf_counter() if more else 1.0
             if self._read(max(0.0, until)):
                 answered = time.perf_counter()
             elif self._busy and time.perf_counter() - answered > TIMEOUT:
