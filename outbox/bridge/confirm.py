@@ -84,14 +84,15 @@ class Confirm:
         if not asked or now < self._next_ask:
             return
         self._next_ask = now + self._policy.ask_interval
+        if task_queue.queue_length(self._route.queue):
+            return  # the queue may hold it
         free = free_positions(self._route.handler, [partition.key for partition in asked])
-        is_queued = task_queue.queue_length(self._route.queue) > 0
         for partition in asked:
             assert partition.flight is not None
             position = free.get(partition.key)
             if position is None:
                 partition.flight.ask_at = math.inf
-            elif not is_queued and position.next_offset == partition.position:
+            elif position.next_offset == partition.position:
                 self._retry_later(partition, "lost", now)
                 partition.held_was_sent = False
                 partition.sent_early = True
