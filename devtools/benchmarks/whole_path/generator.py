@@ -127,11 +127,20 @@ class _Sender:
         self._poller.register(connection.socket.fileno(), select.EPOLLIN)
         return connection
 
+    def _forget(self, number: int) -> None:
+        """The server has closed a connection that nothing was asked on for a while."""
+        [closed] = [each for each in self._idle if each.socket.fileno() == number]
+        self._idle.remove(closed)
+        closed.socket.close()
+
     def _read(self, timeout: float) -> bool:
         """Wait for answers; whether any came."""
         found = self._poller.poll(timeout)
         for number, _ in found:
-            connection = self._busy[number]
+            connection = self._busy.get(number)
+            if connection is None:
+                self._forget(number)
+                continue
             data = connection.socket.recv(65536)
             if not data:
                 raise ConnectionError("the server has hung up")
