@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection
 
@@ -131,7 +132,7 @@ def _longest(since: datetime) -> float:
     return float(seconds)
 
 
-def _rows(sql: str, parameters: Sequence[object]) -> list[tuple[float, ...]]:
+def _rows(sql: str, parameters: Sequence[Any]) -> list[tuple[float, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall())
