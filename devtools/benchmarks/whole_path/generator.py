@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,7 +70,7 @@ class _Connection:
 
 def send(url: str, rate: float, seconds: float, *, seed: int = 1) -> Load:
     """`rate` orders a second for so long; returns with the last answer. SIGTERM ends it early. Raises
-    TimeoutError if nothing is answered any more, ConnectionError if the server hangs up."""
+    TimeoutError if nothing is answered any more, ConnectionError if nobody listens or it is no HTTP."""
     return _Sender(url, seed).run(rate, round(rate * seconds))
 
 
@@ -79,7 +80,7 @@ class _Sender:
         assert address.hostname
         assert address.port
         self._address = (address.hostname, address.port)
-        self._requests = _requests(address.netloc, seed)
+        self._requests = _requests(address.netloc, address.path.encode(), seed)
         self._poller = select.epoll()
         self._busy: dict[int, _Connection] = {}
         self._idle: list[_Connection] = []
@@ -120,7 +121,8 @@ class _Sender:
         connection = self._idle.pop() if self._idle else self._connect()
         connection.due = due
         self._busy[connection.socket.fileno()] = connection
-        connection.socket.send(request)  # a few hundred bytes: they always fit
+        with suppress(ConnectionError):  # it is told when its answer is read
+            connection.socket.send(request)  # a few hundred bytes: they always fit
 
     def _connect(self) -> _Connection:
         connection = _Connection(self._address)
@@ -141,9 +143,12 @@ class _Sender:
             if connection is None:
                 self._forget(number)
                 continue
-            data = connection.socket.recv(65536)
+            data = _received(connection.socket)
             if not data:
-                raise ConnectionError("the server has hung up")
+                del self._busy[number]
+                connection.socket.close()
+                self.load.failed += 1
+                continue
             if connection.held:
                 data = connection.held + data
             if not _is_whole(data):
@@ -159,6 +164,14 @@ class _Sender:
         return bool(found)
 
 
+def _received(connection: socket.socket) -> bytes:
+    """Nothing if the server has hung up."""
+    try:
+        return connection.recv(65536)
+    except ConnectionError:
+        return b""
+
+
 def _is_whole(data: bytes) -> bool:
     end = data.find(_END)
     if end < 0:
@@ -170,12 +183,12 @@ def _is_whole(data: bytes) -> bool:
     return len(data) >= end + len(_END) + int(data[start : data.index(b"\r", start)])
 
 
-def _requests(host: str, seed: int) -> Sequence[bytes]:
+def _requests(host: str, prefix: bytes, seed: int) -> Sequence[bytes]:
     payloads = Payloads(seed=seed, kind="simple")
     bodies = [payloads.next().body for _ in range(BODIES)]
     return [
-        b"POST /orders HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (host.encode(), len(body), body)
+        b"POST %b/orders HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (prefix, host.encode(), len(body), body)
         for body in bodies
     ]
 
