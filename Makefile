@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := .venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards picture bench-backbone bench-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops image-size chaos upgrade-test configuration clean-state
+.PHONY: help demo up down infra run-api run-processor dlq status logs manage test check check-deploy audit-deps format lock dashboards picture bench-backbone bench-path bench-whole-path bench-orders bench-load bench-hot-paths bench-feeds bench-relay bench-notifications bench-ops image-size chaos upgrade-test configuration clean-state
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,9 @@ bench-backbone: $(RUN) ## measure outbox, drain, bridge and effects at full spee
 
 bench-path: $(RUN) ## measure the way of an event from request to effect
 	@$(PY) -m devtools.benchmarks.path $(ARGS)
+
+bench-whole-path: $(RUN) ## measure what an order costs from request to figures, at several rates, and SIGKILLs
+	@$(PY) -m devtools.benchmarks.whole_path $(ARGS)
 
 bench-hot-paths: $(RUN) ## measure what is answered before Django (needs wrk)
 	@$(PY) -m devtools.benchmarks.hot_paths $(ARGS)

@@ -357,9 +357,9 @@ def record_processed_events(envelopes: Sequence[EventEnvelope]) -> None:
             ON CONFLICT (event_id) DO NOTHING
             """,
             (
-                [envelope.event_id for envelope in envelopes],
-                [event.user_id for event in events],
-                [event.amount for event in events],
+                array_literal(envelope.event_id.hex for envelope in envelopes),
+                text_array_literal([event.user_id for event in events]),
+                array_literal(event.amount for event in events),
             ),
         )
 

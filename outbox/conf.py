@@ -81,7 +81,7 @@ class DrainPolicy:
     nudge_debounce: float = 1.0
     linger: float = 0.8
     linger_from: int = 5
-    linger_pause: float = 0.01
+    linger_pause: float = 0.02
     queue_bound: int = 20  # tasks
     refusals: int = 3
 
@@ -94,8 +94,11 @@ class BridgePolicy:
     when the chunk is sent again. One that a worker found late may still run beside the next: the
     position lets only one of them in.
 
+    ask_after       how long a chunk is under way before it is asked every `ask_interval` whether anybody
+                    has it: no transaction holds its position, and its queue is empty
     send_interval   between what a bridge sends; busy_interval: the same while more than busy_rate
                     events a second come
+    gather          how long a bridge waits for company behind a message that may be sent
     busy_wait       how long a chunk waits for a position that a redrive holds
     database_wait   how long a bridge waits for one answer of PostgreSQL; longer than its lock_timeout (5 s),
                     and shorter than a watchdog has patience
@@ -111,9 +114,12 @@ class BridgePolicy:
     send_interval: float = 0.04
     busy_interval: float = 0.08
     busy_rate: float = 800.0
+    gather: float = 0.004
     effect_timeout: float = 6.0
     task_time_limit: int = 8
     deadline: float = 10.0
+    ask_after: float = 1.0
+    ask_interval: float = 0.25
     busy_wait: float = 1.0
     database_wait: float = 6.0
     suspect_pieces: int = 16

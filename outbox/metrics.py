@@ -232,7 +232,7 @@ UPKEEP_AGE = Gauge(
     ["job"],
     multiprocess_mode="mostrecent",
 )
-CHUNKS_RETRIED_FOR = ("failed", "deadline")
+CHUNKS_RETRIED_FOR = ("failed", "deadline", "lost")
 
 
 def show_effects(handler: str) -> None:

@@ -218,8 +218,14 @@ def test_a_batch_that_brought_little_is_followed_by_one_of_all_lanes(
         return claim_lanes(limit, **options)
 
     monkeypatch.setattr(claim, "claim_lanes", noting)
-    assert Drain(replace(conf.DRAIN, few=few)).run().settled == LANES
+    drain = Drain(replace(conf.DRAIN, few=few))
+    assert drain.run().settled == LANES
     assert asked[: len(lanes_asked_for)] == lanes_asked_for
+    # The next run begins as this one has ended.
+    asked.clear()
+    probe_services.draw([key_in(lane) for lane in range(LANES)])
+    assert drain.run().settled == LANES
+    assert asked[0] == lanes_asked_for[-1]
 
 
 def instead_of_waiting(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ from outbox.kafka import admin
 from outbox.kafka.log_reader import read_topic
 from outbox.models import InboxReceipt, OutboxEvent
 from outbox.queries import published_ends
-from outbox.topics import lane_of, partition_of
+from outbox.topics import CANARY_TYPE, lane_of, partition_of
 from outbox.upkeep import purge
 
 pytestmark = pytest.mark.usefixtures("pipeline")
@@ -73,6 +73,12 @@ def test_they_are_done_when_they_are_published() -> None:
     ProcessedEvent.objects.create(event_id=uuid4(), user_id="theirs", amount=1)
     assert measure.counts().settled
     assert measure.counts().processed_events == 0
+    # A canary passes its handlers by, and leaves no receipt.
+    place(at=NOW, amount="1")
+    Drain().run()
+    assert not measure.counts().settled
+    OutboxEvent.objects.exclude(event_id=order_event.event_id).update(type=CANARY_TYPE)
+    assert measure.counts().settled
 
 
 def test_the_purge_lets_them_go_without_a_receipt() -> None:

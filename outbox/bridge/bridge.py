@@ -45,6 +45,7 @@ class Bridge:
         self._stop = stop
         self._policy = policy
         self._next_mirror = self._database_again = 0.0
+        self._little_waits = True  # else there is a backlog
         self.group = Group(route, stop=stop, policy=policy)
         self.watch = ClientWatch(route, policy, self.group)
         self._partitions = self.group.partitions
@@ -96,22 +97,44 @@ class Bridge:
             self.watch.forget_unheld()  # the owners of the other partitions may wait for it, too
 
     def _receive(self) -> None:
-        timeout = (
-            self._policy.confirm_interval
-            if self._partitions.are_busy()
-            else self._policy.poll_timeout
+        """Take in what has come. Each look costs as much as sending a few events, so while nothing may be
+        sent the client gathers; and behind a pause, in which a drain's batch may just be coming in, the
+        bridge gives it a moment to come in whole."""
+        rest = self._dispatch.rest(time.monotonic())
+        if rest and self._little_waits:
+            time.sleep(rest)
+            self._take(timeout=0.0)
+        elif self._take(timeout=self._patience()) and self._gathers:
+            time.sleep(self._policy.gather)
+            self._take(timeout=0.0)
+        self._regulate_fetching()
+        self.group.ask_again()
+        self.watch.replace_stalled_client()
+
+    @property
+    def _gathers(self) -> bool:
+        return self._little_waits and self._dispatch.is_steady
+
+    def _patience(self) -> float:
+        busy = self._partitions.are_busy()
+        return self._policy.confirm_interval if busy else self._policy.poll_timeout
+
+    def _take(self, *, timeout: float) -> int:
+        """Put what has come into the buffers; how many messages, for which it waits so long at most."""
+        limit = self._policy.chunk_events
+        messages = self.group.client.receive(
+            limit=limit, limit_bytes=self._policy.buffer_bytes, timeout=timeout
         )
-        for message in self.group.client.receive(
-            limit=self._policy.chunk_events, limit_bytes=self._policy.buffer_bytes, timeout=timeout
-        ):
+        for message in messages:
             partition = self._partitions.get((message.topic, message.partition))
             if partition is None:
                 continue
             partition.append(message)
             self.watch.note_message()
-        self._regulate_fetching()
-        self.group.ask_again()
-        self.watch.replace_stalled_client()
+        waiting = sum(len(partition.buffer) for partition in self._partitions.values())
+        size = sum(partition.buffered_bytes for partition in self._partitions.values())
+        self._little_waits = max(waiting, len(messages)) < limit and size < self._policy.chunk_bytes
+        return len(messages)
 
     def _regulate_fetching(self) -> None:
         """Keep the buffers bounded: a slow handler pauses its partitions, polling goes on."""

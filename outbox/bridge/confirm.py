@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import structlog
 
-from outbox import metrics
+from outbox import metrics, task_queue
 from outbox.bridge.group import Group
 from outbox.bridge.partition import Partition
 from outbox.conf import BridgePolicy
 from outbox.declaration import Route
 from outbox.envelope import correlation_fields, span_fields
-from outbox.inbox.positions import Position, Step, read_positions, step_over
+from outbox.inbox.positions import Position, Step, free_positions, read_positions, step_over
 
 __all__ = ["Confirm"]
 
@@ -29,7 +30,7 @@ class Confirm:
         self._policy = policy
         self._group = group
         self._partitions = group.partitions
-        self._next_compare = self._next_follow = 0.0
+        self._next_compare = self._next_follow = self._next_ask = 0.0
         for reason in metrics.CHUNKS_RETRIED_FOR:
             metrics.CHUNKS_RETRIED.labels(route.handler, reason)  # shown as 0
 
@@ -50,6 +51,7 @@ class Confirm:
         positions = read_positions(self._route.handler, [p.key for p in open_partitions])
         for partition in open_partitions:
             self._compare(partition, positions[partition.key], now)
+        self._ask_for_lost(now)
 
     def _compare(self, partition: Partition, position: Position, now: float) -> None:
         partition.paused = position.paused
@@ -63,11 +65,37 @@ class Confirm:
             partition.flight = None
             partition.position = position.next_offset
             partition.failed_at = None
+            partition.sent_early = False
         elif position.failed_at and position.failed_at != partition.failed_at:
             partition.failed_at = position.failed_at
             self._retry_later(partition, "failed", now + self._backoff(position.attempts))
         elif now > flight.deadline:
             self._retry_later(partition, "deadline", now)
+
+    def _ask_for_lost(self, now: float) -> None:
+        """Send again, once, what nobody has: its worker was killed, or Redis has lost it.
+
+        Nobody knows that for certain: a worker may have taken it off its queue and not begun it yet. So
+        it counts as no attempt, and its effects write no note of their start: else a slow worker would look
+        like an event that ends its process (rule R11). Where somebody is seen at the position, or it was
+        an attempt, only the deadline decides.
+        """
+        asked = [p for p in self._partitions.values() if p.flight and now >= p.flight.ask_at]
+        if not asked or now < self._next_ask:
+            return
+        self._next_ask = now + self._policy.ask_interval
+        if task_queue.queue_length(self._route.queue):
+            return  # the queue may hold it
+        free = free_positions(self._route.handler, [partition.key for partition in asked])
+        for partition in asked:
+            assert partition.flight is not None
+            position = free.get(partition.key)
+            if position is None:
+                partition.flight.ask_at = math.inf
+            elif position.next_offset == partition.position:
+                self._retry_later(partition, "lost", now)
+                partition.held_was_sent = False
+                partition.sent_early = True
 
     def _backoff(self, attempts: int) -> float:
         delays = self._route.retries

@@ -66,6 +66,15 @@ class Dispatch:
         for partitions in self._groups(now):
             self._send(partitions)
 
+    def rest(self, now: float) -> float:
+        """Seconds for which nothing that comes in will be sent, unless it fills a task."""
+        return self._interval.left(now)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether events keep coming."""
+        return self._interval.is_steady(time.monotonic())
+
     def _queued(self, now: float) -> float:
         """Length of the Celery queue, looked up twice a second, so that Redis never grows without
         a bound; infinite while Redis is away."""
@@ -128,6 +137,8 @@ class Dispatch:
             return
         for partition, chunk in zip(partitions, chunks, strict=True):
             partition.flight = Flight(chunk, now + self._policy.deadline, traceparent)
+            if not (chunk.attempt or partition.sent_early):
+                partition.flight.ask_at = now + self._policy.ask_after
             partition.held = None
         self._on_sent(now)
 

@@ -144,6 +144,7 @@ class Group:
         partition.clear()
         partition.refused = False
         partition.flight = partition.held = None
+        partition.sent_early = False
         partition.position = position.next_offset
         partition.failed_at = position.failed_at
         partition.attempts = position.attempts

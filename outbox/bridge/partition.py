@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ __all__ = ["Flight", "Partition", "Partitions"]
 
 @dataclass(slots=True)
 class Flight:
-    """A chunk that was sent and is not yet confirmed."""
+    """A chunk that was sent and is not yet confirmed; times are of the monotonic clock."""
 
     chunk: Chunk
     deadline: float
     traceparent: str  # of the step that sent it
+    ask_at: float = math.inf  # whether anybody has it
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Partition:
     flight: Flight | None = None
     held: Chunk | None = None  # cut, but not on its way: to be sent when `retry_at` comes
     held_was_sent: bool = False
+    sent_early: bool = False  # what is at hand has been sent again before its deadline
     failed_at: datetime | None = None
     retry_at: float = 0.0
     attempts: int = 0

@@ -6,6 +6,8 @@ from outbox.conf import BridgePolicy
 
 __all__ = ["SendInterval"]
 
+_A_MOMENT = 0.5
+
 
 class SendInterval:
     """A task costs milliseconds of processor, in the bridge, in Redis, in the worker's main process
@@ -22,6 +24,14 @@ class SendInterval:
         """Whether to send the events that are waiting; `size` in bytes."""
         fills_a_task = events >= self._policy.chunk_events or size >= self._policy.chunk_bytes
         return fills_a_task or now >= self._next
+
+    def left(self, now: float) -> float:
+        """Seconds until events are due that do not fill a task; 0 if they are."""
+        return max(0.0, self._next - now)
+
+    def is_steady(self, now: float) -> bool:
+        """Whether something was sent a moment ago: then more may be coming in."""
+        return now - self._last < _A_MOMENT
 
     def note_sent(self, now: float, *, events: int) -> None:
         """So many were waiting. What has not fitted counts again, and makes it busier than it is."""

@@ -139,10 +139,12 @@ class _Run:
     def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[DrainBatch]:
         """One batch after the other, each added to the report, until there is a reason to stop.
 
-        A request costs Kafka more than a message, and every partition of a batch is a request.
-        So if a batch held few events and was not the last, the next claims take all lanes, and
-        the run waits between them for more events."""
-        policy, all_lanes = self.policy, replace(self.policy, lanes_per_claim=LANES)
+        A request costs Kafka more than a message, and every partition of a batch is a request; a claim
+        costs the same whatever it finds. So if a batch held few events and was not the last, the next
+        claims take all lanes, those of the next run too, and a run waits between them for more events.
+        """
+        all_lanes = replace(self.policy, lanes_per_claim=LANES)
+        policy = all_lanes if self.state.sparse else self.policy
         while not report.stopped:
             if not self.goes_on:
                 report.stopped = "the other claim failed" if self.failed else "time is up"
@@ -156,6 +158,7 @@ class _Run:
             self.failed = self.failed or bool(batch.error)
             if not batch.settled and not batch.refused and not batch.held:
                 report.stopped = report.stopped or "nothing settled"
+            self.state.sparse = batch.sparse
             yield batch
             if batch.last:
                 return

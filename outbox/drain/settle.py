@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Self
 
 from django.db import connection
 
@@ -48,8 +48,7 @@ def send_and_settle(
     settled: list[PendingEvent] = []
     parts = max(1, len(pending) // _PART)
     size = max(1, -(-len(pending) // parts))
-    marks: list[Future[Any]] = []
-    with connection.cursor() as cursor, ThreadPoolExecutor(1, "settle") as beside:
+    with connection.cursor() as cursor, _Marks(cursor, beside=parts > 1) as marks:
         for start in range(0, len(pending), size):
             part = pending[start : start + size]
             sent = produce(part, deadline=deadline, refused_before=refused_before)
@@ -57,15 +56,42 @@ def send_and_settle(
             indexes = acknowledged_prefix(part, sent)
             if indexes:
                 rows = [(part[i].id, part[i].partition, sent.acknowledged[i]) for i in indexes]
-                # In the context of the drain: it has the time that is left to wait for PostgreSQL.
-                in_context = copy_context().run
-                marks.append(beside.submit(in_context, cursor.execute, _SETTLE, _columns(rows)))
+                marks.write(_columns(rows))
                 settled += [part[i] for i in indexes]
             if not sent.complete:
                 break
-        for mark in marks:
-            mark.result()
     return whole, settled
+
+
+class _Marks:
+    """Marks parts as published; `beside`: on a thread of its own, while the caller sends the next. A
+    batch that is a single part has nothing to send meanwhile, and a thread costs more than its UPDATE
+    waits."""
+
+    def __init__(self, cursor: Any, *, beside: bool) -> None:
+        self._execute = cursor.execute
+        self._thread = ThreadPoolExecutor(1, "settle") if beside else None
+        self._under_way: list[Future[Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._thread is None:
+            return
+        self._thread.shutdown()
+        if kind is None:
+            for mark in self._under_way:
+                mark.result()
+
+    def write(self, columns: Sequence[str]) -> None:
+        """Mark one part, given as the columns of _SETTLE; what the database raises comes here or at the end."""
+        if self._thread is None:
+            self._execute(_SETTLE, columns)
+            return
+        # In the context of the drain: it has the time that is left to wait for PostgreSQL.
+        in_context = copy_context().run
+        self._under_way.append(self._thread.submit(in_context, self._execute, _SETTLE, columns))
 
 
 def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: BatchDelivery) -> Sequence[int]:

@@ -98,12 +98,14 @@ class DrainState:
     refused    keys that Kafka refused
     kafka      how long Kafka itself is left alone
     connected  a producer has met Kafka, whose partitions and the table's lanes are as the code says
+    sparse     the last batch was little, and all that its lanes had
     """
 
     floors: Floors = field(default_factory=Floors)
     refused: RefusedKeys = field(default_factory=RefusedKeys)
     kafka: Backoff = field(default_factory=Backoff)
     connected: bool = False
+    sparse: bool = False
 
     def kafka_failed(self, policy: DrainPolicy) -> None:
         """Leave Kafka alone for a while, and look before the next claim whether it is there."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.inbox.chunk import Chunk
@@ -28,6 +28,7 @@ __all__ = [
     "advance_positions",
     "create_positions",
     "forget_start",
+    "free_positions",
     "lock_all_positions",
     "lock_positions",
     "note_start",
@@ -109,6 +110,24 @@ def lock_positions(
         # The effect's own waits are another matter.
         cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
     return positions
+
+
+def free_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
+    """The positions among `keys` that no transaction holds at this moment, as they are now.
+
+    It holds them itself for as long as that takes: who comes to lock one at that moment finds it
+    busy, which an effect takes for a reason to wait for it. Rolled back, because nothing was
+    changed and a COMMIT of row locks is written to disk.
+    """
+    with transaction.atomic():
+        found = _select(
+            f"SELECT {_COLUMNS} FROM bridge_position"
+            f" WHERE handler = %s AND {_THESE} FOR UPDATE SKIP LOCKED",
+            handler,
+            keys,
+        )
+        transaction.set_rollback(True)
+    return found
 
 
 def lock_all_positions(handler: str) -> None:

@@ -242,6 +242,15 @@ class TestALargeBatch:
         assert [key for key, _ in kafka.log] == ["k"] * 16
 
 
+def test_a_batch_of_one_part_is_settled_without_a_thread(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "ThreadPoolExecutor", pytest.fail)
+    write(*[Noted("k", str(number)) for number in range(9)])
+    assert Drain().run().settled == 9
+    assert pending_keys() == set()
+
+
 class TestKafkaAway:
     def test_before_the_claim_leaves_everything_and_backs_off(self, kafka: Kafka) -> None:
         kafka.away = True
