@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from devtools.localstack.state import CLONE
+from devtools.repository import files
 
 __all__ = ["copy_files", "files_of_image"]
 
@@ -21,17 +22,8 @@ def files_of_image() -> list[str]:
     """Of the files that git knows: paths from the root. The last pattern that matches wins."""
     lines = (CLONE / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
-    known = subprocess.run(  # noqa: S603  (git, of our own clone)
-        ["git", "-C", str(CLONE), "ls-files"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [
-        path
-        for path in known.stdout.splitlines()
-        if not _is_ignored(path, patterns) and (CLONE / path).is_file()
-    ]
+    known = [str(path.relative_to(CLONE)) for path in files()]
+    return [path for path in known if not _is_ignored(path, patterns)]
 
 
 def _is_ignored(path: str, patterns: list[str]) -> bool:

@@ -43,8 +43,8 @@ def _without_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_queue, "send", apply_at_once)
 
 
-@pytest.fixture(scope="module")
-def foreign() -> Producer:
+@pytest.fixture
+def foreign(pipeline: None) -> Producer:
     """Another program's producer, which writes in transactions what no handler subscribes to."""
     producer = Producer(
         {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "transactional.id": str(uuid4())}

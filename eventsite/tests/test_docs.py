@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from django.core.management import get_commands
+
+from devtools.repository import files
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = re.compile(r"devtools/(benchmarks|chaos)/results/|^notes/")  # by a run; by the reader
@@ -22,21 +23,10 @@ A_FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 A_TARGET = re.compile(r"\bmake ([a-z][\w-]*)")
 
 
-def _tracked(*patterns: str) -> list[Path]:
-    known = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", *patterns],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [ROOT / name for name in known.stdout.splitlines()]
-
-
-PAGES = _tracked("*.md")
+PAGES = files("*.md")
 TEXTS = [
     *PAGES,
-    *_tracked(
+    *files(
         "*.py", "*.yaml", "*.yml", "*.in", "*.toml", "Makefile", ".importlinter", ".env.example"
     ),
 ]

@@ -11,8 +11,9 @@ import pytest
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from devtools.repository import files
 from eventsite.roles import ROLES
-from eventsite.tests.test_docs import A_FENCE, PAGES, ROOT, _name, _tracked
+from eventsite.tests.test_docs import A_FENCE, PAGES, ROOT, _name
 from outbox import conf
 
 AN_IDENTIFIER = re.compile(r"(?<![\w/-])[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![\w/-])")
@@ -42,7 +43,7 @@ def _identifiers(text: str) -> set[str]:
 def known() -> set[str]:
     """Every identifier that stands in a file of the repository that is no page, and names of files."""
     names = set(OF_OTHERS)
-    for path in _tracked(
+    for path in files(
         "*.py", "*.sh", "*.yaml", "*.yml", "*.toml", "*.json", "*.tf", "*.tpl", "*.html",
         "*.conf", "*.in", "*.lua", "Makefile", "Dockerfile", ".env.example", ".importlinter",
     ):  # fmt: skip

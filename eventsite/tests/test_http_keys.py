@@ -281,7 +281,6 @@ def test_production_requires_keys() -> None:
         "DJANGO_SECRET_KEY": secrets.token_hex(32),
         "ALLOWED_HOSTS": "127.0.0.1",
         "WEBHOOK_URL": "https://acme.example/send",
-        "API_KEYS_REQUIRED": "0",  # it cannot be switched off
     }
     key = make().key
     with web_process(**settings) as web:

@@ -109,7 +109,7 @@ def test_it_comes_again_and_counts_no_attempt(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_after_that_only_its_deadline_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event that ends its process is found by attempts (rule R11)."""
+    """An event that ends its process is found by attempts (docs/guarantees.md#r11)."""
     worker = Worker(works_from=4)
     with bridge(monkeypatch, worker, deadline=1.0):
         publish()

@@ -152,6 +152,7 @@ def test_the_thread_that_settles_has_the_time_that_is_left_to_the_drain(
         producer, "send", lambda sent, **_: BatchDelivery(size=len(sent), acknowledged={0: 0})
     )
     monkeypatch.setattr(settle, "_SETTLE", "SELECT pg_sleep(2), %s, %s, %s")
+    monkeypatch.setattr(settle, "_PART", 1)  # a batch of one part is settled without a thread
     threads: list[str] = []
     give_up = patience.give_up
 
@@ -161,7 +162,7 @@ def test_the_thread_that_settles_has_the_time_that_is_left_to_the_drain(
 
     monkeypatch.setattr(patience, "give_up", noted)
     with transaction.atomic():
-        publish([Noted("k")])
+        publish([Noted("k"), Noted("l")])
     drained = connection.cursor()  # the session is opened before the time begins
     with patience.within(0.5), pytest.raises(OperationalError) as raised, drained:
         drain_batch(DrainState())

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from eventsite.tests.test_docs import ROOT, _name, _tracked
+from devtools.repository import files
+from eventsite.tests.test_docs import ROOT, _name
 
 # Idiom -> the word for it.
 REPLACED = {
@@ -25,7 +26,7 @@ EXEMPT = re.compile(
 )
 FILES = [
     path
-    for path in _tracked("*.py", "*.md", "*.html", "*.yml", "*.yaml", ".env.example", "Makefile")
+    for path in files("*.py", "*.md", "*.html", "*.yml", "*.yaml", ".env.example", "Makefile")
     if not EXEMPT.search(_name(path)) and path.is_file()
 ]
 

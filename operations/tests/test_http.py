@@ -77,7 +77,7 @@ def test_an_operator_s_button_leads_to_a_preview(web: Web) -> None:
     register_handlers([HANDLER])
     headers = cookie_of(staff("operator", "outbox.change_handlercontrol"))
     text = web.get("/ops/", **headers).body.decode()
-    [path] = re.findall(r'href="([^"]+)" aria-label="pause record_sales"', text)
+    [path] = re.findall(r'href="([^"]+)" aria-label="pause record_sales', text)
     asked = web.get(path, **headers)
     assert asked.status == 200
     assert b"Yes, pause" in asked.body

@@ -77,7 +77,7 @@ class Confirm:
 
         Nobody knows that for certain: a worker may have taken it off its queue and not begun it yet. So
         it counts as no attempt, and its effects write no note of their start: else a slow worker would look
-        like an event that ends its process (rule R11). Where somebody is seen at the position, or it was
+        like an event that ends its process (docs/guarantees.md#r11). Where somebody is seen at the position, or it was
         an attempt, only the deadline decides.
         """
         asked = [p for p in self._partitions.values() if p.flight and now >= p.flight.ask_at]

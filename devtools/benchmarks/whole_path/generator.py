@@ -121,7 +121,7 @@ class _Sender:
         connection = self._idle.pop() if self._idle else self._connect()
         connection.due = due
         self._busy[connection.socket.fileno()] = connection
-        with suppress(ConnectionError):  # it is told when its answer is read
+        with suppress(ConnectionError):  # reported when its answer is read
             connection.socket.send(request)  # a few hundred bytes: they always fit
 
     def _connect(self) -> _Connection:

@@ -92,7 +92,7 @@ def test_handles_of_processes_and_servers() -> None:
         stack.server("postgres").wait_ready()
         with psycopg.connect(stack.env["DATABASE_URL"]) as connection:
             connection.execute("SELECT id FROM kept")
-        with pytest.raises(LocalStackError, match="what runs: web, worker"):
+        with pytest.raises(LocalStackError, match="these run: web, worker"):
             stack.process("nobody")
     assert left_over(stack.state.root) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,12 @@ def with_migrations(folder: Path, names: dict[str, list[str]]) -> EarlierRelease
     return EarlierRelease("any", folder, Path(sys.executable), {}, Plan())
 
 
+needs_git = pytest.mark.skipif(
+    shutil.which("git") is None, reason="git is not installed: apt-get install git"
+)
+
+
+@needs_git
 def test_the_file_names_a_commit_before_this_one() -> None:
     commit = commit_to_upgrade_from()
     answer = subprocess.run(
@@ -66,6 +73,7 @@ def test_today_s_side_has_every_process_but_the_relay() -> None:
     assert "relay" not in names
 
 
+@needs_git
 def test_a_commit_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(LocalStackError, match="git fetch --unshallow"):
         release._unpack("0" * 40, tmp_path)

@@ -99,5 +99,5 @@ def test_what_is_open() -> None:
         "", "health", "health/ready", "metrics", "openapi.json", "swagger", "swagger/", "admin", "admin/<path:page>", "static/<path:path>",
         "ops", "ops/", "ops/live", "ops/status.json", "ops/journey", "ops/break-glass",
         "ops/charts", "ops/act/<str:name>", "ops/done/<str:entry_id>", "ops/done/<str:entry_id>/live",
-        "ops/letters", "ops/letters/<str:letter_id>", "ops/lanes",
+        "ops/letters", "ops/letters/<str:letter_id>", "ops/relay-letters", "ops/relay-letters/<str:letter_id>", "ops/lanes",
     }  # fmt: skip
