@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 import redis
 from django.conf import settings
 
+from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
 from operations.broker import ask_redis
@@ -118,3 +121,31 @@ def test_two_releases_and_queues_without_a_worker_are_named(
     [note] = [note for note in tasks.hop.notes if note.startswith("no worker serves")]
     assert "fanout" in note
     assert "outbox" not in note
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_heartbeat_under_way_is_not_written_behind_the_end(
+    server: redis.Redis, settings: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SERVICE_NAME = HERE  # type: ignore[attr-defined]
+    ends = Heartbeat("web")
+    is_asked, goes_on = threading.Event(), threading.Event()
+    said = ends._said
+
+    def slowly() -> heartbeat.Said:
+        is_asked.set()
+        goes_on.wait(PATIENCE)
+        return said()
+
+    monkeypatch.setattr(ends, "_said", slowly)
+    threads = [threading.Thread(target=work) for work in (ends.beat, ends.end)]
+    threads[0].start()
+    assert is_asked.wait(PATIENCE)
+    threads[1].start()
+    assert settles(ends._ended.is_set)
+    time.sleep(0.2)  # long enough for a deletion
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+    ends.beat()
+    assert not ours(server)

@@ -76,8 +76,15 @@ def test_a_viewer_reads_and_presses_nothing(web: Web) -> None:
 def test_an_operator_s_button_leads_to_a_preview(web: Web) -> None:
     register_handlers([HANDLER])
     headers = cookie_of(staff("operator", "outbox.change_handlercontrol"))
-    text = web.get("/ops/", **headers).body.decode()
-    [path] = re.findall(r'href="([^"]+)" aria-label="pause record_sales', text)
+
+    def buttons() -> list[str]:
+        text = web.get("/ops/", **headers).body.decode()
+        return re.findall(r'href="([^"]+)" aria-label="pause record_sales"', text)
+
+    assert settles(
+        lambda: len(buttons()) == 1
+    )  # the page may have looked before there was a handler
+    [path] = buttons()
     asked = web.get(path, **headers)
     assert asked.status == 200
     assert b"Yes, pause" in asked.body

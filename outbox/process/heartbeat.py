@@ -97,6 +97,7 @@ class Heartbeat:
         self._pid = os.getpid()
         self._id = f"{socket.gethostname()}:{self._pid}:{os.urandom(4).hex()}"
         self._ended = threading.Event()
+        self._speaks = threading.Lock()  # a heartbeat under way would be written behind the end
         # Not at the start, when children are still to come.
         self._next_memory, self._bytes = self._began + 2 * BEAT_SECONDS, 0
         self._server: redis.Redis | None = None
@@ -111,12 +112,14 @@ class Heartbeat:
         if os.getpid() != self._pid or self._ended.is_set():
             return
         self._ended.set()
-        with suppress(redis.RedisError, OSError):
+        with self._speaks, suppress(redis.RedisError, OSError):
             self._redis().delete(_PREFIX + self._id)
 
     def beat(self) -> None:
-        """One heartbeat. Raises redis.RedisError."""
-        with self._redis().pipeline(transaction=False) as commands:
+        """One heartbeat, and none behind the end. Raises redis.RedisError."""
+        with self._speaks, self._redis().pipeline(transaction=False) as commands:
+            if self._ended.is_set():
+                return
             commands.set(
                 _PREFIX + self._id, msgspec.json.encode(self._said()), px=int(GONE_SECONDS * 1000)
             )
