@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -29,6 +29,10 @@ FLAGS = (
     *("--no-first-run", "--disable-background-networking", "--disable-extensions"),
     *("--hide-scrollbars", "--remote-debugging-pipe"),
 )
+
+
+class PageWent(RuntimeError):
+    """The page was left for another one before it had answered."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,8 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
+                if "navigated" in str(answer.get("error")):
+                    raise PageWent(method)
                 assert "error" not in answer, (method, answer["error"])
                 result: dict[str, Any] = answer["result"]
                 return result
@@ -119,8 +125,11 @@ class Tab:
         self.browser.wait_for("Page.loadEventFired")
 
     def value(self, script: str) -> Any:
-        """What an expression of JavaScript gives."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """What an expression of JavaScript gives; asked again where the page goes meanwhile."""
+        while True:
+            with suppress(PageWent):
+                answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+                break
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -37,10 +37,12 @@ class Doors:
 
     every   web processes that serve
     todays  those of today's code, which alone knows deliveries
+    only_orders  nobody follows, posts or notifies, because no worker there would apply it
     """
 
     every: tuple[str, ...] = ()
     todays: tuple[str, ...] = ()
+    only_orders: bool = False
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ class Crowd:
             if self._stop.wait(PAUSE):
                 return
             customer.order()
-            if turn % 3 == 0:
+            if turn % 3 == 0 and not self._doors.only_orders:
                 customer.follow_and_post(turn)
                 customer.notify()
 

@@ -21,8 +21,9 @@ from devtools.testing.steady import Reply, SteadyOrders, steady_orders
 from devtools.testing.weather import read_only
 from outbox import conf
 
-# Far below what a client prints that retries without a pause; refusals of web have one line each.
-LINES_A_SECOND = 8
+# Far below what a client prints that retries without a pause: each handler of the bridge says so once a second.
+# Refusals of web have one line each.
+LINES_A_SECOND = 12
 WATCHED = 15.0  # seconds of standing still after which a watchdog ends its process
 LAST_LINES = 60  # of each log, in what a failure says
 OUTAGE = 6.0  # seconds; longer than the five that a drain waits for Kafka
