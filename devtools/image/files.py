@@ -19,7 +19,7 @@ READ_ONLY_FILE, READ_ONLY_FOLDER = 0o444, 0o555
 
 
 def files_of_image() -> list[str]:
-    """Of the files that git knows: paths from the root. The last pattern that matches wins."""
+    """Paths from the root, of the files of the clone. The last pattern that matches wins."""
     lines = (CLONE / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     known = [str(path.relative_to(CLONE)) for path in files()]

@@ -12,7 +12,7 @@ __all__ = ["Marks"]
 
 
 def marked(name: str) -> str:
-    """A secret that can be told from all others, and from what is none."""
+    """A secret that differs from all others and from ordinary text."""
     return f"s3cr3t-{name}-{secrets.token_hex(16)}"
 
 

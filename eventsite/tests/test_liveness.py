@@ -1,4 +1,4 @@
-"""Processes that run but get nowhere, and processes that are told to stop (guarantees.md#r19)."""
+"""Processes that run but get nowhere, and processes that get a SIGTERM (guarantees.md#r19)."""
 
 from __future__ import annotations
 

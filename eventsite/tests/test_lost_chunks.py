@@ -87,7 +87,7 @@ def flights(bridge: Bridge) -> list[Flight]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the bridge was told when it asked how long its queue is."""
+    """The lengths of the queue that the bridge has read."""
     answers: list[float] = []
     queue_length = task_queue.queue_length
 

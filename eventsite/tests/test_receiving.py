@@ -26,7 +26,7 @@ KEY = (PROBE_TOPIC.name, 3)
 
 
 class Client:
-    """Hands out what it is told to, one portion a look."""
+    """Hands out the given portions, one a look."""
 
     def __init__(self, *portions: int) -> None:
         self.portions = list(portions)

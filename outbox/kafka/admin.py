@@ -134,7 +134,8 @@ def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-    _wait_until_led(client, [topic.name for topic in topics])
+    if created:
+        _wait_until_led(client, created)
     return created
 
 
