@@ -45,7 +45,8 @@ def print_mutants(console: Console, results: Sequence[ScenarioResult]) -> None:
         table.add_column(column, overflow="fold")
     for result in results:
         seen = [f"{v.invariant}: {v.damage}" for v in result.verdicts if not v.ok]
-        notes = [*result.broken, *([result.redundant] if result.redundant else [])]
+        demands = [str(result.figures["demands"])] if "demands" in result.figures else []
+        notes = [*demands, *result.broken, *([result.redundant] if result.redundant else [])]
         table.add_row(
             result.mutant,
             result.scenario,

@@ -154,7 +154,8 @@ def _begun_by_frozen(history: SendHistory) -> Iterator[Arrival]:
 
 def _attempts(history: SendHistory) -> Iterator[str]:
     """N4. No more are used than allowed; who failed has used all, or was refused, or ran out of time; who
-    was asked to wait has used none by it; an attempt of unknown end had a sender that was lost."""
+    was asked to wait has used none by it; an attempt of unknown end, or one that was claimed and not begun,
+    had a sender that was lost."""
     asked = Counter(arrival.key for arrival, _ in timing.waits(history))
     for id_, end in history.ends.items():
         attempts = history.attempts.get(id_)
@@ -176,6 +177,8 @@ def _attempts(history: SendHistory) -> Iterator[str]:
         for each in attempts:
             if each.outcome in ("unknown", "late") and not _was_lost(history.lost, each.at):
                 yield f"{id_} has an attempt that is {each.outcome}, and no sender was lost"
+            if not each.begun and not _was_lost(history.lost, each.at):
+                yield f"{id_} was claimed longer than it may be sent, and no sender was lost"
 
 
 def _was_lost(lost: Sequence[Lost], claimed_at: float) -> bool:

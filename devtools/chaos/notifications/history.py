@@ -35,11 +35,13 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempted:
-    """An attempt as the API shows it. `at`: when it was claimed; `outcome`: empty while it is open."""
+    """An attempt as the API shows it. `at`: when it was claimed; `outcome`: empty while it is open;
+    `begun`: whether a provider was called."""
 
     at: float
     outcome: str
     status_code: int | None = None
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class SendHistory:
     cancelled  id -> when its cancel was answered 200
     shown      id -> the final status that was shown while something was broken
     ends       id -> the status that is shown at the end
-    attempts   id -> its attempts; at least of those that did not simply arrive once
+    attempts   id -> its attempts; at least of those that were not simply claimed and sent once
     changes    what a client of the status stream got, that came back with `since` whenever it was cut off
     gaps       how often the stream reported that changes are not kept
     lost       when senders were killed or stood still

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -195,7 +195,7 @@ class Messages:
             id_
             for id_, end in ends.items()
             if end.status == "delivered" and not end.used and counts[id_] == 1
-        }
+        } - self._put_back(ends)
         with ThreadPoolExecutor(AT_ONCE) as readers:
             rest = sorted(ends.keys() - simple)
             attempts = dict(zip(rest, readers.map(self._attempts_of, rest), strict=True))
@@ -222,6 +222,14 @@ class Messages:
                 return
             time.sleep(0.2)
 
+    def _put_back(self, ids: Iterable[str]) -> set[str]:
+        """Those that a sender has claimed once, and did not send."""
+        sql = (
+            "SELECT DISTINCT notification_id FROM notification_attempts"
+            " WHERE outcome = 'held' AND notification_id = ANY(%s::uuid[])"
+        )
+        return {str(id_) for (id_,) in self._ground.evidence.rows(sql, (list(ids),))}
+
     def _told_of(self, batch: str) -> Iterator[tuple[str, End]]:
         cursor: str | None = ""
         while cursor is not None:
@@ -245,6 +253,7 @@ class Messages:
                 at=datetime.fromisoformat(each["at"]).timestamp() - self._wall,
                 outcome=each["outcome"] or "",
                 status_code=each["status_code"],
+                begun=each["latency_ms"] is not None or each["outcome"] != "held",
             )
             for each in self.ask("GET", f"notifications/{id_}/attempts")["data"]
         ]

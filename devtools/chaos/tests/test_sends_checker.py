@@ -174,6 +174,15 @@ class TestAttempts:
         assert damaged(sent) == {"N4"}
         assert damaged(replace(sent, lost=[Lost(begin=1.5, end=1.6)])) == set()
 
+    def test_claimed_and_not_begun_though_nobody_was_lost(self) -> None:
+        tried = [
+            Attempted(at=1.0, outcome="held", begun=False),
+            Attempted(at=18.0, outcome="delivered"),
+        ]
+        sent = one(arrival("a", 18.0), attempts=tried, away=[(0.0, 20.0)])
+        assert damaged(sent) == {"N4"}
+        assert damaged(replace(sent, lost=[Lost(begin=1.5, end=1.6)])) == set()
+
 
 class TestEnds:
     def test_one_that_is_left(self) -> None:
