@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from operations import words
 from operations.broker import FromRedis
-from operations.judge import GROWING_SECONDS, Judge
+from operations.judge import GROWING_SECONDS, Judge, worst
 from operations.pipeline import Database, FromPostgres
 from outbox import conf
 from outbox.watching import AMBER, GREEN, RED, State, TimeLeft
@@ -21,7 +21,10 @@ TRANSACTION_IDS = 2**31
 LONG = 60.0  # seconds from which on an age is worth a line
 OLD_TRANSACTION = 600.0
 TREND_SECONDS = 300.0  # that a trend must be seen before a time is made of it
+OLD_SNAPSHOT = 10_000_000  # transactions that began since
 NEAR, SOON = 0.5, 0.25  # shares that are left: from which on it is amber, and red
+# Seconds until a trend ends, from which on it is amber, and red: short ones, since a burst of work has a trend too.
+NEAR_SECONDS, SOON_SECONDS = 3_600.0, 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ def deadlines(
     found: list[Deadline] = []
     if postgres is not None:
         found += _handlers(postgres)
-        found += _of_database(postgres.server)
+        found += _of_database(postgres.server, judge, at)
         found += [_of_hop(each) for hop in postgres.hops for each in hop.times]
     if redis is not None:
         found += _relay(redis)
@@ -84,7 +87,13 @@ def _of_share(left: float) -> State:
     return AMBER if left < NEAR else GREEN
 
 
-def _of_database(server: Database) -> Iterator[Deadline]:
+def _of_trend(left: float | None) -> State:
+    if left is None or left > NEAR_SECONDS:
+        return GREEN
+    return AMBER if left > SOON_SECONDS else RED
+
+
+def _of_database(server: Database, judge: Judge, at: float) -> Iterator[Deadline]:
     age, who = server.open_transaction
     if age > LONG:
         yield Deadline(
@@ -93,6 +102,14 @@ def _of_database(server: Database) -> Iterator[Deadline]:
             standing=f"open for {words.span(age)}: {who}",
             ends="VACUUM removes nothing that it might still see: tables and indexes grow",
             state=AMBER if age > OLD_TRANSACTION else GREEN,
+        )
+    if server.snapshot_age > OLD_SNAPSHOT:
+        yield Deadline(
+            name="oldest snapshot",
+            left=None,
+            standing=f"{server.snapshot_age:,} transactions have begun since",
+            ends="VACUUM removes nothing that it might still see: tables and indexes grow",
+            state=AMBER,
         )
     left = 1 - server.frozen_age / TRANSACTION_IDS
     yield Deadline(
@@ -103,17 +120,26 @@ def _of_database(server: Database) -> Iterator[Deadline]:
         state=_of_share(left),
     )
     for name, kept, more in server.slots:
-        yield Deadline(
+        yield _of_slot(name, kept, more, judge, at)
+
+
+def _of_slot(name: str, kept: int, more: int | None, judge: Judge, at: float) -> Deadline:
+    standing = f"{words.bytes_of(kept)} of log are kept for it"
+    if more is None:
+        return Deadline(
             name=f"replication slot {name}",
             left=None,
-            standing=f"{words.bytes_of(kept)} of log are kept for it"
-            + (
-                f", {words.bytes_of(more)} more at most"
-                if more is not None
-                else ", without a bound"
-            ),
-            ends="the disk is full, or the replica has to begin anew",
+            standing=f"{standing}, without a bound",
+            ends="the disk of the database is full, and it stops",
         )
+    left = _until_empty(judge, f"slot {name}", more, at)
+    return Deadline(
+        name=f"replication slot {name}",
+        left=left,
+        standing=f"{standing}, {words.bytes_of(more)} more at most",
+        ends="its replica can no longer follow, and begins from a new copy",
+        state=worst([_of_share(max(0, more) / max(1, kept + more)), _of_trend(left)]),
+    )
 
 
 def _relay(redis: FromRedis) -> Iterator[Deadline]:
@@ -135,12 +161,13 @@ def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
         each.said.host: each.said.disk for each in redis.processes if each.said.disk[1]
     }
     for host, (free, total) in sorted(hosts.items()):
+        left = _until_empty(judge, f"disk {host}", free, at)
         yield Deadline(
             name=f"disk of {host}",
-            left=_until_empty(judge, f"disk {host}", free, at),
+            left=left,
             standing=f"{words.bytes_of(free)} of {words.bytes_of(total)} are free",
             ends="our processes there write no logs; servers on it stop",
-            state=_of_share(free / total / SOON) if free / total < SOON * NEAR else GREEN,
+            state=worst([_of_space(free / total), _of_trend(left)]),
         )
 
 
@@ -148,15 +175,21 @@ def _redis_memory(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadlin
     if not redis.limit:
         return
     free = redis.limit - redis.memory
+    left = _until_empty(judge, "redis", free, at)
     yield Deadline(
         name="memory of Redis",
-        left=_until_empty(judge, "redis", free, at),
+        left=left,
         standing=f"{words.bytes_of(free)} of {words.bytes_of(redis.limit)} are free",
         ends="it takes no tasks; what must be done is sent again later"
         if redis.policy == "noeviction"
         else f"it evicts ({redis.policy})",
-        state=_of_share(free / redis.limit / SOON) if free / redis.limit < SOON * NEAR else GREEN,
+        state=worst([_of_space(free / redis.limit), _of_trend(left)]),
     )
+
+
+def _of_space(share: float) -> State:
+    """Half full is well: amber and red come at an eighth and a sixteenth."""
+    return _of_share(share / SOON)
 
 
 def _until_empty(judge: Judge, series: str, free: float, at: float) -> float | None:

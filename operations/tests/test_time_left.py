@@ -1,0 +1,224 @@
+"""What ends badly by itself: when it is a line, how long it says, and when it is amber and red."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+from operations.broker import FromRedis
+from operations.judge import Judge
+from operations.pipeline import Database, FromPostgres, HandlerRow, ask_postgres
+from operations.time_left import Deadline, deadlines
+from outbox.conf import routes
+from outbox.handlers.pause import HandlerStatus
+from outbox.process.heartbeat import Said, SeenProcess
+from outbox.upkeep.gauges import Backlog
+from outbox.watching import AMBER, GREEN, RED, State
+
+GIB = 2**30
+MIB = 2**20
+
+
+def database(**more: Any) -> FromPostgres:
+    fields: dict[str, Any] = {
+        "version": "18",
+        "up": 1.0,
+        "size": 1,
+        "sessions": 1,
+        "most_sessions": 100,
+        "frozen_age": 0,
+        "snapshot_age": 0,
+        "open_transaction": (0.0, ""),
+        "slots": (),
+    }
+    return FromPostgres(
+        server=Database(**(fields | more)), hops=(), handlers=(), letters=(), actions=(), failed={}
+    )
+
+
+def broker(*processes: Said, memory: int = 0, limit: int = 0) -> FromRedis:
+    return FromRedis(
+        processes=[SeenProcess(said=said, age=0.0) for said in processes],
+        kinds=frozenset(),
+        queues={},
+        version="8",
+        up=1.0,
+        memory=memory,
+        limit=limit,
+        policy="noeviction",
+    )
+
+
+def process(free: int, total: int = 100 * GIB, **figures: float) -> Said:
+    return Said(
+        kind="relay",
+        name="relay",
+        host="h1",
+        pid=1,
+        release="1",
+        up=1.0,
+        memory=1,
+        disk=(free, total),
+        figures=figures,
+    )
+
+
+def named(name: str, found: list[Deadline]) -> Deadline | None:
+    return next((each for each in found if each.name.startswith(name)), None)
+
+
+def one(
+    name: str, postgres: FromPostgres | None = None, redis: FromRedis | None = None
+) -> Deadline | None:
+    return named(name, deadlines(postgres, redis, Judge(()), at=1000.0))
+
+
+def state_of(found: Deadline | None) -> State | None:
+    return found and found.state
+
+
+@pytest.mark.parametrize(
+    ("age", "state"), [(59.0, None), (61.0, GREEN), (599.0, GREEN), (601.0, AMBER)]
+)
+def test_a_transaction_that_stays_open(age: float, state: State | None) -> None:
+    found = one("oldest transaction", database(open_transaction=(age, "psql, pid 7, idle")))
+    assert state_of(found) == state
+    assert found is None or "psql, pid 7, idle" in found.standing
+
+
+@pytest.mark.parametrize(("age", "state"), [(10_000_000, None), (10_000_001, AMBER)])
+def test_a_snapshot_that_many_transactions_have_passed(age: int, state: State | None) -> None:
+    assert state_of(one("oldest snapshot", database(snapshot_age=age))) == state
+
+
+@pytest.mark.parametrize(
+    ("used", "state"), [(0.1, GREEN), (0.49, GREEN), (0.51, AMBER), (0.76, RED)]
+)
+def test_transaction_ids(used: float, state: State) -> None:
+    assert state_of(one("transaction ids", database(frozen_age=round(used * 2**31)))) == state
+
+
+@pytest.mark.parametrize(
+    ("kept", "more", "state"),
+    [(1, 9, GREEN), (6, 4, AMBER), (8, 2, RED), (12, -1, RED), (50, None, GREEN)],
+)
+def test_log_that_is_kept_for_a_replica(kept: int, more: int | None, state: State) -> None:
+    slots = [("replica", kept * GIB, None if more is None else more * GIB)]
+    found = one("replication slot replica", database(slots=slots))
+    assert state_of(found) == state
+
+
+@pytest.mark.parametrize(("free", "state"), [(50, GREEN), (13, GREEN), (12, AMBER), (6, RED)])
+def test_a_disk_that_fills(free: int, state: State) -> None:
+    assert state_of(one("disk of h1", redis=broker(process(free * GIB)))) == state
+
+
+@pytest.mark.parametrize(
+    ("mib_a_minute", "state"), [(0, GREEN), (100, GREEN), (1_000, AMBER), (6_000, RED)]
+)
+def test_the_trend_of_a_disk(mib_a_minute: int, state: State) -> None:
+    """50 GiB are free at first; the trend is seen for six minutes."""
+    judge, found = Judge(()), None
+    for minute in range(7):
+        free = 50 * GIB - minute * mib_a_minute * MIB
+        found = named(
+            "disk", deadlines(None, broker(process(free)), judge, at=1000.0 + 60 * minute)
+        )
+    assert found is not None
+    if not mib_a_minute:
+        assert found.left is None
+    else:
+        assert found.left == pytest.approx((50 * 1024 / mib_a_minute - 6) * 60)
+    assert found.state == state
+
+
+def test_no_time_is_made_of_a_trend_that_was_seen_for_less_than_five_minutes() -> None:
+    judge, found = Judge(()), None
+    for minute in range(5):
+        free = (50 - 9 * minute) * GIB
+        found = named(
+            "disk", deadlines(None, broker(process(free)), judge, at=1000.0 + 60 * minute)
+        )
+    assert found is not None
+    assert found.left is None
+
+
+@pytest.mark.parametrize(("used", "state"), [(50, GREEN), (88, AMBER), (94, RED)])
+def test_the_memory_of_redis(used: int, state: State) -> None:
+    assert state_of(one("memory of Redis", redis=broker(memory=used, limit=100))) == state
+
+
+def test_a_redis_without_a_bound_has_no_end() -> None:
+    assert one("memory of Redis", redis=broker(memory=50)) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state"), [(59.0, None), (61.0, GREEN), (901.0, AMBER), (1351.0, RED)]
+)
+def test_the_consumer_timeout_of_rabbitmq(seconds: float, state: State | None) -> None:
+    said = process(50 * GIB, oldest_unacked_seconds=seconds)
+    found = one("RabbitMQ's consumer timeout", redis=broker(said))
+    assert state_of(found) == state
+    assert found is None or found.left == pytest.approx(1800 - seconds)
+
+
+@pytest.mark.parametrize(
+    ("paused", "share", "state"),
+    [(True, 0.0, AMBER), (True, 0.6, AMBER), (True, 0.8, RED), (False, 0.8, RED)],
+)
+def test_a_handler_against_the_retention_of_its_topic(
+    paused: bool, share: float, state: State
+) -> None:
+    route = routes()[0]
+    kept = route.topic.retention_hours * 3600
+    status = HandlerStatus(
+        handler=route.handler, paused=paused, changed_by="a", changed_at=datetime.now(UTC)
+    )
+    row = HandlerRow(
+        status=status,
+        positions={},
+        last_error="",
+        oldest=share * kept,
+        paused_for=0.0,
+        missing=0,
+        audit_behind=0.0,
+        canary=None,
+    )
+    postgres = FromPostgres(
+        server=database().server, hops=(), handlers=[row], letters=(), actions=(), failed={}
+    )
+    found = one(route.handler, postgres)
+    assert found is not None
+    assert (found.state, found.left) == (state, pytest.approx((1 - share) * kept))
+
+
+def test_what_ends_first_stands_first() -> None:
+    said = process(50 * GIB, oldest_unacked_seconds=100.0)
+    found = deadlines(database(), broker(said), Judge(()), at=1000.0)
+    assert found[0].name == "RabbitMQ's consumer timeout"
+    assert all(each.ends for each in found)
+
+
+@pytest.fixture
+def other() -> Iterator[psycopg.Connection]:
+    """A session of somebody else in the same database."""
+    options = connection.get_connection_params()
+    names = ("host", "port", "user", "password", "dbname")
+    with psycopg.connect(
+        **{name: options[name] for name in names if name in options},
+        application_name="a report",
+    ) as session:
+        yield session
+
+
+@pytest.mark.django_db(transaction=True)
+def test_postgresql_says_whose_transaction_is_open(other: psycopg.Connection) -> None:
+    other.execute("SELECT txid_current()")
+    age, who = ask_postgres(Backlog()).server.open_transaction
+    assert age > 0
+    assert who.startswith("a report, pid ")
