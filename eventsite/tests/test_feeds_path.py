@@ -36,6 +36,10 @@ def is_backfilled() -> bool:
     return Follow.objects.filter(backfilled=True).count() == len(FANS)
 
 
+def stored() -> set[tuple[str, int]]:
+    return set(FeedEntry.objects.values_list("user_id", "post_id"))
+
+
 def test_from_the_request_to_the_page(web: Web) -> None:
     with redis.Redis.from_url(settings.FEED_CACHE_URL) as server:
         server.flushdb()
@@ -59,11 +63,11 @@ def test_from_the_request_to_the_page(web: Web) -> None:
             assert settles(
                 lambda: all(shown(web, fan) == [third, second] for fan in FANS), within=SETTLES
             )
+            kept = {(fan, post_id) for fan in FANS for post_id in (second, third)}
+            assert settles(lambda: stored() == kept, within=SETTLES)
             assert settles(lambda: not FeedSlice.objects.exists(), within=SETTLES)
             assert web.get("/users/ada/followers").json["count"] == len(FANS)
-    assert set(FeedEntry.objects.values_list("user_id", "post_id")) == {
-        (fan, post_id) for fan in FANS for post_id in (second, third)
-    }
+    assert stored() == kept
     assert not DeadLetter.objects.exists()
     out = StringIO()
     call_command("check_feeds", stdout=out)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -156,7 +158,9 @@ def test_a_bridge_that_hangs_says_so_and_ends(broker: redis.Redis) -> None:
     given = connection.settings_dict
     with proxy_to(given["HOST"], int(given["PORT"])) as proxy:
         url = child_environment()["DATABASE_URL"].replace(f":{given['PORT']}/", f":{proxy.port}/")
-        with process("bridge", DATABASE_URL=url) as bridge:
+        spec = spec_of("bridge", DATABASE_URL=url, WATCHDOG_SECONDS=str(WATCHED))
+        command = (sys.executable, "-m", "devtools.testing.patient_bridge")
+        with running_together([replace(spec, command=command)]) as [bridge]:
             publish()
             assert settles(lambda: broker.llen("probe") > 0)
             proxy.set(Fault.SILENT)
