@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import select
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -32,6 +34,7 @@ environment()
 __all__ = ["Scheduler", "app"]
 
 QUEUE_BOUND = 50  # tasks; beat adds none to a queue that is longer
+LENGTHS_SECONDS = 0.9  # that beat knows the lengths of its queues
 EARLIER = 0.5  # seconds before a task's time limit that it waits for the database no longer
 RESULTS_OF_A_PROCESS = 10  # at most so many wait unread; each has one task at work and one to come
 
@@ -62,16 +65,17 @@ class Scheduler(beat.Scheduler):
     """Celery's scheduler, except that a lost Redis is one log line instead of two tracebacks
     for each task, and that a queue without a worker gets no more tasks: those that wait there
     are enough. It wakes several times a second, so it skips what Celery's scheduler does for
-    schedules that change."""
+    schedules that change, and asks for the lengths of all queues at once, once a second."""
+
+    _lengths: Mapping[str, float] = {}
+    _asked_at = float("-inf")
 
     def schedules_equal(self, old_schedules: Any, new_schedules: Any) -> bool:
         return True  # entries are what the settings say, for as long as it runs
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        from outbox.task_queue import queue_length
-
         queue = entry.options["queue"]
-        waiting = queue_length(queue)
+        waiting = self._waiting(queue)
         if math.isinf(waiting):
             return  # Redis is lost, which has been logged
         if waiting > QUEUE_BOUND:
@@ -80,7 +84,18 @@ class Scheduler(beat.Scheduler):
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except beat.SchedulingError as error:
+            self._asked_at = float("-inf")
             log.warning("task_not_sent", task=entry.task, error=str(error))
+
+    def _waiting(self, queue: str) -> float:
+        from outbox.task_queue import queue_lengths
+
+        now = time.monotonic()
+        if now - self._asked_at >= LENGTHS_SECONDS:
+            entries = settings.CELERY_BEAT_SCHEDULE.values()
+            queues = sorted({each["options"]["queue"] for each in entries})
+            self._lengths, self._asked_at = queue_lengths(queues), now
+        return self._lengths[queue]
 
 
 serializer.register()

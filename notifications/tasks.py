@@ -20,18 +20,16 @@ from outbox.database.errors import DATABASE_AWAY
 from outbox.handlers.task import effect_task
 
 __all__ = [
-    "close_lapsed",
     "deliver_high",
     "deliver_low",
     "deliver_normal",
-    "expire",
     "fold_figures",
+    "keep_times",
     "measure_waiting",
     "prune",
     "ready_high",
     "ready_low",
     "ready_normal",
-    "start_scheduled",
 ]
 
 TASK_SECONDS = 15
@@ -54,7 +52,7 @@ ready_low = _ready_task("low")
 
 
 def _deliver(priority: str) -> int:
-    """Run by beat every second, and asked for when something becomes ready; more than there are turns
+    """Asked for when something becomes ready, and run by beat every five seconds; more than there are turns
     for end at once. Acknowledged early: what is lost with a worker is in rows, under a lease."""
     try:
         return deliver(priority)
@@ -75,34 +73,21 @@ deliver_normal = _deliver_task("normal")
 deliver_low = _deliver_task("low")
 
 
-@shared_task(name="notifications.start_scheduled", acks_late=False, time_limit=TASK_SECONDS)
-def start_scheduled() -> int:
-    """What is due becomes pending; run by beat twice a second."""
+@shared_task(name="notifications.keep_times", acks_late=False, time_limit=TASK_SECONDS)
+def keep_times() -> int:
+    """What time does to notifications; run by beat twice a second. Beats of older releases know it by the
+    three names of its parts."""
     try:
-        return times.start_scheduled()
+        return times.keep_times()
     except DATABASE_AWAY as error:
-        log.warning("schedule_database_unavailable", error=str(error))
+        log.warning("times_database_unavailable", error=str(error))
         return 0
 
 
-@shared_task(name="notifications.expire", acks_late=False, time_limit=TASK_SECONDS)
-def expire() -> int:
-    """What still waits after its time has failed; run by beat every second."""
-    try:
-        return times.expire()
-    except DATABASE_AWAY as error:
-        log.warning("expiry_database_unavailable", error=str(error))
-        return 0
-
-
-@shared_task(name="notifications.close_lapsed", acks_late=False, time_limit=TASK_SECONDS)
-def close_lapsed() -> int:
-    """What dead senders held is taken up again; run by beat every second."""
-    try:
-        return times.close_lapsed()
-    except DATABASE_AWAY as error:
-        log.warning("leases_database_unavailable", error=str(error))
-        return 0
+for _part in ("start_scheduled", "expire", "close_lapsed"):
+    shared_task(name=f"notifications.{_part}", acks_late=False, time_limit=TASK_SECONDS)(
+        keep_times.run
+    )
 
 
 @shared_task(name="notifications.measure_waiting", acks_late=False, time_limit=TASK_SECONDS)

@@ -7,6 +7,7 @@ it pass over.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,22 +18,27 @@ from kombu.exceptions import OperationalError
 from outbox import redis_client, tracing
 from outbox.declaration import Route
 
-__all__ = ["COMPRESSION", "queue_length", "send", "sent_by"]
+__all__ = ["COMPRESSION", "queue_length", "queue_lengths", "send", "sent_by"]
 
 _STEP = "traceparent"
 COMPRESSION = "application/zstd"  # kombu's name; a chunk takes a fifth of its bytes
 
 
-def queue_length(queue: str) -> float:
-    """Tasks that wait in a queue; infinite while Redis takes none, which is logged once. What is
+def queue_lengths(queues: Sequence[str]) -> Mapping[str, float]:
+    """Tasks that wait in each queue; infinite while Redis takes none, which is logged once. What is
     sent only while this is small keeps Redis bounded when nobody works a queue off."""
     try:
-        [length] = redis_client.queue_lengths(_redis(), [queue])
+        lengths = redis_client.queue_lengths(_redis(), queues)
     except redis.RedisError as error:
         redis_client.note_lost(error)
-        return math.inf
+        return dict.fromkeys(queues, math.inf)
     redis_client.note_back()
-    return length
+    return dict(zip(queues, lengths, strict=True))
+
+
+def queue_length(queue: str) -> float:
+    """The same of one."""
+    return queue_lengths([queue])[queue]
 
 
 def send(route: Route, **arguments: Any) -> bool:

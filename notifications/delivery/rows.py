@@ -16,7 +16,7 @@ from django.db import connection, transaction
 
 from notifications.delivery.channels import KEEP_OUT_PAUSES, NOT_PAUSED
 from notifications.delivery.rules import Claim, Result
-from notifications.models import Channel, Outcome
+from notifications.models import Channel, Outcome, Priority
 from notifications.status_log import CHANGED, changed_of, recording
 from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.planner import plan_by_index
@@ -33,6 +33,7 @@ __all__ = [
     "hold",
     "keep_sender",
     "look",
+    "ready_priorities",
     "settle",
 ]
 
@@ -112,6 +113,27 @@ def look(priority: str, channels: Sequence[str], *, most: int) -> Ready:
         {(provider, channel): seconds for provider, channel, seconds in holds},
         senders[0][0],
     )
+
+
+_READY_PRIORITIES = f"""
+    SELECT asked.priority FROM unnest(%s::text[]) AS asked (priority)
+    WHERE EXISTS (
+        SELECT FROM unnest(%s::text[]) AS wanted (channel) CROSS JOIN LATERAL (
+            SELECT 1 FROM notifications
+            WHERE channel = wanted.channel AND priority = asked.priority AND status = 'pending'
+              AND due_at <= clock_timestamp() AND expires_at > clock_timestamp()
+            ORDER BY due_at LIMIT 1
+        ) AS first WHERE {NOT_PAUSED})
+"""
+
+
+def ready_priorities(channels: Sequence[str]) -> list[str]:
+    """Priorities of which something is ready on one of the channels."""
+    asked = text_array_literal(Priority.values), text_array_literal(channels)
+    with transaction.atomic():
+        plan_by_index()
+        [found] = send(RoundTrip([(_READY_PRIORITIES, asked)]))
+    return [priority for (priority,) in found]
 
 
 # MATERIALIZED, so that no plan runs the inner statement again for each row.

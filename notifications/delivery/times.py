@@ -12,12 +12,14 @@ from django.db import connection, transaction
 from notifications import metrics
 from notifications.delivery import rows
 from notifications.delivery.rules import Claim, lapsed
+from notifications.delivery.turns import nudge
 from notifications.events import PENDING_EVENTS
+from notifications.providers.configured import in_order
 from notifications.status_log import CHANGED, changed_of, recording
 from outbox.database.round_trips import send
 from outbox.publish.events import publishing
 
-__all__ = ["EXPIRED", "close_lapsed", "expire", "start_scheduled"]
+__all__ = ["EXPIRED", "close_lapsed", "expire", "keep_times", "start_scheduled"]
 
 BATCH = 1000
 RUN_SECONDS = 5.0
@@ -54,6 +56,15 @@ _LAPSED = """
     WHERE status = 'processing' AND due_at <= clock_timestamp()
     ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
 """
+
+
+def keep_times() -> int:
+    """All of it, and a delivery is asked for where something is ready; returns how many changed."""
+    changed = start_scheduled() + expire() + close_lapsed()
+    served = [channel for channel in rows.CHANNELS if in_order(channel)]
+    for priority in rows.ready_priorities(served):
+        nudge(priority)
+    return changed
 
 
 def start_scheduled() -> int:

@@ -98,14 +98,14 @@ class Turn:
 
 
 def nudge(priority: str) -> None:
-    """Something is ready: ask for a delivery now, unless somebody is at it or has been asked. Beat
-    asks every second whatever becomes of this."""
+    """Something is ready: ask for a delivery now, unless somebody is at it or has been asked. Whatever becomes
+    of this, keep_times asks again within a second, and beat every five."""
     turns = [_turn_key(priority, number) for number in range(settings.NOTIFICATION_SENDERS)]
     keys = [*turns, _nudge_key(priority)]
     if redis_client.lost_lately(AWAY_SECONDS):
         return
     try:
-        # Sent again after a lost answer it says that somebody has asked: then beat does.
+        # Sent again after a lost answer it says that somebody has asked: the next one does.
         if _redis().eval(_ASK, len(keys), *keys, NUDGE_MS):
             current_app.send_task(task_of(priority), queue=queue_of(priority), retry=False)
     except (redis.RedisError, OperationalError, OSError) as error:

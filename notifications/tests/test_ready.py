@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -9,8 +10,10 @@ import redis
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
-from notifications.delivery import turns
+from notifications.delivery import times, turns
+from notifications.delivery.channels import pause_channel
 from notifications.delivery.ready import UnknownNotification, decode_known, ready_of
 from notifications.events import HighPending
 from notifications.models import Notification
@@ -89,6 +92,28 @@ class TestTheNudge:
             ready_of("high")([envelope(str(fresh.id))])
             assert sent == []
         make_ready(more)
+        assert sent == ["notifications.deliver_high"]
+
+    def test_a_delivery_is_asked_for_when_a_retry_is_due(self, sent: list[str]) -> None:
+        accept(priority="low", due_at=timezone.now() + timedelta(hours=1))
+        times.keep_times()
+        assert sent == []
+
+        accept(priority="low")
+        accept(priority="high")
+        times.keep_times()
+        assert sorted(sent) == ["notifications.deliver_high", "notifications.deliver_low"]
+
+    def test_nobody_asks_for_a_paused_channel(self, sent: list[str]) -> None:
+        pause_channel("sms", reason="a test", by="me")
+        accept()
+        times.keep_times()
+        assert sent == []
+
+    def test_beats_of_older_releases_know_the_parts(self, sent: list[str]) -> None:
+        accept()
+        for name in ("start_scheduled", "expire", "close_lapsed"):
+            assert current_app.tasks[f"notifications.{name}"].apply().get() == 0
         assert sent == ["notifications.deliver_high"]
 
     def test_not_for_nothing(self, sent: list[str]) -> None:
