@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from notifications import metrics
 from notifications.delivery import rows
 from notifications.delivery.rules import Claim, lapsed
-from notifications.delivery.turns import nudge
+from notifications.delivery.turns import nudge_all
 from notifications.events import PENDING_EVENTS
 from notifications.providers.configured import in_order
 from notifications.status_log import CHANGED, changed_of, recording
@@ -62,8 +62,7 @@ def keep_times() -> int:
     """All of it, and a delivery is asked for where something is ready; returns how many changed."""
     changed = start_scheduled() + expire() + close_lapsed()
     served = [channel for channel in rows.CHANNELS if in_order(channel)]
-    for priority in rows.ready_priorities(served):
-        nudge(priority)
+    nudge_all(rows.ready_priorities(served))
     return changed
 
 

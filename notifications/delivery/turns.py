@@ -7,6 +7,7 @@ Kept in Redis, under keys that end by themselves when their holder dies.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import cache
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from kombu.exceptions import OperationalError
 
 from outbox import redis_client
 
-__all__ = ["Turn", "nudge", "queue_of", "task_of"]
+__all__ = ["Turn", "nudge", "nudge_all", "queue_of", "task_of"]
 
 TURN_MS = 2_000
 NUDGE_MS = 1_000
@@ -110,6 +111,17 @@ def nudge(priority: str) -> None:
             current_app.send_task(task_of(priority), queue=queue_of(priority), retry=False)
     except (redis.RedisError, OperationalError, OSError) as error:
         redis_client.note_lost(error)
+
+
+def nudge_all(priorities: Sequence[str]) -> None:
+    """The same for several, also if Redis was lost a moment ago: who calls got a task from it since."""
+    try:
+        redis_client.ask_if_back(_redis())
+    except redis.RedisError as error:
+        redis_client.note_lost(error)
+        return
+    for priority in priorities:
+        nudge(priority)
 
 
 def _turn_key(priority: str, number: int) -> str:

@@ -18,6 +18,7 @@ from notifications.delivery.ready import UnknownNotification, decode_known, read
 from notifications.events import HighPending
 from notifications.models import Notification
 from notifications.tests.sending import accept, fresh_redis, reload
+from outbox import redis_client
 from outbox.envelope import EventEnvelope
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -109,6 +110,12 @@ class TestTheNudge:
         accept()
         times.keep_times()
         assert sent == []
+
+    def test_who_lost_redis_a_moment_ago_asks_again(self, sent: list[str]) -> None:
+        accept()
+        redis_client.note_lost(redis.ConnectionError("gone"))
+        times.keep_times()
+        assert sent == ["notifications.deliver_high"]
 
     def test_beats_of_older_releases_know_the_parts(self, sent: list[str]) -> None:
         accept()
