@@ -37,7 +37,7 @@ WIRING = App(
             bound=300,
             seconds=300,
             absent=True,
-            sentence="Last fold of what chunks add to the sales figures: {value}. Reads of figures get slower.",
+            sentence="Last fold of the additions to the sales figures: {value}. Reads of figures get slower.",
         ),
         Alarm(
             name="FiguresSetAside",

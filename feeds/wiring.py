@@ -60,7 +60,7 @@ WIRING = App(
             bound=3600,
             seconds=300,
             absent=True,
-            sentence="Last prune of changes that no cached feed can miss: {value}. Table feed_changes grows.",
+            sentence="Last prune of the table feed_changes: {value}. The table grows.",
         ),
     ),
     urls="feeds.urls",

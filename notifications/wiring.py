@@ -61,7 +61,7 @@ _ALARMS = (
         60,
         critical=True,
         seconds=60,
-        sentence="Ready notifications have waited {value}, and nothing holds them up.",
+        sentence="Ready notifications have waited {value}, and nothing delays them.",
     ),
     _waits(
         "NotificationsPaced",
@@ -77,7 +77,7 @@ _ALARMS = (
         900,
         critical=False,
         seconds=300,
-        sentence="Notifications have waited {value}, because their provider asks to.",
+        sentence="Notifications have waited {value}, because their provider asks to wait.",
     ),
     _waits(
         "ScheduleLate",
@@ -92,7 +92,7 @@ _ALARMS = (
         figure="notification_channel_paused",
         bound=0,
         seconds=1800,
-        sentence="It is paused: nothing of it is sent until somebody resumes it.",
+        sentence="The channel is paused: its notifications are not sent until somebody resumes it.",
     ),
     Alarm(
         name="ProviderFails",
@@ -100,7 +100,7 @@ _ALARMS = (
         bound=0,
         seconds=300,
         critical=True,
-        sentence="It does not work: its breaker is not closed.",
+        sentence="The provider fails: its breaker is not closed.",
     ),
 )
 

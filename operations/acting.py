@@ -1,4 +1,4 @@
-"""The pages on which something is done: what it would do, the form with the reason, and what came of it."""
+"""The pages on which an operator acts: the preview of an action, the form that asks for a reason, the outcome."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "relay_letter",
 ]
 
-GROUPED = 10_000  # of the newest dead letters
+GROUPED = 10_000  # the newest dead letters that the page groups
 WHY_LENGTH = 500
 ON_LENGTH = 100  # things that one form acts on
 LANES = "outbox.change_outboxlane"
@@ -44,7 +44,7 @@ log = structlog.get_logger("operations")
 
 @of_actors
 def act(request: HttpRequest, viewer: Viewer, name: str) -> HttpResponse:
-    """GET shows what an action would do, POST does it, once for each form, and leads to what came of it."""
+    """GET shows what an action would do. POST does it once for each form and redirects to the outcome."""
     action = ACTIONS.get(name)
     if action is None:
         return refusal(request, 404, f"There is no action {name}.")
@@ -65,7 +65,7 @@ def act(request: HttpRequest, viewer: Viewer, name: str) -> HttpResponse:
 
 
 def _may_not(request: HttpRequest, permission: str) -> HttpResponse:
-    return refusal(request, 403, f"This is for who has the permission {permission}.")
+    return refusal(request, 403, f"You need the permission {permission}.")
 
 
 def _done(
@@ -77,13 +77,18 @@ def _done(
     once = _once(request)
     if once is None:
         return _form(
-            request, name, action, preview, on=on, problem="Send the form as it was given."
+            request,
+            name,
+            action,
+            preview,
+            on=on,
+            problem="The form has no valid number. Send this one.",
         )
     if (before := _sent_before(request)) is not None:
         return before
     problem, status = "", 400
     if not why:
-        problem = "Say why: it is kept with what you do."
+        problem = "Say why: the reason is kept with the action."
     elif preview.rates and rate not in map(str, preview.rates):
         problem = "Choose one of the rates."
     elif preview.nothing:
@@ -116,7 +121,7 @@ def _done(
 
 
 def _once(request: HttpRequest) -> UUID | None:
-    """The number of the form; None: it was not made here."""
+    """The number of the form, or None if this server did not make the form."""
     try:
         return UUID(request.POST.get("once", ""))
     except ValueError:
@@ -124,7 +129,7 @@ def _once(request: HttpRequest) -> UUID | None:
 
 
 def _sent_before(request: HttpRequest) -> HttpResponse | None:
-    """A form that was sent twice finds that nothing is left to do, and is led to what it did."""
+    """The redirect of a form that was sent before, to what it did; None for a new form."""
     once = _once(request)
     found = operator_log.under(once) if once else None
     return _to(found) if found is not None else None
@@ -162,10 +167,10 @@ def _form(
 
 @of_staff
 def done(request: HttpRequest, viewer: Viewer, entry_id: str) -> HttpResponse:
-    """What somebody did, and how far it is."""
+    """One action of an operator, and how far it is."""
     entry = _entry(entry_id)
     if entry is None:
-        return refusal(request, 404, "Nothing was done under this number.")
+        return refusal(request, 404, "There is no action with this number.")
     context = {"entry": entry, "live": done_part(entry, stops=viewer.may(RESOLVE))}
     return render(request, "operations/done.html", context)
 
@@ -177,14 +182,14 @@ def _entry(entry_id: str) -> operator_log.Entry | None:
 
 @of_scripts
 def done_live(request: HttpRequest, viewer: Viewer, entry_id: str) -> HttpResponse:
-    """The part of it that is renewed."""
+    """The part of that page which the browser renews."""
     entry = _entry(entry_id)
     return HttpResponse(done_part(entry, stops=viewer.may(RESOLVE)) if entry else "")
 
 
 @of_staff
 def letters(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """Dead letters by handler and error, those of apps too; of one group some letters."""
+    """The dead letters of handlers and of apps, grouped by handler and error."""
     if not viewer.may(LETTERS):
         return _may_not(request, LETTERS)
     context = {
@@ -198,7 +203,7 @@ def letters(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 
 @of_staff
 def letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpResponse:
-    """One dead letter whole, without its secrets."""
+    """One whole dead letter, without its secrets."""
     if not viewer.may(LETTERS):
         return _may_not(request, LETTERS)
     number = as_number(letter_id)
@@ -211,7 +216,7 @@ def letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpResponse
 
 @of_staff
 def of_relay(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """Dead letters of the relay by reason. RabbitMQ is asked now."""
+    """Dead letters of the relay by reason, as RabbitMQ has them now."""
     if not viewer.may(LETTERS):
         return _may_not(request, LETTERS)
     context: dict[str, Any] = {"resolves": viewer.may(RESOLVE)}
@@ -231,7 +236,7 @@ def of_relay(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 
 @of_staff
 def relay_letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpResponse:
-    """One of them whole, without its secrets."""
+    """One whole dead letter of the relay, without its secrets."""
     if not viewer.may(LETTERS):
         return _may_not(request, LETTERS)
     try:
@@ -240,7 +245,9 @@ def relay_letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpRe
         return refusal(request, 503, str(error))
     if found is None:
         return refusal(
-            request, 404, "There is no such dead letter of the relay, or it lies behind many."
+            request,
+            404,
+            "The relay has no such dead letter among the first of its queue.",
         )
     context = {"letter": found, "resolves": viewer.may(RESOLVE)}
     return render(request, "operations/relay_letter.html", context)
@@ -248,6 +255,6 @@ def relay_letter(request: HttpRequest, viewer: Viewer, letter_id: str) -> HttpRe
 
 @of_staff
 def lanes(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """All lanes, to choose some."""
+    """All lanes; an operator chooses some of them."""
     context = {"lanes": lane_states(), "counted": COUNTED, "acts": viewer.may(LANES)}
     return render(request, "operations/lanes.html", context)

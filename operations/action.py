@@ -1,4 +1,4 @@
-"""What an action of the page is: a look at what it would do, and the doing."""
+"""An action of the page: a preview of what it would do, and the function that does it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ RATES = (1, 10, 50, 200)  # letters a second
 
 
 class NoSuch(LookupError):
-    """There is nothing of this name to act on."""
+    """The thing to act on does not exist. The message is shown to the operator."""
 
 
 class NotNow(RuntimeError):
-    """It cannot be done as things stand; nothing was changed."""
+    """The action cannot be done now, and nothing was changed. The message is shown to the operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What an action would do. `sentence`: what comes of it; `columns` and `rows`: what it is about, as
-    it stands; `nothing`: why there is nothing to do; `permission`: where another than the action's."""
+    """What an action would do.
+
+    sentence       what follows from it
+    columns, rows  the things that it acts on, as they are now
+    nothing        why there is nothing to do; empty if there is something
+    permission     one that is needed besides the action's own; empty if there is none
+    """
 
     title: str
     sentence: str
@@ -36,7 +41,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Who has confirmed it, and why. `once`: of the form."""
+    """A confirmed action: who asks for it and why. `once` is the number of the form."""
 
     on: Sequence[str]
     by: str
@@ -47,7 +52,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`do` raises NotNow, DoneAlready, NoSuch; so may `preview` the last."""
+    """`do` raises NotNow, DoneAlready or NoSuch; `preview` raises NotNow or NoSuch."""
 
     verb: str
     permission: str

@@ -1,6 +1,6 @@
-"""What can be done on the page, each with a look at what it would do.
+"""All actions of the page.
 
-An action is named in the address, what it acts on stands in the query. A preview reads and changes nothing.
+The path of an address names the action, its query names what the action acts on. A preview only reads.
 """
 
 from __future__ import annotations

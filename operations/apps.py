@@ -2,6 +2,6 @@ from django.apps import AppConfig
 
 
 class OperationsConfig(AppConfig):
-    """The page of operators: how everything stands, why, and what to press."""
+    """The page of operators: the state of every hop, its reason, and the actions that help."""
 
     name = "operations"

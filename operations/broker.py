@@ -1,4 +1,4 @@
-"""What Redis says: the processes, the lengths of Celery's queues, its memory."""
+"""What the page reads from Redis: the processes, the lengths of Celery's queues, the memory of Redis."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ ANSWERS_WITHIN = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromRedis:
-    """`kinds`: of processes that ever ran here; `queues`: Celery queue -> tasks that wait; bytes; `limit`
-    0: none; `up` in seconds."""
+    """One reading.
+
+    kinds          kinds of processes that ever ran here
+    queues         Celery queue -> number of waiting tasks
+    up             seconds since Redis started
+    memory, limit  bytes; limit 0: there is none
+    policy         what Redis does at the limit (`maxmemory-policy`)
+    """
 
     processes: Sequence[SeenProcess]
     kinds: frozenset[str]
@@ -34,7 +40,7 @@ class FromRedis:
 
 
 def ask_redis() -> FromRedis:
-    """All of it. Raises redis.RedisError, also where Redis takes no writes."""
+    """Read all of it. Raises redis.RedisError, also if Redis takes no writes."""
     server = _redis()
     names = [queue for queues in settings.WIRING.roles.values() for queue in queues]
     lengths = redis_client.queue_lengths(server, names)
@@ -52,7 +58,7 @@ def ask_redis() -> FromRedis:
 
 
 def processes() -> Sequence[SeenProcess]:
-    """Those that say that they live, or said so a moment ago. Raises redis.RedisError."""
+    """The processes whose heartbeat is there, or ended a moment ago. Raises redis.RedisError."""
     return processes_seen(_redis())
 
 

@@ -1,12 +1,12 @@
-"""An event a minute that goes the way of all, from the outbox through every handler, and means nothing.
+"""A canary: an event without meaning that travels from the outbox through every handler, once a minute.
 
-Each topic with a handler gets one, under a key of its own. The drain sends it, each bridge of the topic
-hands it to a worker in a chunk, and the worker moves the position past it in a transaction: that is the
-generic way of what a handler does not subscribe to, so no effect ever sees one. A handler whose position
-is behind the offset of a canary has not let it through. Nothing is written for each handler.
+Each topic with a handler gets a canary under a key of its own. The drain sends it, each bridge of the topic
+hands it to a worker in a chunk, and the worker moves the position past it in a transaction. Events that a
+handler does not subscribe to always travel this way, so no effect ever sees a canary. A handler has passed
+a canary when its position is past the canary's offset; no row is written for each handler.
 
-Code that does not know the type would park each canary as a dead letter. So none is sent while a process
-says, by its heartbeat, that it is of such code; nor where the processes cannot be asked.
+Code that does not know the type would park each canary as a dead letter. So no canary is sent while the
+heartbeat of a process says that it runs such code, or while the processes cannot be asked.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from outbox.topics import CANARY_TYPE, Topic
 
 __all__ = ["ages", "measure", "send_if_due"]
 
-EVERY_SECONDS = 55.0  # at the least; beat asks every ten seconds
+EVERY_SECONDS = 55.0  # at least; beat starts the task every ten seconds
 KEPT_HOURS = 1
-LOOKED_AT = 10  # canaries of each topic: a handler that has passed none of them is that far behind
+LOOKED_AT = 10  # canaries of each topic; a handler that has passed none of them counts as that late
 _PARTIES = ("bridge", "worker")
-# Of each handler the newest that its position is past; where there is none, how old the oldest of them is.
+# For each handler the newest canary that its position is past; without one, the age of the oldest canary.
 _AGES = """
     SELECT route.handler,
            extract(epoch FROM clock_timestamp() - coalesce(
@@ -59,7 +59,7 @@ log = structlog.get_logger("operations.canary")
 
 @dataclass(frozen=True, slots=True)
 class _Canary:
-    """An Event of outbox/publish/events.py."""
+    """The canary as an `Event` of outbox/publish/events.py."""
 
     topic: Topic
     event_id: str
@@ -70,7 +70,7 @@ class _Canary:
 
     @property
     def key(self) -> str:
-        """Another one each time, so that it takes another lane and partition."""
+        """A new key for each canary, so that all lanes and partitions get some."""
         return f"canary-{self.event_id}"
 
     def to_json(self) -> str:
@@ -78,8 +78,8 @@ class _Canary:
 
 
 def send_if_due() -> int:
-    """Send one to each topic with a handler, once a minute; how many. 0 while the setting CANARY is off.
-    Raises DatabaseError and InterfaceError."""
+    """Send a canary to each topic with a handler, once a minute. Returns how many were sent, 0 while the
+    setting CANARY is off. Raises DatabaseError and InterfaceError."""
     if not settings.CANARY or not _is_due():
         return 0
     with jobs.only_one("operations-canary") as mine:
@@ -135,8 +135,9 @@ def _name(topic: Topic) -> str:
 
 
 def ages() -> Mapping[str, float]:
-    """Handler -> seconds since its newest canary that has come through was sent; of one that has passed
-    none of the last ten, at least so many. Not of those that are paused, nor before the first canary."""
+    """Handler -> seconds since the newest canary was sent that it has passed. For a handler that has passed
+    none of the last ten, the value is the age of the oldest of them. Paused handlers are left out, and
+    every handler before the first canary."""
     routes = conf.routes()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -151,7 +152,7 @@ def ages() -> Mapping[str, float]:
 
 
 def measure() -> None:
-    """Set the gauge of each handler; of one that is paused it says nothing new, so 0."""
+    """Set the gauge of each handler; it is 0 for a paused handler."""
     if not settings.CANARY:
         return
     found = ages()

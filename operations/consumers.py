@@ -1,4 +1,4 @@
-"""/ops/ws: what /ops/live answers, pushed every second to whoever has a session of the staff."""
+"""/ops/ws: the answer of /ops/live, pushed every second to clients with a session of the staff."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["LivePage"]
 
 
 class LivePage(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """Sends {"now": HTML, "rest": HTML}, the parts of the page; takes no message. A session stands in a
-    cookie, which a browser sends whoever asks it to: so the page that asks must be ours."""
+    """Sends {"now": HTML, "rest": HTML}, the parts of the page, and accepts no message. A browser sends the
+    session cookie for a socket that any page opens, so the origin of the page must be this server."""
 
     _watcher: Watcher | None = None
 
     async def __call__(self, *scope_receive_send: Any) -> None:
         try:
             await super().__call__(*scope_receive_send)
-        finally:  # whatever has ended it: a consumer that raises hears of no disconnect
+        finally:  # always: `disconnect` is not called for a consumer that raised
             if self._watcher is not None:
                 room().leave(self._watcher)
 
@@ -58,7 +58,7 @@ def _header(scope: Any, wanted: bytes) -> str:
 
 
 def _is_ours(origin: str, host: str) -> bool:
-    """The origin of the page that asks is the server that is asked, or one that the settings name."""
+    """Whether the page comes from this server, or from an origin that the settings name."""
     if origin in settings.CSRF_TRUSTED_ORIGINS:
         return True
     try:

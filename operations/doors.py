@@ -1,4 +1,4 @@
-"""The doors of the page: who is let in, and what every answer says of itself."""
+"""Access to the page: decorators that check who asks, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from restapi.errors import RETRY_AFTER_SECONDS, reads_only
 
 __all__ = ["glass", "guarded", "of_actors", "of_scripts", "of_staff", "refusal"]
 
-# Nothing of the page is inline, and nothing comes from elsewhere.
+# The page has no inline scripts or styles, and loads everything from this server.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -28,12 +28,12 @@ View = Callable[..., HttpResponse]
 
 
 def of_staff(view: View) -> Callable[..., Any]:
-    """A page: whoever is not known is sent to the login of the admin."""
+    """For a page. A visitor without a session is redirected to the login of the admin."""
     return reads_only(_page(view))
 
 
 def of_actors(view: View) -> Callable[..., Any]:
-    """A page with a form. Who sends it is asked for anew, and Django's check of forms is on."""
+    """For a page with a form. PostgreSQL is asked again who sends it, and Django's CSRF check is on."""
     page = _page(view)
 
     @wraps(view)
@@ -66,7 +66,7 @@ def _page(view: View) -> View:
 
 
 def of_scripts(view: View) -> Callable[..., Any]:
-    """JSON, or a part of the page: no redirects, and errors in the shape of the API's."""
+    """For JSON or a part of the page: no redirects, and errors in the format of the API."""
 
     @wraps(view)
     def opened(request: HttpRequest, *args: Any, **more: Any) -> HttpResponse:
@@ -85,7 +85,7 @@ def of_scripts(view: View) -> Callable[..., Any]:
 
 
 def guarded(answer: HttpResponse) -> HttpResponse:
-    """With the headers that every answer has."""
+    """The answer with the headers that every answer of the page has."""
     answer["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     answer["Cache-Control"] = "no-store"
     return answer
@@ -96,12 +96,12 @@ def _error(status: int, message: str) -> HttpResponse:
 
 
 def refusal(request: HttpRequest, status: int, message: str) -> HttpResponse:
-    """A page with one sentence."""
+    """An error page with one sentence."""
     context = {"message": message, "login": status == 403}
     return render(request, "operations/refused.html", context, status=status)
 
 
 def glass(request: HttpRequest, *, status: int, wrong: bool = False) -> HttpResponse:
-    """The page of the token."""
+    """The page that asks for the token of operators."""
     context = {"wrong": wrong, "is_set": bool(settings.OPS_TOKEN), "away": status == 503}
     return render(request, "operations/glass.html", context, status=status)

@@ -1,7 +1,7 @@
-"""Any id leads to the journeys behind it: of an event, an order, a post, a notification; a key, a
-correlation id, an idempotency key.
+"""The search for an id: it finds the journeys of all events that belong to the id.
 
-The journeys are those of `manage.py event` (eventsite/reports), each with its dead letters.
+The id may be one of an event, an order, a post or a notification, a key, a correlation id or an idempotency
+key. A journey is the one of `manage.py event` (eventsite/reports), with the dead letters of its event.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from restapi.models import IdempotencyRow
 
 __all__ = ["Found", "Letter", "Told", "search"]
 
-JOURNEYS = 20  # shown of one search
-CALLERS = 200  # whose idempotency keys are tried
+JOURNEYS = 20  # shown for one search
+CALLERS = 200  # at most so many callers are tried with an idempotency key
 IDS_OF_ANSWER = 5
 GOOD = frozenset({"committed", "published", "applied", "accepted", "ready", "delivered"})
 WAITS = frozenset({"waiting", "scheduled", "processing", "under way", "caches to confirm"})
@@ -52,7 +52,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A journey, its stops each with what colour they have, and its dead letters."""
+    """A journey: its stops, each with its colour, and the dead letters of its event."""
 
     journey: Journey
     stops: Sequence[tuple[Stop, str]]
@@ -61,8 +61,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What an id leads to; `page`: of the admin, about it. `notes`: what was not looked at. `slices`: what is
-    left of a fan-out."""
+    """What belongs to an id. `page`: its page in the admin; `notes`: what the search left out; `slices`: what
+    a fan-out has still to write."""
 
     what: str
     told: Sequence[Told]
@@ -73,8 +73,8 @@ class Found:
 
 
 def search(text: str) -> Found:
-    """Everything behind an id. Each query has a bound."""
-    if "\0" in text:  # which no text of PostgreSQL holds
+    """Everything that belongs to an id. Each query has a bound."""
+    if "\0" in text:  # PostgreSQL refuses a text with this character
         return Found(what="Nothing has this id.", told=())
     if travels := _travels(text):
         return _found(travels)
@@ -113,7 +113,7 @@ def _found(travels: Travels) -> Found:
 
 
 def _events_of(text: str) -> Found:
-    """By what the apps know of it, and as a key or a correlation id of the newest events."""
+    """The events that the apps know by this id, and the newest events that have it as key or correlation id."""
     wanted = WantedId.parse(text)
     ids = sorted(events_of(wanted), reverse=True)
     journeys: list[Journey] = []
@@ -128,13 +128,13 @@ def _events_of(text: str) -> Found:
 
 
 def _plain(note: str) -> str:
-    """Without the link of the admin's lists, which leads on in them."""
+    """The note without the link, which is for the lists of the admin."""
     return str(note).partition(' <a href="')[0]
 
 
 def _under_idempotency_key(text: str) -> Iterator[str]:
-    """Ids in the answer that is kept under such a key, of any caller and path without parameters. A key is
-    kept as a hash, so each is tried; all of them by primary key."""
+    """The ids in the answers that are kept under this idempotency key. Keys are kept as hashes with caller
+    and path, so every caller is tried with every path without parameters, by primary key."""
     callers = [
         caller(),
         *ApiKey.objects.order_by("name").values_list("name", flat=True).distinct()[:CALLERS],
@@ -156,7 +156,7 @@ def _under_idempotency_key(text: str) -> Iterator[str]:
 
 
 def _ids_in(answer: Any) -> list[str]:
-    """What may be an id among the values of an answer, the first ones."""
+    """The first values of an answer that may be ids."""
     values = answer.values() if isinstance(answer, dict) else ()
     texts = [str(value) for value in values if isinstance(value, str | int)]
     return [text for text in texts if parse_id(text) or parse_post_id(text)][:IDS_OF_ANSWER]

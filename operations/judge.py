@@ -1,7 +1,7 @@
-"""Green, grey, amber or red: one place for the page, the terminal and whoever reads the JSON.
+"""Decides green, grey, amber or red, in one place for the page, the terminal and the JSON.
 
-The thresholds are the alarms' (outbox/watching.py), the times that they must have held too: what is
-over its threshold and has not been for long enough is amber, and says when the alarm comes.
+The thresholds are those of the alarms (outbox/watching.py), and so are the times for which a condition must
+hold. A hop that is over its threshold, but not for long enough, is amber and says when the alarm comes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["GREY_AFTER", "RED_AFTER", "Alert", "Judge", "Station", "by_age", "wo
 GREY_AFTER, RED_AFTER = 15.0, 60.0  # seconds without news
 RATE_SECONDS = 60.0
 GROWING_SECONDS = 600.0
-_SPACING = 1.5  # of what is remembered of one series; seconds
+_SPACING = 1.5  # seconds between two remembered values of one series
 _ORDER: Mapping[State, int] = {GREEN: 0, GREY: 1, AMBER: 2, RED: 3}
 
 
 def worst(states: Iterable[State]) -> State:
-    """Green if there are none."""
+    """The worst of the states; green if there are none."""
     return max(states, key=_ORDER.__getitem__, default=GREEN)
 
 
 def by_age(reading: Reading[object]) -> tuple[State, str]:
-    """The state of a number that is as old as its reading, and why it is no newer."""
+    """The state of a number by the age of its reading, and the reason why there is no newer one."""
     why = reading.error or "no answer yet"
     if min(reading.age, reading.silent) > RED_AFTER:
         return RED, f"no news for {words.span(reading.silent)}: {why}"
@@ -44,7 +44,8 @@ def by_age(reading: Reading[object]) -> tuple[State, str]:
 class Alert:
     """An alarm whose condition is met at a station.
 
-    is_on   it has been so for as long as the alarm asks; else it will be `left` seconds from now
+    held   seconds for which the condition has been met
+    is_on  it has been met for as long as the alarm asks; otherwise it will be in `left` seconds
     """
 
     name: str
@@ -58,25 +59,26 @@ class Alert:
 
     @property
     def key(self) -> str:
-        """It and no other."""
+        """The name of this alarm at this station; no other alert has it."""
         return _key(self.station, self.name)
 
     @property
     def when(self) -> str:
-        """How long it has been so, or when it becomes an alarm."""
+        """Says how long the condition has been met, or when it becomes an alarm."""
         if self.is_on:
             return f"for {words.span(self.held)}" if self.held >= 1 else "now"
         return f"an alarm in {words.span(self.left)}"
 
     @property
     def runbook(self) -> str:
-        """Where the documents say what to do."""
+        """The place in the documents that says what to do."""
         return f"docs/operations.md#{self.name.lower()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """A hop that was judged. `rate` a second; `age` of the numbers; `reason`: why there is no news."""
+    """A hop with its state. `rate`: things per second; `age`: seconds since the numbers were read; `reason`:
+    why there are no newer ones."""
 
     hop: Hop
     state: State
@@ -87,7 +89,7 @@ class Station:
 
 
 class Judge:
-    """Remembers how long conditions have been met, and what numbers were. Of one thread at a time."""
+    """Remembers how long conditions have been met, and earlier numbers. One thread at a time may use it."""
 
     def __init__(self, alarms: Sequence[Alarm]) -> None:
         self._alarms: dict[str, list[Alarm]] = {}
@@ -99,7 +101,7 @@ class Judge:
     def judge(
         self, hop: Hop, readings: Sequence[Reading[object]], *, least: State = GREEN
     ) -> Station:
-        """`readings`: those that the hop is made of; `least`: it is no better than this."""
+        """Judge a hop. `readings`: those that its numbers come from; `least`: the best state that it may get."""
         now = time.monotonic()
         read_at = min(reading.read_at for reading in readings)
         name = f"{hop.group}/{hop.name}"
@@ -125,13 +127,13 @@ class Judge:
         )
 
     def recall(self, held: Mapping[str, float], *, age: float) -> None:
-        """What another one has seen `age` seconds ago: Alert.key -> how long it had been so."""
+        """Take over what another judge saw `age` seconds ago: Alert.key -> seconds for which it was met."""
         now = time.monotonic()
         for key, seconds in held.items():
             self._met_since.setdefault(key, now - age - seconds)
 
     def note(self, series: str, value: float, at: float) -> None:
-        """Remember a number, for ten minutes."""
+        """Remember a number for ten minutes."""
         seen = self._series.setdefault(series, deque())
         if not seen or at - seen[-1][0] >= _SPACING:
             seen.append((at, value))
@@ -139,7 +141,8 @@ class Judge:
             seen.popleft()
 
     def slope(self, series: str, seconds: float, *, least: float = 0.0) -> float | None:
-        """How fast it has risen of late, a second; None while it has been seen for `least` seconds or less."""
+        """How much the series rises per second, over the last `seconds`; None if it is known for no longer
+        than `least` seconds."""
         seen = self._series.get(series)
         if seen is None or len(seen) < 2:
             return None

@@ -1,4 +1,4 @@
-"""What can be done with dead letters on the page: those of handlers and of apps, and those of the relay."""
+"""The actions for dead letters on the page: for those of handlers, of apps and of the relay."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["LETTER_ACTIONS"]
 LETTERS = "outbox.change_deadletter"
 _EFFECTS = {
     REPLAY: "are due at once, with all their tries",
-    DISCARD: "are never applied, and are kept with who did it for 90 days",
+    DISCARD: "are never applied, and are kept for 90 days with the name of who discarded them",
 }
 
 _ONE = {
     REPLAY: "It is due at once, with all its tries",
-    DISCARD: "It is never applied, and is kept with who did it for 90 days",
+    DISCARD: "It is never applied, and is kept for 90 days with the name of who discarded it",
 }
 
 
@@ -45,14 +45,14 @@ def _group_preview(on: Sequence[str], *, action: str) -> Preview:
     now = standing(group)
     count = f"{now.letters:,}" if now.whole else f"{now.letters:,} and more"
     notes = [f"The first {len(now.rows)} of them:"] if now.letters > len(now.rows) else []
-    behind = f" {now.followers:,} letters behind them go on after them." if now.followers else ""
+    behind = f" {now.followers:,} followers are applied after them." if now.followers else ""
     effect = _EFFECTS[action]
     if source is not None:
         effect = "are sent again" if action == REPLAY else "stay failed, and are not shown again"
     return Preview(
         title=f"{action.capitalize()} {count} dead letter{'s' if now.letters != 1 else ''} of "
         f"{group.handler}?",
-        sentence=f"They {effect}, at the rate that you choose.{behind} It goes on when this page is closed, "
+        sentence=f"They {effect}, at the rate that you choose.{behind} The run continues when this page is closed, "
         "and can be stopped.",
         columns=now.columns,
         rows=now.rows,
@@ -82,7 +82,7 @@ def _letter_preview(on: Sequence[str], *, action: str) -> Preview:
         raise NoSuch("There is no such dead letter.")
     return Preview(
         title=f"{action.capitalize()} dead letter {letter.id}?",
-        sentence=f"{_ONE[action]}. What waits behind it, of its key, goes on after it.",
+        sentence=f"{_ONE[action]}. The later events of its key follow it.",
         columns=("id", "handler", "state", "event", "error"),
         rows=[(letter.id, letter.handler, letter.state, letter.event_id, letter.error[:160])],
         nothing="" if letter.is_open else f"It is {letter.state}: there is nothing to do.",
@@ -98,7 +98,7 @@ def _resolve_letter(asked: Asked, *, action: str) -> None:
     except FollowersWithoutHead as error:
         raise NotNow(str(error)) from error
     if not outcomes:
-        raise NotNow("It is resolved already.")
+        raise NotNow("This dead letter is resolved already.")
     if not outcomes[0].done:
         raise NotNow(f"Nothing was done: {outcomes[0].word}.")
 
@@ -115,7 +115,7 @@ def _stop_preview(on: Sequence[str]) -> Preview:
     of = "" if run.asked is None else f" of {run.asked:,}"
     return Preview(
         title=f"Stop the {run.what} of {run.subject}?",
-        sentence="No further letters are taken. What has been done stays done.",
+        sentence="The run takes no further letters. What it has done stays done.",
         columns=("begun by", "because", "done"),
         rows=[(run.by, run.why, f"{run.done:,}{of}")],
         nothing="" if run.ended_at is None else "It has ended.",
@@ -128,13 +128,13 @@ def _stop(asked: Asked) -> None:
 
 
 _RELAYED = {
-    REPLAY: "They are put into the relay's queue again, and each leaves the dead letters when RabbitMQ has "
-    "confirmed it. What fails again comes back as a new letter, and is not taken again",
+    REPLAY: "They are put into the relay's queue again, and each leaves the dead letters once RabbitMQ has "
+    "confirmed it. A message that fails again becomes a new letter, which this run does not take",
     DISCARD: "They are taken out of the dead-letter queue and are gone for good: nothing keeps them",
 }
 _ONE_RELAYED = {
-    REPLAY: "It is put into the relay's queue again, and leaves the dead letters when RabbitMQ has confirmed "
-    "it. If it fails again it comes back as a new letter.",
+    REPLAY: "It is put into the relay's queue again, and leaves the dead letters once RabbitMQ has confirmed "
+    "it. If it fails again, it becomes a new letter.",
     DISCARD: "It is taken out of the dead-letter queue and is gone for good: nothing keeps it.",
 }
 
@@ -154,7 +154,7 @@ def _relay_group_preview(on: Sequence[str], *, action: str) -> Preview:
     count = f"{group.letters:,}" if group.whole else f"{group.letters:,} and more"
     return Preview(
         title=f"{action.capitalize()} {count} dead letter{'s' if group.letters != 1 else ''} of the relay?",
-        sentence=f"{_RELAYED[action]}. It goes at the rate that you choose, also when this page is closed, and "
+        sentence=f"{_RELAYED[action]}. The run has the rate that you choose, continues when this page is closed, and "
         "can be stopped.",
         columns=("id", "event", "failed", "reason"),
         rows=[
@@ -197,7 +197,9 @@ def _resolve_relay_letter(asked: Asked, *, action: str) -> None:
     except relay_letters.Unavailable as error:
         raise NotNow(str(error)) from error
     if not done:
-        raise NotNow("It is not among the dead letters any more.")
+        raise NotNow(
+            "The relay has no such dead letter any more: somebody else replayed or discarded it."
+        )
 
 
 def _of_groups(action: str) -> Action:

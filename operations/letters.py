@@ -1,8 +1,8 @@
-"""Dead letters by handler and error, as PostgreSQL has them and as apps keep them; and one of them whole.
+"""Dead letters by handler and error, those in PostgreSQL's inbox and those that apps keep; and whole letters.
 
-A group is what one handler could not apply with one error: the first characters of it, for what comes
-behind is often about one event alone. Its name is its newest letter: neither errors nor keys stand in
-addresses, and letters that come later are not of it.
+A group holds the letters of one handler whose errors begin alike; the end of an error is often about one
+event alone. A group is named by its newest letter, so no error and no key appears in an address, and letters
+that come later do not belong to the group.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ __all__ = [
 
 ERROR_SHOWN = 160
 COUNTED = 20_000  # letters looked at for a preview
-OF_APPS = 1_000  # of each source, the oldest
+OF_APPS = 1_000  # letters of each source, the oldest
 SAMPLE = 20
 FOLLOWERS_OF = 500  # letters
 ACTIONS_SHOWN = 50
 GROUPS_SHOWN = 20
 KEY_SHOWN = 80
-NUMBER_LENGTH = 19  # of what bigint holds
+NUMBER_LENGTH = 19  # digits of the largest bigint
 _GROUPS = """
     SELECT handler, left(error, %s), count(*),
            extract(epoch FROM clock_timestamp() - min(created_at))::float, max(id)
@@ -57,7 +57,7 @@ _GROUPS = """
           WHERE state BETWEEN 2 AND 2 AND state < 3 ORDER BY state DESC, id DESC LIMIT %s) newest
     GROUP BY 1, 2 ORDER BY 3 DESC, 5 LIMIT %s
 """
-# Along the index of the open ones: what is not of the group is passed by, so the look has a bound.
+# Reads along the index of the open letters and skips other groups, so the number of rows is bounded.
 _MEMBERS = """
     WITH looked AS MATERIALIZED (
         SELECT id, handler = %s AND left(error, %s) = %s AS wanted FROM dead_letter
@@ -72,8 +72,8 @@ _MEMBERS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterGroup:
-    """Dead letters of one handler with one error, among the newest; `oldest` in seconds; `like`: the
-    newest of them, a number or the UUID of an app's."""
+    """Dead letters of one handler with one error, among the newest. `oldest`: seconds; `like`: the id of the
+    newest of them, a number or, for a letter of an app, a UUID."""
 
     handler: str
     error: str
@@ -89,7 +89,7 @@ class LetterGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Which dead letters: of this handler, with an error that begins so, up to this one."""
+    """Names a group: the letters of a handler whose error begins with `error`, up to and with one letter."""
 
     handler: str
     error: str
@@ -98,8 +98,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """Some of a group, in order. `found`: of those that were looked at; `whole`: all were; `last`: up to
-    this id they are done with; `ended`: behind it there are no more."""
+    """Some letters of a group, in order.
+
+    found  how many letters of the group were seen; `ids` holds the first of them
+    whole  all letters of the handler up to the group's last were seen
+    last   the letters up to this id are dealt with
+    ended  no letter of the group follows it
+    """
 
     ids: Sequence[int]
     found: int
@@ -110,8 +115,8 @@ class Members:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A group as it stands. `whole`: all were counted; `followers`: letters that go on behind the first
-    of them; `columns` and `rows`: some of them, in words."""
+    """The state of a group. `whole`: all letters were counted; `followers`: letters that wait behind the
+    first of them; `columns` and `rows`: some letters, in words."""
 
     letters: int
     whole: bool
@@ -121,7 +126,7 @@ class Standing:
 
 
 def letter_groups(looked_at: int) -> list[LetterGroup]:
-    """The largest first."""
+    """The groups among the newest `looked_at` letters, the largest first."""
     with transaction.atomic(), connection.cursor() as cursor:
         plan_without("bitmapscan", "seqscan", "sort")  # the newest, along their index
         cursor.execute(_GROUPS, (ERROR_SHOWN, looked_at, GROUPS_SHOWN))
@@ -133,7 +138,7 @@ def letter_groups(looked_at: int) -> list[LetterGroup]:
 
 
 def groups_of_apps() -> list[LetterGroup]:
-    """Of what apps keep in rows of their own, among the oldest of each."""
+    """The groups of the letters that apps keep in their own tables, among the oldest of each app."""
     found: dict[tuple[str, str], list[AppLetter]] = {}
     for source in conf.letter_sources():
         for letter in source.find(LetterQuery(), OF_APPS):
@@ -153,18 +158,18 @@ def groups_of_apps() -> list[LetterGroup]:
 
 
 def source_named(name: str) -> LetterSource | None:
-    """The app's, if it is one of these."""
+    """The source of an app with this name, or None."""
     return next((source for source in conf.letter_sources() if source.name == name), None)
 
 
 def as_number(text: str) -> int | None:
-    """The number of a row that this is, or None."""
+    """The text as the number of a row, or None if it cannot be one."""
     is_one = text.isascii() and text.isdigit() and len(text) < NUMBER_LENGTH
     return int(text) if is_one else None
 
 
 def group_like(wanted: str) -> Group | None:
-    """The group of a letter, by its number or its UUID; None where nothing has it."""
+    """The group of the letter with this number or UUID; None if there is no such letter."""
     number = as_number(wanted)
     if number is not None:
         row = DeadLetter.objects.filter(id=number).values_list("handler", "error").first()
@@ -180,7 +185,7 @@ def group_like(wanted: str) -> Group | None:
 
 
 def members(group: Group, *, after: int, limit: int, looked_at: int) -> Members:
-    """Up to `limit` letters of a group behind an id, of `looked_at` dead letters there."""
+    """Up to `limit` letters of a group after an id, among the next `looked_at` dead letters."""
     with transaction.atomic(), connection.cursor() as cursor:
         plan_without("bitmapscan", "seqscan", "sort")
         cursor.execute(
@@ -202,7 +207,7 @@ def members(group: Group, *, after: int, limit: int, looked_at: int) -> Members:
 def members_of_app(
     source: LetterSource, group: Group, *, after: UUID | None, limit: int
 ) -> list[AppLetter]:
-    """The same of an app's; they stand in the order of their ids."""
+    """The same for a group of an app, in the order of ids."""
     assert isinstance(group.upto, UUID)
     return [
         letter
@@ -214,7 +219,7 @@ def members_of_app(
 
 
 def standing(group: Group) -> Standing:
-    """What a preview shows."""
+    """The state of a group, for a preview."""
     source = source_named(group.handler)
     if source is not None:
         found = members_of_app(source, group, after=None, limit=OF_APPS)
@@ -251,8 +256,8 @@ def standing(group: Group) -> Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterPage:
-    """One dead letter, without secrets. `facts`: name and value; `done`: what was done with it, as
-    (when, what, who, why); `is_open`: it can be replayed and discarded."""
+    """One dead letter, without secrets. `facts`: pairs of name and value; `done`: earlier actions, as (when,
+    what, who, why); `is_open`: it can be replayed or discarded."""
 
     id: int
     handler: str
@@ -266,7 +271,7 @@ class LetterPage:
 
 
 def inspect(letter_id: int) -> LetterPage | None:
-    """All that is known of it; None if there is none."""
+    """The dead letter with this number, or None."""
     letter = DeadLetter.objects.filter(id=letter_id).first()
     if letter is None:
         return None

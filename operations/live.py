@@ -1,8 +1,7 @@
-"""The page's figures, pushed: one look a second for all who watch in this process, one frame for all who may
-do the same.
+"""Pushes the page to its WebSockets: one snapshot a second per process, one frame per set of permissions.
 
-A frame has all of it, so one that a slow client has no room for is left out, and the next one makes up for it.
-Nobody watches: nothing runs.
+Each frame holds the whole page. A frame that a slow client has no room for is dropped, and the next one
+replaces it. Nothing runs while no socket is open.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from restapi.sockets import CloseCode, Push
 __all__ = ["Room", "Watcher", "room", "viewer_with"]
 
 EVERY_SECONDS = 1.0
-ASKED_AGAIN_SECONDS = 10.0  # who somebody is
-SLOW_SECONDS = 30.0  # for which a client has had no room
+ASKED_AGAIN_SECONDS = 10.0  # between two checks of a viewer's session and permissions
+SLOW_SECONDS = 30.0  # a client that takes no frame for so long is disconnected
 
 Result = TypeVar("Result")
 Close = Callable[[int, str], Awaitable[None]]
@@ -41,7 +40,7 @@ log = structlog.get_logger("operations.live")
 
 @dataclass(eq=False, slots=True)
 class Watcher:
-    """One socket. `cookie`: its header; `permissions`: what the page depends on."""
+    """One socket. `cookie`: its Cookie header; `permissions`: those that change what the page shows."""
 
     cookie: str
     permissions: frozenset[str]
@@ -52,7 +51,7 @@ class Watcher:
 
 
 def viewer_with(cookie: str) -> Viewer:
-    """Who has this header. Raises NotKnown, MayNot, or Unasked. It may ask PostgreSQL."""
+    """The viewer with this Cookie header. May ask PostgreSQL. Raises NotKnown, MayNot or Unasked."""
     request = HttpRequest()
     request.COOKIES = parse_cookie(cookie)
     store = import_module(settings.SESSION_ENGINE).SessionStore
@@ -61,25 +60,25 @@ def viewer_with(cookie: str) -> Viewer:
 
 
 def relevant(viewer: Viewer) -> frozenset[str]:
-    """What of a viewer makes another page."""
+    """The permissions of a viewer that change what the page shows."""
     return frozenset(PERMISSIONS) & viewer.permissions
 
 
 class Room:
-    """Of one event loop."""
+    """All open sockets of one event loop, and the task that pushes to them."""
 
     def __init__(self) -> None:
         self._watchers: set[Watcher] = set()
         self._task: asyncio.Task[None] | None = None
-        # Its own: what hangs here holds up no request.
+        # A thread of its own: a server that hangs delays no request.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="live")
 
     async def admit(self, cookie: str) -> frozenset[str]:
-        """The permissions of whoever has this header. Raises as viewer_with."""
+        """The permissions of the viewer with this Cookie header. Raises like viewer_with."""
         return relevant(await self._run(lambda: viewer_with(cookie)))
 
     def enter(self, watcher: Watcher) -> None:
-        """Push to it from now on."""
+        """Push to this watcher from now on."""
         self._watchers.add(watcher)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._keep())
@@ -122,9 +121,14 @@ class Room:
             watcher.permissions = await self.admit(watcher.cookie)
         except (NotKnown, MayNot):
             self.leave(watcher)
-            await watcher.close(CloseCode.KEY_REVOKED, "The session has ended, or its rights.")
+            await watcher.close(
+                CloseCode.KEY_REVOKED,
+                "The session has ended or lost its permissions. Log in again.",
+            )
         except Unasked:
-            watcher.permissions = frozenset()  # to read, while PostgreSQL is away
+            watcher.permissions = (
+                frozenset()
+            )  # while PostgreSQL is unavailable, the page is read-only
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -139,11 +143,11 @@ def _frames(wanted: Iterable[frozenset[str]]) -> Mapping[frozenset[str], bytes]:
 
 
 def _close() -> None:
-    """On the thread that it belongs to."""
+    """Close the database connection of the calling thread."""
     connection.close()
 
 
 @cache
 def room() -> Room:
-    """The one of this process."""
+    """The room of this process."""
     return Room()

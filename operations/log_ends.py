@@ -1,4 +1,4 @@
-"""What Kafka says: where each topic begins and ends."""
+"""What the page reads from Kafka: the first and the next offset of each partition."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ANSWERS_WITHIN = 2.0
 
 
 def ask_kafka() -> Mapping[str, TopicState]:
-    """Of all topics that the drain sends to. Raises KafkaUnavailable, soon where nobody answers."""
+    """The state of each topic that the drain sends to. Raises KafkaUnavailable, within two seconds if no
+    broker answers."""
     admin.ping(ANSWERS_WITHIN)
     return admin.topic_states([topic.name for topic in conf.all_topics()])

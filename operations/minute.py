@@ -1,7 +1,7 @@
-"""Writes the row of a minute: everything is asked once, and judged as the page judges it.
+"""Writes the row of a minute: it asks each server once and judges the answers as the page does.
 
-Whichever worker gets the task does it. So how long a condition has been met is taken over from the row
-before: no process remembers it alone.
+Any worker may run the task, so no process remembers how long a condition has been met. That is taken over
+from the row before.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from outbox.watching import RED
 __all__ = ["note_minute"]
 
 Said = TypeVar("Said")
-REMEMBERED_SECONDS = 300.0  # an older row says nothing of how long it has been so
+REMEMBERED_SECONDS = 300.0  # an older row does not say for how long a condition has been met
 
 log = structlog.get_logger("operations.minute")
 
 
 def note_minute() -> bool:
-    """Write the row of this minute, unless it is there; whether it was written. Raises DatabaseError and
+    """Write the row of this minute if there is none. Returns whether it wrote one. Raises DatabaseError and
     InterfaceError."""
     if past.unwritten_minute() is None:
         return False
@@ -72,7 +72,7 @@ def _look() -> Snapshot:
     try:
         postgres = answered(ask_postgres(_backlog()))
     finally:
-        # It is the worker's connection, whose tasks have bounds of their own.
+        # The connection belongs to the worker, whose tasks set their own time limits.
         with connection.cursor() as cursor:
             cursor.execute("RESET statement_timeout")
     age = _age(before.at) if before is not None else 0.0
@@ -103,5 +103,5 @@ def _heard(ask: Callable[[], Said], *away: type[Exception]) -> Reading[Said]:
 
 @cache
 def _backlog() -> Backlog:
-    """Of this process: a worker's process runs one task at a time."""
+    """The backlog of this process; a worker process runs one task at a time."""
     return Backlog()

@@ -1,4 +1,4 @@
-"""What the page keeps: a row a minute of its figures, for a day; the canaries of the last hour."""
+"""The tables of the page: one row per minute with its figures, for a day, and the canaries of the last hour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Canary", "Minute"]
 
 
 class Minute(models.Model):
-    """How everything stood in one minute; `told` is a `Told` of operations/past.py."""
+    """The figures of one minute; `told` holds a `Told` of operations/past.py."""
 
     at = models.DateTimeField(primary_key=True)
     told = models.JSONField()
@@ -21,7 +21,7 @@ class Minute(models.Model):
 
 
 class Canary(models.Model):
-    """An event that was sent to see how long it takes; see operations/canary.py."""
+    """A canary that was sent; see operations/canary.py."""
 
     id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))

@@ -1,7 +1,7 @@
-"""One snapshot for all who look, in each process: the servers are asked while somebody looks.
+"""Keeps one snapshot per process for all viewers, and asks the servers while somebody looks.
 
-Each server has a thread, so that one that hangs hides no other. Who looks gets what is known, and waits
-only where nothing is known yet. Nobody looks: nothing is asked, and the threads end.
+Each server has a thread, so a server that hangs does not hide the others. A viewer gets what is known, and
+waits only if nothing is known yet. Half a minute after the last look the threads end.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from outbox.upkeep.gauges import Backlog
 __all__ = ["Observer", "observer"]
 
 WATCHED_SECONDS = 30.0  # after the last look
-# That a look waits where nothing is known; with the look for who it is (operations/viewers.py) less
-# than the two seconds in which the page answers.
+# How long a look waits if nothing is known. Together with the check of the viewer (operations/viewers.py)
+# it stays below the two seconds in which the page must answer.
 FIRST_SECONDS = 0.8
-NEW_SECONDS = 1.0  # a snapshot serves all who look within this time
+NEW_SECONDS = 1.0  # a snapshot serves all looks within this time
 AWAY = (DatabaseError, InterfaceError, redis.RedisError, KafkaUnavailable, OSError)
 
 log = structlog.get_logger("operations")
 
 
 class Observer:
-    """Of this process; made after any fork."""
+    """Asks the servers for this process. It has threads, so create it after any fork."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -48,7 +48,9 @@ class Observer:
         self._looked_at = 0.0
         self._readings: dict[str, Reading[Any]] = {}
         self._asking: set[str] = set()
-        self._heard_of: set[str] = set()  # asked since somebody looks, with an answer or without
+        self._heard_of: set[str] = (
+            set()
+        )  # servers that were asked since the threads began, with or without an answer
         self._taken: tuple[float, Snapshot] | None = None
         self._servers: dict[str, tuple[float, Callable[[], Callable[[], Any]]]] = {
             POSTGRESQL: (2.0, _of_postgres),
@@ -57,8 +59,8 @@ class Observer:
         }
 
     def look(self, *, wait: float = FIRST_SECONDS) -> Snapshot:
-        """How things stand, a second old at most; waits up to `wait` seconds for servers of which nothing
-        is known."""
+        """A snapshot that is at most a second old. Waits up to `wait` seconds for servers that have not been
+        asked yet."""
         give_up = time.monotonic() + wait
         with self._changed:
             self._begin()
@@ -73,7 +75,7 @@ class Observer:
         for name in self._servers.keys() - self._asking:
             self._asking.add(name)
             self._heard_of.discard(name)
-            # That nobody looked is no silence of the server's; what it said then is still shown.
+            # The server was not silent while nobody looked; its last answer is still shown.
             before: Reading[Any] = self._readings.get(name, Reading.begun())
             self._readings[name] = Reading(before.value, before.read_at, since=time.monotonic())
             threading.Thread(
@@ -92,7 +94,7 @@ class Observer:
         return take(heard, self._judge, settings.WIRING.alarms)
 
     def _ask(self, name: str) -> None:
-        """Ask one server again and again, while somebody looks."""
+        """Ask one server again and again while somebody looks."""
         interval, begin = self._servers[name]
         ask = begin()
         try:
@@ -121,7 +123,7 @@ class Observer:
         except Exception as error:
             log.exception("observer_failed", server=name)
             connection.close()
-            return before.failed(f"our own error: {type(error).__name__}")
+            return before.failed(f"a fault of this program: {type(error).__name__}; see its log")
 
 
 def _of_postgres() -> Callable[[], FromPostgres]:
@@ -131,5 +133,5 @@ def _of_postgres() -> Callable[[], FromPostgres]:
 
 @cache
 def observer() -> Observer:
-    """The one of this process."""
+    """The observer of this process."""
     return Observer()

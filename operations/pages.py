@@ -1,4 +1,4 @@
-"""The snapshot as JSON, and as the part of the page that is renewed."""
+"""The snapshot as JSON, and as the HTML parts that the page renews."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
     "spans_of",
 ]
 
-# Of which the page depends; who has the same of them sees the same.
+# The permissions that change what the page shows; viewers with the same ones see the same page.
 PERMISSIONS = (PAUSE, LANES, BREAKERS, CHANNELS, LETTERS, RESOLVE) = (
     "outbox.change_handlercontrol",
     "outbox.change_outboxlane",
@@ -45,7 +45,7 @@ PERMISSIONS = (PAUSE, LANES, BREAKERS, CHANNELS, LETTERS, RESOLVE) = (
 
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
-    """What /ops/status.json and `ops status --json` say. Times in seconds; null: not known."""
+    """The document of /ops/status.json and `ops status --json`. Times are seconds; null means unknown."""
     return {
         "at": rfc3339(snapshot.at),
         "state": snapshot.state,
@@ -154,29 +154,29 @@ class _Card:
     oldest: str
     rate: str
     age: str
-    controls: Sequence[tuple[str, str]]  # (word, address) of what may be pressed
+    controls: Sequence[tuple[str, str]]  # (word, address) of each button
 
     @property
     def sentences(self) -> Iterator[tuple[str, str]]:
-        """(what, when) of its alarms."""
+        """Pairs of sentence and time of its alarms."""
         for alert in self.station.alerts:
             yield alert.sentence, alert.when
 
 
 def live_part(snapshot: Snapshot, permissions: frozenset[str]) -> str:
-    """The HTML of both parts that are renewed."""
+    """The HTML of both parts that the page renews."""
     parts = live_parts(snapshot, permissions)
     return "".join(f'<div data-part="{name}">{html}</div>' for name, html in parts.items())
 
 
 def live_parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
-    """Name -> HTML. They are made once for all viewers with the same permissions."""
+    """Name of a part -> HTML, rendered once for all viewers with the same permissions."""
     asked = frozenset(PERMISSIONS) & permissions
     return _parts.of(snapshot, asked)
 
 
 class _Parts:
-    """Of the newest snapshot: permissions -> HTML."""
+    """The rendered parts of the newest snapshot: permissions -> HTML."""
 
     def __init__(self) -> None:
         self._made: tuple[Snapshot | None, dict[frozenset[str], Mapping[str, str]]] = (None, {})
@@ -230,23 +230,23 @@ def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
 
 
 def spans_of(groups: Sequence[LetterGroup]) -> list[tuple[LetterGroup, str]]:
-    """With the age of the oldest in words."""
+    """Each group with the age of its oldest letter in words."""
     return [(group, words.span(group.oldest)) for group in groups]
 
 
 def done_part(entry: Entry, *, stops: bool) -> str:
-    """The HTML of one action; `stops`: with what ends it."""
+    """The HTML of one action; `stops`: with the button that stops it."""
     context = {"entry": entry, "share": _share(entry), "stops": stops}
     return render_to_string("operations/entry.html", context)
 
 
 def charts_part(snapshot: Snapshot, span: str) -> str:
-    """The charts; drawn once for all viewers, whenever there is another minute."""
+    """The HTML of the charts, drawn once for all viewers when there is a new minute."""
     return _pictures.of(snapshot.past, span)
 
 
 class _Pictures:
-    """Of the newest past: span -> HTML."""
+    """The charts of the newest past: span -> HTML."""
 
     def __init__(self) -> None:
         self._made: tuple[Past, dict[str, str]] = (NOTHING, {})
@@ -265,14 +265,14 @@ _pictures = _Pictures()
 
 
 def _share(entry: Entry) -> int | None:
-    """How much of it is done, in percent; None: it is not known how much there is."""
+    """How much of an action is done, in percent; None if its size is unknown."""
     if not entry.asked:
         return None
     return min(100, 100 * (entry.done + entry.skipped) // entry.asked)
 
 
 def _controls(hop: Hop, permissions: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """What may be pressed at a station, each with its page."""
+    """The buttons of a station: (word, address)."""
     figures = hop.figures
     if hop.group == "handlers" and PAUSE in permissions:
         stands = figures.get("handler_paused") or figures.get("handler_circuit_open")
@@ -306,5 +306,5 @@ def _card(station: Station, permissions: frozenset[str]) -> _Card:
 
 
 def cards(stations: Sequence[Station]) -> list[_Card]:
-    """In words, without anything to press: for the terminal."""
+    """The stations in words, without buttons, for the terminal."""
     return [_card(station, frozenset()) for station in stations]

@@ -1,6 +1,6 @@
-"""The last day as PostgreSQL keeps it: a small row a minute, and what happened in between.
+"""The last day: a small row per minute, and the actions and migrations of that time.
 
-Kept there, so that the charts need no other server and every web process shows the same ones.
+PostgreSQL keeps the rows, so the charts need no other server and every web process shows the same ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 KEPT_HOURS = 25
-ACTIONS = 200  # of a day; the newest
+ACTIONS = 200  # of one day, the newest
 READ_AGAIN_SECONDS = 20.0
 _ROWS = """
     SELECT at, told FROM operations_minute
@@ -43,7 +43,7 @@ _MIGRATIONS = """
         SELECT app, name, applied FROM django_migrations ORDER BY id DESC LIMIT 100) AS newest
     WHERE applied > statement_timestamp() - make_interval(hours => %s) ORDER BY applied
 """
-# The minute that has begun, where nobody has written it yet.
+# The current minute, if it has no row yet.
 _NOT_WRITTEN = """
     SELECT minute FROM date_trunc('minute', clock_timestamp()) AS minute
     WHERE NOT EXISTS (SELECT FROM operations_minute WHERE at = minute)
@@ -51,12 +51,12 @@ _NOT_WRITTEN = """
 
 
 class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one minute is remembered by.
+    """The content of one minute's row.
 
-    series    name -> value, for the charts; what was not known is not there
-    alarms    "<hop>/<alarm>" -> seconds for which its condition was met, of those that were met
-    red       those of them that were critical and on
-    releases  that ran
+    series    name -> value, for the charts; unknown values are left out
+    alarms    "<hop>/<alarm>" -> seconds for which its condition was met
+    red       names of the alarms that were critical and on
+    releases  releases whose processes ran
     """
 
     series: dict[str, float] = {}
@@ -75,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """The last day, oldest first. `migrations`: (when, which)."""
+    """The last day, oldest first. `migrations`: pairs of time and name."""
 
     rows: Sequence[Row] = ()
     actions: Sequence[Entry] = ()
@@ -86,14 +86,14 @@ NOTHING = Past()
 
 
 class PastReader:
-    """Reads it anew from time to time, for it changes once a minute. Of one thread."""
+    """Reads the past every twenty seconds; it changes once a minute. For use by one thread."""
 
     def __init__(self) -> None:
         self._read_at = float("-inf")
         self._past = NOTHING
 
     def read(self) -> Past:
-        """The same object while it is the same."""
+        """The past; the same object until it is read again."""
         if time.monotonic() - self._read_at > READ_AGAIN_SECONDS:
             self._past = _read()
             self._read_at = time.monotonic()
@@ -122,7 +122,7 @@ def _told(column: Any) -> Told:
 
 
 def last_row() -> Row | None:
-    """The newest."""
+    """The newest row, or None."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT at, told FROM operations_minute ORDER BY at DESC LIMIT 1")
         row = cursor.fetchone()
@@ -130,7 +130,7 @@ def last_row() -> Row | None:
 
 
 def unwritten_minute() -> datetime | None:
-    """The minute that it is, if it has no row."""
+    """The current minute if it has no row, otherwise None."""
     with connection.cursor() as cursor:
         cursor.execute(_NOT_WRITTEN)
         row = cursor.fetchone()
@@ -138,7 +138,7 @@ def unwritten_minute() -> datetime | None:
 
 
 def write(minute: datetime, told: Told) -> bool:
-    """Keep a minute, unless somebody has; whether this did."""
+    """Write a minute's row if there is none. Returns whether it wrote one."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO operations_minute (at, told) VALUES (%s, %s::jsonb) ON CONFLICT DO NOTHING",
@@ -148,7 +148,7 @@ def write(minute: datetime, told: Told) -> bool:
 
 
 def purge() -> int:
-    """Let go of what is older than a day and an hour; how many."""
+    """Delete rows that are older than a day and an hour. Returns how many."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM operations_minute WHERE at < statement_timestamp() - make_interval(hours => %s)",

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of the pipeline: each query bounded, whatever the tables hold."""
+"""What the page reads from PostgreSQL about the pipeline. Each query is bounded, however large the tables are."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from outbox.watching import Hop
 
 __all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_postgres"]
 
-ENOUGH = 10_000  # rows counted of anything
+ENOUGH = 10_000  # every count ends here
 OLDEST_PER_LANE = 50
 LETTERS_GROUPED = 1_000
 ACTIONS_SHOWN = 10
 AUDIT_ROWS = 5_000
-ANSWER_SECONDS = 3.0  # for all of it
+ANSWER_SECONDS = 3.0  # for one whole reading
 STATEMENT_MS = 1500
 _OPEN_TRANSACTION = """
     SELECT extract(epoch FROM clock_timestamp() - xact_start)::float,
@@ -60,7 +60,7 @@ _SERVER = """
            coalesce(pg_sequence_last_value(
                pg_get_serial_sequence('event_outbox', 'id')::regclass), 0)
 """
-# Of the log that is kept for replicas and archives, and how much more may be.
+# For each replication slot, how much of the log is kept for it and how much more may be.
 _SLOTS = """
     SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
     FROM pg_replication_slots WHERE restart_lsn IS NOT NULL ORDER BY restart_lsn LIMIT 20
@@ -79,8 +79,8 @@ _POSITIONS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerRow:
-    """What PostgreSQL knows of one handler. `positions`: (topic, partition) -> next offset; seconds.
-    `canary`: age of the newest that came through; None: paused, or none was sent."""
+    """What PostgreSQL knows about one handler; times are seconds. `positions`: (topic, partition) -> next
+    offset; `canary`: age of the newest canary that it passed, None if it is paused or none was sent."""
 
     status: HandlerStatus
     positions: Mapping[tuple[str, int], int]
@@ -94,7 +94,7 @@ class HandlerRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """The server. Seconds, bytes, transactions; `open_transaction`: age of the oldest, and whose.
+    """The server; sizes are bytes, times are seconds. `open_transaction`: age and owner of the oldest one;
     `slots`: (name, bytes of log kept, bytes that may still come or None)."""
 
     version: str
@@ -110,7 +110,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromPostgres:
-    """One reading. `failed`: what could not be read, and why."""
+    """One reading. `failed`: app that could not be read -> reason."""
 
     server: Database
     hops: Sequence[Hop]
@@ -122,7 +122,7 @@ class FromPostgres:
 
 
 def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgres:
-    """All of it, within three seconds; of the last day what `past` reads. Raises DatabaseError or
+    """Read all of it within three seconds, and the last day through `past`. Raises DatabaseError or
     InterfaceError."""
     with patience.within(ANSWER_SECONDS):
         _rows(f"SET statement_timeout = '{STATEMENT_MS}ms'")
@@ -286,7 +286,7 @@ def _upkeep() -> Hop:
 
 
 def _hops_of_apps(failed: dict[str, str]) -> list[Hop]:
-    """One app that cannot be read hides no other."""
+    """The hops of the apps. An app that cannot be read is noted in `failed` and does not hide the others."""
     hops: list[Hop] = []
     for dotted in settings.WIRING.hops:
         try:

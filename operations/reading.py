@@ -1,4 +1,4 @@
-"""What was heard from a server, and when."""
+"""A server's last answer, and when it came."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[Value_co]):
-    """The last thing that a server said; moments of time.monotonic().
+    """The last answer of a server; moments are those of time.monotonic().
 
-    read_at  when it was said; error: why there is nothing newer, empty while it answers
-    since    since when it has not answered, or been asked for the first time
+    read_at  when it came
+    error    why there is no newer one; empty while the server answers
+    since    when the server stopped answering, or was asked for the first time
     """
 
     value: Value_co | None = None
@@ -29,25 +30,25 @@ class Reading(Generic[Value_co]):
 
     @classmethod
     def begun(cls) -> Reading[Value_co]:
-        """Nothing yet: it is asked from now on."""
+        """A reading without an answer, of a server that is asked from now on."""
         return cls(since=time.monotonic())
 
     @property
     def age(self) -> float:
-        """Seconds; infinite where nothing was ever said."""
+        """Seconds since the last answer; infinite if there was none."""
         return time.monotonic() - self.read_at
 
     @property
     def silent(self) -> float:
-        """Seconds for which there has been nothing new."""
+        """Seconds without a new answer."""
         return time.monotonic() - max(self.read_at, self.since)
 
     def failed(self, error: str) -> Reading[Value_co]:
-        """It has not answered; what it said last is kept."""
+        """The same reading after a call that failed: it keeps the last answer."""
         since = time.monotonic() if self.since == _NEVER else self.since
         return Reading(self.value, self.read_at, error, since)
 
 
 def answered(value: Said) -> Reading[Said]:
-    """A server has said this now."""
+    """The reading of a server that has just answered this."""
     return Reading(value, read_at=time.monotonic())

@@ -1,7 +1,7 @@
-"""The dead letters of the relay, which lie in a queue of RabbitMQ: by kind and reason, and one of them whole.
+"""The dead letters of the relay, which lie in a queue of RabbitMQ: groups by kind and reason, and whole letters.
 
-RabbitMQ is asked when somebody looks, and from the head of the queue alone: what lies behind the first thousand
-letters comes within reach when those before it are gone. A group is named by its newest letter, as of handlers.
+The page reads the head of the queue when somebody looks. A letter behind the first thousand can be reached once
+those before it are gone. A group is named by its newest letter, as for handlers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NOT_OURS = "not put here by a relay"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedRelayLetter:
-    """One in a list; `shown`: its reason without secrets; `age` in seconds, None: it does not say."""
+    """A letter in a list. `shown`: its reason without secrets; `age`: seconds, None if the letter has no time."""
 
     id: str
     event_id: str
@@ -54,10 +54,11 @@ class ListedRelayLetter:
 class RelayGroup:
     """Dead letters of one kind with one reason, among the first of the queue.
 
-    name    kind and reason, by which letters belong to it; empty `like`: they have no ids
-    upto    moment of the newest of them, as its letter has it
-    oldest  seconds; None: they do not say
-    whole   nothing of the queue was left out
+    name    kind and reason; the letters that have both belong to the group
+    like    id of the newest letter; empty if the letters have no ids
+    upto    time of the newest letter, as the letter has it
+    oldest  seconds; None if the letters have no times
+    whole   the whole queue was read
     """
 
     name: str
@@ -86,7 +87,7 @@ class RelayLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayLetterPage:
-    """One letter, without secrets. `facts`: name and value."""
+    """One letter, without secrets. `facts`: pairs of name and value."""
 
     id: str
     kind: str
@@ -99,7 +100,7 @@ class RelayLetterPage:
 
 
 def groups() -> RelayLook:
-    """The largest first. Raises Unavailable."""
+    """The groups at the head of the queue, the largest first. Raises Unavailable."""
     found = look(configured(), _BOUND)
     members: dict[str, list[RelayLetter]] = {}
     for letter in found.letters:
@@ -113,7 +114,7 @@ def groups() -> RelayLook:
 
 
 def group_like(letter_id: str) -> RelayGroup | None:
-    """The group of the letter with this id, as far as it can be reached. Raises Unavailable."""
+    """The group of the letter with this id; None if the letter is not near the head. Raises Unavailable."""
     if not _is_id(letter_id):
         return None
     found = look(configured(), _BOUND)
@@ -125,7 +126,7 @@ def group_like(letter_id: str) -> RelayGroup | None:
 
 
 def inspect(letter_id: str) -> RelayLetterPage | None:
-    """All that is known of one. Raises Unavailable."""
+    """The letter with this id, or None. Raises Unavailable."""
     if not _is_id(letter_id):
         return None
     found = look(configured(), _BOUND)
@@ -147,7 +148,7 @@ def inspect(letter_id: str) -> RelayLetterPage | None:
         event_id=letter.event_id,
         age=_age(letter),
         shown=masked(letter.reason),
-        # What is no UTF-8 is spelt out, so that what can be read is read, and masked.
+        # Bytes that are not UTF-8 are escaped, so the rest can be read, and masked.
         payload=masked(letter.body.decode("utf-8", "backslashreplace")),
         headers=masked(json.dumps(headers, default=str)) if headers else "",
         facts=[(name, value) for name, value in facts if value not in (None, "")],
@@ -155,9 +156,9 @@ def inspect(letter_id: str) -> RelayLetterPage | None:
 
 
 def resolve_one(action: str, letter_id: str, *, by: str, why: str, once: UUID | None) -> bool:
-    """Put one into the relay's queue again, or drop it; whether it was there. Raises Unavailable, and
-    DoneAlready for a form that was sent before."""
-    # Before RabbitMQ is told, which has no transaction.
+    """Put one letter into the relay's queue again, or delete it. Returns whether it was there. Raises
+    Unavailable, and DoneAlready for a form that was sent before."""
+    # The row comes first: RabbitMQ takes part in no transaction.
     run = operator_log.begin(
         action, f"dead letter {letter_id} of the relay", by=by, why=why, asked=1, once=once
     )
@@ -172,14 +173,14 @@ def resolve_one(action: str, letter_id: str, *, by: str, why: str, once: UUID | 
 
 
 def take(action: str, wanted: Callable[[RelayLetter], bool], *, limit: int) -> int:
-    """The same with up to `limit` of those in reach; how many. Raises Unavailable; then some of them
-    may be done."""
+    """The same for up to `limit` letters near the head. Returns how many. Raises Unavailable; some letters
+    may be done then."""
     replay = action == REPLAY
     return sum(1 for _ in resolve(configured(), wanted, limit=limit, replay=replay, bound=_BOUND))
 
 
 def belongs(name: str, upto: str) -> Callable[[RelayLetter], bool]:
-    """Whether a letter is of this group, and not from after that moment."""
+    """A test for letters: of this group, and not later than that time."""
     return lambda letter: bool(letter.id) and letter.time <= upto and _name(letter) == name
 
 

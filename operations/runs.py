@@ -1,8 +1,8 @@
-"""Replaying and discarding a group of dead letters, a few each second, by a task: it outlives who asked.
+"""Runs: a task replays or discards a group of dead letters, a few each second, without the operator's browser.
 
-A run is a row of outbox/operator_log.py with what is still to be done. Beat starts the task every second;
-it does what is due by the run's rate and goes, so it holds up nobody on its queue. A worker that is killed
-loses nothing: the row says up to which letter it came, and a letter that was resolved is not dead any more.
+A run is a row of outbox/operator_log.py with what is still to be done. Beat starts the task every second. The
+task does what is due by the run's rate and ends, so it does not delay its queue. A worker that is killed loses
+nothing: the row says up to which letter the run came, and a letter that was resolved is not dead any more.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from outbox.models import DeadLetter
 
 __all__ = ["begin_relay_run", "begin_run", "stop_run", "work"]
 
-LOOKED_AT = 5_000  # dead letters of others that a second may pass by
+LOOKED_AT = 5_000  # dead letters of other groups that one second may skip
 RELAY = "the relay"  # no handler's name
-SHORT_AT_MOST = 3  # looks at the relay's letters that find less than is due
-WORK_SECONDS = 5.0  # of one task; its time limit is 15
+SHORT_AT_MOST = 3  # looks in a row at the relay's letters that find fewer than are due
+WORK_SECONDS = 5.0  # for one task, whose time limit is 15
 _OPEN = """
     SELECT id, what, by, why, run, extract(epoch FROM clock_timestamp())::float FROM operator_action
     WHERE ended_at IS NULL AND run IS NOT NULL ORDER BY id LIMIT 20
@@ -41,9 +41,12 @@ log = structlog.get_logger("operations.runs")
 
 
 class _Run(msgspec.Struct, kw_only=True):
-    """`upto`, `after`: of letters, a number or a UUID as text, of the relay's a moment; `until`: up to this
-    moment of PostgreSQL's, in seconds, its rate is used up; `short`: how often in a row less was found than
-    was due."""
+    """What a run still has to do.
+
+    after, upto  the letters between these two: numbers or, for an app, UUIDs as text; for the relay, times
+    until        the rate is used up until this time of PostgreSQL, in seconds
+    short        how often in a row fewer letters were found than were due
+    """
 
     handler: str
     error: str
@@ -55,7 +58,7 @@ class _Run(msgspec.Struct, kw_only=True):
 
 
 class _Open(NamedTuple):
-    """A row that somebody has to go on with; `now` as `until` of its run."""
+    """A run that has not ended; `now` is the time of PostgreSQL, as in `until`."""
 
     id: int
     what: str
@@ -68,8 +71,8 @@ class _Open(NamedTuple):
 def begin_run(
     action: str, group: Group, *, by: str, why: str, rate: int, once: UUID | None = None
 ) -> int:
-    """Have a group replayed or discarded; the id of its row. Raises DoneAlready for a form that was
-    sent before."""
+    """Begin to replay or discard a group. Returns the id of the run's row. Raises DoneAlready for a form
+    that was sent before."""
     found = standing(group)
     upto = group.upto if isinstance(group.upto, int) else str(group.upto)
     run = _Run(handler=group.handler, error=group.error, upto=upto, rate=rate)
@@ -88,8 +91,8 @@ def begin_run(
 def begin_relay_run(
     action: str, group: RelayGroup, *, by: str, why: str, rate: int, once: UUID | None = None
 ) -> int:
-    """The same of a group of the relay's. What lies further back in the queue than was looked at is of it,
-    if it was there by now."""
+    """The same for a group of the relay. Letters further back in the queue belong to it too, if they are
+    older than the run."""
     upto = group.upto if group.whole else rfc3339(datetime.now(UTC))
     run = _Run(handler=RELAY, error=group.name, upto=upto, rate=rate)
     return operator_log.begin(
@@ -104,7 +107,7 @@ def begin_relay_run(
 
 
 def stop_run(entry_id: int, *, by: str, why: str, once: UUID | None = None) -> bool:
-    """No further letters of it; whether it was under way. What has been done stays done."""
+    """Stop a run: it takes no further letters. Returns whether it was under way."""
     with transaction.atomic():
         if not operator_log.end(entry_id, f"stopped by {by}: {why}"):
             return False
@@ -113,7 +116,7 @@ def stop_run(entry_id: int, *, by: str, why: str, once: UUID | None = None) -> b
 
 
 def work() -> int:
-    """Do what is due of all runs; the number of letters. One at a time; another one does nothing."""
+    """Do what is due for all runs. Returns the number of letters. While another call works, it does nothing."""
     if not _open():
         return 0
     letters = 0
@@ -140,9 +143,9 @@ def _read(column: Any) -> _Run:
 
 
 def _slice(row: _Open) -> int:
-    """Its letters of about a second."""
+    """Do about one second's letters of a run. Returns how many."""
     run = row.run
-    # Two seconds at once, where the last task came late; no more, however long nobody worked.
+    # After a late task, up to two seconds' letters at once; never more, however long no task ran.
     run.until = max(run.until, row.now - 2.0) if run.until else row.now - 1.0
     due = int((row.now - run.until) * run.rate)
     if due < 1:
@@ -204,6 +207,6 @@ def _of_relay(row: _Open, due: int) -> tuple[int, bool]:
         return 0, False
     operator_log.add(row.id, done=count)
     operator_log.tell(row.id, "")
-    # Who looks at the queue holds letters for as long as he looks.
+    # Another reader of the queue holds letters while it looks, so this look may miss some.
     run.short = 0 if count == due else run.short + 1
     return count, run.short >= SHORT_AT_MOST

@@ -1,4 +1,4 @@
-"""One look at everything: what the servers have said, judged and put in order."""
+"""The snapshot: the readings of all servers, judged and put in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
 
 __all__ = ["Heard", "ProcessRow", "Server", "Snapshot", "take"]
 
-EXPECTED = ("web", "worker", "beat", "bridge")  # a relay where one has run before
+EXPECTED = ("web", "worker", "beat", "bridge")  # a relay is expected once one has run
 Logs = Mapping[str, TopicState]
 _AHEAD = ("pipeline", "handlers")
 _BEHIND = (
@@ -47,7 +47,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server, and whether it answers; `facts` are sentences."""
+    """A server and whether it answers; `facts` are short texts."""
 
     name: str
     state: State
@@ -58,7 +58,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRow:
-    """A process. `replaced`: another of its name on its machine is there, so nobody waits for it."""
+    """A process. `replaced`: a newer process of the same name on its machine has taken its place."""
 
     seen: SeenProcess
     state: State
@@ -67,7 +67,7 @@ class ProcessRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All of it at one moment. `releases`: of the processes that run; two at once are worth a word."""
+    """The state of everything at one moment. `releases`: those of the running processes."""
 
     at: datetime
     state: State
@@ -83,7 +83,7 @@ class Snapshot:
 
     @property
     def alerts(self) -> list[Alert]:
-        """The worst first."""
+        """All alerts, the worst first."""
         found = [alert for station in self.stations for alert in station.alerts]
         return sorted(found, key=lambda each: (each.state != RED, not each.is_on, -each.held))
 
@@ -97,7 +97,7 @@ class Snapshot:
 
     @property
     def sentence(self) -> str:
-        """The whole in one line."""
+        """The whole state in one sentence."""
         away = [server.name for server in self.servers if server.reason]
         on = [alert for alert in self.alerts if alert.is_on]
         parts = []
@@ -117,7 +117,7 @@ class Snapshot:
 
 
 def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
-    """Judge what was heard."""
+    """Judge the readings."""
     postgres, redis, kafka = heard.postgres.value, heard.redis.value, heard.kafka.value
     processes = _processes(redis.processes, heard.redis) if redis else []
     stations = [
@@ -150,8 +150,8 @@ def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
 
 
 def _in_order(stations: Sequence[Station], kafka: Station | None) -> list[Station]:
-    """As an event goes, and behind its way what stands beside it; Kafka stands behind the outbox. A group
-    that an app has brought comes before the dead letters."""
+    """Stations in the order in which an event passes them, then the others. Kafka comes after the outbox, and
+    the groups of apps come before the dead letters."""
     found = [*stations]
     if kafka is not None:
         found.insert(sum(each.hop.group == "pipeline" for each in stations), kafka)
@@ -184,7 +184,7 @@ def _of_postgres(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> list[St
 
 
 def _with_absent(hop: Hop, alarms: Sequence[Alarm]) -> Hop:
-    """A job that has never been done is as one that was done long ago."""
+    """A job that has never been done counts as done long ago."""
     never = {alarm.figure: float("inf") for alarm in alarms if alarm.absent}
     done = {figure: age for figure, age in hop.figures.items() if figure in never}
     latest = min(done.values(), default=None)
@@ -196,7 +196,7 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
     route = conf.route_named(row.status.handler)
     figures: dict[str, float] = {
         "handler_oldest_unapplied_seconds": row.oldest,
-        # As the gauges say it: an alarm about a circuit is none about a pause.
+        # As in the gauges: a paused handler raises no alarm about its circuit.
         "handler_paused": row.status.paused and not row.status.tripped,
         "handler_circuit_open": row.status.tripped,
         "handler_retention_used_ratio": row.oldest / (route.topic.retention_hours * 3600),
@@ -311,7 +311,7 @@ def _relay(relays: Sequence[SeenProcess]) -> Hop:
 
 
 def _processes(seen: Sequence[SeenProcess], reading: Reading[FromRedis]) -> list[ProcessRow]:
-    """One that has gone silent is red, unless another has taken its name."""
+    """The processes. A silent one is red, unless a newer one of its name runs."""
     asked, _ = by_age(reading)
     fresh = {(each.said.name, each.said.host) for each in seen if each.age <= GREY_AFTER}
     rows = []

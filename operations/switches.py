@@ -1,4 +1,4 @@
-"""What can be stopped and started on the page: handlers, lanes, channels; and breakers, which are closed."""
+"""The actions that pause and resume handlers, lanes and channels, and the one that closes a breaker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LANES = "outbox.change_outboxlane"
 BREAKERS = "notifications.change_providerhold"
 CHANNELS = "notifications.change_channelcontrol"
 EVERY_LANE = "all"
-_BUSY = "An effect holds its position; nothing was changed, try again."
+_BUSY = "Nothing was changed: a running effect holds the handler's position. Try again."
 
 
 def _handler(on: Sequence[str]) -> str:
@@ -43,7 +43,7 @@ def _pause_preview(on: Sequence[str]) -> Preview:
     kept = words.span(conf.route_named(handler).topic.retention_hours * 3600)
     return Preview(
         title=f"Pause {handler}?",
-        sentence="Nothing of it is applied until it is resumed: effects that run end first, its positions "
+        sentence="The handler applies nothing until it is resumed. Running effects end first, its positions "
         f"stay, and events wait in Kafka, which keeps them for {kept}. Nothing is lost before that.",
         columns=("handler", "standing", "reason", "by"),
         rows=[_of_handler(handler)],
@@ -62,7 +62,7 @@ def _resume_preview(on: Sequence[str]) -> Preview:
     handler = _handler(on)
     [status] = handler_statuses([handler])
     circuit = (
-        " Its circuit is closed, and what it parked is tried again at once."
+        " Its circuit is closed, and the events that it parked are tried again at once."
         if status.tripped
         else ""
     )
@@ -95,7 +95,7 @@ def _lanes(on: Sequence[str]) -> list[int]:
         return known
     wanted = {int(each) for each in on if each.isascii() and each.isdigit()}
     if not wanted or len(wanted) != len(set(on)) or wanted - set(known):
-        raise NoSuch("Choose lanes that there are, by their numbers.")
+        raise NoSuch("There is no such lane. Choose lanes by their numbers.")
     return sorted(wanted)
 
 
@@ -106,10 +106,10 @@ def _lanes_preview(on: Sequence[str], *, paused: bool) -> Preview:
     about = [state for state in states if state.paused == paused]
     return Preview(
         title=f"{word.capitalize()} {len(about)} lane{'s' if len(about) != 1 else ''}?",
-        sentence="Drains claim them again, and what waits in them goes out in its order."
+        sentence="Drains claim the lanes again and send their waiting events in order."
         if paused
-        else "No drain claims them until they are resumed: their events wait in the outbox, in their order. "
-        "It waits up to ten seconds for a drain that holds one.",
+        else "No drain claims the lanes until they are resumed. Their events wait in the outbox, in order. "
+        "If a drain holds one of them, the action waits up to ten seconds.",
         columns=("lane", "standing", "waits", "oldest", "reason", "by"),
         rows=[
             (
@@ -149,8 +149,8 @@ def _reset_preview(on: Sequence[str]) -> Preview:
     waits = standing_now.held_for
     return Preview(
         title=f"Reset {standing_now.provider} for {standing_now.channel}?",
-        sentence="Its breaker is closed and what it asked to wait is ended, for all workers at once: it is "
-        "called again. If it still fails, its breaker opens again.",
+        sentence="All workers close its breaker, end the wait that it asked for and call it "
+        "again. If it still fails, its breaker opens again.",
         columns=("provider", "channel", "breaker", "asks to wait"),
         rows=[
             (
@@ -170,7 +170,9 @@ def _reset(asked: Asked) -> None:
     except UnknownProvider as error:
         raise NoSuch(str(error)) from error
     if not stored:
-        raise NotNow("Redis is lost: no worker has heard of the reset. Try again later.")
+        raise NotNow(
+            "Redis does not answer, so no worker got the reset. Try again when Redis answers."
+        )
 
 
 def _channel(on: Sequence[str]) -> ChannelStatus:
@@ -185,10 +187,10 @@ def _channel_preview(on: Sequence[str], *, paused: bool) -> Preview:
     since = f", by {status.changed_by}: {status.reason}" if status.paused else ""
     return Preview(
         title=f"{'Resume' if paused else 'Pause'} {status.channel}?",
-        sentence="What waits is sent, the longest waiting first, as fast as the limit lets it."
+        sentence="Waiting notifications are sent, the oldest first, as fast as the limit of the channel allows."
         if paused
-        else "No notification of it is sent until it is resumed; those that are being sent go to their end. "
-        "Requests are accepted and wait, but what is over its time meanwhile fails.",
+        else "No notification of the channel is sent until it is resumed; attempts that have begun end first. "
+        "Requests are accepted and wait. A notification whose time is over meanwhile fails.",
         columns=("channel", "standing", "reason", "by"),
         rows=[
             (
@@ -211,7 +213,9 @@ def _change_channel(asked: Asked, *, paused: bool) -> None:
     except UnknownChannel as error:
         raise NoSuch(str(error)) from error
     except OperationalError as error:
-        raise NotNow("A claim takes too long; nothing was changed, try again.") from error
+        raise NotNow(
+            "Nothing was changed: a worker is claiming notifications. Try again."
+        ) from error
 
 
 def _of_lanes(verb: str, *, paused: bool) -> Action:

@@ -1,4 +1,4 @@
-"""Celery tasks of the page of operators, one call each."""
+"""Celery tasks of the page of operators; each makes one call."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ log = structlog.get_logger("operations.tasks")
 
 @shared_task(name="operations.work_on_runs", acks_late=False, time_limit=15)
 def work_on_runs() -> int:
-    """Go on with what operators have begun, as fast as they said; run by beat every second. Returns
-    the number of letters."""
+    """Continue the runs of operators, at their rates; beat starts it every second. Returns the number of
+    letters."""
     try:
         return runs.work()
     except DATABASE_AWAY as error:
@@ -26,8 +26,8 @@ def work_on_runs() -> int:
 
 @shared_task(name="operations.note_minute", acks_late=False, time_limit=15)
 def note_minute() -> bool:
-    """Keep this minute for the charts, unless that is done; run by beat every twenty seconds. Returns
-    whether it was kept."""
+    """Write this minute's row for the charts if there is none; beat starts it every twenty seconds. Returns
+    whether it wrote one."""
     try:
         return minute.note_minute()
     except DATABASE_AWAY as error:
@@ -37,8 +37,8 @@ def note_minute() -> bool:
 
 @shared_task(name="operations.send_canaries", acks_late=False, time_limit=15)
 def send_canaries() -> int:
-    """Send the canaries of this minute, unless that is done, and measure where the last ones are; run by
-    beat every ten seconds. Returns how many were sent."""
+    """Send this minute's canaries if none were sent, and measure which handlers passed the last ones; beat
+    starts it every ten seconds. Returns how many were sent."""
     try:
         sent = canary.send_if_due()
         canary.measure()

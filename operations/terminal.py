@@ -1,4 +1,4 @@
-"""The snapshot in a terminal, in the words of the page."""
+"""The snapshot for a terminal, in the same words as the page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from outbox.watching import AMBER, GREEN, GREY, RED, State
 __all__ = ["COLOURS", "rendered", "view"]
 
 COLOURS: dict[State, str] = {GREEN: "green", GREY: "bright_black", AMBER: "yellow", RED: "red"}
-# Where nobody's terminal is asked.
+# The width of a text that is not written to a terminal.
 PIPE_WIDTH = 160
 
 
 def rendered(snapshot: Snapshot, *, colour: bool) -> str:
-    """As text."""
+    """The snapshot as text; `colour`: with the colours of a terminal."""
     console = Console(
         file=StringIO(),
         force_terminal=colour,
@@ -35,7 +35,7 @@ def rendered(snapshot: Snapshot, *, colour: bool) -> str:
 
 
 def view(snapshot: Snapshot) -> RenderableType:
-    """What rich draws."""
+    """The snapshot as rich draws it."""
     head = Text.assemble(
         (snapshot.state.upper(), f"bold {COLOURS[snapshot.state]}"),
         f"  {snapshot.sentence}  as of {rfc3339(snapshot.at)}",

@@ -1,4 +1,4 @@
-"""For what ends badly by itself: how long until it does."""
+"""Deadlines: how long until a growing problem does harm, such as a full disk or events that Kafka deletes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from outbox.watching import AMBER, GREEN, RED, State, TimeLeft
 
 __all__ = ["Deadline", "deadlines"]
 
-# https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout, where the broker says nothing else.
+# https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout, the default of the broker.
 RABBITMQ_CONSUMER_SECONDS = 1800
 # https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAROUND
 TRANSACTION_IDS = 2**31
-LONG = 60.0  # seconds from which on an age is worth a line
+LONG = 60.0  # seconds; a younger transaction is not shown
 OLD_TRANSACTION = 600.0
-TREND_SECONDS = 300.0  # that a trend must be seen before a time is made of it
-OLD_SNAPSHOT = 10_000_000  # transactions that began since
-NEAR, SOON = 0.5, 0.25  # shares that are left: from which on it is amber, and red
-# Seconds until a trend ends, from which on it is amber, and red: short ones, since a burst of work has a trend too.
+TREND_SECONDS = 300.0  # for which a trend must be known before a time is computed from it
+OLD_SNAPSHOT = 10_000_000  # transactions that began since the snapshot
+NEAR, SOON = 0.5, 0.25  # with less than this share left, it is amber or red
+# With so few seconds left by the trend, it is amber or red; few, because a burst of work has a trend too.
 NEAR_SECONDS, SOON_SECONDS = 3_600.0, 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """`left`: seconds; None where it does not move, or not in the time that is known. `ends`: what then
-    happens; `standing`: how far it is."""
+    """One deadline. `left`: seconds, None if there is no trend towards it; `standing`: how far it is; `ends`:
+    what happens then."""
 
     name: str
     left: float | None
@@ -42,7 +42,7 @@ class Deadline:
 def deadlines(
     postgres: FromPostgres | None, redis: FromRedis | None, judge: Judge, *, at: float
 ) -> list[Deadline]:
-    """Those that are known now; `at`: when the trends were read, of time.monotonic()."""
+    """The known deadlines. `at`: when the numbers were read, as time.monotonic()."""
     found: list[Deadline] = []
     if postgres is not None:
         found += _handlers(postgres)
@@ -65,7 +65,7 @@ def _handlers(postgres: FromPostgres) -> Iterator[Deadline]:
             name=f"{row.status.handler}, {'paused' if row.status.paused else 'behind'}",
             left=left,
             standing=f"its oldest event is {words.span(row.oldest)} old, the topic keeps {words.span(kept)}",
-            ends="Kafka deletes what it has not applied; the command audit --repair then applies it from the outbox",
+            ends="Kafka deletes events that it has not applied; the command audit --repair applies them from the outbox",
             state=_of_share(left / kept) if left / kept < NEAR else AMBER,
         )
 
@@ -166,7 +166,7 @@ def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
             name=f"disk of {host}",
             left=left,
             standing=f"{words.bytes_of(free)} of {words.bytes_of(total)} are free",
-            ends="our processes there write no logs; servers on it stop",
+            ends="processes there cannot write logs, and servers that store data on it stop",
             state=worst([_of_space(free / total), _of_trend(left)]),
         )
 
@@ -180,7 +180,7 @@ def _redis_memory(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadlin
         name="memory of Redis",
         left=left,
         standing=f"{words.bytes_of(free)} of {words.bytes_of(redis.limit)} are free",
-        ends="it takes no tasks; what must be done is sent again later"
+        ends="Redis takes no tasks; bridges and beat send them again later"
         if redis.policy == "noeviction"
         else f"it evicts ({redis.policy})",
         state=worst([_of_space(free / redis.limit), _of_trend(left)]),
@@ -188,12 +188,13 @@ def _redis_memory(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadlin
 
 
 def _of_space(share: float) -> State:
-    """Half full is well: amber and red come at an eighth and a sixteenth."""
+    """Green while half is free; amber below an eighth, red below a sixteenth."""
     return _of_share(share / SOON)
 
 
 def _until_empty(judge: Judge, series: str, free: float, at: float) -> float | None:
-    """By the trend of the last ten minutes; None while it does not fall by a ten thousandth in that time."""
+    """Seconds until nothing is free, by the trend of the last ten minutes. None if less than a ten thousandth
+    is used up in that time."""
     judge.note(series, free, at)
     slope = judge.slope(series, GROWING_SECONDS, least=TREND_SECONDS)
     if slope is None or -slope * GROWING_SECONDS < free / 10_000:

@@ -1,7 +1,7 @@
-"""Who may see the page: staff, by the session of the admin; and somebody with the token, to read.
+"""Who may see the page: staff with a session of the admin, and for reading anybody with the token.
 
-Who was let in a moment ago is not looked up again, and goes on to see the page, without its actions,
-while PostgreSQL cannot be asked: that is when it is wanted most.
+A viewer who was looked up a moment ago is not looked up again. While PostgreSQL is unavailable such a
+viewer still sees the page, without its actions, because the page is needed most then.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COOKIE = "ops_break_glass"
 COOKIE_SECONDS = 3600
 _SALT = "operations.break-glass"
 ASKED_AGAIN_SECONDS = 5.0
-KNOWN_SECONDS = 600.0  # without PostgreSQL
+KNOWN_SECONDS = 600.0  # for which a viewer is remembered while PostgreSQL is unavailable
 KNOWN = 1000  # viewers at most
 ANSWER_SECONDS = 1.0
 _BEARER = "Bearer "
@@ -50,16 +50,16 @@ class NotKnown(Exception):
 
 
 class MayNot(Exception):
-    """Somebody is, who is not of the staff."""
+    """The user who is logged in is not staff."""
 
 
 class Unasked(Exception):
-    """PostgreSQL cannot say who it is."""
+    """PostgreSQL is unavailable, so the viewer is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """`permissions`: as Django writes them. Without PostgreSQL, and with the token, there are none."""
+    """Who looks. `permissions`: as Django names them; empty with the token and without PostgreSQL."""
 
     name: str
     permissions: frozenset[str] = frozenset()
@@ -69,7 +69,7 @@ class Viewer:
 
     @property
     def acts(self) -> bool:
-        """Whether there is anything that it may do."""
+        """Whether the viewer has a permission for some action."""
         return any(
             permission.partition(".")[2].startswith("change_") for permission in self.permissions
         )
@@ -80,7 +80,7 @@ _known: OrderedDict[bytes, tuple[Viewer, float]] = OrderedDict()
 
 
 def viewer_of(request: HttpRequest, *, anew: bool = False) -> Viewer:
-    """Who looks; `anew`: by what PostgreSQL says now. Raises NotKnown, MayNot, or Unasked."""
+    """The viewer who sent the request; `anew`: ask PostgreSQL now. Raises NotKnown, MayNot or Unasked."""
     if _has_token(request):
         return Viewer("break-glass token")
     session = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
@@ -112,14 +112,14 @@ def viewer_of(request: HttpRequest, *, anew: bool = False) -> Viewer:
 
 
 def is_token(text: str) -> bool:
-    """Whether it is the token; nothing is, where none is set."""
+    """Whether the text is the token of operators; always false if none is set."""
     return bool(settings.OPS_TOKEN) and hmac.compare_digest(
         text.encode(), settings.OPS_TOKEN.encode()
     )
 
 
 def cookie_for_token() -> str:
-    """What a browser that has shown the token keeps for an hour. Another token makes it worthless."""
+    """The cookie of a browser that has sent the token; valid for an hour, or until the token changes."""
     return signing.dumps(_fingerprint(), salt=_SALT)
 
 
@@ -156,7 +156,7 @@ def _ask(request: HttpRequest) -> Viewer:
 
 @cache
 def _every_permission() -> frozenset[str]:
-    """Of a superuser, who has them whatever the table of permissions says."""
+    """All permissions; a superuser has them whatever the table of permissions holds."""
     every = set[str]()
     for model in apps.get_models():
         options = model._meta

@@ -1,4 +1,4 @@
-"""/ops/: the page, the part of it that is renewed, the same as JSON, and the way in without PostgreSQL."""
+"""/ops/: the page, its parts that are renewed, the same as JSON, and the login that needs no PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from restapi.answers import json_answer, to_response
 
 __all__ = ["break_glass", "charts", "journey", "live", "page", "status"]
 
-SEEN = "outbox.view_outboxevent"  # who may see events may see where they are
+SEEN = "outbox.view_outboxevent"  # the permission for the search
 
 log = structlog.get_logger("operations")
 
 
 @of_staff
 def page(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """All of it. The part that is renewed is the same for all who may do the same."""
+    """The whole page. Viewers with the same permissions get the same parts."""
     snapshot, span = observer().look(), _span(request)
     context = {
         "viewer": viewer,
@@ -41,13 +41,13 @@ def page(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 
 @of_scripts
 def live(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """The part that is renewed."""
+    """The parts of the page that are renewed."""
     return HttpResponse(live_part(observer().look(wait=0.0), viewer.permissions))
 
 
 @of_scripts
 def charts(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """The last hour, or with ?span=day the last day."""
+    """The charts of the last hour, or with ?span=day of the last day."""
     return HttpResponse(charts_part(observer().look(wait=0.0), _span(request)))
 
 
@@ -57,22 +57,22 @@ def _span(request: HttpRequest) -> str:
 
 @of_scripts
 def status(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """The same for scripts."""
+    """The snapshot as JSON, for scripts."""
     return to_response(json_answer(200, as_json(observer().look())))
 
 
 @of_staff
 def journey(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """Where an id is: every hop, with its time and its error."""
+    """The search for an id: every hop of its events, with times and errors."""
     if not viewer.may(SEEN):
-        return refusal(request, 403, "Events are for who may view them (outbox.view_outboxevent).")
+        return refusal(request, 403, f"You need the permission {SEEN}.")
     wanted = request.GET.get("id", "").strip()[:300]
     context = {"wanted": wanted, "found": search(wanted) if wanted else None, "viewer": viewer}
     return render(request, "operations/journey.html", context)
 
 
 def break_glass(request: HttpRequest) -> HttpResponse:
-    """Takes the token, and lets this browser read for an hour."""
+    """Accepts the token of operators, with which this browser may read the page for an hour."""
     if request.method != "POST":
         return guarded(glass(request, status=200))
     if not viewers.is_token(request.POST.get("token", "")):

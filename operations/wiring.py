@@ -9,7 +9,7 @@ __all__ = ["WIRING"]
 
 
 def _page(pattern: str) -> Path:
-    """For people with a session, also while everything else waits for a server."""
+    """A path without an API key; it is served apart, so requests that wait for a server do not delay it."""
     return Path(pattern=pattern, keyed=False, apart=True)
 
 

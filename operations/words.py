@@ -11,7 +11,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def span(seconds: float | None) -> str:
-    """A time: 0.4 s, 12 s, 5 min, 3 h, 2 d; `never` if it is infinite."""
+    """A duration: 0.4 s, 12 s, 5 min, 3 h, 2 d; `never` if it is infinite."""
     if seconds is None:
         return NOT_KNOWN
     if math.isinf(seconds):
@@ -24,7 +24,7 @@ def span(seconds: float | None) -> str:
 
 
 def count(number: float | None, *, stopped_at: int = 0) -> str:
-    """A number of things; `stopped_at`: where the count ended, so there may be more."""
+    """A number of things. `stopped_at`: the bound of the count; a number that reaches it gets a plus."""
     if number is None:
         return NOT_KNOWN
     more = "+" if stopped_at and number >= stopped_at else ""
@@ -32,7 +32,7 @@ def count(number: float | None, *, stopped_at: int = 0) -> str:
 
 
 def rate(per_second: float | None) -> str:
-    """How many a second, or a minute where they are few."""
+    """How many per second, or per minute if they are few."""
     if per_second is None:
         return NOT_KNOWN
     if per_second >= 10:
@@ -41,7 +41,7 @@ def rate(per_second: float | None) -> str:
 
 
 def figure(series: str, value: float) -> str:
-    """The value of a series, by what its name says that it is."""
+    """The value of a series in the unit that its name ends with."""
     name = series.partition("{")[0]
     if name == "upkeep_last_done_seconds":
         return "not yet" if math.isinf(value) else f"{span(value)} ago"
@@ -53,7 +53,7 @@ def figure(series: str, value: float) -> str:
 
 
 def bytes_of(number: float | None) -> str:
-    """MiB and up."""
+    """A size in MiB, GiB or TiB."""
     if number is None:
         return NOT_KNOWN
     for size, unit in ((1 << 40, "TiB"), (1 << 30, "GiB")):

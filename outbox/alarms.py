@@ -21,7 +21,7 @@ _OUTBOX = (
         bound=1000,
         seconds=600,
         growing=True,
-        sentence="{value} committed events wait for Kafka, and they grow.",
+        sentence="{value} committed events wait for Kafka, and their number grows.",
     ),
     Alarm(
         name="KafkaRefuses",
@@ -36,7 +36,7 @@ _OUTBOX = (
         bound=0,
         seconds=120,
         critical=True,
-        sentence="{value} pending events are of no topic of the map or of no lane: no drain takes them.",
+        sentence="No drain takes {value} pending events: their topic is in no wiring, or their lane does not exist.",
     ),
     Alarm(
         name="LanesPaused",
@@ -50,7 +50,7 @@ _OUTBOX = (
         figure="outbox_lane_held_seconds",
         bound=15,
         seconds=30,
-        sentence="A session has held a lane for {value}; 8 s is the limit of a drain.",
+        sentence="A database session has held a lane for {value}; a drain may hold one for 8 s.",
     ),
 )
 _HANDLERS = (
@@ -60,7 +60,7 @@ _HANDLERS = (
         bound=60,
         seconds=120,
         critical=True,
-        sentence="It has not applied an event of {value} ago.",
+        sentence="The handler has not applied an event that is {value} old.",
     ),
     Alarm(
         name="CanaryLate",
@@ -68,7 +68,7 @@ _HANDLERS = (
         bound=180,
         seconds=60,
         critical=True,
-        sentence="The last canary came through {value} ago; one is sent every minute.",
+        sentence="The handler passed its last canary {value} ago; one is sent every minute.",
     ),
     Alarm(
         name="HandlerBacklogGrowing",
@@ -76,21 +76,21 @@ _HANDLERS = (
         bound=1000,
         seconds=600,
         growing=True,
-        sentence="It is {value} messages behind, and they grow.",
+        sentence="The handler is {value} messages behind, and their number grows.",
     ),
     Alarm(
         name="HandlerPaused",
         figure="handler_paused",
         bound=0,
         seconds=1800,
-        sentence="It is paused: nothing is applied until somebody resumes it.",
+        sentence="The handler is paused: it applies nothing until somebody resumes it.",
     ),
     Alarm(
         name="CircuitOpen",
         figure="handler_circuit_open",
         bound=0,
         critical=True,
-        sentence="It failed so often that its circuit has paused it.",
+        sentence="The handler failed so often that its circuit has paused it.",
     ),
     Alarm(
         name="RetentionNear",
@@ -98,14 +98,14 @@ _HANDLERS = (
         bound=0.5,
         seconds=300,
         critical=True,
-        sentence="It has used {value} of its topic's retention; at 1 Kafka deletes what it has not applied.",
+        sentence="The handler has used {value} of its topic's retention; at 100% Kafka deletes events that it has not applied.",
     ),
     Alarm(
         name="PositionLost",
         figure="bridge_positions_out_of_range",
         bound=0,
         critical=True,
-        sentence="Kafka does not hold what it is to apply next: {value} partitions stand.",
+        sentence="Kafka does not hold the handler's next event in {value} partitions: nothing of them is applied.",
     ),
     Alarm(
         name="PartitionsUnread",
@@ -113,7 +113,7 @@ _HANDLERS = (
         bound=0,
         seconds=60,
         critical=True,
-        sentence="It does not read {value} partitions of its topic: manage.py sync_routes --partitions",
+        sentence="The handler does not read {value} partitions of its topic. Run manage.py sync_routes --partitions",
     ),
 )
 _LETTERS = (
@@ -136,7 +136,7 @@ _LETTERS = (
         figure="dead_letters_unknown_type",
         bound=0,
         critical=True,
-        sentence="{value} events are of a type that we publish and a release does not know: they wait.",
+        sentence="{value} events wait, because a running release does not know their type.",
     ),
     Alarm(
         name="DeadLettersOld",
@@ -159,18 +159,18 @@ _UPKEEP = (
         figure="audit_missing_events",
         bound=0,
         critical=True,
-        sentence="{value} committed events never reached it.",
+        sentence="{value} committed events never reached the handler.",
     ),
     Alarm(
         name="AuditBehind",
         figure="audit_behind_seconds",
         bound=3600,
         seconds=300,
-        sentence="Its audit is {value} behind.",
+        sentence="The audit of the handler is {value} behind.",
     ),
-    _not_done("AuditStandsStill", "audit", 600, "Last end of the audit: {value}."),
-    _not_done("SweepStandsStill", "sweep", 600, "Last look of a drain below its floors: {value}."),
-    _not_done("PurgeStandsStill", "purge", 21600, "Last end of the purge: {value}."),
+    _not_done("AuditStandsStill", "audit", 600, "Last complete audit: {value}."),
+    _not_done("SweepStandsStill", "sweep", 600, "Last check of a drain below its floors: {value}."),
+    _not_done("PurgeStandsStill", "purge", 21600, "Last complete purge: {value}."),
 )
 
 

@@ -1,4 +1,4 @@
-"""What is watched of the running system, in words: the hops of the pipeline, and what raises an alarm.
+"""The vocabulary of watching the system: the hops of the pipeline, and the alarms.
 
 An app declares both in its wiring.py. The page of operators, `manage.py ops status` and the rules of
 Prometheus judge by the same alarms: docker/tests/test_alerts.py holds alerts.yml to them.
@@ -23,11 +23,11 @@ RED: State = "red"
 class Alarm:
     """One threshold of one figure.
 
-    name      of the rule, and of its section in docs/operations.md
-    figure    series of Prometheus, with a selector where the rule has one: `x_seconds{reason="ready"}`
-    bound     the alarm is on while the figure is above it; `at`: while it equals it
-    seconds   for so long it must have been so
-    critical  red; else amber
+    name      name of the rule, and of its section in docs/operations.md
+    figure    series of Prometheus, with the rule's selector if it has one: `x_seconds{reason="ready"}`
+    bound     the alarm is on while the figure is above it; with `at`, while the figure equals it
+    seconds   for which the condition must have been met
+    critical  the alarm is red, otherwise amber
     growing   the figure must also be higher than it was ten minutes before
     absent    a figure that is not there counts as too high
     sentence  `{value}` is the figure in words
@@ -45,18 +45,18 @@ class Alarm:
 
     @property
     def is_age(self) -> bool:
-        """The figure is a time that passes: what is 50 s over the bound has been over it for 50 s."""
+        """Whether the figure grows with time: one that is 50 s over the bound has been over it for 50 s."""
         return self.figure.partition("{")[0].endswith("_seconds")
 
     def is_met_by(self, value: float) -> bool:
-        """Whether the figure is where it should not be."""
+        """Whether the value meets the alarm's condition."""
         return value == self.bound if self.at else value > self.bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeLeft:
-    """Something at a hop that ends badly by itself, in `left` of `whole` seconds. `standing`: how far it is;
-    `ends`: what then happens."""
+    """A deadline at a hop: `left` of `whole` seconds remain. `standing`: how far it is; `ends`: what happens
+    then."""
 
     name: str
     left: float
@@ -67,21 +67,21 @@ class TimeLeft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """One station of the pipeline as it stands now. Ages and times in seconds.
+    """One station of the pipeline as it is now. Ages and times are seconds.
 
-    name     what it is called, once within its group
-    group    the heading that it stands under
-    waits    how much waits before it; None: not known, or nothing can
-    counted  where the count stopped; 0: it is whole
-    oldest   age of the oldest that waits; None: not known
-    done     a number that only rises, of which the rate is made; None: there is none
+    name     its name, unique within its group
+    group    the heading above it
+    waits    how many things wait before it; None: unknown, or nothing can wait
+    counted  the bound of that count; 0: everything was counted
+    oldest   age of the oldest waiting thing; None: unknown
+    done     a counter that only rises, from which the rate is computed; None: there is none
     unit     what is counted
     figures  series -> value, for the alarms
-    since    series -> how long its value is known to be so
-    notes    what else is to be said, a sentence each
-    page     where in the site more of it is found, and what acts on it
-    subject  how the actions of the page of operators name it, where not by its name
-    times    what ends badly here by itself
+    since    series -> how long it is known to have its value
+    notes    further facts, one short text each
+    page     address of the page about it in this site
+    subject  its name in the actions of the page of operators, if that differs from `name`
+    times    its deadlines
     """
 
     name: str

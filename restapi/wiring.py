@@ -30,7 +30,7 @@ WIRING = App(
             bound=30,
             seconds=60,
             critical=True,
-            sentence="A committed change has waited {value} for its number: live feeds stand still.",
+            sentence="A committed change has waited {value} for its number: live feeds get no news.",
         ),
     ),
 )

@@ -51,7 +51,7 @@ class Promises:
 
     orders     order -> whether its body was the simple one
     paid       orders whose payment was answered 200
-    delivered  ids of the events that tell of a delivery
+    delivered  ids of the events of deliveries
     asked_again  requests whose answer got lost, or that were refused for the moment
     repeated   answered requests that were sent once more
     differing  of these whose second answer was another one

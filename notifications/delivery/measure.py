@@ -1,4 +1,4 @@
-"""What waits and what for, read from PostgreSQL and the breakers: gauges, and hops for operators."""
+"""Measures which notifications wait and for what, from PostgreSQL and the breakers: gauges, and hops for operators."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from outbox.watching import Hop
 
 __all__ = ["REASONS", "hops", "measure_waiting"]
 
-COUNTED = 100_000  # of each kind; more is that many
+COUNTED = 100_000  # of each kind; every count ends here
 COUNTED_FOR_A_PAGE = 2_000
 PAUSED = "notification_channel_paused"
 REASONS = ("ready", "paced", "retry", "held", "breaker", "paused", "scheduled")
 
-# By what a row says itself. What may be claimed now is told apart in Python: it waits for who has paused its
-# channel, for the channel's breaker, for a provider that asked to wait, for tokens, or for nothing. Both parts walk along
-# notifications_due: what waits for a reason has its due_at ahead.
+# Groups by the reason that the row holds. For notifications that may be claimed now, Python finds the reason: the
+# channel is paused, its breaker is open, a provider asked to wait, tokens are missing, or nothing delays them. Both
+# parts read along the index notifications_due: a row with a reason has its due_at in the future.
 _WAITING = """
     SELECT kind.channel, kind.priority, found.waits_for, count(*),
            extract(epoch FROM clock_timestamp() - min(found.ready_at))::float
@@ -56,13 +56,13 @@ _SCHEDULED = """
           WHERE status = 'scheduled' ORDER BY scheduled_at LIMIT %s) AS kept
     GROUP BY channel, priority
 """
-# Pending, and no handler has seen it yet: it is in the outbox, in Kafka or on its way from there.
+# Pending notifications that no handler has applied yet: their events are in the outbox, in Kafka or in a task.
 _NOT_READY = """
     SELECT count(*), extract(epoch FROM clock_timestamp() - min(created_at))::float
     FROM (SELECT greatest(created_at, scheduled_at) AS created_at FROM notifications
           WHERE status = 'pending' AND ready_at IS NULL LIMIT %s) AS kept
 """
-# The same among the newest and the oldest that are pending, for who looks every two seconds.
+# The same among the newest and the oldest pending ones: cheap enough for the page, which asks every two seconds.
 _NOT_READY_NEAR = """
     SELECT count(*), extract(epoch FROM clock_timestamp() - min(created_at))::float
     FROM (
@@ -86,8 +86,8 @@ _SENDERS = """
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """`looks` by breaker name; `controls` by channel; `not_ready` and each of `kinds`: how many, and the age of
-    the oldest."""
+    """What waits. `looks`: by breaker name; `controls`: by channel; `not_ready` and each of `kinds`: number and
+    age of the oldest."""
 
     looks: Mapping[str, Look]
     controls: Mapping[str, ChannelStatus]
@@ -97,12 +97,14 @@ class _Waiting:
 
 
 def measure_waiting(breakers: Breakers) -> None:
-    """Set every gauge of what waits; one that has nothing is 0."""
+    """Set the gauges of all waiting notifications, to 0 if none wait."""
     now = _waiting(breakers, COUNTED)
     for provider, channel in providers_of():
         look = now.looks[breaker_name(provider, channel)]
         metrics.BREAKER_STATE.labels(provider, channel).set(STATES[look.phase])
-        metrics.BREAKER_OPENED.labels(provider, channel)  # shown as 0, so that the first is a rise
+        metrics.BREAKER_OPENED.labels(
+            provider, channel
+        )  # exported as 0, so that the first opening is an increase
     metrics.SENDERS.set(now.senders)
     metrics.NOT_READY.set(now.not_ready[0])
     metrics.NOT_READY_AGE.set(now.not_ready[1])
@@ -116,9 +118,9 @@ def measure_waiting(breakers: Breakers) -> None:
 
 
 def hops() -> Sequence[Hop]:
-    """What is accepted and not ready, each channel with what it waits for, and each provider."""
+    """The hops: accepted notifications that are not ready, each channel, and each provider."""
     now = _waiting(Breakers(), COUNTED_FOR_A_PAGE)
-    # As far as they are folded: what is beyond may be much while beat is away.
+    # The folded figures alone: while beat does not run, the rest may be large.
     figures = {each.channel: each for each in ChannelFigures.objects.all()}
     accepted = Hop(
         name="made ready",
@@ -156,7 +158,7 @@ def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
         group="notifications",
         waits=sum(count for count, _ in by_reason.values()),
         counted=COUNTED_FOR_A_PAGE,
-        # What is scheduled does not wait before its time.
+        # A scheduled notification does not count as waiting before its time.
         oldest=max(oldest for _, oldest in by_reason.values()),
         done=figures.delivered,
         unit="notifications",
@@ -200,10 +202,10 @@ def _hops_of_providers(looks: Mapping[str, Look]) -> list[Hop]:
 
 
 def _waiting(breakers: Breakers, counted: int) -> _Waiting:
-    """Counts up to `counted` of each kind."""
+    """What waits now, counted up to `counted` of each kind."""
     looks = breakers.look()
     with transaction.atomic():
-        # Along indexes: to sort all that waits costs all that waits.
+        # Reads along indexes; a sort would read every waiting row.
         plan_without("bitmapscan", "seqscan", "sort")
         return _read_waiting(looks, counted)
 
@@ -247,7 +249,7 @@ def _counts(counted: int) -> Iterator[tuple[str, str, str, int, float | None]]:
 
 
 def _blocked(channel: str, looks: Mapping[str, Look], held: Container[tuple[str, str]]) -> str:
-    """Why a channel cannot be served: `breaker`, `held`, or "" where it can."""
+    """Why a channel cannot be served: `breaker` or `held`; "" if it can be served."""
     for provider, _ in in_order(channel):
         look = looks[breaker_name(provider, channel)]
         if look.phase == machine.OPEN:
@@ -257,6 +259,6 @@ def _blocked(channel: str, looks: Mapping[str, Look], held: Container[tuple[str,
 
 
 def _paced(count: int, *, senders: int) -> str:
-    """More than a second's worth waits for tokens; less is on its way. Where nobody sends, nobody asks
-    for tokens: it waits for a sender."""
+    """`paced` if more wait than a second's tokens allow, otherwise `ready`. Without a sender nobody asks for
+    tokens, so notifications wait for a sender and are `ready`."""
     return "paced" if senders and count > settings.RATE_LIMIT_PER_CHANNEL else "ready"

@@ -1,8 +1,8 @@
-"""The rows of delivery: what is ready, claims, results, holds, senders. Plain statements; each function
-that changes a status tells of it in the same transaction.
+"""The SQL of delivery: ready notifications, claims, results, holds and senders.
 
-The lease of a row is as in outbox/database/leases.py: `due_at` is its end, `attempt` its number, and
-whoever writes names the number it holds.
+Each function that changes a status records the change for the status log in the same transaction. A claim is a
+lease as in outbox/database/leases.py: `due_at` is its end and `attempt` its number, and a write names the
+number that it holds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CHANGED_COLUMNS = 10  # of CHANGED
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """What there is to do, and what holds it up.
+    """The ready notifications, and what may delay them.
 
     ready    notifications that may be claimed, by channel, counted up to a bound
     holds    seconds that a provider still asks to wait, by provider and channel
@@ -57,18 +57,18 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Written(NamedTuple):
-    """A notification's priority and, where it was delivered, the milliseconds since it was accepted."""
+    """A notification's priority and, if it was delivered, the milliseconds since it was accepted."""
 
     priority: str
     latency_ms: int | None
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What became of results, by id and number of their attempts.
+    """The outcome of `settle`; results are named by the id and number of their attempts.
 
-    written  those that changed their notification
-    late     those whose attempt had been given up meanwhile. What is in neither was written before (the
-             answer to its COMMIT was lost) or never sent
+    written  results that changed their notification
+    late     results whose attempt had been given up before. A result in neither was written before (the
+             answer to its COMMIT was lost), or its attempt never called the provider
     """
 
     written: Mapping[tuple[str, int], Written] = {}
@@ -96,7 +96,7 @@ _SENDERS = """
 
 
 def look(priority: str, channels: Sequence[str], *, most: int) -> Ready:
-    """What of a priority is ready, counted up to `most` a channel."""
+    """The ready notifications of a priority, counted up to `most` per channel."""
     with transaction.atomic():
         plan_by_index()
         ready, holds, senders = send(
@@ -160,10 +160,11 @@ _CLAIM = f"""
 
 
 def claim(priority: str, counts: Mapping[str, int], *, seconds: float) -> list[Claim]:
-    """Take up to so many of each channel for `seconds`, in the open transaction, and tell of it.
+    """Claim up to `counts` notifications of each channel for `seconds`, and record the changes, both in the
+    open transaction.
 
-    Rows that another transaction holds are skipped; what is over its time is left, and so is what is of
-    a channel that is paused. Each claim begins an attempt: `assign` writes it.
+    It skips rows that another transaction holds, notifications whose time is over, and paused channels. Each
+    claim begins an attempt, which `assign` writes.
     """
     started = time.monotonic()
     plan_by_index()
@@ -173,7 +174,7 @@ def claim(priority: str, counts: Mapping[str, int], *, seconds: float) -> list[C
         priority,
         str(seconds),
     )
-    # A pause waits for claims that have begun; one that begins behind it reads that there is a pause.
+    # A pause waits for claims that have begun. A claim that begins after it reads that the channel is paused.
     _, rows = send(RoundTrip([KEEP_OUT_PAUSES, (_CLAIM, parameters)]))
     send(recording([changed_of(row[:_CHANGED_COLUMNS]) for row in rows]))
     return [_claim_of(row, started + seconds) for row in rows]
@@ -218,8 +219,8 @@ def assign(claims: Sequence[tuple[Claim, str]]) -> None:
         )
 
 
-# A result changes a notification only where the attempt that it names still has it. Each row is found by
-# its key (LATERAL): joined otherwise, every result would be held against every row. They come sorted.
+# A result changes a notification only if its attempt still holds the claim. LATERAL finds each row by its key;
+# another join would compare every result with every row. The results come sorted.
 _RESULT = """
     result AS MATERIALIZED (
         SELECT * FROM unnest(
@@ -272,8 +273,8 @@ _SETTLE = f"""
     CROSS JOIN LATERAL (SELECT changed.status_before AS status) AS before
     ORDER BY changed.id
 """
-# Whoever comes too late: its attempt was closed as unknown, or its notification has moved on. One that
-# has its outcome keeps it: then the same results were written before. What was never sent is not late.
+# A late result: its attempt was closed as unknown, or its notification has changed since. An attempt that has an
+# outcome keeps it, because the same results were written before. An attempt that called no provider is not late.
 _TOO_LATE = f"""
     WITH {_RESULT}, found AS MATERIALIZED (
         SELECT result.*, begun.attempt_id FROM result CROSS JOIN LATERAL (
@@ -293,7 +294,7 @@ _TOO_LATE = f"""
 
 
 def settle(results: Sequence[Result]) -> Settled:
-    """Write results and tell of them, in the open transaction."""
+    """Write results and record the changes, both in the open transaction."""
     if not results:
         return Settled()
     plan_by_index()
@@ -347,7 +348,7 @@ _HOLD: str = """
 
 
 def hold(seconds: Mapping[tuple[str, str], float]) -> None:
-    """Note, in the open transaction, that providers asked to wait with channels."""
+    """Write, in the open transaction, for how long providers asked to wait with channels."""
     if not seconds:
         return
     statement: Statement = (
@@ -362,7 +363,7 @@ def hold(seconds: Mapping[tuple[str, str], float]) -> None:
 
 
 def keep_sender(id_: str, name: str) -> None:
-    """This process sends: it counts among those that share the limit while Redis is lost."""
+    """Write that this process sends, so that it gets its share of the limit while Redis is unavailable."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO notification_senders (id, name) VALUES (%s::uuid, %s::text)"

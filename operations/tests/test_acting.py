@@ -57,7 +57,7 @@ def test_a_preview_says_what_it_would_do_and_does_nothing(
 ) -> None:
     page = as_one_who_may(HANDLERS).look(PAUSE)
     assert page.status == 200
-    assert b"Nothing of it is applied until it is resumed" in page.body
+    assert b"The handler applies nothing until it is resumed" in page.body
     assert page.header("cache-control") == "no-store"
     assert not is_paused()
     assert kept() == []
@@ -211,7 +211,7 @@ def test_a_channel(as_one_who_may: Callable[..., Operator]) -> None:
     operator = as_one_who_may(CHANNELS)
     path = "/ops/act/pause-channel?on=sms"
     page = operator.look(path)
-    assert b"what is over its time meanwhile fails" in page.body
+    assert b"A notification whose time is over meanwhile fails" in page.body
     assert not any(status.paused for status in channel_statuses())
     assert operator.confirm(page, path, " ").status == 400
     first, again = (operator.confirm(page, path, "a bad text") for _ in range(2))
@@ -276,7 +276,7 @@ def test_dead_letters_are_grouped_looked_at_and_replayed(web: Web, letters: list
     path = f"/ops/act/replay-letters?on={letters[-1]}"
     page = operator.look(path)
     assert b"Replay 3 dead letters of record_sales?" in page.body
-    assert b"3 letters behind them go on after them" in page.body
+    assert b"3 followers are applied after them" in page.body
     assert SECRET.encode() not in page.body
     assert states() == ["dead"] * 3 + ["parked"] * 3
     assert operator.confirm(page, path, rate="17").status == 400

@@ -45,7 +45,7 @@ class Bridge:
         self._stop = stop
         self._policy = policy
         self._next_mirror = self._database_again = 0.0
-        self._little_waits = True  # else there is a backlog
+        self._little_waits = True  # False: there is a backlog
         self.group = Group(route, stop=stop, policy=policy)
         self.watch = ClientWatch(route, policy, self.group)
         self._partitions = self.group.partitions
@@ -60,7 +60,7 @@ class Bridge:
         return not self.group.unread.keys
 
     def run(self) -> None:
-        """Until `stop` is set; then waits for what is in flight, mirrors it and leaves the group."""
+        """Work until `stop` is set. Then wait for chunks in flight, mirror the positions and leave the group."""
         with patience.within(each=self._policy.database_wait):
             self._run()
 
@@ -80,7 +80,7 @@ class Bridge:
 
     def _cycle(self, *, take_more: bool) -> None:
         self._receive()
-        self._mirror_when_due()  # also without the database: it shows that this bridge lives
+        self._mirror_when_due()  # also while the database is unavailable: the commit shows that this bridge lives
         if time.monotonic() < self._database_again:
             return
         try:
@@ -94,12 +94,12 @@ class Bridge:
             )
             close_old_connections()
             self._database_again = time.monotonic() + 1.0
-            self.watch.forget_unheld()  # the owners of the other partitions may wait for it, too
+            self.watch.forget_unheld()  # the owners of the other partitions may wait for the database, too
 
     def _receive(self) -> None:
-        """Take in what has come. Each look costs as much as sending a few events, so while nothing may be
-        sent the client gathers; and behind a pause, in which a drain's batch may just be coming in, the
-        bridge gives it a moment to come in whole."""
+        """Receive messages. A poll costs as much as sending a few events, so while nothing may be sent the
+        client only gathers. After a pause, when a drain's batch may be arriving, the bridge waits a moment
+        for the whole batch."""
         rest = self._dispatch.rest(time.monotonic())
         if rest and self._little_waits:
             time.sleep(rest)
@@ -120,7 +120,7 @@ class Bridge:
         return self._policy.confirm_interval if busy else self._policy.poll_timeout
 
     def _take(self, *, timeout: float) -> int:
-        """Put what has come into the buffers; how many messages, for which it waits so long at most."""
+        """Put messages into the buffers, waiting up to `timeout` seconds for them. Returns how many came."""
         limit = self._policy.chunk_events
         messages = self.group.client.receive(
             limit=limit, limit_bytes=self._policy.buffer_bytes, timeout=timeout
@@ -137,7 +137,7 @@ class Bridge:
         return len(messages)
 
     def _regulate_fetching(self) -> None:
-        """Keep the buffers bounded: a slow handler pauses its partitions, polling goes on."""
+        """Keep the buffers bounded: the partitions of a slow handler are paused while polling continues."""
         client = self.group.client
         for partition in self._partitions.values():
             wanted = (

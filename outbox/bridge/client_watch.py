@@ -1,4 +1,4 @@
-"""Noticing that the Kafka client of a bridge has gone quiet, and replacing it."""
+"""Notices that the Kafka client of a bridge has stopped fetching, and replaces the client."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = structlog.get_logger("outbox.bridge")
 
 
 class ClientWatch:
-    """Two checks of one bridge's client: does it fetch what it holds, and are there partitions that
-    no bridge holds. stall_watch.py names the client's and the broker's bugs behind both."""
+    """Makes two checks of one bridge's client: whether it fetches its partitions, and whether there are
+    partitions that no bridge holds. stall_watch.py names the bugs of client and broker behind both."""
 
     def __init__(self, route: Route, policy: BridgePolicy, group: Group) -> None:
         self._route = route
@@ -32,11 +32,11 @@ class ClientWatch:
         metrics.CONSUMER_STALLED.labels(route.handler)
 
     def note_message(self) -> None:
-        """A message came."""
+        """Note that a message came."""
         self._stalls.reset()
 
     def forget_unheld(self) -> None:
-        """The last look at partitions that no bridge holds says nothing any more."""
+        """Forget the last look at the partitions that no bridge holds."""
         self._unheld.forget()
 
     def replace_stalled_client(self) -> None:
@@ -63,10 +63,10 @@ class ClientWatch:
     def left_alone(self) -> Mapping[PartitionKey, str]:
         """Partitions that this bridge does not hold, with the mark of their last commit.
 
-        Their owners commit with a new mark every second, so a mark that stays between two looks
-        belongs to nobody, whatever the coordinator believes: after a broker was killed, or after the
-        topic was created again while a member joined. Commits are read because a question about the
-        group's members may end the process.
+        The owner of a partition commits with a new mark every second. A partition whose mark is the same
+        at two looks has no owner, whatever the coordinator believes. That happens after a broker was
+        killed, and after a topic was recreated while a member joined. The check reads commits because
+        librdkafka may end the process when it is asked for the group's members.
         """
         held = self._group.partitions.keys() | self._group.unread.keys
         if len(held) >= self._route.topic.partitions:

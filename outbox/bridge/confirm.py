@@ -1,4 +1,4 @@
-"""Positions are the truth: what was sent is confirmed by them, and what others moved is followed."""
+"""Compares chunks with the positions, which alone say what is applied, and follows positions that others move."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Confirm:
         self._next_compare = min(self._next_compare, sent_at + self._policy.confirm_interval)
 
     def compare_flights(self) -> None:
-        """Confirm chunks whose positions have advanced; prepare the retry of those that failed."""
+        """Confirm chunks whose positions have advanced, and prepare the retry of chunks that failed."""
         now = time.monotonic()
         open_partitions = [p for p in self._partitions.values() if p.flight or p.paused]
         if not open_partitions or now < self._next_compare:
@@ -60,7 +60,7 @@ class Confirm:
         if flight is None:
             return
         if position.next_offset > flight.chunk.next_offset:
-            self._group.go_to(partition, position)  # somebody else has moved it meanwhile
+            self._group.go_to(partition, position)  # another program has moved the position
         elif position.next_offset == flight.chunk.next_offset:
             partition.flight = None
             partition.position = position.next_offset
@@ -73,12 +73,12 @@ class Confirm:
             self._retry_later(partition, "deadline", now)
 
     def _ask_for_lost(self, now: float) -> None:
-        """Send again, once, what nobody has: its worker was killed, or Redis has lost it.
+        """Send a chunk again, once, if no worker seems to have it: its worker was killed, or Redis lost it.
 
-        Nobody knows that for certain: a worker may have taken it off its queue and not begun it yet. So
-        it counts as no attempt, and its effects write no note of their start: else a slow worker would look
-        like an event that ends its process (docs/guarantees.md#r11). Where somebody is seen at the position, or it was
-        an attempt, only the deadline decides.
+        The bridge cannot be certain, because a worker may have taken the chunk off its queue and not begun
+        it. So the second send counts as no attempt, and its effects write no note of their start; otherwise
+        a slow worker would look like an event that ends its process (docs/guarantees.md#r11). If a worker
+        holds the position, or the chunk was sent as a new attempt, only the deadline decides.
         """
         asked = [p for p in self._partitions.values() if p.flight and now >= p.flight.ask_at]
         if not asked or now < self._next_ask:
@@ -122,7 +122,7 @@ class Confirm:
         )
 
     def follow_positions(self) -> None:
-        """Read on from where a replay or a repair has put a position; looked at once a second."""
+        """Read on from positions that a replay or a repair has moved; checked once a second."""
         now = time.monotonic()
         if now < self._next_follow:
             return
@@ -143,8 +143,8 @@ class Confirm:
         self._step_over_markers()
 
     def _step_over_markers(self) -> None:
-        """Move positions to the end of their logs where nothing before it is a message. What lies
-        between messages is passed with the next chunk."""
+        """Move positions to the end of their logs if no message lies in between. Markers between messages
+        are passed with the next chunk."""
         steps = [
             Step(key=p.key, topic_id=p.topic_id, old=p.position, new=p.end)
             for p in self._partitions.values()

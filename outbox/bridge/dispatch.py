@@ -31,8 +31,8 @@ log = structlog.get_logger("outbox.bridge")
 
 
 class Dispatch:
-    """Sends the chunks of one bridge. `on_sent` is called with the time (monotonic clock) at which
-    chunks went out, so that the positions are looked at soon."""
+    """Sends the chunks of one bridge. It calls `on_sent` with the time (monotonic clock) of each send, so that
+    the positions are read soon after."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Dispatch:
         self._unknown_types: set[str] = set()
 
     def send_what_is_due(self) -> None:
-        """Chunks that wait to be sent again, then new ones, unless the Celery queue is long."""
+        """Send chunks that wait for a retry, then new ones, unless the Celery queue is long."""
         now = time.monotonic()
         if not any(p.buffer or p.held for p in self._partitions.values()):
             return
@@ -67,7 +67,7 @@ class Dispatch:
             self._send(partitions)
 
     def rest(self, now: float) -> float:
-        """Seconds for which nothing that comes in will be sent, unless it fills a task."""
+        """Seconds until new messages may be sent; messages that fill a task are sent at once."""
         return self._interval.left(now)
 
     @property
@@ -77,14 +77,14 @@ class Dispatch:
 
     def _queued(self, now: float) -> float:
         """Length of the Celery queue, looked up twice a second, so that Redis never grows without
-        a bound; infinite while Redis is away."""
+        a bound; infinite while Redis is unavailable."""
         if now >= self._next_queue_check:
             self._next_queue_check = now + _QUEUE_CHECK_SECONDS
             self._queue_length = task_queue.queue_length(self._route.queue)
         return self._queue_length
 
     def _groups(self, now: float) -> Iterator[list[Partition]]:
-        """Idle partitions with messages, together up to one task's size, when it is time."""
+        """Groups of idle partitions with messages, each up to one task's size, if it is time to send."""
         idle = [p for p in self._partitions.values() if p.may_be_cut(now)]
         if not idle:
             return
@@ -115,15 +115,15 @@ class Dispatch:
             self._take_off(cut)
 
     def _send_held(self, partition: Partition) -> None:
-        """A chunk once more, alone; only one that was really sent counts as an attempt."""
+        """Send a held chunk again, alone. It counts as an attempt only if Redis took it."""
         if partition.held_was_sent:
             record_retry(self._route.handler, [partition.key])
             partition.attempts += 1
         self._take_off([partition])
 
     def _take_off(self, partitions: Sequence[Partition]) -> None:
-        """The deadline is the same at each attempt: a missing worker says nothing about the chunk,
-        and an event that ends its process must be found soon."""
+        """Take the next chunks off the buffers and send them. The deadline is the same for each attempt: a
+        missing worker is not the chunk's fault, and an event that ends its process must be found soon."""
         now = time.monotonic()
         chunks = [
             replace(partition.held, attempt=partition.attempts)
@@ -169,7 +169,8 @@ class Dispatch:
         )
 
     def _first_messages(self, partition: Partition) -> list[ReceivedMessage]:
-        """What may go in one chunk; of a partition that waits, what it waits for alone."""
+        """The messages that may form one chunk. A partition that waits for a type gives only the event that
+        it waits for."""
         messages: list[ReceivedMessage] = []
         size = 0
         most = 1 if partition.unknown_type else self._policy.chunk_events
@@ -211,7 +212,7 @@ class Dispatch:
         )
 
     def measure_waiting(self) -> None:
-        """How many partitions wait for which type; a type that was met once goes back to 0."""
+        """Set the gauge of waiting partitions for each type that was met, to 0 if none waits any more."""
         waiting = Counter(p.unknown_type for p in self._partitions.values() if p.unknown_type)
         self._unknown_types.update(waiting)
         for type_ in self._unknown_types:
@@ -220,8 +221,8 @@ class Dispatch:
             )
 
     def trigger(self, chunks: Sequence[Chunk]) -> str | None:
-        """Hand chunks to Celery; the traceparent of doing so, None if Redis does not take them. The
-        position refuses a chunk that a worker finds late."""
+        """Hand chunks to Celery. Returns the traceparent of the send, None if Redis does not take them. The
+        position refuses a chunk that a worker runs too late."""
         handler = self._route.handler
         with tracing.step(f"bridge {handler}", tracing.CONSUMER) as step:
             step.record({"messaging.consumer.group.name": handler})

@@ -40,7 +40,9 @@ class Group:
         self._policy = policy
         self.partitions = Partitions()
         self.unread = Unread(route)
-        metrics.POSITION_LOST.labels(route.handler)  # shown as 0, so that the first one is a rise
+        metrics.POSITION_LOST.labels(
+            route.handler
+        )  # exported as 0, so that the first loss is an increase
         self.client = self._join()
 
     def _join(self) -> TopicConsumer:
@@ -75,8 +77,8 @@ class Group:
         return {key: position.next_offset for key, position in positions.items()}
 
     def _start_positions(self, keys: Sequence[PartitionKey]) -> Mapping[PartitionKey, Position]:
-        """Wait until the positions can be read and belong to the log that Kafka has; none if the
-        bridge is stopped before. Without them nothing could be applied anyway."""
+        """Wait until the positions can be read and belong to Kafka's log. Returns none if the bridge is
+        stopped before. Without positions nothing could be applied."""
         while keys and not self._stop.is_set():
             close_old_connections()
             try:
@@ -91,7 +93,7 @@ class Group:
     def _read_positions(
         self, keys: Sequence[PartitionKey]
     ) -> Mapping[PartitionKey, Position] | None:
-        """None if the topic was deleted and created again: its offsets mean nothing then."""
+        """The positions, or None if the topic was recreated: its offsets mean nothing then."""
         topic = self._route.topic.name
         topic_id = admin.topic_ids([topic])[topic]
         positions = read_positions(self._route.handler, keys)
@@ -106,7 +108,7 @@ class Group:
         return None
 
     def on_revoke(self, keys: Sequence[PartitionKey]) -> None:
-        """These partitions belong to another member now."""
+        """Drop partitions that belong to another member now."""
         for key in keys:
             self.partitions.pop(key, None)
         self.unread.discard(keys)
@@ -130,7 +132,7 @@ class Group:
     # -- what to read next -------------------------------------------------------------------
 
     def go_to(self, partition: Partition, position: Position) -> None:
-        """Drop what is at hand of a partition and read on from a position that somebody else moved."""
+        """Drop the buffered messages of a partition and read on from a position that another program moved."""
         if not self._seek(partition, position.next_offset):
             return
         log.info(
@@ -177,9 +179,9 @@ class Group:
         partition.ask_again_at = time.monotonic() + self._policy.lost_retry
 
     def ask_again(self) -> None:
-        """Ask again for offsets that the log did not hold. The client stops fetching such a
-        partition, even if its log grows again or is restored: begin again until Kafka does not
-        refuse for `lost_retry` seconds."""
+        """Ask again for offsets that the log did not hold. The client stops fetching such a partition, even
+        if its log grows again or is restored. So fetching is started again until Kafka has not refused for
+        `lost_retry` seconds."""
         now = time.monotonic()
         for partition in self.partitions.values():
             if not partition.lost or now < partition.ask_again_at or not partition.fetching:

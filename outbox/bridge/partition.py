@@ -1,4 +1,4 @@
-"""What a bridge remembers of the partitions it is assigned: nothing that matters when it is lost."""
+"""The running state of a bridge's partitions. Nothing is lost with it: positions say what is applied."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Flight:
 
     chunk: Chunk
     deadline: float
-    traceparent: str  # of the step that sent it
-    ask_at: float = math.inf  # whether anybody has it
+    traceparent: str  # of the span that sent it
+    ask_at: float = math.inf  # when to check whether a worker has it
 
 
 @dataclass(slots=True)
@@ -36,21 +36,23 @@ class Partition:
     position: int
     buffer: deque[ReceivedMessage] = field(default_factory=deque)
     flight: Flight | None = None
-    held: Chunk | None = None  # cut, but not on its way: to be sent when `retry_at` comes
+    held: Chunk | None = None  # cut and not in flight; it is sent at `retry_at`
     held_was_sent: bool = False
-    sent_early: bool = False  # what is at hand has been sent again before its deadline
+    sent_early: bool = False  # the chunk was sent a second time before its deadline
     failed_at: datetime | None = None
     retry_at: float = 0.0
     attempts: int = 0
     paused: bool = False
     fetching: bool = True
-    lost: bool = False  # the log does not hold what is to be read next
-    refused: bool = False  # ... and has said so since it was last asked
+    lost: bool = False  # the log does not hold the next offset
+    refused: bool = False  # Kafka has refused that offset since it was last asked for
     ask_again_at: float = 0.0
     buffered_bytes: int = 0
-    unknown_type: str = ""  # of the first event in the buffer, which waits for who knows it
+    unknown_type: str = (
+        ""  # type of the first event in the buffer, which waits for code that knows it
+    )
     look_again_at: float = 0.0  # at that event
-    end: int = 0  # of the log, as last met: what lies before it was received or is no message
+    end: int = 0  # last known end of the log; everything before it was received or is no message
 
     @property
     def read_next(self) -> int:
@@ -67,7 +69,7 @@ class Partition:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing of it is at hand or under way."""
+        """Whether nothing of it is held or in flight."""
         return not (self.buffer or self.flight or self.held)
 
     def may_be_cut(self, now: float) -> bool:
@@ -77,7 +79,7 @@ class Partition:
 
     @property
     def waits_for_log(self) -> bool:
-        """It is idle, and all it needs is the next message."""
+        """Whether it is idle and only needs the next message."""
         return self.is_idle and not (self.paused or self.lost) and self.fetching
 
     def append(self, message: ReceivedMessage) -> None:
@@ -92,7 +94,7 @@ class Partition:
         return message
 
     def clear(self) -> None:
-        """Forget what is buffered, and the end: it is read from another offset on."""
+        """Forget the buffer and the end, because reading continues at another offset."""
         self.buffer.clear()
         self.buffered_bytes = self.end = 0
         self.unknown_type, self.look_again_at = "", 0.0
@@ -102,7 +104,7 @@ class Partitions(dict[PartitionKey, Partition]):
     """The partitions that one bridge reads."""
 
     def add(self, positions: Mapping[PartitionKey, Position]) -> None:
-        """Read these from now on, each from its position."""
+        """Begin to read these partitions, each from its position."""
         for key, position in positions.items():
             self[key] = Partition(
                 key=key,
@@ -114,7 +116,7 @@ class Partitions(dict[PartitionKey, Partition]):
             )
 
     def in_flight(self) -> list[Partition]:
-        """Those with a chunk that was sent and is not yet confirmed."""
+        """The partitions with a chunk that was sent and is not yet confirmed."""
         return [partition for partition in self.values() if partition.flight]
 
     def are_busy(self) -> bool:

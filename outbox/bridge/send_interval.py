@@ -1,4 +1,4 @@
-"""How often a bridge sends: little soon, much in larger portions."""
+"""Decides how often a bridge sends: a few events at once, many events in larger tasks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _A_MOMENT = 0.5
 
 
 class SendInterval:
-    """A task costs milliseconds of processor, in the bridge, in Redis, in the worker's main process
-    and in its child, whatever it carries. So a lone event goes at once, others keep
-    `send_interval` apart, those of a busy handler `busy_interval`, and what fills a task waits for
-    nothing. Times are of one clock, in seconds.
+    """The time between two sends. A task costs milliseconds of processor in the bridge, in Redis and in the
+    worker, whatever it carries. So a lone event is sent at once, further sends are `send_interval` apart,
+    those of a busy handler `busy_interval`, and events that fill a task never wait. Times are seconds of one
+    clock.
     """
 
     def __init__(self, policy: BridgePolicy) -> None:
@@ -26,15 +26,15 @@ class SendInterval:
         return fills_a_task or now >= self._next
 
     def left(self, now: float) -> float:
-        """Seconds until events are due that do not fill a task; 0 if they are."""
+        """Seconds until events that do not fill a task are due; 0 if they are due."""
         return max(0.0, self._next - now)
 
     def is_steady(self, now: float) -> bool:
-        """Whether something was sent a moment ago: then more may be coming in."""
+        """Whether events were sent a moment ago, so that more may be arriving."""
         return now - self._last < _A_MOMENT
 
     def note_sent(self, now: float, *, events: int) -> None:
-        """So many were waiting. What has not fitted counts again, and makes it busier than it is."""
+        """Note a send while `events` were waiting. Events that did not fit count again at the next send."""
         is_busy = events > self._policy.busy_rate * (now - self._last)
         self._last = now
         self._next = now + (self._policy.busy_interval if is_busy else self._policy.send_interval)

@@ -1,12 +1,12 @@
-"""Noticing that the Kafka client has gone quiet although the log goes on.
+"""Notices that the Kafka client has stopped fetching although the log grows. Three bugs cause that:
 
-A broker that was frozen or lost its leadership for a moment may forget a member of a group whose
-client believes that it still belongs: nothing is fetched any more, and nothing is said. Seen with
-librdkafka's new group protocol and Apache Kafka 4.1, about once in fifty freezes.
-With the classic protocol a member that joined while its topic was being made anew was assigned
-nothing, and never asked again (librdkafka 2.16, Tansu). And after a broker was killed, its
-coordinator out of step with its own log, the one member of a group was given half of the partitions,
-for good (Kafka 4.1).
+A broker that was frozen or lost its leadership for a moment may forget a member of a group. The client
+believes that it still belongs: it fetches nothing and reports nothing. This happens with librdkafka's new
+group protocol and Apache Kafka 4.1, in about one of fifty freezes.
+With the classic protocol, a member that joins while its topic is being recreated may be assigned nothing, and
+never asks again (librdkafka 2.16, Tansu).
+After a broker was killed, its coordinator may disagree with its log and give the only member of a group half of
+the partitions, for good (Kafka 4.1).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from outbox.topics import PartitionKey
 
 __all__ = ["StallWatch"]
 
-_LONGEST = 300.0  # seconds between looks, once they have led to nothing
+_LONGEST = 300.0  # seconds between two looks, if replacing the client does not help
 
 
 class StallWatch:
-    """Compares two looks, `interval` seconds apart, at the partitions that wait for something."""
+    """Compares two looks, `interval` seconds apart, at the partitions that wait for messages."""
 
     def __init__(self, interval: float) -> None:
         self._interval = self._pause = interval
@@ -31,21 +31,21 @@ class StallWatch:
         self._waiting: Mapping[PartitionKey, int | str] = {}
 
     def reset(self) -> None:
-        """All is well: something came, for example."""
+        """Begin anew, because the client works: a message came, for example."""
         self._pause = self._interval
 
     def forget(self) -> None:
-        """The last look is not to be compared with."""
+        """Forget the last look: the next one is not compared with it."""
         self._waiting = {}
 
     def check(self, waiting: Callable[[], Mapping[PartitionKey, int | str]]) -> list[PartitionKey]:
-        """If it is time to: the partitions of which the same is said as at the last look.
+        """The partitions whose value is the same as at the last look; none if it is not time for a look.
 
-        `waiting` gives of each partition that waits what changes when it no longer does; where Kafka
-        is away it raises KafkaUnavailable, and there is nothing to compare. Nor is there in a look
-        that comes much too late: who was held up was perhaps not alone. Each time that something is
-        found the next look is twice as far off, until `reset` or a change: what lies at the end of a
-        log may be nothing that a client is ever given.
+        `waiting` returns, for each partition with unread messages, a value that changes as soon as the
+        partition makes progress; it raises KafkaUnavailable while Kafka is unavailable. Such a look is not
+        compared, and neither is a look that comes much too late, because the other bridges may have been
+        delayed as well. After each find the interval doubles, until `reset` or a change: the end of a log
+        may hold only markers, which no client ever receives.
         """
         late = time.monotonic() - self._next
         if late < 0:

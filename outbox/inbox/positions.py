@@ -93,7 +93,7 @@ def lock_positions(
     Raises OperationalError with SQLSTATE 55P03 if another transaction holds one of them. What is
     read is the newest version of each row, also of one that another has just changed.
     """
-    # In the same statement: one round trip less for each chunk.
+    # Both in one statement, which saves a round trip for each chunk.
     columns, limit = _COLUMNS, []
     if limited:
         limits, seconds = transaction_limit()
@@ -107,17 +107,17 @@ def lock_positions(
     limit_lock_waits(wait)
     with connection.cursor() as cursor:
         positions = _select(sql, handler, keys, *limit)
-        # The effect's own waits are another matter.
+        # The limit is for the positions alone, not for locks of the effect.
         cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
     return positions
 
 
 def free_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[PartitionKey, Position]:
-    """The positions among `keys` that no transaction holds at this moment, as they are now.
+    """The positions among `keys` that no other transaction holds now, as they are now.
 
-    It holds them itself for as long as that takes: who comes to lock one at that moment finds it
-    busy, which an effect takes for a reason to wait for it. Rolled back, because nothing was
-    changed and a COMMIT of row locks is written to disk.
+    The query locks them itself for a moment. A transaction that tries to lock one at that moment finds it
+    busy; an effect then waits for it. The transaction is rolled back, because it changes nothing and a COMMIT
+    of row locks would be written to disk.
     """
     with transaction.atomic():
         found = _select(
@@ -157,7 +157,7 @@ def _columns(keys: Iterable[PartitionKey]) -> tuple[list[str], list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of the events of one chunk; followers of a parked key count as parked alone."""
+    """The outcomes of the events of one chunk; followers of a parked key count only as parked."""
 
     applied: int
     failed: int = 0
@@ -167,7 +167,7 @@ class Tally:
 def advance_positions(handler: str, chunks: Sequence[Chunk], tallies: Sequence[Tally] = ()) -> None:
     """Move the locked positions behind the chunks: the confirmation, if the transaction commits.
 
-    The failures of a partition are counted beside: in a row, and among its last hundred outcomes
+    The same statement counts the failures of a partition: in a row, and among its last hundred outcomes
     (older ones fade). Without `tallies` every event of the chunks was applied.
     """
     tallies = tallies or [Tally(len(chunk.events)) for chunk in chunks]
@@ -206,12 +206,12 @@ def advance_positions(handler: str, chunks: Sequence[Chunk], tallies: Sequence[T
 
 
 def note_start(handler: str, key: PartitionKey, next_offset: int, tries: int) -> None:
-    """Say that effects from the locked position up to `next_offset` are about to begin."""
+    """Write that effects from the locked position up to `next_offset` are about to begin."""
     _note_start(handler, key, next_offset, tries)
 
 
 def forget_start(handler: str, key: PartitionKey) -> None:
-    """Take that back: the process is alive, something else went wrong."""
+    """Delete that note: the effect failed, and the process survived."""
     _note_start(handler, key, None, 0)
 
 
@@ -227,7 +227,7 @@ def _note_start(handler: str, key: PartitionKey, next_offset: int | None, tries:
 
 
 def record_failure(handler: str, chunk: Chunk, error: str) -> None:
-    """Leave a word for the bridge and the admin, unless the position has moved on since."""
+    """Write the error for the bridge and the admin, unless the position has moved since."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -240,8 +240,8 @@ def record_failure(handler: str, chunk: Chunk, error: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """From offset `old` up to `new` the log of `topic_id` holds no message: markers of transactions,
-    messages that were aborted, what compaction has left out."""
+    """States that the log of `topic_id` holds no message from offset `old` up to `new`, only markers of
+    transactions, aborted messages or gaps of compaction."""
 
     key: PartitionKey
     topic_id: UUID
@@ -250,10 +250,10 @@ class Step:
 
 
 def step_over(handler: str, steps: Sequence[Step]) -> set[PartitionKey]:
-    """Move positions over what is no message; returns those that were moved. One that is locked, is
-    no longer at `old` or belongs to another log stays.
+    """Move positions over offsets without messages. Returns the partitions whose position was moved. A
+    position that is locked, is no longer at `old` or belongs to another log stays.
 
-    Nothing passes without a receipt: there was nothing to apply, and a log is only ever appended to.
+    No event is skipped: those offsets held nothing to apply, and messages are only added at the end of a log.
     """
     topics, partitions = _columns(step.key for step in steps)
     with connection.cursor() as cursor:
@@ -296,8 +296,8 @@ def record_retry(handler: str, keys: Iterable[PartitionKey]) -> None:
 
 
 def create_positions(handler: str, topic: TopicState, *, since: str) -> int:
-    """Write the positions a new handler starts from (`earliest` or `now`); returns how many were
-    missing. Existing ones stay as they are."""
+    """Write the positions from which a new handler starts (`earliest` or `now`). Returns how many were
+    missing. Existing positions stay as they are."""
     start = topic.earliest if since == "earliest" else topic.latest
     with connection.cursor() as cursor:
         cursor.execute(
@@ -324,9 +324,10 @@ def topic_ids_of(handler: str, topic: str) -> set[UUID]:
 
 
 def adopt_topic(handler: str, topic: TopicState) -> None:
-    """Put the handler's positions at the end of a log that was made anew. They began in an older
-    one (`start_offset` -1), so no offset of this one lies before their start. Those of partitions
-    that it does not have stay, for dead letters of them, at its beginning, should they be added."""
+    """Move the handler's positions to the end of a recreated topic's log. They began in an older log
+    (`start_offset` -1), so no offset of this log lies before their start. Positions of partitions that the
+    topic no longer has stay for their dead letters; they are put at offset 0, in case the partition comes
+    back."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""

@@ -1,4 +1,4 @@
-# The network, what may be done in it, and the cluster. managed.tf has the servers, each of which may be left out.
+# The network, roles and the cluster. managed.tf has the servers; each may be left out.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
@@ -10,10 +10,10 @@ locals {
   partition = data.aws_partition.current.partition
 }
 
-# --- One key for everything that is kept: secrets of the cluster, logs, disks of the servers
+# --- One key for all stored data: secrets of the cluster, logs, disks of the servers
 
 data "aws_iam_policy_document" "key" {
-  # Who may use it is said by the policies of users and roles, as for any other resource.
+  # The policies of users and roles say who may use it, as for any other resource.
   # checkov:skip=CKV_AWS_109:the policy of a key is about this key alone
   # checkov:skip=CKV_AWS_111:the policy of a key is about this key alone
   # checkov:skip=CKV_AWS_356:the policy of a key is about this key alone
@@ -68,7 +68,7 @@ resource "aws_vpc" "this" {
   tags = { Name = var.name }
 }
 
-# Whatever names no group of its own gets one that lets nothing through.
+# A resource without a security group gets this one, which lets nothing through.
 resource "aws_default_security_group" "closed" {
   vpc_id = aws_vpc.this.id
 }
@@ -211,8 +211,8 @@ resource "aws_flow_log" "this" {
   log_destination = aws_cloudwatch_log_group.flow.arn
 }
 
-# --- Who may do what: the cluster, its nodes, and its administrators. The processes of the chart ask AWS for
-# nothing, so they have no role.
+# --- Who may do what: the cluster, its nodes, and its administrators. The processes of the chart use no
+# API of AWS, so they have no role.
 
 data "aws_iam_policy_document" "cluster_assume" {
   statement {
@@ -383,13 +383,13 @@ resource "aws_eks_addon" "cni" {
   cluster_name             = aws_eks_cluster.this.name
   addon_name               = "vpc-cni"
   service_account_role_arn = aws_iam_role.cni.arn
-  # The chart's NetworkPolicy is words alone without.
+  # Without it the chart's NetworkPolicy has no effect.
   configuration_values = jsonencode({ enableNetworkPolicy = "true" })
 
   depends_on = [aws_iam_role_policy_attachment.cni]
 }
 
-# metrics-server: what the autoscalers by processor ask.
+# metrics-server: the autoscalers read processor use from it.
 resource "aws_eks_addon" "others" {
   for_each = toset(["coredns", "kube-proxy", "metrics-server"])
 
@@ -403,7 +403,7 @@ resource "aws_launch_template" "node" {
   name_prefix            = "${var.name}-node-"
   update_default_version = true
 
-  # One hop: pods do not reach the metadata, and with it the node's role.
+  # One hop: pods cannot reach the metadata, which would give them the node's role.
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"

@@ -1,16 +1,16 @@
-# The network, the cluster with its node pool, and the account of the nodes. managed.tf has the servers, each of
-# which may be left out.
+# The network, the cluster with its node pool, and the account of the nodes. managed.tf has the servers; each may
+# be left out.
 
 data "google_project" "this" {}
 
 locals {
-  # Accounts of Google's own that use the key.
+  # Accounts of Google that use the key.
   gke_agent      = "serviceAccount:service-${data.google_project.this.number}@container-engine-robot.iam.gserviceaccount.com"
   compute_agent  = "serviceAccount:service-${data.google_project.this.number}@compute-system.iam.gserviceaccount.com"
   registry_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-artifactregistry.iam.gserviceaccount.com"
 }
 
-# --- One key for what is kept: secrets of the cluster, disks of the nodes, images, and the servers
+# --- One key for all stored data: secrets of the cluster, disks of the nodes, images, and the servers
 
 resource "google_kms_key_ring" "this" {
   name     = var.name
@@ -72,7 +72,7 @@ resource "google_compute_subnetwork" "nodes" {
   }
 }
 
-# The way out; nodes have no addresses of their own.
+# The way out for nodes, which have no public addresses.
 resource "google_compute_router" "this" {
   name    = var.name
   region  = var.region
@@ -112,8 +112,8 @@ resource "google_artifact_registry_repository" "images" {
   depends_on = [google_kms_crypto_key_iam_member.agents]
 }
 
-# --- The account of the nodes: logs, metrics, and the images of this repository. The processes of the chart ask
-# Google for nothing, so they have no account.
+# --- The account of the nodes: logs, metrics, and the images of this repository. The processes of the chart
+# use no API of Google, so they have no account.
 
 resource "google_service_account" "nodes" {
   account_id   = "${var.name}-nodes"
@@ -143,7 +143,7 @@ resource "google_artifact_registry_repository_iam_member" "nodes" {
 # --- The cluster
 
 resource "google_container_cluster" "this" {
-  # checkov:skip=CKV_GCP_21:default_labels of the provider stand on everything
+  # checkov:skip=CKV_GCP_21:default_labels of the provider are on everything
   # checkov:skip=CKV_GCP_12:the data path of Dataplane V2 keeps NetworkPolicies by itself
   name     = var.name
   location = var.region
@@ -151,11 +151,11 @@ resource "google_container_cluster" "this" {
   network         = google_compute_network.this.id
   subnetwork      = google_compute_subnetwork.nodes.id
   networking_mode = "VPC_NATIVE"
-  # The chart's NetworkPolicy is words alone without.
+  # Without it the chart's NetworkPolicy has no effect.
   datapath_provider           = "ADVANCED_DATAPATH"
   enable_intranode_visibility = true
 
-  # The pool that comes with it is thrown away at once; ours is below.
+  # GKE creates a default pool, which is deleted at once; the pool in use is below.
   remove_default_node_pool = true
   initial_node_count       = 1
   deletion_protection      = true
@@ -240,13 +240,13 @@ resource "google_container_cluster" "this" {
   monitoring_config {
     enable_components = ["SYSTEM_COMPONENTS"]
 
-    # Scrapes what the chart's rules are about, where no prometheus-operator is installed.
+    # Scrapes the metrics of the chart's rules if no prometheus-operator is installed.
     managed_prometheus {
       enabled = true
     }
   }
 
-  # Of the pool that is thrown away.
+  # For the default pool, which is deleted.
   lifecycle {
     ignore_changes = [node_config]
   }
@@ -281,7 +281,7 @@ resource "google_container_node_pool" "processes" {
     disk_size_gb      = 50
     boot_disk_kms_key = google_kms_crypto_key.this.id
     service_account   = google_service_account.nodes.email
-    # What it may do is said by the account's roles.
+    # The roles of the account say what the node may do.
     oauth_scopes = ["https://www.googleapis.com/auth/cloud-platform"]
 
     metadata = {
@@ -293,7 +293,7 @@ resource "google_container_node_pool" "processes" {
       enable_integrity_monitoring = true
     }
 
-    # Pods do not reach the node's own account.
+    # Pods cannot use the account of the node.
     workload_metadata_config {
       mode = "GKE_METADATA"
     }

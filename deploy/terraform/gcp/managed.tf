@@ -1,5 +1,5 @@
-# The servers, each of which may be left out: PostgreSQL (Cloud SQL), Kafka (Managed Service for Apache Kafka), Redis
-# (Memorystore). They have addresses of the network alone. docs/deployment.md says what becomes of them.
+# The servers; each may be left out: PostgreSQL (Cloud SQL), Kafka (Managed Service for Apache Kafka), Redis
+# (Memorystore). They have private addresses only. docs/deployment.md says when Terraform deletes them.
 
 locals {
   peered = var.postgresql != null || var.redis != null
@@ -34,8 +34,8 @@ resource "google_kms_crypto_key_iam_member" "sql" {
 }
 
 resource "google_sql_database_instance" "this" {
-  # checkov:skip=CKV_GCP_6:ssl_mode refuses what comes without TLS
-  # checkov:skip=CKV_GCP_55:log_min_messages is ERROR where nothing is said
+  # checkov:skip=CKV_GCP_6:ssl_mode refuses connections without TLS
+  # checkov:skip=CKV_GCP_55:log_min_messages is ERROR by default
   count = var.postgresql == null ? 0 : 1
 
   name                = var.name
@@ -49,7 +49,7 @@ resource "google_sql_database_instance" "this" {
     edition   = "ENTERPRISE"
     disk_type = "PD_SSD"
     disk_size = var.postgresql.storage_gb
-    # A standby in another zone, written synchronously: what was committed survives the loss of one.
+    # A standby in another zone, written synchronously: committed data survives the loss of a zone.
     availability_type           = "REGIONAL"
     disk_autoresize             = true
     deletion_protection_enabled = true
@@ -150,7 +150,7 @@ resource "google_service_account" "kafka" {
   display_name = "Processes of ${var.name}, at Kafka"
 }
 
-# Of a project there is one role for all of its clusters: Kafka's own rights (ACLs) say which topics.
+# A project has one role for all of its clusters; Kafka's ACLs say which topics.
 resource "google_project_iam_member" "kafka" {
   count = var.kafka == null ? 0 : 1
 
@@ -159,7 +159,7 @@ resource "google_project_iam_member" "kafka" {
   member  = google_service_account.kafka[0].member
 }
 
-# --- Redis: it carries and may forget, but must refuse when it is full (check_servers: redis-evicts)
+# --- Redis: its data may be lost, but it must refuse writes when it is full (check_servers: redis-evicts)
 
 resource "google_kms_crypto_key_iam_member" "redis" {
   count = var.redis == null ? 0 : 1

@@ -8,8 +8,8 @@ terraform {
     }
   }
 
-  # Partly given at `terraform init`: -backend-config=bucket=… . The bucket has versions, uniform access, and is
-  # closed to the public: the state holds the password of Redis.
+  # Partly given at `terraform init`: -backend-config=bucket=… . The bucket has versions and uniform access, and
+  # is not public: the state holds the password of Redis.
   backend "gcs" {
     prefix = "event-processor"
   }

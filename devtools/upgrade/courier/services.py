@@ -16,7 +16,7 @@ __all__ = ["delivering", "follow_orders"]
 
 
 def delivering(order_ids: Sequence[str]) -> Change[str]:
-    """The ids of the events that tell of it, and what stores them."""
+    """The ids of its events, and the statement that stores them."""
     ids = [str(uuid_utils.uuid7()) for _ in order_ids]
     events = publishing(
         [

@@ -1,4 +1,4 @@
-"""How everything stands, in a terminal: what the page at /ops/ shows, with no server needed."""
+"""The page /ops/ in a terminal; it needs no web server."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from operations.snapshot import Snapshot
 from operations.terminal import rendered, view
 from outbox.watching import AMBER, GREEN, GREY, RED
 
-# As the plugins of monitoring programs say it: OK, WARNING, CRITICAL, UNKNOWN
+# The codes that monitoring plugins use: OK, WARNING, CRITICAL, UNKNOWN
 # (https://nagios-plugins.org/doc/guidelines.html#AEN78).
 EXIT_CODES = {GREEN: 0, AMBER: 1, RED: 2, GREY: 3}
 ANSWERS_WITHIN = 4.0
-BETWEEN = 2.1  # seconds between two looks, of which rates are made
+BETWEEN = 2.1  # seconds between the two looks from which rates are computed
 WATCH_SECONDS = 2.0
 
 
 class Command(BaseCommand):
-    """It asks each server itself, and says of which it could not. The exit code is the state's: 0 green,
+    """Asks each server itself, and names those that do not answer. The exit code is the state: 0 green,
     1 amber, 2 red, 3 grey."""
 
-    help = "Shows what waits, how old, why, and whether it is well: the page /ops/ in a terminal."
+    help = "Shows the state of every hop, server and process: the page /ops/ in a terminal."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -39,7 +39,7 @@ class Command(BaseCommand):
         shape.add_argument("--watch", action="store_true", help="again and again, until Ctrl+C")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Of its own: nothing that another look has left is taken for news.
+        # A new observer, so that no earlier answer counts as new.
         observer = Observer()
         if options["watch"]:
             _watch(observer)
@@ -54,7 +54,7 @@ class Command(BaseCommand):
 
 
 def _look(observer: Observer) -> Snapshot:
-    """Twice, because a rate is made of two."""
+    """A second snapshot, if a server answers: rates are computed from two."""
     first = observer.look(wait=ANSWERS_WITHIN)
     if all(server.reason for server in first.servers):
         return first

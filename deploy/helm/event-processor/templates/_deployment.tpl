@@ -17,7 +17,7 @@ spec:
   replicas: {{ .replicas }}
   {{- end }}
   revisionHistoryLimit: 3
-  # Longer than two waits of await_version: web waits for bridges, and they for workers.
+  # Longer than two waits of await_version: web waits for bridges, and bridges wait for workers.
   progressDeadlineSeconds: {{ add 600 (mul 2 (int .root.Values.awaitVersion.seconds)) }}
   strategy:
     type: RollingUpdate
@@ -63,7 +63,7 @@ spec:
           resources: {{- toYaml .resources | nindent 12 }}
           ports:
             - {name: {{ eq .kind "web" | ternary "http" "metrics" }}, containerPort: {{ .port }}}
-          # /health asks no server: a process that waits for PostgreSQL is not helped by an end.
+          # /health asks no server: a restart does not help a process that waits for PostgreSQL.
           startupProbe:
             httpGet: {path: /health, port: {{ .port }}}
             periodSeconds: 2
@@ -74,21 +74,21 @@ spec:
             periodSeconds: 15
             timeoutSeconds: 5
             failureThreshold: 3
-          # 503 without what the process cannot do without; with Kafka or Redis away web still takes orders.
+          # 503 while a server is unavailable that the process needs; web takes orders without Kafka and Redis.
           readinessProbe:
             httpGet: {path: /health/ready, port: {{ .port }}}
             periodSeconds: 10
             timeoutSeconds: 5
             failureThreshold: 2
           {{- if eq .kind "web" }}
-          # No new requests come once the pod has left the Service, which takes a moment.
+          # Wait until the pod has left the Service, after which no new requests come.
           lifecycle:
             preStop:
               exec: {command: [sleep, "5"]}
           {{- end }}
 {{- end -}}
 
-{{/* One pod at a time may be taken away; a broken one always. Dict root, name. */}}
+{{/* One pod at a time may be evicted, and a pod that is not ready always. Dict root, name. */}}
 {{- define "event-processor.budget" -}}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -107,7 +107,7 @@ spec:
       app.kubernetes.io/component: {{ .name }}
 {{- end -}}
 
-{{/* By processor: dict root, name, min, max, cpuPercent. */}}
+{{/* Scales by processor use; dict root, name, min, max, cpuPercent. */}}
 {{- define "event-processor.autoscaler" -}}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Names of processes come behind it, so that 63 characters are enough for both. */}}
+{{/* The names of processes are appended to it, and both must fit into 63 characters. */}}
 {{- define "event-processor.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 36 | trimSuffix "-" -}}
@@ -28,7 +28,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* What heartbeats say, and await_version compares. */}}
+{{/* The release that heartbeats report and await_version compares. */}}
 {{- define "event-processor.build" -}}
 {{- .Values.image.digest | default .Values.image.tag | default .Chart.AppVersion -}}
 {{- end -}}

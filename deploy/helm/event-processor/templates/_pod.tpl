@@ -42,14 +42,14 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* What holds for every pod; dict root, serviceAccount, graceSeconds. */}}
+{{/* The fields that every pod has; dict root, serviceAccount, graceSeconds. */}}
 {{- define "event-processor.pod" -}}
 serviceAccountName: {{ .serviceAccount }}
-# No process asks Kubernetes for anything.
+# No process uses the API of Kubernetes.
 automountServiceAccountToken: false
-# Variables such as REDIS_PORT, made of whatever Services there are, are not settings of ours.
+# Kubernetes would set variables such as REDIS_PORT for each Service; they are not settings of this program.
 enableServiceLinks: false
-# The first process of the pod is Kubernetes' own, which reaps children; ours gets signals as any other.
+# Kubernetes' own process is the first of the pod and reaps children; the program gets signals as usual.
 shareProcessNamespace: true
 terminationGracePeriodSeconds: {{ .graceSeconds }}
 securityContext:
