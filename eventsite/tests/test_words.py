@@ -18,17 +18,10 @@ REPLACED = {
     r"\btells? (?:of|apart)\b": "report, name, distinguish",
     r"\b(?:database|Redis|Kafka|RabbitMQ|PostgreSQL)(?: that)? (?:is|was) away\b": "unavailable",
 }
-# Raw records; names that a deployment sees (a reason in metrics); the page of operators, and its column.
-EXEMPT = re.compile(
-    r"^devtools/(?:benchmarks/history|upgrade)/|^findings/|^operations/|^docs/operations\.md|"
-    r"/migrations/|/tests/|^outbox/(?:bridge/|alarms\.py|inbox/positions\.py)|^deploy/|^docs/deployment\.md|^docker/prometheus/|^docs/notifications\.md|"
-    r"^notifications/delivery/(?:rows|measure)\.py|^eventsite/tests/"
-)
-FILES = [
-    path
-    for path in files("*.py", "*.md", "*.html", "*.yml", "*.yaml", ".env.example", "Makefile")
-    if not EXEMPT.search(_name(path)) and path.is_file()
-]
+# Raw records, findings about other programs, and tests, whose names say what they show.
+EXEMPT = re.compile(r"^devtools/benchmarks/history|^findings/|/migrations/|/tests/")
+KINDS = ("*.py", "*.md", "*.html", "*.yml", "*.yaml", "*.tf", "*.tpl", ".env.example", "Makefile")
+FILES = [path for path in files(*KINDS) if not EXEMPT.search(_name(path)) and path.is_file()]
 
 
 # A reason in metrics and log lines, and the help text of a field, which a migration has too.
