@@ -120,7 +120,8 @@ def add_up(events: Sequence[OrderEvent]) -> Figures:
             case _:
                 # With a receipt and without an effect it would be lost silently.
                 raise UncountedEvent(
-                    f"{type(event).__name__} is of a type that adds to no known figure"
+                    f"{type(event).__name__} adds to no sales figure: add a case for it to "
+                    "add_up in analytics/services.py"
                 )
     return {key: Decimal(value) for key, value in figures.items()}
 

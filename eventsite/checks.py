@@ -1,4 +1,4 @@
-"""System checks of what apps publish: against the release that runs beside this one in an upgrade."""
+"""System checks that compare the published event types with the release that runs beside this one in an upgrade."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_release(
 
 
 def release_errors(last: Release, now: Release) -> Iterator[Error]:
-    """A topic that the last release does not read has no older handler that could meet a new type."""
+    """Topics that the last release does not read are left out: no older handler could meet a new type."""
     for topic, published in now.publishes.items():
         unread = sorted(set(published) - set(last.reads.get(topic, published)))
         if unread:

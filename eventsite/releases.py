@@ -63,9 +63,11 @@ def _sorted(types: Mapping[str, set[str]]) -> Types:
 
 
 def add(release: Release) -> None:
-    """Write a release behind the others. Raises ReleaseExists."""
+    """Add a release at the end of the file. Raises ReleaseExists."""
     known = releases()
     if release.name in {each.name for each in known}:
-        raise ReleaseExists(f"{FILE.name} has a release {release.name!r}.")
+        raise ReleaseExists(
+            f"{FILE.name} has a release {release.name!r} already: choose another name."
+        )
     text = msgspec.json.format(msgspec.json.encode([*known, release]), indent=2)
     FILE.write_bytes(text + b"\n")

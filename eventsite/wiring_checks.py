@@ -1,4 +1,4 @@
-"""System checks of what the apps declare: what would go wrong at run time, and without a word."""
+"""System checks of the apps' declarations: they find those that would fail silently at run time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["check_wiring"]
 def check_wiring(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """The checks of the event map are the platform's (outbox/checks.py)."""
+    """Check the declarations; outbox/checks.py checks routes and topics."""
     wiring: Wiring = settings.WIRING
     return [
         *_role_errors(wiring),
@@ -38,7 +38,7 @@ def check_wiring(
 
 
 def _role_errors(wiring: Wiring) -> Iterator[Error]:
-    """Tasks of a queue whose role no worker has would wait for ever."""
+    """Check the roles of queues: tasks of a queue whose role no worker has would wait for ever."""
     for role in wiring.roles.keys() - ROLES.keys():
         yield Error(
             f"Queues {', '.join(wiring.roles[role])} name the role {role!r}, which no worker has.",

@@ -35,5 +35,5 @@ def _id(given: Mapping[str, str], name: str) -> str | None:
     if text is None:
         return None
     if not _UUID.fullmatch(text):
-        raise refused_query(name, "Is a UUID.")
+        raise refused_query(name, "Must be a UUID.")
     return text.lower()

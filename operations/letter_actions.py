@@ -118,13 +118,13 @@ def _stop_preview(on: Sequence[str]) -> Preview:
         sentence="The run takes no further letters. What it has done stays done.",
         columns=("begun by", "because", "done"),
         rows=[(run.by, run.why, f"{run.done:,}{of}")],
-        nothing="" if run.ended_at is None else "It has ended.",
+        nothing="" if run.ended_at is None else "This run has ended already.",
     )
 
 
 def _stop(asked: Asked) -> None:
     if not stop_run(_run(asked.on).id, by=asked.by, why=asked.why, once=asked.once):
-        raise NotNow("It has ended.")
+        raise NotNow("This run has ended already.")
 
 
 _RELAYED = {
@@ -145,7 +145,7 @@ def _relay_group(on: Sequence[str]) -> RelayGroup:
     except relay_letters.Unavailable as error:
         raise NotNow(str(error)) from error
     if found is None:
-        raise NoSuch("There is no such dead letter of the relay, or it lies behind many others.")
+        raise NoSuch("The relay has no such dead letter among the first of its queue.")
     return found
 
 
@@ -174,7 +174,7 @@ def _relay_letter_preview(on: Sequence[str], *, action: str) -> Preview:
     except relay_letters.Unavailable as error:
         raise NotNow(str(error)) from error
     if letter is None:
-        raise NoSuch("There is no such dead letter of the relay, or it lies behind many others.")
+        raise NoSuch("The relay has no such dead letter among the first of its queue.")
     return Preview(
         title=f"{action.capitalize()} this dead letter of the relay?",
         sentence=_ONE_RELAYED[action],

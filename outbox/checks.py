@@ -1,4 +1,4 @@
-"""System checks of the event map: a wrong line stops the start, and says what to change."""
+"""System checks of routes and topics: a wrong declaration stops the start and says what to change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STARTS = ("earliest", "now")
 def check_event_map(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Everything that would go wrong at run time, found before."""
+    """Find declarations that would fail at run time."""
     routes = conf.routes()
     return [
         *_duplicates(routes),
@@ -43,7 +43,7 @@ def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
     for name, count in Counter(route.handler for route in routes).items():
         if count > 1:
             yield Error(
-                f"Handler {name!r} is declared {count} times in the event map.",
+                f"Handler {name!r} is declared {count} times.",
                 hint="Handler names are permanent keys of positions and receipts: give each its own.",
                 id="outbox.E001",
             )
@@ -54,7 +54,7 @@ def _reserved(routes: Sequence[Route]) -> Iterator[Error]:
         if route.handler == DRAIN_HANDLER:
             yield Error(
                 f"Route {route.handler!r} has the name of the drain's own dead letters.",
-                hint="Give the handler another one.",
+                hint="Give the handler another name.",
                 id="outbox.E010",
             )
 
@@ -74,18 +74,22 @@ def _route_errors(route: Route) -> Iterator[Error]:
             id="outbox.E003",
         )
     if not route.event:
-        yield Error(f"{where} subscribes to no event.", hint="Name its classes.", id="outbox.E004")
+        yield Error(
+            f"{where} subscribes to no event.",
+            hint="Name the classes of its events in event=.",
+            id="outbox.E004",
+        )
     for event in route.event:
         if event.topic != route.topic:
             yield Error(
                 f"{where} reads topic {route.topic.name!r}, but {event.__name__} is published to "
                 f"{event.topic.name!r}.",
-                hint="One route reads one topic: add a second line for the other.",
+                hint="A route reads one topic: add a second Route for the other.",
                 id="outbox.E005",
             )
     if route.ordered and not route.topic.ordered_keys:
         yield Error(
-            f"{where} wants order, but writers of {route.topic.name!r} lock no row of the key.",
+            f"{where} is ordered, but writers of {route.topic.name!r} lock no row of the key.",
             hint="Set ordered=False, or lock the key's row before publish (guarantees.md#r1).",
             id="outbox.E007",
         )
@@ -118,7 +122,7 @@ def _imported(path: str) -> object:
 
 
 def _topic_errors(routes: Sequence[Route]) -> Iterator[Error]:
-    """A topic is heard here or only by others."""
+    """A topic has handlers here, or only other programs read it."""
     for_others = {topic.name for topic in conf.topics_for_others()}
     for route in routes:
         if route.topic.name in for_others:
@@ -136,7 +140,7 @@ def _retention_errors(routes: Sequence[Route]) -> Iterator[Error]:
         if topic.retention_hours >= kept.receipts:
             yield Error(
                 f"Topic {topic.name!r} is kept for {topic.retention_hours} h, receipts for "
-                f"{kept.receipts} h: Kafka could deliver what nobody remembers to have applied.",
+                f"{kept.receipts} h: Kafka could deliver events again whose receipts are deleted.",
                 hint="Raise RECEIPT_RETENTION_HOURS above the topic's retention_hours.",
                 id="outbox.E011",
             )
@@ -150,11 +154,11 @@ def _retention_errors(routes: Sequence[Route]) -> Iterator[Error]:
 
 
 def _compression_errors() -> Iterator[Error]:
-    """kombu leaves out without a word what it cannot import; a bridge would end at its first chunk."""
+    """kombu silently leaves out a compression that it cannot import; a bridge would end at its first chunk."""
     if COMPRESSION not in compression.encoders():
         yield Error(
-            f"This Python has no {COMPRESSION}, in which chunks travel.",
-            hint="Install requirements.txt (backports-zstd); from Python 3.14 on it is Python's own, "
-            "if that was built with libzstd.",
+            f"This Python has no {COMPRESSION}, with which tasks are compressed.",
+            hint="Install requirements.txt (backports-zstd); Python 3.14 and newer contain it, "
+            "if they were built with libzstd.",
             id="outbox.E014",
         )

@@ -187,7 +187,7 @@ def route_named(handler: str) -> Route:
         if route.handler == handler:
             return route
     known = ", ".join(sorted(route.handler for route in routes()))
-    raise LookupError(f"No handler named {handler!r} in the event map. There are: {known}.")
+    raise LookupError(f"No handler has the name {handler!r}. The handlers are: {known}.")
 
 
 @cache

@@ -73,12 +73,12 @@ def _parameters(query: bytes, names: tuple[str, ...]) -> dict[str, str]:
             query.decode("ascii"), keep_blank_values=True, errors="strict"
         )
     except ValueError:
-        raise refused_query("query", "Is not UTF-8, or has too many parameters.") from None
+        raise refused_query("query", "Must be UTF-8 and have few parameters.") from None
     for name, value in pairs:
         if name not in names:
             continue
         if name in given:
-            raise refused_query(name, "Is given more than once.")
+            raise refused_query(name, "May be given only once.")
         given[name] = value
     return given
 
@@ -87,5 +87,5 @@ def _since(text: str | None) -> int | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text) or int(text) > _LARGEST:
-        raise refused_query("since", f"Is a whole number from 0 to {_LARGEST}.")
+        raise refused_query("since", f"Must be a whole number from 0 to {_LARGEST}.")
     return int(text)

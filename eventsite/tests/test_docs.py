@@ -99,7 +99,7 @@ def test_what_a_page_has_typed_exists(page: Path) -> None:
 def test_the_house_has_every_room() -> None:
     """The tree of docs/architecture.md against the packages of the repository."""
     page = (ROOT / "docs/architecture.md").read_text()
-    tree = page.partition("## The house")[2].partition("```\n")[2].partition("```")[0]
+    tree = page.partition("## The folders")[2].partition("```\n")[2].partition("```")[0]
     shown = set(re.findall(r"^ *([a-z_]+)/", tree, re.MULTILINE))
     hidden = {"admin", "management", "migrations", "postgresql", "settings", "tests"}
     rooms = {

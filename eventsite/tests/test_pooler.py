@@ -46,4 +46,4 @@ def test_a_pooler_by_its_mode(by_transaction: bool, level: Level, served: int) -
 def test_no_pooler() -> None:
     result = check_pooler(connection)
     assert result.level is Level.OK
-    assert result.found == "our sessions: connected directly, server processes of one session: 1"
+    assert result.found == "sessions: connected directly, server processes of one session: 1"

@@ -94,8 +94,8 @@ def test_the_address_alone_lets_us_in(address: str) -> None:
         (("verify-full", "disable"), "no encryption", "sslmode=verify-full"),
         (("authority.pem", "stranger.pem"), "certificate verify failed", "sslrootcert"),
         (("authority.pem", "nothing.pem"), "does not exist", "sslrootcert"),
-        (("127.0.0.1", "localhost"), "does not match host name", "names it otherwise"),
-        (("s3cret", "secret"), "password authentication failed", "another user or password"),
+        (("127.0.0.1", "localhost"), "does not match host name", "is for another host name"),
+        (("s3cret", "secret"), "password authentication failed", "refuses the user or password"),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -114,11 +114,11 @@ def test_a_worker_gets_in_by_the_address_alone(address: str, topics: None) -> No
 @pytest.mark.parametrize(
     ("changed", "found", "means"),
     [
-        (("orders:", "order:"), "invalid username-password", "REDIS_URL has another user"),
-        (("s3cret", "secret"), "invalid username-password", "REDIS_URL has another user"),
+        (("orders:", "order:"), "invalid username-password", "refuses the user or password"),
+        (("s3cret", "secret"), "invalid username-password", "refuses the user or password"),
         (("authority.pem", "stranger.pem"), "certificate verify failed", "ssl_ca_certs"),
         (("rediss://", "redis://"), "", "rediss://"),
-        (("127.0.0.1", "localhost"), "certificate", "REDIS_URL names it otherwise"),
+        (("127.0.0.1", "localhost"), "certificate", "is for another host name"),
     ],
 )
 def test_what_is_wrong_is_named(

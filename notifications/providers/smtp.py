@@ -108,7 +108,7 @@ class Smtp:
         try:
             backend = self._connected(started)
             if started.is_over():
-                raise TimeoutError("The time for it was over before it was sent.")
+                raise TimeoutError("The time limit was over before the message was sent.")
             backend.send_messages([self._mail(message)])
         except Exception as error:  # noqa: BLE001  (each is an answer; the connection is not used again)
             self._drop()

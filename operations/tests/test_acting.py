@@ -305,7 +305,7 @@ def test_a_run_is_stopped(web: Web, letters: list[int]) -> None:
     assert runs.work() == 0
     assert states()[:3].count("discarded") == 1
     assert b"stopped by operator: the wrong ones" in operator.look(f"/ops/done/{number}").body
-    assert b"It has ended." in operator.look(path).body
+    assert b"This run has ended already." in operator.look(path).body
     assert [row[1] for row in kept()] == ["discard", "stop"]
 
 

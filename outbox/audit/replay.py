@@ -59,12 +59,15 @@ def plan(
     if not route.reset:
         raise ReplayRefused(
             f"Handler {route.handler} names no reset=: add the dotted path of a function that "
-            "empties its tables to its line of the event map."
+            "empties its tables to its Route in wiring.py."
         )
     began = _began(route, state)
     given = since if isinstance(since, Mapping) else {}
     if set(given) - set(began):
-        raise ReplayRefused(f"{route.topic.name} has the partitions {sorted(began)}.")
+        raise ReplayRefused(
+            f"--since names partitions {sorted(set(given) - set(began))}; {route.topic.name} has the "
+            f"partitions {sorted(began)}."
+        )
     starts = dict(state.earliest) if since == "earliest" else {**began, **given}
     if -1 in starts.values():
         raise ReplayRefused(

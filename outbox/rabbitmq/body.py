@@ -41,9 +41,9 @@ def read_body(data: bytes) -> MessageBody:
     except msgspec.ValidationError as error:
         raise Unreadable(f"body: {error}") from None
     except msgspec.DecodeError as error:
-        raise Unreadable(f"body: no JSON: {error}") from None
+        raise Unreadable(f"body: not JSON: {error}") from None
     except RecursionError:
-        raise Unreadable("body: nested deeper than the parser goes") from None
+        raise Unreadable("body: nested too deeply for the parser") from None
     event_id = body.event_id
     if not event_id:
         raise Unreadable("event_id: empty")
@@ -57,9 +57,9 @@ def read_body(data: bytes) -> MessageBody:
 
 
 def _may_repeat(data: bytes, body: MessageBody) -> bool:
-    """Whether a field may stand there twice: the parser takes the last one without a word.
+    """Whether a field may be given twice, of which the parser silently takes the last.
 
-    Outside of the payload each name must be found once, and nothing may be spelt with escapes.
+    It may not if each name is found once outside the payload, and no name is written with escapes.
     """
     payload = bytes(body.payload)
     if data.count(b"\\") != payload.count(b"\\"):
@@ -87,4 +87,4 @@ def _refuse_repeats(data: bytes) -> None:
             expects_name = False
     for name in ("event_id", "payload", "correlation_id"):
         if names[name] > 1:
-            raise Unreadable(f"{name}: stands there {names[name]} times")
+            raise Unreadable(f"{name}: given {names[name]} times")

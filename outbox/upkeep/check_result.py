@@ -1,4 +1,4 @@
-"""What a check of a server found, and how it counts."""
+"""The result of a check of a server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["CheckResult", "Level", "judge"]
 
 
 class Level(StrEnum):
-    """How a result counts."""
+    """How severe a result is."""
 
     OK = "ok"
     WARNING = "warning"

@@ -1,4 +1,4 @@
-"""Kafka as the code needs it: topics, and how fast partitions of a member that is gone are taken over."""
+"""The checks of Kafka: topics, and how fast the partitions of a lost member are taken over."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_INSYNC = 2
 
 
 def check_kafka() -> Iterator[CheckResult]:
-    """Every topic of the event map; one error if it does not answer."""
+    """The checks of every declared topic; one error if Kafka does not answer."""
     wanted = conf.all_topics()
     try:
         found = admin.topic_configs([topic.name for topic in wanted])
@@ -45,19 +45,19 @@ def check_kafka() -> Iterator[CheckResult]:
     for route in conf.routes():
         if route.topic.name in found:
             yield from _added_partitions(route, found[route.topic.name])
-    # Late, but nothing is lost: no reason to stop a deployment.
+    # Events are late, but none is lost: no reason to stop a deployment.
     yield from (CheckResult(Level.WARNING, "kafka", what, means=means) for what, means in slow)
 
 
 def _added_partitions(route: Route, found: TopicConfig) -> Iterator[CheckResult]:
-    """More partitions than the code says are no fault of the server, and stop no deployment."""
+    """More partitions than declared are no fault of the server and stop no deployment."""
     added = range(route.topic.partitions, found.partitions)
     if lacking := unread.without_position(route, added):
         yield CheckResult(
             Level.WARNING,
             "kafka",
             f"{route.topic.name}: {route.handler} does not read partitions {lacking}",
-            means="They were added to the topic, and nothing of them is applied. To read them from "
+            means="Somebody added them to the topic, and nothing of them is applied. To read them from "
             f"their beginning run {unread.advice(route, lacking)}.",
         )
 
@@ -68,8 +68,8 @@ def _topic(topic: Topic, found: TopicConfig) -> Iterator[CheckResult]:
         f"{topic.name}: {found.partitions} partitions",
         good=found.partitions >= topic.partitions,
         risk="",
-        means=f"The code says {topic.partitions}, and the order of keys depends on it. "
-        "What to do is said by manage.py create_topics.",
+        means=f"The code expects {topic.partitions}, and the order of keys depends on it. "
+        "manage.py create_topics says what to do.",
     )
     insync = _number(found.values.get("min.insync.replicas", ""))
     yield judge(
@@ -77,9 +77,9 @@ def _topic(topic: Topic, found: TopicConfig) -> Iterator[CheckResult]:
         f"{topic.name}: {found.replicas} replicas, min.insync.replicas = {insync}",
         good=found.replicas >= REPLICAS and (insync or 0) >= MIN_INSYNC,
         risk="few-replicas",
-        means="Losing one broker may lose what was published; what no handler had applied is then "
-        f"found by the audit. Set {REPLICAS} replicas (KAFKA_REPLICATION_FACTOR, before the topic "
-        f"is made) and min.insync.replicas = {MIN_INSYNC}.",
+        means="The loss of one broker may lose published events; the audit then finds those that no "
+        f"handler had applied. Set {REPLICAS} replicas (KAFKA_REPLICATION_FACTOR, before the topic "
+        f"is created) and min.insync.replicas = {MIN_INSYNC}.",
     )
     for setting in _TOPIC_SETTINGS:
         value = found.values.get(setting.name, setting.unset)
@@ -140,7 +140,7 @@ _TOPIC_SETTINGS = (
         lambda topic: str(topic.retention_hours * 3_600_000),
         _equals,
         "other-retention",
-        "Receipts and outbox are kept by the retention that the code says.",
+        "The retention of receipts and outbox follows the retention in the code.",
         way=_ALTER,
     ),
     _TopicSetting(
@@ -148,7 +148,7 @@ _TOPIC_SETTINGS = (
         lambda _: str(admin.SEGMENT_MS),
         _at_most,
         "long-segments",
-        "Kafka deletes whole segments only, so a quiet topic keeps messages for so much longer than "
+        "Kafka deletes only whole segments, so a topic with few messages keeps them for so much longer than "
         "its retention, and by then their receipts may be gone.",
         way=_ALTER,
     ),
@@ -164,6 +164,6 @@ _TOPIC_SETTINGS = (
         lambda topic: str(topic.max_message_bytes),
         _at_least,
         "small-messages",
-        "The code lets larger events be published; what Kafka refuses becomes a dead letter.",
+        "The code allows larger events; a message that Kafka refuses becomes a dead letter.",
     ),
 )

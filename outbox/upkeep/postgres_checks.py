@@ -1,4 +1,4 @@
-"""PostgreSQL as the code needs it: its settings, our sessions, the rows that everything rests on."""
+"""The checks of PostgreSQL: its settings, the sessions of this program, and the rows that the platform needs."""
 
 from __future__ import annotations
 
@@ -15,33 +15,42 @@ from outbox.upkeep.check_result import CheckResult, judge
 __all__ = ["advice_on", "check_pooler", "check_postgresql", "check_standbys"]
 
 
-# What libpq says where it is not let in (the first that fits) -> what to do.
+# A pattern of libpq's error -> what to do. The first match counts.
 _SAID = (
-    (r"no encryption|SSL off", "It wants TLS: sslmode=verify-full in DATABASE_URL."),
-    (r"does not support SSL", "It speaks no TLS, and sslmode in DATABASE_URL demands it."),
-    (r"does not match host name|mismatch", "DATABASE_URL names it otherwise than its certificate."),
+    (r"no encryption|SSL off", "PostgreSQL requires TLS. Add sslmode=verify-full to DATABASE_URL."),
+    (
+        r"does not support SSL",
+        "PostgreSQL does not speak TLS, and sslmode in DATABASE_URL requires it. Change one of the two.",
+    ),
+    (
+        r"does not match host name|mismatch",
+        "The certificate of PostgreSQL is for another host name. Use that name in DATABASE_URL.",
+    ),
     (
         r"certificate verify failed|root certificate file",
-        "The file of sslrootcert in DATABASE_URL does not hold who signed its certificate.",
+        "The file of sslrootcert in DATABASE_URL lacks the authority that signed the certificate of PostgreSQL.",
     ),
     (
         r"certificate|private key",
-        "sslcert and sslkey in DATABASE_URL, the client's own, are wrong.",
+        "PostgreSQL refuses the client certificate. Correct sslcert and sslkey in DATABASE_URL.",
     ),
     (
         r"authentication failed|no password supplied|role .* does not exist",
-        "DATABASE_URL has another user or password.",
+        "PostgreSQL refuses the user or password of DATABASE_URL. Correct them.",
     ),
-    (r"database .* does not exist", "There is no database of the name in DATABASE_URL."),
+    (
+        r"database .* does not exist",
+        "The database that DATABASE_URL names does not exist. Create it, or correct the name.",
+    ),
 )
 
 
 def advice_on(error: Exception) -> str:
-    """What to do where PostgreSQL does not let us in, by the words of libpq."""
+    """What to do if PostgreSQL refuses the connection, by libpq's error."""
     for pattern, means in _SAID:
         if re.search(pattern, str(error), re.IGNORECASE):
             return means
-    return "Start it, or wait for it."
+    return "Start PostgreSQL, or wait until it answers."
 
 
 def check_postgresql() -> Iterator[CheckResult]:
@@ -71,7 +80,7 @@ def _settings() -> Iterator[CheckResult]:
             f"{name} = {values[name]}",
             good=values[name] == "on",
             risk=risk,
-            means=f"A crash of its machine may corrupt the whole database. Set {name} = on.",
+            means=f"A crash of the server's machine may corrupt the whole database. Set {name} = on.",
         )
     commit = values["synchronous_commit"]
     window = 3 * int(values["wal_writer_delay"])
@@ -80,7 +89,7 @@ def _settings() -> Iterator[CheckResult]:
         f"synchronous_commit = {commit}",
         good=commit != "off",
         risk="asynchronous-commit",
-        means=f"A crash loses what was committed in the last {window} ms. Set it to on.",
+        means=f"A crash loses the commits of the last {window} ms. Set synchronous_commit = on.",
     )
     yield check_standbys(values["synchronous_standby_names"], commit)
 
@@ -93,28 +102,28 @@ def check_standbys(names: str, commit: str) -> CheckResult:
         f"synchronous_standby_names = '{names}'",
         good=waits,
         risk="single-postgresql",
-        means="COMMIT waits for no standby: losing the machine loses all since its last backup, a "
-        "failover what the standby has not received yet. Events already in Kafka are then found "
-        "as messages without a row. Set for example 'ANY 1 (a, b)' and synchronous_commit = on.",
+        means="COMMIT waits for no standby. If the machine is lost, everything since the last backup is lost; after a "
+        "failover, the commits that the standby had not received. Lost events that Kafka holds are "
+        "then messages without a row. Set for example 'ANY 1 (a, b)' and synchronous_commit = on.",
     )
 
 
-# What the code relies on and sets nowhere: name, what its value begins with, what breaks.
+# Settings that the code needs and does not set: name, how the value must begin, what breaks otherwise.
 _DEFAULTS = (
     ("server_encoding", "UTF8", "Texts of clients cannot be stored. Create the database with it."),
     ("DateStyle", "ISO", "Times cannot be read, so nothing is drained."),
     (
         "default_transaction_isolation",
         "read committed",
-        "Statements that read what a lock has just given would see an older state, and requests "
-        "fail that today wait for each other.",
+        "A statement after a lock would read a state from before the lock, and requests "
+        "would fail that now wait for each other.",
     ),
     ("default_transaction_read_only", "off", "Nothing can be stored."),
 )
 
 
 def _defaults() -> Iterator[CheckResult]:
-    """Values that a database or a role may have changed for every session (ALTER … SET)."""
+    """The check of settings that a database or role may change for every session (ALTER … SET)."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)",
@@ -124,7 +133,7 @@ def _defaults() -> Iterator[CheckResult]:
     for name, wanted, breaks in _DEFAULTS:
         yield judge(
             "postgresql",
-            f"our sessions: {name} = {values[name]}",
+            f"sessions: {name} = {values[name]}",
             good=values[name].startswith(wanted),
             risk="",
             means=f"{breaks} The code needs {name} = {wanted}: look for ALTER DATABASE … SET and "
@@ -136,7 +145,7 @@ _ROUNDS = 4  # enough for a pooler that takes turns to give a session another se
 
 
 def check_pooler(first: BaseDatabaseWrapper) -> CheckResult:
-    """Whether each of our sessions has a server process of its own.
+    """The check that each session of this program has a server process of its own.
 
     A pooler in transaction mode gives a free one to each transaction: while a second session holds
     one, the first is served by several. Every statement has its own text, because prepared
@@ -163,17 +172,17 @@ def check_pooler(first: BaseDatabaseWrapper) -> CheckResult:
     way = "directly" if served == {announced} else "through a pooler"
     return judge(
         "postgresql",
-        f"our sessions: connected {way}, server processes of one session: {len(served)}",
+        f"sessions: connected {way}, server processes of one session: {len(served)}",
         good=len(served) == 1,
         risk="",
-        means="A pooler in transaction mode stands between: settings, prepared statements and "
-        "advisory locks of a session end up in those of others, so jobs run twice or never. Set "
-        "its pool_mode to session, or connect to PostgreSQL directly.",
+        means="A pooler in transaction mode mixes the settings, prepared statements and advisory locks "
+        "of sessions, so jobs run twice or never. Set its pool_mode to session, or connect to "
+        "PostgreSQL directly.",
     )
 
 
 def _session() -> CheckResult:
-    """What our own sessions ask for when they begin, and a pooler in between may drop."""
+    """The check of the options that sessions send when they begin, which a pooler may drop."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT setting FROM pg_settings WHERE name = ANY(%s) ORDER BY name",
@@ -182,20 +191,21 @@ def _session() -> CheckResult:
         idle, lock, plans = (row[0] for row in cursor.fetchall())
     return judge(
         "postgresql",
-        f"our sessions: idle_in_transaction_session_timeout = {idle}, lock_timeout = {lock},"
+        f"sessions: idle_in_transaction_session_timeout = {idle}, lock_timeout = {lock},"
         f" plan_cache_mode = {plans}",
         good=0 < int(idle) < conf.DRAIN.task_time_limit * 1000
         and int(lock) > 0
         and plans == "force_custom_plan",
         risk="session-options",
-        means="A drain or a worker that has frozen keeps its lanes until its connection ends, and "
-        "drains may read the whole outbox. They are asked for when a session begins: a pooler that "
-        "ignores `options` takes them away. Set them by ALTER ROLE … SET.",
+        means="A frozen drain or worker keeps its lanes until its connection ends, and "
+        "drains may read the whole outbox. Sessions send these options when they begin, and a "
+        "pooler may ignore them. Set them with ALTER ROLE … SET.",
     )
 
 
 def _counts() -> Iterator[CheckResult]:
-    """Lanes and partitions as the database has them: another number would move keys (guarantees.md#r2)."""
+    """The check of the numbers of lanes and partitions in the database: other numbers would move keys
+    (guarantees.md#r2)."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT lane FROM outbox_lane")
         lanes = {row[0] for row in cursor.fetchall()}
@@ -209,7 +219,7 @@ def _counts() -> Iterator[CheckResult]:
         f"{len(lanes)} lanes",
         good=lanes == set(range(LANES)),
         risk="",
-        means=f"The code says {LANES}, and the order of keys depends on it: go back to that number.",
+        means=f"The code expects {LANES}, and the order of keys depends on it. See LaneMismatch in outbox/lanes/claim.py.",
     )
     for route in conf.routes():
         found = positions.get((route.handler, route.topic.name), set())

@@ -1,4 +1,4 @@
-"""Redis as the code needs it, and what is wrong where it does not let us in."""
+"""The checks of Redis, and advice for each reason why it refuses a connection."""
 
 from __future__ import annotations
 
@@ -12,32 +12,41 @@ from outbox.upkeep.check_result import CheckResult, Level, judge
 
 __all__ = ["MAY", "check_redis"]
 
-# What our user must be allowed to do, as Redis writes it.
+# The permissions that the user of REDIS_URL needs, in the syntax of Redis.
 MAY = "~* &* +@all -@admin -@dangerous +info"
 
-# What the client says (the first that fits) -> what to do.
+# A pattern of the client's error -> what to do. The first match counts.
 _SAID = (
-    (r"invalid username-password|WRONGPASS", "REDIS_URL has another user or password."),
+    (
+        r"invalid username-password|WRONGPASS",
+        "Redis refuses the user or password of REDIS_URL. Correct them.",
+    ),
     (
         r"Authentication required|NOAUTH",
-        "REDIS_URL has no user and password, and Redis wants them.",
+        "Redis requires a login. Add user and password to REDIS_URL.",
     ),
-    (r"no permissions|NOPERM", f"The user of REDIS_URL may do too little. It needs {MAY}."),
-    (r"mismatch|not valid for", "REDIS_URL names it otherwise than its certificate does."),
+    (r"no permissions|NOPERM", f"The user of REDIS_URL lacks permissions. It needs {MAY}."),
+    (
+        r"mismatch|not valid for",
+        "The certificate of Redis is for another host name. Use that name in REDIS_URL.",
+    ),
     (
         r"certificate verify failed",
-        "The file of ssl_ca_certs in REDIS_URL does not hold who signed its certificate.",
+        "The file of ssl_ca_certs in REDIS_URL lacks the authority that signed the certificate of Redis.",
     ),
-    (r"wrong version number|record layer", "It speaks no TLS here: redis:// instead of rediss://."),
+    (
+        r"wrong version number|record layer",
+        "Redis does not speak TLS on this port. Use redis:// instead of rediss:// in REDIS_URL.",
+    ),
     (
         r"Connection closed|Connection reset",
-        "It closes the connection at once, as one that wants TLS does: rediss:// in REDIS_URL.",
+        "Redis closes the connection at once; it probably requires TLS. Use rediss:// in REDIS_URL.",
     ),
 )
 
 
 def check_redis() -> list[CheckResult]:
-    """Its policy for a full memory; one error if it does not answer, or not to us."""
+    """The check of its policy for a full memory; one error if it does not answer or refuses the connection."""
     try:
         with redis_client.client(answers_within=5.0, connects_within=5.0) as client:
             redis_client.check(client)
@@ -51,8 +60,8 @@ def check_redis() -> list[CheckResult]:
             f"maxmemory-policy = {policy}",
             good=policy == "noeviction",
             risk="redis-evicts",
-            means="A full Redis forgets tasks in silence; chunks are sent again after their deadline, "
-            "other tasks wait for beat. Set it to noeviction.",
+            means="With this policy a full Redis silently deletes tasks; chunks are sent again after their deadline, "
+            "other tasks wait for beat. Set maxmemory-policy to noeviction.",
         )
     ]
 
@@ -62,5 +71,5 @@ def _away(said: str) -> CheckResult:
         if re.search(pattern, said, re.IGNORECASE):
             return CheckResult(Level.ERROR, "redis", said, means=means)
     return CheckResult(
-        Level.ERROR, "redis", f"no answer: {said}", means="Start it, or wait for it."
+        Level.ERROR, "redis", f"no answer: {said}", means="Start Redis, or wait until it answers."
     )

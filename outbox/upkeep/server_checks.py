@@ -1,8 +1,8 @@
-"""Whether the servers keep what they promise (guarantees.md#r2 and #r21): one readable report.
+"""Checks that the servers have safe settings (guarantees.md#r2 and #r21), and reports what is wrong.
 
-A violation is an error where OUTBOX_STRICT_SERVERS is set (production) and a warning elsewhere; one
-whose risk is accepted by name (ACCEPTED_RISKS) is a warning everywhere. What would break the order
-of keys cannot be accepted.
+A violation is an error if OUTBOX_STRICT_SERVERS is set (production), otherwise a warning. A violation whose
+risk is accepted by name (ACCEPTED_RISKS) is always a warning. One that would break the order of keys cannot
+be accepted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["CheckResult", "Level", "check_servers"]
 
 
 def check_servers() -> list[CheckResult]:
-    """Ask all servers. A server that does not answer is an error of its own."""
+    """Check all servers. A server that does not answer gives one error."""
     strict = settings.OUTBOX_STRICT_SERVERS
     accepted = set(settings.OUTBOX_ACCEPTED_RISKS)
     results = [
@@ -32,7 +32,10 @@ def check_servers() -> list[CheckResult]:
     graded = [_graded(result, strict=strict, accepted=accepted) for result in results]
     graded += [
         CheckResult(
-            Level.WARNING, "settings", f"ACCEPTED_RISKS names {name}", means="No such risk here."
+            Level.WARNING,
+            "settings",
+            f"ACCEPTED_RISKS names {name}",
+            means="No check has a risk of this name. Remove it from ACCEPTED_RISKS.",
         )
         for name in sorted(accepted - known)
     ]

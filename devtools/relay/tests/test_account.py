@@ -10,7 +10,7 @@ from devtools.relay.messages import BAD, Message, numbered
 SENT = [numbered("a", number) for number in range(3)] + [BAD["no-json"]]
 WHOLE = FoundMessages(
     kafka=[(0, message.event_id, message.payload or b"") for message in SENT[:3]],
-    letters={BAD["no-json"].body: ["body: no JSON"]},
+    letters={BAD["no-json"].body: ["body: not JSON"]},
     queued=[],
 )
 

@@ -34,13 +34,16 @@ class Command(BaseCommand):
             )
         if found.different > len(found.differences):
             self.stdout.write(f"… and {found.different - len(found.differences)} more")
-        raise CommandError(f"{found.different} of {found.figures} figures differ; {under_way}.")
+        raise CommandError(
+            f"{found.different} of {found.figures} figures differ; {under_way}. `audit` finds events "
+            "that were not applied; `replay --handler record_sales` builds the figures again."
+        )
 
     def _tell_foreign(self, found: FigureComparison) -> None:
         if not found.foreign_figures:
             return
         self.stdout.write(
-            f"Events of other producers are counted apart, in {found.foreign_figures} figures:"
+            f"Events of other producers are counted separately, in {found.foreign_figures} figures:"
         )
         for each in found.foreign:
             self.stdout.write(f"  {each.metric_name} [{each.dimension}]: {each.value}")

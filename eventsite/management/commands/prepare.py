@@ -33,7 +33,9 @@ class Command(BaseCommand):
         try:
             reached = takeover.shorten()
         except KafkaUnavailable as error:
-            raise CommandError(f"Kafka did not answer: {error}") from error
+            raise CommandError(
+                f"Kafka did not answer: {error}. Run the command again when it does."
+            ) from error
         if reached:
             self.stdout.write(reached)
         call_command("check_servers", stdout=self.stdout)

@@ -50,7 +50,8 @@ class Command(BaseCommand):
         if options["repair"]:
             self._repair(found, wrong)
         if different := found.different + len(wrong):
-            raise CommandError(f"{different} differences.")
+            repair = "" if options["repair"] else " --repair removes them."
+            raise CommandError(f"{different} differences.{repair}")
         self.stdout.write("All feeds equal the truth.")
 
     def _tell(self, found: FeedComparison, wrong: Sequence[WrongCount]) -> None:

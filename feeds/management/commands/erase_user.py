@@ -25,7 +25,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not is_user_id(options["user"]):
-            raise CommandError(f"{options['user']!r} is not a user id.")
+            raise CommandError(
+                f"{options['user']!r} is not a user id: it must have 1 to 255 characters, none of them "
+                "/ or a control character."
+            )
         try:
             erased = erase_user(options["user"], on_piece=self._show)
         except CacheUnavailable as error:

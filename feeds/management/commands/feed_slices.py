@@ -36,7 +36,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} slices are tried again.")
         if count < len(options["ids"]):
             raise CommandError(
-                f"{len(options['ids']) - count} of the named slices have not failed."
+                f"{len(options['ids']) - count} of the named slices have not failed and stay as they "
+                "are; `feed_slices list` shows the failed ones."
             )
 
     def _list(self, limit: int) -> None:

@@ -46,14 +46,16 @@ class Command(BaseCommand):
         try:
             if options["action"] == "pause":
                 under_way = pause_channel(channel, reason=reason, by=by)
-                self.stdout.write(f"{channel} is paused; {under_way} of it are still being sent.")
+                self.stdout.write(f"{channel} is paused; {under_way} attempts still run.")
             else:
                 resume_channel(channel, reason=reason, by=by)
-                self.stdout.write(f"{channel} is served.")
+                self.stdout.write(f"{channel} is resumed.")
         except UnknownChannel as error:
             raise CommandError(str(error)) from error
         except OperationalError as error:
-            raise CommandError(f"A claim takes too long; try again: {error}") from error
+            raise CommandError(
+                f"Nothing was changed: a worker is claiming notifications. Try again: {error}"
+            ) from error
 
 
 def _line(status: ChannelStatus) -> str:

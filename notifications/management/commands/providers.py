@@ -42,7 +42,9 @@ class Command(BaseCommand):
         except UnknownProvider as error:
             raise CommandError(str(error)) from error
         if not stored:
-            raise CommandError("Redis is unavailable, so no worker learns of the reset.")
+            raise CommandError(
+                "Redis is unavailable, so no worker got the reset. Run the command again when it answers."
+            )
         self.stdout.write(f"{options['provider']} is called again for {options['channel']}.")
 
 

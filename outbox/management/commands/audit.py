@@ -58,7 +58,10 @@ class Command(BaseCommand):
         else:
             self._print(tallies, missing, warning)
         if count:
-            raise CommandError(f"{count} events are missing.")
+            raise CommandError(
+                f"{count} events are missing. Keep this report, then hand them to the redrive with "
+                "audit --repair."
+            )
 
     def _repair(
         self, routes: Sequence[Route], logs: dict[str, admin.TopicState], *, out_of_order: bool

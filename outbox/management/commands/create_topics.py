@@ -32,7 +32,10 @@ class Command(BaseCommand):
                 admin.alter_retention(wanted)
             states = admin.topic_states([topic.name for topic in wanted])
         except admin.KafkaUnavailable as error:
-            raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
+            raise CommandError(
+                f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} did not answer: {error}. "
+                "Run the command again when it does."
+            ) from error
         for topic in wanted:
             found = len(states[topic.name].latest)
             if found < topic.partitions:
@@ -40,8 +43,8 @@ class Command(BaseCommand):
                     f"Topic {topic.name} has {found} partitions, the code expects {topic.partitions}, "
                     "and the order of a key depends on the number. Delete the topic, then run "
                     "manage.py create_topics and manage.py sync_routes --recreated, which publishes "
-                    "again what no handler has applied; messages of others that it holds are lost "
-                    "unless they were applied before."
+                    "the events again that no handler has applied. Messages of other producers in the "
+                    "topic are lost unless they were applied before."
                 )
         self.stdout.write(
             f"{len(created)} topics created, {len(wanted) - len(created)} existed already."

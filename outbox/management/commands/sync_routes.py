@@ -67,7 +67,10 @@ class Command(BaseCommand):
         try:
             states = admin.topic_states(names)
         except admin.KafkaUnavailable as error:
-            raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
+            raise CommandError(
+                f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} did not answer: {error}. "
+                "Run the command again when it does."
+            ) from error
         missing = [name for name in names if name not in states]
         if missing:
             raise CommandError(f"Topics {missing} do not exist: run manage.py create_topics first.")
@@ -75,8 +78,8 @@ class Command(BaseCommand):
 
 
 def _create(route: Route, state: TopicState, *, with_added: bool) -> int:
-    """Positions on the partitions of the map; on others if they are to be taken in, or if the
-    handler is new and begins with the topic as it is."""
+    """Write positions on the declared partitions, and on added ones if `with_added` is true or the handler
+    is new. Returns how many were missing."""
     if not positions.topic_ids_of(route.handler, route.topic.name):
         return positions.create_positions(route.handler, state, since=route.since)
     ours = set(range(route.topic.partitions)) & state.latest.keys()
@@ -92,7 +95,7 @@ def _create(route: Route, state: TopicState, *, with_added: bool) -> int:
 
 
 def _event_ids(topic: str) -> set[UUID]:
-    """Of all that a topic holds; messages of others may have none."""
+    """The ids of all events in a topic; messages of other producers may have none."""
     ids = set()
     try:
         for message in read_topic(topic):

@@ -79,7 +79,7 @@ def test_a_field_that_stands_there_twice_however_it_is_spelt(name: str, place: i
         '"correlation_id": "c"',
     ]
     fields.insert(place, f'"{spelt}": "again"')
-    with pytest.raises(Unreadable, match=f"{name}: stands there 2 times"):
+    with pytest.raises(Unreadable, match=f"{name}: given 2 times"):
         read_body(f"{{{', '.join(fields)}}}".encode())
 
 
@@ -103,5 +103,5 @@ def test_half_of_a_surrogate_pair_is_no_json() -> None:
         b'{"event_id": "\\ud800", "payload": 1}',
         b'{"event_id": "h", "payload": "\\ud800"}',
     ):
-        with pytest.raises(Unreadable, match="body: no JSON"):
+        with pytest.raises(Unreadable, match="body: not JSON"):
             read_body(body)
