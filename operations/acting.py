@@ -12,7 +12,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from operations import relay_letters
-from operations.action import RATES, Action, Asked, NoSuch, NotNow, Preview
+from operations.action import RATES, Action, ActionRequest, NoSuch, NotNow, Preview
 from operations.actions import ACTIONS
 from operations.doors import of_actors, of_scripts, of_staff, refusal
 from operations.letters import as_number, groups_of_apps, inspect, letter_groups
@@ -94,7 +94,7 @@ def _done(
     elif preview.nothing:
         problem, status = preview.nothing, 409
     else:
-        asked = Asked(on=on, by=viewer.name, why=why, once=once, rate=int(rate))
+        asked = ActionRequest(on=on, by=viewer.name, why=why, once=once, rate=int(rate))
         try:
             action.do(asked)
         except NoSuch as error:

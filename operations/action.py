@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-__all__ = ["RATES", "Action", "Asked", "NoSuch", "NotNow", "Preview"]
+__all__ = ["RATES", "Action", "ActionRequest", "NoSuch", "NotNow", "Preview"]
 
 RATES = (1, 10, 50, 200)  # letters a second
 
@@ -40,7 +40,7 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ActionRequest:
     """A confirmed action: who asks for it and why. `once` is the number of the form."""
 
     on: Sequence[str]
@@ -57,4 +57,4 @@ class Action:
     verb: str
     permission: str
     preview: Callable[[Sequence[str]], Preview]
-    do: Callable[[Asked], object]
+    do: Callable[[ActionRequest], object]

@@ -29,7 +29,7 @@ from restapi import idempotency
 from restapi.context import caller
 from restapi.models import IdempotencyRow
 
-__all__ = ["Found", "Letter", "Told", "search"]
+__all__ = ["Found", "JourneyLetter", "JourneyView", "search"]
 
 JOURNEYS = 20  # shown for one search
 CALLERS = 200  # at most so many callers are tried with an idempotency key
@@ -39,7 +39,7 @@ WAITS = frozenset({"waiting", "scheduled", "processing", "under way", "caches to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class JourneyLetter:
     """A dead letter of an event."""
 
     id: int
@@ -51,12 +51,12 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class JourneyView:
     """A journey: its stops, each with its colour, and the dead letters of its event."""
 
     journey: Journey
     stops: Sequence[tuple[Stop, str]]
-    letters: Sequence[Letter]
+    letters: Sequence[JourneyLetter]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Found:
     a fan-out has still to write."""
 
     what: str
-    told: Sequence[Told]
+    journeys: Sequence[JourneyView]
     slices: Sequence[Stop] = ()
     let_go: Sequence[UUID] = ()
     notes: Sequence[str] = ()
@@ -75,7 +75,7 @@ class Found:
 def search(text: str) -> Found:
     """Everything that belongs to an id. Each query has a bound."""
     if "\0" in text:  # PostgreSQL refuses a text with this character
-        return Found(what="Nothing has this id.", told=())
+        return Found(what="Nothing has this id.", journeys=())
     if travels := _travels(text):
         return _found(travels)
     for other in _under_idempotency_key(text):
@@ -105,7 +105,7 @@ def _found(travels: Travels) -> Found:
         what = travels.journeys[0].type
     return Found(
         what=what,
-        told=_told(travels.journeys),
+        journeys=_views(travels.journeys),
         slices=travels.slices,
         let_go=travels.let_go,
         page=page,
@@ -124,7 +124,7 @@ def _events_of(text: str) -> Found:
     if len(ids) > JOURNEYS:
         notes.append(f"{len(ids)} events have it: these are the newest {JOURNEYS}.")
     what = f"{len(ids)} events" if journeys else "Nothing has this id."
-    return Found(what=what, told=_told(journeys), notes=notes)
+    return Found(what=what, journeys=_views(journeys), notes=notes)
 
 
 def _plain(note: str) -> str:
@@ -162,11 +162,11 @@ def _ids_in(answer: Any) -> list[str]:
     return [text for text in texts if parse_id(text) or parse_post_id(text)][:IDS_OF_ANSWER]
 
 
-def _told(journeys: Sequence[Journey]) -> list[Told]:
-    letters: dict[UUID, list[Letter]] = {}
+def _views(journeys: Sequence[Journey]) -> list[JourneyView]:
+    letters: dict[UUID, list[JourneyLetter]] = {}
     rows = DeadLetter.objects.filter(event_id__in=[each.event_id for each in journeys])
     for row in rows.defer("payload").order_by("id")[: 10 * JOURNEYS]:
-        letter = Letter(
+        letter = JourneyLetter(
             id=row.id,
             handler=row.handler,
             state=row.get_state_display(),
@@ -176,7 +176,7 @@ def _told(journeys: Sequence[Journey]) -> list[Told]:
         )
         letters.setdefault(row.event_id, []).append(letter)
     return [
-        Told(
+        JourneyView(
             journey=each,
             stops=[
                 (replace(stop, detail=masked(stop.detail)), _colour(stop.state))

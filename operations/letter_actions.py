@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from operations import relay_letters, words
-from operations.action import RATES, Action, Asked, NoSuch, NotNow, Preview
-from operations.letters import Group, as_number, group_like, inspect, source_named, standing
+from operations.action import RATES, Action, ActionRequest, NoSuch, NotNow, Preview
+from operations.letters import GroupKey, as_number, group_like, inspect, source_named, standing
 from operations.relay_letters import RelayGroup
 from operations.runs import begin_relay_run, begin_run, stop_run
 from outbox import operator_log
@@ -32,7 +32,7 @@ _ONE = {
 }
 
 
-def _group(on: Sequence[str]) -> Group:
+def _group(on: Sequence[str]) -> GroupKey:
     found = group_like("".join(on))
     if found is None:
         raise NoSuch("There is no such dead letter.")
@@ -63,7 +63,7 @@ def _group_preview(on: Sequence[str], *, action: str) -> Preview:
     )
 
 
-def _begin_run(asked: Asked, *, action: str) -> None:
+def _begin_run(asked: ActionRequest, *, action: str) -> None:
     begin_run(
         action, _group(asked.on), by=asked.by, why=asked.why, rate=asked.rate, once=asked.once
     )
@@ -89,7 +89,7 @@ def _letter_preview(on: Sequence[str], *, action: str) -> Preview:
     )
 
 
-def _resolve_letter(asked: Asked, *, action: str) -> None:
+def _resolve_letter(asked: ActionRequest, *, action: str) -> None:
     wanted = Selection(ids=[_letter_id(asked.on)])
     try:
         outcomes = list(
@@ -122,7 +122,7 @@ def _stop_preview(on: Sequence[str]) -> Preview:
     )
 
 
-def _stop(asked: Asked) -> None:
+def _stop(asked: ActionRequest) -> None:
     if not stop_run(_run(asked.on).id, by=asked.by, why=asked.why, once=asked.once):
         raise NotNow("This run has ended already.")
 
@@ -183,13 +183,13 @@ def _relay_letter_preview(on: Sequence[str], *, action: str) -> Preview:
     )
 
 
-def _begin_relay_run(asked: Asked, *, action: str) -> None:
+def _begin_relay_run(asked: ActionRequest, *, action: str) -> None:
     begin_relay_run(
         action, _relay_group(asked.on), by=asked.by, why=asked.why, rate=asked.rate, once=asked.once
     )
 
 
-def _resolve_relay_letter(asked: Asked, *, action: str) -> None:
+def _resolve_relay_letter(asked: ActionRequest, *, action: str) -> None:
     try:
         done = relay_letters.resolve_one(
             action, "".join(asked.on), by=asked.by, why=asked.why, once=asked.once

@@ -25,11 +25,11 @@ from outbox.models import DeadLetter, DeadLetterAction
 __all__ = [
     "COUNTED",
     "ERROR_SHOWN",
-    "Group",
+    "GroupKey",
+    "GroupStatus",
     "LetterGroup",
     "LetterPage",
     "Members",
-    "Standing",
     "as_number",
     "group_like",
     "groups_of_apps",
@@ -88,7 +88,7 @@ class LetterGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class GroupKey:
     """Names a group: the letters of a handler whose error begins with `error`, up to and with one letter."""
 
     handler: str
@@ -114,7 +114,7 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class GroupStatus:
     """The state of a group. `whole`: all letters were counted; `followers`: letters that wait behind the
     first of them; `columns` and `rows`: some letters, in words."""
 
@@ -168,23 +168,23 @@ def as_number(text: str) -> int | None:
     return int(text) if is_one else None
 
 
-def group_like(wanted: str) -> Group | None:
+def group_like(wanted: str) -> GroupKey | None:
     """The group of the letter with this number or UUID; None if there is no such letter."""
     number = as_number(wanted)
     if number is not None:
         row = DeadLetter.objects.filter(id=number).values_list("handler", "error").first()
-        return Group(handler=row[0], error=row[1][:ERROR_SHOWN], upto=number) if row else None
+        return GroupKey(handler=row[0], error=row[1][:ERROR_SHOWN], upto=number) if row else None
     try:
         id_ = UUID(wanted)
     except ValueError:
         return None
     for source in conf.letter_sources():
         for letter in source.find(LetterQuery(ids=[id_]), 1):
-            return Group(handler=source.name, error=letter.error[:ERROR_SHOWN], upto=id_)
+            return GroupKey(handler=source.name, error=letter.error[:ERROR_SHOWN], upto=id_)
     return None
 
 
-def members(group: Group, *, after: int, limit: int, looked_at: int) -> Members:
+def members(group: GroupKey, *, after: int, limit: int, looked_at: int) -> Members:
     """Up to `limit` letters of a group after an id, among the next `looked_at` dead letters."""
     with transaction.atomic(), connection.cursor() as cursor:
         plan_without("bitmapscan", "seqscan", "sort")
@@ -205,7 +205,7 @@ def members(group: Group, *, after: int, limit: int, looked_at: int) -> Members:
 
 
 def members_of_app(
-    source: LetterSource, group: Group, *, after: UUID | None, limit: int
+    source: LetterSource, group: GroupKey, *, after: UUID | None, limit: int
 ) -> list[AppLetter]:
     """The same for a group of an app, in the order of ids."""
     assert isinstance(group.upto, UUID)
@@ -218,12 +218,12 @@ def members_of_app(
     ][:limit]
 
 
-def standing(group: Group) -> Standing:
+def standing(group: GroupKey) -> GroupStatus:
     """The state of a group, for a preview."""
     source = source_named(group.handler)
     if source is not None:
         found = members_of_app(source, group, after=None, limit=OF_APPS)
-        return Standing(
+        return GroupStatus(
             letters=len(found),
             whole=len(found) < OF_APPS,
             followers=0,
@@ -236,7 +236,7 @@ def standing(group: Group) -> Standing:
     first = members(group, after=0, limit=FOLLOWERS_OF, looked_at=COUNTED)
     wanted = Selection(ids=first.ids, states=[DeadLetter.State.DEAD])
     letters, beside = resolve.preview(wanted, limit=FOLLOWERS_OF) if first.ids else ([], 0)
-    return Standing(
+    return GroupStatus(
         letters=first.found,
         whole=first.whole,
         followers=beside,

@@ -22,7 +22,7 @@ from operations.broker import ask_redis
 from operations.charts import POSTS, series_of
 from operations.judge import Judge
 from operations.log_ends import ask_kafka
-from operations.past import Told
+from operations.past import MinuteFigures
 from operations.pipeline import ask_postgres
 from operations.reading import Reading, answered
 from operations.snapshot import Heard, Snapshot, take
@@ -49,7 +49,7 @@ def note_minute() -> bool:
         if minute is None:
             return False
         snapshot = _look()
-        told = Told(
+        told = MinuteFigures(
             series=series_of(snapshot.stations)
             | {POSTS: posts_between(minute - timedelta(minutes=1), minute)},
             alarms={each.key: round(each.held, 1) for each in snapshot.alerts},

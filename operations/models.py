@@ -8,7 +8,7 @@ __all__ = ["Canary", "Minute"]
 
 
 class Minute(models.Model):
-    """The figures of one minute; `told` holds a `Told` of operations/past.py."""
+    """The figures of one minute; `told` holds a `MinuteFigures` of operations/past.py."""
 
     at = models.DateTimeField(primary_key=True)
     told = models.JSONField()

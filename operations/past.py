@@ -21,10 +21,10 @@ from outbox.operator_log import Entry
 __all__ = [
     "KEPT_HOURS",
     "NOTHING",
+    "MinuteFigures",
     "Past",
     "PastReader",
     "Row",
-    "Told",
     "last_row",
     "purge",
     "unwritten_minute",
@@ -50,7 +50,7 @@ _NOT_WRITTEN = """
 """
 
 
-class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
+class MinuteFigures(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The content of one minute's row.
 
     series    name -> value, for the charts; unknown values are left out
@@ -70,7 +70,7 @@ class Row:
     """One minute."""
 
     at: datetime
-    told: Told
+    told: MinuteFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +113,11 @@ def _read() -> Past:
     return Past(rows=rows, actions=actions[::-1], migrations=migrations)
 
 
-def _told(column: Any) -> Told:
+def _told(column: Any) -> MinuteFigures:
     return (
-        msgspec.json.decode(column, type=Told)
+        msgspec.json.decode(column, type=MinuteFigures)
         if isinstance(column, str)
-        else msgspec.convert(column, Told)
+        else msgspec.convert(column, MinuteFigures)
     )
 
 
@@ -137,7 +137,7 @@ def unwritten_minute() -> datetime | None:
     return row[0] if row else None
 
 
-def write(minute: datetime, told: Told) -> bool:
+def write(minute: datetime, told: MinuteFigures) -> bool:
     """Write a minute's row if there is none. Returns whether it wrote one."""
     with connection.cursor() as cursor:
         cursor.execute(

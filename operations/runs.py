@@ -18,7 +18,7 @@ import structlog
 from django.db import connection, transaction
 
 from operations import relay_letters
-from operations.letters import Group, members, members_of_app, source_named, standing
+from operations.letters import GroupKey, members, members_of_app, source_named, standing
 from operations.relay_letters import RelayGroup, belongs
 from outbox import jobs, operator_log
 from outbox.dead_letters.resolve import REPLAY, Selection, resolve_letters
@@ -69,7 +69,7 @@ class _Open(NamedTuple):
 
 
 def begin_run(
-    action: str, group: Group, *, by: str, why: str, rate: int, once: UUID | None = None
+    action: str, group: GroupKey, *, by: str, why: str, rate: int, once: UUID | None = None
 ) -> int:
     """Begin to replay or discard a group. Returns the id of the run's row. Raises DoneAlready for a form
     that was sent before."""
@@ -171,7 +171,7 @@ def _slice(row: _Open) -> int:
 
 def _of_handler(row: _Open, due: int) -> tuple[int, bool]:
     run = row.run
-    group = Group(handler=run.handler, error=run.error, upto=int(run.upto))
+    group = GroupKey(handler=run.handler, error=run.error, upto=int(run.upto))
     some = members(group, after=int(run.after), limit=due, looked_at=LOOKED_AT)
     if some.ids:
         wanted = Selection(ids=some.ids, states=[DeadLetter.State.DEAD])
@@ -185,7 +185,7 @@ def _of_handler(row: _Open, due: int) -> tuple[int, bool]:
 
 def _of_app(source: LetterSource, row: _Open, due: int) -> tuple[int, bool]:
     run = row.run
-    group = Group(handler=run.handler, error=run.error, upto=UUID(str(run.upto)))
+    group = GroupKey(handler=run.handler, error=run.error, upto=UUID(str(run.upto)))
     after = UUID(str(run.after)) if run.after else None
     some = members_of_app(source, group, after=after, limit=due)
     if not some:

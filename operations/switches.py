@@ -15,7 +15,7 @@ from notifications.delivery.channels import (
 )
 from notifications.delivery.standing import UnknownProvider, reset_breaker, standings
 from operations import words
-from operations.action import Action, Asked, NoSuch, NotNow, Preview
+from operations.action import Action, ActionRequest, NoSuch, NotNow, Preview
 from outbox import conf
 from outbox.handlers.pause import handler_statuses, pause_handler, resume_handler
 from outbox.lanes.pause import LaneBusy, UnknownLane, lane_states, pause_lanes, resume_lanes
@@ -75,14 +75,14 @@ def _resume_preview(on: Sequence[str]) -> Preview:
     )
 
 
-def _pause(asked: Asked) -> None:
+def _pause(asked: ActionRequest) -> None:
     try:
         pause_handler(_handler(asked.on), reason=asked.why, by=asked.by, once=asked.once)
     except OperationalError as error:
         raise NotNow(_BUSY) from error
 
 
-def _resume(asked: Asked) -> None:
+def _resume(asked: ActionRequest) -> None:
     try:
         resume_handler(_handler(asked.on), reason=asked.why, by=asked.by, once=asked.once)
     except OperationalError as error:
@@ -126,7 +126,7 @@ def _lanes_preview(on: Sequence[str], *, paused: bool) -> Preview:
     )
 
 
-def _change_lanes(asked: Asked, *, paused: bool) -> None:
+def _change_lanes(asked: ActionRequest, *, paused: bool) -> None:
     change = resume_lanes if paused else pause_lanes
     try:
         change(_lanes(asked.on), by=asked.by, reason=asked.why, once=asked.once)
@@ -163,7 +163,7 @@ def _reset_preview(on: Sequence[str]) -> Preview:
     )
 
 
-def _reset(asked: Asked) -> None:
+def _reset(asked: ActionRequest) -> None:
     provider, channel = _breaker(asked.on)
     try:
         stored = reset_breaker(provider, channel, who=asked.by, reason=asked.why, once=asked.once)
@@ -206,7 +206,7 @@ def _channel_preview(on: Sequence[str], *, paused: bool) -> Preview:
     )
 
 
-def _change_channel(asked: Asked, *, paused: bool) -> None:
+def _change_channel(asked: ActionRequest, *, paused: bool) -> None:
     change = resume_channel if paused else pause_channel
     try:
         change(_channel(asked.on).channel, reason=asked.why, by=asked.by, once=asked.once)

@@ -11,7 +11,7 @@ from notifications import metrics
 from notifications.providers.configured import breaker_name, in_order, providers_of
 from outbox.breaker import machine
 from outbox.breaker.machine import BreakerRule, Permit
-from outbox.breaker.store import BreakerStore, Look
+from outbox.breaker.store import BreakerLook, BreakerStore
 
 __all__ = ["RULE", "Breakers", "Openings"]
 
@@ -44,7 +44,7 @@ class Breakers:
     def __init__(self, *, server: redis.Redis | None = None) -> None:
         self.store = BreakerStore(PREFIX, RULE, server=server, opened=_count_opened)
 
-    def look(self) -> dict[str, Look]:
+    def look(self) -> dict[str, BreakerLook]:
         """All of them, by breaker name."""
         return self.store.look([breaker_name(*each) for each in providers_of()])
 
@@ -53,7 +53,7 @@ class Breakers:
         channel: str,
         wanted: int,
         *,
-        looks: dict[str, Look],
+        looks: dict[str, BreakerLook],
         held: Sequence[tuple[str, str]],
         room: dict[tuple[str, str], int],
         names: Sequence[str],

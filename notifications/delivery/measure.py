@@ -17,7 +17,7 @@ from notifications.delivery.rows import SENDER_SECONDS
 from notifications.models import Channel, ChannelFigures, Priority
 from notifications.providers.configured import breaker_name, in_order, providers_of
 from outbox.breaker import machine
-from outbox.breaker.store import Look
+from outbox.breaker.store import BreakerLook
 from outbox.database.planner import plan_without
 from outbox.watching import Hop
 
@@ -89,7 +89,7 @@ class _Waiting:
     """What waits. `looks`: by breaker name; `controls`: by channel; `not_ready` and each of `kinds`: number and
     age of the oldest."""
 
-    looks: Mapping[str, Look]
+    looks: Mapping[str, BreakerLook]
     controls: Mapping[str, ChannelStatus]
     senders: int
     not_ready: tuple[int, float]
@@ -179,7 +179,7 @@ def _age(moment: datetime | None) -> float:
     return (datetime.now(UTC) - moment).total_seconds() if moment else 0.0
 
 
-def _hops_of_providers(looks: Mapping[str, Look]) -> list[Hop]:
+def _hops_of_providers(looks: Mapping[str, BreakerLook]) -> list[Hop]:
     found = []
     for provider, channel in providers_of():
         look = looks[breaker_name(provider, channel)]
@@ -210,7 +210,7 @@ def _waiting(breakers: Breakers, counted: int) -> _Waiting:
         return _read_waiting(looks, counted)
 
 
-def _read_waiting(looks: Mapping[str, Look], counted: int) -> _Waiting:
+def _read_waiting(looks: Mapping[str, BreakerLook], counted: int) -> _Waiting:
     with connection.cursor() as cursor:
         cursor.execute(_HELD)
         held = set(cursor.fetchall())
@@ -248,7 +248,9 @@ def _counts(counted: int) -> Iterator[tuple[str, str, str, int, float | None]]:
             yield channel, priority, "scheduled", count, oldest
 
 
-def _blocked(channel: str, looks: Mapping[str, Look], held: Container[tuple[str, str]]) -> str:
+def _blocked(
+    channel: str, looks: Mapping[str, BreakerLook], held: Container[tuple[str, str]]
+) -> str:
     """Why a channel cannot be served: `breaker` or `held`; "" if it can be served."""
     for provider, _ in in_order(channel):
         look = looks[breaker_name(provider, channel)]

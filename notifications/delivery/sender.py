@@ -46,7 +46,7 @@ T = TypeVar("T")
 log = structlog.get_logger("notifications.delivery")
 
 
-class Sender:
+class DeliverySender:
     """What a worker process has for a priority; it belongs to the process's event loop."""
 
     def __init__(self, priority: str) -> None:
@@ -240,7 +240,7 @@ class _Process:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.loop = uvloop.new_event_loop()
-        self.senders: dict[str, Sender] = {}
+        self.senders: dict[str, DeliverySender] = {}
 
 
 _process: _Process | None = None
@@ -256,7 +256,7 @@ def deliver(priority: str) -> int:
     if _process is None or _process.pid != os.getpid():
         _process = _Process()
     if (sender := _process.senders.get(priority)) is None:
-        sender = _process.senders[priority] = Sender(priority)
+        sender = _process.senders[priority] = DeliverySender(priority)
     if sender.has_left:
         _process.loop.run_until_complete(sender.write_left())
     turn = Turn(priority)

@@ -11,14 +11,14 @@ from notifications.delivery.breakers import Breakers
 from notifications.providers.configured import breaker_name, configured, providers_of
 from outbox import operator_log
 
-__all__ = ["Standing", "UnknownProvider", "reset_breaker", "standings"]
+__all__ = ["ProviderStatus", "UnknownProvider", "reset_breaker", "standings"]
 
 
 class UnknownProvider(LookupError):
     """No provider of this name serves the channel."""
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A provider and a channel that it serves, in the order of the setting.
 
     breaker   closed, open or half open; `opens_in`: seconds until probes may go
@@ -33,7 +33,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     held_for: float
 
 
-def standings() -> list[Standing]:
+def standings() -> list[ProviderStatus]:
     """All of them."""
     looks = Breakers().look()
     with connection.cursor() as cursor:
@@ -46,7 +46,7 @@ def standings() -> list[Standing]:
     for provider, channel in providers_of():
         look = looks[breaker_name(provider, channel)]
         found.append(
-            Standing(
+            ProviderStatus(
                 provider=provider,
                 channel=channel,
                 kind=configured()[provider].kind,

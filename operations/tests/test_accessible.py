@@ -20,7 +20,7 @@ from devtools.testing.web import Web
 from notifications.delivery.channels import channel_statuses, pause_channel
 from operations import past, runs
 from operations.letters import group_like
-from operations.past import Told
+from operations.past import MinuteFigures
 from operations.tests.people import cookie_of
 from outbox.handlers.pause import handler_statuses, pause_handler, register_handlers
 from outbox.lanes.pause import pause_lanes
@@ -101,7 +101,7 @@ def unwell(site: str) -> list[str]:
     for ago in range(1, 40):
         alarms = {"handlers: record_sales/HandlerPaused": 60.0} if ago < 9 else {}
         series = {"pipeline/outbox#waits": float(ago % 7), "pipeline/accepted#done": 9.0 * -ago}
-        past.write(minute - timedelta(minutes=ago), Told(series=series, alarms=alarms))
+        past.write(minute - timedelta(minutes=ago), MinuteFigures(series=series, alarms=alarms))
     return [
         *("/ops/?span=day", "/ops/letters", f"/ops/letters/{ids[0]}", f"/ops/done/{run}"),
         *(f"/ops/act/replay-letters?on={ids[-1]}", f"/ops/act/discard-letter?on={ids[0]}"),

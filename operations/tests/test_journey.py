@@ -30,7 +30,7 @@ def an_order() -> tuple[str, OutboxEvent]:
 
 def found(text: str) -> set[str]:
     """The ids of the events that a search leads to."""
-    return {str(told.journey.event_id) for told in search(text).told}
+    return {str(view.journey.event_id) for view in search(text).journeys}
 
 
 def test_orders_events_keys_and_correlation_ids() -> None:

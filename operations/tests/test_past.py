@@ -15,7 +15,7 @@ from feeds.services import create_posts, new_post
 from operations import charts, minute, past
 from operations.charts import CHARTS, Drawn, Picture, draw
 from operations.models import Minute
-from operations.past import Past, PastReader, Row, Told
+from operations.past import MinuteFigures, Past, PastReader, Row
 from outbox.handlers.pause import pause_handler
 from outbox.models import OutboxEvent
 from outbox.operator_log import Entry
@@ -62,7 +62,7 @@ def test_how_long_it_has_been_so_is_taken_over_from_the_row_before() -> None:
     """Whichever process writes the next one."""
     held = {"handlers: record_sales/HandlerPaused": 1_750.0}
     before = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=1)
-    past.write(before, Told(alarms=held))
+    past.write(before, MinuteFigures(alarms=held))
     pause_handler("record_sales", reason="a try", by="ada")
     assert minute.note_minute()
     told = rows()[-1].told
@@ -73,15 +73,15 @@ def test_how_long_it_has_been_so_is_taken_over_from_the_row_before() -> None:
 def test_what_is_older_than_the_longest_chart_goes() -> None:
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     for hours in (24, 24.9, 25.1, 48):
-        past.write(now - timedelta(hours=hours), Told())
+        past.write(now - timedelta(hours=hours), MinuteFigures())
     assert minute.note_minute()
     assert Minute.objects.count() == 3
 
 
 @pytest.mark.django_db
 def test_two_writers_keep_one_row() -> None:
-    assert past.write(NOW, Told(series={"a": 1}))
-    assert not past.write(NOW, Told(series={"a": 2}))
+    assert past.write(NOW, MinuteFigures(series={"a": 1}))
+    assert not past.write(NOW, MinuteFigures(series={"a": 2}))
 
 
 # -- charts ---------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def minutes(*values: Sequence[tuple[str, float]] | None, **more: object) -> list
     """A row a minute up to NOW; None: there is none."""
     first = NOW - timedelta(minutes=len(values) - 1)
     return [
-        Row(first + timedelta(minutes=number), Told(series=dict(each), **more))  # type: ignore[arg-type]
+        Row(first + timedelta(minutes=number), MinuteFigures(series=dict(each), **more))  # type: ignore[arg-type]
         for number, each in enumerate(values)
         if each is not None
     ]
@@ -174,7 +174,7 @@ def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> N
     quiet = {"releases": ("1",)}
     red = "HandlerLag (handlers: record_sales)"
     made = [
-        Row(NOW - timedelta(minutes=minute), Told(**told))
+        Row(NOW - timedelta(minutes=minute), MinuteFigures(**told))
         for minute, told in (
             (40, quiet),
             (30, {"releases": ("1", "2")}),

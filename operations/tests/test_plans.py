@@ -17,7 +17,7 @@ from feeds.fanout import measuring
 from feeds.fanout.measuring import posts_between
 from feeds.ids import EPOCH
 from operations import journey, letters, pipeline, runs
-from operations.letters import Group
+from operations.letters import GroupKey
 from operations.past import KEPT_HOURS, PastReader
 from outbox import operator_log
 from outbox.admin import search
@@ -150,7 +150,7 @@ def test_looks_and_searches_touch_a_bounded_number_of_rows_and_read_no_large_tab
     _saw_what_there_is()
 
 
-GROUP = Group(handler=HANDLER, error="boom", upto=1 << 40)
+GROUP = GroupKey(handler=HANDLER, error="boom", upto=1 << 40)
 
 
 @pytest.mark.usefixtures("much")

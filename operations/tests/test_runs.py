@@ -10,7 +10,7 @@ from notifications.models import Notification
 from notifications.tests.samples import EMAIL, SMS, failed
 from operations import letters as groups
 from operations import runs
-from operations.letters import Group, group_like, groups_of_apps, letter_groups
+from operations.letters import GroupKey, group_like, groups_of_apps, letter_groups
 from outbox import operator_log
 from outbox.dead_letters.resolve import resolve_letters
 from outbox.models import DeadLetter, OperatorAction
@@ -37,7 +37,7 @@ def dead(number: int, *, error: str = "boom", handler: str = HANDLER) -> list[in
     ]
 
 
-def like(letter_id: int | UUID) -> Group:
+def like(letter_id: int | UUID) -> GroupKey:
     found = group_like(str(letter_id))
     assert found is not None
     return found

@@ -19,7 +19,7 @@ from outbox import redis_client
 from outbox.breaker import machine
 from outbox.breaker.machine import BreakerRule, BreakerState, CallOutcome, Permit
 
-__all__ = ["BreakerStore", "Look"]
+__all__ = ["BreakerLook", "BreakerStore"]
 
 _KEPT_MS = 86_400_000
 _TRIES = (
@@ -44,7 +44,7 @@ _decode = msgspec.json.Decoder(BreakerState).decode
 log = structlog.get_logger("outbox.breaker")
 
 
-class Look(msgspec.Struct, frozen=True):
+class BreakerLook(msgspec.Struct, frozen=True):
     """A breaker at a moment. `opens_in`: seconds until probes may go, while it is open."""
 
     phase: str
@@ -75,7 +75,7 @@ class BreakerStore:
         self._lost = False
         self._ahead = 0.0  # of Redis's clock before this process's monotonic one
 
-    def look(self, names: Sequence[str]) -> dict[str, Look]:
+    def look(self, names: Sequence[str]) -> dict[str, BreakerLook]:
         """How breakers are; one round trip, or what was known last."""
         try:
             states, now = self._read(names)
@@ -178,12 +178,12 @@ class BreakerStore:
     def _now(self) -> float:
         return time.monotonic() + self._ahead
 
-    def _seen(self, state: BreakerState, now: float) -> Look:
+    def _seen(self, state: BreakerState, now: float) -> BreakerLook:
         phase = machine.phase(state, self.rule, now)
         opens_in = 0.0
         if phase == machine.OPEN and state.opened_at is not None:
             opens_in = state.opened_at + self.rule.open_seconds - now
-        return Look(phase, state.epoch, opens_in)
+        return BreakerLook(phase, state.epoch, opens_in)
 
 
 def _state(raw: bytes) -> BreakerState:

@@ -41,13 +41,13 @@ def runs_go_on() -> None:
 
 def lease_unasked() -> None:
     """What was claimed is sent, however long ago that was."""
-    call_in_time = sender.Sender._call
+    call_in_time = sender.DeliverySender._call
 
-    async def call_whenever(self: sender.Sender, call: Call) -> Done:
+    async def call_whenever(self: sender.DeliverySender, call: Call) -> Done:
         claim = msgspec.structs.replace(call.claim, until=float("inf"))
         return await call_in_time(self, msgspec.structs.replace(call, claim=claim))
 
-    sender.Sender._call = call_whenever  # type: ignore[method-assign]
+    sender.DeliverySender._call = call_whenever  # type: ignore[method-assign]
 
 
 def cancel_unconditional() -> None:
@@ -76,9 +76,9 @@ def tokens_after_claim() -> None:
         }
         return {channel: Draw(count, 0) for channel, count in wanted.items() if count}, []
 
-    call_at_once = sender.Sender._call
+    call_at_once = sender.DeliverySender._call
 
-    async def wait_and_call(self: sender.Sender, call: Call) -> Done:
+    async def wait_and_call(self: sender.DeliverySender, call: Call) -> Done:
         paced = self._rounds._pace
         while True:
             draw = await self._on_thread(_one_token, paced, call.claim.channel)
@@ -88,7 +88,7 @@ def tokens_after_claim() -> None:
 
     Rounds._draw = as_much_as_wanted  # type: ignore[method-assign]
     pace.Pace.give_back = lambda *_: None  # type: ignore[method-assign]
-    sender.Sender._call = wait_and_call  # type: ignore[method-assign]
+    sender.DeliverySender._call = wait_and_call  # type: ignore[method-assign]
 
 
 def _one_token(paced: pace.Pace, channel: str) -> Draw:

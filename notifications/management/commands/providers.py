@@ -8,7 +8,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from notifications.delivery.standing import Standing, UnknownProvider, reset_breaker, standings
+from notifications.delivery.standing import (
+    ProviderStatus,
+    UnknownProvider,
+    reset_breaker,
+    standings,
+)
 
 
 class Command(BaseCommand):
@@ -48,7 +53,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{options['provider']} is called again for {options['channel']}.")
 
 
-def _line(standing: Standing) -> str:
+def _line(standing: ProviderStatus) -> str:
     parts = [f"{standing.channel:5}  {standing.provider} ({standing.kind})  {standing.breaker}"]
     if standing.opens_in:
         parts.append(f"probes in {standing.opens_in:.0f} s")
