@@ -64,5 +64,6 @@ class ProviderAdmin(ReadOnlyAdmin):
             messages.success(request, f"{provider} is called again for {channel}.")
         else:
             messages.error(
-                request, "Redis is unavailable, so no worker learns of the reset. Try again later."
+                request,
+                "Redis is unavailable, so no worker got the reset. Try again when it answers.",
             )

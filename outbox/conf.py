@@ -177,7 +177,7 @@ CIRCUIT = _policy(CircuitPolicy, "OUTBOX_CIRCUIT_POLICY")
 
 @cache
 def routes() -> tuple[Route, ...]:
-    """The event map named by the setting OUTBOX_EVENT_MAP."""
+    """The routes named by the setting OUTBOX_EVENT_MAP."""
     return cast(tuple[Route, ...], import_string(settings.OUTBOX_EVENT_MAP))
 
 

@@ -123,7 +123,7 @@ class TestRepair:
         redrive_all()
         out = StringIO()
         call_command("audit", stdout=out)
-        assert out.getvalue() == "Every committed event has arrived everywhere.\n"
+        assert out.getvalue() == "No committed event is missing.\n"
 
 
 class TestATopicMadeAnew:

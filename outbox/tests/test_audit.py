@@ -170,7 +170,7 @@ class TestTheCommand:
         monkeypatch.setattr(admin, "topic_states", lambda _: LOGS)
 
     def test_says_when_all_is_well(self) -> None:
-        assert run_command() == "Every committed event has arrived everywhere.\n"
+        assert run_command() == "No committed event is missing.\n"
 
     def test_names_what_is_missing_and_exits_1(self) -> None:
         positions(10)

@@ -37,12 +37,16 @@ class Command(BaseCommand):
             "--scope", action="append", required=True, help=" ".join(settings.API_SCOPES)
         )
         create.add_argument("--expires-in", type=duration, metavar="90d", help="default: never")
-        listing = actions.add_parser("list", help="one line a key")
+        listing = actions.add_parser("list", help="one line per key")
         listing.add_argument("name", nargs="?", default="")
         rotate = actions.add_parser("rotate", help="prints the new key, once")
         rotate.add_argument("prefix")
         rotate.add_argument(
-            "--grace", type=duration, default=timedelta(days=1), metavar="1d", help="of the old"
+            "--grace",
+            type=duration,
+            default=timedelta(days=1),
+            metavar="1d",
+            help="how long the old key still works",
         )
         revoke = actions.add_parser(
             "revoke", help="revoke a key; it is refused everywhere within a second"

@@ -27,11 +27,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        actions.add_parser("list", help="one line a channel")
-        pause = actions.add_parser("pause", help="when it returns, nothing of it is claimed")
+        actions.add_parser("list", help="one line per channel")
+        pause = actions.add_parser(
+            "pause", help="pause a channel; when the command returns, nothing of it is claimed"
+        )
         pause.add_argument("--reason", required=True)
-        resume = actions.add_parser("resume", help="what waits is sent at once")
-        resume.add_argument("--reason", default="", help="kept with who did it")
+        resume = actions.add_parser(
+            "resume", help="resume a channel; its waiting notifications are sent at once"
+        )
+        resume.add_argument("--reason", default="", help="kept with the name of who did it")
         for action in (pause, resume):
             action.add_argument("channel", metavar="NAME")
             action.add_argument("--by", default="", help="default: the user of this system")

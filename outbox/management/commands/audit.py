@@ -112,7 +112,7 @@ class Command(BaseCommand):
                 f"{handler}: {tally.events} {word}, the oldest {tally.oldest_seconds:.0f} s: {reason}"
             )
         if not tallies:
-            self.stdout.write("Every committed event has arrived everywhere.")
+            self.stdout.write("No committed event is missing.")
 
     def _print_json(
         self,

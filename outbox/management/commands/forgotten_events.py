@@ -17,12 +17,12 @@ class Command(BaseCommand):
     """Reads every topic from end to end and changes nothing. Events that were committed after the
     point and not published are in neither."""
 
-    help = "Names the events of ours that Kafka holds and the outbox does not."
+    help = "Names the events of this system that Kafka holds and the outbox does not."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         known = [topic.name for topic in conf.topics()]
         parser.add_argument("--topic", action="append", choices=known, help="default: all")
-        parser.add_argument("--json", action="store_true", help="one JSON object a line")
+        parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         count = 0
@@ -51,5 +51,5 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"{count} events are in Kafka and not in the outbox."
                 if count
-                else "The outbox holds every event of ours that Kafka holds."
+                else "The outbox holds every event of this system that Kafka holds."
             )

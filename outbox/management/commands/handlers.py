@@ -29,19 +29,21 @@ class Command(BaseCommand):
     as it is resumed within the retention of its topics."""
 
     help = (
-        "Handlers of the event map: list, pause NAME --reason TEXT, resume NAME"
+        "Handlers: list, pause NAME --reason TEXT, resume NAME"
         " [--park-failures 10m], take NAME --type T."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        actions.add_parser("list", help="one line a handler")
+        actions.add_parser("list", help="one line per handler")
         pause = actions.add_parser(
             "pause",
             help="stop the handler; when the command returns, no effect runs and none begins",
         )
         pause.add_argument("--reason", required=True)
-        resume = actions.add_parser("resume", help="run again, also after the circuit has tripped")
+        resume = actions.add_parser(
+            "resume", help="run a handler again, also after its circuit has tripped"
+        )
         resume.add_argument(
             "--park-failures",
             type=parking_time,
@@ -56,7 +58,7 @@ class Command(BaseCommand):
         for action in (pause, resume):
             action.add_argument("handler", metavar="NAME")
             action.add_argument("--by", default="", help="default: the user of this system")
-        resume.add_argument("--reason", default="", help="kept with who did it")
+        resume.add_argument("--reason", default="", help="kept with the name of who did it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["action"] == "list":

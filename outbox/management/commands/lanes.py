@@ -25,7 +25,7 @@ class Command(BaseCommand):
         for name in ("pause", "resume"):
             action = actions.add_parser(name)
             action.add_argument("lanes", nargs="+", metavar="LANE", help="numbers, or `all`")
-            action.add_argument("--reason", default="", help="kept with who did it")
+            action.add_argument("--reason", default="", help="kept with the name of who did it")
             action.add_argument("--by", default=getpass.getuser(), help="default: your login")
 
     def handle(self, *args: Any, **options: Any) -> None:

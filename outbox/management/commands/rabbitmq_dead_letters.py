@@ -26,8 +26,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
         for name, text in (
-            ("list", "one line a letter, oldest first"),
-            ("inspect", "everything that is known of each letter, as JSON, one a line"),
+            ("list", "one line per letter, oldest first"),
+            ("inspect", "each whole letter as one line of JSON"),
             (REPLAY, "put the messages into the relay's queue again"),
             (DISCARD, "drop the messages for good"),
         ):
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             if name in (REPLAY, DISCARD):
                 action.add_argument("--dry-run", action="store_true")
             if name == DISCARD:
-                action.add_argument("--all", action="store_true", help="without any choice")
+                action.add_argument("--all", action="store_true", help="all letters")
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted, action, limit = _selection(options), options["action"], options["limit"]

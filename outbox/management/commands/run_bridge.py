@@ -27,7 +27,7 @@ class Command(BaseCommand):
     A thread that has not cycled for WATCHDOG_SECONDS ends the process, to be started again.
     """
 
-    help = "Reads Kafka and triggers the Celery tasks of the event map."
+    help = "Reads Kafka and sends Celery tasks to the handlers."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
