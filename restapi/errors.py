@@ -41,10 +41,10 @@ __all__ = [
 
 RETRY_AFTER_SECONDS = 2
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-SUSPICIOUS = "The request is not one that this server takes."
+SUSPICIOUS = "The request is malformed or has too many parameters."
 OUTCOMES = {
     "not_stored": "The database is not available; nothing was stored, try again.",
-    "unknown": "The connection was lost while storing; the outcome is unknown, look before you try again.",
+    "unknown": "The connection was lost while storing; the outcome is unknown, check it before you try again.",
 }
 READ_FAILED = "The database does not answer; try again."  # a read stores nothing, whatever happens
 
