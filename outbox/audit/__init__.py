@@ -1,1 +1,1 @@
-"""Every committed event against every receipt: `compare` finds what is missing, `repair` mends it."""
+"""Compares every committed event with every receipt: `compare` finds missing events, `repair` redrives them."""

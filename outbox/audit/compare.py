@@ -1,14 +1,14 @@
-"""Comparing every committed event with every receipt, a page at a time: the events that a
-handler is not done with.
+"""Compares every committed event with every receipt, a page at a time, and finds the events with which a
+handler is not done.
 
-An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all
-if Kafka refused it and somebody has discarded that dead letter. It is missing when the
-handler's position is past it without one, or when the log no longer holds it. All other events
-are under way, however long that takes; that is an age and not a fault.
+A handler is done with an event if it has a receipt `applied` or `discarded`. All handlers are done with an
+event that Kafka refused and whose dead letter somebody discarded. An event is missing if the handler's
+position is past it without a receipt, or if the log no longer holds it. All other events are waiting, however
+long that takes; that is an age and not a fault.
 
-Types that this process does not know are under way too: the handler waits for them, or they are
-parked. Only where its position is past one without a receipt did it pass by: a process that still
-knew the type, and that the handler does not subscribe to it, was there before.
+Events of types that this process does not know are waiting too: the handler waits for them, or they are
+parked. If the position is past such an event without a receipt, the event was skipped, by a process that knew
+the type and that the handler does not subscribe to it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CLOCK_SECONDS = 5.0
 
 
 class MissingReason(StrEnum):
-    """Why an event is not done; in words, for the operator."""
+    """Why a handler is not done with an event, in words for the operator."""
 
     PASSED = "passed without a receipt"
     GONE = "gone from the log before it was applied"
@@ -109,10 +109,10 @@ def add_up(
 
 
 def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Finding]]:
-    """All that one handler is not done with, in commit order per key, a page at a time.
+    """All events with which one handler is not done, in commit order per key, a page at a time.
 
-    Reads the whole outbox, about 100,000 events a second and handler. `logs`: what Kafka holds, by
-    topic; without an entry (Kafka is unavailable) nothing is judged by it.
+    Reads the whole outbox, about 100,000 events per second and handler. `logs`: topic -> what Kafka holds; for
+    a topic without an entry (Kafka is unavailable) the log is not compared.
     """
     after = 0
     while True:
@@ -255,8 +255,8 @@ def _finding(handler: str, row: _Row, state: TopicState | None) -> Finding:
 
 
 def _is_gone(state: TopicState, partition: int, offset: int, *, in_log: bool) -> bool:
-    """Before the log's start, by retention; or behind its end although it was there before the
-    log was read: a broker has lost it."""
+    """Whether the log has lost the event: it lies before the log's start, because of the retention, or after its
+    end although it was sent before the log was read, because a broker lost it."""
     if offset < state.earliest.get(partition, 0):
         return True
     return in_log and offset >= state.latest.get(partition, 0)

@@ -1,7 +1,7 @@
-"""What Kafka holds of ours and the outbox does not: the database was set back to before it.
+"""Finds the events of this system that Kafka holds and the outbox does not: a restored database has lost them.
 
-Every committed event stays in the outbox for longer than in Kafka, so an id of ours in the log
-without a row was committed once, and is no more.
+Every committed event stays in the outbox for longer than in Kafka. So an id of this system that is in the log
+and has no row was committed once, and was lost.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ AT_ONCE = 1_000
 
 
 def forgotten(topic: str) -> Iterator[EventEnvelope]:
-    """The events of a topic that our code has published and the outbox does not hold, each
-    partition in its order. Reads the whole topic.
+    """The events of a topic that this system published and the outbox does not hold, in the order of each
+    partition. Reads the whole topic.
 
     Raises KafkaUnavailable, and TimeoutError when the log stops answering."""
     sources = {event.source for event in conf.published_events() if event.topic.name == topic}

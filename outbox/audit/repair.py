@@ -1,9 +1,9 @@
 """Repair: events that the audit found missing become dead letters that are due at once.
 
-The redrive then applies them as it applies any (guarantees.md#r12): receipt and effect in one transaction
-under the lock of the position, in the order of their key, with its tries and its backoff; what is
-poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
-behind them.
+The redrive then applies them like any other dead letter (guarantees.md#r12): receipt and effect in one
+transaction under the lock of the position, in the order of their key, with attempts and backoff. An event
+that fails for good stays a dead letter and is not repaired again. Events of the same keys that come meanwhile
+wait behind them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ REPAIRABLE = frozenset({MissingReason.PASSED, MissingReason.GONE})
 
 @dataclass(slots=True)
 class Repaired:
-    """What a repair did: events handed to the redrive; left alone because later events of their
-    key are applied or parked; left alone because their topic was recreated; positions moved."""
+    """The numbers of a repair: events handed to the redrive, events left out because later events of their key
+    are applied or parked, events left out because their topic was recreated, and positions moved."""
 
     handed_over: int = 0
     out_of_order: int = 0
@@ -49,10 +49,10 @@ class Repaired:
 
 
 def repair(route: Route, logs: Mapping[str, TopicState], *, out_of_order: bool = False) -> Repaired:
-    """Hand everything that the handler misses to the redrive, a page at a time.
+    """Hand all events that the handler lacks to the redrive, a page at a time.
 
     Raises OperationalError if an effect holds a position, or a drain a lane, for too long, and
-    KafkaUnavailable; what was handed over stays so, and the repair can be run again.
+    KafkaUnavailable. Events that were handed over stay so, and the repair can be run again.
     """
     done = Repaired()
     logs = _read_again_without_drains(route, logs)
@@ -97,8 +97,8 @@ def _repair_page(
 def _letters(
     route: Route, wanted: Sequence[Finding], positions: Mapping[PartitionKey, Position]
 ) -> list[Letter]:
-    """Those that had no receipt, which they get here: retried at once, or behind a letter of their
-    key that is open, also one of these."""
+    """Write receipts for events that have none, and return these as letters: due at once, or waiting behind an
+    open letter of their key, which may be one of these."""
     events = _envelopes(wanted)
     new = receipts.insert_receipts(route.handler, events, InboxReceipt.Outcome.PARKED)
     found = [
@@ -126,7 +126,7 @@ def _letters(
 
 
 def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) -> bool:
-    """Not if a replay has put the position back meanwhile: then the event comes by itself."""
+    """Whether the event still needs a repair; if a replay has moved the position back, the bridge sends it."""
     if each.partition is None or each.offset is None:
         return False
     position = positions[each.topic, each.partition]
@@ -134,7 +134,7 @@ def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) ->
 
 
 def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:
-    """Which of these have a later event of their key that the handler has applied or parked."""
+    """The events that have a later event of their key which the handler has applied or parked."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -195,8 +195,8 @@ def _say_that_letters_are_open(letters: Sequence[Letter]) -> None:
 
 
 def _skip_what_is_gone(route: Route, state: TopicState) -> int:
-    """Put positions that lie before the start of the log at its start: what was between is handed
-    over. The bridge follows by itself; without this it would ask for what is gone for ever."""
+    """Move positions that lie before the start of the log to its start; the events in between are handed over.
+    The bridge follows. Without this it would ask for the lost offsets for ever."""
     with transaction.atomic(), connection.cursor() as cursor:
         limit_lock_waits(EFFECT_WAIT)
         cursor.execute(

@@ -1,8 +1,8 @@
-"""Replay: one handler's tables are emptied and built again from the log (guarantees.md#r17).
+"""Replay: empties the tables of one handler and builds them again from the log (guarantees.md#r17).
 
-Only from the log: republishing from the outbox would put old events behind newer ones of their
-key. So a replay is refused once Kafka has deleted the handler's first events, unless the
-operator asks for what is left by name.
+It reads only the log: publishing again from the outbox would put old events behind newer ones of their
+key. So a replay is refused once Kafka has deleted the handler's first events, unless the operator asks for the
+events that are left.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ReplayRefused(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """Where each partition is to start, and how many offsets lie from there to its end: each a
-    message, or a marker of a transaction."""
+    """The offset at which each partition starts, and the number of offsets from there to its end; an offset is
+    a message or a marker of a transaction."""
 
     route: Route
     state: TopicState
@@ -51,10 +51,10 @@ class ReplayPlan:
 def plan(
     route: Route, state: TopicState, *, since: str | Mapping[int, int] = "start"
 ) -> ReplayPlan:
-    """What a replay would read.
+    """The plan of a replay.
 
-    since: `start`, where the handler once began; `earliest`, all that Kafka still holds; or
-    offsets of single partitions, the others as `start`. Raises ReplayRefused.
+    since: `start`, where the handler once began; `earliest`, everything that Kafka still holds; or
+    offsets of single partitions, the others as with `start`. Raises ReplayRefused.
     """
     if not route.reset:
         raise ReplayRefused(
@@ -103,8 +103,8 @@ def _began(route: Route, state: TopicState) -> dict[int, int]:
 
 
 def replay(wanted: ReplayPlan, *, by: str) -> int:
-    """Forget the handler's tables, receipts, dead letters and positions, and let it start again;
-    returns the number of receipts that were forgotten.
+    """Delete the handler's rows, receipts and dead letters, move its positions back, and let it start again.
+    Returns the number of deleted receipts.
 
     The pause is committed first and taken back last: a replay that is killed leaves the handler
     paused, with its tables whole or empty, and is run again. A handler that was paused before

@@ -1,8 +1,8 @@
-"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15).
+"""Beat's audit: it continues from a mark, a bounded number of rows at a time (guarantees.md#r15).
 
-A mark for each handler says up to which row everything is done, except the rows of the table
-audit_open, which are looked at again. outbox/audit/compare.py says what is found, and why, whose
-`pages` is the audit of the command: it reads everything and keeps nothing.
+A mark for each handler says up to which row every event is done, except those in the table audit_open, which
+are checked again. outbox/audit/compare.py finds the events and their reasons; its `pages` is the audit of the
+command, which reads everything and stores nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from outbox.kafka.admin import TopicState
 
 __all__ = ["behind_seconds", "forget_handler", "settled_id", "watch"]
 
-# Younger events are not news to beat's audit: nearly all of them are done a moment later.
+# Beat's audit leaves younger events out, because nearly all of them are done a moment later.
 GRACE_SECONDS = 30.0
-OPEN_LIMIT = 5000  # of one handler: past so many open events beat's audit looks no further
+OPEN_LIMIT = 5000  # of one handler; with so many open events beat's audit goes no further
 WATCH_SECONDS = 6.0  # for all handlers together, of the ten between two beats
-# Of what a page took: others need the processor more, and what is past the grace is in no hurry.
-# Without it 360,000 events a minute took a third of a core for three seconds on end, twice a minute.
+# The pause after a page, as a multiple of its time: other work needs the processor more. Without pauses 360,000
+# events a minute take a third of a core for three seconds without a break, twice a minute.
 REST = 2.0
-BEHIND_SECONDS = 60.0  # so old is the first event of a handler whose audit hurries
+BEHIND_SECONDS = 60.0  # if the first event that it has not read is older, the audit makes no pauses
 WRITERS_SECONDS = 1.0
 
 
@@ -45,7 +45,7 @@ def watch(
     """Check the open events again, then continue from the mark. Bounded in time and rows, with
     a rest after each page unless the audit is late.
 
-    Returns the tallies of what is open behind the mark.
+    Returns the tallies of the open events before the mark.
     """
     give_up = time.monotonic() + seconds
     rest = 0.0 if behind_seconds(route.handler) > BEHIND_SECONDS else REST
@@ -74,8 +74,7 @@ def watch(
 
 
 def behind_seconds(handler: str) -> float:
-    """Age of the first event that beat's audit has not looked at; 0 if there is none older than
-    the newest it leaves alone."""
+    """Age of the first event that beat's audit has not read; 0 if it has only left out the newest events."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT extract(epoch FROM clock_timestamp() - created_at)::float FROM event_outbox"

@@ -28,8 +28,8 @@ COLUMNS = (
 
 
 Place = tuple[str, int, str]
-"""(topic, partition, key): what keeps an order. Messages of others may have no key, which makes
-one sequence of each partition."""
+"""(topic, partition, key): the events of a place keep their order. Messages of other producers may have no
+key; then all of them in a partition share one place."""
 
 
 @dataclass(frozen=True, slots=True)

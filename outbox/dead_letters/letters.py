@@ -47,7 +47,7 @@ ERROR_LENGTH = 4000
 
 
 def backoff(route: Route, attempts: int) -> float:
-    """Seconds to wait after that many tries, give or take a fifth."""
+    """Seconds to wait after that many attempts, plus or minus a fifth."""
     delays = route.retries
     delay = delays[min(max(attempts, 1), len(delays)) - 1]
     return delay * random.uniform(1 - REDRIVE.jitter, 1 + REDRIVE.jitter)  # noqa: S311
@@ -151,7 +151,7 @@ def _row(letter: Letter) -> tuple[Any, ...]:
 
 
 def lock_letters(ids: Iterable[int]) -> list[Letter]:
-    """The open ones among these rows, locked, in order."""
+    """Lock these rows. Returns the open letters among them, in order."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {COLUMNS} FROM dead_letter WHERE id = ANY(%s) AND state < 3"

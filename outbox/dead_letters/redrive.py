@@ -42,14 +42,14 @@ __all__ = [
 REDRIVER = "redrive"
 
 Claim = tuple[int, int]
-"""(id of a letter, its attempts when it was claimed). A copy of a task that a worker finds late
-begins nothing: somebody has tried the letter since. Through JSON it is a list."""
+"""(id of a letter, its attempts when it was claimed). A task that runs late does nothing if another one has
+tried the letter since. JSON turns it into a list."""
 
 log = structlog.get_logger("outbox.redrive")
 
 
 class _Paused(ConnectionError):
-    """The handler is paused, so its letters wait too."""
+    """The handler is paused, so its letters wait."""
 
 
 def run_letters(
@@ -80,8 +80,7 @@ def _run_key(
     effect: Callable[[Sequence[EventEnvelope]], None],
     give_up: float,
 ) -> int:
-    """The head first, alone; then the letters behind it in growing batches; after a failure one
-    by one."""
+    """Try the head alone, then its followers in growing batches, and after a failure one by one."""
     applied, size, one_by_one = 0, 1, False
     following: Claim | None = claim
     while following is not None:
@@ -111,9 +110,9 @@ def _run_key(
 
 
 def _begin(route: Route, claim: Claim, size: int) -> list[Letter]:
-    """Count the try before it is made; the head and up to size - 1 of its followers, empty if the
-    letter is no longer to be tried, was tried since it was claimed, or is of a type that this
-    process does not know. A follower of such a type ends the run."""
+    """Count the attempt before it is made. Returns the head and up to size - 1 of its followers; nothing if the
+    letter is resolved, was tried since it was claimed, or has a type that this process does not know. A
+    follower of such a type ends the run."""
     letter_id, attempts = claim
     if attempts >= route.tries:
         return []
@@ -244,7 +243,7 @@ def _place(letter: Letter) -> PartitionKey:
 
 
 def _failed(route: Route, letter: Letter, error: Exception) -> None:
-    """Due again after its backoff; dead if that was its last try."""
+    """Make the letter due again after its backoff, or dead after its last attempt."""
     metrics.REDRIVEN.labels(route.handler, "failed").inc()
     log.warning(
         "redrive_failed",
@@ -281,7 +280,7 @@ def bury_letters(letters: Sequence[Letter], error: str = "") -> None:
 
 
 def _give_back(letter: Letter, reason: str) -> None:
-    """The letter is not the cause, so the attempt does not count."""
+    """Take the attempt back, because the letter is not the cause of the failure."""
     log.info(
         "redrive_given_back",
         handler=letter.handler,
@@ -301,8 +300,7 @@ def _give_back(letter: Letter, reason: str) -> None:
 
 
 def _give_up(leases: Sequence[Lease]) -> None:
-    """These were not begun when the time was up, so they are due again before their leases
-    end."""
+    """Make letters due again before their leases end, because they were not begun when the time was up."""
     letter_rows.LEASES.give_back(leases)
 
 

@@ -1,7 +1,7 @@
-"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12).
+"""Events whose type this process does not know: they are skipped, wait, or are parked (guarantees.md#r12).
 
 A type is known if the event map has it, whichever handler subscribes to it. An event that is
-not in the outbox was written by another producer: it passes by. An event of ours comes from a
+not in the outbox was written by another producer and is skipped. An event of this system comes from a
 newer release, or from an older one that still had the type. It waits, because a process that
 knows it may be about to start, and is then parked. Its letter counts no attempt, and is due
 again as soon as a process knows the type.
@@ -71,10 +71,10 @@ class Sorted:
 
 
 def sort_out(route: Route, run: Sequence[tuple[int, EventEnvelope]]) -> Sorted:
-    """Separate what the handler applies, what it passes, and what is of an unknown type.
+    """Separate the events that the handler applies, those that it skips, and those of unknown types.
 
-    Asks the database about events of unknown types alone, and counts those of other producers; not
-    those behind an event that waits, which will be looked at again. Raises what the database raises.
+    Asks the database only about events of unknown types, and counts those of other producers; events after
+    one that waits are read again later. Raises what the database raises.
     """
     subscribed = route.event_types
     # A message of another producer may lack its type: then the handler must judge it by its value.
@@ -103,7 +103,7 @@ def sort_out(route: Route, run: Sequence[tuple[int, EventEnvelope]]) -> Sorted:
 def _to_park(
     route: Route, ours: Sequence[EventEnvelope], ages: Mapping[UUID, float]
 ) -> dict[UUID, str]:
-    """Those that have waited for long enough, and those of a type that is parked already."""
+    """The events that have waited long enough, and those of a type that is parked already."""
     parked = _types_parked(route.handler, {event.type for event in ours})
     wait = conf.unknown_type_wait()
     return {
@@ -121,7 +121,7 @@ _foreign_names: set[str] = set()
 
 
 def _bounded(type_: str) -> str:
-    """Anybody may write any type: only the first ones become labels of a metric."""
+    """The label for a foreign type. Any program may write any type, so only the first ones get a label."""
     if type_ not in _foreign_names and len(_foreign_names) >= FOREIGN_NAMES:
         return OTHER
     _foreign_names.add(type_)
@@ -129,7 +129,7 @@ def _bounded(type_: str) -> str:
 
 
 def _types_parked(handler: str, types: Collection[str]) -> set[str]:
-    """Those of these types of which a letter of the handler is parked."""
+    """The types of which the handler has a parked letter."""
     if not types:
         return set()
     with connection.cursor() as cursor:
@@ -171,7 +171,7 @@ def send_back(letter: Letter, lease: Lease) -> None:
 
 
 def report_parked(handler: str, events: Sequence[EventEnvelope]) -> None:
-    """Log what was parked for its type: one line for each type."""
+    """Log the events that were parked because of their type, one line for each type."""
     for type_ in sorted({event.type for event in events}):
         same = [event for event in events if event.type == type_]
         log.error(

@@ -30,7 +30,7 @@ from outbox.topics import PartitionKey
 __all__ = ["Effect", "accepts", "apply_chunks", "followers_of", "park_letters"]
 
 Effect = Callable[[Sequence[EventEnvelope]], None]
-"""Writes what a handler makes of events, in the open transaction; called with at least one."""
+"""Writes the effect of at least one event, in the open transaction."""
 
 _NONE: Mapping[UUID, str] = {}
 
@@ -43,8 +43,8 @@ def followers_of(
     events: Mapping[UUID, EventEnvelope],
     positions: Mapping[PartitionKey, Position],
 ) -> set[UUID]:
-    """Which events must wait behind an open dead letter of their key; asks only where the locked
-    position says that there are any."""
+    """The events that must wait behind an open dead letter of their key. Asks the database only if the
+    locked position says that there are open letters."""
     asked = {
         event.event_id: (event.topic, chunk.partition, event.key)
         for chunk in chunks
@@ -102,11 +102,12 @@ def apply_chunks(
     refused: Mapping[UUID, str] = _NONE,
     unknown: Mapping[UUID, str] = _NONE,
 ) -> int:
-    """One transaction over all the chunks; raises what the database or the effect raises.
+    """Apply all the chunks in one transaction. Raises what the database or the effect raises.
 
-    `wait`: seconds to wait for a position that another transaction holds. `refused`: events of
-    others that nobody can decode, and why; they are parked and counted apart. `unknown`: events of
-    ours whose type this process does not know, and why; they are parked and count as no failure.
+    wait     seconds to wait for a position that another transaction holds
+    refused  foreign events that cannot be decoded -> the error; they are parked and counted separately
+    unknown  events of this system whose type this process does not know -> the error; they are parked and
+             count as no failure
     """
     with transaction.atomic():
         positions = position_rows.lock_positions(
@@ -150,11 +151,11 @@ def _set_aside(
     refused: Mapping[UUID, str],
     unknown: Mapping[UUID, str],
 ) -> _Aside:
-    """Park what is refused or of an unknown type, and what must wait behind a letter of its key
+    """Park refused events, events of unknown types, and events that must wait behind a letter of their key
     (guarantees.md#r12).
 
-    Receipts of the first two come first: one that had a receipt before is no letter, so nothing may
-    wait behind it.
+    The receipts of the first two are inserted first: an event that had a receipt before gets no letter, so
+    no event may wait behind it.
     """
     bad = {event_id for event_id in (*refused, *unknown) if event_id in events}
     if not followers and not bad:
@@ -201,7 +202,7 @@ def _tallies(chunks: Sequence[Chunk], aside: Collection[UUID]) -> list[Tally]:
 
 
 def accepts(handler: str, positions: Mapping[PartitionKey, Position], chunk: Chunk) -> bool:
-    """Whether the locked position lets this chunk in."""
+    """Whether the locked position accepts this chunk."""
     reason = _refusal(positions.get(chunk.partition_key), chunk)
     if reason:
         metrics.CHUNKS_REFUSED.labels(handler, reason).inc()

@@ -1,9 +1,9 @@
-"""Events of other producers that cannot be decoded: parked together, and no reason to doubt the
-handler (guarantees.md#r11 to #r13).
+"""Events of other producers that cannot be decoded: they are parked together and do not count as failures
+of the handler (guarantees.md#r11 to #r13).
 
-Anybody may write to a topic. What we wrote and cannot read is our fault: the circuit counts it.
-What somebody else wrote and nobody can read is theirs: it becomes a dead letter at once, because
-another try reads the same bytes.
+Any program may write to a topic. An event of this system that cannot be decoded is this system's fault, and
+the circuit counts it. A foreign event that cannot be decoded is its producer's fault. It becomes a dead letter
+at once, because another attempt would read the same bytes.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ NOT_OURS = "not ours"
 """Begins the error of such a letter: `dead_letters list --error "not ours"` finds all of them."""
 
 Decode = Callable[[str], object]
-"""Reads the value of a handler's events; whatever it raises means that the value is none."""
+"""Reads the value of a handler's events; any exception means that the value is invalid."""
 
 
 def refuse_none(payload: str) -> None:
-    """The decoder of a handler that judges values in its effect alone."""
+    """The decoder of a handler that checks values only in its effect."""
 
 
 class Sieve:
-    """Which events of one task are refused. Looked for only after an effect has failed, so that
-    nothing is decoded twice while all is well; each event is looked at once."""
+    """The refused events of one task. It decodes events only after an effect has failed, and each event once,
+    so that nothing is decoded twice in normal operation."""
 
     def __init__(self, decode: Decode, unknown: Mapping[UUID, str] | None = None) -> None:
         self.refused: dict[UUID, str] = {}
-        self.unknown = unknown or {}  # events of ours to be parked for their type, and why
+        self.unknown = (
+            unknown or {}
+        )  # events of this system to park because of their type -> the error
         self._decode = decode
         self._seen: set[UUID] = set()
 
@@ -73,8 +75,8 @@ class Sieve:
 def waiting_behind(
     heads: Collection[UUID], chunks: Sequence[Chunk], events: Mapping[UUID, EventEnvelope]
 ) -> set[UUID]:
-    """Those of `events` that stand in these chunks behind one of `heads` of the same key; heads
-    behind another head are among them."""
+    """The `events` that come in these chunks after one of `heads` of the same key, with heads that come after
+    another head."""
     places: set[Place] = set()
     seen: set[UUID] = set()
     behind: set[UUID] = set()

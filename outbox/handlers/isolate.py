@@ -1,4 +1,4 @@
-"""Finding the events of a chunk that fail, so that the rest is applied (guarantees.md#r11 and #r13)."""
+"""Finds the events of a chunk that fail, so that the rest is applied (guarantees.md#r11 and #r13)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ log = structlog.get_logger("outbox.effects")
 class Isolation:
     """Finds the events of one chunk that fail and parks them, while the rest is applied.
 
-    Left half first, each half in a transaction of its own that moves the position to its end.
-    An error that passes stops the rest, and so does the end of the task's time.
+    It applies the left half first, each half in a transaction of its own that moves the position to its end.
+    A transient error stops the work, and so does the end of the task's time.
     """
 
     def __init__(self, handler: str, effect: Effect, sieve: Sieve) -> None:
@@ -44,12 +44,12 @@ class Isolation:
         self._give_up = time.monotonic() + BRIDGE.effect_timeout
 
     def run(self, chunk: Chunk, error: Exception) -> int:
-        """Isolate within a chunk that has failed as a whole; the number of events applied."""
+        """Isolate the failing events of a chunk that has failed as a whole. Returns the number of events applied."""
         self._divide(chunk, error)
         return self.applied
 
     def attempt(self, chunk: Chunk) -> None:
-        """Apply a chunk, or what of it can be applied."""
+        """Apply a chunk, or those of its events that can be applied."""
         if time.monotonic() > self._give_up:
             self._stop(chunk, "out of time, to be continued")
         if self.stopped:
@@ -179,7 +179,7 @@ def report_transient(handler: str, error: Exception) -> None:
 
 
 def _report_failure(handler: str, chunk: Chunk, error: Exception) -> None:
-    """Neither the effect nor the parking worked: the bridge sends the chunk again."""
+    """Log that neither the effect nor the parking worked; the bridge sends the chunk again."""
     metrics.CHUNKS_FAILED.labels(handler).inc()
     tracing.record_error(error)
     log.exception(

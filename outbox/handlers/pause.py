@@ -1,4 +1,4 @@
-"""Stopping and starting a handler while everything runs: by an operator, or by its circuit (guarantees.md#r13).
+"""Pauses and resumes a handler while everything runs, for an operator or its circuit (guarantees.md#r13).
 
 `handler_control` holds the wanted state and the reason; chunks and redrives read
 `bridge_position.paused` under the position's lock. The circuit writes the first and its own
@@ -42,9 +42,9 @@ log = structlog.get_logger("outbox.control")
 
 @dataclass(frozen=True, slots=True)
 class HandlerStatus:
-    """Whether a handler runs, and if not, who said so, why, and since when.
+    """Whether a handler runs, and if not, who paused it, why, and since when.
 
-    parks_failures_until  set while its circuit does not trip, whatever fails
+    parks_failures_until  until then failures are parked and the circuit does not trip
     """
 
     handler: str
@@ -61,7 +61,7 @@ class HandlerStatus:
 
 
 def handler_statuses(handlers: Iterable[str]) -> list[HandlerStatus]:
-    """One for each handler, in order; one that was never touched runs."""
+    """The status of each handler, in order; a handler without a row runs."""
     open_until = Case(When(parks_failures_until__gt=Now(), then=F("parks_failures_until")))
     rows = {
         row.handler: HandlerStatus(
@@ -82,9 +82,9 @@ def register_handlers(handlers: Iterable[str]) -> None:
 
 
 def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = None) -> None:
-    """Once this returns no effect of the handler runs and none begins; its positions stay.
+    """Pause the handler: once this returns, no effect of it runs and none begins. Its positions stay.
 
-    Waits for the effects that are running. Raises OperationalError if one takes too long, and
+    Waits for running effects. Raises OperationalError if one takes too long, and
     DoneAlready for a form that was sent before.
     """
     with transaction.atomic():

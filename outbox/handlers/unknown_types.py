@@ -1,7 +1,7 @@
 """Events of a chunk whose type this worker's release does not know (guarantees.md#r8 and #r12).
 
-A bridge of a newer release sends them, and one of the same release once it has waited for long
-enough. A worker that ran the effect would fail, or worse: write a receipt and do nothing.
+A bridge of a newer release sends such events, and so does a bridge of the same release once it has waited long
+enough. A worker that ran the effect would fail, or write a receipt and do nothing, which is worse.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ log = structlog.get_logger("outbox.effects")
 
 
 def sort_out(route: Route, chunks: Sequence[Chunk]) -> tuple[list[Chunk], dict[UUID, str]]:
-    """The chunks without what passes this handler by, each cut before an event that must wait;
-    and the events that are to be parked, with the errors of their letters.
+    """The chunks without events that this handler skips, each cut before an event that must wait; and the
+    events to park, with the errors of their letters.
 
-    What is cut off is not applied, so the bridge sends it again. Raises what the database raises.
+    Events that are cut off are not applied, so the bridge sends them again. Raises what the database raises.
     """
     found: list[Chunk] = []
     parks: dict[UUID, str] = {}

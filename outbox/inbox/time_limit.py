@@ -1,4 +1,4 @@
-"""How long a transaction of a handler may take, kept by PostgreSQL itself."""
+"""The time limit of a handler's transaction, which PostgreSQL enforces."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Locking lanes until the transaction ends, always in the same order, so that two transactions
-never wait for each other."""
+"""Locks lanes until the transaction ends, always in the same order, so that two transactions never wait for
+each other."""
 
 from __future__ import annotations
 

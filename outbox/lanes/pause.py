@@ -1,4 +1,4 @@
-"""Lanes at run time: which are paused, which are held by whom, and what waits in them."""
+"""The state of lanes: which are paused, which session holds them, and how many events wait in them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LaneBusy(RuntimeError):
 
 
 class UnknownLane(LookupError):
-    """There is no such lane; `manage.py lanes list` shows those there are."""
+    """There is no such lane; `manage.py lanes list --all` shows all lanes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ def pause_lanes(
     wait: float = LANE_WAIT,
     once: UUID | None = None,
 ) -> list[int]:
-    """Let no drain claim these lanes any more; returns those that were not paused before.
+    """Keep drains from claiming these lanes. Returns those that were not paused before.
 
     Waits up to `wait` seconds for drains that hold them: once this returns, nothing of the lanes
-    is sent. All or none. Raises LaneBusy and UnknownLane, and DoneAlready for a form that was sent before.
+    is sent. It pauses all of them or none. Raises LaneBusy and UnknownLane, and DoneAlready for a form that was sent before.
     """
     return _change(
         _Asked("pause", by, reason, once),
@@ -124,7 +124,7 @@ def _change(
 
 
 def _named(lanes: Sequence[int]) -> str:
-    """In words, a row of numbers as its ends."""
+    """The lanes in words; consecutive numbers as a range."""
     numbers = sorted(set(lanes))
     if len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"lanes {numbers[0]} to {numbers[-1]}"
@@ -134,7 +134,7 @@ def _named(lanes: Sequence[int]) -> str:
 def lane_states(*, counted: int = COUNTED) -> list[LaneState]:
     """All lanes in order, without a lock: a row's xmax names the transaction that has locked it.
 
-    `counted`: up to how many pending events of each; with 0 none is looked for.
+    `counted`: the bound of the count of pending events in each; with 0 they are not counted.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,4 +1,4 @@
-"""Reading the pending events of claimed lanes, in order."""
+"""Reads the pending events of claimed lanes, in order."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PendingEvent(NamedTuple):
 
     @property
     def partition(self) -> int:
-        """Where it goes."""
+        """The partition of its message."""
         return partition_of(self.lane, conf.partition_counts()[self.topic])
 
     @property
@@ -62,7 +62,7 @@ class PendingEvent(NamedTuple):
 
     @property
     def envelope(self) -> EventEnvelope:
-        """The event by itself, for what is done with the few that are refused."""
+        """The event alone, for the few that are refused."""
         return EventEnvelope(
             event_id=UUID(self.event_id),
             type=self.type,
@@ -76,7 +76,7 @@ class PendingEvent(NamedTuple):
         )
 
     def message(self) -> OutgoingMessage:
-        """The message it becomes."""
+        """The message of the event."""
         headers = kafka_headers(
             event_id=self.event_id,
             type_=self.type,
