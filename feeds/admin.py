@@ -98,7 +98,7 @@ class FollowAdmin(ReadOnlyAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> FollowListing | None:
-        """By the two columns that the index has, not by what the view makes of them."""
+        """The row, found by the two columns of the index instead of the view's computed id."""
         follower_id, _, followee_id = object_id.partition("/")
         if "\0" in object_id:
             return None
@@ -107,12 +107,14 @@ class FollowAdmin(ReadOnlyAdmin):
         ).first()
 
     def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
-        """A pair, whom somebody follows, and who follows him."""
+        """Finds a pair, the users that a user follows, or the followers of a user."""
         follower_id, slash, followee_id = wanted.text.partition("/")
         if slash:
             return rows.filter(follower_id=follower_id, followee_id=followee_id)
         if Follow.objects.filter(follower_id=wanted.text).exists():
-            wanted.notes.append("Whom this user follows; who follows him is listed by the API.")
+            wanted.notes.append(
+                "These are the users that this user follows; the API lists the followers."
+            )
             return rows.filter(follower_id=wanted.text)
         # Along index follows_of_followee; all of them sorted by follower may be a million.
         followers = queries.some_followers_of(wanted.text, FOLLOWERS_FOUND + 1)

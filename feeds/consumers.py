@@ -13,7 +13,7 @@ __all__ = ["LiveFeed"]
 
 
 class LiveFeed(StatusConsumer):
-    """Follows his own posts and those of everybody whom he follows, also from a moment ago."""
+    """Sends a user's own posts and those of all users that the user follows, new follows included."""
 
     log = LIVE_FEEDS
 

@@ -96,7 +96,7 @@ def _complaint(row: list[str]) -> str:
     for text in row:
         if not is_user_id(text):
             return f"{text[:40]!r} is not a user id"
-    return "nobody can follow himself" if row[0] == row[1] else ""
+    return "a user cannot follow themselves" if row[0] == row[1] else ""
 
 
 def _store(pairs: Sequence[Pair]) -> int:

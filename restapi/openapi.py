@@ -42,7 +42,7 @@ EVERYWHERE = (401, 403, 405, 429, 503)
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("Malformed or invalid.", "The request is not valid: see limit."),
     401: ("No key, or one that is not known.", "Send a key that is known and not revoked."),
-    403: ("The key has not the scope for this.", "This key may not do that."),
+    403: ("The key lacks the scope for this.", "This key may not do that."),
     404: ("No such path or id.", "There is no order 0198f7a4-5c1e-7000-8000-000000000000."),
     405: ("Another method.", 'Method "DELETE" not allowed.'),
     409: ("A conflict.", "Another request with this key is still running."),
@@ -54,8 +54,8 @@ ERRORS: dict[int, tuple[str, str]] = {
     ),
     429: ("Too many requests.", "Too many requests; try again later."),
     503: (
-        "The database is unavailable, or does not answer. Of a write `outcome` says what became of it: "
-        "nothing was stored, or nobody knows.",
+        "The database is unavailable, or does not answer. For a write `outcome` says what is known: "
+        "`not_stored`, or `unknown`.",
         "The database is not available; nothing was stored, try again.",
     ),
 }
@@ -131,7 +131,7 @@ def key_parameters(*codes: int) -> list[OpenApiParameter]:
         "Idempotent-Replayed",
         {"type": "string", "enum": ["true"]},
         OpenApiParameter.HEADER,
-        description="There if this answer was given before.",
+        description="Present if this answer was given before.",
         response=[*codes],
     )
     return [_KEY, replayed]
@@ -153,12 +153,12 @@ def _header(
 HEADERS = [
     _header(
         "X-Request-ID",
-        "The caller's, or one that was made for the request.",
+        "The id that the caller sent, or a new one.",
         {"type": "string", "pattern": PRINTABLE},
     ),
     _header(
         "X-Correlation-ID",
-        "What follows from the request carries it, as far as the events it causes.",
+        "The events that the request causes carry the same id.",
         {"type": "string", "pattern": PRINTABLE},
     ),
     _header(

@@ -118,7 +118,7 @@ def uuid_in_path(name: str, kind: str, example: str) -> OpenApiParameter:
         name,
         {"type": "string", "format": "uuid"},
         OpenApiParameter.PATH,
-        description="An id that is no UUID is a 404 too.",
+        description="An id that is not a UUID is a 404 too.",
         examples=[OpenApiExample(kind, value=example)],
     )
 

@@ -47,8 +47,10 @@ class ProductUnits(serializers.Serializer[object]):
 class SalesSummary(serializers.Serializer[object]):
     """The figures a person asks for first."""
 
-    orders_total = serializers.IntegerField(help_text="Ever created, cancelled ones included.")
-    revenue_total = Number(help_text="Of orders that are not cancelled.")
+    orders_total = serializers.IntegerField(
+        help_text="All orders that were ever created, cancelled ones included."
+    )
+    revenue_total = Number(help_text="The revenue of orders that are not cancelled.")
     by_status = StatusCounts()
     orders_per_minute = serializers.ListSerializer[object](
         child=MinuteCount(), min_length=60, max_length=60, help_text="The last 60, zeros included."

@@ -297,7 +297,9 @@ def test_the_longest_content_is_taken(web: Web) -> None:
 @pytest.mark.usefixtures("nothing_stored")
 def test_nobody_follows_himself(refusing_web: Web) -> None:
     body = assert_error(refusing_web.post("/follow", pair("ada", "ada")), 400)
-    assert body["details"] == [{"field": "followee_id", "message": "Nobody can follow himself."}]
+    assert body["details"] == [
+        {"field": "followee_id", "message": "A user cannot follow themselves."}
+    ]
     assert unfollow(refusing_web, pair("x", "y")).status == 200  # what is not followed
 
 

@@ -26,7 +26,7 @@ def posts(author_id: str, page: PostsPage) -> dict[str, Any]:
 
 
 def users(user_id: str, page: UsersPage) -> dict[str, Any]:
-    """Whom somebody follows, or who follows him."""
+    """The users that a user follows, or the followers of a user."""
     return {
         "user_id": user_id,
         "count": page.in_all,

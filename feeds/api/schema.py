@@ -80,7 +80,7 @@ class _Number(serializers.Field[Any, Any, Any, Any]):
 class CreatedPostSerializer(serializers.Serializer[object]):
     """Answer to a new post."""
 
-    post_id = _Number(help_text="Passes 2^53: read `post_id_str` where numbers are doubles.")
+    post_id = _Number(help_text="May exceed 2^53: read `post_id_str` if your numbers are doubles.")
     post_id_str = serializers.CharField()
     message = serializers.ChoiceField(["Post created successfully"])
 
@@ -148,7 +148,7 @@ POST_ID = OpenApiParameter(
     "post_id",
     {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
     OpenApiParameter.PATH,
-    description="An id that is no number is a 404 too.",
+    description="An id that is not a number is a 404 too.",
     examples=[OpenApiExample("post", value=str(ID))],
 )
 USER_ID = OpenApiParameter(
@@ -162,7 +162,7 @@ def _queried(name: str, value: str) -> OpenApiParameter:
         name,
         USER,
         OpenApiParameter.QUERY,
-        description="Both stand in the query, or in the body.",
+        description="Give both in the query, or in the body.",
         examples=[OpenApiExample("user", value=value)],
     )
 
@@ -171,7 +171,7 @@ posts = extend_schema_view(
     get=API.read(
         "listPosts",
         "Posts of an author, newest first",
-        "One page. Those that are there all the time are neither repeated nor skipped.",
+        "Returns one page. Pages neither repeat nor skip a post that exists all the time.",
         parameters=[PostsQuery],
         answer=answer(PostList, {"author_id": "ada", "posts": [POST], "next_before": None}),
         refuses=[400],
@@ -194,7 +194,7 @@ post = extend_schema_view(
     get=API.read(
         "getPost",
         "One post",
-        "404 when it was deleted.",
+        "A deleted post is a 404.",
         parameters=[POST_ID],
         answer=answer(PostDetail, POST),
         refuses=[404],
@@ -202,7 +202,7 @@ post = extend_schema_view(
     delete=API.write(
         "deletePost",
         "Delete a post",
-        "No feed shows it from the answer on. Again is the same answer.",
+        "After the answer no feed shows the post. A repeated request gets the same answer.",
         parameters=[POST_ID],
         answers={200: answer(DeletedPostSerializer, {"message": "Post deleted successfully"})},
         refuses=[404],
@@ -213,17 +213,17 @@ follow = extend_schema_view(
     post=API.write(
         "follow",
         "Follow somebody",
-        "All posts of the followee are in the follower's feed from the answer on. Again is the same "
-        "answer. Nobody can follow himself.",
+        "After the answer the follower's feed has all posts of the followee. A repeated request gets the "
+        "same answer. Users cannot follow themselves.",
         body=Body(FollowSerializer, {"pair": PAIR}),
         answers={200: answer(FollowedUser, {"message": "followed successfully"})},
     ),
     delete=API.write(
         "unfollow",
-        "Follow somebody no more",
-        "The two ids stand in the query, or in a body as that of `POST /follow`, which some proxies "
-        "drop; where both are, they are the same. No post of the followee is in the follower's feed "
-        "from the answer on. Again is the same answer.",
+        "Unfollow somebody",
+        "Give the two ids in the query, or in a body like that of `POST /follow`, which some proxies "
+        "drop; if both are given, they must be equal. After the answer the follower's feed has no post of "
+        "the followee. A repeated request gets the same answer.",
         parameters=[_queried(name, value) for name, value in PAIR.items()],
         answers={200: answer(UnfollowedUser, {"message": "unfollowed successfully"})},
         refuses=[413, 415],  # of the body, which the view names
@@ -235,9 +235,9 @@ feed = extend_schema_view(
     get=API.read(
         "getFeed",
         "The feed of a user",
-        "The posts of whom he follows, and his own, newest first. A page `before` a post neither "
-        "repeats nor skips what is there all the time, down to the first post. One of `before`, "
-        "`after` and `offset` at most.",
+        "The posts of the followed users and the user's own, newest first. Pages with `before` neither "
+        "repeat nor skip a post that exists all the time, down to the first post. Give at most one of "
+        "`before`, `after` and `offset`.",
         parameters=[
             USER_ID,
             FeedQuery,
@@ -246,7 +246,7 @@ feed = extend_schema_view(
                 {"type": "string", "enum": ["HIT", "MISS"]},
                 OpenApiParameter.HEADER,
                 required=True,
-                description="Whether the ids came from the cache. They are as right as others.",
+                description="Whether the ids came from the cache. They are as correct as others.",
                 response=[200],
             ),
         ],
@@ -278,5 +278,7 @@ def _users(operation_id: str, summary: str, counted: str, query: type[Any]) -> A
     )
 
 
-following = _users("listFollowing", "Whom a user follows", "exact", FollowingQuery)
-followers = _users("listFollowers", "Who follows a user", "that of a moment ago", FollowersQuery)
+following = _users("listFollowing", "The users that a user follows", "exact", FollowingQuery)
+followers = _users(
+    "listFollowers", "The followers of a user", "that of a moment ago", FollowersQuery
+)

@@ -80,7 +80,7 @@ class FollowSerializer(serializers.Serializer[object]):
 
     def validate(self, attrs: dict[str, str]) -> dict[str, str]:
         if attrs["follower_id"] == attrs["followee_id"]:
-            raise serializers.ValidationError({"followee_id": ["Nobody can follow himself."]})
+            raise serializers.ValidationError({"followee_id": ["A user cannot follow themselves."]})
         return attrs
 
 

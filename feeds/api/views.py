@@ -150,7 +150,7 @@ def _change(
 
 
 def _kept_or_refused(key: IdempotencyKey | None) -> HttpResponse:
-    """In the handler of a request that is refused: what its key was used for comes first."""
+    """The kept answer of a refused request's key, if there is one; otherwise raises the refusal again."""
     if (kept := answer_of_used(key)) is not None:
         return to_response(kept)
     raise  # noqa: PLE0704  (called in the handler)
@@ -161,7 +161,7 @@ class FollowingView(APIView):
     """/users/{id}/following"""
 
     def get(self, request: Request, user_id: str) -> Response:
-        """Whom he follows."""
+        """The users that this user follows."""
         user_id = valid_user_id(user_id, request)
         wanted = FollowingQuery.of(request).validated_data
         page = queries.following_page(user_id, limit=wanted["limit"], after=wanted.get("cursor"))
@@ -173,7 +173,7 @@ class FollowersView(APIView):
     """/users/{id}/followers"""
 
     def get(self, request: Request, user_id: str) -> Response:
-        """Who follows him."""
+        """The followers of this user."""
         user_id = valid_user_id(user_id, request)
         wanted = FollowersQuery.of(request).validated_data
         page = queries.followers_page(user_id, limit=wanted["limit"], after=wanted.get("cursor"))

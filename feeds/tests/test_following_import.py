@@ -80,7 +80,7 @@ def test_a_crash_keeps_the_pieces_before_it(tmp_path: Path) -> None:
     [
         ("a", "line 2: has 1 fields"),
         ("a,b,c", "line 2: has 3 fields"),
-        ("a,a", "line 2: nobody can follow himself"),
+        ("a,a", "line 2: a user cannot follow themselves"),
         ("a,b/c", "line 2: 'b/c' is not a user id"),
         ("a,", "line 2: '' is not a user id"),
         ("..,b", "line 2: '..' is not a user id"),

@@ -116,8 +116,8 @@ notifications = extend_schema_view(
     get=API.read(
         "listNotifications",
         "Notifications, newest first",
-        "What the caller has created. Pages neither repeat nor skip what was there when the first "
-        "one was read.",
+        "The caller's notifications. Pages neither repeat nor skip a notification that existed when the "
+        "first page was read.",
         parameters=[NotificationPageSerializer],
         answer=answer(shapes.Listed, {"data": [EXAMPLE], "next_cursor": None}, name="page"),
         refuses=[400],
@@ -125,8 +125,8 @@ notifications = extend_schema_view(
     post=API.write(
         "createNotification",
         "Accept a notification",
-        "It is sent as soon as it is its turn, or from `scheduled_at` on, and fails if it could "
-        "not be sent until `expires_at`.",
+        "It is sent as soon as the limits allow, or from `scheduled_at` on. It fails if it was not sent "
+        "before `expires_at`.",
         body=Body(
             shapes.NewNotificationSerializer,
             {"direct": {**ASKED, "priority": "high"}, "by a template": BY_TEMPLATE},
@@ -134,7 +134,7 @@ notifications = extend_schema_view(
         answers={201: answer(shapes.NotificationSerializer, EXAMPLE, name="accepted")},
         conflict=_conflict(
             shapes.KeyTakenSerializer,
-            "This idempotency_key belongs to a notification that is there.",
+            "This idempotency_key belongs to an existing notification.",
             {**EXAMPLE, "idempotency_key": "order-17-paid"},
         ),
     ),
@@ -143,8 +143,8 @@ batches = extend_schema_view(
     post=API.write(
         "createBatch",
         "Accept up to 1,000 notifications",
-        "All of them or none. One whose `idempotency_key` is known is answered as it is, and is "
-        "no member of the batch. The body may have 8 MiB.",
+        "Stores all of them or none. An entry with a known `idempotency_key` is answered with the existing "
+        "notification, which does not belong to the batch. The body may have 8 MiB.",
         body=Body(shapes.NewBatchSerializer, {"batch": {"notifications": [ASKED]}}),
         answers={
             201: answer(
@@ -167,8 +167,8 @@ notification = extend_schema_view(
 attempts = extend_schema_view(
     get=API.read(
         "listAttempts",
-        "What was tried to send it",
-        "In order; of very many the newest. One that is under way has no outcome yet.",
+        "The attempts to send a notification",
+        "The attempts in order; if there are very many, only the newest. A running attempt has no outcome yet.",
         parameters=[NOTIFICATION_ID],
         answer=answer(shapes.Attempts, {"data": [ATTEMPT]}, name="attempts"),
         refuses=[404],
@@ -195,7 +195,7 @@ retry = extend_schema_view(
     post=API.write(
         "retryNotification",
         "Send a failed notification again",
-        "With fresh attempts, and as much time as a new one has.",
+        "It gets new attempts and a new time to live.",
         parameters=[NOTIFICATION_ID],
         body=ANY_OBJECT,
         answers={200: answer(shapes.ChangedSerializer, {"status": "pending"}, name="changed")},
@@ -211,7 +211,7 @@ batch = extend_schema_view(
     get=API.read(
         "getBatch",
         "A batch",
-        "With its counts as they are now; `pending_count` includes scheduled and processing.",
+        "The batch with its present counts; `pending_count` includes scheduled and processing.",
         parameters=[BATCH],
         answer=answer(shapes.BatchSerializer, COUNTS, name="batch"),
         refuses=[404],
@@ -221,7 +221,7 @@ cancel_batch = extend_schema_view(
     patch=API.write(
         "cancelBatch",
         "Cancel a batch",
-        "What of it can still be cancelled; `cancelled` says how many that were.",
+        "Cancels all notifications of the batch that can still be cancelled; `cancelled` is their number.",
         parameters=[BATCH],
         body=ANY_OBJECT,
         answers={
@@ -243,8 +243,8 @@ templates = extend_schema_view(
     ),
     post=API.write(
         "createTemplate",
-        "Make a template",
-        "A name stands in the body as `{{.Name}}`, with any spaces inside the braces.",
+        "Create a template",
+        "A variable is written in the body as `{{.Name}}`, with any spaces inside the braces.",
         body=Body(
             TemplateSerializer,
             {"template": {k: TEMPLATE[k] for k in ("name", "channel", "body")}},
@@ -264,7 +264,7 @@ template = extend_schema_view(
     put=API.write(
         "changeTemplate",
         "Change a template",
-        "It keeps its channel. Notifications that were accepted keep their text.",
+        "The template keeps its channel. Accepted notifications keep their text.",
         parameters=[TEMPLATE_PARAMETER],
         body=Body(
             ChangedTemplateSerializer, {"template": {k: TEMPLATE[k] for k in ("name", "body")}}
@@ -286,7 +286,7 @@ template = extend_schema_view(
 preview = extend_schema_view(
     post=API.write(
         "previewTemplate",
-        "What a template makes of variables",
+        "Render a template with variables",
         "Nothing is stored.",
         parameters=[TEMPLATE_PARAMETER],
         body=Body(PreviewSerializer, {"variables": {"variables": {"Name": "Ann", "Code": "42"}}}),
@@ -303,9 +303,9 @@ CHANNEL = {"sent": 9, "failed": 1, "avg_latency_ms": 41.5, "success_rate": 90}
 metrics = extend_schema_view(
     get=API.read(
         "getChannelMetrics",
-        "What was sent on each channel",
-        "`avg_latency_ms` is from accepted, or scheduled, until sent; `success_rate` is a "
-        "percentage of what is delivered or failed.",
+        "Figures of each channel",
+        "`avg_latency_ms` is the time from acceptance, or the scheduled time, until the notification was sent; "
+        "`success_rate` is the percentage of delivered among delivered and failed ones.",
         answer=answer(
             shapes.Metrics,
             {"channels": {"sms": CHANNEL, "email": CHANNEL, "push": CHANNEL}},

@@ -53,7 +53,7 @@ class SimpleOrderPlaced(serializers.Serializer[object]):
     """Answer to the simple body."""
 
     status = serializers.ChoiceField(["success"])
-    event_id = serializers.UUIDField(help_text="Of the event on topic orders.created.")
+    event_id = serializers.UUIDField(help_text="The id of the event on topic orders.created.")
     order_id = serializers.UUIDField()
 
 
@@ -147,7 +147,7 @@ LINK = OpenApiParameter(
     "Link",
     {"type": "string", "pattern": r'^</orders\?.*>; rel="next"$'},
     OpenApiParameter.HEADER,
-    description="The next page; not there on the last.",
+    description="The next page; absent on the last one.",
     response=[200],
 )
 ORDER_ID = uuid_in_path("order_id", "order", ID)
@@ -156,8 +156,8 @@ orders = extend_schema_view(
     get=API.read(
         "listOrders",
         "Orders, newest first",
-        "One page. Pages neither repeat nor skip orders that were there when the first one was "
-        "read, and a deep page costs what the first one does.",
+        "Returns one page. Pages neither repeat nor skip an order that existed when the first page was "
+        "read, and a deep page costs no more than the first one.",
         parameters=[OrderPageSerializer, LINK],
         answer=answer(OrderSummary(many=True), SUMMARY, "An array.", name="page"),
         refuses=[400],
@@ -165,7 +165,7 @@ orders = extend_schema_view(
     post=API.write(
         "placeOrder",
         "Place an order",
-        "In either body; fields of both are refused, unknown ones ignored.",
+        "Accepts either of two bodies. A body with fields of both is refused; unknown fields are ignored.",
         body=Body(
             PolymorphicProxySerializer(
                 component_name="NewOrder",
@@ -181,13 +181,13 @@ orders = extend_schema_view(
             200: answer(
                 SimpleOrderPlaced,
                 {"status": "success", "event_id": EVENT_ID, "order_id": ID},
-                "To the simple body.",
+                "The answer to the simple body.",
                 name="simple order placed",
             ),
             201: answer(
                 OrderPlaced,
                 {"orderId": ID, "status": "CREATED", "totalPrice": 70, "createdAt": AT},
-                "To the order body.",
+                "The answer to the order body.",
                 name="order placed",
             ),
         },
@@ -228,8 +228,8 @@ def _transition(verb: str, to: OrderStatus, *, reason: bool = False) -> Any:
         post=API.write(
             f"{verb}Order",
             f"{verb.capitalize()} an order",
-            f"To {to}, with its event in the same transaction."
-            + ("" if reason else " Asks for nothing; a body must be a JSON object."),
+            f"Changes the status to {to} and stores the event in the same transaction."
+            + ("" if reason else " Needs no body; if there is one, it must be a JSON object."),
             parameters=[ORDER_ID],
             body=Body(CancelSerializer, {"body": body}) if reason else ANY_OBJECT,
             answers={200: answer(OrderDetail, after, name="order")},
@@ -237,7 +237,7 @@ def _transition(verb: str, to: OrderStatus, *, reason: bool = False) -> Any:
             conflict=answer(
                 IllegalMove,
                 refused,
-                "Not from the status it is in, or the key's first request still runs.",
+                "The order's status does not allow this change, or the first request with this key still runs.",
                 name="illegal",
             ),
         )
