@@ -15,7 +15,7 @@ __all__ = ["FEED_LOG"]
 
 
 def _authors_of(users: Sequence[str]) -> Statement:
-    """Rows (user, author whose posts are in his feed): whom he follows now, and himself."""
+    """Rows (user, author whose posts are in the user's feed): the followed users and the user."""
     given = text_array_literal(users)
     sql = """
         SELECT follower_id, followee_id FROM follows

@@ -116,7 +116,7 @@ def creating_posts(posts: Sequence[NewPost]) -> Change[int]:
 
 
 def created_words(post_id: int) -> dict[str, Any]:
-    """The answer to the author of a new post, which is kept under his idempotency key."""
+    """The answer to a new post, which is kept under the author's idempotency key."""
     return {
         "post_id": post_id,
         "post_id_str": str(post_id),

@@ -197,7 +197,7 @@ class NotificationAdmin(ConfirmedActions):
         fit = queryset.filter(status__in=statuses).order_by("id")
         ids = list(fit.values_list("id", flat=True)[: COUNTED + 1])
         if not ids:
-            messages.warning(request, f"None of these can be {_DONE[action]}.")
+            messages.warning(request, f"None of the selected notifications can be {_DONE[action]}.")
             return None
         if "confirmed" not in request.POST:
             return self._preview(request, fit, ids, action, effect)
@@ -207,7 +207,9 @@ class NotificationAdmin(ConfirmedActions):
         log.info("notifications_resolved", action=action, count=done, by=by, note=note)
         messages.success(request, f"{done} {_DONE[action]}.")
         if skipped := len(ids[:AT_ONCE]) - done:
-            messages.warning(request, f"{skipped} had another status meanwhile.")
+            messages.warning(
+                request, f"{skipped} were left as they are, because their status has changed."
+            )
         return None
 
     def _preview(

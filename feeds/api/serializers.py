@@ -130,18 +130,18 @@ class FeedOffset(serializers.Field[int, Any, int, Any]):
 class FeedQuery(QuerySerializer):
     """Query parameters of a feed."""
 
-    limit = FeedLimit(default=DEFAULT_LIMIT, help_text="Anything but 1 to 100 is 20.")
-    offset = FeedOffset(default=0, help_text="Anything that is no number is 0.")
+    limit = FeedLimit(default=DEFAULT_LIMIT, help_text="1 to 100; any other value counts as 20.")
+    offset = FeedOffset(default=0, help_text="A value that is not a number counts as 0.")
     before = PostId(required=False, help_text="Only older posts: `next_before` of a page.")
-    after = PostId(required=False, help_text="The posts next newer than this one.")
+    after = PostId(required=False, help_text="The next newer posts after this one.")
     expand = serializers.ChoiceField(
-        ["posts"], required=False, help_text="The posts themselves, too."
+        ["posts"], required=False, help_text="Adds the posts to their ids."
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = [name for name in ("before", "after", "offset") if name in self.initial_data]
         if len(given) > 1:
-            raise serializers.ValidationError({name: ["Only one of these."] for name in given})
+            raise serializers.ValidationError({name: ["Give only one of these."] for name in given})
         return attrs
 
 
@@ -162,7 +162,7 @@ class FeedCursorField(serializers.CharField):
 
 
 class FollowingQuery(QuerySerializer):
-    """Query parameters of the list of whom a user follows."""
+    """Query parameters of the list of users that a user follows."""
 
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
     cursor = FeedCursorField(UserCursor, required=False)

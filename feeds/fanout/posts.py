@@ -16,7 +16,7 @@ from outbox.database.round_trips import RoundTrip, Statement, send
 
 __all__ = ["LOOK_AT_EVERY", "delete_entries", "write_entries"]
 
-# Of so many new entries of a user one has his window looked at. A power of two.
+# One in so many new entries of a user checks the size of the window. A power of two.
 LOOK_AT_EVERY = 64
 
 _AUTHORS = """
