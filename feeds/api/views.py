@@ -150,7 +150,7 @@ def _change(
 
 
 def _kept_or_refused(key: IdempotencyKey | None) -> HttpResponse:
-    """The kept answer of a refused request's key, if there is one; otherwise raises the refusal again."""
+    """In the handler of a request that is refused: what its key was used for comes first."""
     if (kept := answer_of_used(key)) is not None:
         return to_response(kept)
     raise  # noqa: PLE0704  (called in the handler)

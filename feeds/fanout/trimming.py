@@ -1,4 +1,4 @@
-"""Trimming: the window of a user holds the newest entries; older ones are deleted, and the floor is raised.
+"""Trimming: the window of a user is his newest entries; older ones go, and the floor says so.
 
 The floor is raised in the transaction that deletes. What a late slice writes below it is not read, and
 what lies below it is merged from the posts.

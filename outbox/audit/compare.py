@@ -1,14 +1,14 @@
-"""Compares every committed event with every receipt, a page at a time, and finds the events with which a
-handler is not done.
+"""Comparing every committed event with every receipt, a page at a time: the events that a
+handler is not done with.
 
-A handler is done with an event if it has a receipt `applied` or `discarded`. All handlers are done with an
-event that Kafka refused and whose dead letter somebody discarded. An event is missing if the handler's
-position is past it without a receipt, or if the log no longer holds it. All other events are waiting, however
-long that takes; that is an age and not a fault.
+An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all
+if Kafka refused it and somebody has discarded that dead letter. It is missing when the
+handler's position is past it without one, or when the log no longer holds it. All other events
+are under way, however long that takes; that is an age and not a fault.
 
-Events of types that this process does not know are waiting too: the handler waits for them, or they are
-parked. If the position is past such an event without a receipt, the event was skipped, by a process that knew
-the type and that the handler does not subscribe to it.
+Types that this process does not know are under way too: the handler waits for them, or they are
+parked. Only where its position is past one without a receipt did it pass by: a process that still
+knew the type, and that the handler does not subscribe to it, was there before.
 """
 
 from __future__ import annotations

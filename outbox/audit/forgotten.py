@@ -1,7 +1,7 @@
-"""Finds the events of this system that Kafka holds and the outbox does not: a restored database has lost them.
+"""What Kafka holds of ours and the outbox does not: the database was set back to before it.
 
-Every committed event stays in the outbox for longer than in Kafka. So an id of this system that is in the log
-and has no row was committed once, and was lost.
+Every committed event stays in the outbox for longer than in Kafka, so an id of ours in the log
+without a row was committed once, and is no more.
 """
 
 from __future__ import annotations

@@ -28,16 +28,16 @@ def adopt_recreated_topics(
     """Move the positions of recreated topics to the end of their new logs, and publish the events again for
     which a handler has no receipt. Returns the number of these events.
 
-    All of it is one transaction. It locks every lane before `read_states` and `read_ids` (the ids of the events
-    in a topic) ask Kafka, so that no drain works meanwhile. Events that are in the new log by then are settled,
-    and are published again unless all receipts are there.
+    One transaction, with every lane locked before `read_states` and `read_ids` (of the events that
+    a topic holds) ask Kafka, so that no drain works meanwhile: what is in the new log by then is settled, and is published again unless a receipt
+    says that it need not be.
 
-    This keeps the order. A handler applies a partition front to back, so the events of a key that it lacks are
-    always the last ones of the key. All of them are sent again in order, after the positions. If the positions
-    were moved before the events that the new log already holds, these would overtake the events of their keys
-    that were lost with the old log.
+    Safe for order: a handler applies a partition front to back, so what it lacks of a key is
+    always the key's tail, and all of that goes out again in its order, behind the positions. Had
+    they been put before what is in the new log already, that would overtake the events of its
+    keys that went with the old one.
 
-    Messages of other producers in the new log are skipped: nothing can publish them again.
+    Messages of others that the new log held before are skipped: nothing can publish them again.
     """
     with transaction.atomic():
         lock_all_lanes()

@@ -1,9 +1,9 @@
 """Repair: events that the audit found missing become dead letters that are due at once.
 
-The redrive then applies them like any other dead letter (guarantees.md#r12): receipt and effect in one
-transaction under the lock of the position, in the order of their key, with attempts and backoff. An event
-that fails for good stays a dead letter and is not repaired again. Events of the same keys that come meanwhile
-wait behind them.
+The redrive then applies them as it applies any (guarantees.md#r12): receipt and effect in one transaction
+under the lock of the position, in the order of their key, with its tries and its backoff; what is
+poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
+behind them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) ->
 
 
 def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:
-    """The events that have a later event of their key which the handler has applied or parked."""
+    """Which of these have a later event of their key that the handler has applied or parked."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

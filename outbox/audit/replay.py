@@ -1,8 +1,8 @@
 """Replay: empties the tables of one handler and builds them again from the log (guarantees.md#r17).
 
-It reads only the log: publishing again from the outbox would put old events behind newer ones of their
-key. So a replay is refused once Kafka has deleted the handler's first events, unless the operator asks for the
-events that are left.
+Only from the log: republishing from the outbox would put old events behind newer ones of their
+key. So a replay is refused once Kafka has deleted the handler's first events, unless the
+operator asks for what is left by name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Beat's audit: it continues from a mark, a bounded number of rows at a time (guarantees.md#r15).
+"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15).
 
-A mark for each handler says up to which row every event is done, except those in the table audit_open, which
-are checked again. outbox/audit/compare.py finds the events and their reasons; its `pages` is the audit of the
-command, which reads everything and stores nothing.
+A mark for each handler says up to which row everything is done, except the rows of the table
+audit_open, which are looked at again. outbox/audit/compare.py says what is found, and why, whose
+`pages` is the audit of the command: it reads everything and keeps nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def watch(
 
 
 def behind_seconds(handler: str) -> float:
-    """Age of the first event that beat's audit has not read; 0 if it has only left out the newest events."""
+    """Age of the first event that beat's audit has not looked at; 0 if there is none older than
+    the newest it leaves alone."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT extract(epoch FROM clock_timestamp() - created_at)::float FROM event_outbox"

@@ -151,7 +151,7 @@ def _row(letter: Letter) -> tuple[Any, ...]:
 
 
 def lock_letters(ids: Iterable[int]) -> list[Letter]:
-    """Lock these rows. Returns the open letters among them, in order."""
+    """The open ones among these rows, locked, in order."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {COLUMNS} FROM dead_letter WHERE id = ANY(%s) AND state < 3"

@@ -1,7 +1,7 @@
-"""Events whose type this process does not know: they are skipped, wait, or are parked (guarantees.md#r12).
+"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12).
 
 A type is known if the event map has it, whichever handler subscribes to it. An event that is
-not in the outbox was written by another producer and is skipped. An event of this system comes from a
+not in the outbox was written by another producer: it passes by. An event of ours comes from a
 newer release, or from an older one that still had the type. It waits, because a process that
 knows it may be about to start, and is then parked. Its letter counts no attempt, and is due
 again as soon as a process knows the type.

@@ -1,9 +1,9 @@
-"""Events of other producers that cannot be decoded: they are parked together and do not count as failures
-of the handler (guarantees.md#r11 to #r13).
+"""Events of other producers that cannot be decoded: parked together, and no reason to doubt the
+handler (guarantees.md#r11 to #r13).
 
-Any program may write to a topic. An event of this system that cannot be decoded is this system's fault, and
-the circuit counts it. A foreign event that cannot be decoded is its producer's fault. It becomes a dead letter
-at once, because another attempt would read the same bytes.
+Anybody may write to a topic. What we wrote and cannot read is our fault: the circuit counts it.
+What somebody else wrote and nobody can read is theirs: it becomes a dead letter at once, because
+another try reads the same bytes.
 """
 
 from __future__ import annotations

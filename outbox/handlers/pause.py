@@ -1,4 +1,4 @@
-"""Pauses and resumes a handler while everything runs, for an operator or its circuit (guarantees.md#r13).
+"""Stopping and starting a handler while everything runs: by an operator, or by its circuit (guarantees.md#r13).
 
 `handler_control` holds the wanted state and the reason; chunks and redrives read
 `bridge_position.paused` under the position's lock. The circuit writes the first and its own

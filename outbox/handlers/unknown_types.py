@@ -1,7 +1,7 @@
 """Events of a chunk whose type this worker's release does not know (guarantees.md#r8 and #r12).
 
-A bridge of a newer release sends such events, and so does a bridge of the same release once it has waited long
-enough. A worker that ran the effect would fail, or write a receipt and do nothing, which is worse.
+A bridge of a newer release sends them, and one of the same release once it has waited for long
+enough. A worker that ran the effect would fail, or worse: write a receipt and do nothing.
 """
 
 from __future__ import annotations

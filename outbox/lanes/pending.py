@@ -76,7 +76,7 @@ class PendingEvent(NamedTuple):
         )
 
     def message(self) -> OutgoingMessage:
-        """The message of the event."""
+        """The message it becomes."""
         headers = kafka_headers(
             event_id=self.event_id,
             type_=self.type,
