@@ -204,10 +204,10 @@ def _received(value: bytes) -> int:
 @pytest.mark.parametrize(
     ("changes", "found", "means"),
     [
-        ({"password": "wrong"}, "SASL authentication error", "KAFKA_SASL_PASSWORD is wrong"),
+        ({"password": "wrong"}, "SASL authentication error", "KAFKA_SASL_PASSWORD. Correct them"),
         ({"username": "nobody"}, "SASL authentication error", "KAFKA_SASL_USERNAME or"),
-        ({"mechanism": "SCRAM-SHA-256"}, "supported mechanisms", "take KAFKA_SASL_MECHANISM"),
-        ({"protocol": "SASL_PLAINTEXT"}, "", "no listener of KAFKA_SECURITY_PROTOCOL"),
+        ({"mechanism": "SCRAM-SHA-256"}, "supported mechanisms", "accept KAFKA_SASL_MECHANISM"),
+        ({"protocol": "SASL_PLAINTEXT"}, "", "does not speak KAFKA_SECURITY_PROTOCOL"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -218,30 +218,32 @@ def test_what_is_wrong_is_named(
 
 def test_an_authority_that_did_not_sign_is_named(broker: Broker) -> None:
     stranger = broker.login(authorities=broker.stranger)
-    _is_told(broker, broker.sasl, stranger, "issuer certificate", "KAFKA_SSL_CA_LOCATION does not")
+    _is_told(broker, broker.sasl, stranger, "issuer certificate", "KAFKA_SSL_CA_LOCATION lacks")
 
 
 def test_another_name_than_the_certificate_has_is_named(broker: Broker) -> None:
-    wanted = "KAFKA_BOOTSTRAP_SERVERS names the broker otherwise"
+    wanted = "is for another host name"
     _is_told(broker, broker.sasl, broker.login(), "mismatch", wanted, host="localhost")
 
 
 def test_a_missing_certificate_of_the_client_is_named(broker: Broker) -> None:
     bare = replace(_mutual(broker), certificate=None, key=None)
-    _is_told(broker, broker.mutual, bare, "", "The broker asks for a certificate")
+    _is_told(broker, broker.mutual, bare, "", "The broker asks for a client certificate")
 
 
 def test_a_file_that_is_no_certificate_is_named(broker: Broker) -> None:
     properties = broker.login(authorities=broker.folder / "kafka.properties")
-    _is_told(broker, broker.sasl, properties, "", "KAFKA_SSL_CA_LOCATION is no PEM file")
+    _is_told(broker, broker.sasl, properties, "", "KAFKA_SSL_CA_LOCATION does not name a PEM file")
 
 
 def test_a_broker_without_tls_is_named(broker: Broker) -> None:
-    _is_told(broker, broker.plain, broker.login(), "", "no listener of KAFKA_SECURITY_PROTOCOL")
+    _is_told(broker, broker.plain, broker.login(), "", "does not speak KAFKA_SECURITY_PROTOCOL")
 
 
 def test_a_broker_that_is_away_is_just_that(broker: Broker) -> None:
-    _is_told(broker, free_port(), broker.login(), "no answer", "Start it, or wait for it.")
+    _is_told(
+        broker, free_port(), broker.login(), "no answer", "Start Kafka, or wait until it answers."
+    )
 
 
 def _is_told(

@@ -112,4 +112,4 @@ def test_a_server_that_is_away_is_just_that(address: str) -> None:
     port = address.rpartition(":")[2].partition("/")[0]
     with pytest.raises(OperationalError) as raised:
         _asked(address.replace(port, str(free_port()), 1))
-    assert advice_on(raised.value) == "Start it, or wait for it."
+    assert advice_on(raised.value) == "Start PostgreSQL, or wait until it answers."

@@ -82,7 +82,7 @@ def test_a_damaged_cent_is_found_and_named() -> None:
     expected = FigureDifference("revenue_total", DAY, Decimal("10.02"), Decimal("10.01"))
     assert compare().differences == [expected]
     out = StringIO()
-    with pytest.raises(CommandError, match=r"^1 of 6 figures differ; 0 events are under way\.$"):
+    with pytest.raises(CommandError, match=r"^1 of 6 figures differ; 0 events are under way\. "):
         call_command("check_sales_metrics", stdout=out)
     assert out.getvalue() == f"revenue_total [{DAY}]: the figure is 10.02, the recount 10.01\n"
 
@@ -256,7 +256,7 @@ def test_events_of_others_are_named_and_compared_with_nothing() -> None:
         assert found.foreign_figures == 7
         assert figures()["revenue_total", "all"] == Decimal("10.30")
         lines = _check().splitlines()
-        assert lines[0] == "Events of other producers are counted apart, in 7 figures:"
+        assert lines[0] == "Events of other producers are counted separately, in 7 figures:"
         assert "  revenue_total [all]: 10.00" in lines
         assert "  top_products [<theirs>]: 1.00" in lines
         assert lines[-1] == "All 6 figures equal the recount; 0 events are under way."

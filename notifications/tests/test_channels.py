@@ -151,10 +151,10 @@ def test_who_did_it_and_why_is_kept_once_for_each_form() -> None:
 def test_the_command_has_the_words_of_the_others() -> None:
     assert command("list").splitlines() == ["sms  running", "email  running", "push  running"]
     told = command("pause", "push", "--reason", "a bad text", "--by", "ada")
-    assert told == "push is paused; 0 of it are still being sent.\n"
+    assert told == "push is paused; 0 attempts still run.\n"
     assert paused() == ["push"]
     assert command("list").splitlines()[2].endswith("by ada: a bad text")
-    assert command("resume", "push", "--by", "ada", "--reason", "mended") == "push is served.\n"
+    assert command("resume", "push", "--by", "ada", "--reason", "mended") == "push is resumed.\n"
     assert paused() == []
     with pytest.raises(CommandError, match="There is no channel 'fax'"):
         command("pause", "fax", "--reason", "x")

@@ -1,4 +1,4 @@
-"""Why Kafka does not let us in, in the words of our own settings."""
+"""Finds out why Kafka refuses a connection, and names the settings to change."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ class RefusalReason(NamedTuple):
     means: str
 
 
-_NO_LISTENER = "This is no listener of KAFKA_SECURITY_PROTOCOL."
+_NO_LISTENER = (
+    "The listener does not speak KAFKA_SECURITY_PROTOCOL. Change that setting, or the port."
+)
 
-# What librdkafka says (the first that fits) -> what to do.
+# A pattern of librdkafka's error -> what to do. The first match counts.
 _SAID = (
     (
         r"Unsupported SASL mechanism|mechanism handshake failed",
-        "The broker does not take KAFKA_SASL_MECHANISM.",
+        "The broker does not accept KAFKA_SASL_MECHANISM. Use one that it offers.",
     ),
     (
         r"SASL authentication error|Authentication failed",
-        "KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD is wrong.",
+        "The broker refuses KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD. Correct them.",
     ),
     (
         r"connecting to a (PLAINTEXT|SSL)|wrong version number|incorrect security\.protocol",
@@ -45,34 +47,34 @@ _SAID = (
     ),
     (
         r"ssl\.ca\.location",
-        "KAFKA_SSL_CA_LOCATION is no PEM file of certificates.",
+        "KAFKA_SSL_CA_LOCATION does not name a PEM file of certificates. Correct it.",
     ),
     (
         r"ssl\.(key|certificate)\.location",
-        "KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION are no PEM files that belong"
-        " together, or KAFKA_SSL_KEY_PASSWORD is wrong.",
+        "KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION do not name PEM files that belong"
+        " together, or KAFKA_SSL_KEY_PASSWORD is wrong. Correct them.",
     ),
     (
         r"alert (certificate required|bad certificate|unknown ca|handshake failure)",
-        "The broker asks for a certificate that it knows: KAFKA_SSL_CERTIFICATE_LOCATION and"
+        "The broker asks for a client certificate that it trusts. Set KAFKA_SSL_CERTIFICATE_LOCATION and"
         " KAFKA_SSL_KEY_LOCATION.",
     ),
 )
 
 
 def why_away(error: object) -> RefusalReason:
-    """Ask once more, listening to the client's own words. `error`: what the caller got."""
+    """Connect once more and read the client's errors. `error`: the one that the caller got."""
     for said in (_certificate(), *_heard()):
         if isinstance(said, RefusalReason):
             return said
         for pattern, means in _SAID:
             if re.search(pattern, said, re.IGNORECASE):
                 return RefusalReason(said, means)
-    return RefusalReason(f"no answer: {error}", "Start it, or wait for it.")
+    return RefusalReason(f"no answer: {error}", "Start Kafka, or wait until it answers.")
 
 
 def _heard() -> list[str]:
-    """What a client says within five seconds, until something is known."""
+    """The errors of a client within five seconds, or until a known one comes."""
     heard: list[str] = []
     known = re.compile("|".join(pattern for pattern, _ in _SAID), re.IGNORECASE)
     try:
@@ -93,13 +95,13 @@ def _text(error: KafkaException) -> str:
 
 
 def _certificate() -> RefusalReason | str:
-    """What is wrong with the broker's certificate, which librdkafka does not distinguish; empty if
-    nothing is, or something else."""
+    """What is wrong with the broker's certificate, which librdkafka does not say; empty if nothing is wrong
+    with it."""
     encrypts = settings.KAFKA_SECURITY.get("security.protocol", "").endswith("SSL")
     host, _, port = settings.KAFKA_BOOTSTRAP_SERVERS.partition(",")[0].rpartition(":")
     with suppress(OSError, ValueError):
         context = ssl.create_default_context(cafile=settings.KAFKA_SECURITY.get("ssl.ca.location"))
-        if not encrypts:  # only to see whether the other side would: nothing is sent
+        if not encrypts:  # only to see whether the broker speaks TLS: nothing is sent
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
             with (
@@ -117,7 +119,7 @@ def _certificate() -> RefusalReason | str:
 
 def _means(error: ssl.SSLCertVerificationError) -> str:
     if "mismatch" in error.verify_message.lower() or "match" in error.verify_message.lower():
-        return "KAFKA_BOOTSTRAP_SERVERS names the broker otherwise than its certificate does."
+        return "The certificate of the broker is for another host name. Use that name in KAFKA_BOOTSTRAP_SERVERS."
     if "expired" in error.verify_message:
-        return "The broker needs a new certificate."
-    return "KAFKA_SSL_CA_LOCATION does not hold who signed it."
+        return "The certificate of the broker has expired. Give the broker a new one."
+    return "The file of KAFKA_SSL_CA_LOCATION lacks the authority that signed the certificate of the broker."

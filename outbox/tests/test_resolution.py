@@ -216,7 +216,7 @@ class TestHandlers:
         assert run(applied, chunk([event("x", key="x")], first=14)) == 1
 
     def test_that_are_unknown_are_named(self, db: None) -> None:
-        with pytest.raises(CommandError, match="No handler named 'nobody'"):
+        with pytest.raises(CommandError, match="No handler has the name 'nobody'"):
             call_command("handlers", "pause", "nobody", "--reason", "x")
 
     def test_that_are_new_get_the_pause_of_their_name(self, applied: Applied) -> None:

@@ -103,7 +103,7 @@ def test_an_accepted_risk_that_does_not_exist_is_told(
 def test_commits_that_do_not_wait_state_their_window(good_kafka: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL synchronous_commit = off")
-    assert "in the last 600 ms" in violations()["asynchronous-commit"].means
+    assert "of the last 600 ms" in violations()["asynchronous-commit"].means
 
 
 @pytest.mark.parametrize(
