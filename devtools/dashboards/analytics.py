@@ -26,18 +26,18 @@ def made() -> Dashboard:
     return dashboard(
         "analytics",
         "Analytics",
-        "Orders become sales figures: the handler record_sales, the fold, and what is not folded.",
+        "From orders to sales figures: the handler record_sales, the fold, and additions that are not folded.",
         [
             number(
                 "Oldest not applied",
-                "Event of order-events in Kafka.",
+                "Age of the oldest event of order-events that is not applied.",
                 newest("handler_oldest_unapplied_seconds", where=HANDLER),
                 unit="s",
                 bound=bound_of("HandlerLag"),
             ),
             number(
                 "Last fold",
-                "Since additions were last moved into the figures.",
+                "Time since additions were last folded into the figures.",
                 'min(upkeep_last_done_seconds{job="fold_additions"})',
                 unit="s",
                 bound=bound_of("FoldStandsStill"),
@@ -50,27 +50,27 @@ def made() -> Dashboard:
             ),
             sql_number(
                 "Additions to fold",
-                "Chunks of events whose sums are read beside the figures until then; counted up to"
+                "Chunks of events whose additions are not folded; readers add them. Counted up to"
                 " 10,000.",
                 "SELECT count(*) AS value FROM (SELECT FROM sales_additions LIMIT 10000) waiting",
             ),
             lines(
                 "record_sales",
-                "Events a second.",
+                "Events per second.",
                 ("applied", rate("effects_applied_total", where=HANDLER)),
                 ("set aside", rate("dead_letters_parked_total", where=HANDLER)),
                 ("of other producers", rate("sales_foreign_events_total")),
             ),
             lines(
                 "Commit to figures",
-                "From the change of an order to the sales figures.",
+                "Time from the change of an order to the sales figures.",
                 ("50 %", quantile(0.5, "effects_commit_to_effect_seconds", where=HANDLER)),
                 ("99 %", quantile(0.99, "effects_commit_to_effect_seconds", where=HANDLER)),
                 unit="s",
             ),
             lines(
                 "Requests",
-                "A second, by path and answer.",
+                "Requests per second, by path and status.",
                 ("{{path}} {{status}}", rate("http_requests_total", "path", "status", where=OURS)),
                 unit="reqps",
             ),

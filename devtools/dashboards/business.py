@@ -39,7 +39,7 @@ def made() -> Dashboard:
         [
             sql_number(
                 "Revenue",
-                "Of all orders that are not cancelled.",
+                "The revenue of all orders that are not cancelled.",
                 "SELECT value FROM sales_figures"
                 " WHERE metric_name = 'revenue_total' AND dimension = 'all'",
                 unit="currencyUSD",
@@ -52,13 +52,13 @@ def made() -> Dashboard:
             ),
             sql_number(
                 "Cancelled",
-                "Of all orders.",
+                "The number of cancelled orders.",
                 "SELECT coalesce(sum(value), 0) AS value FROM sales_figures"
                 " WHERE metric_name = 'orders_total' AND dimension = 'CANCELLED'",
             ),
             sql_number(
                 "Revenue today",
-                "In UTC, of orders that are not cancelled.",
+                "The day is in UTC; cancelled orders do not count.",
                 "SELECT coalesce(sum(value), 0) AS value FROM sales_figures"
                 " WHERE metric_name = 'revenue_total'"
                 f" AND dimension = {_since(DAY, 'now()')}",
@@ -66,7 +66,7 @@ def made() -> Dashboard:
             ),
             sql_lines(
                 "Orders by minute",
-                "By the time of the order, as the sales figures count them.",
+                "Orders by the time of the order, as in the sales figures.",
                 "SELECT (dimension || ':00Z')::timestamptz AS time, value AS orders"
                 " FROM sales_metrics WHERE metric_name = 'orders_per_minute'"
                 f" AND dimension BETWEEN {_since(MINUTE, '$__timeFrom()')}"
@@ -74,7 +74,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Accepted, an hour",
-                "Requests that were accepted: what they asked for is stored.",
+                "Accepted requests, whose changes are stored.",
                 ("orders", rate("http_requests_total", where=PLACED, times=3600)),
                 ("posts", rate("http_requests_total", where=POSTED, times=3600)),
                 ("follows", rate("http_requests_total", where=FOLLOWED, times=3600)),
@@ -113,8 +113,8 @@ def made() -> Dashboard:
             ),
             lines(
                 "What failed",
-                "Requests that we could not answer, events set aside, notifications that failed, messages"
-                " that became dead letters, a second.",
+                "Requests answered with a status from 500, events set aside, failed notifications, messages"
+                " that became dead letters, per second.",
                 ("requests", rate("http_requests_total", where='status=~"5.."')),
                 ("events", rate("dead_letters_parked_total")),
                 (
@@ -126,7 +126,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "The oldest that waits",
-                "Nothing here is lost; it is late.",
+                "Age of the oldest waiting item; it is late, not lost.",
                 ("committed event", newest("outbox_oldest_pending_seconds")),
                 ("event in Kafka", newest("handler_oldest_unapplied_seconds")),
                 ("slice of a post", newest("feed_fanout_oldest_slice_seconds")),
@@ -140,7 +140,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Live feeds",
-                "WebSockets that follow feeds or notifications.",
+                "Open WebSockets of feeds and notifications.",
                 ("{{path}}", "sum by (path) (websockets_open)"),
             ),
         ],

@@ -25,29 +25,29 @@ def made() -> Dashboard:
     return dashboard(
         "feeds",
         "Feeds",
-        "Posts and follows, the fan-out into stored feeds, the cache, and who reads.",
+        "Posts and follows, the fan-out into stored feeds, the cache, and readers.",
         [
             number(
                 "Post to feeds, 99 %",
-                "From the acceptance of a post until the feeds of its slices show it.",
+                "Time from the acceptance of a post until the feeds of its slices show it.",
                 quantile(0.99, "feed_lag_seconds"),
                 unit="s",
             ),
             number(
                 "Slices waiting",
-                "Counted up to 100,000; failed ones are not among them.",
+                "Waiting slices, counted up to 100,000; failed ones are not included.",
                 newest("feed_fanout_slices_waiting"),
             ),
             number(
                 "Oldest slice",
-                "Of those that wait.",
+                "Age of the oldest waiting slice.",
                 newest("feed_fanout_oldest_slice_seconds"),
                 unit="s",
                 bound=bound_of("FeedFanoutBehind"),
             ),
             number(
                 "Slices failed",
-                "They wait for an operator.",
+                "Slices that failed and wait for an operator.",
                 newest("feed_fanout_slices_failed"),
                 bound=bound_of("FeedSlicesFailed"),
             ),
@@ -60,18 +60,18 @@ def made() -> Dashboard:
             ),
             lines(
                 "Fan-out",
-                "Entries a second, written or deleted, and nudges lost.",
+                "Entries written or deleted per second, and lost nudges.",
                 ("{{kind}}", rate("feed_fanout_entries_total", "kind")),
                 ("nudges lost", rate("feed_fanout_nudges_failed_total")),
             ),
             lines(
                 "Events applied",
-                "A second, by type.",
+                "Events per second, by type.",
                 ("{{type}}", rate("feed_events_processed_total", "type")),
             ),
             lines(
                 "Time of an effect, 99 %",
-                "Of a chunk of events, by handler.",
+                "Time for a chunk of events, by handler.",
                 (
                     "{{handler}}",
                     quantile(0.99, "feed_event_processing_duration_seconds", "handler"),
@@ -80,18 +80,18 @@ def made() -> Dashboard:
             ),
             lines(
                 "Pages",
-                "A second: answered from the cache, and read from PostgreSQL.",
+                "Pages per second: from the cache, and from PostgreSQL.",
                 ("cache", rate("feed_cache_hits_total")),
                 ("PostgreSQL", rate("feed_cache_misses_total")),
             ),
             lines(
                 "Numbers of nodes",
-                "Attempts a second to hold or renew one that failed: no ids of posts without.",
+                "Failed attempts per second to hold or renew a node number, which new posts need.",
                 ("failed", rate("feed_nodes_not_held_total")),
             ),
             lines(
                 "Age of these gauges",
-                "More than a minute: what stands above says nothing.",
+                "If this is more than a minute, the gauges above are out of date.",
                 ("fan-out", "time() - max(feed_fanout_measured_timestamp_seconds)"),
                 unit="s",
             ),

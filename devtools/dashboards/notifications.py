@@ -17,11 +17,11 @@ def made() -> Dashboard:
     return dashboard(
         "notifications",
         "Notifications",
-        "SMS, e-mail and push: what is accepted, what waits for what, what providers answer.",
+        "SMS, e-mail and push: accepted and waiting notifications, and the answers of providers.",
         [
             number(
                 "Delivered, a minute",
-                "Attempts that a provider took.",
+                "Attempts that a provider accepted.",
                 rate(ATTEMPTS, where='outcome="delivered"', times=60),
             ),
             number(
@@ -31,20 +31,20 @@ def made() -> Dashboard:
             ),
             number(
                 "Oldest ready",
-                "That no sender has taken.",
+                "Age of the oldest ready notification that no sender has claimed.",
                 newest("notifications_oldest_waiting_seconds", where='reason="ready"'),
                 unit="s",
                 bound=bound_of("NotificationsWait"),
             ),
             number(
                 "Breakers open",
-                "Of providers, half open ones too.",
+                "Open and half open breakers of providers.",
                 "count(max by (provider, channel) (notification_breaker_state) > 0) or vector(0)",
                 bound=0,
             ),
             lines(
                 "Accepted",
-                "A second, to be sent now or later.",
+                "Accepted notifications per second, for now or later.",
                 (
                     "{{channel}} {{priority}}",
                     rate("notifications_accepted_total", "channel", "priority"),
@@ -52,7 +52,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Attempts",
-                "A second, by how they ended.",
+                "Attempts per second, by outcome.",
                 (
                     "{{channel}} {{provider}} {{outcome}}",
                     rate(ATTEMPTS, "channel", "provider", "outcome"),
@@ -60,14 +60,14 @@ def made() -> Dashboard:
             ),
             lines(
                 "Accepted to delivered",
-                "By priority; of a scheduled one from its time on.",
+                "Time by priority; for a scheduled notification from its scheduled time.",
                 ("{{priority}} 50 %", quantile(0.5, "notification_delivery_seconds", "priority")),
                 ("{{priority}} 99 %", quantile(0.99, "notification_delivery_seconds", "priority")),
                 unit="s",
             ),
             lines(
                 "Calls of providers, 99 %",
-                "From the beginning of a call to its answer.",
+                "Time of a call to its answer.",
                 (
                     "{{channel}} {{provider}}",
                     quantile(0.99, "notification_send_seconds", "channel", "provider"),
@@ -76,7 +76,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Waiting",
-                "By what for; counted up to 100,000.",
+                "Waiting notifications by reason, counted up to 100,000.",
                 (
                     "{{reason}}",
                     "sum by (reason) (max by (channel, priority, reason) (notifications_waiting))",
@@ -85,19 +85,19 @@ def made() -> Dashboard:
             ),
             lines(
                 "Oldest waiting",
-                "Since it could first have been sent.",
+                "Age of the oldest, since it could first have been sent.",
                 ("{{reason}}", newest("notifications_oldest_waiting_seconds", "reason")),
                 ("not made ready", newest("notifications_oldest_not_ready_seconds")),
                 unit="s",
             ),
             lines(
                 "Channels paused",
-                "1: somebody has paused it, and nothing of it is sent.",
+                "1: an operator has paused the channel, and none of its notifications are sent.",
                 ("{{channel}}", newest("notification_channel_paused", "channel")),
             ),
             lines(
                 "Breakers",
-                "0 closed, 1 half open, 2 open; and how often they open, an hour.",
+                "0 closed, 1 half open, 2 open; and openings per hour.",
                 (
                     "{{provider}} {{channel}}",
                     newest("notification_breaker_state", "provider", "channel"),
@@ -109,20 +109,20 @@ def made() -> Dashboard:
             ),
             lines(
                 "Late and expired",
-                "A second: reports of a sender whose lease had ended, and notifications whose time was"
+                "Per second: reports of a sender whose lease had ended, and notifications whose time was"
                 " over.",
                 ("late", rate("notification_late_sends_total")),
                 ("expired", rate("notifications_expired_total")),
             ),
             lines(
                 "Senders",
-                "Processes that send; those that pace themselves because Redis is lost.",
+                "Processes that send; processes that use their own share of the limit because Redis is unavailable.",
                 ("all", newest("notification_senders")),
                 ("without Redis", "sum(notifications_paced_without_redis)"),
             ),
             lines(
                 "Requests",
-                "A second, by method, path and answer.",
+                "Requests per second, by method, path and status.",
                 (
                     "{{method}} {{path}} {{status}}",
                     rate("http_requests_total", "method", "path", "status", where=OURS),

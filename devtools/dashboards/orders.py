@@ -28,27 +28,27 @@ def made() -> Dashboard:
     return dashboard(
         "orders",
         "Orders",
-        "POST and GET /orders, what they publish, and the handler of orders.created.",
+        "POST and GET /orders, their events, and the handler of orders.created.",
         [
             number(
                 "Placed, a minute",
-                "POST /orders that were answered 200 or 201.",
+                "POST /orders with status 200 or 201.",
                 rate("http_requests_total", where=f'{PLACED},status=~"2.."', times=60),
             ),
             number(
                 "Not answered, a minute",
-                "Answers from 500 on.",
+                "Answers with a status from 500.",
                 rate("http_requests_total", where=f'{OURS},status=~"5.."', times=60),
             ),
             number(
                 "POST, 99 %",
-                "From the first byte of the request to the last of the answer.",
+                "Time from the first byte of the request to the last of the answer.",
                 quantile(0.99, "http_request_duration_seconds", where=PLACED),
                 unit="s",
             ),
             number(
                 "Oldest not applied",
-                "Event of orders.created in Kafka.",
+                "Age of the oldest event of orders.created that is not applied.",
                 newest("handler_oldest_unapplied_seconds", where=HANDLER),
                 unit="s",
                 bound=bound_of("HandlerLag"),
@@ -56,24 +56,24 @@ def made() -> Dashboard:
             *requests(OURS),
             lines(
                 "Events published",
-                "A second, by topic.",
+                "Events per second, by topic.",
                 ("{{topic}}", rate("outbox_published_total", "topic", where=TOPICS)),
             ),
             lines(
                 "Orders of one transaction",
-                "How many requests share a COMMIT.",
+                "Number of requests that share a COMMIT.",
                 ("50 %", quantile(0.5, "hot_path_batch_commands", where='path="POST orders"')),
                 ("99 %", quantile(0.99, "hot_path_batch_commands", where='path="POST orders"')),
             ),
             lines(
                 "record_processed_events",
-                "Events a second.",
+                "Events per second.",
                 ("applied", rate("effects_applied_total", where=HANDLER)),
                 ("set aside", rate("dead_letters_parked_total", where=HANDLER)),
             ),
             lines(
                 "Commit to effect",
-                "From the order to its row in processed_events.",
+                "Time from the order to its row in processed_events.",
                 ("50 %", quantile(0.5, "effects_commit_to_effect_seconds", where=HANDLER)),
                 ("99 %", quantile(0.99, "effects_commit_to_effect_seconds", where=HANDLER)),
                 unit="s",

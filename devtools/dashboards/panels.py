@@ -159,11 +159,16 @@ def requests(where: str) -> tuple[timeseries.Panel, timeseries.Panel]:
     return (
         lines(
             "Requests",
-            "A second, by method, path and answer.",
+            "Requests per second, by method, path and status.",
             ("{{method}} {{path}} {{status}}", answered),
             unit="reqps",
         ),
-        lines("Answer times, 99 %", "By method and path.", ("{{method}} {{path}}", slow), unit="s"),
+        lines(
+            "Answer times, 99 %",
+            "Time by method and path.",
+            ("{{method}} {{path}}", slow),
+            unit="s",
+        ),
     )
 
 

@@ -19,27 +19,27 @@ __all__ = ["made"]
 NUMBERS = (
     number(
         "Oldest committed event",
-        "That is not in Kafka.",
+        "Age of the oldest committed event that is not in Kafka.",
         newest("outbox_oldest_pending_seconds"),
         unit="s",
         bound=bound_of("OutboxOldestAge"),
     ),
     number(
         "Oldest event in Kafka",
-        "That its handler has not applied.",
+        "Age of the oldest event in Kafka that its handler has not applied.",
         newest("handler_oldest_unapplied_seconds"),
         unit="s",
         bound=bound_of("HandlerLag"),
     ),
     number(
         "Missing",
-        "Committed events that a handler will never get by itself.",
+        "Committed events that a handler gets only by a repair.",
         "sum(max by (handler) (audit_missing_events))",
         bound=bound_of("AuditMissing"),
     ),
     number(
         "Dead letters",
-        "That nobody has resolved; followers that wait behind one are not among them.",
+        "Open dead letters; followers that wait behind one are not included.",
         'sum(max by (handler) (dead_letters_open{state="dead"}))',
         bound=bound_of("DeadLetters"),
     ),
@@ -53,27 +53,27 @@ OUTBOX = (
     ),
     lines(
         "Committed, not in Kafka",
-        "Waiting events; held ones stand behind a message that Kafka refuses.",
+        "Waiting events; held ones wait behind a message that Kafka refuses.",
         ("waiting", newest("outbox_pending_events")),
         ("held", newest("outbox_held_events")),
-        ("of no topic or lane", newest("outbox_unclaimable_events")),
+        ("without a known topic or lane", newest("outbox_unclaimable_events")),
     ),
     lines(
         "Commit to Kafka",
-        "Of the oldest event of each batch.",
+        "Time for the oldest event of each batch.",
         ("50 %", quantile(0.5, "outbox_commit_to_kafka_seconds")),
         ("99 %", quantile(0.99, "outbox_commit_to_kafka_seconds")),
         unit="s",
     ),
     lines(
         "Drain",
-        "Batches a second that Kafka did not take whole, by reason; events of a batch, at the median.",
+        "Batches per second that Kafka did not take completely, by reason; events in a batch, at the median.",
         ("{{reason}}", rate("outbox_drain_failures_total", "reason")),
         ("events of a batch", quantile(0.5, "outbox_drain_batch_events")),
     ),
     lines(
         "Lanes",
-        "Paused by an operator; held by a drain now, and the longest for how many seconds.",
+        "Lanes paused by an operator, lanes held by a drain now, and seconds of the longest hold.",
         ("paused", newest("outbox_lanes_paused")),
         ("held by {{application}}", newest("outbox_lanes_held", "application")),
         ("seconds held", newest("outbox_lane_held_seconds")),
@@ -81,7 +81,7 @@ OUTBOX = (
     ),
     lines(
         "Nudges and floors",
-        "Lost nudges cost a second each; an undercut floor is an alarm.",
+        "A lost nudge delays events by a second; an undercut floor raises an alarm.",
         ("nudges lost", rate("outbox_nudges_failed_total")),
         ("floors undercut", rate("outbox_floor_undercut_total")),
     ),
@@ -89,12 +89,12 @@ OUTBOX = (
 HANDLERS = (
     lines(
         "Applied",
-        "Events a second.",
+        "Events per second.",
         ("{{handler}}", rate("effects_applied_total", "handler")),
     ),
     lines(
         "Behind",
-        "Messages in Kafka behind the handler's positions.",
+        "Messages in Kafka after the handler's positions.",
         ("{{handler}}", newest("handler_backlog_events", "handler")),
         ("{{handler}}, of running bridges", "sum by (handler) (bridge_lag_events)"),
     ),
@@ -107,13 +107,13 @@ HANDLERS = (
     ),
     lines(
         "Commit to effect, 99 %",
-        "Of the oldest event of each transaction.",
+        "Time for the oldest event of each transaction.",
         ("{{handler}}", quantile(0.99, "effects_commit_to_effect_seconds", "handler")),
         unit="s",
     ),
     lines(
         "Retention used",
-        "At 100 % Kafka deletes what was not applied.",
+        "At 100 % Kafka deletes events that are not applied.",
         ("{{handler}}", newest("handler_retention_used_ratio", "handler")),
         unit="percentunit",
         bound=bound_of("RetentionNear"),
@@ -126,14 +126,14 @@ HANDLERS = (
     ),
     lines(
         "Canaries",
-        "Age of the newest that has come through the handler; one is sent every minute.",
+        "Age of the newest canary that the handler has passed; one is sent every minute.",
         ("{{handler}}", newest("handler_canary_age_seconds", "handler")),
         unit="s",
         bound=bound_of("CanaryLate"),
     ),
     lines(
         "Chunks",
-        "A second: sent by bridges, sent again, without effect, rolled back.",
+        "Chunks per second: sent by bridges, sent again, without effect, rolled back.",
         ("{{handler}} sent", rate("bridge_chunks_sent_total", "handler")),
         ("{{handler}} again: {{reason}}", rate("bridge_chunks_retried_total", "handler", "reason")),
         (
@@ -144,20 +144,23 @@ HANDLERS = (
     ),
     lines(
         "Repetitions",
-        "Events a second that were applied already; they change nothing.",
+        "Events per second that were applied already; they change nothing.",
         ("{{handler}}", rate("effects_duplicates_total", "handler")),
     ),
     lines(
         "Bridges",
-        "Replaced clients and lost positions a second; partitions that stand or are not read.",
+        "Replaced clients and lost positions per second; partitions whose position is lost, or that are not read.",
         ("{{handler}} client replaced", rate("bridge_consumer_stalled_total", "handler")),
         ("{{handler}} position lost", rate("bridge_position_lost_total", "handler")),
-        ("{{handler}} partitions stand", "sum by (handler) (bridge_positions_out_of_range)"),
+        (
+            "{{handler}} partitions with a lost position",
+            "sum by (handler) (bridge_positions_out_of_range)",
+        ),
         ("{{handler}} partitions unread", newest("handler_partitions_unread", "handler")),
     ),
     lines(
         "Types that are not known",
-        "Of ours: partitions that wait and events parked. Of others: events a second that pass by.",
+        "Own events: waiting partitions and parked events. Foreign events: skipped per second.",
         (
             "{{handler}} waits before {{type}}",
             "sum by (handler, type) (bridge_unknown_type_waiting)",
@@ -167,7 +170,7 @@ HANDLERS = (
             newest("dead_letters_unknown_type", "handler", "type"),
         ),
         (
-            "{{handler}} passes {{type}}",
+            "{{handler}} skips {{type}}",
             rate("bridge_foreign_types_total", "handler", "type"),
         ),
     ),
@@ -175,7 +178,7 @@ HANDLERS = (
 LETTERS = (
     lines(
         "Dead letters, open",
-        "By state; parked ones wait behind another of their key.",
+        "Open letters by state; parked ones wait behind another letter of their key.",
         ("{{handler}} {{state}}", newest("dead_letters_open", "handler", "state")),
     ),
     lines(
@@ -187,9 +190,9 @@ LETTERS = (
     ),
     lines(
         "Set aside, tried again",
-        "Events a second.",
+        "Events per second.",
         ("{{handler}} set aside", rate("dead_letters_parked_total", "handler")),
-        ("{{handler}} of others, not readable", rate("dead_letters_foreign_total", "handler")),
+        ("{{handler}} foreign, not readable", rate("dead_letters_foreign_total", "handler")),
         (
             "{{handler}} again: {{result}}",
             rate("dead_letters_redriven_total", "handler", "result"),
@@ -199,33 +202,33 @@ LETTERS = (
 UPKEEP = (
     lines(
         "Audit",
-        "Missing events, events older than half a minute that are under way, and how far it is behind.",
+        "Missing events, waiting events older than half a minute, and seconds that the audit is behind.",
         ("{{handler}} missing", newest("audit_missing_events", "handler")),
-        ("{{handler}} under way", newest("audit_waiting_events", "handler")),
+        ("{{handler}} waiting", newest("audit_waiting_events", "handler")),
     ),
     lines(
         "Audit: ages",
-        "Of the oldest missing event, and of the first event not looked at.",
+        "Age of the oldest missing event, and of the first event that the audit has not read.",
         ("{{handler}} missing", newest("audit_oldest_missing_seconds", "handler")),
         ("{{handler}} behind", newest("audit_behind_seconds", "handler")),
         unit="s",
     ),
     lines(
         "Upkeep",
-        "Since each job last came to its end.",
+        "Time since each job last came to its end.",
         ("{{job}}", "min by (job) (upkeep_last_done_seconds)"),
         unit="s",
     ),
     lines(
         "Age of these gauges",
-        "More than a minute: what stands above says nothing.",
+        "If this is more than a minute, the gauges above are out of date.",
         ("outbox", "time() - max(outbox_measured_timestamp_seconds)"),
         ("handlers", "time() - max(handler_measured_timestamp_seconds)"),
         unit="s",
     ),
     lines(
         "Deleted after their retention",
-        "Rows a second.",
+        "Rows per second.",
         ("{{table}}", rate("outbox_purged_total", "table")),
     ),
 )
@@ -236,6 +239,6 @@ def made() -> Dashboard:
     return dashboard(
         "pipeline",
         "Pipeline",
-        "The way of an event: outbox, drain, Kafka, bridge, handler; dead letters; audit and upkeep.",
+        "The hops of an event: outbox, drain, Kafka, bridge, handler; dead letters; audit and upkeep.",
         [*NUMBERS, *OUTBOX, *HANDLERS, *LETTERS, *UPKEEP],
     )

@@ -14,7 +14,7 @@ def made() -> Dashboard:
     return dashboard(
         "relay",
         "Relay",
-        "RabbitMQ to Kafka: nothing dropped, repetitions left out, dead letters by the kind of their fault.",
+        "RabbitMQ to Kafka: no message is dropped, duplicates are left out, dead letters are shown by kind.",
         [
             number(
                 "Relayed, a minute",
@@ -23,16 +23,18 @@ def made() -> Dashboard:
             ),
             number(
                 "Oldest in hand",
-                "Delivered by RabbitMQ and not acknowledged to it.",
+                "Age of the oldest delivery that the relay has not acknowledged to RabbitMQ.",
                 "max(oldest_unacked_seconds)",
                 unit="s",
                 bound=bound_of("RelayOldestUnacked"),
             ),
-            number("Relays that consume", "0: nothing comes.", "sum(relay_consuming)"),
-            number("Kafka", "1 while it takes what every relay sends.", "min(relay_kafka_up)"),
+            number("Relays that consume", "0: no relay takes messages.", "sum(relay_consuming)"),
+            number(
+                "Kafka", "1 while Kafka takes the messages of every relay.", "min(relay_kafka_up)"
+            ),
             lines(
                 "Messages",
-                "A second: taken from RabbitMQ, in Kafka, dropped as repetitions, sent again after a"
+                "Messages per second: taken from RabbitMQ, in Kafka, dropped as duplicates, sent again after a"
                 " refusal.",
                 ("taken", rate("events_consumed_total")),
                 ("in Kafka", rate("events_published_total")),
@@ -42,21 +44,21 @@ def made() -> Dashboard:
             ),
             lines(
                 "Delivery to Kafka",
-                "Of the oldest message of each round of reports.",
+                "Time for the oldest message of each round of reports.",
                 ("50 %", quantile(0.5, "processing_duration_seconds")),
                 ("99 %", quantile(0.99, "processing_duration_seconds")),
                 unit="s",
             ),
             lines(
                 "In hand",
-                "On their way to Kafka, claimed by another relay, waiting to become dead letters.",
-                ("on their way", "sum(in_flight_events)"),
-                ("of another relay", "sum(relay_busy_events)"),
+                "Messages in flight to Kafka, claimed by another relay, waiting to become dead letters.",
+                ("in flight", "sum(in_flight_events)"),
+                ("claimed by another relay", "sum(relay_busy_events)"),
                 ("for the dead-letter exchange", "sum(relay_dead_letters_waiting)"),
             ),
             lines(
                 "Dead letters",
-                "A second, by the kind of their fault, and those that were not taken.",
+                "Dead letters per second, by kind, and those that RabbitMQ did not take.",
                 ("{{kind}}", rate("dead_letter_total", "kind")),
                 ("refused", rate("relay_dead_letters_refused_total")),
             ),
@@ -69,7 +71,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "RabbitMQ: messages",
-                "In its queues, by what RabbitMQ says itself.",
+                "Messages in the queues, as RabbitMQ reports them.",
                 ("ready", "sum(rabbitmq_queue_messages_ready)"),
                 ("delivered, not acknowledged", "sum(rabbitmq_queue_messages_unacked)"),
             ),

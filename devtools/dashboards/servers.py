@@ -23,12 +23,17 @@ def made() -> Dashboard:
     return dashboard(
         "servers",
         "Servers",
-        "Our processes, PostgreSQL, Kafka, Redis, RabbitMQ and Prometheus.",
+        "Processes, PostgreSQL, Kafka, Redis, RabbitMQ and Prometheus.",
         [
             number(
-                "Targets down", "That Prometheus cannot scrape.", "count(up) - sum(up)", bound=0
+                "Targets down",
+                "Targets that Prometheus cannot scrape.",
+                "count(up) - sum(up)",
+                bound=0,
             ),
-            number("Processes", "Of ours that answer.", 'sum(up{job=~"web|background"})'),
+            number(
+                "Processes", "Processes that answer Prometheus.", 'sum(up{job=~"web|background"})'
+            ),
             sql_number(
                 "PostgreSQL: sessions",
                 "Of this database.",
@@ -43,12 +48,12 @@ def made() -> Dashboard:
             ),
             lines(
                 "Processes by kind",
-                "That answer Prometheus.",
+                "Processes that answer Prometheus.",
                 ("{{process}}", "count by (process) (process_up == 1)"),
             ),
             lines(
                 "Servers that do not answer",
-                "As our processes notice it, a second: connections to PostgreSQL given up; nudges, limits"
+                "As the processes notice it, per second: connections to PostgreSQL given up; nudges, limits"
                 " and the relay's dedupe without Redis; batches that Kafka did not take.",
                 ("PostgreSQL: {{waited_for}}", rate("database_given_up_total", "waited_for")),
                 ("Redis: nudges", rate("outbox_nudges_failed_total")),
@@ -61,7 +66,7 @@ def made() -> Dashboard:
             ),
             sql_table(
                 "PostgreSQL: sessions by program",
-                "The oldest transaction keeps the vacuum from everything that is newer.",
+                "VACUUM removes no row that is newer than the oldest transaction.",
                 "SELECT application_name AS program, state, count(*) AS sessions,"
                 " round(extract(epoch FROM max(now() - xact_start))::numeric, 1)"
                 " AS oldest_transaction_seconds"
@@ -70,7 +75,7 @@ def made() -> Dashboard:
             ),
             sql_table(
                 "PostgreSQL: tables",
-                "The largest, with the rows that wait for a vacuum.",
+                "The largest tables, with the dead rows that wait for VACUUM.",
                 "SELECT relname AS table, pg_total_relation_size(relid) AS bytes,"
                 " n_live_tup AS rows, n_dead_tup AS dead_rows, last_autovacuum"
                 " FROM pg_stat_user_tables ORDER BY 2 DESC LIMIT 20",
@@ -85,7 +90,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "RabbitMQ: memory",
-                "Of the node, and the mark above which it blocks whoever publishes.",
+                "Memory of the node, and the limit above which it blocks publishers.",
                 ("used", "sum(rabbitmq_process_resident_memory_bytes)"),
                 ("mark", "sum(rabbitmq_resident_memory_limit_bytes)"),
                 unit="bytes",
@@ -98,13 +103,13 @@ def made() -> Dashboard:
             ),
             lines(
                 "Prometheus",
-                "Series that it holds, and the longest scrape.",
+                "Series that Prometheus holds, and the longest scrape.",
                 ("series", "prometheus_tsdb_head_series"),
                 ("seconds of a scrape", "max(scrape_duration_seconds)"),
             ),
             lines(
                 "Kafka, as relays and drains see it",
-                "1 while it takes what is sent; the oldest event that waits for it.",
+                "1 while Kafka takes messages; age of the oldest event that waits for it.",
                 ("relay", "min(relay_kafka_up)"),
                 ("oldest event, seconds", newest("outbox_oldest_pending_seconds")),
             ),

@@ -34,20 +34,20 @@ def made() -> Dashboard:
             number("Open WebSockets", "Now.", "sum(websockets_open)"),
             lines(
                 "Requests",
-                "A second, by answer.",
+                "Requests per second, by status.",
                 ("{{status}}", rate("http_requests_total", "status", where=VISITORS)),
                 unit="reqps",
             ),
             lines(
                 "Answer times",
-                "Of all paths.",
+                "Time over all paths.",
                 ("50 %", quantile(0.5, "http_request_duration_seconds", where=VISITORS)),
                 ("99 %", quantile(0.99, "http_request_duration_seconds", where=VISITORS)),
                 unit="s",
             ),
             lines(
                 "Hot paths: requests of a batch",
-                "At the median, by path.",
+                "Requests in a batch at the median, by path.",
                 ("{{path}}", quantile(0.5, "hot_path_batch_commands", "path")),
             ),
             lines(
@@ -57,24 +57,24 @@ def made() -> Dashboard:
             ),
             lines(
                 "Hot paths: the oldest request",
-                "That has no answer.",
+                "Age of the oldest request without an answer.",
                 ("{{path}}", "max by (path) (hot_path_oldest_request_seconds)"),
                 unit="s",
             ),
             lines(
                 "Limits and keys",
-                "A second: requests let through because Redis was unavailable; reads of the keys that failed.",
+                "Per second: requests that passed without a limit because Redis was unavailable; failed reads of the keys.",
                 ("let through", rate("rate_limit_failed_open_total")),
                 ("keys not read", rate("api_keys_unread_total")),
             ),
             lines(
                 "Logins to the admin",
-                "An hour; refused ones were tried too often.",
+                "Logins per hour; refused ones were tried too often.",
                 ("{{result}}", rate("admin_logins_total", "result", times=3600)),
             ),
             lines(
                 "WebSockets",
-                "Opened and closed a second, the closed by code.",
+                "WebSockets opened and closed per second, the closed ones by code.",
                 ("{{path}} opened", rate("websockets_opened_total", "path")),
                 ("{{path}} {{code}}", rate("websockets_closed_total", "path", "code")),
             ),
@@ -88,13 +88,13 @@ def made() -> Dashboard:
             ),
             lines(
                 "Live feeds: delay, 99 %",
-                "From a change to the queues of the sockets that want it.",
+                "Time from a change to the queues of the sockets that want it.",
                 ("{{log}}", quantile(0.99, "status_feed_lag_seconds", "log")),
                 unit="s",
             ),
             lines(
                 "Live feeds",
-                "Who follows, and changes a second that were numbered and read.",
+                "Open sockets, and changes per second that were numbered and read.",
                 ("{{log}} followers", "sum by (log) (status_feed_clients)"),
                 ("{{log}} numbered", rate("status_log_numbered_total", "log")),
                 ("{{log}} read", rate("status_feed_changes_total", "log")),
@@ -102,7 +102,7 @@ def made() -> Dashboard:
             ),
             lines(
                 "Live feeds: what went wrong",
-                "A second: sockets cut off, gaps reported, reads that failed.",
+                "Per second: sockets cut off, gaps reported, failed reads.",
                 ("{{log}} cut off", rate("status_feed_cut_off_total", "log")),
                 ("{{log}} gaps", rate("status_feed_gaps_total", "log")),
                 ("{{log}} unread", rate("status_feed_unread_total", "log")),
