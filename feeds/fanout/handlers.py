@@ -29,7 +29,7 @@ from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.round_trips import RoundTrip, send
 from outbox.envelope import EventEnvelope
 
-__all__ = ["UnknownPost", "count_follows", "cut_posts", "reset_slices"]
+__all__ = ["UnknownPost", "count_follows", "cut_posts", "decode_known", "reset_slices"]
 
 
 class UnknownPost(LookupError):
@@ -53,6 +53,14 @@ def cut_posts(envelopes: Sequence[EventEnvelope]) -> None:
             for each in _cut(event, *authors.get(event.actor_id, (0, AuthorMode.STORED)))
         ]
         send(RoundTrip(inserting(slices), nudge))
+
+
+def decode_known(payload: str) -> PostCreated | PostDeleted:
+    """Read a value of topic feed-events whose post there is. Raises msgspec.DecodeError, UnknownPost:
+    what another producer has invented is its fault, and no reason to doubt the handler."""
+    event = decode_feed_event(payload)
+    _are_deleted([event])
+    return event
 
 
 def _cut(event: PostCreated | PostDeleted, followers: int, mode: str) -> list[NewSlice]:

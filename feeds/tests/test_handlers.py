@@ -12,16 +12,17 @@ from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
 
 from feeds import tasks
-from feeds.events import FEED_EVENTS_TOPIC, PostCreated
+from feeds.events import FEED_EVENTS_TOPIC, PostCreated, PostDeleted
 from feeds.fanout import handlers
 from feeds.fanout.handlers import UnknownPost
 from feeds.fanout.slices import of_buckets
-from feeds.models import BUCKETS, FeedAuthor, FeedChange, FeedSlice, SliceKind
+from feeds.models import BUCKETS, FeedAuthor, FeedChange, FeedSlice, Post, SliceKind
 from feeds.queries import followers_page
 from feeds.tests.stage import (
     apply_events,
     delete,
     entries,
+    envelopes,
     follow,
     new_id,
     post,
@@ -29,7 +30,9 @@ from feeds.tests.stage import (
     unfollow,
     work_off,
 )
+from outbox.conf import CIRCUIT
 from outbox.envelope import EventEnvelope
+from outbox.handlers import pause
 from outbox.inbox.chunk import Chunk
 from outbox.models import BridgePosition, DeadLetter
 
@@ -44,8 +47,8 @@ def ranges(post_id: int) -> list[tuple[int, int]]:
     return list(rows.values_list("bucket_from", "bucket_to"))
 
 
-def event_of(post_id: int, author: str) -> EventEnvelope:
-    event = PostCreated.of(post_id, author, "words", 0)
+def event_of(post_id: int, author: str, of: Any = PostCreated) -> EventEnvelope:
+    event = of.of(post_id, author, *(["words"] if of is PostCreated else []), 0)
     return EventEnvelope(
         event_id=uuid4(),
         type=event.type,
@@ -55,6 +58,20 @@ def event_of(post_id: int, author: str) -> EventEnvelope:
         time="",
         payload=event.to_json(),
     )
+
+
+def taken(*events: EventEnvelope) -> None:
+    """A chunk of Kafka with these comes to the handler's task."""
+    topic_id = uuid4()
+    BridgePosition.objects.create(
+        handler="cut_posts",
+        topic=FEED_EVENTS_TOPIC.name,
+        partition=0,
+        topic_id=topic_id,
+        next_offset=0,
+    )
+    chunk = Chunk(FEED_EVENTS_TOPIC.name, topic_id, 0, 0, len(events), tuple(enumerate(events)))
+    tasks.cut_posts(chunks=[chunk.to_task()])
 
 
 class TestCutting:
@@ -94,25 +111,29 @@ class TestCutting:
             handlers.cut_posts([event_of(post_id, author)])
         assert ranges(post_id) == []
 
-    def test_such_an_event_becomes_a_dead_letter_and_the_others_are_cut(self) -> None:
-        """As the handler's task does it, from a chunk of Kafka."""
+    @pytest.mark.parametrize("of", [PostCreated, PostDeleted])
+    def test_what_another_producer_invents_is_its_fault(self, of: Any) -> None:
+        """As the handler's task does it, from a chunk of Kafka: parked together, and no reason to
+        doubt the handler, however many they are. What is ours among them is cut."""
         made = post("bob")
-        topic_id, unknown = uuid4(), event_of(new_id(), "bob")
-        BridgePosition.objects.create(
-            handler="cut_posts",
-            topic=FEED_EVENTS_TOPIC.name,
-            partition=0,
-            topic_id=topic_id,
-            next_offset=0,
-        )
-        events = ((0, unknown), (1, event_of(made, "bob")))
-        chunk = Chunk(FEED_EVENTS_TOPIC.name, topic_id, 0, 0, 2, events)
-        tasks.cut_posts(chunks=[chunk.to_task()])
-        letter = DeadLetter.objects.get()
-        assert (letter.event_id, letter.state) == (unknown.event_id, DeadLetter.State.RETRYING)
-        assert letter.error.startswith("UnknownPost: There is no post")
+        foreign = [event_of(new_id(), f"other{number}", of) for number in range(CIRCUIT.least * 3)]
+        taken(*foreign, *envelopes("POST_CREATED"), event_of(made, "somebody else", of))
+        letters = DeadLetter.objects.order_by("offset")
+        assert [letter.event_id for letter in letters][:-1] == [each.event_id for each in foreign]
+        assert {letter.state for letter in letters} == {DeadLetter.State.DEAD}
+        assert all("not ours" in each.error and "no post" in each.error for each in letters)
+        assert not pause.handler_statuses(["cut_posts"])[0].paused
         assert ranges(made) == [(0, BUCKETS)]
-        assert BridgePosition.objects.get().next_offset == 2
+        assert BridgePosition.objects.get().next_offset == len(foreign) + 2
+
+    def test_one_of_ours_without_its_post_is_our_fault(self) -> None:
+        """It is tried again, and the circuit counts it."""
+        Post.objects.filter(id=post("bob")).delete()
+        taken(*envelopes("POST_CREATED"))
+        letter = DeadLetter.objects.get()
+        assert letter.state == DeadLetter.State.RETRYING
+        assert letter.error.startswith("UnknownPost: There is no post")
+        assert BridgePosition.objects.get().failures > 0
 
     def test_what_is_no_event_of_the_topic_fails(self) -> None:
         broken = msgspec.structs.replace(
