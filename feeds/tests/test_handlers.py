@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
 
 from feeds import tasks
-from feeds.events import FEED_EVENTS_TOPIC, PostCreated, PostDeleted
+from feeds.events import FEED_EVENTS_TOPIC, Followed, PostCreated, PostDeleted, Unfollowed
 from feeds.fanout import handlers
 from feeds.fanout.handlers import UnknownPost
 from feeds.fanout.slices import of_buckets
@@ -25,6 +26,7 @@ from feeds.tests.stage import (
     envelopes,
     follow,
     new_id,
+    number_of,
     post,
     settle,
     unfollow,
@@ -166,6 +168,24 @@ def test_events_and_entries_are_counted() -> None:
     assert [new - old for new, old in zip(after, before, strict=True)] == [1] * len(METRICS)
 
 
+def follow_event(event: Followed | Unfollowed) -> EventEnvelope:
+    """As another producer would write it, its id like one of ours."""
+    return EventEnvelope(
+        event_id=UUID(event.event_id),
+        type=event.type,
+        topic=event.topic.name,
+        key=event.key,
+        source="/elsewhere",
+        time="",
+        payload=event.to_json(),
+    )
+
+
+def count(events: Sequence[EventEnvelope]) -> None:
+    with transaction.atomic():
+        handlers.count_follows(events)
+
+
 METRICS = [
     ("feed_events_processed_total", {"type": "POST_CREATED"}),
     ("feed_events_processed_total", {"type": "FOLLOWED"}),
@@ -215,6 +235,33 @@ class TestFollowers:
         apply_events("UNFOLLOWED")
         assert FeedAuthor.objects.get().followers == -1
         assert followers_page("bob", limit=10).in_all == 0
+
+    def test_what_another_producer_tells_changes_nothing(self, settings: Any) -> None:
+        """Neither the number, nor the mode that follows from it, nor anybody's feed."""
+        settings.FEED_MERGE_FOLLOWERS = 4
+        follow("ann", "bob")
+        follow("eve", "bob")
+        settle()
+        number = number_of("ann", "bob")
+        foreign = [
+            *(
+                follow_event(Followed.of(f"other{each}", "bob", 10**9 + each, 0))
+                for each in range(8)
+            ),
+            *(follow_event(Unfollowed.of("ann", "bob", each, 0)) for each in (number, 10**9)),
+        ]
+        follow("joe", "bob")
+        with CaptureQueriesContext(connection) as alone:
+            count([*envelopes("FOLLOWED")[-1:]])
+        unfollow("eve", "bob")
+        with CaptureQueriesContext(connection) as mixed:
+            count([*foreign, *envelopes("UNFOLLOWED")])
+        count(foreign)
+        assert len(mixed) == len(alone)
+        assert self.count() == 2
+        assert not FeedChange.objects.filter(kind="mode").exists()
+        kinds = FeedSlice.objects.order_by("id").values_list("kind", "follower_id")
+        assert list(kinds) == [("backfill", "joe"), ("cleanup", "eve")]
 
     def test_a_change_of_mode_is_told_to_who_believes_cached_feeds(self, settings: Any) -> None:
         settings.FEED_MERGE_FOLLOWERS = 2
