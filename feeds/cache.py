@@ -3,13 +3,12 @@
 A key holds the feed that was read for one user, or the mark of a fill, which is about to read
 it. Three rules keep it correct:
 
-- A fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is
-still there. A change of a feed deletes the mark, so a result from before the change is not
-stored after it. - A cached feed names the snapshots that it comes from. A reader asks
-PostgreSQL for the changes since then (feeds/reading/changes.py), and ignores a feed that is
-older than a change it knows. - Keys contain Redis's run id. Feeds that a restart brings back
-from a file, or a failover from a replica, have missed changes; under the new run id they are
-not found.
+- A fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is still
+  there. A change of a feed deletes the mark, so a result from before the change is not stored after it.
+- A cached feed names the snapshots that it comes from. A reader asks PostgreSQL for the changes since
+  then (feeds/reading/changes.py), and ignores a feed that is older than a change it knows.
+- Keys contain Redis's run id. Feeds that a restart brings back from a file, or a failover from a
+  replica, have missed changes; under the new run id they are not found.
 
 Ids are eight bytes each, newest first, and compared byte by byte: numbers of Redis and its Lua are exact
 up to 2^53 only. Redis 6 or later.
@@ -40,6 +39,7 @@ __all__ = [
     "Kept",
     "add_entries",
     "ask",
+    "cached_users",
     "is_on",
     "kept_feeds",
     "look",
@@ -65,7 +65,6 @@ _FULL, _MARK = b"V", b"F"
 # xmin of the fill's snapshot, lowest xmin of what was added, floor, and how long the two texts are
 # that follow: the fill's snapshot and the authors that are merged at read, as JSON.
 _HEAD = struct.Struct(">cQQQHI")
-
 
 log = structlog.get_logger("feeds.cache")
 
@@ -192,6 +191,8 @@ local there = {{}}
 for i = 1, #ARGV do there[i] = redis.call('EXISTS', key_of(ARGV[i])) end
 return there
 """
+# ARGV: where to go on. Gives where to go on next, and keys of feeds and marks.
+_SCAN = f"""{_RUN} return redis.call('SCAN', ARGV[1], 'MATCH', key_of('*'), 'COUNT', 1000)"""
 # ARGV: users.
 _TOUCH = f"""{_RUN}
 for i = 1, #ARGV do redis.call('UNLINK', key_of(ARGV[i])) end
@@ -338,6 +339,16 @@ def kept_feeds(user_ids: Sequence[str]) -> dict[str, Kept]:
         values = ask(look(users))
         found |= {user: Kept.of(value) for user, value in zip(users, values, strict=True) if value}
     return found
+
+
+def cached_users() -> set[str]:
+    """All whose feeds are cached, or being filled. Goes through all keys. Raises CacheUnavailable."""
+    users: set[str] = set()
+    at = b"" if is_on() else b"0"
+    while at != b"0":
+        at, keys = ask(("EVAL", _SCAN, 0, at or b"0"))
+        users.update(key.split(b":", 2)[2].decode() for key in keys)
+    return users
 
 
 @lru_cache(maxsize=4)

@@ -156,38 +156,46 @@ class UsersPage(NamedTuple):
     next: UserCursor | FollowerCursor | None
 
 
+# Each is one statement, so that the page and the number are of one snapshot.
+_FOLLOWING = """
+    SELECT (SELECT count(*) FROM follows WHERE follower_id = %(user)s AND active),
+           ARRAY(SELECT followee_id FROM follows
+                 WHERE follower_id = %(user)s AND active AND followee_id > %(after)s
+                 ORDER BY followee_id LIMIT %(most)s)
+"""
+_FOLLOWERS = """
+    SELECT coalesce((SELECT followers FROM feed_authors WHERE author_id = %(user)s), 0),
+           array_agg(bucket ORDER BY bucket, follower_id),
+           array_agg(follower_id ORDER BY bucket, follower_id)
+    FROM (SELECT bucket, follower_id FROM follows
+          WHERE followee_id = %(user)s AND active AND (bucket, follower_id) > (%(bucket)s, %(after)s)
+          ORDER BY bucket, follower_id LIMIT %(most)s) AS page
+"""
+
+
 def following_page(user_id: str, *, limit: int, after: UserCursor | None = None) -> UsersPage:
     """Whom a user follows, along index follows_of_follower. `in_all` is exact."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT followee_id FROM follows WHERE follower_id = %s AND active AND followee_id > %s"
-            " ORDER BY followee_id LIMIT %s",
-            (user_id, (after or UserCursor()).user_id, limit + 1),
-        )
-        users = [row[0] for row in cursor.fetchall()]
-        cursor.execute("SELECT count(*) FROM follows WHERE follower_id = %s AND active", (user_id,))
-        [count] = cursor.fetchone()
+        last = (after or UserCursor()).user_id
+        cursor.execute(_FOLLOWING, {"user": user_id, "after": last, "most": limit + 1})
+        count, users = cursor.fetchone()
     more = len(users) > limit
     return UsersPage(users[:limit], count, UserCursor(users[limit - 1]) if more else None)
 
 
 def followers_page(user_id: str, *, limit: int, after: FollowerCursor | None = None) -> UsersPage:
     """Who follows a user, along index follows_of_followee. `in_all` is of the events applied so far."""
+    bucket, last = after or FollowerCursor()
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT bucket, follower_id FROM follows"
-            " WHERE followee_id = %s AND active AND (bucket, follower_id) > (%s, %s)"
-            " ORDER BY bucket, follower_id LIMIT %s",
-            (user_id, *(after or FollowerCursor()), limit + 1),
+            _FOLLOWERS, {"user": user_id, "bucket": bucket, "after": last, "most": limit + 1}
         )
-        rows = cursor.fetchall()
-        cursor.execute("SELECT followers FROM feed_authors WHERE author_id = %s", (user_id,))
-        counted = cursor.fetchone()
-    more = len(rows) > limit
+        counted, buckets, users = cursor.fetchone()
+    more = users is not None and len(users) > limit
     return UsersPage(
-        [follower_id for _, follower_id in rows[:limit]],
-        max(0, counted[0]) if counted else 0,  # an unfollow may be counted before its follow
-        FollowerCursor(*rows[limit - 1]) if more else None,
+        (users or [])[:limit],
+        max(0, counted),  # an unfollow may be counted before its follow
+        FollowerCursor(buckets[limit - 1], users[limit - 1]) if more else None,
     )
 
 

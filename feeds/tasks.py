@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from feeds.events import decode_feed_event, decode_follow_event
+from feeds.events import decode_follow_event
 from feeds.fanout import handlers, measuring, work
 from feeds.reading import forgetting
 from outbox.handlers.task import effect_task
@@ -15,7 +15,7 @@ cut_posts = effect_task(
     name="feeds.cut_posts",
     handler="cut_posts",
     effect=handlers.cut_posts,
-    decode=decode_feed_event,
+    decode=handlers.decode_known,
 )
 count_follows = effect_task(
     name="feeds.count_follows",

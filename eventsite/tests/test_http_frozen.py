@@ -22,6 +22,8 @@ from devtools.testing.web import Answer, Web
 ANSWERED_WITHIN, ADMIN_ANSWERED_WITHIN = 10.0, 15.0  # seconds: the promise
 PASSWORD = "correct horse battery staple"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+NOTIFICATIONS = "/api/v1/notifications"
+DONE = {200, 201, 202}
 IN_DJANGO = settings.WEB_THREADS + 3
 WEB_ONLY = PLAN.only("web")
 
@@ -69,15 +71,26 @@ def frozen(stack: LocalStack) -> Iterator[None]:
         server.resume()
 
 
+def sms(content: str) -> dict[str, object]:
+    return {"recipient": "+905000000000", "channel": "sms", "content": content}
+
+
 def order(customer: str) -> dict[str, object]:
     return {"customerId": customer, "items": [{"productId": "p", "quantity": 1, "price": 2}]}
 
 
-def stored(stack: LocalStack, customer: str) -> int:
+# What a request of each kind stores under the name of its run.
+STORED = {
+    "order": "SELECT count(*) FROM orders WHERE customer_id = %s",
+    "post": "SELECT count(*) FROM posts WHERE author_id = %s",
+    "follow": "SELECT count(*) FROM follows WHERE follower_id = %s",
+    "notification": "SELECT count(*) FROM notifications WHERE content = %s",
+}
+
+
+def stored(stack: LocalStack, name: str, kind: str = "order") -> int:
     with psycopg.connect(stack.env["DATABASE_URL"]) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM orders WHERE customer_id = %s", (customer,)
-        ).fetchone()
+        row = connection.execute(STORED[kind], (name,)).fetchone()
         assert row
         return int(row[0])
 
@@ -131,8 +144,27 @@ def assert_told(told: dict[str, Told]) -> None:
             assert body["outcome"] in ("unknown", "not_stored"), (name, body)
 
 
+@dataclass(frozen=True)
+class Made:
+    """What there is before PostgreSQL stands, to be read and changed: ids."""
+
+    order: str
+    post: int
+    notification: str
+
+    @classmethod
+    def by(cls, web: Web) -> Made:
+        """One of each, and a feed with the post."""
+        web.post("/follow", {"follower_id": "ann", "followee_id": "ada"})
+        return cls(
+            web.post("/orders", order("before")).json["orderId"],
+            web.post("/posts", {"author_id": "ada", "content": "before"}).json["post_id"],
+            web.post(NOTIFICATIONS, sms("before")).json["id"],
+        )
+
+
 def requests_of(
-    web: Web, run: str, order_id: str, session: str, log_in: Callable[[], Answer]
+    web: Web, run: str, made: Made, session: str, log_in: Callable[[], Answer]
 ) -> dict[str, Callable[[], Answer]]:
     """Each kind, and more for Django than it has threads."""
     key = {"Idempotency-Key": run}
@@ -141,10 +173,17 @@ def requests_of(
         for path in (
             "/orders",
             "/orders?limit=1",
-            f"/orders/{order_id}",
+            f"/orders/{made.order}",
             "/analytics/summary",
             "/analytics/metrics?metric_name=revenue_total",
             "/analytics/top-products",
+            "/feeds/ann",
+            "/feeds/nobody",
+            f"/feeds/ann?before={made.post}&expand=posts",
+            f"/posts/{made.post}",
+            "/users/ann/following",
+            NOTIFICATIONS,
+            f"{NOTIFICATIONS}/{made.notification}",
         )
     }
     many = {
@@ -155,7 +194,10 @@ def requests_of(
     }
     return {
         "write keyed": lambda: web.post("/orders", order(f"{run}-keyed"), key),
-        "write pay": lambda: web.post(f"/orders/{order_id}/pay"),
+        "write pay": lambda: web.post(f"/orders/{made.order}/pay"),
+        "write post": lambda: web.post("/posts", {"author_id": run, "content": "words"}),
+        "write follow": lambda: web.post("/follow", {"follower_id": run, "followee_id": "ada"}),
+        "write notification": lambda: web.post(NOTIFICATIONS, sms(run)),
         **reads,
         **many,
         "admin": lambda: web.get("/admin/orders/order/", Cookie=session),
@@ -180,22 +222,22 @@ def given_up(web: Web) -> float:
 
 
 def test_everybody_is_answered_in_time_and_all_works_on(stack: LocalStack, web: Web) -> None:
-    order_id = web.post("/orders", order("before")).json["orderId"]
+    made = Made.by(web)
     session, log_in = logged_in(web), login_form(web)
-    warm = requests_of(web, "warm", order_id, session, lambda: web.get("/admin/login/"))
-    assert {each.answer.status for each in all_at_once(warm).values()} <= {200, 201}
-    order_id = web.post("/orders", order("before")).json["orderId"]
+    warm = requests_of(web, "warm", made, session, lambda: web.get("/admin/login/"))
+    assert {each.answer.status for each in all_at_once(warm).values()} <= DONE
+    made = Made.by(web)
     before, process = given_up(web), stack.process("web").pid
     with ThreadPoolExecutor(2) as pool:
         with frozen(stack):
             first = pool.submit(timed, lambda: web.post("/orders", order("first")))
             time.sleep(0.3)  # until it is under way
             operators = pool.submit(assert_operators_are_answered, web)
-            told = all_at_once(requests_of(web, "during", order_id, session, log_in))
+            told = all_at_once(requests_of(web, "during", made, session, log_in))
             operators.result()
             told["write first"] = first.result()
             # Now there is no connection left: they would need new ones.
-            again = all_at_once(requests_of(web, "again", order_id, session, log_in))
+            again = all_at_once(requests_of(web, "again", made, session, log_in))
         assert_told(told)
         assert_told(again)
     outcome = told["write first"].answer.json["outcome"]
@@ -210,11 +252,15 @@ def test_everybody_is_answered_in_time_and_all_works_on(stack: LocalStack, web: 
         for number in range(IN_DJANGO):
             if all_told[f"write {number}"].answer.json["outcome"] == "not_stored":
                 assert stored(stack, f"{run}-{number}") == 0
+        for kind in ("post", "follow", "notification"):
+            if all_told[f"write {kind}"].answer.json["outcome"] == "not_stored":
+                assert stored(stack, run, kind) == 0, kind
         keyed = web.post("/orders", order(f"{run}-keyed"), {"Idempotency-Key": run})
         assert keyed.status == 201
         assert stored(stack, f"{run}-keyed") == 1
-    found = all_at_once(requests_of(web, "found", order_id, session, log_in))
+    found = all_at_once(requests_of(web, "found", made, session, log_in))
     statuses = {name: each.answer.status for name, each in found.items()}
-    assert set(statuses.values()) <= {200, 201}, statuses
+    assert set(statuses.values()) <= DONE, statuses
+    assert [stored(stack, "found", kind) for kind in ("post", "follow", "notification")] == [1] * 3
     assert web.get("/health/ready").json["status"] == "ready"
     assert stack.process("web").pid == process

@@ -31,9 +31,10 @@ _EXPECTED = f"""
 """
 
 
-def compare_cached(users: Sequence[str], found: FeedComparison) -> None:
+def compare_cached(users: Sequence[str], found: FeedComparison) -> list[str]:
     """Compare the cached feeds of these users, in the open transaction, whose snapshot is older than
-    what Redis says now: what a slice has finished before it, the cache holds by then.
+    what Redis says now: what a slice has finished before it, the cache holds by then. Returns the
+    users whose cached feed this snapshot cannot judge: it has been filled since.
 
     Raises CacheUnavailable.
     """
@@ -43,14 +44,16 @@ def compare_cached(users: Sequence[str], found: FeedComparison) -> None:
         rows = cursor.fetchall()
         changes.learn(rows)
     here = snapshot_of(rows[0][0])
+    newer = []
     for user, kept in cache.kept_feeds(users).items():
-        # A newer one has seen what we do not see; one that is not believed shows nothing.
-        is_newer = snapshot_of(kept.snapshot).shows_more_than(here)
-        if is_newer or not changes.believes(kept, user):
-            found.counts["cached, not compared"] += 1
-            continue
-        found.counts["cached"] += 1
-        found.add(_differences(user, kept, changes))
+        if snapshot_of(kept.snapshot).shows_more_than(here):
+            newer.append(user)
+        elif not changes.believes(kept, user):
+            found.counts["cached, not believed"] += 1  # no reader is shown it
+        else:
+            found.counts["cached"] += 1
+            found.add(_differences(user, kept, changes))
+    return newer
 
 
 def _differences(user: str, kept: Kept, changes: Changes) -> list[FeedDifference]:

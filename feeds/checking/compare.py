@@ -36,7 +36,7 @@ class FeedComparison:
     """What was found.
 
     counts           entries that are right or litter, posts that are owed, follows that are not
-                     backfilled yet, cached feeds that were compared; by name
+                     backfilled yet, cached feeds that were compared, and that were not; by name
     different        differences in all
     differences      the first 50
     users_different  users with one, or with litter

@@ -86,21 +86,34 @@ _RANGE = """
     ), """
 
 # Numbers of a pair rise, so what an earlier follow has left goes too, and what a later one has taken
-# over stays. The row of the pair goes as well, unless it is followed again.
+# over stays. So does what came through the follow that is active now, whatever number the slice names:
+# another producer may have written its event, or a database that was set back has forgotten what it says.
+# The rows of the pairs are locked first, which reads them as they are then and not as they were when the
+# statement began. The row of the pair goes as well, unless it is followed again.
 _CLEAN_UP = """
     WITH slice AS MATERIALIZED (
         SELECT follower_id, author_id, follow_number FROM feed_slices
         WHERE id = ANY(%s::bigint[])
+    ), held AS MATERIALIZED (
+        SELECT follows.follower_id, follows.followee_id, follows.number, follows.active
+        FROM follows
+        WHERE (follower_id, followee_id) IN (SELECT follower_id, author_id FROM slice)
+        ORDER BY follower_id, followee_id FOR UPDATE
+    ), ended AS MATERIALIZED (
+        SELECT slice.*, held.number AS active_number FROM slice
+        LEFT JOIN held ON held.follower_id = slice.follower_id
+                      AND held.followee_id = slice.author_id AND held.active
     ), gone AS (
-        DELETE FROM feed_entries USING slice
-        WHERE feed_entries.user_id = slice.follower_id
-          AND feed_entries.author_id = slice.author_id
-          AND feed_entries.follow_number <= slice.follow_number
+        DELETE FROM feed_entries USING ended
+        WHERE feed_entries.user_id = ended.follower_id
+          AND feed_entries.author_id = ended.author_id
+          AND feed_entries.follow_number <= ended.follow_number
+          AND feed_entries.follow_number IS DISTINCT FROM ended.active_number
         RETURNING feed_entries.user_id
     ), pruned AS (
-        DELETE FROM follows USING slice
-        WHERE follows.follower_id = slice.follower_id AND follows.followee_id = slice.author_id
-          AND follows.number <= slice.follow_number AND NOT follows.active
+        DELETE FROM follows USING ended
+        WHERE follows.follower_id = ended.follower_id AND follows.followee_id = ended.author_id
+          AND follows.number <= ended.follow_number AND NOT follows.active
     )
     SELECT DISTINCT follower_id, (SELECT count(*) FROM gone) FROM slice
 """

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import structlog
 from django.db import connection, transaction
 
 from feeds import metrics
 from feeds.events import (
+    FOLLOW_EVENTS_TOPIC,
     Followed,
     PostCreated,
     PostDeleted,
@@ -27,9 +29,12 @@ from feeds.fanout.slices import SLICE_FOLLOWERS, NewSlice, inserting, of_buckets
 from feeds.models import AuthorMode, FeedSlice, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.round_trips import RoundTrip, send
-from outbox.envelope import EventEnvelope
+from outbox.envelope import EventEnvelope, correlation_fields
+from outbox.publish.known import known_event_ids
 
-__all__ = ["UnknownPost", "count_follows", "cut_posts", "reset_slices"]
+__all__ = ["UnknownPost", "count_follows", "cut_posts", "decode_known", "reset_slices"]
+
+log = structlog.get_logger("feeds.fanout")
 
 
 class UnknownPost(LookupError):
@@ -53,6 +58,14 @@ def cut_posts(envelopes: Sequence[EventEnvelope]) -> None:
             for each in _cut(event, *authors.get(event.actor_id, (0, AuthorMode.STORED)))
         ]
         send(RoundTrip(inserting(slices), nudge))
+
+
+def decode_known(payload: str) -> PostCreated | PostDeleted:
+    """Read a value of topic feed-events whose post there is. Raises msgspec.DecodeError, UnknownPost:
+    what another producer has invented is its fault, and no reason to doubt the handler."""
+    event = decode_feed_event(payload)
+    _are_deleted([event])
+    return event
 
 
 def _cut(event: PostCreated | PostDeleted, followers: int, mode: str) -> list[NewSlice]:
@@ -97,15 +110,35 @@ def count_follows(envelopes: Sequence[EventEnvelope]) -> None:
     clean-ups, in the open transaction. Both are right in any order, because entries name the follow
     through which they came.
 
-    Raises msgspec.DecodeError for an event that is not of topic follow-events' shape.
+    Events that our outbox does not hold change nothing: they are of other producers, or of a database
+    that was set back. Raises msgspec.DecodeError for an event that is not of topic follow-events' shape.
     """
-    events = [decode_follow_event(envelope.payload) for envelope in envelopes]
+    events = _ours(envelopes, [decode_follow_event(envelope.payload) for envelope in envelopes])
+    if not events:
+        return
     with _measured("count_follows", Counter(event.type for event in events)):
         added = Counter[str]()
         for event in events:
             added[event.payload.followee_id] += 1 if isinstance(event, Followed) else -1
         set_modes(_add(added))
         send(RoundTrip(inserting([_slice_of(event) for event in events]), nudge))
+
+
+def _ours(
+    envelopes: Sequence[EventEnvelope], events: Sequence[Followed | Unfollowed]
+) -> Sequence[Followed | Unfollowed]:
+    """Those of these events that our outbox holds: a number of followers must be what the follows say."""
+    known = known_event_ids(FOLLOW_EVENTS_TOPIC.name, [envelope.event_id for envelope in envelopes])
+    theirs = [envelope for envelope in envelopes if envelope.event_id not in known]
+    if not theirs:
+        return events
+    log.warning(
+        "foreign_follows_passed_by",
+        events=len(theirs),
+        **correlation_fields(envelope.trace.correlation_id for envelope in theirs),
+    )
+    both = zip(envelopes, events, strict=True)
+    return [event for envelope, event in both if envelope.event_id in known]
 
 
 def _add(added: Mapping[str, int]) -> dict[str, tuple[int, str]]:

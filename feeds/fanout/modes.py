@@ -86,6 +86,15 @@ def _forget_storing(authors: list[str]) -> None:
         )
 
 
+# Who changes the mode or the number of followers of this author holds his row.
+_LOCK = """
+    SELECT FROM feed_slices slice
+    JOIN feed_authors author ON author.author_id = slice.author_id
+    WHERE slice.id = ANY(%s::bigint[])
+    FOR UPDATE OF author
+"""
+# A statement of its own: its snapshot is newer than the lock, so it sees the slices of a change that the
+# lock was waited for.
 _STATE = """
     SELECT author.author_id, author.followers, slice.created_at,
            EXISTS (SELECT FROM feed_slices other
@@ -93,7 +102,6 @@ _STATE = """
     FROM feed_slices slice
     JOIN feed_authors author ON author.author_id = slice.author_id AND author.mode = 'storing'
     WHERE slice.id = ANY(%s::bigint[])
-    FOR UPDATE OF author
 """
 
 # Posts that may have committed behind the slices that filled, and are not stored for everybody yet. What
@@ -123,7 +131,7 @@ def end_storing(batch: SliceBatch) -> WrittenSlices:
     meanwhile is of no account.
     """
     with transaction.atomic():
-        rows = send(RoundTrip([TOGETHER, (_STATE, (batch.ids,))]))[1]
+        rows = send(RoundTrip([TOGETHER, (_LOCK, (batch.ids,)), (_STATE, (batch.ids,))]))[2]
         if not rows:
             return WrittenSlices()
         [(author, followers, since, unfinished)] = rows

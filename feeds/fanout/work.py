@@ -26,7 +26,7 @@ from feeds.fanout.slices import (
 from feeds.fanout.trimming import trim
 from feeds.fanout.written import WrittenSlices
 from feeds.models import SliceKind
-from outbox.database.errors import describe, is_transient
+from outbox.database.errors import describe, is_timeout, is_transient
 
 __all__ = ["apply_batch", "apply_slices"]
 
@@ -107,11 +107,14 @@ def _update_caches(written: WrittenSlices) -> None:
 
 
 def _failed(batch: SliceBatch, error: Exception) -> int | None:
-    if is_transient(error):
+    # A server that stops or has no room says nothing about a slice. A slice alone that took too long may be
+    # to blame, and counts as failed; several are found out one by one, once they have begun often enough.
+    is_alone, passes = len(batch.leases) == 1, is_transient(error)
+    if passes and not (is_alone and is_timeout(error)):
         log.warning("slices_left", kind=batch.kind, error=describe(error))
         try_later(batch.leases, AGAIN_SECONDS)
         return None
-    if len(batch.leases) > 1:
+    if not is_alone:
         counts = Counter[bool]()
         for lease in batch.leases:
             done = apply_batch(SliceBatch(batch.kind, [lease]))
@@ -122,7 +125,7 @@ def _failed(batch: SliceBatch, error: Exception) -> int | None:
     log.error(
         "slice_failed", slice=lease.id, kind=batch.kind, error=describe(error), is_over=is_over
     )
-    return 0
+    return None if passes else 0
 
 
 def _size_class(followers: int) -> str:

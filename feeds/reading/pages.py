@@ -33,8 +33,8 @@ def pages(questions: Sequence[FeedQuestion], *, deep: bool) -> LookupSteps[list[
     results = (yield Ask([*asked[0], *asked[1]])) if any(asked) else []
     found: dict[FeedQuestion, FeedPage | None] = {**hits.pages(results[: len(asked[0])])}
     reads.learn(results[len(asked[0]) :])
-    again = yield from _read_again([each for each in hits.kept if each not in found], token)
-    if kept is not None and (feeds := [*reads.feeds(), *again.feeds()]):
+    again, to_store = yield from _read_again([q for q in hits.kept if q not in found], token)
+    if kept is not None and (feeds := [*reads.feeds(), *to_store]):
         yield Ask(commands=[cache.store(feeds, token=token)])
     for read in (reads, again):
         for question in read.questions:
@@ -55,7 +55,7 @@ def _look(
     if not cache.is_on() or not asked:
         return None
     replies = yield Ask(commands=[cache.look(readers, token=mark) for readers, mark in asked])
-    if replies is None or any(isinstance(reply, Exception) for reply in replies):
+    if not _is_clear(replies):
         return None
     readers = chain.from_iterable(readers for readers, _ in asked)
     values = zip(readers, chain.from_iterable(replies), strict=True)
@@ -67,10 +67,18 @@ def _may_hit(question: FeedQuestion, kept: Mapping[str, Kept]) -> bool:
     return feed is not None and question.after is None and question.range.edge > feed.floor
 
 
-def _read_again(missed: Sequence[FeedQuestion], token: bytes) -> LookupSteps[Reads]:
-    """Those whose cached feed did not do; new ones are kept in place of the old."""
-    reads = Reads(missed)
+def _read_again(
+    missed: Sequence[FeedQuestion], token: bytes
+) -> LookupSteps[tuple[Reads, Sequence[tuple[str, bytes]]]]:
+    """Those whose cached feed did not do, and what is to be stored in place of it: nothing without a
+    clear reply to its mark. A mark that is set late would hide that a slice has been finished before."""
+    reads, is_marked = Reads(missed), False
     if marked := sorted({each.reader for each in missed if each.is_newest}):
-        yield Ask(commands=[cache.mark(marked, token=token)])
+        is_marked = _is_clear((yield Ask(commands=[cache.mark(marked, token=token)])))
     reads.learn((yield Ask(reads.statements)) if missed else [])
-    return reads
+    return reads, reads.feeds() if is_marked else []
+
+
+def _is_clear(replies: Sequence[object] | None) -> bool:
+    """Whether every command is done, and was before we go on."""
+    return replies is not None and not any(isinstance(reply, Exception) for reply in replies)

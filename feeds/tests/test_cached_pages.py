@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import redis
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -56,6 +57,15 @@ class Slowly:
             self._ask = self._steps.send(told)
         except StopIteration as end:
             self._ask, [self.page] = None, end.value
+
+    def not_told(self, told: Any) -> Sequence[cache.Command]:
+        """The commands that it asks next are not answered in time: it is sent `told`. They may be done
+        all the same, and late."""
+        assert self._ask is not None
+        commands = self._ask.commands
+        assert commands
+        self._ask = self._steps.send(told)
+        return commands
 
     def finish(self) -> FeedPage:
         while self._ask is not None:
@@ -183,6 +193,26 @@ class TestFills:
         reading.step()
         follow("ann", "bob")  # marks nothing: its handler has not run
         assert reading.finish().ids == []
+        assert_right("ann", hit=False)
+
+    @pytest.mark.parametrize(
+        "told", [None, [redis.ResponseError("READONLY")]], ids=["none", "an error"]
+    )
+    def test_nor_one_whose_mark_was_not_confirmed(self, cached: int, told: Any) -> None:
+        """In place of a cached feed that is not believed. The mark is set when a slice has long been
+        finished, of which what was read knows nothing."""
+        follow("ann", "eve")
+        reading = Slowly("ann")
+        reading.step()  # looks
+        reading.step()  # asks what has changed: the follow
+        mark = reading.not_told(told)
+        reading.step()  # reads PostgreSQL
+        post("bob")
+        settle()
+        for command in mark:
+            cache.ask(command)
+        assert reading.finish().ids == [cached]
+        assert cache.kept_feeds(["ann"]) == {}
         assert_right("ann", hit=False)
 
     def test_an_empty_feed_is_kept_too(self) -> None:

@@ -14,6 +14,8 @@ from feeds.checking.cached import compare_cached
 from feeds.checking.compare import FeedComparison
 from feeds.checking.rebuild import all_users, rebuild, sampled_users
 from feeds.models import FeedEntry, FeedSlice, FeedWindow, Follow
+from feeds.reading.pages import pages
+from feeds.reading.questions import FeedQuestion
 from feeds.tests.stage import (
     Other,
     apply_events,
@@ -28,6 +30,7 @@ from feeds.tests.stage import (
     truth,
     unfollow,
 )
+from restapi.lookup import run
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -166,9 +169,62 @@ def test_a_cached_feed_that_has_seen_what_the_check_does_not(posted: list[int]) 
                 cursor.execute("SELECT FROM posts LIMIT 1")
             held.commit()
             assert Other(lambda: shown("ann")).join() == posted[1:]
-            compare_cached(["ann"], found)
-    assert found.differences == []
-    assert found.counts == {"cached, not compared": 1}
+            assert compare_cached(["ann"], found) == ["ann"]
+    assert (found.differences, found.counts) == ([], {})
+
+
+def test_a_cached_feed_of_who_follows_nobody(posted: list[int]) -> None:
+    """Of his own posts, or of none."""
+    own = post("solo")
+    settle()
+    assert (shown("solo"), shown("nobody")) == ([own], [])
+    assert "2 cached feeds compared, 0 not" in check()
+    key = next(key for key in _keys() if key.endswith(":solo"))
+    kept = cache.kept_feeds(["solo"])["solo"]
+    cache.ask(("SET", key, kept.value.replace(own.to_bytes(8, "big"), b""), "KEEPTTL"))
+    assert f"solo: post {own} is missing in the cache" in differs("--repair")
+    assert "1 cached feeds compared, 0 not" in check()
+    assert shown("solo") == [own]
+
+
+def test_more_cached_feeds_than_redis_names_at_once() -> None:
+    readers = {f"of:{number}" for number in range(1100)}
+    run(pages([FeedQuestion(each, 20) for each in readers], deep=True), redis=cache.replies)
+    assert cache.cached_users() == readers
+    assert "1100 cached feeds compared, 0 not" in check()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cached_feed_that_is_filled_while_it_runs(
+    posted: list[int], monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """It is compared in a snapshot of its own; if it is filled once more behind that, it is counted."""
+    look, left = cache.kept_feeds, [post("bob") for _ in range(times)]
+    shown("ann")
+    settle()
+
+    def behind_a_fill(users: Any) -> Any:
+        if left:
+            Other(lambda: deleted_and_shown(left.pop())).join()
+        return look(users)
+
+    def deleted_and_shown(post_id: int) -> None:
+        delete(post_id)
+        cache.touch_users(["ann"])
+        shown("ann")
+
+    monkeypatch.setattr(cache, "kept_feeds", behind_a_fill)
+    told = check()
+    assert f"{2 - times} cached feeds compared, {times - 1} not" in told
+    assert ("1 cached feeds were not compared: they were filled" in told) == (times == 2)
+
+
+def test_a_cached_feed_that_no_reader_believes(posted: list[int]) -> None:
+    shown("ann")
+    unfollow("ann", "bob")
+    told = check()
+    assert "0 cached feeds compared, 0 not" in told
+    assert "1 cached feeds are older than a change of theirs" in told
 
 
 def _keys() -> list[str]:

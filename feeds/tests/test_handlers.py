@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -12,24 +13,28 @@ from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
 
 from feeds import tasks
-from feeds.events import FEED_EVENTS_TOPIC, PostCreated
+from feeds.events import FEED_EVENTS_TOPIC, Followed, PostCreated, PostDeleted, Unfollowed
 from feeds.fanout import handlers
 from feeds.fanout.handlers import UnknownPost
 from feeds.fanout.slices import of_buckets
-from feeds.models import BUCKETS, FeedAuthor, FeedChange, FeedSlice, SliceKind
+from feeds.models import BUCKETS, FeedAuthor, FeedChange, FeedSlice, Post, SliceKind
 from feeds.queries import followers_page
 from feeds.tests.stage import (
     apply_events,
     delete,
     entries,
+    envelopes,
     follow,
     new_id,
+    number_of,
     post,
     settle,
     unfollow,
     work_off,
 )
+from outbox.conf import CIRCUIT
 from outbox.envelope import EventEnvelope
+from outbox.handlers import pause
 from outbox.inbox.chunk import Chunk
 from outbox.models import BridgePosition, DeadLetter
 
@@ -44,8 +49,8 @@ def ranges(post_id: int) -> list[tuple[int, int]]:
     return list(rows.values_list("bucket_from", "bucket_to"))
 
 
-def event_of(post_id: int, author: str) -> EventEnvelope:
-    event = PostCreated.of(post_id, author, "words", 0)
+def event_of(post_id: int, author: str, of: Any = PostCreated) -> EventEnvelope:
+    event = of.of(post_id, author, *(["words"] if of is PostCreated else []), 0)
     return EventEnvelope(
         event_id=uuid4(),
         type=event.type,
@@ -55,6 +60,20 @@ def event_of(post_id: int, author: str) -> EventEnvelope:
         time="",
         payload=event.to_json(),
     )
+
+
+def taken(*events: EventEnvelope) -> None:
+    """A chunk of Kafka with these comes to the handler's task."""
+    topic_id = uuid4()
+    BridgePosition.objects.create(
+        handler="cut_posts",
+        topic=FEED_EVENTS_TOPIC.name,
+        partition=0,
+        topic_id=topic_id,
+        next_offset=0,
+    )
+    chunk = Chunk(FEED_EVENTS_TOPIC.name, topic_id, 0, 0, len(events), tuple(enumerate(events)))
+    tasks.cut_posts(chunks=[chunk.to_task()])
 
 
 class TestCutting:
@@ -94,25 +113,29 @@ class TestCutting:
             handlers.cut_posts([event_of(post_id, author)])
         assert ranges(post_id) == []
 
-    def test_such_an_event_becomes_a_dead_letter_and_the_others_are_cut(self) -> None:
-        """As the handler's task does it, from a chunk of Kafka."""
+    @pytest.mark.parametrize("of", [PostCreated, PostDeleted])
+    def test_what_another_producer_invents_is_its_fault(self, of: Any) -> None:
+        """As the handler's task does it, from a chunk of Kafka: parked together, and no reason to
+        doubt the handler, however many they are. What is ours among them is cut."""
         made = post("bob")
-        topic_id, unknown = uuid4(), event_of(new_id(), "bob")
-        BridgePosition.objects.create(
-            handler="cut_posts",
-            topic=FEED_EVENTS_TOPIC.name,
-            partition=0,
-            topic_id=topic_id,
-            next_offset=0,
-        )
-        events = ((0, unknown), (1, event_of(made, "bob")))
-        chunk = Chunk(FEED_EVENTS_TOPIC.name, topic_id, 0, 0, 2, events)
-        tasks.cut_posts(chunks=[chunk.to_task()])
-        letter = DeadLetter.objects.get()
-        assert (letter.event_id, letter.state) == (unknown.event_id, DeadLetter.State.RETRYING)
-        assert letter.error.startswith("UnknownPost: There is no post")
+        foreign = [event_of(new_id(), f"other{number}", of) for number in range(CIRCUIT.least * 3)]
+        taken(*foreign, *envelopes("POST_CREATED"), event_of(made, "somebody else", of))
+        letters = DeadLetter.objects.order_by("offset")
+        assert [letter.event_id for letter in letters][:-1] == [each.event_id for each in foreign]
+        assert {letter.state for letter in letters} == {DeadLetter.State.DEAD}
+        assert all("not ours" in each.error and "no post" in each.error for each in letters)
+        assert not pause.handler_statuses(["cut_posts"])[0].paused
         assert ranges(made) == [(0, BUCKETS)]
-        assert BridgePosition.objects.get().next_offset == 2
+        assert BridgePosition.objects.get().next_offset == len(foreign) + 2
+
+    def test_one_of_ours_without_its_post_is_our_fault(self) -> None:
+        """It is tried again, and the circuit counts it."""
+        Post.objects.filter(id=post("bob")).delete()
+        taken(*envelopes("POST_CREATED"))
+        letter = DeadLetter.objects.get()
+        assert letter.state == DeadLetter.State.RETRYING
+        assert letter.error.startswith("UnknownPost: There is no post")
+        assert BridgePosition.objects.get().failures > 0
 
     def test_what_is_no_event_of_the_topic_fails(self) -> None:
         broken = msgspec.structs.replace(
@@ -143,6 +166,24 @@ def test_events_and_entries_are_counted() -> None:
     settle()
     after = [counted(kind, value) for kind, value in METRICS]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1] * len(METRICS)
+
+
+def follow_event(event: Followed | Unfollowed) -> EventEnvelope:
+    """As another producer would write it, its id like one of ours."""
+    return EventEnvelope(
+        event_id=UUID(event.event_id),
+        type=event.type,
+        topic=event.topic.name,
+        key=event.key,
+        source="/elsewhere",
+        time="",
+        payload=event.to_json(),
+    )
+
+
+def count(events: Sequence[EventEnvelope]) -> None:
+    with transaction.atomic():
+        handlers.count_follows(events)
 
 
 METRICS = [
@@ -194,6 +235,33 @@ class TestFollowers:
         apply_events("UNFOLLOWED")
         assert FeedAuthor.objects.get().followers == -1
         assert followers_page("bob", limit=10).in_all == 0
+
+    def test_what_another_producer_tells_changes_nothing(self, settings: Any) -> None:
+        """Neither the number, nor the mode that follows from it, nor anybody's feed."""
+        settings.FEED_MERGE_FOLLOWERS = 4
+        follow("ann", "bob")
+        follow("eve", "bob")
+        settle()
+        number = number_of("ann", "bob")
+        foreign = [
+            *(
+                follow_event(Followed.of(f"other{each}", "bob", 10**9 + each, 0))
+                for each in range(8)
+            ),
+            *(follow_event(Unfollowed.of("ann", "bob", each, 0)) for each in (number, 10**9)),
+        ]
+        follow("joe", "bob")
+        with CaptureQueriesContext(connection) as alone:
+            count([*envelopes("FOLLOWED")[-1:]])
+        unfollow("eve", "bob")
+        with CaptureQueriesContext(connection) as mixed:
+            count([*foreign, *envelopes("UNFOLLOWED")])
+        count(foreign)
+        assert len(mixed) == len(alone)
+        assert self.count() == 2
+        assert not FeedChange.objects.filter(kind="mode").exists()
+        kinds = FeedSlice.objects.order_by("id").values_list("kind", "follower_id")
+        assert list(kinds) == [("backfill", "joe"), ("cleanup", "eve")]
 
     def test_a_change_of_mode_is_told_to_who_believes_cached_feeds(self, settings: Any) -> None:
         settings.FEED_MERGE_FOLLOWERS = 2

@@ -3,10 +3,13 @@ posts stay in every feed."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from django.db import transaction
 
+from devtools.testing.patience import PATIENCE
 from feeds.fanout import modes, work
 from feeds.models import AuthorMode, FeedAuthor, FeedEntry, FeedSlice, SliceKind
 from feeds.tests.stage import (
@@ -178,6 +181,42 @@ def test_who_grows_again_meanwhile_is_merged_and_no_late_piece_stores_him(fans: 
         work.apply_batch(batch)
     assert mode() == AuthorMode.MERGED
     assert [shown(fan) for fan in fans] == [[new]] * 4
+    assert_feeds_are_the_truth(*fans)
+
+
+def test_who_grows_and_falls_again_while_the_last_step_waits(fans: list[str]) -> None:
+    """It waits for the author's row through both changes: the pieces that fill behind the second one are
+    not done, and what was posted between the two is in nobody's entries."""
+    lose_three(fans)
+    apply_events()
+    work.apply_batch(claim(SliceKind.STORING))
+    last = claim(SliceKind.STORED)
+    for fan in fans[:3]:
+        follow(fan, "star")
+    lose_three(fans)
+    may_commit = threading.Event()
+
+    def fall() -> None:
+        with transaction.atomic():
+            apply_events("UNFOLLOWED")
+            assert may_commit.wait(PATIENCE)
+
+    with held_open(lambda: apply_events("FOLLOWED")) as growing:
+        falling = Other(fall)
+        assert falling.stands()
+        storing = Other(lambda: work.apply_batch(last))
+        assert storing.stands()
+        growing.commit()
+        assert mode() == AuthorMode.MERGED
+        between = post("star")
+        apply_events("POST_CREATED")
+        work.apply_batch(claim(SliceKind.POST))
+        may_commit.set()
+        falling.join()
+        storing.join()
+    assert mode() == AuthorMode.STORING
+    assert shown(fans[3]) == [between]
+    settle()
     assert_feeds_are_the_truth(*fans)
 
 

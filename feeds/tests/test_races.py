@@ -11,7 +11,7 @@ from django.db import connection
 from feeds import cache
 from feeds.checking.rebuild import rebuild
 from feeds.fanout import follows, posts, work
-from feeds.fanout.slices import SliceBatch, finish
+from feeds.fanout.slices import NewSlice, SliceBatch, finish, inserting
 from feeds.fanout.trimming import trim
 from feeds.models import FeedEntry, FeedSlice, FeedWindow, SliceKind
 from feeds.tests.stage import (
@@ -34,6 +34,7 @@ from feeds.tests.stage import (
     unfollow,
     work_off,
 )
+from outbox.database.round_trips import RoundTrip, send
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -116,6 +117,42 @@ class TestUnfollowAndFollowAgain:
         assert entries("ann") == dict.fromkeys(posted[::-1], number_of("ann", "bob"))
         assert_feeds_are_the_truth("ann")
 
+    def test_a_clean_up_that_names_the_active_follow_leaves_its_entries(self) -> None:
+        """Another producer has written its event, or a database that was set back has forgotten it."""
+        follow("ann", "bob")
+        posted = [post("bob") for _ in range(3)]
+        settle()
+        clean_up_of("ann", "bob", number_of("ann", "bob") + 10)
+        settle()
+        assert list(entries("ann")) == posted[::-1]
+        assert_feeds_are_the_truth("ann")
+
+    def test_such_a_clean_up_while_the_follow_begins(self) -> None:
+        """It stands at the pair, and must not go by what it read before."""
+        follow("ann", "bob")
+        posted = [post("bob") for _ in range(3)]
+        settle()
+        unfollow("ann", "bob")
+        clean_up_of("ann", "bob", number_of("ann", "bob") + 10)
+        batch = claim(SliceKind.CLEANUP)
+
+        def again() -> SliceBatch:
+            follow("ann", "bob")
+            apply_events("FOLLOWED")
+            backfill = claim(SliceKind.BACKFILL)
+            follows.backfill(backfill)
+            return backfill
+
+        with held_open(again) as held:
+            late = Other(lambda: follows.clean_up(batch))
+            assert late.stands()
+            held.commit()
+            late.join()
+        finish([*batch.leases, *held.result.leases])
+        settle()
+        assert list(entries("ann")) == posted[::-1]
+        assert_feeds_are_the_truth("ann")
+
     def test_while_the_clean_up_is_open(self) -> None:
         """It deletes entries that the backfill writes anew, and the row of the pair, which is followed
         again."""
@@ -168,6 +205,11 @@ class TestUnfollowAndFollowAgain:
         finish(batch.leases)
         assert entries(second) == {new: number_of(second, "bob")}
         assert_feeds_are_the_truth(first, second)
+
+
+def clean_up_of(follower: str, author: str, number: int) -> None:
+    slice_ = NewSlice(SliceKind.CLEANUP, author, follower_id=follower, follow_number=number)
+    send(RoundTrip(inserting([slice_])))
 
 
 def _by_bucket(*names: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -122,6 +122,33 @@ def refused() -> Iterator[int]:
         cursor.execute("ALTER TABLE feed_entries DROP CONSTRAINT IF EXISTS refused")
 
 
+Refusing = Callable[[int, str], None]
+
+
+@pytest.fixture
+def refusing() -> Iterator[Refusing]:
+    """Has PostgreSQL refuse entries of a post with this SQLSTATE."""
+
+    def refuse(post_id: int, state: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                CREATE OR REPLACE FUNCTION refuse_entry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF NEW.post_id = {post_id} THEN
+                        RAISE EXCEPTION 'refused' USING ERRCODE = '{state}';
+                    END IF;
+                    RETURN NEW;
+                END $$;
+                CREATE OR REPLACE TRIGGER refuse_entry BEFORE INSERT ON feed_entries
+                FOR EACH ROW EXECUTE FUNCTION refuse_entry()
+                """
+            )
+
+    yield refuse
+    with connection.cursor() as cursor:
+        cursor.execute("DROP FUNCTION IF EXISTS refuse_entry() CASCADE")
+
+
 class TestASliceThatFails:
     def test_is_found_among_others_and_tried_five_times_alone(self, refused: int) -> None:
         follow("ann", "bob")
@@ -141,6 +168,31 @@ class TestASliceThatFails:
         assert "refused" in failed.error
         end_leases()
         assert SliceClaims().take() is None
+
+    @pytest.mark.parametrize(
+        ("state", "is_over"),
+        [("57014", True), ("57P01", False), ("53100", False), ("58030", False)],
+        ids=["took too long", "server stops", "disk is full", "disk fails"],
+    )
+    def test_only_by_itself_and_not_by_a_server_that_stops_or_is_full(
+        self, refusing: Refusing, state: str, is_over: bool
+    ) -> None:
+        follow("ann", "bob")
+        settle()
+        made = [post("bob"), post("bob"), post("bob")]
+        apply_events()
+        refusing(made[1], state)
+        for _ in range(4 * slices.MAX_TRIES):
+            end_leases()
+            work_off()
+        assert list(entries("ann")) == [made[2], made[0]]
+        left = FeedSlice.objects.get()
+        assert (left.failed_at is not None, left.tries) == (is_over, 5 if is_over else 0)
+        refusing(0, state)
+        measuring.retry(None)
+        end_leases()
+        settle()
+        assert list(entries("ann")) == made[::-1]
 
     def test_shows_in_the_metric_and_is_retried_by_the_operator(self, refused: int) -> None:
         follow("ann", "bob")
