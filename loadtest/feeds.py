@@ -17,13 +17,14 @@ import random
 import time
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import uvloop
 
-from loadtest.arrivals import evenly, poisson, start_by_the_clock
 from loadtest.client import Client, Failed
 from loadtest.feeds_tally import LOST_SHOWN, AcceptedPost, FeedsPlan, FeedsTally
+from loadtest.sending import each_second, send_all
 
 __all__ = ["Population", "generate_feeds"]
 
@@ -89,22 +90,13 @@ async def _generate(plan: FeedsPlan, on_second: Callable[[FeedsTally], None]) ->
     try:
         await run.set_up()
         tally.begin = time.perf_counter()
-        watcher = asyncio.create_task(_every_second(tally, on_second))
-        try:
-            await (run.closed() if plan.closed else run.open())
-        finally:
-            watcher.cancel()
+        async with each_second(partial(on_second, tally)):
+            await send_all(plan, run.send, not_started=tally.note_not_sent)
         tally.seconds = max(plan.seconds, time.perf_counter() - tally.begin)
         await run.check()
     finally:
         client.close()
     return tally
-
-
-async def _every_second(tally: FeedsTally, on_second: Callable[[FeedsTally], None]) -> None:
-    while True:
-        await asyncio.sleep(1.0)
-        on_second(tally)
 
 
 class _Page(msgspec.Struct):
@@ -152,34 +144,6 @@ class _Run:
                     raise Failed(f"status {reply.status} of POST /follow")
 
         await asyncio.gather(*(follow() for _ in range(SETTING_UP)))
-
-    async def open(self) -> None:
-        """By the clock."""
-        plan = self._plan
-        chooser = random.Random(f"arrivals {plan.seed}")  # noqa: S311
-        even = plan.arrivals == "even"
-        offsets = evenly(plan.rate) if even else poisson(plan.rate, chooser)
-        await start_by_the_clock(
-            itertools.takewhile(lambda offset: offset < plan.seconds, offsets),
-            self.send,
-            at_most=plan.max_in_flight,
-            not_started=self._not_started,
-        )
-
-    async def closed(self) -> None:
-        """Each connection when it has its answer."""
-        end = time.perf_counter() + self._plan.seconds
-
-        async def connection() -> None:
-            while (now := time.perf_counter()) < end:
-                if not await self.send(now):
-                    await asyncio.sleep(0.01)
-
-        await asyncio.gather(*(connection() for _ in range(self._plan.closed)))
-
-    def _not_started(self, intended: float) -> None:
-        self._tally.due += 1
-        self._tally.not_sent += 1
 
     async def send(self, intended: float) -> bool:
         """One request of the mix; whether it was well answered."""

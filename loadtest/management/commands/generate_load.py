@@ -20,21 +20,23 @@ from loadtest.arguments import count, header, positive, seconds, share, threshol
 from loadtest.client import Client
 from loadtest.console import LoadProgress, print_summary
 from loadtest.feeds import generate_feeds
-from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsProgress, FeedsReport
+from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsReport, progress_of_feeds
 from loadtest.feeds_tally import FeedsPlan
-from loadtest.generator import ARRIVALS, GeneratorPlan, generate
+from loadtest.generator import GeneratorPlan, generate
 from loadtest.machine import describe_machine
 from loadtest.notifications import NotificationsPlan, look_for_all, send_notifications
-from loadtest.notifications_report import NotificationsProgress, NotificationsReport
+from loadtest.notifications_report import NotificationsReport, progress_of_notifications
 from loadtest.notifications_tally import METRICS_OF_NOTIFICATIONS, NotificationsTally
 from loadtest.page import render
 from loadtest.payloads import KINDS
 from loadtest.provider import ProviderLost, provider
+from loadtest.sending import ARRIVALS
 from loadtest.summary import LoadSummary
 from loadtest.tally import LoadTally
 from loadtest.target import NotOurs, ask_target
 from loadtest.thresholds import METRICS, METRICS_OF_CHECK, ONLY_BY_DATABASE, Threshold
 from loadtest.verify import LoadVerdict, verify_by_database, verify_by_http
+from loadtest.words import each_tenth
 from outbox.process.gc_tuning import tune_gc
 
 EXAMPLE = """examples:
@@ -168,7 +170,7 @@ class Command(BaseCommand):
         self._ask(plan)
         self._say(f"{plan.url}: feeds of {plan.users} users, seed {plan.seed}, run {plan.run}")
         tune_gc()
-        tally = generate_feeds(plan, on_second=FeedsProgress(self._say).show)
+        tally = generate_feeds(plan, on_second=each_tenth(self._say, progress_of_feeds))
         self._tell(FeedsReport(plan, tally, describe_machine(), options["fail_if"]), options)
 
     def _notifications(self, options: dict[str, Any]) -> None:
@@ -185,7 +187,7 @@ class Command(BaseCommand):
 
     def _sent(self, plan: NotificationsPlan, options: dict[str, Any]) -> NotificationsTally:
         """Everything sent and looked for."""
-        show = NotificationsProgress(self._say).show
+        show = each_tenth(self._say, progress_of_notifications)
         if options["provider"] is None:
             tally = send_notifications(plan, on_second=show)
             look_for_all(plan, tally)
