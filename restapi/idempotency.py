@@ -29,13 +29,14 @@ from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from rest_framework.exceptions import ValidationError
+from django.http import HttpResponse
+from rest_framework.exceptions import ParseError, ValidationError
 from rest_framework.request import Request
 
 from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.round_trips import Change, RoundTrip, Row, Statement, Steps, run, send
 from outbox.database.unit_of_work import unit_of_work
-from restapi.answers import Answer, json_answer
+from restapi.answers import Answer, json_answer, to_response
 from restapi.context import caller
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "lock_of",
     "once",
     "perform_once",
+    "respond_once",
 ]
 
 HEADER = "Idempotency-Key"
@@ -171,6 +173,25 @@ def perform_once(
         if len(done) < len(answers):
             raise NotDone
         return done
+
+
+def respond_once(
+    key: IdempotencyKey | None,
+    read: Callable[[], Command],
+    *,
+    write: Callable[[Sequence[Command]], Change[Result] | Steps[Result | None]],
+    answer: Callable[[Command, Result], tuple[int, Any]],
+) -> HttpResponse:
+    """`perform_once` of one request, for a view. When `read` refuses it, what its key was used for
+    comes first."""
+    try:
+        command = read()
+    except (ParseError, ValidationError):
+        if (kept := answer_of_used(key)) is not None:
+            return to_response(kept)
+        raise
+    [done] = perform_once([Keyed(command, key)], write=write, answer=answer)
+    return to_response(done)
 
 
 def once(

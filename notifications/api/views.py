@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import HttpResponse
-from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -22,8 +22,7 @@ from notifications.api.refusals import StateConflict, as_errors
 from notifications.queries import Filter, Owner, cursor_to_text
 from notifications.status_log import Changed
 from outbox.database.round_trips import Change
-from restapi.answers import to_response
-from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+from restapi.idempotency import key_of, respond_once
 
 __all__ = [
     "AttemptsView",
@@ -33,7 +32,7 @@ __all__ = [
     "NotificationsView",
     "RetryView",
     "parse_id",
-    "take_no_fields",
+    "without_fields",
 ]
 
 
@@ -45,10 +44,12 @@ def parse_id(text: str, kind: str) -> UUID:
         raise NotFound(f"There is no {kind} {text}.") from None
 
 
-def take_no_fields(request: Request) -> None:
-    """A body, if there is one, must be an object. Raises ParseError and ValidationError."""
+def without_fields(request: Request, id_: UUID) -> UUID:
+    """The id, of a request whose body, if there is one, is an object. Raises ParseError and
+    ValidationError."""
     if not isinstance(request.data, dict):
         raise ValidationError("The body must be a JSON object.")
+    return id_
 
 
 @schema.notifications
@@ -77,17 +78,13 @@ class NotificationsView(APIView):
     def post(self, request: Request) -> HttpResponse:
         """Accept one; once for each Idempotency-Key, and for each idempotency_key of a body."""
         key = key_of(request)  # before DRF reads the body
-        try:
-            new = read_notification(request.data, asking())
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
         with as_errors():
-            [answer] = perform_once(
-                [Keyed(new, key)], write=acceptance.accepting_or_refusing, answer=accepted
+            return respond_once(
+                key,
+                lambda: read_notification(request.data, asking()),
+                write=acceptance.accepting_or_refusing,
+                answer=accepted,
             )
-        return to_response(answer)
 
 
 @schema.notification
@@ -128,18 +125,12 @@ class _ChangeView(APIView):
     def perform(self, request: Request, notification_id: str) -> HttpResponse:
         """200 with the new status, 404, or 409 with the true one; once for each Idempotency-Key."""
         id_, key = parse_id(notification_id, "notification"), key_of(request)
-        try:
-            take_no_fields(request)
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
-        [answer] = perform_once(
-            [Keyed(id_, key)],
+        return respond_once(
+            key,
+            lambda: without_fields(request, id_),
             write=partial(self._write, whose=owner()),
             answer=lambda _, status: (200, {"status": status}),
         )
-        return to_response(answer)
 
     def _write(self, ids: Sequence[UUID], *, whose: Owner) -> Change[str]:
         [id_] = ids
