@@ -1,9 +1,7 @@
 """Folding: what chunks have added moves from `sales_additions` into the figures.
 
-A batch is one statement. Where that fails, the figures of the batch are added in halves, down to
-the single one that cannot be added (its name is too long for an index, its sum too large): that one
-is set aside with its error, and the rest is folded. Otherwise one figure would hold up all others.
-"""
+A batch that fails is added in halves, down to the single figure that cannot be added: that one is set
+aside with its error, and the rest is folded."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
-"""Reading the figures, what is not folded yet included.
-
-Figures that stand side by side come from one statement, hence from one snapshot. A query for a
-few figures must not add up all of them: these queries read the wanted folded figures by index
-and add the open additions, of which there are few. All figures count the events of other
-producers too (`ForeignSalesMetric`)."""
+"""Reading the figures, what is not folded yet included. Figures that stand side by side come from one
+statement; the wanted folded figures are read by index, and the few open additions are added."""
 
 from __future__ import annotations
 

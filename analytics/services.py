@@ -1,9 +1,5 @@
-"""Writing the figures: a chunk of events becomes one addition per figure it touches.
-
-All additions of a chunk are one new row. To add them to the figures at once would have every chunk
-wait for the same few rows (all orders, today's revenue), and while anybody holds a snapshot open
-each update would go past every earlier version of them (docs/adr/0006-additions-are-folded.md).
-"""
+"""Writing the figures: a chunk of events becomes one new row with an addition per figure it touches
+(docs/adr/0006-additions-are-folded.md)."""
 
 from __future__ import annotations
 

@@ -1,19 +1,12 @@
-"""Cached feeds in Redis: the newest posts of feeds that are read. Copies, never the truth.
+"""Cached feeds in Redis: the newest posts of feeds that are read. Copies, never the truth;
+docs/feeds.md#reading says why they are right.
 
-A key holds the feed that was read for one user, or the mark of a fill, which is about to read
-it. Three rules keep it correct:
+A key holds the feed that was read for one user, or the mark of a fill, which is about to read it. A
+fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is still there.
+Keys contain Redis's run id: feeds that a restart or a failover brings back are not found.
 
-- A fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is
-still there. A change of a feed deletes the mark, so a result from before the change is not
-stored after it. - A cached feed names the snapshots that it comes from. A reader asks
-PostgreSQL for the changes since then (feeds/reading/changes.py), and ignores a feed that is
-older than a change it knows. - Keys contain Redis's run id. Feeds that a restart brings back
-from a file, or a failover from a replica, have missed changes; under the new run id they are
-not found.
-
-Ids are eight bytes each, newest first, and compared byte by byte: numbers of Redis and its Lua are exact
-up to 2^53 only. Redis 6 or later.
-"""
+Ids are eight bytes each, newest first, and compared byte by byte: numbers of Redis and its Lua are
+exact up to 2^53 only. Redis 6 or later."""
 
 from __future__ import annotations
 

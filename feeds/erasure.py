@@ -1,9 +1,5 @@
 """Removing a user: posts, follows both ways, entries, the cached feed, kept answers, in small pieces,
-each with its events.
-
-Each piece is final, so it can be run again: after a crash, and later for follows that had to
-wait for their clean-up. The user must not act any more. What mentions him elsewhere goes by its
-own time: the outbox, Kafka and feed_log by their retention."""
+each with its events and final, so it can be run again (docs/feeds.md#for-operators)."""
 
 from __future__ import annotations
 

@@ -1,13 +1,8 @@
-"""Posts, reads and follows against a running system, and whether every post has come to the feeds.
+"""Posts, reads and follows against a running system, and whether every post has come to the feeds
+(docs/feeds.md#for-operators).
 
-Users are of this run alone. A few write most and are followed by most, a few others read most (Zipf),
-as people do. Every follow that a post is looked for through stands from the beginning to the end;
-follows that come and go are those of other users.
-
-Each accepted post is looked for in the feeds of some of its author's followers: at once, again and
-again until it is there, which gives the lag, as far as there is room for that; and in the end by its
-id, wherever it lies by then.
-"""
+Users are of this run alone. Every follow that a post is looked for through stands from the beginning to
+the end; follows that come and go are those of other users."""
 
 from __future__ import annotations
 

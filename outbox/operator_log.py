@@ -1,10 +1,5 @@
 """The log of operators: a row for each action, with who did it, when, on what, why, and how
-many.
-
-A row is written in the transaction of the action, so neither is there without the other. What
-takes longer than a transaction has a row that is still open, and counts in it how far it has come.
-Kept apart from all that acts, so that whatever acts may write here.
-"""
+many. It is written in the transaction of the action; what takes longer has a row that is still open."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""The sales figures against a recount from the orders.
+"""The sales figures against a recount from the orders, in one snapshot.
 
-Both sides are read by one statement, hence from one snapshot. While events are under way the
-recount takes each order as far as its events have been applied, so it can be asked at any time.
-The part of other producers' events is subtracted first, because no order here belongs to it.
-"""
+While events are under way the recount takes each order as far as its events have been applied, so it
+can be asked at any time. The part of other producers' events is subtracted first."""
 
 from __future__ import annotations
 

@@ -1,15 +1,9 @@
-"""How the posts of an author reach feeds: as entries, or merged at read.
+"""How the posts of an author reach feeds: as entries, or merged at read (docs/feeds.md#fan-out).
 
-    stored -> merged    at FEED_MERGE_FOLLOWERS: his new posts are no longer cut into slices
-    merged -> storing   below half of it: they are cut again, readers still merge, and all followers
-                        are backfilled by slices that begin after this has committed
-    storing -> stored   once all of these are done
-    storing -> merged   if he grows again before
-
-Cutting a post and changing the mode need no common lock. A handler that reads that an author is
-merged has read it before the change committed, and the post committed before that: so the
-slices that fill, which begin after the change, see the post. The same holds for the backfill of
-a follow that reads the mode and writes nothing."""
+stored -> merged    at FEED_MERGE_FOLLOWERS: his new posts are no longer cut into slices
+merged -> storing   below half of it: they are cut again, readers still merge, all are backfilled
+storing -> stored   once all of these are done
+storing -> merged   if he grows again before"""
 
 from __future__ import annotations
 

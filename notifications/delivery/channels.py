@@ -1,8 +1,5 @@
-"""Stopping and starting a channel while everything runs.
-
-A pause is a row. No claim takes what is of a paused channel: it waits, and is sent once somebody resumes the
-channel. What was claimed before is sent to its end.
-"""
+"""Stopping and starting a channel while everything runs. A pause is a row: no claim takes what is of a
+paused channel; what was claimed before is sent to its end."""
 
 from __future__ import annotations
 

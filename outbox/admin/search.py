@@ -1,10 +1,7 @@
 """The admin's search: by a whole id, at a bounded cost whatever the tables hold.
 
-An event's own id has an index. What an order or a customer has caused is found by the app that
-knows it: it registers a finder. Keys and correlation ids have no index, because one of them would
-cost every event two more index entries (its row is written again when it is published). They are
-looked for in the newest rows, the page says so, and the search can go on in the older ones.
-"""
+Apps register finders of the events that their own ids have caused. Keys and correlation ids have no
+index, which each event would pay for twice: they are looked for in the newest rows."""
 
 from __future__ import annotations
 

@@ -1,15 +1,8 @@
 """Comparing every committed event with every receipt, a page at a time: the events that a
-handler is not done with.
+handler is not done with (docs/applying.md#audit-repair-replay).
 
-An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all
-if Kafka refused it and somebody has discarded that dead letter. It is missing when the
-handler's position is past it without one, or when the log no longer holds it. All other events
-are under way, however long that takes; that is an age and not a fault.
-
-Types that this process does not know are under way too: the handler waits for them, or they are
-parked. Only where its position is past one without a receipt did it pass by: a process that still
-knew the type, and that the handler does not subscribe to it, was there before.
-"""
+An event is missing when the handler's position is past it without a receipt, or when the log no longer
+holds it. All others, those of unknown types too, are under way: that is an age and not a fault."""
 
 from __future__ import annotations
 

@@ -29,16 +29,11 @@ def adopt_recreated_topics(
     again behind it what their handlers have no receipt for; returns the number of such events.
 
     One transaction, with every lane locked before `read_states` and `read_ids` (of the events that
-    a topic holds) ask Kafka, so that no drain works meanwhile: what is in the new log by then is settled, and is published again unless a receipt
-    says that it need not be.
+    a topic holds) ask Kafka, so that no drain works meanwhile.
 
-    Safe for order: a handler applies a partition front to back, so what it lacks of a key is
-    always the key's tail, and all of that goes out again in its order, behind the positions. Had
-    they been put before what is in the new log already, that would overtake the events of its
-    keys that went with the old one.
-
-    Messages of others that the new log held before are skipped: nothing can publish them again.
-    """
+    Safe for order: what a handler lacks of a key is always the key's tail, and all of that goes out
+    again in its order, behind the positions. Messages of others that the new log held before are
+    skipped: nothing can publish them again."""
     with transaction.atomic():
         lock_all_lanes()
         states = read_states()

@@ -1,10 +1,5 @@
-"""Repair: events that the audit found missing become dead letters that are due at once.
-
-The redrive then applies them as it applies any (guarantees.md#r12): receipt and effect in one transaction
-under the lock of the position, in the order of their key, with its tries and its backoff; what is
-poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
-behind them.
-"""
+"""Repair: events that the audit found missing become dead letters that are due at once, so the redrive
+applies them in the order of their key (guarantees.md#r12)."""
 
 from __future__ import annotations
 

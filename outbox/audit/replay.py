@@ -1,9 +1,6 @@
 """Replay: one handler's tables are emptied and built again from the log (guarantees.md#r17).
 
-Only from the log: republishing from the outbox would put old events behind newer ones of their
-key. So a replay is refused once Kafka has deleted the handler's first events, unless the
-operator asks for what is left by name.
-"""
+Only from the log: republishing from the outbox would put old events behind newer ones of their key."""
 
 from __future__ import annotations
 
@@ -104,11 +101,8 @@ def replay(wanted: ReplayPlan, *, by: str) -> int:
     returns the number of receipts that were forgotten.
 
     The pause is committed first and taken back last: a replay that is killed leaves the handler
-    paused, with its tables whole or empty, and is run again. A handler that was paused before
-    stays so. Receipts are deleted rather than given a generation: everything that reads them would
-    have to know it, and a million are deleted within seconds. Raises OperationalError if an effect
-    holds a position for more than ten seconds.
-    """
+    paused, and is run again. A handler that was paused before stays so. Raises OperationalError if an
+    effect holds a position for more than ten seconds."""
     handler = wanted.route.handler
     [status] = pause.handler_statuses([handler])
     paused_before = status.paused and status.reason != REASON

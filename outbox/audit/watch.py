@@ -1,9 +1,5 @@
-"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15).
-
-A mark for each handler says up to which row everything is done, except the rows of the table
-audit_open, which are looked at again. outbox/audit/compare.py says what is found, and why, whose
-`pages` is the audit of the command: it reads everything and keeps nothing.
-"""
+"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15). Rows behind the mark that
+are not done stand in the table audit_open and are looked at again."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""The actions of operators on dead letters: find, inspect, replay, discard; for the command and
-the admin.
+"""The actions of operators on dead letters: find, inspect, replay, discard.
 
-A letter that waits behind another of its key can only be resolved together with it: a selection
-that names followers without their head is refused. Handlers' letters are resolved under the lock
-of their position, the drain's under the lock of their lane.
-"""
+Handlers' letters are resolved under the lock of their position, the drain's under that of their
+lane."""
 
 from __future__ import annotations
 

@@ -1,14 +1,8 @@
-"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12).
-
-A type is known if the event map has it, whichever handler subscribes to it. An event that is
-not in the outbox was written by another producer: it passes by. An event of ours comes from a
-newer release, or from an older one that still had the type. It waits, because a process that
-knows it may be about to start, and is then parked. Its letter counts no attempt, and is due
-again as soon as a process knows the type.
+"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12;
+docs/applying.md#what-may-fail has the cases).
 
 The wait begins when the event was published, by the database's clock. So a restart does not
-prolong it, and old events of a type that was taken out of the code do not wait at all. Once an
-event of a type is parked, later ones of that type are parked without a wait."""
+prolong it, and old events of a type that was taken out of the code do not wait at all."""
 
 from __future__ import annotations
 
