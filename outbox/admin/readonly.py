@@ -7,7 +7,7 @@ sort or condition without an index, whatever a person types into the address bar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
@@ -26,7 +26,9 @@ from django.db.models import (
     TextField,
 )
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from outbox.admin.search import WantedId
@@ -40,8 +42,9 @@ __all__ = [
     "ReadOnlyAdmin",
     "ReadOnlyInline",
     "clipped",
-    "journey_link",
+    "journey",
     "masked_text",
+    "outbox_links",
     "short_id",
     "shorten",
     "utc",
@@ -205,9 +208,17 @@ def shorten(text: str, length: int = TEXT_SHOWN) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def journey_link(wanted: object) -> str:
-    """To the page that says where an id is, which operations/ serves."""
-    return format_html('<a href="/ops/journey?{}">every hop</a>', urlencode({"id": wanted}))
+def journey(field: str) -> Callable[[Any], str]:
+    """The way to the page that says where an id is, which operations/ serves."""
+    link = '<a href="/ops/journey?{}">every hop</a>'
+    return _column(field, lambda id_: format_html(link, urlencode({"id": id_})), title="journey")
+
+
+def outbox_links(events: Iterable[object]) -> SafeString:
+    """Each event leads to its row in the outbox."""
+    page = reverse("admin:outbox_outboxevent_changelist")
+    links = ((page, event, event) for event in events)
+    return format_html_join(SafeString("<br>"), '<a href="{}?q={}">{}</a>', links)
 
 
 def short_id(field: str) -> Callable[[Any], str]:
@@ -259,11 +270,11 @@ def utc_to_the_second(field: str) -> Callable[[Any], str]:
     return _column(field, lambda moment: format_html(_ON_ONE_LINE, f"{rfc3339(moment)[:19]}Z"))
 
 
-def _column(field: str, shown: Callable[[Any], str]) -> Callable[[Any], str]:
-    @admin.display(description=field.replace("_", " "))
+def _column(field: str, shown: Callable[[Any], str], title: str = "") -> Callable[[Any], str]:
+    @admin.display(description=title or field.replace("_", " "))
     def column(row: Model) -> str:
         value = getattr(row, field)
         return "-" if value is None or value == "" else shown(value)
 
-    column.__name__ = field
+    column.__name__ = title or field
     return column

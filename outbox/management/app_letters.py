@@ -11,6 +11,7 @@ from outbox import conf, operator_log
 from outbox.dead_letters.resolve import REPLAY
 from outbox.declaration import AppLetter, LetterQuery, LetterSource
 from outbox.envelope import rfc3339
+from outbox.management.words import spelt_out
 
 __all__ = ["concerns_handlers", "described", "letter_id", "line", "query", "resolve", "sources"]
 
@@ -59,15 +60,11 @@ def query(options: dict[str, Any]) -> LetterQuery:
 
 def line(source: LetterSource, letter: AppLetter) -> str:
     """One letter."""
-    error = f"  {_shown(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
+    error = f"  {spelt_out(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
     return (
-        f"{letter.id}  {DEAD}  {source.name}  {letter.topic}  key={_shown(letter.key[:80])}"
+        f"{letter.id}  {DEAD}  {source.name}  {letter.topic}  key={spelt_out(letter.key[:80])}"
         f"  attempts={letter.attempts}{error}"
     )
-
-
-def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def described(source: LetterSource, letter: AppLetter) -> dict[str, Any]:
