@@ -147,7 +147,6 @@ class PostCreated(FeedEvent, frozen=True, kw_only=True, tag="POST_CREATED"):
 
     @classmethod
     def of(cls, post_id: int, author_id: str, content: str, timestamp: int) -> PostCreated:
-        """That of this post."""
         text = str(post_id)
         return cls(
             number=post_id,
@@ -167,7 +166,6 @@ class PostDeleted(FeedEvent, frozen=True, kw_only=True, tag="POST_DELETED"):
 
     @classmethod
     def of(cls, post_id: int, author_id: str, timestamp: int) -> PostDeleted:
-        """That of this post."""
         return cls(
             number=post_id + 1,
             number_str=str(post_id + 1),

@@ -56,7 +56,6 @@ class Population:
         return self.users[self._rank()]
 
     def reader(self) -> str:
-        """One of those who read."""
         return self._readers[self._rank()]
 
     def _rank(self) -> int:

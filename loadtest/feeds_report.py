@@ -15,7 +15,6 @@ METRICS_OF_FEEDS = tuple(FeedsTally().values())
 
 
 def progress_of_feeds(tally: FeedsTally) -> str:
-    """How far it is."""
     return (
         f"{tally.answered:,} good answers, {len(tally.posts):,} posts,"
         f" {tally.errors.total():,} errors, {tally.under_way:,} under way"
@@ -26,7 +25,6 @@ class FeedsReport(RunReport[FeedsPlan, FeedsTally]):
     """Also which posts which followers did not see."""
 
     def in_words(self) -> str:
-        """For people."""
         tally = self.tally
         lines = [
             TITLES,

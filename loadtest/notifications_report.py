@@ -13,7 +13,6 @@ __all__ = ["NotificationsReport", "progress_of_notifications"]
 
 
 def progress_of_notifications(tally: NotificationsTally) -> str:
-    """How far it is."""
     return f"{tally.accepted:,} notifications accepted, {tally.errors.total():,} errors"
 
 
@@ -21,7 +20,6 @@ class NotificationsReport(RunReport[NotificationsPlan, NotificationsTally]):
     """Also what became of each, and what came to the provider."""
 
     def in_words(self) -> str:
-        """For people."""
         tally = self.tally
         ends = ", ".join(f"{count:,} {status}" for status, count in tally.ends.most_common())
         lines = [

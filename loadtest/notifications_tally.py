@@ -62,7 +62,6 @@ class NotificationsTally(RequestTally):
         self.unseen = len(self.delivered - arrivals.at.keys())
 
     def note_end(self, id_: UUID, status: str) -> None:
-        """What it is in the end."""
         self.ends[status] += 1
         if status == "delivered":
             self.delivered.add(id_)

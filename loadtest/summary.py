@@ -47,7 +47,6 @@ class LoadSummary:
         }
 
     def crossed(self) -> list[Threshold]:
-        """The thresholds the run crossed."""
         values = self.values()
         return [each for each in self.thresholds if each.crossed(values)]
 

@@ -48,7 +48,6 @@ class RunReport(Generic[Plan, Tally]):
     thresholds: Sequence[Threshold] = ()
 
     def crossed(self) -> list[Threshold]:
-        """The thresholds the run crossed."""
         values = self.tally.values()
         return [each for each in self.thresholds if each.crossed(values)]
 

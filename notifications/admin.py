@@ -228,7 +228,6 @@ _DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
 
 
 def _perform(action: str, ids: Sequence[UUID]) -> int:
-    """How many of these it was done with."""
     act: Any = {"cancel": services.cancel, "retry": services.retry, "discard": services.discard}
     return len(act[action](ids, owner=EVERYBODY))
 

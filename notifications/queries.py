@@ -83,7 +83,6 @@ def notifications_in_words(ids: Collection[str]) -> Statement:
 
 
 def notification_in_words(id_: UUID, owner: Owner) -> str | None:
-    """One of theirs, or None."""
     with connection.cursor() as cursor:
         cursor.execute(*notifications_in_words([str(id_)]))
         row = cursor.fetchone()
@@ -91,7 +90,6 @@ def notification_in_words(id_: UUID, owner: Owner) -> str | None:
 
 
 def status_of(id_: UUID, owner: Owner) -> str | None:
-    """The status of one of theirs, or None."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT caller, status FROM notifications WHERE id = %s", (id_,))
         row = cursor.fetchone()

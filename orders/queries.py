@@ -242,7 +242,6 @@ def orders_in_words(order_ids: Collection[str]) -> Statement:
 
 
 def order_in_words(order_id: UUID) -> str | None:
-    """One order, or None."""
     with connection.cursor() as cursor:
         cursor.execute(*orders_in_words([str(order_id)]))
         row = cursor.fetchone()

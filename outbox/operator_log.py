@@ -178,7 +178,6 @@ def newest(limit: int) -> Sequence[Entry]:
 
 
 def entry(entry_id: int) -> Entry | None:
-    """The row with this id."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM operator_action WHERE id = %s", (entry_id,))
         row = cursor.fetchone()

@@ -257,7 +257,6 @@ class _Batch:
 
     @property
     def keyed(self) -> bool:
-        """Whether any of them has one."""
         return bool(self._first)
 
     def claim(self, meanwhile: Callable[[], None] | None = None) -> RoundTrip:

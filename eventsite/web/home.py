@@ -52,8 +52,6 @@ class Trace:
 
 
 class HomeView(APIView):
-    """/"""
-
     schema = None
 
     def get(self, request: Request) -> HttpResponseBase:

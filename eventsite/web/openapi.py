@@ -45,16 +45,11 @@ def with_tags(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 @extend_schema(exclude=True)
 class DocumentView(APIView):
-    """/openapi.json"""
-
     def get(self, request: Request) -> Response:
-        """The document."""
         return Response(document())
 
 
 class SwaggerView(TemplateView):
-    """/swagger/"""
-
     template_name = "eventsite/swagger.html"
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:

@@ -30,8 +30,6 @@ PAIR = ("follower_id", "followee_id")
 
 @schema.posts
 class PostsView(APIView):
-    """/posts"""
-
     def get(self, request: Request) -> Response:
         """The posts of an author, newest first."""
         wanted = PostsQuery.of(request).validated_data
@@ -46,10 +44,7 @@ class PostsView(APIView):
 
 @schema.post
 class PostView(APIView):
-    """/posts/{id}"""
-
     def get(self, request: Request, post_id: str) -> Response:
-        """One post."""
         number = _parse_id(post_id)
         words = queries.posts_of([number]).get(number)
         if words is None:
@@ -72,8 +67,6 @@ class PostView(APIView):
 
 @schema.follow
 class FollowView(APIView):
-    """/follow"""
-
     body_of_delete = FollowSerializer, schema.PAIR  # restapi/openapi.py
 
     def post(self, request: Request) -> HttpResponse:
@@ -114,8 +107,6 @@ def _pair_of(request: Request) -> Pair:
 
 @schema.following
 class FollowingView(APIView):
-    """/users/{id}/following"""
-
     def get(self, request: Request, user_id: str) -> Response:
         """Whom he follows."""
         user_id = valid_user_id(user_id, request)
@@ -126,8 +117,6 @@ class FollowingView(APIView):
 
 @schema.followers
 class FollowersView(APIView):
-    """/users/{id}/followers"""
-
     def get(self, request: Request, user_id: str) -> Response:
         """Who follows him."""
         user_id = valid_user_id(user_id, request)

@@ -94,7 +94,6 @@ def posts_between(begin: datetime, end: datetime) -> int:
 
 
 def failed_slices(limit: int) -> Sequence[FailedSlice]:
-    """Those that failed, the first one first."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

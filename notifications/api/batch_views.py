@@ -42,8 +42,6 @@ class BatchParser(JSONParser):
 
 @schema.batches
 class BatchesView(APIView):
-    """/api/v1/notifications/batch"""
-
     parser_classes = (BatchParser,)
 
     def post(self, request: Request) -> HttpResponse:
@@ -60,8 +58,6 @@ class BatchesView(APIView):
 
 @schema.batch
 class BatchView(APIView):
-    """/api/v1/batches/{id}"""
-
     def get(self, request: Request, batch_id: str) -> Response:
         """A batch with its counts as they are now."""
         return Response(whole(_words_of(parse_id(batch_id, "batch"), owner())))
@@ -69,8 +65,6 @@ class BatchView(APIView):
 
 @schema.cancel_batch
 class CancelBatchView(APIView):
-    """/api/v1/batches/{id}/cancel"""
-
     def patch(self, request: Request, batch_id: str) -> HttpResponse:
         """Cancel those that are not under way; once for each Idempotency-Key."""
         id_, key = parse_id(batch_id, "batch"), key_of(request)

@@ -81,14 +81,11 @@ def _stored(
 
 @schema.templates
 class TemplatesView(APIView):
-    """/api/v1/templates"""
-
     def get(self, request: Request) -> Response:
         """The caller's templates, by name."""
         return Response({"data": [shown(each) for each in templates_of_owner(owner())]})
 
     def post(self, request: Request) -> HttpResponse:
-        """A new one."""
         return _stored(request, TemplateSerializer, self._create, 201)
 
     def _create(self, fields: Fields) -> Template:
@@ -97,8 +94,6 @@ class TemplatesView(APIView):
 
 @schema.template
 class TemplateView(APIView):
-    """/api/v1/templates/{id}"""
-
     def get(self, request: Request, template_id: str) -> Response:
         """One of the caller's."""
         return Response(shown(_found(template_id)))
@@ -131,8 +126,6 @@ class TemplateView(APIView):
 
 @schema.preview
 class PreviewView(APIView):
-    """/api/v1/templates/{id}/preview"""
-
     def post(self, request: Request, template_id: str) -> Response:
         """The text that these variables make of it; nothing is stored."""
         template = _found(template_id)

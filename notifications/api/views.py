@@ -54,8 +54,6 @@ def without_fields(request: Request, id_: UUID) -> UUID:
 
 @schema.notifications
 class NotificationsView(APIView):
-    """/api/v1/notifications"""
-
     def get(self, request: Request) -> Response:
         """One page of what the caller has created, newest first."""
         wanted = NotificationPageSerializer.of(request).validated_data
@@ -89,8 +87,6 @@ class NotificationsView(APIView):
 
 @schema.notification
 class NotificationView(APIView):
-    """/api/v1/notifications/{id}"""
-
     def get(self, request: Request, notification_id: str) -> Response:
         """One of the caller's."""
         id_ = parse_id(notification_id, "notification")
@@ -102,8 +98,6 @@ class NotificationView(APIView):
 
 @schema.attempts
 class AttemptsView(APIView):
-    """/api/v1/notifications/{id}/attempts"""
-
     def get(self, request: Request, notification_id: str) -> Response:
         """What was tried, in order."""
         id_ = parse_id(notification_id, "notification")
@@ -144,8 +138,6 @@ class _ChangeView(APIView):
 
 @schema.cancel
 class CancelNotificationView(_ChangeView):
-    """/api/v1/notifications/{id}/cancel"""
-
     done = becomes = "cancelled"
 
     def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
@@ -158,8 +150,6 @@ class CancelNotificationView(_ChangeView):
 
 @schema.retry
 class RetryView(_ChangeView):
-    """/api/v1/notifications/{id}/retry"""
-
     done, becomes = "sent again", "pending"
 
     def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
@@ -172,8 +162,6 @@ class RetryView(_ChangeView):
 
 @schema.metrics
 class NotificationMetricsView(APIView):
-    """/api/v1/metrics"""
-
     def get(self, request: Request) -> Response:
         """What was sent on each channel, and what failed."""
         channels: dict[str, Any] = {}

@@ -34,7 +34,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def standings() -> list[Standing]:
-    """All of them."""
     looks = Breakers().look()
     with connection.cursor() as cursor:
         cursor.execute(

@@ -47,7 +47,6 @@ def task_of(priority: str) -> str:
 
 
 def queue_of(priority: str) -> str:
-    """The queue of that task."""
     return f"deliver-{priority}"
 
 

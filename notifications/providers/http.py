@@ -80,7 +80,6 @@ class HttpClient:
         return reply
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._client is not None:
             client, self._client = self._client, None
             await client.close()

@@ -31,8 +31,6 @@ __all__ = ["CancelOrderView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
 @schema.orders
 class OrdersView(APIView):
-    """/orders"""
-
     def get(self, request: Request) -> Response:
         """One page of orders, newest first, an array; the next page is in the Link header."""
         query = OrderPageSerializer.of(request)
@@ -60,8 +58,6 @@ class OrdersView(APIView):
 
 @schema.order
 class OrderView(APIView):
-    """/orders/{id}"""
-
     def get(self, request: Request, order_id: str) -> Response:
         """One order with items, history and event ids."""
         parsed = _parse_id(order_id)
@@ -114,24 +110,18 @@ class _TransitionView(APIView):
 
 @schema.pay
 class PayView(_TransitionView):
-    """/orders/{id}/pay"""
-
     def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
         services.pay_order(order_id=order_id, **_circumstances())
 
 
 @schema.ship
 class ShipView(_TransitionView):
-    """/orders/{id}/ship"""
-
     def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
         services.ship_order(order_id=order_id, **_circumstances())
 
 
 @schema.cancel
 class CancelOrderView(_TransitionView):
-    """/orders/{id}/cancel"""
-
     body = CancelSerializer
 
     def change(self, order_id: UUID, fields: dict[str, Any]) -> None:

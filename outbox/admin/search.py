@@ -64,7 +64,6 @@ class WantedId:
 
 
 def parse_id(text: str) -> UUID | None:
-    """The UUID that `text` is, or None."""
     try:
         return UUID(text.strip())
     except ValueError:
@@ -72,7 +71,6 @@ def parse_id(text: str) -> UUID | None:
 
 
 def keys_of_events(wanted: WantedId) -> list[str]:
-    """The keys of the events that are searched for."""
     rows = OutboxEvent.objects.filter(event_id__in=events_of(wanted))
     return list(rows.values_list("key", flat=True))
 

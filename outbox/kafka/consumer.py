@@ -112,7 +112,6 @@ class TopicConsumer:
         self._consumer.resume(_partitions(keys))
 
     def seek(self, key: PartitionKey, offset: int) -> None:
-        """Read a partition from another offset on."""
         self._consumer.seek(TopicPartition(*key, offset))
 
     def begin_again(self, key: PartitionKey, offset: int) -> None:

@@ -34,7 +34,6 @@ def concerns_handlers(options: dict[str, Any]) -> bool:
 
 
 def sources(options: dict[str, Any]) -> list[LetterSource]:
-    """The sources that are meant."""
     handler, states, ids = options["handler"], options["state"], options["ids"]
     if (states and DEAD not in states) or (handler and handler not in _names()):
         return []
@@ -48,7 +47,6 @@ def _names() -> set[str]:
 
 
 def query(options: dict[str, Any]) -> LetterQuery:
-    """What is asked of each source."""
     return LetterQuery(
         ids=[each for each in options["ids"] if isinstance(each, UUID)],
         topic=options["topic"],
@@ -59,7 +57,6 @@ def query(options: dict[str, Any]) -> LetterQuery:
 
 
 def line(source: LetterSource, letter: AppLetter) -> str:
-    """One letter."""
     error = f"  {spelt_out(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
     return (
         f"{letter.id}  {DEAD}  {source.name}  {letter.topic}  key={spelt_out(letter.key[:80])}"

@@ -132,11 +132,9 @@ class InHand:
         return acks
 
     def oldest(self) -> float | None:
-        """When the oldest of them came."""
         return min((each.arrived for each in self._open.values()), default=None)
 
     def sizes(self) -> MeanSize:
-        """The mean size of what is in hand."""
         sizes = MeanSize()
         for delivery in self._open.values():
             sizes.add(len(delivery.raw))

@@ -128,7 +128,6 @@ class Relay:
 
     @property
     def breaker_state(self) -> KafkaBreakerState:
-        """Of the breaker around Kafka."""
         return self.kafka.breaker_state(time.monotonic())
 
     @property

@@ -74,7 +74,6 @@ class Floor:
         )
 
     def note_answers(self, last_id: int, writers: Collection[str]) -> None:
-        """What was answered."""
         if self._ceiling and not self._ended:
             self._ended = self._writers.isdisjoint(writers)
         elif not self._ceiling:
