@@ -9,9 +9,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db import connection
-
 from analytics.models import MetricName
+from outbox.database.ask import rows_of
 
 __all__ = [
     "STATUSES",
@@ -146,9 +145,7 @@ def _figures(
         "dimensions": [dimension for _, dimension in asked],
         "products": products,
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_FIGURES, parameters)
-        rows = cursor.fetchall()
+    rows = rows_of(_FIGURES, parameters)
     ranked = sorted(row for row in rows if row[0] is not None)
     return (
         {(metric, dimension): value for place, metric, dimension, value in rows if place is None},
@@ -184,6 +181,6 @@ def sales_metrics(
     asked = {"metric_name": metric_name, "dimension": dimension}
     given = {name: value for name, value in asked.items() if value is not None}
     wanted = " AND ".join(f"{name} = %({name})s" for name in given) or "true"
-    with connection.cursor() as cursor:
-        cursor.execute(_METRICS.format(wanted=wanted), {**given, "limit": limit})
-        return [Figure(*row) for row in cursor.fetchall()]
+    return [
+        Figure(*row) for row in rows_of(_METRICS.format(wanted=wanted), {**given, "limit": limit})
+    ]

@@ -22,10 +22,10 @@ import msgspec
 import redis
 import structlog
 from django.conf import settings
-from django.db import connection
 
 from outbox import redis_client
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import rows_of
 
 __all__ = [
     "CacheUnavailable",
@@ -366,15 +366,13 @@ def _still_valid(rows: Sequence[Entry]) -> tuple[list[Entry], int]:
     """The entries that may be shown, and as of which transaction."""
     if not rows:
         return [], 0
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _VALID,
-            (
-                text_array_literal([row[0] for row in rows]),
-                array_literal(row[1] for row in rows),
-                text_array_literal([row[2] for row in rows]),
-                array_literal(row[3] for row in rows),
-            ),
-        )
-        valid = cursor.fetchall()
+    valid = rows_of(
+        _VALID,
+        (
+            text_array_literal([row[0] for row in rows]),
+            array_literal(row[1] for row in rows),
+            text_array_literal([row[2] for row in rows]),
+            array_literal(row[3] for row in rows),
+        ),
+    )
     return [rows[place - 1] for place, _ in valid], int(valid[0][1]) if valid else 0

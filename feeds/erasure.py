@@ -12,6 +12,7 @@ from django.db import connection
 from feeds import cache, services
 from feeds.fanout.gate import ALONE
 from feeds.services import Pair
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import RoundTrip, send
 from outbox.database.unit_of_work import joined_unit_of_work
 from restapi.json import to_json
@@ -148,9 +149,7 @@ def _pieces(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 
 
 def _rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return list(cursor.fetchall())
+    return list(rows_of(sql, parameters))
 
 
 def _execute(sql: str, parameters: Any) -> int:

@@ -21,6 +21,7 @@ from django.db import connection
 from feeds import metrics
 from feeds.models import NODES
 from outbox.database import patience
+from outbox.database.ask import row_of
 from outbox.database.errors import describe
 from outbox.database.unit_of_work import TurnedAway
 
@@ -204,9 +205,7 @@ def hold_node(
     }
     ways = [_TAKE_OVER, _ADD, _ADD]
     for sql in [_RENEW, *ways] if node is not None else ways:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
-            row = cursor.fetchone()
+        row = row_of(sql, parameters)
         if row is not None:
             held, first_ms, highest_ms, clock_ms = row
             return NodeLease(

@@ -23,6 +23,7 @@ from loadtest.client import Client, Failed
 from loadtest.histogram import Histogram
 from loadtest.tally import LoadTally
 from outbox import conf
+from outbox.database.ask import row_of, rows_of
 
 __all__ = ["LoadVerdict", "database_now", "verify_by_database", "verify_by_http"]
 
@@ -109,9 +110,7 @@ def _clock_ahead() -> float:
 
 def database_now() -> datetime:
     """The database's clock."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        now: datetime = cursor.fetchone()[0]
+    now: datetime = row_of("SELECT clock_timestamp()")[0]
     return now
 
 
@@ -147,9 +146,7 @@ def _wait_for_effects(ids: Sequence[UUID], give_up: float) -> None:
 
 
 def _without_effect(ids: Sequence[UUID]) -> list[UUID]:
-    with connection.cursor() as cursor:
-        cursor.execute(f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", _parameters(ids))
-        return [row[0] for row in cursor.fetchall()]
+    return [row[0] for row in rows_of(f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", _parameters(ids))]
 
 
 def _parameters(ids: Sequence[UUID], moments: Sequence[float] = ()) -> dict[str, Any]:
@@ -191,15 +188,13 @@ def _judge(found: LoadVerdict, ids: Sequence[UUID], moments: Sequence[float]) ->
 
 def _stored(run: str) -> tuple[int, int]:
     """Orders stored for requests of this run, and how many requests they come from."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT count(DISTINCT key), count(DISTINCT correlation_id) FROM event_outbox
-            WHERE type = 'ORDER_CREATED' AND starts_with(correlation_id, %s)
-            """,
-            (f"{run}-",),
-        )
-        stored, requests = cursor.fetchone()
+    stored, requests = row_of(
+        """
+        SELECT count(DISTINCT key), count(DISTINCT correlation_id) FROM event_outbox
+        WHERE type = 'ORDER_CREATED' AND starts_with(correlation_id, %s)
+        """,
+        (f"{run}-",),
+    )
     return int(stored), int(requests)
 
 

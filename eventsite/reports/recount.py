@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db import connection
 from django.utils import timezone
 
 from analytics.services import ALL, MINUTES_KEPT
+from outbox.database.ask import row_of
 from outbox.models import InboxReceipt
 
 __all__ = ["DIFFERENCES_SHOWN", "FigureComparison", "FigureDifference", "ForeignFigure", "compare"]
@@ -148,9 +148,9 @@ _SQL = f"""
 
 def compare() -> FigureComparison:
     """Recount all figures: ten seconds or so for a million orders; it locks nothing."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SQL, _parameters(timezone.now()))
-        figures, different, under_way, rows, foreign_figures, theirs, set_aside = cursor.fetchone()
+    figures, different, under_way, rows, foreign_figures, theirs, set_aside = row_of(
+        _SQL, _parameters(timezone.now())
+    )
     return FigureComparison(
         differences=[
             FigureDifference(metric, dimension, Decimal(figure), Decimal(recount))

@@ -21,6 +21,7 @@ from feeds.fanout.written import WrittenSlices
 from feeds.ids import EPOCH_MS, TIME_SHIFT
 from feeds.models import AuthorMode, ChangeKind, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import RoundTrip, send
 
 __all__ = ["end_storing", "set_modes"]
@@ -136,9 +137,7 @@ def end_storing(batch: SliceBatch) -> WrittenSlices:
 
 
 def _not_stored(author: str, first: int, limit: int) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(_NOT_STORED, (author, first, limit))
-        return [post_id for (post_id,) in cursor.fetchall()]
+    return [post_id for (post_id,) in rows_of(_NOT_STORED, (author, first, limit))]
 
 
 def _first_id(at: datetime) -> int:

@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from notifications.delivery.breakers import Breakers
 from notifications.providers.configured import breaker_name, configured, providers_of
 from outbox import operator_log
+from outbox.database.ask import rows_of
 
 __all__ = ["Standing", "UnknownProvider", "reset_breaker", "standings"]
 
@@ -35,12 +36,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 def standings() -> list[Standing]:
     looks = Breakers().look()
-    with connection.cursor() as cursor:
-        cursor.execute(
+    holds = {
+        (provider, channel): seconds
+        for provider, channel, seconds in rows_of(
             "SELECT provider, channel, extract(epoch FROM until - clock_timestamp())::float"
             " FROM notification_holds WHERE until > clock_timestamp()"
         )
-        holds = {(provider, channel): seconds for provider, channel, seconds in cursor.fetchall()}
+    }
     found = []
     for provider, channel in providers_of():
         look = looks[breaker_name(provider, channel)]

@@ -32,6 +32,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from outbox.admin.search import WantedId
+from outbox.database.ask import row_of
 from outbox.envelope import rfc3339
 from outbox.masking import masked
 
@@ -102,12 +103,11 @@ class BoundedChangeList(ChangeList):
 
 def _estimated_rows(table: str) -> int:
     """What the last ANALYZE or VACUUM counted; at least the rows that were seen."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-            (connection.ops.quote_name(table),),
-        )
-        return max(int(cursor.fetchone()[0]), ROWS_SHOWN)
+    [estimated] = row_of(
+        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+        (connection.ops.quote_name(table),),
+    )
+    return max(int(estimated), ROWS_SHOWN)
 
 
 class _NoWrites:

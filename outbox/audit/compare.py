@@ -13,10 +13,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from outbox import conf
 from outbox.conf import DRAIN_HANDLER
+from outbox.database.ask import rows_of
 from outbox.declaration import Route
 from outbox.kafka.admin import TopicState
 from outbox.models import InboxReceipt, OutboxEvent
@@ -189,22 +188,20 @@ def read_page(
     )
     state = logs.get(route.topic.name)
     since_read = time.monotonic() - state.read_at if state else 0.0
-    with connection.cursor() as cursor:
-        cursor.execute(
-            sql,
-            (
-                *parameters,
-                grace,
-                last,
-                route.handler,
-                route.topic.name,
-                sorted(conf.passing_types(route)),
-                since_read + CLOCK_SECONDS,
-                route.handler,
-                sorted(route.event_types),
-            ),
-        )
-        found = cursor.fetchall()
+    found = rows_of(
+        sql,
+        (
+            *parameters,
+            grace,
+            last,
+            route.handler,
+            route.topic.name,
+            sorted(conf.passing_types(route)),
+            since_read + CLOCK_SECONDS,
+            route.handler,
+            sorted(route.event_types),
+        ),
+    )
     last_id, count = found[0][:2]
     findings = [_finding(route.handler, row[2:], state) for row in found if row[2] is not None]
     return AuditPage(last_id=last_id, rows=count, findings=findings)

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from outbox import conf
+from outbox.database.ask import changed_by
 from outbox.declaration import Route
 from outbox.inbox import positions
 from outbox.kafka.admin import TopicState
@@ -64,19 +65,17 @@ def _recreated(routes: Sequence[Route], states: Mapping[str, TopicState]) -> lis
 
 
 def _publish_again(route: Route) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE event_outbox
-            SET status = 0, published_at = NULL, "partition" = NULL, "offset" = NULL
-            WHERE topic = %s AND type <> ALL(%s) AND status = 1 AND NOT EXISTS (
-                SELECT FROM inbox_receipt receipt
-                WHERE receipt.event_id = event_outbox.event_id AND receipt.handler = %s
-            )
-            """,
-            (route.topic.name, sorted(conf.passing_types(route)), route.handler),
+    return changed_by(
+        """
+        UPDATE event_outbox
+        SET status = 0, published_at = NULL, "partition" = NULL, "offset" = NULL
+        WHERE topic = %s AND type <> ALL(%s) AND status = 1 AND NOT EXISTS (
+            SELECT FROM inbox_receipt receipt
+            WHERE receipt.event_id = event_outbox.event_id AND receipt.handler = %s
         )
-        return int(cursor.rowcount)
+        """,
+        (route.topic.name, sorted(conf.passing_types(route)), route.handler),
+    )
 
 
 def _discard_before_start(route: Route, in_new_log: Collection[UUID]) -> None:

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 
 from outbox.audit import compare
 from outbox.audit.compare import Finding, MissingReason
+from outbox.database.ask import rows_of
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
@@ -130,29 +131,28 @@ def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) ->
 
 def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:
     """Which of these have a later event of their key that the handler has applied or parked."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT missing.event_id
-            FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS missing (event_id, id, key)
-            WHERE EXISTS (
-                SELECT FROM event_outbox later
-                JOIN inbox_receipt receipt
-                  ON receipt.event_id = later.event_id AND receipt.handler = %s
-                WHERE later.id > missing.id AND later.topic = %s AND later.key = missing.key
-                  AND receipt.outcome <> %s
-            )
-            """,
-            (
-                [each.event_id for each in missing],
-                [each.outbox_id for each in missing],
-                [each.key for each in missing],
-                route.handler,
-                route.topic.name,
-                InboxReceipt.Outcome.DISCARDED,
-            ),
+    rows = rows_of(
+        """
+        SELECT missing.event_id
+        FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS missing (event_id, id, key)
+        WHERE EXISTS (
+            SELECT FROM event_outbox later
+            JOIN inbox_receipt receipt
+              ON receipt.event_id = later.event_id AND receipt.handler = %s
+            WHERE later.id > missing.id AND later.topic = %s AND later.key = missing.key
+              AND receipt.outcome <> %s
         )
-        return {row[0] for row in cursor.fetchall()}
+        """,
+        (
+            [each.event_id for each in missing],
+            [each.outbox_id for each in missing],
+            [each.key for each in missing],
+            route.handler,
+            route.topic.name,
+            InboxReceipt.Outcome.DISCARDED,
+        ),
+    )
+    return {row[0] for row in rows}
 
 
 def _envelopes(findings: Sequence[Finding]) -> dict[UUID, EventEnvelope]:

@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from outbox import operator_log
 from outbox.audit import watch
 from outbox.bridge import unread
+from outbox.database.ask import rows_of
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.declaration import Route
@@ -77,13 +78,11 @@ def plan(
 
 
 def _began(route: Route, state: TopicState) -> dict[int, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            'SELECT "partition", topic_id, start_offset FROM bridge_position'
-            " WHERE handler = %s AND topic = %s",
-            (route.handler, route.topic.name),
-        )
-        rows = cursor.fetchall()
+    rows = rows_of(
+        'SELECT "partition", topic_id, start_offset FROM bridge_position'
+        " WHERE handler = %s AND topic = %s",
+        (route.handler, route.topic.name),
+    )
     lacking = set(state.latest) - {row[0] for row in rows}
     if lacking:
         raise ReplayRefused(
