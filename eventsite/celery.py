@@ -39,12 +39,9 @@ log = structlog.get_logger("eventsite.celery")
 
 
 class ReadResults(bootsteps.StartStopStep):
-    """After a reconnect: read the results of finished tasks before counting their time.
-
-    The main process reads no results while it waits for Redis. Its loop then looks at the clock
-    first, takes tasks that finished long ago for overdue, and kills their processes, with
-    whatever these are doing by now.
-    """
+    """After a reconnect: read the results of finished tasks before counting their time. The main
+    process reads none while it waits for Redis, would take finished tasks for overdue, and kill their
+    processes."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -59,10 +56,9 @@ class ReadResults(bootsteps.StartStopStep):
 
 
 class Scheduler(beat.Scheduler):
-    """Celery's scheduler, except that a lost Redis is one log line instead of two tracebacks
-    for each task, and that a queue without a worker gets no more tasks: those that wait there
-    are enough. It wakes several times a second, so it skips what Celery's scheduler does for
-    schedules that change."""
+    """Celery's scheduler, except that a lost Redis is one log line, and that a queue without a worker
+    gets no more tasks. It wakes several times a second, so it skips what is for schedules that
+    change."""
 
     def schedules_equal(self, old_schedules: Any, new_schedules: Any) -> bool:
         return True  # entries are what the settings say, for as long as it runs

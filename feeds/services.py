@@ -1,8 +1,5 @@
-"""Writing posts and follows: each change with its event, in one transaction.
-
-Every deletion, follow and unfollow leaves a row in feed_changes, every post and deletion one in
-feed_log, and each its event.
-"""
+"""Writing posts and follows: each change with its event and its row of feed_changes or feed_log, in one
+transaction (docs/feeds.md#writing)."""
 
 from __future__ import annotations
 

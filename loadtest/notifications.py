@@ -1,8 +1,5 @@
-"""Notifications against a running system, and whether each of them was sent.
-
-Each is sent by the clock or one after the other, alone or in batches; at the end every accepted one is
-looked for over HTTP until it is finished, and, where the run has a provider of its own, with that.
-"""
+"""Notifications against a running system, and whether each of them was sent: every accepted one is
+looked for over HTTP until it is finished, and, where the run has a provider of its own, with that."""
 
 from __future__ import annotations
 

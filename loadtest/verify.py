@@ -1,9 +1,5 @@
-"""What became of the accepted orders of a run: lost, stored twice, and when each took effect.
-
-An order's effect is visible when the sales figures hold it: handler `record_sales` has its receipt,
-which commits with the figures. It is lost when it is not stored, or when an event of it has no
-effect although it was waited for.
-"""
+"""What became of the accepted orders of a run: lost, stored twice, and when each took effect. An effect
+is visible when handler `record_sales` has its receipt, which commits with the figures."""
 
 from __future__ import annotations
 

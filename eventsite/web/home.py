@@ -1,8 +1,5 @@
-"""The page at /: what this is, what runs, where everything is, and the first lines to try.
-
-A browser gets HTML, every other client JSON. It says no more of the servers than /health/ready
-does; what is known of the processes is shown only where no API key is required.
-"""
+"""The page at /: what this is, what runs, where everything is. A browser gets HTML, every other client
+JSON; what is known of the processes is shown only where no API key is required."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Entries and cached feeds against the truth: posts that are not deleted, of whom one follows now.
-
-Everything is read in one snapshot. A post without its entry is missing, unless open work still
-owes the entry. An entry that readers show and should not is wrong; one that they hide is
-litter."""
+"""Entries and cached feeds against the truth, in one snapshot (docs/feeds.md#checking). An entry that
+readers show and should not is wrong; one that they hide is litter."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Entries are rebuilt from the posts, a few users at a time. Pages stay right meanwhile: a user's entries
-and his floor change in one transaction.
-
-It is the only thing that lowers a floor, so it goes through the gate alone (feeds/fanout/gate.py).
-"""
+"""Entries are rebuilt from the posts, a few users at a time; a user's entries and his floor change in
+one transaction. It alone lowers a floor, so it goes through the gate alone (feeds/fanout/gate.py)."""
 
 from __future__ import annotations
 

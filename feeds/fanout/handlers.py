@@ -1,7 +1,6 @@
-"""Effects of the events of posts and follows: slices, and the numbers of followers.
-
-No entry is written here: an effect holds the position of a partition, which must not wait for
-an author with many followers."""
+"""Effects of the events of posts and follows: slices, and the numbers of followers. No entry is written
+here: an effect holds the position of a partition, which must not wait for an author with many
+followers."""
 
 from __future__ import annotations
 

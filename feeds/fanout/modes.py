@@ -110,13 +110,9 @@ _THESE = "AND posts.id = ANY(%s::bigint[])"
 
 
 def end_storing(batch: SliceBatch) -> WrittenSlices:
-    """The author is stored again, once all his followers are filled.
-
-    From here on readers see entries alone. A post that came while they were filled may not be cut or
-    written yet, and would be gone until it is: so the last step writes such posts itself. If they are
-    many, it lets their slices go first (if these have failed, an operator); how many he has posted
-    meanwhile is of no account.
-    """
+    """The author is stored again, once all his followers are filled; this writes the posts that came
+    meanwhile and are not cut or written yet. If they are many, it lets their slices go first (if these
+    have failed, an operator)."""
     with transaction.atomic():
         rows = send(RoundTrip([TOGETHER, (_STATE, (batch.ids,))]))[1]
         if not rows:

@@ -1,8 +1,5 @@
-"""What Kafka holds of ours and the outbox does not: the database was set back to before it.
-
-Every committed event stays in the outbox for longer than in Kafka, so an id of ours in the log
-without a row was committed once, and is no more.
-"""
+"""What Kafka holds of ours and the outbox does not: the database was set back to before it. Every
+committed event stays in the outbox for longer than in Kafka."""
 
 from __future__ import annotations
 

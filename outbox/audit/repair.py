@@ -229,12 +229,8 @@ def _read_again_without_drains(
 
 
 def _back_to_the_end(route: Route, state: TopicState) -> int:
-    """Put positions beyond the end of the log where it ended when the repair began: what a broker
-    lost is handed over, and so is what was written in its place by then.
-
-    Whether they are beyond it is asked once more under their lock, where they cannot move: a
-    handler may be further by now than the end was then.
-    """
+    """Put positions beyond the end of the log where it ended when the repair began. Asked once more
+    under their lock, where they cannot move: a handler may be further by now than the end was then."""
     beyond = _beyond(route, state)
     if not beyond:
         return 0

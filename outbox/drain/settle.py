@@ -1,9 +1,6 @@
-"""Sending a claimed batch and marking what Kafka acknowledged, in parallel.
-
-PostgreSQL needs as long to settle as Kafka to acknowledge. So each part of a large batch is
-marked, by a thread of its own on the same connection, while Kafka takes the next part. A part
-is sent only if all parts before it were acknowledged completely, so the order of a key holds.
-"""
+"""Sending a claimed batch and marking what Kafka acknowledged, in parallel: each part of a large batch
+is marked, by a thread on the same connection, while Kafka takes the next. A part is sent only if all
+parts before it were acknowledged completely, so the order of a key holds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""What is in hand: deliveries in the order of their tags, and which acknowledgements are due.
-
-RabbitMQ closes a channel that acknowledges a tag twice, so a tag that was acknowledged is forgotten
-here in the same step.
-"""
+"""What is in hand: deliveries in the order of their tags, and which acknowledgements are due. A tag is
+forgotten when it is acknowledged: RabbitMQ closes a channel that does so twice."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """The loop: take > claim > send > mark > acknowledge, each for many messages at once, on one thread.
-
-Nothing in it waits but for Redis, and for that at most `redis_wait`. Reports of Kafka's client are
-fetched every few milliseconds while something is under way.
-"""
+Nothing in it waits but for Redis, and for that at most `redis_wait`."""
 
 from __future__ import annotations
 
