@@ -37,7 +37,8 @@ from outbox.admin.readonly import (
     utc,
     whole_id,
 )
-from outbox.admin.search import WantedId, parse_id, register_finder
+from outbox.admin.search import WantedId, register_finder
+from outbox.envelope import parse_id
 from outbox.masking import masked
 
 __all__ = ["BatchAdmin", "ChannelAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]

@@ -25,10 +25,10 @@ from outbox.admin.search import (
     WantedId,
     keys_of_events,
     of_events,
-    parse_id,
     register_finder,
 )
 from outbox.admin.tables import ANY_ID
+from outbox.envelope import parse_id
 
 __all__ = ["OrderAdmin", "ProcessedEventAdmin"]
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 from django.utils.html import format_html
 
+from outbox.envelope import parse_id
 from outbox.models import OutboxEvent
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "keys_of_events",
     "look_back",
     "of_events",
-    "parse_id",
     "register_finder",
 ]
 
@@ -61,13 +61,6 @@ class WantedId:
     @property
     def uuid(self) -> UUID | None:
         return parse_id(self.text)
-
-
-def parse_id(text: str) -> UUID | None:
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
 
 
 def keys_of_events(wanted: WantedId) -> list[str]:

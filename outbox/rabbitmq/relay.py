@@ -114,16 +114,6 @@ class Relay:
         return len(self._events.busy)
 
     @property
-    def letters_refused(self) -> int:
-        """How often the dead-letter exchange did not take one."""
-        return self._letters.refused
-
-    @property
-    def streams_replaced(self) -> int:
-        """How often the producer had to be replaced."""
-        return self._sending.replaced
-
-    @property
     def breaker_state(self) -> KafkaBreakerState:
         return self.kafka.breaker_state(time.monotonic())
 
