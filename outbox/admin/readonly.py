@@ -56,6 +56,7 @@ __all__ = [
 ROWS_SHOWN = 10_000
 NUL = "\x00"
 TEXT_SHOWN = 120  # characters of a text in a list
+Column = Any  # a function of a row; where Django takes one, its stubs know of names alone
 _ON_ONE_LINE = '<span class="nowrap">{}</span>'
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def shorten(text: str, length: int = TEXT_SHOWN) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def journey(field: str) -> Callable[[Any], str]:
+def journey(field: str) -> Column:
     """The way to the page that says where an id is, which operations/ serves."""
     link = '<a href="/ops/journey?{}">every hop</a>'
     return _column(field, lambda id_: format_html(link, urlencode({"id": id_})), title="journey")
@@ -246,7 +247,7 @@ def clipped(field: str) -> Callable[[Any], str]:
     return _column(field, lambda text: shorten(masked(text)))
 
 
-def masked_text(field: str) -> Callable[[Any], str]:
+def masked_text(field: str) -> Column:
     """A text, or JSON, without what looks like a secret."""
     return _column(
         field,
@@ -260,7 +261,7 @@ def _yes_or_no(field: str) -> Callable[[Any], str]:
     return _column(field, lambda value: "yes" if value else "no")
 
 
-def utc(field: str) -> Callable[[Any], str]:
+def utc(field: str) -> Column:
     """A column of times to the millisecond in UTC: list_display = (…, utc("created_at"))."""
     return _column(field, lambda moment: format_html(_ON_ONE_LINE, rfc3339(moment)))
 

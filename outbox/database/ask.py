@@ -16,7 +16,8 @@ def rows_of(sql: str, parameters: Parameters | None = None) -> list[Any]:
     """Its rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
-        return cursor.fetchall()
+        rows: list[Any] = cursor.fetchall()
+    return rows
 
 
 def row_of(sql: str, parameters: Parameters | None = None) -> Any:
