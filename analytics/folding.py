@@ -1,9 +1,7 @@
 """Folding: what chunks have added moves from `sales_additions` into the figures.
 
-A batch is one statement. Where that fails, the figures of the batch are added in halves, down to
-the single one that cannot be added (its name is too long for an index, its sum too large): that one
-is set aside with its error, and the rest is folded. Otherwise one figure would hold up all others.
-"""
+A batch that fails is added in halves, down to the single figure that cannot be added: that one is set
+aside with its error, and the rest is folded."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ import structlog
 from django.db import DatabaseError, connection, transaction
 
 from analytics import metrics
+from outbox.database.ask import row_of, rows_of
 from outbox.database.errors import describe, is_transient
 
 __all__ = ["fold_batch", "fold_set_aside", "lock_folds", "measure_set_aside", "set_aside"]
@@ -84,17 +83,15 @@ def fold_batch(size: int) -> int | None:
 
 
 def _fold_in_parts(size: int) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH {_TAKEN}
-            SELECT is_foreign, metric_name, dimension, sum(value), max(written_at),
-                   (SELECT count(*) FROM taken)
-            FROM part GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-            """,
-            (size - 1,),
-        )
-        rows = cursor.fetchall()
+    rows = rows_of(
+        f"""
+        WITH {_TAKEN}
+        SELECT is_foreign, metric_name, dimension, sum(value), max(written_at),
+               (SELECT count(*) FROM taken)
+        FROM part GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        """,
+        (size - 1,),
+    )
     _add_parts([_Part(*row[:-1]) for row in rows])
     return int(rows[0][-1]) if rows else 0
 
@@ -175,6 +172,4 @@ def measure_set_aside() -> None:
 
 def set_aside() -> int:
     """How many additions wait for an operator; counted up to 10,000."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM (SELECT FROM sales_set_aside LIMIT 10000) kept")
-        return int(cursor.fetchone()[0])
+    return int(row_of("SELECT count(*) FROM (SELECT FROM sales_set_aside LIMIT 10000) kept")[0])

@@ -1,9 +1,5 @@
-"""Reading the figures, what is not folded yet included.
-
-Figures that stand side by side come from one statement, hence from one snapshot. A query for a
-few figures must not add up all of them: these queries read the wanted folded figures by index
-and add the open additions, of which there are few. All figures count the events of other
-producers too (`ForeignSalesMetric`)."""
+"""Reading the figures, what is not folded yet included. Figures that stand side by side come from one
+statement; the wanted folded figures are read by index, and the few open additions are added."""
 
 from __future__ import annotations
 
@@ -13,9 +9,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db import connection
-
 from analytics.models import MetricName
+from outbox.database.ask import rows_of
 
 __all__ = [
     "STATUSES",
@@ -150,9 +145,7 @@ def _figures(
         "dimensions": [dimension for _, dimension in asked],
         "products": products,
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_FIGURES, parameters)
-        rows = cursor.fetchall()
+    rows = rows_of(_FIGURES, parameters)
     ranked = sorted(row for row in rows if row[0] is not None)
     return (
         {(metric, dimension): value for place, metric, dimension, value in rows if place is None},
@@ -188,6 +181,6 @@ def sales_metrics(
     asked = {"metric_name": metric_name, "dimension": dimension}
     given = {name: value for name, value in asked.items() if value is not None}
     wanted = " AND ".join(f"{name} = %({name})s" for name in given) or "true"
-    with connection.cursor() as cursor:
-        cursor.execute(_METRICS.format(wanted=wanted), {**given, "limit": limit})
-        return [Figure(*row) for row in cursor.fetchall()]
+    return [
+        Figure(*row) for row in rows_of(_METRICS.format(wanted=wanted), {**given, "limit": limit})
+    ]

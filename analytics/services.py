@@ -1,9 +1,5 @@
-"""Writing the figures: a chunk of events becomes one addition per figure it touches.
-
-All additions of a chunk are one new row. To add them to the figures at once would have every chunk
-wait for the same few rows (all orders, today's revenue), and while anybody holds a snapshot open
-each update would go past every earlier version of them (docs/adr/0006-additions-are-folded.md).
-"""
+"""Writing the figures: a chunk of events becomes one new row with an addition per figure it touches
+(docs/adr/0006-additions-are-folded.md)."""
 
 from __future__ import annotations
 
@@ -35,6 +31,7 @@ from orders.events import (
     decode_order_event,
 )
 from outbox import jobs
+from outbox.database.ask import changed_by
 from outbox.envelope import EventEnvelope, correlation_fields
 from outbox.publish.known import known_event_ids
 
@@ -200,24 +197,22 @@ def prune_orders_per_minute(*, now: datetime) -> int:
 
 def _prune_batch(oldest: str) -> int:
     # Chosen in a WITH, once: a subquery with a LIMIT may be run again for each row it is joined to.
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH due AS MATERIALIZED (
-                SELECT metric_name, dimension FROM sales_metrics
-                WHERE metric_name = %s AND dimension < %s
-                ORDER BY dimension LIMIT %s FOR UPDATE SKIP LOCKED
-            ), apart AS (
-                DELETE FROM sales_metrics_foreign USING due
-                WHERE sales_metrics_foreign.metric_name = due.metric_name
-                  AND sales_metrics_foreign.dimension = due.dimension)
-            DELETE FROM sales_metrics USING due
-            WHERE sales_metrics.metric_name = due.metric_name
-              AND sales_metrics.dimension = due.dimension
-            """,
-            (_ORDERS_PER_MINUTE, oldest, PRUNE_BATCH),
-        )
-        return int(cursor.rowcount)
+    return changed_by(
+        """
+        WITH due AS MATERIALIZED (
+            SELECT metric_name, dimension FROM sales_metrics
+            WHERE metric_name = %s AND dimension < %s
+            ORDER BY dimension LIMIT %s FOR UPDATE SKIP LOCKED
+        ), apart AS (
+            DELETE FROM sales_metrics_foreign USING due
+            WHERE sales_metrics_foreign.metric_name = due.metric_name
+              AND sales_metrics_foreign.dimension = due.dimension)
+        DELETE FROM sales_metrics USING due
+        WHERE sales_metrics.metric_name = due.metric_name
+          AND sales_metrics.dimension = due.dimension
+        """,
+        (_ORDERS_PER_MINUTE, oldest, PRUNE_BATCH),
+    )
 
 
 def reset_sales() -> None:

@@ -42,12 +42,9 @@ log = structlog.get_logger("eventsite.celery")
 
 
 class ReadResults(bootsteps.StartStopStep):
-    """After a reconnect: read the results of finished tasks before counting their time.
-
-    The main process reads no results while it waits for Redis. Its loop then looks at the clock
-    first, takes tasks that finished long ago for overdue, and kills their processes, with
-    whatever these are doing by now.
-    """
+    """After a reconnect: read the results of finished tasks before counting their time. The main
+    process reads none while it waits for Redis, would take finished tasks for overdue, and kill their
+    processes."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 

@@ -1,8 +1,5 @@
-"""Everything that the installed apps declare, collected: settings, event map, paths, worker roles.
-
-An app's `wiring.py` is found by its name, so a new app is wired by being installed. `manage.py
-wiring` prints the whole of it.
-"""
+"""Everything that the installed apps declare in their `wiring.py`, collected: settings, event map,
+paths, worker roles. `manage.py wiring` prints the whole of it."""
 
 from __future__ import annotations
 

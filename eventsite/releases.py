@@ -1,10 +1,8 @@
 """Which event types each release reads and publishes: `releases.json`, one entry a release.
 
-While a release is rolled out, and while it is rolled back, processes of the release before run
-beside it. So a type is published one release after the code that reads it, and is read for as long
-as a release before may publish it. `manage.py check` compares the code with the newest entry;
-`manage.py cut_release NAME` adds one.
-"""
+Processes of two releases run side by side in a rollout. So a type is published one release after the
+code that reads it. `manage.py check` compares the code with the newest entry, `cut_release` adds
+one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
-"""The worker roles: the one table of the workers that a deployment runs.
-
-`manage.py run_worker ROLE` starts one. The local stack, and with it chaos and the benchmarks, makes its
-workers of this table; tests hold docker/compose.yaml, the chart in deploy/helm/ and docs/architecture.md to
-it. Which queues a role serves follows from the apps: each queue names its role (`TaskQueue` in their wiring.py).
-"""
+"""The worker roles: the one table of the workers that a deployment runs, for `manage.py run_worker
+ROLE`. Which queues a role serves follows from the apps (`TaskQueue` in their wiring.py)."""
 
 from __future__ import annotations
 

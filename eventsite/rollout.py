@@ -1,9 +1,5 @@
-"""Which processes wait for which while a new version is rolled out everywhere at once.
-
-Workers come first: they know the tasks that newer bridges and a newer beat send them. Bridges come
-before web, which may publish what older bridges do not know. Nothing is lost in another order
-(docs/deployment.md); this one spares waiting and dead letters.
-"""
+"""Which processes wait for which while a new version is rolled out everywhere at once: bridges and beat
+for workers, web for bridges. Nothing is lost in another order (docs/deployment.md)."""
 
 from __future__ import annotations
 

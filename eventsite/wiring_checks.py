@@ -102,12 +102,7 @@ def _path_errors(wiring: Wiring) -> Iterator[Error]:
 def _hot_path_errors(wiring: Wiring) -> Iterator[Error]:
     patterns = {path.pattern for path in wiring.paths}
     for dotted in wiring.hot_paths:
-        try:
-            path = import_string(dotted)
-        except ImportError as error:
-            path, reason = None, str(error)
-        else:
-            reason = f"{dotted} is no HotPath, HotRead, HotLookup or HotConstant"
+        path, reason = _imported(dotted, "HotPath, HotRead, HotLookup or HotConstant")
         if not isinstance(path, HotPath | HotRead | HotLookup | HotConstant):
             yield Error(
                 f"Hot path {dotted!r} cannot be used: {reason}.",
@@ -137,12 +132,7 @@ def _socket_errors(wiring: Wiring) -> Iterator[Error]:
 def _status_log_errors(wiring: Wiring) -> Iterator[Error]:
     found: list[StatusLog] = []
     for dotted in wiring.status_logs:
-        try:
-            log = import_string(dotted)
-        except ImportError as error:
-            log, reason = None, str(error)
-        else:
-            reason = f"{dotted} is no StatusLog"
+        log, reason = _imported(dotted, "StatusLog")
         if isinstance(log, StatusLog):
             found.append(log)
         else:
@@ -157,6 +147,14 @@ def _status_log_errors(wiring: Wiring) -> Iterator[Error]:
             hint="Give each a name of its own.",
             id="eventsite.E014",
         )
+
+
+def _imported(dotted: str, wanted: str) -> tuple[object, str]:
+    """What it names, and why that cannot be used if it is not as wanted."""
+    try:
+        return import_string(dotted), f"{dotted} is no {wanted}"
+    except ImportError as error:
+        return None, str(error)
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

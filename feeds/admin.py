@@ -9,14 +9,19 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
-from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from feeds import queries
 from feeds.events import events_of_post
 from feeds.models import FeedSlice, Follow, FollowListing, Post
-from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey_link, utc, whole_id
+from outbox.admin.readonly import (
+    ReadOnlyAdmin,
+    clipped,
+    journey,
+    outbox_links,
+    utc,
+    whole_id,
+)
 from outbox.admin.search import WantedId, register_finder
 
 __all__ = ["FeedSliceAdmin", "FollowAdmin", "PostAdmin"]
@@ -50,7 +55,7 @@ class PostAdmin(ReadOnlyAdmin):
         utc("created_at"),
         utc("deleted_at"),
     )
-    fields = ("id", "author_id", "content", "created_at", "deleted_at", "events", "journey")
+    fields = ("id", "author_id", "content", "created_at", "deleted_at", "events", journey("id"))
 
     def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """A post, or what an author has not deleted, the newest of it."""
@@ -64,19 +69,10 @@ class PostAdmin(ReadOnlyAdmin):
             )
         return rows.filter(pk__in=posts[:POSTS_FOUND])
 
-    @admin.display(description="journey")
-    def journey(self, post: Post) -> str:
-        return journey_link(post.id)
-
     @admin.display(description="events")
     def events(self, post: Post) -> SafeString:
-        """Each leads to its row in the outbox."""
-        outbox = reverse("admin:outbox_outboxevent_changelist")
         created, deleted = events_of_post(post.id)
-        ids = [created, deleted] if post.deleted_at else [created]
-        return format_html_join(
-            SafeString("<br>"), '<a href="{}?q={}">{}</a>', ((outbox, id_, id_) for id_ in ids)
-        )
+        return outbox_links([created, deleted] if post.deleted_at else [created])
 
 
 @admin.register(FollowListing)

@@ -1,7 +1,9 @@
-"""Cached feeds in Redis: the newest posts of feeds that are read. Copies, never the truth.
+"""Cached feeds in Redis: the newest posts of feeds that are read. Copies, never the truth;
+docs/feeds.md#reading says why they are right.
 
-A key holds the feed that was read for one user, or the mark of a fill, which is about to read
-it. Three rules keep it correct:
+A key holds the feed that was read for one user, or the mark of a fill, which is about to read it. A
+fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is still there.
+Keys contain Redis's run id: feeds that a restart or a failover brings back are not found.
 
 - A fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is still
   there. A change of a feed deletes the mark, so a result from before the change is not stored after it.
@@ -28,10 +30,10 @@ import msgspec
 import redis
 import structlog
 from django.conf import settings
-from django.db import connection
 
 from outbox import redis_client
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import rows_of
 
 __all__ = [
     "CacheUnavailable",
@@ -384,15 +386,13 @@ def _still_valid(rows: Sequence[Entry]) -> tuple[list[Entry], int]:
     """The entries that may be shown, and as of which transaction."""
     if not rows:
         return [], 0
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _VALID,
-            (
-                text_array_literal([row[0] for row in rows]),
-                array_literal(row[1] for row in rows),
-                text_array_literal([row[2] for row in rows]),
-                array_literal(row[3] for row in rows),
-            ),
-        )
-        valid = cursor.fetchall()
+    valid = rows_of(
+        _VALID,
+        (
+            text_array_literal([row[0] for row in rows]),
+            array_literal(row[1] for row in rows),
+            text_array_literal([row[2] for row in rows]),
+            array_literal(row[3] for row in rows),
+        ),
+    )
     return [rows[place - 1] for place, _ in valid], int(valid[0][1]) if valid else 0

@@ -1,9 +1,5 @@
 """Removing a user: posts, follows both ways, entries, the cached feed, kept answers, in small pieces,
-each with its events.
-
-Each piece is final, so it can be run again: after a crash, and later for follows that had to
-wait for their clean-up. The user must not act any more. What mentions him elsewhere goes by its
-own time: the outbox, Kafka and feed_log by their retention."""
+each with its events and final, so it can be run again (docs/feeds.md#for-operators)."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from django.db import connection
 from feeds import cache, services
 from feeds.fanout.gate import ALONE
 from feeds.services import Pair
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import RoundTrip, send
 from outbox.database.unit_of_work import joined_unit_of_work
 from restapi.json import to_json
@@ -152,9 +149,7 @@ def _pieces(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 
 
 def _rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return list(cursor.fetchall())
+    return list(rows_of(sql, parameters))
 
 
 def _execute(sql: str, parameters: Any) -> int:

@@ -1,13 +1,7 @@
 """The public events of posts and follows: topics feed-events and follow-events.
 
 The value of a message has a 64-bit `event_id`, the envelope a UUID; each follows from the other
-(`event_uuid`). Both follow from what happened, so that a post's events are found by its id:
-
-    POST_CREATED  event_id is the post's id
-    POST_DELETED  the post's id + 1, which is no post's: ids of posts are even
-    FOLLOWED      twice the follow's number
-    UNFOLLOWED    twice the number of the follow that ended, + 1
-"""
+(`event_uuid`), and both from what happened (docs/feeds.md#events)."""
 
 from __future__ import annotations
 
@@ -153,7 +147,6 @@ class PostCreated(FeedEvent, frozen=True, kw_only=True, tag="POST_CREATED"):
 
     @classmethod
     def of(cls, post_id: int, author_id: str, content: str, timestamp: int) -> PostCreated:
-        """That of this post."""
         text = str(post_id)
         return cls(
             number=post_id,
@@ -173,7 +166,6 @@ class PostDeleted(FeedEvent, frozen=True, kw_only=True, tag="POST_DELETED"):
 
     @classmethod
     def of(cls, post_id: int, author_id: str, timestamp: int) -> PostDeleted:
-        """That of this post."""
         return cls(
             number=post_id + 1,
             number_str=str(post_id + 1),

@@ -1,10 +1,6 @@
-"""Importing follows from a file, which is read twice: first to check all of it, then to store
-it.
-
-Each piece is a transaction: COPY into a table of its own, from there into the follows, with a change
-and an event for each that is new. A pair that is followed already is left as it is, so a file can be
-imported again after a crash.
-"""
+"""Importing follows from a file, which is read twice: first to check all of it, then to store it, a
+piece a transaction. A pair that is followed already is left as it is, so a file can be imported
+again."""
 
 from __future__ import annotations
 

@@ -1,18 +1,9 @@
-"""Ids of posts: 64-bit numbers that grow with time, drawn without asking anybody.
+"""Ids of posts: 64-bit numbers that grow with time, drawn without asking anybody (docs/feeds.md#ids).
 
 41 bits of milliseconds since 2026-01-01 UTC, 10 bits of a node, 12 bits of a sequence that goes by
-twos: the odd number behind an id is its deletion's event (feeds/events.py).
-
-Two processes never draw the same number, whatever their clocks do. A process holds a node number by
-a lease on its row, and the row has the highest millisecond that was ever promised to a holder. A
-holder draws up to that and no further; the next one begins above it. So a holder that wakes up late,
-or one whose node was taken because PostgreSQL's clock went ahead, has milliseconds of its own still.
-
-The time is PostgreSQL's: each renewal learns how far it is from the monotonic clock here. The wall
-clock of this machine is never asked. A process whose lease is over by its monotonic clock draws
-nothing, so its ids do not lag behind those of others. Ids of one process always grow, also where
-PostgreSQL's clock goes back; they then stand at the highest moment until time has come after it.
-"""
+twos: the odd number behind an id is its deletion's event (feeds/events.py). A process holds a node
+number by a lease on its row, which has the highest millisecond that was ever promised to a holder.
+The time is PostgreSQL's, by the monotonic clock here; the wall clock of this machine is never asked."""
 
 from __future__ import annotations
 
@@ -30,6 +21,7 @@ from django.db import connection
 from feeds import metrics
 from feeds.models import NODES
 from outbox.database import patience
+from outbox.database.ask import row_of
 from outbox.database.errors import describe
 from outbox.database.unit_of_work import TurnedAway
 
@@ -215,9 +207,7 @@ def hold_node(
     }
     ways = [_TAKE_OVER, _ADD, _ADD]
     for sql in [_RENEW, *ways] if node is not None else ways:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
-            row = cursor.fetchone()
+        row = row_of(sql, parameters)
         if row is not None:
             held, first_ms, highest_ms, clock_ms = row
             return NodeLease(

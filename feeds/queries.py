@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 
 from feeds.models import BUCKETS, FeedEntry, FeedSlice, Follow, Post
 from outbox.database.arrays import array_literal
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
 
@@ -69,9 +70,7 @@ def posts_in_words(post_ids: Collection[int]) -> Statement:
 
 def posts_of(post_ids: Collection[int]) -> dict[int, str]:
     """Those of these posts that are there: id -> JSON object of the contract."""
-    with connection.cursor() as cursor:
-        cursor.execute(*posts_in_words(post_ids))
-        return dict(cursor.fetchall())
+    return dict(rows_of(*posts_in_words(post_ids)))
 
 
 class PostsPage(NamedTuple):
@@ -87,14 +86,12 @@ def posts_of_author(author_id: str, *, limit: int, before: int = HIGHEST_ID) -> 
     Both columns are compared and ordered by: of an author who is thought to have written much,
     PostgreSQL would otherwise look among the newest posts of all.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id, ({POST_IN_WORDS})::text FROM posts"
-            " WHERE (author_id, id) < (%s, %s) AND author_id >= %s AND deleted_at IS NULL"
-            " ORDER BY author_id DESC, id DESC LIMIT %s",
-            (author_id, before, author_id, limit + 1),
-        )
-        rows = cursor.fetchall()
+    rows = rows_of(
+        f"SELECT id, ({POST_IN_WORDS})::text FROM posts"
+        " WHERE (author_id, id) < (%s, %s) AND author_id >= %s AND deleted_at IS NULL"
+        " ORDER BY author_id DESC, id DESC LIMIT %s",
+        (author_id, before, author_id, limit + 1),
+    )
     words = [text for _, text in rows[:limit]]
     return PostsPage(words, rows[limit - 1][0] if len(rows) > limit else None)
 

@@ -1,8 +1,5 @@
-"""Writing posts and follows: each change with its event, in one transaction.
-
-Every deletion, follow and unfollow leaves a row in feed_changes, every post and deletion one in
-feed_log, and each its event.
-"""
+"""Writing posts and follows: each change with its event and its row of feed_changes or feed_log, in one
+transaction (docs/feeds.md#writing)."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from feeds import ids
 from feeds.events import LIVE_FEEDS, Followed, PostCreated, PostDeleted, Unfollowed
 from feeds.ids import moment_in_sql, seconds_of
 from outbox.database.arrays import array_literal, text_array_literal
@@ -27,14 +23,11 @@ __all__ = [
     "NewPost",
     "Pair",
     "begin_follows_of",
-    "create_posts",
     "created_words",
     "creating_posts",
     "delete_posts",
     "deleting_posts",
-    "follow",
     "following",
-    "new_post",
     "unfollow",
     "unfollowing",
 ]
@@ -63,11 +56,6 @@ class Gone(msgspec.Struct, frozen=True, gc=False):
     again: bool
 
 
-def new_post(author_id: str, content: str) -> NewPost:
-    """A post with a new id. Raises NoNode."""
-    return NewPost(post_id=ids.draw(), author_id=author_id, content=content)
-
-
 # -- posts
 
 INSERT_POSTS = f"""
@@ -80,15 +68,6 @@ INSERT_POSTS = f"""
     )
     INSERT INTO feed_log (kind, post_id, author_id) SELECT 'post', id, author_id FROM fresh
 """
-
-
-def create_posts(posts: Sequence[NewPost]) -> Sequence[int]:
-    """Store posts with their events, in the open transaction, else in one of its own: all or none.
-    Returns their ids. Raises NotStored and OutcomeUnknown where the transaction is its own."""
-    change = creating_posts(posts)
-    with joined_unit_of_work():
-        send(change.trip)
-    return change.results
 
 
 def creating_posts(posts: Sequence[NewPost]) -> Change[int]:
@@ -208,13 +187,6 @@ END_FOLLOWS = """
     )
     SELECT follower_id, followee_id, number FROM ended
 """
-
-
-def follow(pairs: Sequence[Pair], *, trace: TraceContext = NO_TRACE) -> list[bool]:
-    """Let each follower follow; whether that is new. In the open transaction, else in one of its own.
-    The pairs are of two different users each."""
-    with joined_unit_of_work():
-        return [bool(new) for new in run(following(pairs, trace=trace))]
 
 
 def following(pairs: Sequence[Pair], *, trace: TraceContext = NO_TRACE) -> Steps[bool | None]:

@@ -1,8 +1,5 @@
-"""Charts as SVG text, drawn with the colours of the page around them (CSS variables).
-
-Text is placed in percent of the width and keeps its size; marks are drawn on a canvas that is
-stretched to whatever width there is. So one drawing can be read on a phone and on a wide screen.
-"""
+"""Charts as SVG text, drawn with the colours of the page around them (CSS variables), in percent of the
+width, so that one drawing can be read on a phone and on a wide screen."""
 
 from __future__ import annotations
 

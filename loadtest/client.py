@@ -1,9 +1,5 @@
-"""HTTP/1.1 for a load generator: as little work a request as Python allows.
-
-Its own client because at 3,000 requests a second a generator must not be what it measures: aiohttp
-alone would fill most of a core (docs/load-testing.md). httptools parses, the rest is one request at
-a time on each of a pool of kept connections.
-"""
+"""HTTP/1.1 for a load generator: httptools parses, the rest is one request at a time on each of a pool
+of kept connections. aiohttp alone would fill most of a core (docs/load-testing.md)."""
 
 from __future__ import annotations
 

@@ -1,13 +1,8 @@
-"""Posts, reads and follows against a running system, and whether every post has come to the feeds.
+"""Posts, reads and follows against a running system, and whether every post has come to the feeds
+(docs/feeds.md#for-operators).
 
-Users are of this run alone. A few write most and are followed by most, a few others read most (Zipf),
-as people do. Every follow that a post is looked for through stands from the beginning to the end;
-follows that come and go are those of other users.
-
-Each accepted post is looked for in the feeds of some of its author's followers: at once, again and
-again until it is there, which gives the lag, as far as there is room for that; and in the end by its
-id, wherever it lies by then.
-"""
+Users are of this run alone. Every follow that a post is looked for through stands from the beginning to
+the end; follows that come and go are those of other users."""
 
 from __future__ import annotations
 
@@ -17,13 +12,14 @@ import random
 import time
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import uvloop
 
-from loadtest.arrivals import evenly, poisson, start_by_the_clock
 from loadtest.client import Client, Failed
 from loadtest.feeds_tally import LOST_SHOWN, AcceptedPost, FeedsPlan, FeedsTally
+from loadtest.sending import each_second, send_all
 
 __all__ = ["Population", "generate_feeds"]
 
@@ -60,7 +56,6 @@ class Population:
         return self.users[self._rank()]
 
     def reader(self) -> str:
-        """One of those who read."""
         return self._readers[self._rank()]
 
     def _rank(self) -> int:
@@ -89,22 +84,13 @@ async def _generate(plan: FeedsPlan, on_second: Callable[[FeedsTally], None]) ->
     try:
         await run.set_up()
         tally.begin = time.perf_counter()
-        watcher = asyncio.create_task(_every_second(tally, on_second))
-        try:
-            await (run.closed() if plan.closed else run.open())
-        finally:
-            watcher.cancel()
+        async with each_second(partial(on_second, tally)):
+            await send_all(plan, run.send, not_started=tally.note_not_sent)
         tally.seconds = max(plan.seconds, time.perf_counter() - tally.begin)
         await run.check()
     finally:
         client.close()
     return tally
-
-
-async def _every_second(tally: FeedsTally, on_second: Callable[[FeedsTally], None]) -> None:
-    while True:
-        await asyncio.sleep(1.0)
-        on_second(tally)
 
 
 class _Page(msgspec.Struct):
@@ -152,34 +138,6 @@ class _Run:
                     raise Failed(f"status {reply.status} of POST /follow")
 
         await asyncio.gather(*(follow() for _ in range(SETTING_UP)))
-
-    async def open(self) -> None:
-        """By the clock."""
-        plan = self._plan
-        chooser = random.Random(f"arrivals {plan.seed}")  # noqa: S311
-        even = plan.arrivals == "even"
-        offsets = evenly(plan.rate) if even else poisson(plan.rate, chooser)
-        await start_by_the_clock(
-            itertools.takewhile(lambda offset: offset < plan.seconds, offsets),
-            self.send,
-            at_most=plan.max_in_flight,
-            not_started=self._not_started,
-        )
-
-    async def closed(self) -> None:
-        """Each connection when it has its answer."""
-        end = time.perf_counter() + self._plan.seconds
-
-        async def connection() -> None:
-            while (now := time.perf_counter()) < end:
-                if not await self.send(now):
-                    await asyncio.sleep(0.01)
-
-        await asyncio.gather(*(connection() for _ in range(self._plan.closed)))
-
-    def _not_started(self, intended: float) -> None:
-        self._tally.due += 1
-        self._tally.not_sent += 1
 
     async def send(self, intended: float) -> bool:
         """One request of the mix; whether it was well answered."""

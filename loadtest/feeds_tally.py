@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from uuid import uuid4
+from dataclasses import dataclass
 
 import msgspec
 
 from loadtest.histogram import Histogram, milliseconds
+from loadtest.sending import RequestTally, RunPlan
 
 __all__ = ["LOST_SHOWN", "OPERATIONS", "AcceptedPost", "FeedsPlan", "FeedsTally"]
 
@@ -19,30 +16,18 @@ LOST_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeedsPlan:
-    """What to send: `rate` requests a second, or `closed` connections at full speed.
-
-    users     of the run; each follows `follows` others, the popular ones more often
+class FeedsPlan(RunPlan):
+    """users     of the run; each follows `follows` others, the popular ones more often
     sample    followers of each post that it is looked for with
     watched   posts whose lag is measured at a time
     settle    seconds for a post to be in a feed
     """
 
-    url: str
-    seconds: float
-    rate: float = 0.0
-    closed: int = 0
     users: int = 500
     follows: int = 10
     sample: int = 3
     watched: int = 8
     settle: float = 60.0
-    seed: int = 1
-    arrivals: str = "poisson"
-    max_in_flight: int = 2000
-    timeout: float = 30.0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    run: str = field(default_factory=lambda: f"load-{uuid4().hex[:12]}")
 
 
 class AcceptedPost(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +38,7 @@ class AcceptedPost(msgspec.Struct, frozen=True, gc=False):
     followers: tuple[str, ...]
 
 
-class FeedsTally:
+class FeedsTally(RequestTally):
     """Counts and times of one run, in microseconds.
 
     latency   by operation, from the moment a request was due to its good answer
@@ -63,14 +48,12 @@ class FeedsTally:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.latency = {operation: Histogram() for operation in OPERATIONS}
         self.lag = Histogram()
-        self.errors: Counter[str] = Counter()
         self.posts: list[AcceptedPost] = []
-        self.due = self.not_sent = self.under_way = 0
-        self.checked = self.unwatched = self.lost = self.unchecked = 0
+        self.under_way = self.checked = self.unwatched = self.lost = self.unchecked = 0
         self.examples: list[tuple[int, str]] = []
-        self.begin = time.perf_counter()
         self.seconds = 0.0
 
     @property
@@ -84,14 +67,10 @@ class FeedsTally:
         whole = Histogram()
         for each in self.latency.values():
             whole.add(each)
-        errors, due = self.errors.total(), max(1, self.due)
         return {
             **milliseconds(whole, ""),
             **milliseconds(self.lag, "e2e_"),
-            "errors": errors,
-            "errors_percent": 100 * errors / due,
-            "not_sent": self.not_sent,
-            "not_sent_percent": 100 * self.not_sent / due,
+            **self.shares(),
             "accepted": len(self.posts),
             "rate": self.answered / max(self.seconds, 0.001),
             "lost": float("nan") if self.unchecked else self.lost,

@@ -17,13 +17,12 @@ class Histogram:
     above what it was (11: 0.1 %, 6: 3 %). The greatest is kept exactly.
     """
 
-    __slots__ = ("_bits", "_counts", "count", "max", "total")
+    __slots__ = ("_bits", "_counts", "count", "max")
 
     def __init__(self, bits: int = 11) -> None:
         self._bits = bits
         self._counts: dict[int, int] = {}  # by the lower edge of the bucket
         self.count = 0
-        self.total = 0
         self.max = 0
 
     def record(self, value: int) -> None:
@@ -33,7 +32,6 @@ class Histogram:
         edge = value >> shift << shift
         self._counts[edge] = self._counts.get(edge, 0) + 1
         self.count += 1
-        self.total += value
         self.max = max(self.max, value)
 
     def add(self, other: Histogram) -> None:
@@ -42,7 +40,6 @@ class Histogram:
         for edge, count in other._counts.items():
             self._counts[edge] = self._counts.get(edge, 0) + count
         self.count += other.count
-        self.total += other.total
         self.max = max(self.max, other.max)
 
     def percentile(self, percent: float) -> float:
@@ -57,11 +54,6 @@ class Histogram:
             if seen >= wanted:
                 return min(self._upper(edge), self.max)
         return self.max
-
-    @property
-    def mean(self) -> float:
-        """nan of nothing."""
-        return self.total / self.count if self.count else math.nan
 
     def buckets(self) -> Iterator[tuple[int, int]]:
         """(lower edge, count), ascending."""

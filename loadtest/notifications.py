@@ -1,8 +1,5 @@
-"""Notifications against a running system, and whether each of them was sent.
-
-Each is sent by the clock or one after the other, alone or in batches; at the end every accepted one is
-looked for over HTTP until it is finished, and, where the run has a provider of its own, with that.
-"""
+"""Notifications against a running system, and whether each of them was sent: every accepted one is
+looked for over HTTP until it is finished, and, where the run has a provider of its own, with that."""
 
 from __future__ import annotations
 
@@ -10,16 +7,17 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
 
 import msgspec
 import uvloop
 
-from loadtest.arrivals import evenly, poisson, start_by_the_clock
 from loadtest.client import Client, Failed
 from loadtest.notifications_tally import NotificationsTally
+from loadtest.sending import RunPlan, each_second, send_all
 
 __all__ = ["NotificationsPlan", "bodies", "look_for_all", "send_notifications"]
 
@@ -34,25 +32,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotificationsPlan:
-    """What to send: `rate` requests a second, or `closed` connections at full speed.
-
-    batch   notifications in a request; 1: each by itself
+class NotificationsPlan(RunPlan):
+    """batch   notifications in a request; 1: each by itself
     settle  seconds for all of them to be finished
     """
 
-    url: str
-    seconds: float
-    rate: float = 0.0
-    closed: int = 0
     batch: int = 1
     settle: float = 60.0
-    seed: int = 1
-    arrivals: str = "poisson"
-    max_in_flight: int = 2000
-    timeout: float = 30.0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    run: str = field(default_factory=lambda: f"load-{uuid4().hex[:12]}")
 
 
 class _Accepted(msgspec.Struct):
@@ -109,22 +95,13 @@ async def _send(
     client = Client(plan.url, timeout=plan.timeout, headers=plan.headers)
     tally = NotificationsTally()
     run = _Run(plan, client, tally)
-    watcher = asyncio.create_task(_every_second(tally, on_second))
     try:
-        await (run.closed() if plan.closed else run.open())
+        async with each_second(partial(on_second, tally)):
+            await send_all(plan, run.send, not_started=tally.note_not_sent)
     finally:
-        watcher.cancel()
         client.close()
     tally.seconds = max(plan.seconds, time.perf_counter() - tally.begin)
     return tally
-
-
-async def _every_second(
-    tally: NotificationsTally, on_second: Callable[[NotificationsTally], None]
-) -> None:
-    while True:
-        await asyncio.sleep(1.0)
-        on_second(tally)
 
 
 class _Run:
@@ -136,30 +113,6 @@ class _Run:
         self._tally = tally
         self._next_body = bodies(plan)
         self._path = PATH if plan.batch == 1 else PATH + b"/batch"
-
-    async def open(self) -> None:
-        """By the clock."""
-        plan = self._plan
-        chooser = random.Random(f"arrivals {plan.seed}")  # noqa: S311
-        even = plan.arrivals == "even"
-        offsets = evenly(plan.rate) if even else poisson(plan.rate, chooser)
-        await start_by_the_clock(
-            itertools.takewhile(lambda offset: offset < plan.seconds, offsets),
-            self.send,
-            at_most=plan.max_in_flight,
-            not_started=self._tally.note_not_sent,
-        )
-
-    async def closed(self) -> None:
-        """Each connection when it has its answer."""
-        end = time.perf_counter() + self._plan.seconds
-
-        async def connection() -> None:
-            while (now := time.perf_counter()) < end:
-                if not await self.send(now):
-                    await asyncio.sleep(0.01)  # a server that refuses at once
-
-        await asyncio.gather(*(connection() for _ in range(self._plan.closed)))
 
     async def send(self, intended: float) -> bool:
         """One request; whether it was accepted."""

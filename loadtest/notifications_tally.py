@@ -10,13 +10,14 @@ from uuid import UUID
 
 from loadtest.histogram import Histogram, milliseconds
 from loadtest.provider import Arrivals
+from loadtest.sending import RequestTally
 
 __all__ = ["METRICS_OF_NOTIFICATIONS", "NotificationsTally"]
 
 MICRO = 1_000_000
 
 
-class NotificationsTally:
+class NotificationsTally(RequestTally):
     """Counts and times of one run, in microseconds.
 
     latency      of requests, from the moment one was due to its good answer
@@ -29,22 +30,16 @@ class NotificationsTally:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.latency, self.effect = Histogram(), Histogram()
-        self.errors: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.accepted_at: dict[UUID, float] = {}
-        self.due = self.not_sent = self.requests = 0
+        self.requests = 0
         self.delivered: set[UUID] = set()
         self.calls = self.refused = 0
         self.unseen = self.repeated = math.nan
-        self.begin = time.perf_counter()
         self._epoch = time.time() - self.begin
         self.seconds = self.waited = 0.0
-
-    def note_not_sent(self, intended: float) -> None:
-        """Too many were under way."""
-        self.due += 1
-        self.not_sent += 1
 
     def note_accepted(self, intended: float, ids: Sequence[UUID]) -> None:
         """A good answer is here."""
@@ -67,7 +62,6 @@ class NotificationsTally:
         self.unseen = len(self.delivered - arrivals.at.keys())
 
     def note_end(self, id_: UUID, status: str) -> None:
-        """What it is in the end."""
         self.ends[status] += 1
         if status == "delivered":
             self.delivered.add(id_)
@@ -87,14 +81,10 @@ class NotificationsTally:
 
     def values(self) -> Mapping[str, float]:
         """Every metric of a threshold: milliseconds, counts, notifications a second."""
-        due, errors = max(1, self.due), self.errors.total()
         return {
             **milliseconds(self.latency),
             **milliseconds(self.effect, "e2e_"),
-            "errors": errors,
-            "errors_percent": 100 * errors / due,
-            "not_sent": self.not_sent,
-            "not_sent_percent": 100 * self.not_sent / due,
+            **self.shares(),
             "accepted": self.accepted,
             "rate": self.accepted / self.seconds if self.seconds else 0.0,
             "lost": self.lost,

@@ -67,7 +67,6 @@ th { color: var(--soft); font-weight: 500; } td:first-child, th:first-child { te
 
 
 def render(summary: LoadSummary) -> str:
-    """The whole page."""
     found = summary.as_dict()
     plan = summary.plan
     model = (

@@ -47,7 +47,6 @@ class Payloads:
         self._prices = [Decimal(prices.randrange(99, 50_000)).scaleb(-2) for _ in range(PRODUCTS)]
 
     def next(self) -> Payload:
-        """The next one."""
         if self._chooser.random() < self._simple_share:
             return Payload(_encode(self._simple()), 0)
         lines = [self._line() for _ in range(1 + int(self._chooser.random() * MAX_LINES))]

@@ -1,8 +1,5 @@
-"""A provider to load against: answers every POST at once, and remembers what came and when.
-
-`manage.py generate_load --profile notifications --provider PORT` starts it in a process of its own, so that
-it takes no time from the generator; the system under load needs WEBHOOK_URL=http://127.0.0.1:PORT.
-"""
+"""A provider to load against (`--provider PORT`): answers every POST at once, and remembers what came
+and when, in a process of its own, so that it takes no time from the generator."""
 
 from __future__ import annotations
 

@@ -35,23 +35,18 @@ class LoadSummary:
         """Every metric of a threshold; milliseconds, counts, orders a second. nan: not known."""
         tally, verdict = self.tally, self.verdict
         effect = verdict.effect if verdict and verdict.effect else Histogram()
-        errors, due = tally.errors.total(), max(1, tally.due)
         return {
             **milliseconds(tally.latency),
             **milliseconds(tally.service, "service_"),
             **milliseconds(tally.lag, "lag_"),
             **milliseconds(effect, "e2e_"),
-            "errors": errors,
-            "errors_percent": 100 * errors / due,
-            "not_sent": tally.not_sent,
-            "not_sent_percent": 100 * tally.not_sent / due,
+            **tally.shares(),
             "accepted": tally.accepted,
             "rate": tally.rate,
             **_found(verdict),
         }
 
     def crossed(self) -> list[Threshold]:
-        """The thresholds the run crossed."""
         values = self.values()
         return [each for each in self.thresholds if each.crossed(values)]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from loadtest.histogram import Histogram
+from loadtest.sending import RequestTally
 
 __all__ = ["LoadTally", "LoadTimeline", "Slot"]
 
@@ -61,30 +61,27 @@ class LoadTimeline:
         self.width *= 2
 
 
-class LoadTally:
+class LoadTally(RequestTally):
     """Counts and times of one run. All times in microseconds.
 
     latency   from the moment a request was due to its whole answer, good answers only
     service   from sending it to its whole answer, the same ones
     lag       from the moment it was due to sending it: the generator's own lateness
-    due       requests whose moment came; each was sent or not
-    not_sent  too many were under way
     accepted  answers 200 or 201 with an order id; `ids` are theirs, 16 bytes each, and
               `answered_at` their moments in seconds since the epoch
     errors    every other outcome by its kind: a word of `Failed`, "status 503", "no order id"
     """
 
     def __init__(self, *, planned_seconds: float) -> None:
+        super().__init__()
         self._seconds = planned_seconds
         self._last_sent = 0.0
         self.ended_early = False
         self.latency, self.service, self.lag = Histogram(), Histogram(), Histogram()
-        self.due = self.not_sent = self.accepted = self.under_way = 0
-        self.errors: Counter[str] = Counter()
+        self.accepted = self.under_way = 0
         self.ids = bytearray()
         self.answered_at = array("d")
         self.timeline = LoadTimeline()
-        self.begin = time.perf_counter()
         self._epoch = time.time() - self.begin
         self.begin_epoch = time.time()
 
@@ -114,9 +111,7 @@ class LoadTally:
         return self.accepted + self.errors.total()
 
     def note_not_sent(self, intended: float) -> None:
-        """A request that was due at `intended` and could not be sent."""
-        self.due += 1
-        self.not_sent += 1
+        super().note_not_sent(intended)
         slot = self.timeline.at(intended - self.begin)
         slot.due += 1
         slot.not_sent += 1

@@ -1,9 +1,5 @@
-"""What became of the accepted orders of a run: lost, stored twice, and when each took effect.
-
-An order's effect is visible when the sales figures hold it: handler `record_sales` has its receipt,
-which commits with the figures. It is lost when it is not stored, or when an event of it has no
-effect although it was waited for.
-"""
+"""What became of the accepted orders of a run: lost, stored twice, and when each took effect. An effect
+is visible when handler `record_sales` has its receipt, which commits with the figures."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,11 +17,11 @@ from django.db import connection
 from eventsite.reports.recount import HANDLER, compare
 from loadtest.client import Client, Failed
 from loadtest.histogram import Histogram
-from loadtest.measure import database_now
 from loadtest.tally import LoadTally
 from outbox import conf
+from outbox.database.ask import row_of, rows_of
 
-__all__ = ["LoadVerdict", "verify_by_database", "verify_by_http"]
+__all__ = ["LoadVerdict", "database_now", "verify_by_database", "verify_by_http"]
 
 MICRO = 1_000_000
 CLOCK_LOOKS = 10
@@ -107,6 +104,12 @@ def _clock_ahead() -> float:
     return min(looks)[1]
 
 
+def database_now() -> datetime:
+    """The database's clock."""
+    now: datetime = row_of("SELECT clock_timestamp()")[0]
+    return now
+
+
 # The accepted orders that are stored, and their events; the first is that of topic order-events.
 _ACCEPTED = """
     accepted AS (SELECT * FROM unnest(%(ids)s::uuid[], %(moments)s::float8[]) AS each (id, moment)),
@@ -139,9 +142,7 @@ def _wait_for_effects(ids: Sequence[UUID], give_up: float) -> None:
 
 
 def _without_effect(ids: Sequence[UUID]) -> list[UUID]:
-    with connection.cursor() as cursor:
-        cursor.execute(f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", _parameters(ids))
-        return [row[0] for row in cursor.fetchall()]
+    return [row[0] for row in rows_of(f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", _parameters(ids))]
 
 
 def _parameters(ids: Sequence[UUID], moments: Sequence[float] = ()) -> dict[str, Any]:
@@ -183,15 +184,13 @@ def _judge(found: LoadVerdict, ids: Sequence[UUID], moments: Sequence[float]) ->
 
 def _stored(run: str) -> tuple[int, int]:
     """Orders stored for requests of this run, and how many requests they come from."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT count(DISTINCT key), count(DISTINCT correlation_id) FROM event_outbox
-            WHERE type = 'ORDER_CREATED' AND starts_with(correlation_id, %s)
-            """,
-            (f"{run}-",),
-        )
-        stored, requests = cursor.fetchone()
+    stored, requests = row_of(
+        """
+        SELECT count(DISTINCT key), count(DISTINCT correlation_id) FROM event_outbox
+        WHERE type = 'ORDER_CREATED' AND starts_with(correlation_id, %s)
+        """,
+        (f"{run}-",),
+    )
     return int(stored), int(requests)
 
 

@@ -1,7 +1,5 @@
-"""Accepting notifications: look up keys, render templates, write rows.
-
-Everything is decided before anything is written, and the rows of the notifications, of their
-keys and of their events are one transaction."""
+"""Accepting notifications: look up keys, render templates, write rows. Everything is decided before
+anything is written, and all rows are one transaction."""
 
 from __future__ import annotations
 

@@ -31,13 +31,14 @@ from outbox.admin.readonly import (
     ReadOnlyAdmin,
     ReadOnlyInline,
     clipped,
-    journey_link,
+    journey,
+    masked_text,
     shorten,
     utc,
     whole_id,
 )
-from outbox.admin.search import WantedId, parse_id, register_finder
-from outbox.envelope import rfc3339
+from outbox.admin.search import WantedId, register_finder
+from outbox.envelope import parse_id
 from outbox.masking import masked
 
 __all__ = ["BatchAdmin", "ChannelAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
@@ -66,26 +67,14 @@ class AttemptInline(ReadOnlyInline):
     ordering = ("number",)
     fields = readonly_fields = (
         "number",
-        "begun",
+        utc("at"),
         "provider",
         "outcome",
         "status_code",
         "latency_ms",
-        "told",
-        "next_attempt",
+        masked_text("error"),
+        utc("next_attempt_at"),
     )
-
-    @admin.display(description="at")
-    def begun(self, attempt: Attempt) -> str:
-        return rfc3339(attempt.at)
-
-    @admin.display(description="error")
-    def told(self, attempt: Attempt) -> str:
-        return masked(attempt.error) if attempt.error else "-"
-
-    @admin.display(description="next attempt")
-    def next_attempt(self, attempt: Attempt) -> str:
-        return rfc3339(attempt.next_attempt_at) if attempt.next_attempt_at else "-"
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -131,7 +120,7 @@ class NotificationAdmin(ConfirmedActions):
         ("sent_at", "failed_at", "discarded_at", "provider_message_id"),
         "error_message",
         ("idempotency_key", "traceparent", "correlation_id"),
-        ("events", "journey"),
+        ("events", journey("id")),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -157,10 +146,6 @@ class NotificationAdmin(ConfirmedActions):
             return "-"
         page = reverse("admin:notifications_batch_change", args=[row.batch_id])
         return format_html('<a href="{}">{}</a>', page, row.batch_id)
-
-    @admin.display(description="journey")
-    def journey(self, row: Notification) -> str:
-        return journey_link(row.id)
 
     @admin.display(description="events")
     def events(self, row: Notification) -> SafeString:
@@ -246,7 +231,6 @@ _DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
 
 
 def _perform(action: str, ids: Sequence[UUID]) -> int:
-    """How many of these it was done with."""
     act: Any = {"cancel": services.cancel, "retry": services.retry, "discard": services.discard}
     return len(act[action](ids, owner=EVERYBODY))
 

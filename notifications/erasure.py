@@ -1,8 +1,5 @@
-"""Erasing a recipient: address and texts go, everywhere; rows, times and counts stay.
-
-So do idempotency keys, until their time is over: a request that is sent again must not send what was
-erased to whom was erased.
-"""
+"""Erasing a recipient: address and texts go, everywhere; rows, times and counts stay. So do idempotency
+keys until their time is over: a request that is sent again must not send what was erased."""
 
 from __future__ import annotations
 

@@ -56,7 +56,6 @@ class NotificationPending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def key(self) -> str:
-        """The notification."""
         return self.notification_id
 
     def to_json(self) -> str:

@@ -1,11 +1,7 @@
 """The idempotency keys of bodies: what is asked for again is answered with what there is.
 
-A key belongs to one caller and is kept for 24 hours. *Equal* means the same parsed values with
-their defaults: an order of fields, a null for a missing field or another way to write a time are
-none of its business, unlike those of the header (restapi/idempotency.py), which compares bytes.
-
-As there, a transaction that inserts a row holds the advisory lock of its key until COMMIT. The
-lock is only tried, and the rows are read after it, in a statement of their own."""
+*Equal* means the same parsed values with their defaults, unlike for the header
+(restapi/idempotency.py), which compares bytes. The locks are as there."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Notifications: their state, the attempts to send them, their status log. No I/O.
-
-Ids are uuid7 and grow with time: `created_at` is the moment that the id holds, so a list in the order
-of ids is one in the order of time, and an index that ends in the id serves both.
-"""
+"""Notifications: their state, the attempts to send them, their status log. No I/O. Ids are uuid7 and
+hold `created_at`, so a list in the order of ids is one in the order of time."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import QuerySet
 
 from notifications.models import Channel, Template
 from outbox.database.arrays import array_literal
+from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Row, Statement
 from outbox.envelope import rfc3339_of
 
@@ -84,10 +84,7 @@ def notifications_in_words(ids: Collection[str]) -> Statement:
 
 
 def notification_in_words(id_: UUID, owner: Owner) -> str | None:
-    """One of theirs, or None."""
-    with connection.cursor() as cursor:
-        cursor.execute(*notifications_in_words([str(id_)]))
-        row = cursor.fetchone()
+    row = row_of(*notifications_in_words([str(id_)]))
     return str(row[2]) if row and owner.may_see(row[1]) else None
 
 
@@ -101,9 +98,7 @@ class NotificationState(NamedTuple):
 def state_of(id_: UUID, owner: Owner, *, locked: bool = False) -> NotificationState | None:
     """The state of one of theirs, or None. `locked`: it stays so until the open transaction ends."""
     sql = "SELECT caller, status, recipient = '' FROM notifications WHERE id = %s"
-    with connection.cursor() as cursor:
-        cursor.execute(f"{sql} FOR UPDATE" if locked else sql, (id_,))
-        row = cursor.fetchone()
+    row = row_of(f"{sql} FOR UPDATE" if locked else sql, (id_,))
     return NotificationState(row[1], row[2]) if row and owner.may_see(row[0]) else None
 
 
@@ -132,9 +127,7 @@ def notifications_page(
 ) -> NotificationPage:
     """One page, newest first, behind `after`. An id holds its creation, so its order is that of time,
     and none that was there when the first page was read is repeated or skipped."""
-    with connection.cursor() as cursor:
-        cursor.execute(*page_statement(owner, narrowed, limit=limit, after=after))
-        rows = cursor.fetchall()
+    rows = rows_of(*page_statement(owner, narrowed, limit=limit, after=after))
     words = [text for _, text in rows[:limit]]
     return NotificationPage(words, rows[limit - 1][0] if len(rows) > limit else None)
 
@@ -200,9 +193,7 @@ ATTEMPTS_SHOWN = 1000
 
 def attempts_in_words(id_: UUID) -> str:
     """Its attempts, a JSON array in their order; of very many the newest."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ATTEMPTS, (id_, ATTEMPTS_SHOWN))
-        return str(cursor.fetchone()[0])
+    return str(row_of(_ATTEMPTS, (id_, ATTEMPTS_SHOWN))[0])
 
 
 # -- batches
@@ -226,9 +217,7 @@ _BATCH = f"""
 
 def batch_in_words(id_: UUID, owner: Owner) -> str | None:
     """One of theirs with its counts as they are now, or None."""
-    with connection.cursor() as cursor:
-        cursor.execute(_BATCH, (id_,))
-        row = cursor.fetchone()
+    row = row_of(_BATCH, (id_,))
     return str(row[1]) if row and owner.may_see(row[0]) else None
 
 
@@ -302,6 +291,6 @@ _FIGURES = """
 
 def channel_figures() -> dict[str, Figures]:
     """Channel -> its figures as they are now."""
-    with connection.cursor() as cursor:
-        cursor.execute(_FIGURES, (Channel.values,))
-        return {channel: Figures(*figures) for channel, *figures in cursor.fetchall()}
+    return {
+        channel: Figures(*figures) for channel, *figures in rows_of(_FIGURES, (Channel.values,))
+    }

@@ -8,12 +8,13 @@ from uuid import UUID
 
 import uuid_utils
 from django.conf import settings
-from django.db import IntegrityError, connection
+from django.db import IntegrityError
 from django.db.models import Func
 
 from notifications.models import Priority, Template
 from notifications.queries import Owner, templates_of_owner
 from notifications.status_log import CHANGED, Changed, changed_of, record
+from outbox.database.ask import rows_of
 
 __all__ = [
     "NameTaken",
@@ -87,22 +88,21 @@ def retry(ids: Sequence[UUID], *, owner: Owner) -> list[Changed]:
 def discard(ids: Sequence[UUID], *, owner: Owner) -> list[UUID]:
     """Let those of these that have failed stay so, and be listed as dead letters no more; returns
     them. Their status is what it was."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH failed AS MATERIALIZED (
-                SELECT id FROM notifications
-                WHERE id = ANY(%s::uuid[]) AND {_WHOSE} AND status = 'failed'
-                  AND discarded_at IS NULL
-                ORDER BY id FOR UPDATE
-            )
-            UPDATE notifications AS changed SET discarded_at = clock_timestamp()
-            FROM failed WHERE changed.id = failed.id
-            RETURNING changed.id
-            """,
-            [list(ids), *_parameters_of(owner)],
+    rows = rows_of(
+        f"""
+        WITH failed AS MATERIALIZED (
+            SELECT id FROM notifications
+            WHERE id = ANY(%s::uuid[]) AND {_WHOSE} AND status = 'failed'
+              AND discarded_at IS NULL
+            ORDER BY id FOR UPDATE
         )
-        return [row[0] for row in cursor.fetchall()]
+        UPDATE notifications AS changed SET discarded_at = clock_timestamp()
+        FROM failed WHERE changed.id = failed.id
+        RETURNING changed.id
+        """,
+        [list(ids), *_parameters_of(owner)],
+    )
+    return [row[0] for row in rows]
 
 
 def _parameters_of(owner: Owner) -> tuple[bool, str]:
@@ -111,9 +111,7 @@ def _parameters_of(owner: Owner) -> tuple[bool, str]:
 
 
 def _change(sql: str, parameters: Sequence[Any]) -> list[Changed]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        changes = [changed_of(row) for row in cursor.fetchall()]
+    changes = [changed_of(row) for row in rows_of(sql, parameters)]
     record(changes)
     return changes
 

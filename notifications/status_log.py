@@ -1,7 +1,6 @@
-"""A change of status is recorded: a row of the status log and an event, with the change itself.
-
-The code that changes a status sends this in the same transaction, after the update: the rows of
-the notifications are locked then, so log and topic keep the order of the changes of each."""
+"""A change of status is recorded: a row of the status log and an event, in the transaction of the
+change and after it: the rows of the notifications are locked then, so log and topic keep their
+order."""
 
 from __future__ import annotations
 

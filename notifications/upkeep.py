@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from django.conf import settings
-from django.db import connection
 
 from notifications.models import Channel
 from outbox import jobs
+from outbox.database.ask import row_of
 from restapi.idempotency import KEPT_HOURS
 
 __all__ = ["fold_figures", "prune"]
@@ -56,9 +56,7 @@ _FOLD = """
 
 def fold_figures() -> int:
     """Add numbered changes of status to the figures of their channels; returns how many changes."""
-    with connection.cursor() as cursor:
-        cursor.execute(_FOLD, (FOLDED_AT_ONCE, sorted(Channel.values)))
-        return int(cursor.fetchone()[0])
+    return int(row_of(_FOLD, (FOLDED_AT_ONCE, sorted(Channel.values)))[0])
 
 
 # What an id from before these hours is below: a uuid7 holds its milliseconds in front.
@@ -147,9 +145,7 @@ def _pruned(sql: str, hours: int, chunk: int, goes_on: Callable[[], bool]) -> tu
     """The rows deleted, and whether it came to the end."""
     deleted, found, after = 0, chunk, _LEAST_ID
     while found == chunk and goes_on():
-        with connection.cursor() as cursor:
-            cursor.execute(sql, {"hours": hours, "after": after, "chunk": chunk})
-            found, last, count = cursor.fetchone()
+        found, last, count = row_of(sql, {"hours": hours, "after": after, "chunk": chunk})
         deleted += count
         after = last or after
     return deleted, found < chunk

@@ -20,6 +20,7 @@ from operations.pages import LETTERS, RESOLVE, done_part, spans_of
 from operations.viewers import Viewer
 from operations.words import span
 from outbox import operator_log
+from outbox.envelope import parse_id
 from outbox.lanes.pause import COUNTED, lane_states
 from outbox.operator_log import DoneAlready
 
@@ -74,7 +75,7 @@ def _done(
     action = ACTIONS[name]
     why = request.POST.get("why", "").replace("\x00", "").strip()[:WHY_LENGTH]
     rate = request.POST.get("rate", str(RATES[0]))
-    once = _once(request)
+    once = parse_id(request.POST.get("once", ""))  # None: this server did not make the form
     if once is None:
         return _form(
             request,
@@ -120,17 +121,9 @@ def _done(
     return _to(found) if found else HttpResponseRedirect(reverse("ops"))
 
 
-def _once(request: HttpRequest) -> UUID | None:
-    """The number of the form, or None if this server did not make the form."""
-    try:
-        return UUID(request.POST.get("once", ""))
-    except ValueError:
-        return None
-
-
 def _sent_before(request: HttpRequest) -> HttpResponse | None:
     """The redirect of a form that was sent before, to what it did; None for a new form."""
-    once = _once(request)
+    once = parse_id(request.POST.get("once", ""))  # of the form; None: it was not made here
     found = operator_log.under(once) if once else None
     return _to(found) if found is not None else None
 

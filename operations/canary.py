@@ -24,6 +24,7 @@ from django.db import connection, transaction
 
 from operations.broker import processes
 from outbox import conf, jobs, metrics
+from outbox.database.ask import row_of, rows_of
 from outbox.envelope import rfc3339
 from outbox.publish.events import publish
 from outbox.topics import CANARY_TYPE, Topic
@@ -89,9 +90,7 @@ def send_if_due() -> int:
 
 
 def _is_due() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(_DUE, (EVERY_SECONDS,))
-        return bool(cursor.fetchone()[0])
+    return bool(row_of(_DUE, (EVERY_SECONDS,))[0])
 
 
 def _is_known_everywhere() -> bool:
@@ -139,8 +138,8 @@ def ages() -> Mapping[str, float]:
     none of the last ten, the value is the age of the oldest of them. Paused handlers are left out, and
     every handler before the first canary."""
     routes = conf.routes()
-    with connection.cursor() as cursor:
-        cursor.execute(
+    return dict(
+        rows_of(
             _AGES,
             (
                 [route.handler for route in routes],
@@ -148,7 +147,7 @@ def ages() -> Mapping[str, float]:
                 LOOKED_AT,
             ),
         )
-        return dict(cursor.fetchall())
+    )
 
 
 def measure() -> None:

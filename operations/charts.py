@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -25,92 +26,39 @@ LINES = 8  # of one chart; as many colours as there are
 POSTS = "posts#made"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart. `series`: their names, or what stands before * in them; `rises`: they are counters, so
-    the chart shows what is added a minute; `each`: a line for each of them, else their sum."""
+    """One chart. `series`: its name, or what stands before and behind * in their names; `rises`: they are
+    counters, so the chart shows what is added a minute; `each`: a line for each of them, else their sum."""
 
     name: str
-    group: Literal["business", "pipeline"]
     title: str
-    series: tuple[str, ...]
+    series: str
+    group: Literal["business", "pipeline"] = "pipeline"
     kind: Kind = "count"
     rises: bool = False
     each: bool = False
 
 
+_BUSINESS = partial(Chart, group="business")
 CHARTS = (
-    Chart(
-        name="orders",
-        group="business",
-        title="Orders a minute",
-        series=("business/sales#done",),
-        rises=True,
-    ),
-    Chart(
-        name="revenue",
-        group="business",
-        title="Revenue a minute",
-        series=("business/sales#sales_revenue_total",),
+    _BUSINESS("orders", "Orders a minute", "business/sales#done", rises=True),
+    _BUSINESS(
+        "revenue",
+        "Revenue a minute",
+        "business/sales#sales_revenue_total",
         kind="money",
         rises=True,
     ),
-    Chart(name="posts", group="business", title="Posts a minute", series=(POSTS,)),
-    Chart(
-        name="feeds",
-        group="business",
-        title="Feed lag",
-        series=("feeds/fan-out#oldest",),
-        kind="seconds",
-    ),
-    Chart(
-        name="delivered",
-        group="business",
-        title="Notifications delivered a minute",
-        series=("notifications/*#done",),
-        rises=True,
-    ),
-    Chart(
-        name="relayed",
-        group="business",
-        title="Messages relayed a minute",
-        series=("relay/*#done",),
-        rises=True,
-    ),
-    Chart(
-        name="accepted",
-        group="pipeline",
-        title="Events accepted a minute",
-        series=("pipeline/accepted#done",),
-        rises=True,
-    ),
-    Chart(
-        name="pending",
-        group="pipeline",
-        title="Events waiting for Kafka",
-        series=("pipeline/outbox#waits",),
-    ),
-    Chart(
-        name="oldest",
-        group="pipeline",
-        title="Oldest of them",
-        series=("pipeline/outbox#oldest",),
-        kind="seconds",
-    ),
-    Chart(
-        name="lag",
-        group="pipeline",
-        title="Lag of each handler",
-        series=("handlers/*#oldest",),
-        kind="seconds",
-        each=True,
-    ),
-    Chart(
-        name="letters",
-        group="pipeline",
-        title="Dead letters open",
-        series=("dead letters/*#waits",),
-    ),
+    _BUSINESS("posts", "Posts a minute", POSTS),
+    _BUSINESS("feeds", "Feed lag", "feeds/fan-out#oldest", kind="seconds"),
+    _BUSINESS("delivered", "Notifications delivered a minute", "notifications/*#done", rises=True),
+    _BUSINESS("relayed", "Messages relayed a minute", "relay/*#done", rises=True),
+    Chart("accepted", "Events accepted a minute", "pipeline/accepted#done", rises=True),
+    Chart("pending", "Events waiting for Kafka", "pipeline/outbox#waits"),
+    Chart("oldest", "Oldest of them", "pipeline/outbox#oldest", kind="seconds"),
+    Chart("lag", "Lag of each handler", "handlers/*#oldest", kind="seconds", each=True),
+    Chart("letters", "Dead letters open", "dead letters/*#waits"),
 )
 
 
@@ -187,11 +135,8 @@ def series_of(stations: Sequence[Station]) -> dict[str, float]:
 
 
 def _is_of(name: str, chart: Chart) -> bool:
-    for each in chart.series:
-        before, star, behind = each.partition("*")
-        if name == each or (star and name.startswith(before) and name.endswith(behind)):
-            return True
-    return False
+    before, star, behind = chart.series.partition("*")
+    return name == chart.series or bool(star and name.startswith(before) and name.endswith(behind))
 
 
 def draw(past: Past, span: str) -> Picture:

@@ -22,7 +22,8 @@ from eventsite.reports.journey import Journey, Stop, Travels, travels_of, travel
 from feeds.queries import parse_post_id
 from notifications import keys
 from notifications.models import NotificationKey
-from outbox.admin.search import WantedId, events_of, parse_id
+from outbox.admin.search import WantedId, events_of
+from outbox.envelope import parse_id
 from outbox.masking import masked
 from outbox.models import DeadLetter
 from restapi import idempotency

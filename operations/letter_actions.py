@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from operations import relay_letters, words
 from operations.action import RATES, Action, ActionRequest, NoSuch, NotNow, Preview
@@ -202,50 +203,18 @@ def _resolve_relay_letter(asked: ActionRequest, *, action: str) -> None:
         )
 
 
-def _of_groups(action: str) -> Action:
-    return Action(
-        action,
-        LETTERS,
-        lambda on: _group_preview(on, action=action),
-        lambda asked: _begin_run(asked, action=action),
-    )
-
-
-def _of_letters(action: str) -> Action:
-    return Action(
-        action,
-        LETTERS,
-        lambda on: _letter_preview(on, action=action),
-        lambda asked: _resolve_letter(asked, action=action),
-    )
-
-
-def _of_relay_groups(action: str) -> Action:
-    return Action(
-        action,
-        LETTERS,
-        lambda on: _relay_group_preview(on, action=action),
-        lambda asked: _begin_relay_run(asked, action=action),
-    )
-
-
-def _of_relay_letters(action: str) -> Action:
-    return Action(
-        action,
-        LETTERS,
-        lambda on: _relay_letter_preview(on, action=action),
-        lambda asked: _resolve_relay_letter(asked, action=action),
-    )
-
+# What is acted on -> what it would do, and the doing.
+_KINDS: dict[str, tuple[Callable[..., Preview], Callable[..., None]]] = {
+    "letters": (_group_preview, _begin_run),
+    "letter": (_letter_preview, _resolve_letter),
+    "relay-letters": (_relay_group_preview, _begin_relay_run),
+    "relay-letter": (_relay_letter_preview, _resolve_relay_letter),
+}
 
 LETTER_ACTIONS = {
-    "replay-letters": _of_groups(REPLAY),
-    "discard-letters": _of_groups(DISCARD),
-    "replay-letter": _of_letters(REPLAY),
-    "discard-letter": _of_letters(DISCARD),
-    "replay-relay-letters": _of_relay_groups(REPLAY),
-    "discard-relay-letters": _of_relay_groups(DISCARD),
-    "replay-relay-letter": _of_relay_letters(REPLAY),
-    "discard-relay-letter": _of_relay_letters(DISCARD),
-    "stop-run": Action("stop", LETTERS, _stop_preview, _stop),
-}
+    f"{action}-{kind}": Action(
+        action, LETTERS, partial(preview, action=action), partial(do, action=action)
+    )
+    for kind, (preview, do) in _KINDS.items()
+    for action in (REPLAY, DISCARD)
+} | {"stop-run": Action("stop", LETTERS, _stop_preview, _stop)}

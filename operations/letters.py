@@ -19,6 +19,7 @@ from outbox.database.planner import plan_without
 from outbox.dead_letters import resolve
 from outbox.dead_letters.resolve import Selection
 from outbox.declaration import AppLetter, LetterQuery, LetterSource
+from outbox.envelope import parse_id
 from outbox.masking import masked
 from outbox.models import DeadLetter, DeadLetterAction
 
@@ -174,9 +175,7 @@ def group_like(wanted: str) -> GroupKey | None:
     if number is not None:
         row = DeadLetter.objects.filter(id=number).values_list("handler", "error").first()
         return GroupKey(handler=row[0], error=row[1][:ERROR_SHOWN], upto=number) if row else None
-    try:
-        id_ = UUID(wanted)
-    except ValueError:
+    if (id_ := parse_id(wanted)) is None:
         return None
     for source in conf.letter_sources():
         for letter in source.find(LetterQuery(ids=[id_]), 1):

@@ -27,6 +27,7 @@ from operations.pipeline import ask_postgres
 from operations.reading import Reading, answered
 from operations.snapshot import Heard, Snapshot, take
 from outbox import jobs, operator_log
+from outbox.database.ask import row_of
 from outbox.kafka.admin import KafkaUnavailable
 from outbox.upkeep.gauges import Backlog
 from outbox.watching import RED
@@ -87,11 +88,9 @@ def _look() -> Snapshot:
 
 
 def _age(at: Any) -> float:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT extract(epoch FROM clock_timestamp() - %s::timestamptz)::float", (at,)
-        )
-        return float(cursor.fetchone()[0])
+    return float(
+        row_of("SELECT extract(epoch FROM clock_timestamp() - %s::timestamptz)::float", (at,))[0]
+    )
 
 
 def _heard(ask: Callable[[], Said], *away: type[Exception]) -> Reading[Said]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from django.template.loader import render_to_string
@@ -15,7 +15,6 @@ from operations import words
 from operations.charts import draw
 from operations.judge import Alert, Station
 from operations.letters import LetterGroup
-from operations.past import NOTHING, Past
 from operations.snapshot import ProcessRow, Snapshot
 from outbox.envelope import rfc3339
 from outbox.operator_log import Entry
@@ -32,6 +31,8 @@ __all__ = [
     "live_parts",
     "spans_of",
 ]
+
+Made = TypeVar("Made")
 
 # The permissions that change what the page shows; viewers with the same ones see the same page.
 PERMISSIONS = (PAUSE, LANES, BREAKERS, CHANNELS, LETTERS, RESOLVE) = (
@@ -172,30 +173,33 @@ def live_part(snapshot: Snapshot, permissions: frozenset[str]) -> str:
 def live_parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
     """Name of a part -> HTML, rendered once for all viewers with the same permissions."""
     asked = frozenset(PERMISSIONS) & permissions
-    return _parts.of(snapshot, asked)
+
+    def make() -> Mapping[str, str]:
+        context = _context(snapshot, asked)
+        names = ("now", "rest")
+        return {name: render_to_string(f"operations/{name}.html", context) for name in names}
+
+    return _parts.of(snapshot, asked, make)
 
 
-class _Parts:
-    """The rendered parts of the newest snapshot: permissions -> HTML."""
+class _Kept(Generic[Made]):
+    """What was made of the newest source, by key."""
 
     def __init__(self) -> None:
-        self._made: tuple[Snapshot | None, dict[frozenset[str], Mapping[str, str]]] = (None, {})
+        self._made: tuple[object, dict[Any, Made]] = (None, {})
 
-    def of(self, snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
+    def of(self, source: object, key: Any, make: Callable[[], Made]) -> Made:
         of, made = self._made
-        if of is not snapshot:
+        if of is not source:
             made = {}
-            self._made = snapshot, made
-        if permissions not in made:
-            context = _context(snapshot, permissions)
-            made[permissions] = {
-                name: render_to_string(f"operations/{name}.html", context)
-                for name in ("now", "rest")
-            }
-        return made[permissions]
+            self._made = source, made
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
 
-_parts = _Parts()
+_parts: _Kept[Mapping[str, str]] = _Kept()
+_pictures: _Kept[str] = _Kept()
 
 
 def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
@@ -242,26 +246,12 @@ def done_part(entry: Entry, *, stops: bool) -> str:
 
 def charts_part(snapshot: Snapshot, span: str) -> str:
     """The HTML of the charts, drawn once for all viewers when there is a new minute."""
-    return _pictures.of(snapshot.past, span)
-
-
-class _Pictures:
-    """The charts of the newest past: span -> HTML."""
-
-    def __init__(self) -> None:
-        self._made: tuple[Past, dict[str, str]] = (NOTHING, {})
-
-    def of(self, past: Past, span: str) -> str:
-        of, made = self._made
-        if of is not past:
-            made = {}
-            self._made = past, made
-        if span not in made:
-            made[span] = render_to_string("operations/charts.html", {"picture": draw(past, span)})
-        return made[span]
-
-
-_pictures = _Pictures()
+    past = snapshot.past
+    return _pictures.of(
+        past,
+        span,
+        lambda: render_to_string("operations/charts.html", {"picture": draw(past, span)}),
+    )
 
 
 def _share(entry: Entry) -> int | None:

@@ -15,6 +15,7 @@ import msgspec
 from django.db import connection, transaction
 
 from outbox import operator_log
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.planner import plan_without
 from outbox.operator_log import Entry
 
@@ -105,9 +106,7 @@ def _read() -> Past:
         plan_without("seqscan", "bitmapscan", "sort")  # the newest, along their index
         cursor.execute(_ROWS, (KEPT_HOURS, KEPT_HOURS * 60))
         rows = [Row(at, _told(told)) for at, told in reversed(cursor.fetchall())]
-    with connection.cursor() as cursor:
-        cursor.execute(_MIGRATIONS, (KEPT_HOURS,))
-        migrations = cursor.fetchall()
+    migrations = rows_of(_MIGRATIONS, (KEPT_HOURS,))
     since = rows[0].at if rows else None
     actions = [each for each in operator_log.newest(ACTIONS) if since and each.at >= since]
     return Past(rows=rows, actions=actions[::-1], migrations=migrations)
@@ -123,35 +122,29 @@ def _told(column: Any) -> MinuteFigures:
 
 def last_row() -> Row | None:
     """The newest row, or None."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT at, told FROM operations_minute ORDER BY at DESC LIMIT 1")
-        row = cursor.fetchone()
+    row = row_of("SELECT at, told FROM operations_minute ORDER BY at DESC LIMIT 1")
     return Row(row[0], _told(row[1])) if row else None
 
 
 def unwritten_minute() -> datetime | None:
     """The current minute if it has no row, otherwise None."""
-    with connection.cursor() as cursor:
-        cursor.execute(_NOT_WRITTEN)
-        row = cursor.fetchone()
+    row = row_of(_NOT_WRITTEN)
     return row[0] if row else None
 
 
 def write(minute: datetime, told: MinuteFigures) -> bool:
     """Write a minute's row if there is none. Returns whether it wrote one."""
-    with connection.cursor() as cursor:
-        cursor.execute(
+    return bool(
+        changed_by(
             "INSERT INTO operations_minute (at, told) VALUES (%s, %s::jsonb) ON CONFLICT DO NOTHING",
             (minute, msgspec.json.encode(told).decode()),
         )
-        return bool(cursor.rowcount)
+    )
 
 
 def purge() -> int:
     """Delete rows that are older than a day and an hour. Returns how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM operations_minute WHERE at < statement_timestamp() - make_interval(hours => %s)",
-            (KEPT_HOURS,),
-        )
-        return int(cursor.rowcount)
+    return changed_by(
+        "DELETE FROM operations_minute WHERE at < statement_timestamp() - make_interval(hours => %s)",
+        (KEPT_HOURS,),
+    )

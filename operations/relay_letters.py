@@ -15,6 +15,7 @@ from uuid import UUID
 from operations.letters import ERROR_SHOWN, SAMPLE
 from outbox import operator_log
 from outbox.dead_letters.resolve import REPLAY
+from outbox.envelope import parse_id
 from outbox.masking import masked
 from outbox.rabbitmq.letters import Bound, RelayLetter, look, resolve
 from outbox.rabbitmq.letters import LettersUnavailable as Unavailable
@@ -115,7 +116,7 @@ def groups() -> RelayLook:
 
 def group_like(letter_id: str) -> RelayGroup | None:
     """The group of the letter with this id; None if the letter is not near the head. Raises Unavailable."""
-    if not _is_id(letter_id):
+    if parse_id(letter_id) is None:
         return None
     found = look(configured(), _BOUND)
     name = next((_name(letter) for letter in found.letters if letter.id == letter_id), None)
@@ -127,7 +128,7 @@ def group_like(letter_id: str) -> RelayGroup | None:
 
 def inspect(letter_id: str) -> RelayLetterPage | None:
     """The letter with this id, or None. Raises Unavailable."""
-    if not _is_id(letter_id):
+    if parse_id(letter_id) is None:
         return None
     found = look(configured(), _BOUND)
     letter = next((letter for letter in found.letters if letter.id == letter_id), None)
@@ -222,11 +223,3 @@ def _moment(letter: RelayLetter) -> datetime | None:
 def _age(letter: RelayLetter) -> float | None:
     moment = _moment(letter)
     return (datetime.now(UTC) - moment).total_seconds() if moment else None
-
-
-def _is_id(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True

@@ -21,6 +21,7 @@ from operations import relay_letters
 from operations.letters import GroupKey, members, members_of_app, source_named, standing
 from operations.relay_letters import RelayGroup, belongs
 from outbox import jobs, operator_log
+from outbox.database.ask import rows_of
 from outbox.dead_letters.resolve import REPLAY, Selection, resolve_letters
 from outbox.declaration import LetterSource
 from outbox.envelope import rfc3339
@@ -130,12 +131,10 @@ def work() -> int:
 
 
 def _open() -> list[_Open]:
-    with connection.cursor() as cursor:
-        cursor.execute(_OPEN)
-        return [
-            _Open(id_, what, by, why, _read(run), now)
-            for id_, what, by, why, run, now in cursor.fetchall()
-        ]
+    return [
+        _Open(id_, what, by, why, _read(run), now)
+        for id_, what, by, why, run, now in rows_of(_OPEN)
+    ]
 
 
 def _read(column: Any) -> _Run:

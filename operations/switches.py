@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from django.db import OperationalError
 
@@ -17,7 +18,7 @@ from notifications.delivery.standing import UnknownProvider, reset_breaker, stan
 from operations import words
 from operations.action import Action, ActionRequest, NoSuch, NotNow, Preview
 from outbox import conf
-from outbox.handlers.pause import handler_statuses, pause_handler, resume_handler
+from outbox.handlers.pause import HandlerStatus, handler_statuses, pause_handler, resume_handler
 from outbox.lanes.pause import LaneBusy, UnknownLane, lane_states, pause_lanes, resume_lanes
 
 __all__ = ["SWITCHES"]
@@ -27,7 +28,6 @@ LANES = "outbox.change_outboxlane"
 BREAKERS = "notifications.change_providerhold"
 CHANNELS = "notifications.change_channelcontrol"
 EVERY_LANE = "all"
-_BUSY = "Nothing was changed: a running effect holds the handler's position. Try again."
 
 
 def _handler(on: Sequence[str]) -> str:
@@ -37,56 +37,42 @@ def _handler(on: Sequence[str]) -> str:
         raise NoSuch(f"There is no handler {''.join(on)!r}.") from error
 
 
-def _pause_preview(on: Sequence[str]) -> Preview:
+def _handler_preview(on: Sequence[str], *, paused: bool) -> Preview:
     handler = _handler(on)
     [status] = handler_statuses([handler])
-    kept = words.span(conf.route_named(handler).topic.retention_hours * 3600)
+    if paused:
+        closed = " Its circuit is closed, and the events that it parked are tried again at once."
+        sentence = f"It goes on where it stopped.{closed if status.tripped else ''}"
+        nothing = "" if status.paused else f"{handler} is running."
+    else:
+        kept = words.span(conf.route_named(handler).topic.retention_hours * 3600)
+        sentence = (
+            "The handler applies nothing until it is resumed. Running effects end first, its positions "
+            f"stay, and events wait in Kafka, which keeps them for {kept}. Nothing is lost before that."
+        )
+        since = f"{handler} is paused already, by {status.changed_by}: {status.reason}"
+        nothing = since if status.paused else ""
     return Preview(
-        title=f"Pause {handler}?",
-        sentence="The handler applies nothing until it is resumed. Running effects end first, its positions "
-        f"stay, and events wait in Kafka, which keeps them for {kept}. Nothing is lost before that.",
+        title=f"{'Resume' if paused else 'Pause'} {handler}?",
+        sentence=sentence,
         columns=("handler", "standing", "reason", "by"),
-        rows=[_of_handler(handler)],
-        nothing=f"{handler} is paused already, by {status.changed_by}: {status.reason}"
-        if status.paused
-        else "",
+        rows=[_standing(handler, status)],
+        nothing=nothing,
     )
 
 
-def _of_handler(handler: str) -> Sequence[object]:
-    [status] = handler_statuses([handler])
-    return handler, "paused" if status.paused else "running", status.reason, status.changed_by
+def _standing(name: str, status: HandlerStatus | ChannelStatus) -> Sequence[object]:
+    return name, "paused" if status.paused else "running", status.reason, status.changed_by
 
 
-def _resume_preview(on: Sequence[str]) -> Preview:
-    handler = _handler(on)
-    [status] = handler_statuses([handler])
-    circuit = (
-        " Its circuit is closed, and the events that it parked are tried again at once."
-        if status.tripped
-        else ""
-    )
-    return Preview(
-        title=f"Resume {handler}?",
-        sentence=f"It goes on where it stopped.{circuit}",
-        columns=("handler", "standing", "reason", "by"),
-        rows=[_of_handler(handler)],
-        nothing="" if status.paused else f"{handler} is running.",
-    )
-
-
-def _pause(asked: ActionRequest) -> None:
+def _change_handler(asked: ActionRequest, *, paused: bool) -> None:
+    change = resume_handler if paused else pause_handler
     try:
-        pause_handler(_handler(asked.on), reason=asked.why, by=asked.by, once=asked.once)
+        change(_handler(asked.on), reason=asked.why, by=asked.by, once=asked.once)
     except OperationalError as error:
-        raise NotNow(_BUSY) from error
-
-
-def _resume(asked: ActionRequest) -> None:
-    try:
-        resume_handler(_handler(asked.on), reason=asked.why, by=asked.by, once=asked.once)
-    except OperationalError as error:
-        raise NotNow(_BUSY) from error
+        raise NotNow(
+            "Nothing was changed: a running effect holds the handler's position. Try again."
+        ) from error
 
 
 def _lanes(on: Sequence[str]) -> list[int]:
@@ -192,14 +178,7 @@ def _channel_preview(on: Sequence[str], *, paused: bool) -> Preview:
         else "No notification of the channel is sent until it is resumed; attempts that have begun end first. "
         "Requests are accepted and wait. A notification whose time is over meanwhile fails.",
         columns=("channel", "standing", "reason", "by"),
-        rows=[
-            (
-                status.channel,
-                "paused" if status.paused else "running",
-                status.reason,
-                status.changed_by,
-            )
-        ],
+        rows=[_standing(status.channel, status)],
         nothing=""
         if status.paused == paused
         else f"{status.channel} is {f'paused already{since}' if status.paused else 'running'}.",
@@ -218,30 +197,22 @@ def _change_channel(asked: ActionRequest, *, paused: bool) -> None:
         ) from error
 
 
-def _of_lanes(verb: str, *, paused: bool) -> Action:
-    return Action(
-        verb,
-        LANES,
-        lambda on: _lanes_preview(on, paused=paused),
-        lambda asked: _change_lanes(asked, paused=paused),
-    )
-
-
-def _of_channels(verb: str, *, paused: bool) -> Action:
-    return Action(
-        verb,
-        CHANNELS,
-        lambda on: _channel_preview(on, paused=paused),
-        lambda asked: _change_channel(asked, paused=paused),
-    )
-
+# What can be paused and resumed. `paused`: it is now.
+_PAUSED: tuple[tuple[str, str, Callable[..., Preview], Callable[..., None]], ...] = (
+    ("handler", HANDLERS, _handler_preview, _change_handler),
+    ("lanes", LANES, _lanes_preview, _change_lanes),
+    ("channel", CHANNELS, _channel_preview, _change_channel),
+)
 
 SWITCHES = {
-    "pause-handler": Action("pause", HANDLERS, _pause_preview, _pause),
-    "resume-handler": Action("resume", HANDLERS, _resume_preview, _resume),
-    "pause-lanes": _of_lanes("pause", paused=False),
-    "resume-lanes": _of_lanes("resume", paused=True),
-    "pause-channel": _of_channels("pause", paused=False),
-    "resume-channel": _of_channels("resume", paused=True),
+    f"{verb}-{what}": Action(
+        verb,
+        permission,
+        partial(preview, paused=verb == "resume"),
+        partial(do, paused=verb == "resume"),
+    )
+    for what, permission, preview, do in _PAUSED
+    for verb in ("pause", "resume")
+} | {
     "reset-breaker": Action("reset", BREAKERS, _reset_preview, _reset),
 }

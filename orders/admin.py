@@ -8,8 +8,6 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.urls import reverse
-from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from orders import queries
@@ -18,7 +16,8 @@ from outbox.admin.readonly import (
     ReadOnlyAdmin,
     ReadOnlyInline,
     clipped,
-    journey_link,
+    journey,
+    outbox_links,
     utc,
     whole_id,
 )
@@ -26,11 +25,10 @@ from outbox.admin.search import (
     WantedId,
     keys_of_events,
     of_events,
-    parse_id,
     register_finder,
 )
 from outbox.admin.tables import ANY_ID
-from outbox.envelope import rfc3339
+from outbox.envelope import parse_id
 
 __all__ = ["OrderAdmin", "ProcessedEventAdmin"]
 
@@ -65,23 +63,13 @@ class ChangeInline(ReadOnlyInline):
         "to_status",
         "reason",
         "actor",
-        "moment",
+        utc("at"),
         "events",
     )
 
-    @admin.display(description="at")
-    def moment(self, change: OrderChange) -> str:
-        return rfc3339(change.at)
-
     @admin.display(description="events")
     def events(self, change: OrderChange) -> SafeString:
-        """Each event leads to its row in the outbox."""
-        outbox = reverse("admin:outbox_outboxevent_changelist")
-        return format_html_join(
-            SafeString("<br>"),
-            '<a href="{}?q={}">{}</a>',
-            ((outbox, event_id, event_id) for event_id in change.event_ids),
-        )
+        return outbox_links(change.event_ids)
 
 
 @admin.register(Order)
@@ -91,7 +79,7 @@ class OrderAdmin(ReadOnlyAdmin):
     search_help_text = ANY_ID
     ordering = ("-created_at", "-id")  # index orders_newest
     list_display = (whole_id("id"), clipped("customer_id"), "status", "total", utc("created_at"))
-    fields = ("id", "customer_id", "status", "total", "created", "journey")
+    fields = ("id", "customer_id", "status", "total", "created_at", journey("id"))
     inlines = (LineInline, ChangeInline)
 
     def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
@@ -103,14 +91,6 @@ class OrderAdmin(ReadOnlyAdmin):
             return rows.filter(customer_id=wanted.text)  # index orders_of_customer
         keys = keys_of_events(wanted)
         return rows.filter(pk__in=[each for key in keys if (each := parse_id(key))])
-
-    @admin.display(description="created at")
-    def created(self, order: Order) -> str:
-        return rfc3339(order.created_at)
-
-    @admin.display(description="journey")
-    def journey(self, order: Order) -> str:
-        return journey_link(order.pk)
 
 
 @admin.register(ProcessedEvent)

@@ -213,7 +213,6 @@ class SimpleOrderCreated(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """The order."""
         return self.order_id
 
     def to_json(self) -> str:

@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from django.db import connection
-
 from orders.models import Order, OrderChange
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
 
@@ -104,9 +103,9 @@ def orders_page(
     Of orders that exist when the first page is read none is repeated or skipped, whatever is
     written meanwhile: an order's place (created_at, id) never changes.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(*page_statement(narrowed=narrowed, limit=limit, after=after))
-        return page_of(cursor.fetchall(), limit=limit)
+    return page_of(
+        rows_of(*page_statement(narrowed=narrowed, limit=limit, after=after)), limit=limit
+    )
 
 
 def page_statement(
@@ -242,10 +241,7 @@ def orders_in_words(order_ids: Collection[str]) -> Statement:
 
 
 def order_in_words(order_id: UUID) -> str | None:
-    """One order, or None."""
-    with connection.cursor() as cursor:
-        cursor.execute(*orders_in_words([str(order_id)]))
-        row = cursor.fetchone()
+    row = row_of(*orders_in_words([str(order_id)]))
     return str(row[1]) if row else None
 
 

@@ -76,7 +76,6 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> Decimal:
-        """What the order costs."""
         if self.amount is not None:
             return self.amount
         return sum((line.quantity * line.price for line in self.lines), Decimal(0))

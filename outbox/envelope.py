@@ -30,6 +30,7 @@ __all__ = [
     "json_number",
     "kafka_headers",
     "message_bytes",
+    "parse_id",
     "rfc3339",
     "rfc3339_of",
     "span_fields",
@@ -250,3 +251,11 @@ def json_number(value: Decimal) -> Decimal:
     """The same number without trailing zeros or exponent: what is written is 70, not 70.00 or 7E+1."""
     whole = value.to_integral_value()
     return whole.quantize(Decimal(1)) if value == whole else value.normalize()
+
+
+def parse_id(text: str) -> UUID | None:
+    """The UUID that `text` is, or None."""
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None

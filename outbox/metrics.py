@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import Counter, Gauge, Histogram
+
+_latest = partial(Gauge, multiprocess_mode="mostrecent")
+_latest_of_handler = partial(_latest, labelnames=["handler"])
+_sum_of_handler = partial(Gauge, labelnames=["handler"], multiprocess_mode="livesum")
+_count_of_handler = partial(Counter, labelnames=["handler"])
+
 
 DATABASE_GIVEN_UP = Counter(
     "database_given_up_total",
@@ -24,12 +32,8 @@ DRAIN_FAILED = Counter(
 )
 for _reason in ("refused", "dead"):
     DRAIN_FAILED.labels(_reason)  # shown as 0, so that the first one is a rise
-BACKLOG = Gauge(
-    "outbox_pending_events", "Committed events not yet in Kafka.", multiprocess_mode="mostrecent"
-)
-OLDEST_AGE = Gauge(
-    "outbox_oldest_pending_seconds", "Age of the oldest of them.", multiprocess_mode="mostrecent"
-)
+BACKLOG = _latest("outbox_pending_events", "Committed events not yet in Kafka.")
+OLDEST_AGE = _latest("outbox_oldest_pending_seconds", "Age of the oldest of them.")
 FLOOR_UNDERCUT = Counter(
     "outbox_floor_undercut_total",
     "Pending rows found below a floor by the sweep of each minute.",
@@ -39,55 +43,45 @@ COMMIT_TO_KAFKA = Histogram(
     "From the oldest outbox row of a batch to Kafka's acknowledgement of the batch.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
-CHUNKS_SENT = Counter("bridge_chunks_sent_total", "Chunks handed to Celery.", ["handler"])
+CHUNKS_SENT = _count_of_handler("bridge_chunks_sent_total", "Chunks handed to Celery.")
 CHUNKS_RETRIED = Counter(
     "bridge_chunks_retried_total", "Chunks sent again, by reason.", ["handler", "reason"]
 )
-BRIDGE_LAG = Gauge(
+BRIDGE_LAG = _sum_of_handler(
     "bridge_lag_events",
     "Messages in Kafka that the handler has not applied, on the partitions of this bridge.",
-    ["handler"],
-    multiprocess_mode="livesum",
 )
-CONSUMER_STALLED = Counter(
+CONSUMER_STALLED = _count_of_handler(
     "bridge_consumer_stalled_total",
     "Times that the Kafka client had stopped fetching and was replaced.",
-    ["handler"],
 )
-POSITION_LOST = Counter(
-    "bridge_position_lost_total",
-    "Times that the log did not hold the next event of the handler.",
-    ["handler"],
+POSITION_LOST = _count_of_handler(
+    "bridge_position_lost_total", "Times that the log did not hold the next event of the handler."
 )
-OUT_OF_RANGE = Gauge(
+OUT_OF_RANGE = _sum_of_handler(
     "bridge_positions_out_of_range",
     "Partitions of this bridge that are stopped because the log does not hold their next event.",
-    ["handler"],
-    multiprocess_mode="livesum",
 )
-EFFECTS_APPLIED = Counter("effects_applied_total", "Events applied.", ["handler"])
-DUPLICATES = Counter("effects_duplicates_total", "Events dropped as already applied.", ["handler"])
+EFFECTS_APPLIED = _count_of_handler("effects_applied_total", "Events applied.")
+DUPLICATES = _count_of_handler("effects_duplicates_total", "Events dropped as already applied.")
 CHUNKS_REFUSED = Counter(
     "effects_chunks_refused_total",
     "Chunks refused without effect, by reason: busy, paused, gap, ….",
     ["handler", "reason"],
 )
-CHUNKS_FAILED = Counter(
-    "effects_chunks_failed_total", "Chunks rolled back by an error.", ["handler"]
-)
+CHUNKS_FAILED = _count_of_handler("effects_chunks_failed_total", "Chunks rolled back by an error.")
 COMMIT_TO_EFFECT = Histogram(
     "effects_commit_to_effect_seconds",
     "From the writer's commit (ce_time) to the effect, of the oldest event of each transaction.",
     ["handler"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
-PARKED = Counter(
-    "dead_letters_parked_total", "Events set aside, failed ones and followers.", ["handler"]
+PARKED = _count_of_handler(
+    "dead_letters_parked_total", "Events set aside, failed ones and followers."
 )
-FOREIGN = Counter(
+FOREIGN = _count_of_handler(
     "dead_letters_foreign_total",
     "Events among them that are not ours and cannot be decoded: their producer's fault.",
-    ["handler"],
 )
 FOREIGN_TYPES = Counter(
     "bridge_foreign_types_total",
@@ -120,110 +114,66 @@ LETTERS_OPEN = Gauge(
     ["handler", "state"],
     multiprocess_mode="mostrecent",
 )
-LETTERS_OLDEST = Gauge(
-    "dead_letters_oldest_seconds",
-    "Age of the oldest of them.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
+LETTERS_OLDEST = _latest_of_handler("dead_letters_oldest_seconds", "Age of the oldest of them.")
+HANDLER_PAUSED = _latest_of_handler("handler_paused", "1 while a handler is paused.")
+CIRCUIT_OPEN = _latest_of_handler(
+    "handler_circuit_open", "1 while a handler is paused by its circuit."
 )
-HANDLER_PAUSED = Gauge(
-    "handler_paused", "1 while a handler is paused.", ["handler"], multiprocess_mode="mostrecent"
-)
-CIRCUIT_OPEN = Gauge(
-    "handler_circuit_open",
-    "1 while a handler is paused by its circuit.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
-)
-HELD = Gauge(
+HELD = _latest(
     "outbox_held_events",
     "Committed events behind a message that Kafka refused, counted up to 10,000.",
-    multiprocess_mode="mostrecent",
 )
 
 # What waits, measured from PostgreSQL and Kafka (outbox/upkeep/gauges.py).
-MEASURED = Gauge(
+MEASURED = _latest(
     "outbox_measured_timestamp_seconds",
     "When the gauges of the outbox were last set: they are as old as this.",
-    multiprocess_mode="mostrecent",
 )
-HANDLERS_MEASURED = Gauge(
+HANDLERS_MEASURED = _latest(
     "handler_measured_timestamp_seconds",
     "When the gauges of handlers, lanes and upkeep were last set.",
-    multiprocess_mode="mostrecent",
 )
-UNCLAIMABLE = Gauge(
+UNCLAIMABLE = _latest(
     "outbox_unclaimable_events",
     "Pending events that no drain will claim: of a topic without a route, or of no lane.",
-    multiprocess_mode="mostrecent",
 )
-LANES_PAUSED = Gauge(
-    "outbox_lanes_paused", "Lanes that an operator has paused.", multiprocess_mode="mostrecent"
-)
+LANES_PAUSED = _latest("outbox_lanes_paused", "Lanes that an operator has paused.")
 LANES_HELD = Gauge(
     "outbox_lanes_held",
     "Lanes that a drain has locked now, by its application name.",
     ["application"],
     multiprocess_mode="livemostrecent",
 )
-LANE_HELD = Gauge(
-    "outbox_lane_held_seconds",
-    "How long the longest held lane has been held.",
-    multiprocess_mode="mostrecent",
-)
-HANDLER_BACKLOG = Gauge(
+LANE_HELD = _latest("outbox_lane_held_seconds", "How long the longest held lane has been held.")
+HANDLER_BACKLOG = _latest_of_handler(
     "handler_backlog_events",
     "Messages in Kafka behind the handler's positions, whether a bridge runs or not.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
 )
-HANDLER_UNREAD = Gauge(
+HANDLER_UNREAD = _latest_of_handler(
     "handler_partitions_unread",
     "Partitions of its topic that the handler has no position on, so nothing of them is applied.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
 )
-HANDLER_AGE = Gauge(
+HANDLER_AGE = _latest_of_handler(
     "handler_oldest_unapplied_seconds",
     "Age of the oldest event in Kafka that the handler has not applied.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
 )
-HANDLER_CANARY = Gauge(
+HANDLER_CANARY = _latest_of_handler(
     "handler_canary_age_seconds",
     "Age of the newest canary that has gone through the handler, while it is not paused.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
 )
-HANDLER_RETENTION = Gauge(
+HANDLER_RETENTION = _latest_of_handler(
     "handler_retention_used_ratio",
     "That age as a share of the topic's retention: at 1 Kafka deletes what was not applied.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
 )
-AUDIT_MISSING = Gauge(
-    "audit_missing_events",
-    "Committed events that the handler will not get without a repair.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
+AUDIT_MISSING = _latest_of_handler(
+    "audit_missing_events", "Committed events that the handler will not get without a repair."
 )
-AUDIT_MISSING_AGE = Gauge(
-    "audit_oldest_missing_seconds",
-    "Age of the oldest of them.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
+AUDIT_MISSING_AGE = _latest_of_handler("audit_oldest_missing_seconds", "Age of the oldest of them.")
+AUDIT_WAITING = _latest_of_handler(
+    "audit_waiting_events", "Events older than half a minute that are under way to the handler."
 )
-AUDIT_WAITING = Gauge(
-    "audit_waiting_events",
-    "Events older than half a minute that are under way to the handler.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
-)
-AUDIT_BEHIND = Gauge(
-    "audit_behind_seconds",
-    "Age of the first event that the audit has not looked at yet.",
-    ["handler"],
-    multiprocess_mode="mostrecent",
+AUDIT_BEHIND = _latest_of_handler(
+    "audit_behind_seconds", "Age of the first event that the audit has not looked at yet."
 )
 PURGED = Counter("outbox_purged_total", "Rows deleted after their retention.", ["table"])
 UPKEEP_AGE = Gauge(

@@ -1,10 +1,5 @@
 """The log of operators: a row for each action, with who did it, when, on what, why, and how
-many.
-
-A row is written in the transaction of the action, so neither is there without the other. What
-takes longer than a transaction has a row that is still open, and counts in it how far it has come.
-Kept apart from all that acts, so that whatever acts may write here.
-"""
+many. It is written in the transaction of the action; what takes longer has a row that is still open."""
 
 from __future__ import annotations
 
@@ -183,7 +178,6 @@ def newest(limit: int) -> Sequence[Entry]:
 
 
 def entry(entry_id: int) -> Entry | None:
-    """The row with this id."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM operator_action WHERE id = %s", (entry_id,))
         row = cursor.fetchone()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import Max
 
+from outbox.database.ask import rows_of
 from outbox.models import InboxReceipt, OutboxEvent
 
 __all__ = ["Receipt", "Timeline", "open_writers", "published_ends", "timeline"]
@@ -36,16 +36,15 @@ def open_writers() -> frozenset[str]:
 
     An INSERT locks the table before it draws, and holds the lock until its transaction ends.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT virtualtransaction FROM pg_locks
-            WHERE locktype = 'relation' AND relation = 'event_outbox'::regclass
-              AND mode = 'RowExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
-              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            """
-        )
-        return frozenset(row[0] for row in cursor.fetchall())
+    rows = rows_of(
+        """
+        SELECT virtualtransaction FROM pg_locks
+        WHERE locktype = 'relation' AND relation = 'event_outbox'::regclass
+          AND mode = 'RowExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """
+    )
+    return frozenset(row[0] for row in rows)
 
 
 def published_ends(topic: str) -> dict[int, int]:

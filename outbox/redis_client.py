@@ -1,13 +1,10 @@
 """The clients of Redis, and the one log line when it no longer takes what is sent.
 
-Each client states how long it waits for a connection and for an answer. None sends a command again
-by itself, unless it is asked for: redis-py does so, by default up to ten times, when an answer is
-lost, and what was applied the first time is then applied twice.
+Each client states how long it waits. None sends a command again by itself, unless it is asked for:
+what was applied the first time would be applied twice.
 
-A Redis may answer and still take nothing: it is full (OOM), a replica by now (READONLY), wants
-another password, is loading or busy. That is the same as a Redis that does not answer, so whoever is
-about to send asks by `queue_lengths`, which writes.
-"""
+A Redis may answer and still take nothing (full, a replica, loading). That is the same as a Redis that
+does not answer, so whoever is about to send asks by `queue_lengths`, which writes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Celery's queues as bridge, redrive and beat use them: bounded in length, never waited for.
-
-A task carries the step that sent it as a header of its message, which workers that know nothing of
-it pass over.
-"""
+"""Celery's queues as bridge, redrive and beat use them: bounded in length, never waited for. A task
+carries the step that sent it as a header of its message."""
 
 from __future__ import annotations
 

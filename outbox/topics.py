@@ -1,9 +1,7 @@
 """Topics and lanes: names, partition counts, and where a key goes.
 
-Order holds per (topic, key). A key has one lane, the unit that one drain claims at a time, and
-one partition, which one effect transaction applies at a time (guarantees.md#r2). Both counts
-can change only when the outbox and the topics are drained: the checks at start compare them.
-"""
+Order holds per (topic, key). Both counts can change only when the outbox and the topics are drained:
+the checks at start compare them (guarantees.md#r2)."""
 
 from __future__ import annotations
 

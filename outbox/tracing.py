@@ -1,8 +1,5 @@
-"""Spans of the platform's steps (guarantees.md#r20): its one module that knows OpenTelemetry.
-
-Only the API. Until the composition root has set up an SDK a step has ids, for the log lines that are
-written in it, and nothing else: what is recorded of it is dropped.
-"""
+"""Spans of the platform's steps (guarantees.md#r20): its one module that knows OpenTelemetry, and of
+that only the API. Without an SDK a step has ids for the log lines, and nothing else."""
 
 from __future__ import annotations
 

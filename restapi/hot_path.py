@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from django.http import HttpResponse
 
 from outbox.database.round_trips import Change, Row, Statement, Steps
 from restapi.answers import Answer
 from restapi.hot_query import Parser
-from restapi.idempotency import Keyed, once, perform_once
+from restapi.idempotency import IdempotencyKey, Keyed, once, perform_once, respond_once
 from restapi.lookup import LookupSteps
 
 __all__ = [
@@ -84,6 +85,10 @@ class HotPath(Generic[Command, Result]):
         """The same in a transaction on Django's connection. Raises NotStored, OutcomeUnknown or,
         where one of them cannot be done as things are, NotDone: then nothing is stored."""
         return perform_once(requests, write=self.write, answer=self.answer)
+
+    def respond(self, key: IdempotencyKey | None, read: Callable[[], Command]) -> HttpResponse:
+        """What its view answers, by `respond_once`."""
+        return respond_once(key, read, write=self.write, answer=self.answer)
 
 
 def _id_of(asked: Asked) -> Any:

@@ -1,9 +1,5 @@
-"""Query parameters of hot paths: read only where there is one way to read them.
-
-A query string is sure if each of its parameters is declared, given once, not empty, and written with
-characters that no decoder changes (unreserved in RFC 3986). Everything else, a percent sign or an
-unknown name for one, is Django's.
-"""
+"""Query parameters of hot paths, sure if each is declared, given once, not empty, and written with
+characters that no decoder changes (unreserved in RFC 3986). Everything else is Django's."""
 
 from __future__ import annotations
 

@@ -1,24 +1,14 @@
-"""Idempotency keys: a request that is sent again is answered again and done once.
+"""Idempotency keys: a request that is sent again is answered again and done once
+(docs/http.md#idempotency-keys).
 
-After draft-ietf-httpapi-idempotency-key-header and Stripe's idempotent requests. A key belongs to
-one caller and one endpoint (method and path); its first answer is kept for 24 hours.
+After draft-ietf-httpapi-idempotency-key-header and Stripe's idempotent requests. *Same body* means the
+same bytes: comparing parsed JSON would have to say whether 1 and 1.0 are the same, and every wrong
+answer to that would replay what was not asked. The key is opaque: quotes, which the draft's examples
+have, are part of it.
 
-*Same body* means the same bytes. A client that tries again has the bytes it sent, and their hash
-costs a microsecond. Comparing parsed JSON would have to say whether 1 and 1.0, another order of
-keys or a field that nobody reads are the same, and every wrong answer to that would replay what
-was not asked. With bytes a doubtful case is a 422 and nothing is done. The key is opaque: quotes,
-which the draft's examples have, are part of it.
-
-Only what was done is kept. A request that is refused (400, 404, 409) or fails (5xx) rolls its
-transaction back and the row of its key with it, so the key stays free.
-
-A transaction that inserts or deletes the row of a key holds the key's advisory lock until
-COMMIT. The lock is only tried, so no request waits for another one's key: a request that does
-not get the lock and finds no row gets a 409. The lock belongs to the transaction, so a pooler
-in transaction mode does no harm. The rows are read after the lock, in a statement of its own,
-whose snapshot has everything that the previous holder committed. The lock is a number of 64
-bits of the row's 128: two keys that share it may cause a needless 409, never a wrong replay.
-"""
+A transaction that inserts or deletes the row of a key holds the key's advisory lock until COMMIT. It
+is only tried: a request that does not get it and finds no row gets a 409. The rows are read after the
+lock, in a statement of its own, whose snapshot has everything that the previous holder committed."""
 
 from __future__ import annotations
 
@@ -29,13 +19,14 @@ from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from rest_framework.exceptions import ValidationError
+from django.http import HttpResponse
+from rest_framework.exceptions import ParseError, ValidationError
 from rest_framework.request import Request
 
 from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.round_trips import Change, RoundTrip, Row, Statement, Steps, run, send
 from outbox.database.unit_of_work import unit_of_work
-from restapi.answers import Answer, json_answer
+from restapi.answers import Answer, json_answer, to_response
 from restapi.context import caller
 
 __all__ = [
@@ -54,6 +45,7 @@ __all__ = [
     "lock_of",
     "once",
     "perform_once",
+    "respond_once",
 ]
 
 HEADER = "Idempotency-Key"
@@ -173,6 +165,25 @@ def perform_once(
         return done
 
 
+def respond_once(
+    key: IdempotencyKey | None,
+    read: Callable[[], Command],
+    *,
+    write: Callable[[Sequence[Command]], Change[Result] | Steps[Result | None]],
+    answer: Callable[[Command, Result], tuple[int, Any]],
+) -> HttpResponse:
+    """`perform_once` of one request, for a view. When `read` refuses it, what its key was used for
+    comes first."""
+    try:
+        command = read()
+    except (ParseError, ValidationError):
+        if (kept := answer_of_used(key)) is not None:
+            return to_response(kept)
+        raise
+    [done] = perform_once([Keyed(command, key)], write=write, answer=answer)
+    return to_response(done)
+
+
 def once(
     requests: Sequence[Keyed[Command]],
     *,
@@ -182,13 +193,10 @@ def once(
     """Do a batch of requests, each key once; an answer for each, in order. For one transaction.
 
     `write` takes the commands to perform and returns their results in the same order, with the
-    statements that write them. Replayed and locked keys are left out. To save a round trip,
+    statements that write them; replayed and locked keys are left out. To save a round trip,
     `write` may be called with all commands while the keys are looked up; that result is dropped
     if any key turns out to be taken. A result of None has no answer, and its key is not kept.
-    An exception of `write` must roll the batch back, keys included.
-
-    Needs three statements beside those of `write`, whatever the size (four if a key has
-    expired), and one more round trip; none when there is no key. Of several requests with one
+    An exception of `write` must roll the batch back, keys included. Of several requests with one
     key in a batch the first is performed and the others get its answer."""
     batch = _Batch([request.key for request in requests])
     fresh: dict[int, Answer] = {}
@@ -249,7 +257,6 @@ class _Batch:
 
     @property
     def keyed(self) -> bool:
-        """Whether any of them has one."""
         return bool(self._first)
 
     def claim(self, meanwhile: Callable[[], None] | None = None) -> RoundTrip:

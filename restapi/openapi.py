@@ -1,8 +1,5 @@
-"""How the API documents itself: what holds for every operation, said once.
-
-The document is made from the serializers and from the annotations beside the views (each app's
-`api/schema.py`); this is the grammar both share. Patterns are written for ECMA 262 and Python alike.
-"""
+"""How the API documents itself: what holds for every operation, said once. Patterns are written for
+ECMA 262 and Python alike."""
 
 from __future__ import annotations
 

@@ -113,7 +113,6 @@ def answer(
 
 
 def uuid_in_path(name: str, kind: str, example: str) -> OpenApiParameter:
-    """The id of a `kind` in a path."""
     return OpenApiParameter(
         name,
         {"type": "string", "format": "uuid"},

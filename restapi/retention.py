@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
-from django.db import connection
-
 from outbox import jobs
+from outbox.database.ask import changed_by, row_of
 from restapi.idempotency import KEPT_HOURS
 
 __all__ = ["erase_answers", "erase_answers_with", "prune_idempotency_keys"]
@@ -49,9 +48,7 @@ def prune_idempotency_keys(*, seconds: float = RUN_SECONDS, chunk: int = CHUNK) 
     give_up = time.monotonic() + seconds
     deleted, found, after = 0, chunk, datetime(1970, 1, 1, tzinfo=UTC)
     while found == chunk and time.monotonic() < give_up:
-        with connection.cursor() as cursor:
-            cursor.execute(_CHUNK, {"hours": KEPT_HOURS, "after": after, "chunk": chunk})
-            found, last, count = cursor.fetchone()
+        found, last, count = row_of(_CHUNK, {"hours": KEPT_HOURS, "after": after, "chunk": chunk})
         deleted += count
         after = last or after
     if found < chunk:
@@ -70,9 +67,7 @@ _ERASE = """
 def erase_answers(bodies: Iterable[bytes]) -> int:
     """Empty the kept answers that are one of these: their requests, sent again, get a 410. Returns how
     many. Of a few hundred at a time."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ERASE, (_ERASED, [*bodies]))
-        return int(cursor.rowcount)
+    return changed_by(_ERASE, (_ERASED, [*bodies]))
 
 
 _ERASE_WITH = """
@@ -97,17 +92,15 @@ def erase_answers_with(text: bytes, *, chunk: int = 10 * CHUNK) -> int:
     after: datetime | None = datetime(1970, 1, 1, tzinfo=UTC)
     after_id = UUID(int=0)
     while after is not None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                _ERASE_WITH,
-                {
-                    "text": text,
-                    "erased": _ERASED,
-                    "chunk": chunk,
-                    "after": after,
-                    "after_id": after_id,
-                },
-            )
-            after, after_id, count = cursor.fetchone()
+        after, after_id, count = row_of(
+            _ERASE_WITH,
+            {
+                "text": text,
+                "erased": _ERASED,
+                "chunk": chunk,
+                "after": after,
+                "after_id": after_id,
+            },
+        )
         count_erased += count
     return count_erased

@@ -1,10 +1,7 @@
 """What an app says of its status log, and what a WebSocket's consumer says to the hub that reads it.
 
-A status log is a table of committed changes. A writer inserts a row without a number, in the
-transaction of the change; the numberer gives committed rows their `seq`, and the hub of each web
-process hands every change to the sockets that want it (eventsite/web/status_hub/README.md). Apps do
-not import the hub: it stands in the ASGI scope, under HUB.
-"""
+A status log is a table of committed changes; eventsite/web/status_hub/README.md has the whole. Apps do
+not import the hub: it stands in the ASGI scope, under HUB."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""The nudge of a status log: after a commit, one message by Redis that there is more to read.
-
-Latency only: each reader looks at its log on a timer as well. So it is sent from a thread of its own,
-and one that fails is forgotten. Commits that follow each other closely share a nudge.
-"""
+"""The nudge of a status log: after a commit, one message by Redis that there is more to read. Latency
+only, so it is sent from a thread of its own, and one that fails is forgotten."""
 
 from __future__ import annotations
 

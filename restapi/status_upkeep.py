@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 
 from django.conf import settings
-from django.db import connection
 from django.utils.module_loading import import_string
 
 from outbox import jobs
+from outbox.database.ask import row_of
 from outbox.watching import Hop
 from restapi import metrics
 from restapi.status_log import StatusLog
@@ -71,14 +71,13 @@ def hops() -> Sequence[Hop]:
 
 def _unnumbered_seconds(log: StatusLog) -> float:
     """How long the oldest committed change has waited for its number."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT coalesce(extract(epoch FROM clock_timestamp() - (
-                SELECT {log.at} FROM {log.table} WHERE seq IS NULL ORDER BY id LIMIT 1)), 0)
-            """
-        )
-        return float(cursor.fetchone()[0])
+    row = row_of(
+        f"""
+        SELECT coalesce(extract(epoch FROM clock_timestamp() - (
+            SELECT {log.at} FROM {log.table} WHERE seq IS NULL ORDER BY id LIMIT 1)), 0)
+        """
+    )
+    return float(row[0])
 
 
 def _prune(log: StatusLog, hours: float, chunk: int) -> int:
@@ -86,25 +85,23 @@ def _prune(log: StatusLog, hours: float, chunk: int) -> int:
     name = f"status_log:{log.name}"
     through = f", ({log.through})" if log.through else ""
     mark = jobs.read_mark(name)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH batch AS MATERIALIZED (
-                SELECT seq, {log.at} < clock_timestamp() - make_interval(secs => %s) AS old
-                FROM {log.table} WHERE seq > %s ORDER BY seq LIMIT %s
-            ), edge AS (
-                SELECT CASE WHEN EXISTS (SELECT FROM {log.table} WHERE seq IS NOT NULL) THEN least(
-                    coalesce(min(seq) FILTER (WHERE NOT old) - 1, max(seq)),
-                    (SELECT max(seq) FROM {log.table}) - 1{through}) END AS seq FROM batch
-            ), gone AS (
-                DELETE FROM {log.table} AS log USING edge
-                WHERE log.seq > %s AND log.seq <= edge.seq RETURNING 1
-            )
-            SELECT (SELECT count(*) FROM gone), (SELECT seq FROM edge)
-            """,
-            (hours * 3600, mark, chunk, mark),
+    rows, edge = row_of(
+        f"""
+        WITH batch AS MATERIALIZED (
+            SELECT seq, {log.at} < clock_timestamp() - make_interval(secs => %s) AS old
+            FROM {log.table} WHERE seq > %s ORDER BY seq LIMIT %s
+        ), edge AS (
+            SELECT CASE WHEN EXISTS (SELECT FROM {log.table} WHERE seq IS NOT NULL) THEN least(
+                coalesce(min(seq) FILTER (WHERE NOT old) - 1, max(seq)),
+                (SELECT max(seq) FROM {log.table}) - 1{through}) END AS seq FROM batch
+        ), gone AS (
+            DELETE FROM {log.table} AS log USING edge
+            WHERE log.seq > %s AND log.seq <= edge.seq RETURNING 1
         )
-        rows, edge = cursor.fetchone()
+        SELECT (SELECT count(*) FROM gone), (SELECT seq FROM edge)
+        """,
+        (hours * 3600, mark, chunk, mark),
+    )
     if edge is None or edge < mark:
         edge = 0  # the log was emptied, and started again
     if edge != mark:

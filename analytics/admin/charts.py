@@ -1,9 +1,5 @@
-"""From numbers to the shapes of a chart. No I/O.
-
-Shapes are laid out in percent of the width and pixels of the height, so that one drawing fits a
-phone and a wide screen while its text keeps its size; and they come without any inline style, which
-a strict Content-Security-Policy forbids.
-"""
+"""From numbers to the shapes of a chart, in percent of the width and pixels of the height, so that one
+drawing fits a phone and a wide screen; without inline style, which the policy forbids. No I/O."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""The sales at a glance: headline figures and charts, drawn by the server as SVG.
-
-Bounded whatever the tables hold: every number is read by its primary key, and the best sellers by
-an index of their own.
-"""
+"""The sales at a glance: headline figures and charts, drawn by the server as SVG. Every number is read
+by its primary key, and the best sellers by an index of their own."""
 
 from __future__ import annotations
 

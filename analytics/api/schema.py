@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
@@ -97,32 +99,28 @@ summary = extend_schema_view(
     )
 )
 
-metrics = extend_schema_view(
-    get=API.read(
-        "listSalesMetrics",
-        "Figures by name and dimension",
-        parameters=[MetricsQuery],
-        answer=answer(
-            SalesMetricRow(many=True),
-            FIGURE,
-            "An array, by name and dimension.",
-            name="revenue of a day",
-        ),
-        refuses=[400],
-    )
-)
 
-top_products = extend_schema_view(
-    get=API.read(
-        "listTopProducts",
-        "The best sellers",
-        parameters=[TopProductsQuery],
-        answer=answer(
-            ProductUnits(many=True),
-            PRODUCT,
-            "An array, the most sold first.",
-            name="best sellers",
-        ),
-        refuses=[400],
+def _listed(operation_id: str, summary: str, query: type[Any], answered: Any) -> Any:
+    """A GET that is answered with an array."""
+    return extend_schema_view(
+        get=API.read(operation_id, summary, parameters=[query], answer=answered, refuses=[400])
     )
+
+
+metrics = _listed(
+    "listSalesMetrics",
+    "Figures by name and dimension",
+    MetricsQuery,
+    answer(
+        SalesMetricRow(many=True),
+        FIGURE,
+        "An array, by name and dimension.",
+        name="revenue of a day",
+    ),
+)
+top_products = _listed(
+    "listTopProducts",
+    "The best sellers",
+    TopProductsQuery,
+    answer(ProductUnits(many=True), PRODUCT, "An array, the most sold first.", name="best sellers"),
 )

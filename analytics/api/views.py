@@ -20,8 +20,6 @@ __all__ = ["SalesMetricsView", "SummaryView", "TopProductsView"]
 
 @schema.summary
 class SummaryView(APIView):
-    """/analytics/summary"""
-
     def get(self, request: Request) -> Response:
         """The figures a person asks for first."""
         now = timezone.now()
@@ -42,8 +40,6 @@ class SummaryView(APIView):
 
 @schema.metrics
 class SalesMetricsView(APIView):
-    """/analytics/metrics"""
-
     def get(self, request: Request) -> Response:
         """Rows of sales_metrics."""
         query = MetricsQuery.of(request)
@@ -67,8 +63,6 @@ class SalesMetricsView(APIView):
 
 @schema.top_products
 class TopProductsView(APIView):
-    """/analytics/top-products"""
-
     def get(self, request: Request) -> Response:
         """The best sellers, an array."""
         query = TopProductsQuery.of(request)

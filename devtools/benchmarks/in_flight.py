@@ -15,7 +15,7 @@ from collections.abc import Callable
 from devtools.localstack import LocalStack
 from devtools.localstack.processes import PLAN
 from devtools.localstack.unit import Unit
-from loadtest.in_flight import account_of, fire, raise_file_limit
+from devtools.testing.in_flight import account_of, fire, raise_file_limit
 
 
 def main() -> int:

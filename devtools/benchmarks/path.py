@@ -18,8 +18,8 @@ from rich.table import Table
 
 from devtools.benchmarks import machine
 from devtools.benchmarks.cpu import seconds_of_stack
+from devtools.demo.orders import LoadPlan, run_load
 from devtools.localstack import LocalStack
-from loadtest.orders import LoadPlan, run_load
 from outbox.process.gc_tuning import tune_gc
 
 __all__ = ["TARGET_RATE_SHARE", "measure_path"]
@@ -49,7 +49,7 @@ def main() -> int:
 
 def measure_path(stack: LocalStack, rate: float, seconds: float) -> dict[str, Any]:
     """A steady load on the running stack, and how long everything took until it was settled."""
-    from loadtest import measure  # noqa: PLC0415  (needs Django's settings)
+    from devtools.testing import measure  # noqa: PLC0415  (needs Django's settings)
 
     tune_gc()  # a collection through all that is loaded would count as latency
     described = machine.describe(stack.env["DATABASE_URL"])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from devtools.demo.report import ReportLine
 from devtools.probe.queries import OrderVerdict
+from devtools.testing.measure import Counts, KafkaCount, Latency
 from eventsite.reports.recount import FigureComparison
 from eventsite.wording import counted
-from loadtest.measure import Counts, KafkaCount, Latency
 
 __all__ = ["DRAIN", "FeedsAccount", "Half", "Observations", "account", "conclusion"]
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from devtools.probe import services as probe_services
-from loadtest import measure
+from devtools.testing import measure
 
 __all__ = ["Background", "DrawnProgress", "event_progress", "probe_load"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from devtools.demo.account import DRAIN
 from devtools.localstack import LocalStack, LocalStackError
-from loadtest.measure import held_lanes_backlog
+from devtools.testing.measure import held_lanes_backlog
 
 __all__ = ["Faults", "kill_everything"]
 

@@ -17,14 +17,14 @@ from devtools.demo import feeds, notifications
 from devtools.demo.account import FeedsAccount, Half, Observations, account, conclusion
 from devtools.demo.background import Background, event_progress, probe_load
 from devtools.demo.faults import Faults, kill_everything
+from devtools.demo.orders import LoadPlan, LoadResult, run_load
 from devtools.demo.relay import relay_lines
 from devtools.demo.report import print_report
 from devtools.feeders.history import FeedHistory
 from devtools.localstack import LocalStack
 from devtools.probe import queries as probe_queries
+from devtools.testing import measure
 from eventsite.reports.recount import compare
-from loadtest import measure
-from loadtest.orders import LoadPlan, LoadResult, run_load
 from orders.events import STOCK_TOPIC
 
 __all__ = ["run"]

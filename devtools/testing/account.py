@@ -81,8 +81,8 @@ def _account(within: float, *, read_log: bool) -> dict[str, Any]:
     from django.db import connection  # noqa: PLC0415  (needs the settings)
 
     from devtools.probe.queries import verdict  # noqa: PLC0415
+    from devtools.testing import measure  # noqa: PLC0415
     from eventsite.reports.recount import compare  # noqa: PLC0415
-    from loadtest import measure  # noqa: PLC0415
 
     started = time.monotonic()
     settled = measure.settle(within)

@@ -18,10 +18,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """CONN_HEALTH_CHECKS asks `is_usable` before the first statement of each request and task.
 
     Django sends a query for it. But on a connection that is idle and well there is nothing to
-    read; a server that has ended it has left its goodbye or a FIN in the socket. A host that
-    vanished without either is found by the TCP settings in DATABASES, and a server that was stopped
-    by the bound of the work that waits for it.
-    """
+    read; a server that has ended it has left its goodbye or a FIN in the socket."""
 
     # The driver, but for what it connects with.
     Database: Any = SimpleNamespace(**vars(psycopg) | {"connect": PatientConnection.connect})

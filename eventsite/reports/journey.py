@@ -1,8 +1,5 @@
-"""The journey of one event: committed, published, applied by each handler, with the times between.
-
-Every time is the database's, so they can be compared. A handler may be through before the drain
-has noted that it published: the stops are listed in the order of their times.
-"""
+"""The journey of one event: committed, published, applied by each handler, with the times between,
+which are the database's. A handler may be through before the drain has noted that it published."""
 
 from __future__ import annotations
 

@@ -85,7 +85,6 @@ def _told(attempt: Attempt) -> str:
 
 
 def _ahead(notification: Notification) -> Iterator[Stop]:
-    """What it waits for."""
     if notification.status == Status.SCHEDULED and notification.scheduled_at is not None:
         detail = f"until {rfc3339(notification.scheduled_at)}"
         yield Stop(name="notification", state="scheduled", detail=detail)

@@ -1,9 +1,7 @@
 """The directory of metrics that one program's processes share, when nobody has named one.
 
-It lives as long as its program. A program that is killed cannot delete it, so the next start does:
-the programs that use a directory hold a lock on a file in it, which the kernel releases at their
-death, however they die and in whatever container they ran.
-"""
+A program that is killed cannot delete it, so the next start does: the programs that use a directory
+hold a lock on a file in it, which the kernel releases at their death."""
 
 from __future__ import annotations
 

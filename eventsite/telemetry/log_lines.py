@@ -1,7 +1,5 @@
-"""A log entry as one line for people: time, process, level, what happened, its fields, ids short.
-
-`make logs` shows files this way, and a process writes this way with LOG_FORMAT=console.
-"""
+"""A log entry as one line for people, with ids short: `make logs` shows files this way, and a process
+writes this way with LOG_FORMAT=console."""
 
 from __future__ import annotations
 

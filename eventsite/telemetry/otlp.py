@@ -1,12 +1,7 @@
 """Spans on their way to a receiver: the one place that sets OpenTelemetry's SDK up.
 
-They are sent over OTLP/HTTP by a thread that is made at the first span of a process, so after
-any fork. Its queue is bounded, spans that do not fit are dropped, and only a process that stops
-waits for it: two seconds at most.
-
-What else OTEL_… variables say (sampler, service name, attributes, headers, timeouts, sizes) the SDK
-reads for itself.
-"""
+They are sent over OTLP/HTTP by a thread that is made at the first span of a process, so after any fork;
+a process that stops waits two seconds at most. Other OTEL_… variables the SDK reads for itself."""
 
 from __future__ import annotations
 

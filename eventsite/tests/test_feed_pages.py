@@ -13,8 +13,8 @@ import redis
 from django.conf import settings
 from django.db import connections
 
+from devtools.testing.posts import create_posts
 from devtools.testing.web import Answer, Web, assert_error
-from feeds import services
 from feeds.models import FeedWindow
 from feeds.services import NewPost
 from feeds.tests.stage import delete, follow, new_id, post, settle, truth
@@ -37,7 +37,7 @@ def posted(web: Web) -> list[int]:
     follow("ann", "bob", "eve")
     authors = ("ann", "bob", "eve")
     made = [NewPost(post_id=new_id(), author_id=authors[n % 3], content="x") for n in range(50)]
-    ids = services.create_posts(made)
+    ids = create_posts(made)
     settle()
     return list(ids)[::-1]
 
@@ -203,7 +203,7 @@ def test_paging_while_others_post_and_delete(web: Web) -> None:
     follow("ann", *authors)
     settle()
     old = [NewPost(post_id=new_id(), author_id=authors[n % 5], content="x") for n in range(1500)]
-    services.create_posts(old)
+    create_posts(old)
     settle()
     there = {each.post_id for each in old}
     assert FeedWindow.objects.get(user_id="ann").floor > min(there)

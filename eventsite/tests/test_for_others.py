@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from django.db.models import F
 
+from devtools.testing import measure
 from devtools.testing.histories import cancel, place
-from loadtest import measure
 from orders.events import STOCK_TOPIC
 from orders.models import ProcessedEvent
 from outbox import conf

@@ -23,8 +23,8 @@ from django.conf import settings
 
 from devtools.localstack import LocalStack
 from devtools.localstack.processes import PLAN
+from devtools.testing.in_flight import Account, Volley, account_of, fire, raise_file_limit
 from devtools.testing.patience import PATIENCE
-from loadtest.in_flight import Account, Volley, account_of, fire, raise_file_limit
 
 OTHER_FILES = 1000
 

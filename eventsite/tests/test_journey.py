@@ -12,9 +12,10 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from devtools.testing.histories import order_events, pay, place
+from devtools.testing.posts import create_posts, new_post
 from eventsite.reports.journey import Journey, Stop, journey_of, travels_of
 from feeds.models import FeedSlice
-from feeds.services import create_posts, delete_posts, new_post
+from feeds.services import delete_posts
 from notifications.models import Attempt, Notification
 from notifications.tests.samples import NEXT_MONTH, SMS, accept
 from orders import services

@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from apikeys import services as key_services
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
+from devtools.testing.posts import create_posts, follow, new_post
 from devtools.testing.processes import child_environment
 from devtools.testing.web import Web, web_process
 from feeds import services
@@ -64,12 +65,12 @@ def opened(client: ClientConnection) -> int:
 
 
 def post(author_id: str) -> int:
-    [post_id] = services.create_posts([services.new_post(author_id, "hello")])
+    [post_id] = create_posts([new_post(author_id, "hello")])
     return post_id
 
 
 def test_posts_and_deletions_of_whom_he_follows_and_his_own(web: Web) -> None:
-    services.follow([Pair("reader", "author 1"), Pair("author 1", "stranger")])
+    follow([Pair("reader", "author 1"), Pair("author 1", "stranger")])
     with live(web, "reader") as client:
         start = opened(client)
         first = post("author 1")
@@ -142,7 +143,7 @@ def test_follows_change_while_the_socket_is_open(web: Web) -> None:
     with live(web, "reader") as client:
         opened(client)
         for _ in range(10):
-            services.follow([Pair("reader", "author")])
+            follow([Pair("reader", "author")])
             assert heard_post(client, "author")
             services.unfollow([Pair("reader", "author")])
             post("author")
@@ -162,7 +163,7 @@ def test_a_follow_that_was_open_for_long_counts_from_its_commit(web: Web) -> Non
             " VALUES ('follow', 'reader', 'author')"
         )
         for _ in range(3):  # looks pass meanwhile
-            services.follow([Pair("reader", "other")])
+            follow([Pair("reader", "other")])
             assert heard_post(client, "other")
             services.unfollow([Pair("reader", "other")])
         post("author")

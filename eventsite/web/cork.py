@@ -11,12 +11,8 @@ AT_ONCE = 65_536  # bytes: so many do not wait for the end of the turn
 
 
 class Corked:
-    """Around a transport, all else of which is as it was.
-
-    uvloop sends each write at once: head and body of an answer would be two system calls and two
-    packets. And a batch answers many clients in one turn: sent one after the other, with the next
-    answer's work between them, each wakes a client that has fallen asleep again behind the one before.
-    """
+    """Around a transport, all else of which is as it was. uvloop sends each write at once: head and
+    body of an answer would be two packets, and each of a batch's clients would be woken by itself."""
 
     __slots__ = ("_bytes", "_loop", "_written", "transport")
 

@@ -1,8 +1,5 @@
-"""The page at /: what this is, what runs, where everything is, and the first lines to try.
-
-A browser gets HTML, every other client JSON. It says no more of the servers than /health/ready
-does; what is known of the processes is shown only where no API key is required.
-"""
+"""The page at /: what this is, what runs, where everything is. A browser gets HTML, every other client
+JSON; what is known of the processes is shown only where no API key is required."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponseBase
 from django.shortcuts import render
 from rest_framework.request import Request
@@ -19,6 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from outbox import jobs
+from outbox.database.ask import row_of
 from outbox.process.health import ReadinessAnswer, readiness
 
 __all__ = ["HomeView"]
@@ -52,8 +50,6 @@ class Trace:
 
 
 class HomeView(APIView):
-    """/"""
-
     schema = None
 
     def get(self, request: Request) -> HttpResponseBase:
@@ -110,12 +106,10 @@ def _traces(found: ReadinessAnswer) -> Sequence[Trace]:
 
 def _applied_seconds_ago() -> float | None:
     """Age of the newest position; a few rows for each handler and partition."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT extract(epoch FROM clock_timestamp() - max(updated_at))::float"
-            " FROM bridge_position WHERE next_offset > start_offset"
-        )
-        [age] = cursor.fetchone()
+    [age] = row_of(
+        "SELECT extract(epoch FROM clock_timestamp() - max(updated_at))::float"
+        " FROM bridge_position WHERE next_offset > start_offset"
+    )
     return None if age is None else float(age)
 
 

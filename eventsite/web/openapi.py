@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 from django.conf import settings
@@ -11,13 +11,14 @@ from django.http import HttpResponseBase
 from django.views.generic import TemplateView
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from restapi.openapi import errors
+from restapi.operations import answer
 
 __all__ = ["DocumentView", "SwaggerView", "alive", "document", "metrics", "ready", "with_tags"]
 
@@ -44,16 +45,11 @@ def with_tags(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 @extend_schema(exclude=True)
 class DocumentView(APIView):
-    """/openapi.json"""
-
     def get(self, request: Request) -> Response:
-        """The document."""
         return Response(document())
 
 
 class SwaggerView(TemplateView):
-    """/swagger/"""
-
     template_name = "eventsite/swagger.html"
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -90,45 +86,34 @@ NO_DATABASE = {"database": "unhealthy", "kafka": "healthy", "redis": "healthy"}
 ALL_WELL = NO_DATABASE | {"database": "healthy"}
 _OPEN: dict[int | tuple[int, str], Any] = {405: errors()[405]}
 
-alive = extend_schema(
+_declared = partial(extend_schema, tags=["operations"], description="", auth=[])
+alive = _declared(
     operation_id="getHealth",
-    tags=["operations"],
     summary="Is the process alive",
-    description="",
-    auth=[],
-    responses={
-        200: OpenApiResponse(Alive, examples=[OpenApiExample("alive", value={"status": "alive"})]),
-        **_OPEN,
-    },
+    responses={200: answer(Alive, {"status": "alive"}, name="alive"), **_OPEN},
 )
-ready = extend_schema(
+ready = _declared(
     operation_id="getReadiness",
-    tags=["operations"],
     summary="Can it take requests",
-    description="",
-    auth=[],
     parameters=[OpenApiParameter("strict", str, description="`1`: degraded is a 503 too.")],
     responses={
-        200: OpenApiResponse(
+        200: answer(
             ReadinessSerializer,
-            description="Orders are accepted and nothing is lost.",
-            examples=[OpenApiExample("ready", value={"status": "ready", "checks": ALL_WELL})],
+            {"status": "ready", "checks": ALL_WELL},
+            "Orders are accepted and nothing is lost.",
+            name="ready",
         ),
-        503: OpenApiResponse(
+        503: answer(
             ReadinessSerializer,
-            description="Not ready, or with `strict=1` degraded.",
-            examples=[
-                OpenApiExample("not ready", value={"status": "not ready", "checks": NO_DATABASE})
-            ],
+            {"status": "not ready", "checks": NO_DATABASE},
+            "Not ready, or with `strict=1` degraded.",
+            name="not ready",
         ),
         **_OPEN,
     },
 )
-metrics = extend_schema(
+metrics = _declared(
     operation_id="getMetrics",
-    tags=["operations"],
     summary="Prometheus metrics",
-    description="",
-    auth=[],
     responses={(200, "text/plain"): str, **_OPEN},
 )

@@ -54,16 +54,10 @@ class _Pipelined(Exception):
 class HttpProtocol(HttpToolsProtocol):
     """One connection, with the bounds that uvicorn leaves open.
 
-    llhttp reads each request once, and its callbacks say where head and body end. Added to it:
-    a head has HEAD_BYTES (431) and HEAD_SECONDS (408), a body BODY_SECONDS (408); refusals have the
-    shape of all other errors; whitespace around a header's value is no part of it; trailers are
-    dropped; an unknown method is the application's to refuse; an offer to upgrade is removed unless
-    it is a plain WebSocket handshake, because llhttp would take the body for the new protocol.
-
-    One request at a time: if another one begins before the answer to the first is complete, nothing
-    more is read and the connection ends with that answer (RFC 9112, 9.3.2 has clients repeat the
-    rest). So no answer overtakes another one, and nothing is kept in memory for later.
-    """
+    llhttp reads each request once, and its callbacks say where head and body end. What is added to it
+    is in docs/http.md#what-the-server-refuses. An offer to upgrade is removed unless it is a plain
+    WebSocket handshake, because llhttp would take the body for the new protocol. One request at a time:
+    no answer overtakes another one, and nothing is kept in memory for later."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

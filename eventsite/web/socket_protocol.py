@@ -97,9 +97,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         has answered it or its time is up. Senders that wait are released."""
         if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
             return
+        self.conn.send_close(code, reason)
+        self._disconnect(code, reason)
+
+    def _disconnect(self, code: int, reason: str) -> None:
         self.stop_keepalive()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.writable.set()
@@ -121,16 +124,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """The client broke the protocol. What it sends further is read and dropped until it ends: a
         connection that is closed with bytes unread is reset, and the client loses the close code."""
         assert self.conn.close_sent is not None
-        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
-        self.stop_keepalive()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.writable.set()
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
-        self._end_in_time()
+        self._disconnect(self.conn.close_sent.code, self.conn.close_sent.reason)
 
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)

@@ -1,8 +1,5 @@
-"""Whether a Celery worker still does what it is there for: the eyes of its watchdog.
-
-Celery is known to stop consuming after Redis was unavailable, in several versions and ways: the process
-lives, its loop turns, and its queues grow.
-"""
+"""Whether a Celery worker still does what it is there for: Celery is known to stop consuming after
+Redis was unavailable, while its loop turns and its queues grow."""
 
 from __future__ import annotations
 

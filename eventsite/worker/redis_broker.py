@@ -1,11 +1,7 @@
 """Celery's connection to Redis: waits out a Redis that is lost or refuses, drops what is no message.
 
-Kombu takes an error that Redis answers for a fault of the program, and the worker ends. Here it is
-what a lost connection is: the worker connects again, which it can once Redis takes writes.
-
-A full Redis is the exception. Perhaps our own queues fill it, and then only workers can make room:
-they go on to take messages, which needs no memory, and do without what would need some.
-"""
+Kombu takes an error that Redis answers for a fault of the program, and the worker ends. A full Redis is
+the exception: only workers can make room, so they go on to take messages, which needs no memory."""
 
 from __future__ import annotations
 
@@ -187,13 +183,10 @@ class _Transport(kombu_redis.Transport):
 
 
 class _Connection(kombu.Connection):
-    """Tries Redis again every two seconds; by default the pauses grow to half a minute. Says once
-    that it is lost and once that it is back.
+    """Tries Redis again every two seconds. Says once that it is lost and once that it is back.
 
-    A lost connection gives nothing back. Kombu would restore what was not acknowledged with a
-    client that is gone by then, and that AttributeError ends the worker. Redis itself makes these
-    messages visible again, or has lost them: either way the bridge and beat send them again.
-    """
+    A lost connection gives nothing back: Kombu would restore what was not acknowledged with a client
+    that is gone by then, and that ends the worker. Bridge and beat send it again."""
 
     def get_transport_cls(self) -> type[_Transport]:
         return _Transport

@@ -92,8 +92,6 @@ READ_FEED = HotLookup(
 
 @schema.feed
 class FeedView(APIView):
-    """/feeds/{user}"""
-
     def get(self, request: Request, user_id: str) -> HttpResponse:
         """A page of the feed: the newest, or what is before or after a post."""
         reader = valid_user_id(user_id, request)

@@ -12,12 +12,10 @@ __all__ = ["post", "posts", "users"]
 
 
 def post(words: str) -> msgspec.Raw:
-    """One post."""
     return msgspec.Raw(words.encode())
 
 
 def posts(author_id: str, page: PostsPage) -> dict[str, Any]:
-    """The posts of an author."""
     return {
         "author_id": author_id,
         "posts": [post(words) for words in page.posts],

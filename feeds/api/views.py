@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from django.http import HttpResponse
-from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -22,17 +20,8 @@ from feeds.api.serializers import (
     validated_pair,
 )
 from feeds.services import Pair
-from outbox.database.round_trips import Steps
-from restapi.answers import to_response
 from restapi.context import trace_context
-from restapi.idempotency import (
-    IdempotencyKey,
-    Keyed,
-    NotDone,
-    answer_of_used,
-    key_of,
-    perform_once,
-)
+from restapi.idempotency import NotDone, key_of, respond_once
 
 __all__ = ["FollowView", "FollowersView", "FollowingView", "PostView", "PostsView"]
 
@@ -41,8 +30,6 @@ PAIR = ("follower_id", "followee_id")
 
 @schema.posts
 class PostsView(APIView):
-    """/posts"""
-
     def get(self, request: Request) -> Response:
         """The posts of an author, newest first."""
         wanted = PostsQuery.of(request).validated_data
@@ -52,21 +39,12 @@ class PostsView(APIView):
 
     def post(self, request: Request) -> HttpResponse:
         """Store a post; once for each Idempotency-Key."""
-        key = key_of(request)
-        try:
-            post = read_post(request.data)
-        except (ParseError, ValidationError):
-            return _kept_or_refused(key)
-        [answer] = CREATE_POST.perform([Keyed(post, key)])
-        return to_response(answer)
+        return CREATE_POST.respond(key_of(request), lambda: read_post(request.data))
 
 
 @schema.post
 class PostView(APIView):
-    """/posts/{id}"""
-
     def get(self, request: Request, post_id: str) -> Response:
-        """One post."""
         number = _parse_id(post_id)
         words = queries.posts_of([number]).get(number)
         if words is None:
@@ -77,40 +55,38 @@ class PostView(APIView):
         """Delete it; again is the same answer."""
         key, number = key_of(request), _parse_id(post_id)
         try:
-            [answer] = perform_once(
-                [Keyed(number, key)],
+            return respond_once(
+                key,
+                lambda: number,
                 write=lambda ids: services.deleting_posts(ids, trace=trace_context()),
                 answer=lambda *_: (200, {"message": "Post deleted successfully"}),
             )
         except NotDone:
             raise _no_post(post_id) from None
-        return to_response(answer)
 
 
 @schema.follow
 class FollowView(APIView):
-    """/follow"""
-
     body_of_delete = FollowSerializer, schema.PAIR  # restapi/openapi.py
 
     def post(self, request: Request) -> HttpResponse:
         """Follow; again is the same answer."""
-        key = key_of(request)
-        try:
-            pair = validated_pair(request.data)
-        except (ParseError, ValidationError):
-            return _kept_or_refused(key)
-        return _change(pair, key, _begin, "followed successfully")
+        return respond_once(
+            key_of(request),
+            lambda: validated_pair(request.data),
+            write=lambda pairs: services.following(pairs, trace=trace_context()),
+            answer=lambda *_: (200, {"message": "followed successfully"}),
+        )
 
     def delete(self, request: Request) -> HttpResponse:
         """Follow no more; again is the same answer. Proxies may drop the body of a DELETE, so the two
         ids may stand in the query."""
-        key = key_of(request, query=True)
-        try:
-            pair = _pair_of(request)
-        except (ParseError, ValidationError):
-            return _kept_or_refused(key)
-        return _change(pair, key, _end, "unfollowed successfully")
+        return respond_once(
+            key_of(request, query=True),
+            lambda: _pair_of(request),
+            write=lambda pairs: services.unfollowing(pairs, trace=trace_context()),
+            answer=lambda *_: (200, {"message": "unfollowed successfully"}),
+        )
 
 
 def _pair_of(request: Request) -> Pair:
@@ -129,37 +105,8 @@ def _pair_of(request: Request) -> Pair:
     return pair
 
 
-def _begin(pairs: Sequence[Pair]) -> Steps[bool | None]:
-    return services.following(pairs, trace=trace_context())
-
-
-def _end(pairs: Sequence[Pair]) -> Steps[bool | None]:
-    return services.unfollowing(pairs, trace=trace_context())
-
-
-def _change(
-    pair: Pair,
-    key: IdempotencyKey | None,
-    write: Callable[[Sequence[Pair]], Steps[bool | None]],
-    message: str,
-) -> HttpResponse:
-    [answer] = perform_once(
-        [Keyed(pair, key)], write=write, answer=lambda *_: (200, {"message": message})
-    )
-    return to_response(answer)
-
-
-def _kept_or_refused(key: IdempotencyKey | None) -> HttpResponse:
-    """In the handler of a request that is refused: what its key was used for comes first."""
-    if (kept := answer_of_used(key)) is not None:
-        return to_response(kept)
-    raise  # noqa: PLE0704  (called in the handler)
-
-
 @schema.following
 class FollowingView(APIView):
-    """/users/{id}/following"""
-
     def get(self, request: Request, user_id: str) -> Response:
         """The users that this user follows."""
         user_id = valid_user_id(user_id, request)
@@ -170,8 +117,6 @@ class FollowingView(APIView):
 
 @schema.followers
 class FollowersView(APIView):
-    """/users/{id}/followers"""
-
     def get(self, request: Request, user_id: str) -> Response:
         """The followers of this user."""
         user_id = valid_user_id(user_id, request)

@@ -1,8 +1,5 @@
-"""Entries and cached feeds against the truth: posts that are not deleted, of whom one follows now.
-
-Everything is read in one snapshot. A post without its entry is missing, unless open work still
-owes the entry. An entry that readers show and should not is wrong; one that they hide is
-litter."""
+"""Entries and cached feeds against the truth, in one snapshot (docs/feeds.md#checking). An entry that
+readers show and should not is wrong; one that they hide is litter."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db import connection
 
 from feeds.fanout.owed import OWED
 from outbox.database.arrays import text_array_literal
+from outbox.database.ask import rows_of
 
 __all__ = ["DIFFERENCES_SHOWN", "FeedComparison", "FeedDifference", "compare_entries"]
 
@@ -114,9 +111,7 @@ def _sql() -> str:
 def compare_entries(users: Sequence[str], found: FeedComparison) -> None:
     """Compare the entries of these users with the truth, and add the outcome. All calls that share a
     snapshot run in one REPEATABLE READ transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute(_sql(), (text_array_literal(users),))
-        rows = cursor.fetchall()
+    rows = rows_of(_sql(), (text_array_literal(users),))
     found.users += len(users)
     for state, count, user, post, author in rows:
         if count is None:

@@ -1,8 +1,5 @@
-"""Stored numbers of followers against the follows.
-
-They are sums of events, so whatever is published twice, by another producer, or of a follow that the database has
-forgotten stays in them. A wrong one makes no page wrong, but posts are cut into slices, and authors merged, by it.
-"""
+"""Stored numbers of followers against the follows (docs/feeds.md#checking). A wrong one makes no page
+wrong, but posts are cut into slices, and authors merged, by it."""
 
 from __future__ import annotations
 

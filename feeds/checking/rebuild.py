@@ -1,8 +1,5 @@
-"""Entries are rebuilt from the posts, a few users at a time. Pages stay right meanwhile: a user's entries
-and his floor change in one transaction.
-
-It is the only thing that lowers a floor, so it goes through the gate alone (feeds/fanout/gate.py).
-"""
+"""Entries are rebuilt from the posts, a few users at a time; a user's entries and his floor change in
+one transaction. It alone lowers a floor, so it goes through the gate alone (feeds/fanout/gate.py)."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from django.db import connection, transaction
 from feeds import cache
 from feeds.fanout.gate import ALONE
 from outbox.database.arrays import text_array_literal
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import RoundTrip, send
 
 __all__ = ["USERS_AT_ONCE", "all_users", "rebuild", "sampled_users"]
@@ -113,9 +111,7 @@ def all_users(size: int = USERS_AT_ONCE) -> Iterator[list[str]]:
     """All users who follow or have entries, in order, `size` at a time."""
     last = ""
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_NEXT, {"last": last, "size": size})
-            users = [row[0] for row in cursor.fetchall()]
+        users = [row[0] for row in rows_of(_NEXT, {"last": last, "size": size})]
         if not users:
             return
         yield users

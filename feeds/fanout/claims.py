@@ -1,7 +1,5 @@
-"""Which slices are taken next.
-
-Small posts go first, so that they do not wait behind a large author. Every fifth claim takes
-the oldest slice, whatever its kind, so that large authors make progress too."""
+"""Which slices are taken next: small posts first, and with every fifth claim the oldest slice of any
+kind."""
 
 from __future__ import annotations
 

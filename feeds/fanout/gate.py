@@ -1,9 +1,5 @@
-"""The gate between fan-out and rebuild.
-
-Everything that writes entries or raises a floor goes through it together; a rebuild, the only thing
-that lowers a floor, goes through it alone. Otherwise a slice could leave out a post because it lies
-below a floor that a rebuild lowers at the same moment, and nobody would ever write it.
-"""
+"""The gate between fan-out and rebuild: everything that writes entries or raises a floor goes through
+it together; a rebuild, the only thing that lowers a floor, goes through it alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Effects of the events of posts and follows: slices, and the numbers of followers.
-
-No entry is written here: an effect holds the position of a partition, which must not wait for
-an author with many followers."""
+"""Effects of the events of posts and follows: slices, and the numbers of followers. No entry is written
+here: an effect holds the position of a partition, which must not wait for an author with many
+followers."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 
 from feeds import metrics
 from feeds.events import (
@@ -28,6 +27,7 @@ from feeds.fanout.nudge import nudge
 from feeds.fanout.slices import SLICE_FOLLOWERS, NewSlice, inserting, of_buckets
 from feeds.models import AuthorMode, FeedSlice, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import RoundTrip, send
 from outbox.envelope import EventEnvelope, correlation_fields
 from outbox.publish.known import known_event_ids
@@ -79,12 +79,13 @@ def _cut(event: PostCreated | PostDeleted, followers: int, mode: str) -> list[Ne
 
 def _are_deleted(events: Sequence[PostCreated | PostDeleted]) -> dict[int, bool]:
     """Post id -> whether it is deleted."""
-    with connection.cursor() as cursor:
-        cursor.execute(
+    found = {
+        id_: (author, is_deleted)
+        for id_, author, is_deleted in rows_of(
             "SELECT id, author_id, deleted_at IS NOT NULL FROM posts WHERE id = ANY(%s::bigint[])",
             (array_literal({event.payload.post_id for event in events}),),
         )
-        found = {id_: (author, is_deleted) for id_, author, is_deleted in cursor.fetchall()}
+    }
     for event in events:
         author, is_deleted = found.get(event.payload.post_id, (None, False))
         # One that is deleted may be nobody's by now: its author was erased.
@@ -95,14 +96,13 @@ def _are_deleted(events: Sequence[PostCreated | PostDeleted]) -> dict[int, bool]
 
 def _authors(ids: Sequence[str]) -> dict[str, tuple[int, str]]:
     """Author -> (followers, mode)."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT author_id, followers, mode FROM feed_authors WHERE author_id = ANY(%s::text[])
-            """,
-            (text_array_literal(ids),),
-        )
-        return {author: (followers, mode) for author, followers, mode in cursor.fetchall()}
+    rows = rows_of(
+        """
+        SELECT author_id, followers, mode FROM feed_authors WHERE author_id = ANY(%s::text[])
+        """,
+        (text_array_literal(ids),),
+    )
+    return {author: (followers, mode) for author, followers, mode in rows}
 
 
 def count_follows(envelopes: Sequence[EventEnvelope]) -> None:
@@ -144,19 +144,18 @@ def _ours(
 def _add(added: Mapping[str, int]) -> dict[str, tuple[int, str]]:
     """Author -> (followers, mode) after the addition. Their rows are locked."""
     authors = sorted(added)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO feed_authors (author_id, followers)
-            SELECT * FROM unnest(%s::text[], %s::bigint[]) AS added (author_id, followers)
-            ORDER BY author_id
-            ON CONFLICT (author_id) DO UPDATE
-            SET followers = feed_authors.followers + excluded.followers
-            RETURNING author_id, followers, mode
-            """,
-            (text_array_literal(authors), array_literal(added[author] for author in authors)),
-        )
-        return {author: (followers, mode) for author, followers, mode in cursor.fetchall()}
+    rows = rows_of(
+        """
+        INSERT INTO feed_authors (author_id, followers)
+        SELECT * FROM unnest(%s::text[], %s::bigint[]) AS added (author_id, followers)
+        ORDER BY author_id
+        ON CONFLICT (author_id) DO UPDATE
+        SET followers = feed_authors.followers + excluded.followers
+        RETURNING author_id, followers, mode
+        """,
+        (text_array_literal(authors), array_literal(added[author] for author in authors)),
+    )
+    return {author: (followers, mode) for author, followers, mode in rows}
 
 
 def _slice_of(event: Followed | Unfollowed) -> NewSlice:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db import connection
-
 from feeds import metrics
 from feeds.fanout.nudge import nudge
 from feeds.ids import first_id_at
 from outbox.database.arrays import array_literal
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.watching import Hop
 
 __all__ = ["FailedSlice", "failed_slices", "hops", "measure", "posts_between", "retry"]
@@ -68,54 +67,47 @@ def hops() -> Sequence[Hop]:
 
 
 def _standing(counted: int) -> _Standing:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NULL LIMIT %s) AS open),
-                   (SELECT extract(epoch FROM clock_timestamp() - created_at)::float
-                    FROM feed_slices WHERE failed_at IS NULL ORDER BY id LIMIT 1),
-                   (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NOT NULL LIMIT %s) AS failed)
-            """,
-            (counted, counted),
-        )
-        waiting, oldest, failed = cursor.fetchone()
+    waiting, oldest, failed = row_of(
+        """
+        SELECT (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NULL LIMIT %s) AS open),
+               (SELECT extract(epoch FROM clock_timestamp() - created_at)::float
+                FROM feed_slices WHERE failed_at IS NULL ORDER BY id LIMIT 1),
+               (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NOT NULL LIMIT %s) AS failed)
+        """,
+        (counted, counted),
+    )
     return _Standing(waiting, max(0.0, oldest or 0.0), failed)
 
 
 def posts_between(begin: datetime, end: datetime) -> int:
     """Posts of which the id was drawn in this time, counted up to 100,000 by their ids, which begin
     with the time."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM (SELECT FROM posts WHERE id >= %s AND id < %s LIMIT %s) AS made",
-            (first_id_at(begin), first_id_at(end), COUNTED),
-        )
-        return int(cursor.fetchone()[0])
+    [made] = row_of(
+        "SELECT count(*) FROM (SELECT FROM posts WHERE id >= %s AND id < %s LIMIT %s) AS made",
+        (first_id_at(begin), first_id_at(end), COUNTED),
+    )
+    return int(made)
 
 
 def failed_slices(limit: int) -> Sequence[FailedSlice]:
-    """Those that failed, the first one first."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT id, kind, author_id, post_id, follower_id, failed_at, error
-            FROM feed_slices WHERE failed_at IS NOT NULL ORDER BY failed_at, id LIMIT %s
-            """,
-            (limit,),
-        )
-        return [FailedSlice(*row) for row in cursor.fetchall()]
+    rows = rows_of(
+        """
+        SELECT id, kind, author_id, post_id, follower_id, failed_at, error
+        FROM feed_slices WHERE failed_at IS NOT NULL ORDER BY failed_at, id LIMIT %s
+        """,
+        (limit,),
+    )
+    return [FailedSlice(*row) for row in rows]
 
 
 def retry(ids: Sequence[int] | None) -> int:
     """Have failed slices tried again from the start, all or those with these ids; how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE feed_slices SET failed_at = NULL, tries = 0, error = '', due_at = clock_timestamp()
-            WHERE failed_at IS NOT NULL AND (%s::bigint[] IS NULL OR id = ANY(%s::bigint[]))
-            """,
-            (chosen := None if ids is None else array_literal(ids), chosen),
-        )
-        count = int(cursor.rowcount)
+    count = changed_by(
+        """
+        UPDATE feed_slices SET failed_at = NULL, tries = 0, error = '', due_at = clock_timestamp()
+        WHERE failed_at IS NOT NULL AND (%s::bigint[] IS NULL OR id = ANY(%s::bigint[]))
+        """,
+        (chosen := None if ids is None else array_literal(ids), chosen),
+    )
     nudge()
     return count

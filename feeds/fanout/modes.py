@@ -1,15 +1,9 @@
-"""How the posts of an author reach feeds: as entries, or merged at read.
+"""How the posts of an author reach feeds: as entries, or merged at read (docs/feeds.md#fan-out).
 
-    stored -> merged    at FEED_MERGE_FOLLOWERS: his new posts are no longer cut into slices
-    merged -> storing   below half of it: they are cut again, readers still merge, and all followers
-                        are backfilled by slices that begin after this has committed
-    storing -> stored   once all of these are done
-    storing -> merged   if he grows again before
-
-Cutting a post and changing the mode need no common lock. A handler that reads that an author is
-merged has read it before the change committed, and the post committed before that: so the
-slices that fill, which begin after the change, see the post. The same holds for the backfill of
-a follow that reads the mode and writes nothing."""
+stored -> merged    at FEED_MERGE_FOLLOWERS: his new posts are no longer cut into slices
+merged -> storing   below half of it: they are cut again, readers still merge, all are backfilled
+storing -> stored   once all of these are done
+storing -> merged   if he grows again before"""
 
 from __future__ import annotations
 
@@ -27,6 +21,7 @@ from feeds.fanout.written import WrittenSlices
 from feeds.ids import EPOCH_MS, TIME_SHIFT
 from feeds.models import AuthorMode, ChangeKind, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import RoundTrip, send
 
 __all__ = ["end_storing", "set_modes"]
@@ -123,13 +118,9 @@ _THESE = "AND posts.id = ANY(%s::bigint[])"
 
 
 def end_storing(batch: SliceBatch) -> WrittenSlices:
-    """The author is stored again, once all his followers are filled.
-
-    From here on readers see entries alone. A post that came while they were filled may not be cut or
-    written yet, and would be gone until it is: so the last step writes such posts itself. If they are
-    many, it lets their slices go first (if these have failed, an operator); how many he has posted
-    meanwhile is of no account.
-    """
+    """The author is stored again, once all his followers are filled; this writes the posts that came
+    meanwhile and are not cut or written yet. If they are many, it lets their slices go first (if these
+    have failed, an operator)."""
     with transaction.atomic():
         rows = send(RoundTrip([TOGETHER, (_LOCK, (batch.ids,)), (_STATE, (batch.ids,))]))[2]
         if not rows:
@@ -150,9 +141,7 @@ def end_storing(batch: SliceBatch) -> WrittenSlices:
 
 
 def _not_stored(author: str, first: int, limit: int) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(_NOT_STORED, (author, first, limit))
-        return [post_id for (post_id,) in cursor.fetchall()]
+    return [post_id for (post_id,) in rows_of(_NOT_STORED, (author, first, limit))]
 
 
 def _first_id(at: datetime) -> int:

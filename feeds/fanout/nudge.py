@@ -1,7 +1,5 @@
-"""The nudge: after slices are committed, one Celery task that applies them now.
-
-It only saves time: beat starts one every second in any case (guarantees.md#r7). A worker calls
-it after an effect has committed, so it waits for Redis only for a moment."""
+"""The nudge: after slices are committed, one Celery task that applies them now (guarantees.md#r7). A
+worker calls it after an effect has committed, so it waits for Redis only for a moment."""
 
 from __future__ import annotations
 

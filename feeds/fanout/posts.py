@@ -1,8 +1,5 @@
-"""Slices of posts and of deletions: entries of many followers, and of many posts, in one statement.
-
-Every statement reads the state at the time when it runs (who follows, what is deleted, where
-floors are), so a slice that is applied twice, late or by a worker that was frozen writes
-nothing wrong."""
+"""Slices of posts and of deletions: entries of many followers, and of many posts, in one statement that
+reads the state at the time when it runs: a slice applied twice or late writes nothing wrong."""
 
 from __future__ import annotations
 

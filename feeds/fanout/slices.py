@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from django.db import connection
-
 from feeds.models import BUCKETS, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import row_of, rows_of
 from outbox.database.leases import Lease, Leases
 from outbox.database.round_trips import Statement
 
@@ -147,8 +146,9 @@ _FINISH = """
 def finish(leases: Sequence[Lease]) -> list[Finished]:
     """Delete the slices that are still held, once entries and caches are done; returns them."""
     held = sorted(leases, key=lambda lease: lease.id)
-    with connection.cursor() as cursor:
-        cursor.execute(
+    return [
+        Finished(*row)
+        for row in rows_of(
             _FINISH,
             (
                 array_literal(lease.id for lease in held),
@@ -156,7 +156,7 @@ def finish(leases: Sequence[Lease]) -> list[Finished]:
                 BUCKETS,
             ),
         )
-        return [Finished(*row) for row in cursor.fetchall()]
+    ]
 
 
 def try_later(leases: Sequence[Lease], seconds: float, *, written: bool = False) -> None:
@@ -174,9 +174,7 @@ def try_later(leases: Sequence[Lease], seconds: float, *, written: bool = False)
 def begin_alone(lease: Lease) -> bool:
     """Note that the slice begins, before it does; returns whether it may. A note that is
     already there belongs to an attempt that never ended, and counts as a failure."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT error FROM feed_slices WHERE id = %s", (lease.id,))
-        row = cursor.fetchone()
+    row = row_of("SELECT error FROM feed_slices WHERE id = %s", (lease.id,))
     if row is None or (row[0] == NEVER_ENDED and give_up(lease, NEVER_ENDED)):
         return False
     held = LEASES.write_back(
@@ -190,17 +188,15 @@ def begin_alone(lease: Lease) -> bool:
 def give_up(lease: Lease, error: str) -> bool:
     """The slice failed by itself: try again after a while, or wait for an operator from the fifth
     time on; whether it does now."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE feed_slices
-            SET tries = tries + 1, error = %s,
-                failed_at = CASE WHEN tries + 1 >= %s THEN clock_timestamp() END,
-                due_at = clock_timestamp() + make_interval(secs => %s * 2 ^ tries)
-            WHERE id = %s AND begun = %s AND failed_at IS NULL
-            RETURNING failed_at IS NOT NULL
-            """,
-            (error[:ERROR_LENGTH], MAX_TRIES, RETRY_SECONDS, lease.id, lease.number),
-        )
-        row = cursor.fetchone()
+    row = row_of(
+        """
+        UPDATE feed_slices
+        SET tries = tries + 1, error = %s,
+            failed_at = CASE WHEN tries + 1 >= %s THEN clock_timestamp() END,
+            due_at = clock_timestamp() + make_interval(secs => %s * 2 ^ tries)
+        WHERE id = %s AND begun = %s AND failed_at IS NULL
+        RETURNING failed_at IS NOT NULL
+        """,
+        (error[:ERROR_LENGTH], MAX_TRIES, RETRY_SECONDS, lease.id, lease.number),
+    )
     return bool(row and row[0])

@@ -1,8 +1,5 @@
-"""Trimming: the window of a user is his newest entries; older ones go, and the floor says so.
-
-The floor is raised in the transaction that deletes. What a late slice writes below it is not read, and
-what lies below it is merged from the posts.
-"""
+"""Trimming: the window of a user is his newest entries; older ones go, and the floor is raised in the
+same transaction. What lies below it is merged from the posts."""
 
 from __future__ import annotations
 

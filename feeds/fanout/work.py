@@ -1,8 +1,5 @@
-"""Working through slices: claim, write, update the caches, finish.
-
-A slice is finished when its entries are committed and the caches have confirmed, in this order.
-A worker that dies in between leaves the slice to its lease; the next worker does all of it
-again, which has the same effect."""
+"""Working through slices: claim, write, update the caches, finish, in this order. A worker that dies in
+between leaves the slice to its lease, and doing all of it again has the same effect."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ def positive(text: str) -> int:
 
 
 def user_id(text: str) -> str:
-    """The id of a user."""
     if not is_user_id(text):
         raise ArgumentTypeError(f"{text!r} is not a user id")
     return text

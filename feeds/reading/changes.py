@@ -1,12 +1,7 @@
-"""What has committed that a cached feed may not show, as far as this process knows of it.
+"""What has committed that a cached feed may not show, as far as this process knows of it
+(docs/feeds.md#reading).
 
-A cached feed was read some time ago. Each deletion, follow, unfollow and change of a mode leaves a row
-in `feed_changes`, in its own transaction; before a page is made of a cached feed, PostgreSQL is asked
-which of them have committed since this process asked last. So from the answer to a deletion on no
-cached page shows the post, whatever has become of Redis and of the handlers.
-
-"Since" goes by transactions and snapshots, not by ids or times: a row with a low id may commit late.
-"""
+"Since" goes by transactions and snapshots, not by ids or times: a row with a low id may commit late."""
 
 from __future__ import annotations
 

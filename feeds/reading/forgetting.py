@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from django.conf import settings
-from django.db import connection
 
 from feeds.reading.changes import MARGIN_SECONDS
 from outbox import jobs
+from outbox.database.ask import row_of
 
 __all__ = ["prune_changes"]
 
@@ -47,9 +47,7 @@ def prune_changes(*, seconds: float = RUN_SECONDS, chunk: int = CHUNK) -> int:
     end = time.monotonic() + seconds
     deleted, count = 0, chunk
     while count == chunk and time.monotonic() < end:
-        with connection.cursor() as cursor:
-            cursor.execute(_PRUNE, (settings.FEED_CACHE_SECONDS + 2 * MARGIN_SECONDS, chunk))
-            [count] = cursor.fetchone()
+        [count] = row_of(_PRUNE, (settings.FEED_CACHE_SECONDS + 2 * MARGIN_SECONDS, chunk))
         deleted += count
     if count < chunk:
         jobs.note_done("prune_feed_changes")

@@ -1,9 +1,5 @@
-"""A page of a feed, for many readers at once.
-
-First the cache is looked at. One trip to PostgreSQL then brings what makes cached feeds right (what has
-committed since, the posts of large authors) and everything for those that are not cached. A cached feed
-that cannot be believed, or is too short, is read like one that is not there. What was read is stored.
-"""
+"""A page of a feed, for many readers at once: the cache is looked at, one trip to PostgreSQL brings
+what makes it right and everything for those that are not cached, and what was read is stored."""
 
 from __future__ import annotations
 

@@ -1,12 +1,7 @@
-"""The SQL of pages. Each statement answers many at once, and each text is one whatever is asked.
+"""The SQL of pages. Each statement answers many at once, and each text is one whatever is asked
+(docs/feeds.md#reading says what a page is made of).
 
-A feed is read from what is copied for its user, down to the floor of his window: entries that came
-through a follow that is still the same, of posts that are not deleted. Beside them stands what has no
-entries: his own posts, those of who was followed a moment ago, and those of large authors. Below the
-floor everything comes from the posts.
-
-Ids come as text with commas: the driver's own way through arrays costs more than the rest of a page.
-"""
+Ids come as text with commas: the driver's own way through arrays costs more than the rest of a page."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any
 from django.db import connection, connections, transaction
 from django.db.models.functions import Now
 
+from devtools.testing import posts
 from devtools.testing.patience import PATIENCE
 from feeds import cache, services
 from feeds.checking.compare import FeedComparison, compare_entries
@@ -72,7 +73,7 @@ def new_id() -> int:
 def post(author: str, post_id: int | None = None) -> int:
     """A post of this author, committed; its id."""
     id_ = post_id or new_id()
-    services.create_posts([NewPost(post_id=id_, author_id=author, content="words")])
+    posts.create_posts([NewPost(post_id=id_, author_id=author, content="words")])
     return id_
 
 
@@ -81,7 +82,7 @@ def delete(*post_ids: int) -> None:
 
 
 def follow(follower: str, *authors: str) -> None:
-    services.follow([Pair(follower, author) for author in authors])
+    posts.follow([Pair(follower, author) for author in authors])
 
 
 def unfollow(follower: str, *authors: str) -> None:

@@ -7,10 +7,11 @@ from django.contrib.admin.utils import quote
 from django.test import Client
 from django.utils import timezone
 
+from devtools.testing.posts import create_posts, follow, new_post
 from feeds import admin
 from feeds.events import events_of_post
 from feeds.models import FeedSlice, Follow, Post
-from feeds.services import Pair, create_posts, delete_posts, follow, new_post, unfollow
+from feeds.services import Pair, delete_posts, unfollow
 from outbox.tests.admin_pages import COUNT, assert_every_page_is_bounded, fill, log_in, visit
 
 pytestmark = pytest.mark.django_db

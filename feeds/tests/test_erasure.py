@@ -9,20 +9,13 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from devtools.testing.posts import create_posts, follow, new_post
 from feeds import cache
 from feeds.erasure import _HIS_ENTRIES, _execute, _forget_window, erase_user
 from feeds.events import decode_feed_event, decode_follow_event
 from feeds.fanout.gate import TOGETHER
 from feeds.models import FeedAuthor, FeedEntry, FeedWindow, Follow, Post
-from feeds.services import (
-    Pair,
-    create_posts,
-    created_words,
-    delete_posts,
-    follow,
-    new_post,
-    unfollow,
-)
+from feeds.services import Pair, created_words, delete_posts, unfollow
 from feeds.tests.stage import Other, held_open
 from outbox.database.round_trips import RoundTrip, send
 from outbox.models import OutboxEvent

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from devtools.testing.posts import follow
 from feeds.events import decode_follow_event
 from feeds.following_import import BadFile, count_follows, import_follows
 from feeds.models import FeedAuthor, FeedChange, Follow
-from feeds.services import Pair, follow
+from feeds.services import Pair
 from feeds.tests.stage import entries, post, settle, shown
 from outbox.models import OutboxEvent
 

@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from devtools.testing.patience import PATIENCE
+from devtools.testing.posts import create_posts, follow, new_post
 from feeds.events import (
     Followed,
     PostCreated,
@@ -25,16 +26,7 @@ from feeds.events import (
 )
 from feeds.ids import moment_of
 from feeds.models import FeedChange, FeedLog, Follow, Post
-from feeds.services import (
-    Gone,
-    NewPost,
-    Pair,
-    create_posts,
-    delete_posts,
-    follow,
-    new_post,
-    unfollow,
-)
+from feeds.services import Gone, NewPost, Pair, delete_posts, unfollow
 from feeds.tests.stage import Other, held_open
 from outbox.envelope import TraceContext
 from outbox.models import OutboxEvent

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
-from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -20,13 +20,12 @@ from notifications.api.commands import accepted_batch, asking, owner, whole
 from notifications.api.plain_bodies import read_json
 from notifications.api.reading import read_batch
 from notifications.api.refusals import as_errors
-from notifications.api.views import parse_id, take_no_fields
+from notifications.api.views import parse_id, without_fields
 from notifications.bounds import MAX_BATCH_BYTES
 from notifications.queries import Owner
 from outbox.database.round_trips import Change
-from restapi.answers import to_response
 from restapi.context import caller
-from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+from restapi.idempotency import key_of, respond_once
 from restapi.json import JSONParser
 
 __all__ = ["BatchView", "BatchesView", "CancelBatchView"]
@@ -43,30 +42,22 @@ class BatchParser(JSONParser):
 
 @schema.batches
 class BatchesView(APIView):
-    """/api/v1/notifications/batch"""
-
     parser_classes = (BatchParser,)
 
     def post(self, request: Request) -> HttpResponse:
         """Accept up to 1,000 at once, all or none; once for each Idempotency-Key."""
         key = key_of(request)  # before DRF reads the body
-        try:
-            new = NewBatch(caller(), read_batch(request.data, asking()))
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
         with as_errors(in_batch=True):
-            [answer] = perform_once(
-                [Keyed(new, key)], write=acceptance.accepting_batches, answer=accepted_batch
+            return respond_once(
+                key,
+                lambda: NewBatch(caller(), read_batch(request.data, asking())),
+                write=acceptance.accepting_batches,
+                answer=accepted_batch,
             )
-        return to_response(answer)
 
 
 @schema.batch
 class BatchView(APIView):
-    """/api/v1/batches/{id}"""
-
     def get(self, request: Request, batch_id: str) -> Response:
         """A batch with its counts as they are now."""
         return Response(whole(_words_of(parse_id(batch_id, "batch"), owner())))
@@ -74,23 +65,15 @@ class BatchView(APIView):
 
 @schema.cancel_batch
 class CancelBatchView(APIView):
-    """/api/v1/batches/{id}/cancel"""
-
     def patch(self, request: Request, batch_id: str) -> HttpResponse:
         """Cancel those that are not under way; once for each Idempotency-Key."""
         id_, key = parse_id(batch_id, "batch"), key_of(request)
-        try:
-            take_no_fields(request)
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
-        [answer] = perform_once(
-            [Keyed(id_, key)],
+        return respond_once(
+            key,
+            lambda: without_fields(request, id_),
             write=partial(_cancel, whose=owner()),
-            answer=lambda _, kept: (200, kept),
+            answer=lambda _, cancelled: (200, cancelled),
         )
-        return to_response(answer)
 
 
 def _cancel(ids: Sequence[UUID], *, whose: Owner) -> Change[dict[str, Any]]:

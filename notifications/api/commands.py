@@ -34,7 +34,6 @@ SEES_ALL = "notifications:all"
 
 
 def owner() -> Owner:
-    """The owner who asks."""
     return Owner(caller(), is_granted(SEES_ALL))
 
 

@@ -1,7 +1,5 @@
-"""The definition of valid bodies of POST /notifications and its batch.
-
-Not by serializers: a batch has a thousand notifications, and each field of a serializer costs
-as much as all of this. notifications/api/schema.py says the same for the API's document."""
+"""The definition of valid bodies of POST /notifications and its batch. Not by serializers: a batch has
+a thousand, and each field of a serializer costs as much as all of this."""
 
 from __future__ import annotations
 

@@ -174,37 +174,43 @@ attempts = extend_schema_view(
         refuses=[404],
     )
 )
+
+
+def _moved(operation_id: str, summary: str, description: str, *, becomes: str, done: str) -> Any:
+    """Documents what moves one notification to another status."""
+    return API.write(
+        operation_id,
+        summary,
+        description,
+        parameters=[NOTIFICATION_ID],
+        body=ANY_OBJECT,
+        answers={200: answer(shapes.ChangedSerializer, {"status": becomes}, name="changed")},
+        refuses=[404],
+        conflict=_conflict(
+            shapes.NotNowSerializer,
+            f"A notification that is processing cannot be {done}.",
+            {"status": "processing"},
+        ),
+    )
+
+
 cancel = extend_schema_view(
-    patch=API.write(
+    patch=_moved(
         "cancelNotification",
         "Cancel a notification",
         "While it is pending or scheduled, also between two attempts: nobody begins to send it "
         "afterwards.",
-        parameters=[NOTIFICATION_ID],
-        body=ANY_OBJECT,
-        answers={200: answer(shapes.ChangedSerializer, {"status": "cancelled"}, name="changed")},
-        refuses=[404],
-        conflict=_conflict(
-            shapes.NotNowSerializer,
-            "A notification that is processing cannot be cancelled.",
-            {"status": "processing"},
-        ),
+        becomes="cancelled",
+        done="cancelled",
     )
 )
 retry = extend_schema_view(
-    post=API.write(
+    post=_moved(
         "retryNotification",
         "Send a failed notification again",
         "It gets new attempts and a new time to live.",
-        parameters=[NOTIFICATION_ID],
-        body=ANY_OBJECT,
-        answers={200: answer(shapes.ChangedSerializer, {"status": "pending"}, name="changed")},
-        refuses=[404],
-        conflict=_conflict(
-            shapes.NotNowSerializer,
-            "A notification that is processing cannot be sent again.",
-            {"status": "processing"},
-        ),
+        becomes="pending",
+        done="sent again",
     )
 )
 batch = extend_schema_view(

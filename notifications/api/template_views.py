@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpResponse
-from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -27,10 +27,9 @@ from notifications.services import NameTaken
 from notifications.template_text import MissingVariable, TooLong, rendered
 from outbox.database.round_trips import Change
 from outbox.envelope import rfc3339
-from restapi.answers import to_response
 from restapi.context import caller
 from restapi.errors import Conflict
-from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+from restapi.idempotency import key_of, respond_once
 
 __all__ = ["PreviewView", "TemplateView", "TemplatesView"]
 
@@ -65,38 +64,28 @@ def _stored(
 ) -> HttpResponse:
     """What `store` makes of the fields of a valid body; once for each Idempotency-Key."""
     key = key_of(request)  # before DRF reads the body
-    try:
+
+    def read() -> Fields:
         body = serializer(data=request.data)
         body.is_valid(raise_exception=True)
-    except (ParseError, ValidationError):
-        if (kept := answer_of_used(key)) is not None:
-            return to_response(kept)
-        raise
+        return cast(Fields, body.validated_data)
 
     def write(commands: Sequence[Fields]) -> Change[Fields]:
         return Change([shown(store(fields)) for fields in commands])
 
     try:
-        [answer] = perform_once(
-            [Keyed(body.validated_data, key)],
-            write=write,
-            answer=lambda _, template: (status, template),
-        )
+        return respond_once(key, read, write=write, answer=lambda _, template: (status, template))
     except NameTaken as error:
         raise Conflict(f"There is a template named {error} already.") from error
-    return to_response(answer)
 
 
 @schema.templates
 class TemplatesView(APIView):
-    """/api/v1/templates"""
-
     def get(self, request: Request) -> Response:
         """The caller's templates, by name."""
         return Response({"data": [shown(each) for each in templates_of_owner(owner())]})
 
     def post(self, request: Request) -> HttpResponse:
-        """A new one."""
         return _stored(request, TemplateSerializer, self._create, 201)
 
     def _create(self, fields: Fields) -> Template:
@@ -105,8 +94,6 @@ class TemplatesView(APIView):
 
 @schema.template
 class TemplateView(APIView):
-    """/api/v1/templates/{id}"""
-
     def get(self, request: Request, template_id: str) -> Response:
         """One of the caller's."""
         return Response(shown(_found(template_id)))
@@ -139,8 +126,6 @@ class TemplateView(APIView):
 
 @schema.preview
 class PreviewView(APIView):
-    """/api/v1/templates/{id}/preview"""
-
     def post(self, request: Request, template_id: str) -> Response:
         """The text that these variables make of it; nothing is stored."""
         template = _found(template_id)

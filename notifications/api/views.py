@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import HttpResponse
-from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -22,8 +22,7 @@ from notifications.api.refusals import StateConflict, as_errors
 from notifications.queries import Filter, Owner, cursor_to_text
 from notifications.status_log import Changed
 from outbox.database.round_trips import Change
-from restapi.answers import to_response
-from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+from restapi.idempotency import key_of, respond_once
 
 __all__ = [
     "AttemptsView",
@@ -33,7 +32,7 @@ __all__ = [
     "NotificationsView",
     "RetryView",
     "parse_id",
-    "take_no_fields",
+    "without_fields",
 ]
 
 
@@ -45,16 +44,16 @@ def parse_id(text: str, kind: str) -> UUID:
         raise NotFound(f"There is no {kind} {text}.") from None
 
 
-def take_no_fields(request: Request) -> None:
-    """A body, if there is one, must be an object. Raises ParseError and ValidationError."""
+def without_fields(request: Request, id_: UUID) -> UUID:
+    """The id, of a request whose body, if there is one, is an object. Raises ParseError and
+    ValidationError."""
     if not isinstance(request.data, dict):
         raise ValidationError("The body must be a JSON object.")
+    return id_
 
 
 @schema.notifications
 class NotificationsView(APIView):
-    """/api/v1/notifications"""
-
     def get(self, request: Request) -> Response:
         """One page of what the caller has created, newest first."""
         wanted = NotificationPageSerializer.of(request).validated_data
@@ -77,23 +76,17 @@ class NotificationsView(APIView):
     def post(self, request: Request) -> HttpResponse:
         """Accept one; once for each Idempotency-Key, and for each idempotency_key of a body."""
         key = key_of(request)  # before DRF reads the body
-        try:
-            new = read_notification(request.data, asking())
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
         with as_errors():
-            [answer] = perform_once(
-                [Keyed(new, key)], write=acceptance.accepting_or_refusing, answer=accepted
+            return respond_once(
+                key,
+                lambda: read_notification(request.data, asking()),
+                write=acceptance.accepting_or_refusing,
+                answer=accepted,
             )
-        return to_response(answer)
 
 
 @schema.notification
 class NotificationView(APIView):
-    """/api/v1/notifications/{id}"""
-
     def get(self, request: Request, notification_id: str) -> Response:
         """One of the caller's."""
         id_ = parse_id(notification_id, "notification")
@@ -105,8 +98,6 @@ class NotificationView(APIView):
 
 @schema.attempts
 class AttemptsView(APIView):
-    """/api/v1/notifications/{id}/attempts"""
-
     def get(self, request: Request, notification_id: str) -> Response:
         """What was tried, in order."""
         id_ = parse_id(notification_id, "notification")
@@ -128,18 +119,12 @@ class _ChangeView(APIView):
     def perform(self, request: Request, notification_id: str) -> HttpResponse:
         """200 with the new status, 404, or 409 with the true one; once for each Idempotency-Key."""
         id_, key = parse_id(notification_id, "notification"), key_of(request)
-        try:
-            take_no_fields(request)
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
-        [answer] = perform_once(
-            [Keyed(id_, key)],
+        return respond_once(
+            key,
+            lambda: without_fields(request, id_),
             write=partial(self._write, whose=owner()),
             answer=lambda _, status: (200, {"status": status}),
         )
-        return to_response(answer)
 
     def _write(self, ids: Sequence[UUID], *, whose: Owner) -> Change[str]:
         [id_] = ids
@@ -155,8 +140,6 @@ class _ChangeView(APIView):
 
 @schema.cancel
 class CancelNotificationView(_ChangeView):
-    """/api/v1/notifications/{id}/cancel"""
-
     done = becomes = "cancelled"
 
     def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
@@ -169,8 +152,6 @@ class CancelNotificationView(_ChangeView):
 
 @schema.retry
 class RetryView(_ChangeView):
-    """/api/v1/notifications/{id}/retry"""
-
     done, becomes = "sent again", "pending"
 
     def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
@@ -183,8 +164,6 @@ class RetryView(_ChangeView):
 
 @schema.metrics
 class NotificationMetricsView(APIView):
-    """/api/v1/metrics"""
-
     def get(self, request: Request) -> Response:
         """What was sent on each channel, and what failed."""
         channels: dict[str, Any] = {}

@@ -1,8 +1,5 @@
-"""Stopping and starting a channel while everything runs.
-
-A pause is a row. No claim takes what is of a paused channel: it waits, and is sent once somebody resumes the
-channel. What was claimed before is sent to its end.
-"""
+"""Stopping and starting a channel while everything runs. A pause is a row: no claim takes what is of a
+paused channel; what was claimed before is sent to its end."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from django.db import connection, transaction
 from notifications.delivery.turns import nudge
 from notifications.models import Channel, ChannelControl, Priority
 from outbox import operator_log
+from outbox.database.ask import row_of
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.database.round_trips import Statement
 
@@ -91,9 +89,7 @@ def pause_channel(channel: str, *, reason: str, by: str, once: UUID | None = Non
     a form that was sent before.
     """
     _change("pause", channel, reason=reason, by=by, once=once)
-    with connection.cursor() as cursor:
-        cursor.execute(_UNDER_WAY, (channel, Priority.values))
-        [under_way] = cursor.fetchone()
+    [under_way] = row_of(_UNDER_WAY, (channel, Priority.values))
     log.warning("channel_paused", channel=channel, reason=reason, by=by, under_way=under_way)
     return int(under_way)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.db import connection
 
+from outbox.database.ask import row_of
 from outbox.watching import TimeLeft
 
 __all__ = ["of_failed", "of_paused"]
@@ -30,9 +30,7 @@ _FAILED_FIRST = """
 
 def of_paused(channel: str) -> tuple[TimeLeft, ...]:
     """When the first that waits for a paused channel is over its time."""
-    with connection.cursor() as cursor:
-        cursor.execute(_EXPIRES_FIRST, (LOOKED_AT, channel))
-        found = cursor.fetchone()
+    found = row_of(_EXPIRES_FIRST, (LOOKED_AT, channel))
     if found is None:
         return ()
     left, whole = found
@@ -49,9 +47,7 @@ def of_paused(channel: str) -> tuple[TimeLeft, ...]:
 
 def of_failed() -> tuple[TimeLeft, ...]:
     """When the oldest that has failed can no longer be sent again, because it is deleted."""
-    with connection.cursor() as cursor:
-        cursor.execute(_FAILED_FIRST, (FAILED_LOOKED_AT,))
-        [age] = cursor.fetchone()
+    [age] = row_of(_FAILED_FIRST, (FAILED_LOOKED_AT,))
     if age is None:
         return ()
     kept = settings.NOTIFICATION_RETENTION_HOURS * 3600.0

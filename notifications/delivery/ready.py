@@ -9,6 +9,7 @@ from django.db import connection, transaction
 
 from notifications.delivery.turns import nudge
 from notifications.events import decode_pending
+from outbox.database.ask import row_of
 from outbox.envelope import EventEnvelope
 
 __all__ = ["UnknownNotification", "decode_known", "ready_of"]
@@ -46,9 +47,7 @@ def ready_of(priority: str) -> Callable[[Sequence[EventEnvelope]], None]:
 def _make_ready(priority: str, envelopes: Sequence[EventEnvelope]) -> None:
     """In the open transaction. Raises UnknownNotification."""
     ids = [decode_pending(envelope.payload) for envelope in envelopes]
-    with connection.cursor() as cursor:
-        cursor.execute(_MAKE_READY, (ids,))
-        made, unknown = cursor.fetchone()
+    made, unknown = row_of(_MAKE_READY, (ids,))
     if unknown:
         raise UnknownNotification(f"No notification has the id {', '.join(unknown[:10])}.")
     if made:

@@ -1,9 +1,5 @@
-"""The state of a notification after an answer: pure functions, with a claim and its result.
-
-The contract: after a transient failure the notification is tried again after 2 s, 8 s, 32 s … (five
-minutes at most), give or take a fifth, until its attempts are used up. A permanent failure is final.
-An answer that asks to wait uses up no attempt, and is waited for five minutes at most.
-"""
+"""The state of a notification after an answer: pure functions, with a claim and its result
+(docs/notifications.md has the contract)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
-"""Sending, many at once, on one event loop for each worker process.
-
-A run claims and sends for a few seconds, then claims no more and waits for what is under way. Nothing
-of the database is held while a provider is asked: claims and results are single steps on a thread,
-and a run that only waits for providers has given its connection back.
-"""
+"""Sending, many at once, on one event loop for each worker process. Nothing of the database is held
+while a provider is asked: claims and results are single steps on a thread."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from notifications.delivery.breakers import Breakers
 from notifications.models import Priority
 from notifications.providers.configured import breaker_name, configured, providers_of
 from outbox import operator_log
+from outbox.database.ask import rows_of
 from outbox.database.planner import plan_by_index
 
 __all__ = ["ProviderStatus", "UnknownProvider", "reset_breaker", "standings"]
@@ -59,14 +60,14 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def standings() -> list[ProviderStatus]:
-    """All of them."""
     looks = Breakers().look()
-    with connection.cursor() as cursor:
-        cursor.execute(
+    holds = {
+        (provider, channel): seconds
+        for provider, channel, seconds in rows_of(
             "SELECT provider, channel, extract(epoch FROM until - clock_timestamp())::float"
             " FROM notification_holds WHERE until > clock_timestamp()"
         )
-        holds = {(provider, channel): seconds for provider, channel, seconds in cursor.fetchall()}
+    }
     found = []
     for provider, channel in providers_of():
         look = looks[breaker_name(provider, channel)]

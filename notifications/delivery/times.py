@@ -16,6 +16,7 @@ from notifications.delivery.turns import nudge_all
 from notifications.events import PENDING_EVENTS
 from notifications.providers.configured import in_order
 from notifications.status_log import CHANGED, changed_of, recording
+from outbox.database.ask import rows_of
 from outbox.database.round_trips import send
 from outbox.publish.events import publishing
 
@@ -120,9 +121,7 @@ def _start_some() -> int:
 
 
 def _expire_some() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(_EXPIRE, (BATCH, EXPIRED))
-        changes = [changed_of(row) for row in cursor.fetchall()]
+    changes = [changed_of(row) for row in rows_of(_EXPIRE, (BATCH, EXPIRED))]
     send(recording(changes))
     return len(changes)
 

@@ -1,8 +1,5 @@
-"""Who claims for a priority: a few senders at a time, so that tasks of beat and of handlers which find
-them at work end at once. Only a matter of cost: two that claim the same skip each other's rows.
-
-Kept in Redis, under keys that end by themselves when their holder dies.
-"""
+"""Who claims for a priority: a few senders at a time, which saves work and protects nothing. Kept in
+Redis, under keys that end by themselves when their holder dies."""
 
 from __future__ import annotations
 
@@ -48,7 +45,6 @@ def task_of(priority: str) -> str:
 
 
 def queue_of(priority: str) -> str:
-    """The queue of that task."""
     return f"deliver-{priority}"
 
 

@@ -1,8 +1,5 @@
-"""One POST over HTTP: pyreqwest, and why, is in docs/adr/0009-http-client-of-providers.md.
-
-One client, with its pool of connections, a process. Redirects are not followed, nothing is sent
-again, and the timeout holds for the whole call.
-"""
+"""One POST over HTTP by pyreqwest (docs/adr/0009-http-client-of-providers.md): redirects are not
+followed, nothing is sent again, and the timeout holds for the whole call."""
 
 from __future__ import annotations
 
@@ -81,7 +78,6 @@ class HttpClient:
         return reply
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._client is not None:
             client, self._client = self._client, None
             await client.close()

@@ -9,8 +9,8 @@ from django.test import Client
 from django.utils import timezone
 
 from devtools.testing.histories import order_events, place
+from devtools.testing.posts import create_posts, new_post
 from feeds.events import events_of_post
-from feeds.services import create_posts, new_post
 from notifications.tests.samples import SMS, accept
 from operations.journey import search
 from outbox.models import DeadLetter, OutboxEvent

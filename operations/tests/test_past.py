@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from devtools.testing.histories import place
-from feeds.services import create_posts, new_post
+from devtools.testing.posts import create_posts, new_post
 from operations import charts, minute, past
 from operations.charts import CHARTS, Drawn, Picture, draw
 from operations.models import Minute

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.http import HttpResponse
 from django.utils import timezone
-from rest_framework.exceptions import NotFound, ParseError, ValidationError
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -22,18 +22,15 @@ from orders.api.serializers import CancelSerializer, NoFieldsSerializer, OrderPa
 from orders.queries import OrderFilter
 from orders.services import IllegalTransition, OrderNotFound
 from outbox.database.round_trips import Change
-from restapi.answers import to_response
 from restapi.context import caller, trace_context
 from restapi.errors import Conflict
-from restapi.idempotency import Keyed, answer_of_used, key_of, perform_once
+from restapi.idempotency import key_of, respond_once
 
 __all__ = ["CancelOrderView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
 
 @schema.orders
 class OrdersView(APIView):
-    """/orders"""
-
     def get(self, request: Request) -> Response:
         """One page of orders, newest first, an array; the next page is in the Link header."""
         query = OrderPageSerializer.of(request)
@@ -56,21 +53,11 @@ class OrdersView(APIView):
 
     def post(self, request: Request) -> HttpResponse:
         """Place an order, in either body; once for each Idempotency-Key."""
-        key = key_of(request)
-        try:
-            order = read_order(request.data)
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
-        [answer] = PLACE_ORDER.perform([Keyed(order, key)])
-        return to_response(answer)
+        return PLACE_ORDER.respond(key_of(request), lambda: read_order(request.data))
 
 
 @schema.order
 class OrderView(APIView):
-    """/orders/{id}"""
-
     def get(self, request: Request, order_id: str) -> Response:
         """One order with items, history and event ids."""
         parsed = _parse_id(order_id)
@@ -93,28 +80,27 @@ class _TransitionView(APIView):
         """200 with the order, 404, or 409 with the status and what it allows; once for each
         Idempotency-Key."""
         parsed, key = _parse_id(order_id), key_of(request)  # before DRF reads the body
-        try:
+
+        def fields() -> dict[str, Any]:
             body = self.body(data=request.data)
             body.is_valid(raise_exception=True)
-        except (ParseError, ValidationError):
-            if (kept := answer_of_used(key)) is not None:
-                return to_response(kept)
-            raise
+            return cast(dict[str, Any], body.validated_data)
+
         try:
-            [answer] = perform_once(
-                [Keyed(parsed, key)],
-                write=partial(self._change_and_read, fields=body.validated_data),
+            return respond_once(
+                key,
+                fields,
+                write=partial(self._change_and_read, order_id=parsed),
                 answer=lambda _, words: (200, representations.whole(words)),
             )
         except OrderNotFound as error:
             raise NotFound(str(error)) from error
         except IllegalTransition as error:
             raise Conflict(str(error), status=error.status, allowed=list(error.allowed)) from error
-        return to_response(answer)
 
-    def _change_and_read(self, ids: Sequence[UUID], *, fields: dict[str, Any]) -> Change[str]:
+    def _change_and_read(self, bodies: Sequence[dict[str, Any]], *, order_id: UUID) -> Change[str]:
         """The order as it is then; read before COMMIT: nothing can fail once the change is stored."""
-        [order_id] = ids
+        [fields] = bodies
         self.change(order_id, fields)
         words = queries.order_in_words(order_id)
         if words is None:
@@ -124,24 +110,18 @@ class _TransitionView(APIView):
 
 @schema.pay
 class PayView(_TransitionView):
-    """/orders/{id}/pay"""
-
     def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
         services.pay_order(order_id=order_id, **_circumstances())
 
 
 @schema.ship
 class ShipView(_TransitionView):
-    """/orders/{id}/ship"""
-
     def change(self, order_id: UUID, fields: dict[str, Any]) -> None:
         services.ship_order(order_id=order_id, **_circumstances())
 
 
 @schema.cancel
 class CancelOrderView(_TransitionView):
-    """/orders/{id}/cancel"""
-
     body = CancelSerializer
 
     def change(self, order_id: UUID, fields: dict[str, Any]) -> None:

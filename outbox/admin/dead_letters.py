@@ -12,7 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from outbox.admin.confirmed import ConfirmedActions
-from outbox.admin.readonly import clipped, journey_link, short_id, shorten, utc
+from outbox.admin.readonly import clipped, journey, short_id, shorten, utc
 from outbox.admin.search import WantedId, caused_by, look_back
 from outbox.admin.tables import ANY_ID
 from outbox.dead_letters import resolve
@@ -75,7 +75,7 @@ class DeadLetterAdmin(ConfirmedActions):
         "error",
         "note",
         "history",
-        "journey",
+        journey("event_id"),
         ("type", "source", "event_time"),
         ("traceparent", "correlation_id"),
         "payload",
@@ -105,10 +105,6 @@ class DeadLetterAdmin(ConfirmedActions):
         if letter.state != DeadLetter.State.RETRYING or letter.next_attempt_at is None:
             return word
         return f"{word}, due {rfc3339(letter.next_attempt_at)[11:19]}Z"
-
-    @admin.display(description="journey")
-    def journey(self, letter: DeadLetter) -> str:
-        return journey_link(letter.event_id)
 
     @admin.display(description="history")
     def history(self, letter: DeadLetter) -> SafeString:

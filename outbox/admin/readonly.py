@@ -7,7 +7,7 @@ sort or condition without an index, whatever a person types into the address bar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
@@ -26,10 +26,13 @@ from django.db.models import (
     TextField,
 )
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from outbox.admin.search import WantedId
+from outbox.database.ask import row_of
 from outbox.envelope import rfc3339
 from outbox.masking import masked
 
@@ -40,8 +43,9 @@ __all__ = [
     "ReadOnlyAdmin",
     "ReadOnlyInline",
     "clipped",
-    "journey_link",
+    "journey",
     "masked_text",
+    "outbox_links",
     "short_id",
     "shorten",
     "utc",
@@ -52,6 +56,7 @@ __all__ = [
 ROWS_SHOWN = 10_000
 NUL = "\x00"
 TEXT_SHOWN = 120  # characters of a text in a list
+Column = Any  # a function of a row; where Django takes one, its stubs know of names alone
 _ON_ONE_LINE = '<span class="nowrap">{}</span>'
 
 if TYPE_CHECKING:
@@ -99,12 +104,11 @@ class BoundedChangeList(ChangeList):
 
 def _estimated_rows(table: str) -> int:
     """What the last ANALYZE or VACUUM counted; at least the rows that were seen."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-            (connection.ops.quote_name(table),),
-        )
-        return max(int(cursor.fetchone()[0]), ROWS_SHOWN)
+    [estimated] = row_of(
+        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+        (connection.ops.quote_name(table),),
+    )
+    return max(int(estimated), ROWS_SHOWN)
 
 
 class _NoWrites:
@@ -205,9 +209,17 @@ def shorten(text: str, length: int = TEXT_SHOWN) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def journey_link(wanted: object) -> str:
-    """To the page that says where an id is, which operations/ serves."""
-    return format_html('<a href="/ops/journey?{}">every hop</a>', urlencode({"id": wanted}))
+def journey(field: str) -> Column:
+    """The way to the page that says where an id is, which operations/ serves."""
+    link = '<a href="/ops/journey?{}">every hop</a>'
+    return _column(field, lambda id_: format_html(link, urlencode({"id": id_})), title="journey")
+
+
+def outbox_links(events: Iterable[object]) -> SafeString:
+    """Each event leads to its row in the outbox."""
+    page = reverse("admin:outbox_outboxevent_changelist")
+    links = ((page, event, event) for event in events)
+    return format_html_join(SafeString("<br>"), '<a href="{}?q={}">{}</a>', links)
 
 
 def short_id(field: str) -> Callable[[Any], str]:
@@ -235,7 +247,7 @@ def clipped(field: str) -> Callable[[Any], str]:
     return _column(field, lambda text: shorten(masked(text)))
 
 
-def masked_text(field: str) -> Callable[[Any], str]:
+def masked_text(field: str) -> Column:
     """A text, or JSON, without what looks like a secret."""
     return _column(
         field,
@@ -249,7 +261,7 @@ def _yes_or_no(field: str) -> Callable[[Any], str]:
     return _column(field, lambda value: "yes" if value else "no")
 
 
-def utc(field: str) -> Callable[[Any], str]:
+def utc(field: str) -> Column:
     """A column of times to the millisecond in UTC: list_display = (…, utc("created_at"))."""
     return _column(field, lambda moment: format_html(_ON_ONE_LINE, rfc3339(moment)))
 
@@ -259,11 +271,11 @@ def utc_to_the_second(field: str) -> Callable[[Any], str]:
     return _column(field, lambda moment: format_html(_ON_ONE_LINE, f"{rfc3339(moment)[:19]}Z"))
 
 
-def _column(field: str, shown: Callable[[Any], str]) -> Callable[[Any], str]:
-    @admin.display(description=field.replace("_", " "))
+def _column(field: str, shown: Callable[[Any], str], title: str = "") -> Callable[[Any], str]:
+    @admin.display(description=title or field.replace("_", " "))
     def column(row: Model) -> str:
         value = getattr(row, field)
         return "-" if value is None or value == "" else shown(value)
 
-    column.__name__ = field
+    column.__name__ = title or field
     return column

@@ -1,10 +1,7 @@
 """The admin's search: by a whole id, at a bounded cost whatever the tables hold.
 
-An event's own id has an index. What an order or a customer has caused is found by the app that
-knows it: it registers a finder. Keys and correlation ids have no index, because one of them would
-cost every event two more index entries (its row is written again when it is published). They are
-looked for in the newest rows, the page says so, and the search can go on in the older ones.
-"""
+Apps register finders of the events that their own ids have caused. Keys and correlation ids have no
+index, which each event would pay for twice: they are looked for in the newest rows."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 from django.utils.html import format_html
 
+from outbox.envelope import parse_id
 from outbox.models import OutboxEvent
 
 __all__ = [
@@ -27,7 +25,6 @@ __all__ = [
     "keys_of_events",
     "look_back",
     "of_events",
-    "parse_id",
     "register_finder",
 ]
 
@@ -66,16 +63,7 @@ class WantedId:
         return parse_id(self.text)
 
 
-def parse_id(text: str) -> UUID | None:
-    """The UUID that `text` is, or None."""
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
-
-
 def keys_of_events(wanted: WantedId) -> list[str]:
-    """The keys of the events that are searched for."""
     rows = OutboxEvent.objects.filter(event_id__in=events_of(wanted))
     return list(rows.values_list("key", flat=True))
 

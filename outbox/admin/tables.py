@@ -12,7 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from outbox import queries
-from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey_link, short_id, utc, whole_id
+from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey, short_id, utc, whole_id
 from outbox.admin.search import WantedId, of_events
 from outbox.envelope import rfc3339
 from outbox.models import BridgePosition, InboxReceipt, OperatorAction, OutboxEvent
@@ -62,9 +62,9 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     fields = (
         ("id", "event_id", "status"),
         ("type", "topic", "key", "source"),
-        ("created", "published", "whereabouts"),
+        ("created_at", "published_at", "whereabouts"),
         "receipts",
-        "journey",
+        journey("event_id"),
         ("traceparent", "correlation_id"),
         ("lane", "payload"),
     )
@@ -91,18 +91,6 @@ class OutboxEventAdmin(ReadOnlyAdmin):
         if event.published_at is None:
             return "-"
         return f"{(event.published_at - event.created_at).total_seconds():.3f} s"
-
-    @admin.display(description="created at")
-    def created(self, event: OutboxEvent) -> str:
-        return rfc3339(event.created_at)
-
-    @admin.display(description="published at")
-    def published(self, event: OutboxEvent) -> str:
-        return rfc3339(event.published_at) if event.published_at else "-"
-
-    @admin.display(description="journey")
-    def journey(self, event: OutboxEvent) -> str:
-        return journey_link(event.event_id)
 
     @admin.display(description="receipts")
     def receipts(self, event: OutboxEvent) -> SafeString:

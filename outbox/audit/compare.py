@@ -1,15 +1,8 @@
 """Comparing every committed event with every receipt, a page at a time: the events that a
-handler is not done with.
+handler is not done with (docs/applying.md#audit-repair-replay).
 
-An event is done for a handler that has a receipt of it, `applied` or `discarded`, and for all
-if Kafka refused it and somebody has discarded that dead letter. It is missing when the
-handler's position is past it without one, or when the log no longer holds it. All other events
-are under way, however long that takes; that is an age and not a fault.
-
-Types that this process does not know are under way too: the handler waits for them, or they are
-parked. Only where its position is past one without a receipt did it pass by: a process that still
-knew the type, and that the handler does not subscribe to it, was there before.
-"""
+An event is missing when the handler's position is past it without a receipt, or when the log no longer
+holds it. All others, those of unknown types too, are under way: that is an age and not a fault."""
 
 from __future__ import annotations
 
@@ -20,10 +13,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from outbox import conf
 from outbox.conf import DRAIN_HANDLER
+from outbox.database.ask import rows_of
 from outbox.declaration import Route
 from outbox.kafka.admin import TopicState
 from outbox.models import InboxReceipt, OutboxEvent
@@ -196,22 +188,20 @@ def read_page(
     )
     state = logs.get(route.topic.name)
     since_read = time.monotonic() - state.read_at if state else 0.0
-    with connection.cursor() as cursor:
-        cursor.execute(
-            sql,
-            (
-                *parameters,
-                grace,
-                last,
-                route.handler,
-                route.topic.name,
-                sorted(conf.passing_types(route)),
-                since_read + CLOCK_SECONDS,
-                route.handler,
-                sorted(route.event_types),
-            ),
-        )
-        found = cursor.fetchall()
+    found = rows_of(
+        sql,
+        (
+            *parameters,
+            grace,
+            last,
+            route.handler,
+            route.topic.name,
+            sorted(conf.passing_types(route)),
+            since_read + CLOCK_SECONDS,
+            route.handler,
+            sorted(route.event_types),
+        ),
+    )
     last_id, count = found[0][:2]
     findings = [_finding(route.handler, row[2:], state) for row in found if row[2] is not None]
     return AuditPage(last_id=last_id, rows=count, findings=findings)

@@ -1,8 +1,5 @@
-"""What Kafka holds of ours and the outbox does not: the database was set back to before it.
-
-Every committed event stays in the outbox for longer than in Kafka, so an id of ours in the log
-without a row was committed once, and is no more.
-"""
+"""What Kafka holds of ours and the outbox does not: the database was set back to before it. Every
+committed event stays in the outbox for longer than in Kafka."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from uuid import UUID
 
-from django.db import connection
-
 from outbox import conf
+from outbox.database.ask import rows_of
 from outbox.envelope import EventEnvelope, from_kafka
 from outbox.kafka import admin
 from outbox.kafka.log_reader import read_topic
@@ -57,8 +53,9 @@ def _pages(envelopes: Iterable[EventEnvelope]) -> Iterator[Sequence[EventEnvelop
 
 
 def _known(ids: Sequence[UUID]) -> set[UUID]:
-    with connection.cursor() as cursor:
-        cursor.execute(
+    return {
+        row[0]
+        for row in rows_of(
             "SELECT event_id FROM event_outbox WHERE event_id = ANY(%s::uuid[])", (list(ids),)
         )
-        return {row[0] for row in cursor.fetchall()}
+    }

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from outbox import conf
+from outbox.database.ask import changed_by
 from outbox.declaration import Route
 from outbox.inbox import positions
 from outbox.kafka.admin import TopicState
@@ -29,16 +30,11 @@ def adopt_recreated_topics(
     which a handler has no receipt. Returns the number of these events.
 
     One transaction, with every lane locked before `read_states` and `read_ids` (of the events that
-    a topic holds) ask Kafka, so that no drain works meanwhile: what is in the new log by then is settled, and is published again unless a receipt
-    says that it need not be.
+    a topic holds) ask Kafka, so that no drain works meanwhile.
 
-    Safe for order: a handler applies a partition front to back, so what it lacks of a key is
-    always the key's tail, and all of that goes out again in its order, behind the positions. Had
-    they been put before what is in the new log already, that would overtake the events of its
-    keys that went with the old one.
-
-    Messages of others that the new log held before are skipped: nothing can publish them again.
-    """
+    Safe for order: what a handler lacks of a key is always the key's tail, and all of that goes out
+    again in its order, behind the positions. Messages of others that the new log held before are
+    skipped: nothing can publish them again."""
     with transaction.atomic():
         lock_all_lanes()
         states = read_states()
@@ -69,19 +65,17 @@ def _recreated(routes: Sequence[Route], states: Mapping[str, TopicState]) -> lis
 
 
 def _publish_again(route: Route) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE event_outbox
-            SET status = 0, published_at = NULL, "partition" = NULL, "offset" = NULL
-            WHERE topic = %s AND type <> ALL(%s) AND status = 1 AND NOT EXISTS (
-                SELECT FROM inbox_receipt receipt
-                WHERE receipt.event_id = event_outbox.event_id AND receipt.handler = %s
-            )
-            """,
-            (route.topic.name, sorted(conf.passing_types(route)), route.handler),
+    return changed_by(
+        """
+        UPDATE event_outbox
+        SET status = 0, published_at = NULL, "partition" = NULL, "offset" = NULL
+        WHERE topic = %s AND type <> ALL(%s) AND status = 1 AND NOT EXISTS (
+            SELECT FROM inbox_receipt receipt
+            WHERE receipt.event_id = event_outbox.event_id AND receipt.handler = %s
         )
-        return int(cursor.rowcount)
+        """,
+        (route.topic.name, sorted(conf.passing_types(route)), route.handler),
+    )
 
 
 def _discard_before_start(route: Route, in_new_log: Collection[UUID]) -> None:

@@ -1,10 +1,5 @@
-"""Repair: events that the audit found missing become dead letters that are due at once.
-
-The redrive then applies them as it applies any (guarantees.md#r12): receipt and effect in one transaction
-under the lock of the position, in the order of their key, with its tries and its backoff; what is
-poison ends as a dead letter and not in a loop. Events of the same keys that come meanwhile wait
-behind them.
-"""
+"""Repair: events that the audit found missing become dead letters that are due at once, so the redrive
+applies them in the order of their key (guarantees.md#r12)."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ from django.db import connection, transaction
 
 from outbox.audit import compare
 from outbox.audit.compare import Finding, MissingReason
+from outbox.database.ask import rows_of
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
@@ -135,29 +131,28 @@ def _still_missing(each: Finding, positions: Mapping[PartitionKey, Position]) ->
 
 def _overtaken(route: Route, missing: Sequence[Finding]) -> set[UUID]:
     """Which of these have a later event of their key that the handler has applied or parked."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT missing.event_id
-            FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS missing (event_id, id, key)
-            WHERE EXISTS (
-                SELECT FROM event_outbox later
-                JOIN inbox_receipt receipt
-                  ON receipt.event_id = later.event_id AND receipt.handler = %s
-                WHERE later.id > missing.id AND later.topic = %s AND later.key = missing.key
-                  AND receipt.outcome <> %s
-            )
-            """,
-            (
-                [each.event_id for each in missing],
-                [each.outbox_id for each in missing],
-                [each.key for each in missing],
-                route.handler,
-                route.topic.name,
-                InboxReceipt.Outcome.DISCARDED,
-            ),
+    rows = rows_of(
+        """
+        SELECT missing.event_id
+        FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS missing (event_id, id, key)
+        WHERE EXISTS (
+            SELECT FROM event_outbox later
+            JOIN inbox_receipt receipt
+              ON receipt.event_id = later.event_id AND receipt.handler = %s
+            WHERE later.id > missing.id AND later.topic = %s AND later.key = missing.key
+              AND receipt.outcome <> %s
         )
-        return {row[0] for row in cursor.fetchall()}
+        """,
+        (
+            [each.event_id for each in missing],
+            [each.outbox_id for each in missing],
+            [each.key for each in missing],
+            route.handler,
+            route.topic.name,
+            InboxReceipt.Outcome.DISCARDED,
+        ),
+    )
+    return {row[0] for row in rows}
 
 
 def _envelopes(findings: Sequence[Finding]) -> dict[UUID, EventEnvelope]:
@@ -234,12 +229,8 @@ def _read_again_without_drains(
 
 
 def _back_to_the_end(route: Route, state: TopicState) -> int:
-    """Put positions beyond the end of the log where it ended when the repair began: what a broker
-    lost is handed over, and so is what was written in its place by then.
-
-    Whether they are beyond it is asked once more under their lock, where they cannot move: a
-    handler may be further by now than the end was then.
-    """
+    """Put positions beyond the end of the log where it ended when the repair began. Asked once more
+    under their lock, where they cannot move: a handler may be further by now than the end was then."""
     beyond = _beyond(route, state)
     if not beyond:
         return 0

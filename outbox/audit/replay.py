@@ -1,9 +1,6 @@
 """Replay: empties the tables of one handler and builds them again from the log (guarantees.md#r17).
 
-Only from the log: republishing from the outbox would put old events behind newer ones of their
-key. So a replay is refused once Kafka has deleted the handler's first events, unless the
-operator asks for what is left by name.
-"""
+Only from the log: republishing from the outbox would put old events behind newer ones of their key."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from django.utils.module_loading import import_string
 from outbox import operator_log
 from outbox.audit import watch
 from outbox.bridge import unread
+from outbox.database.ask import rows_of
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.declaration import Route
@@ -83,13 +81,11 @@ def plan(
 
 
 def _began(route: Route, state: TopicState) -> dict[int, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            'SELECT "partition", topic_id, start_offset FROM bridge_position'
-            " WHERE handler = %s AND topic = %s",
-            (route.handler, route.topic.name),
-        )
-        rows = cursor.fetchall()
+    rows = rows_of(
+        'SELECT "partition", topic_id, start_offset FROM bridge_position'
+        " WHERE handler = %s AND topic = %s",
+        (route.handler, route.topic.name),
+    )
     lacking = set(state.latest) - {row[0] for row in rows}
     if lacking:
         raise ReplayRefused(
@@ -107,11 +103,8 @@ def replay(wanted: ReplayPlan, *, by: str) -> int:
     Returns the number of deleted receipts.
 
     The pause is committed first and taken back last: a replay that is killed leaves the handler
-    paused, with its tables whole or empty, and is run again. A handler that was paused before
-    stays so. Receipts are deleted rather than given a generation: everything that reads them would
-    have to know it, and a million are deleted within seconds. Raises OperationalError if an effect
-    holds a position for more than ten seconds.
-    """
+    paused, and is run again. A handler that was paused before stays so. Raises OperationalError if an
+    effect holds a position for more than ten seconds."""
     handler = wanted.route.handler
     [status] = pause.handler_statuses([handler])
     paused_before = status.paused and status.reason != REASON

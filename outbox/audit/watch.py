@@ -1,9 +1,5 @@
-"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15).
-
-A mark for each handler says up to which row everything is done, except the rows of the table
-audit_open, which are looked at again. outbox/audit/compare.py says what is found, and why, whose
-`pages` is the audit of the command: it reads everything and keeps nothing.
-"""
+"""Beat's audit: a bounded look at a time, from a mark on (guarantees.md#r15). Rows behind the mark that
+are not done stand in the table audit_open and are looked at again."""
 
 from __future__ import annotations
 
@@ -23,6 +19,7 @@ from outbox.audit.compare import (
     add_up,
     read_page,
 )
+from outbox.database.ask import row_of
 from outbox.declaration import Route
 from outbox.kafka.admin import TopicState
 
@@ -76,13 +73,11 @@ def watch(
 def behind_seconds(handler: str) -> float:
     """Age of the first event that beat's audit has not looked at; 0 if there is none older than
     the newest it leaves alone."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT extract(epoch FROM clock_timestamp() - created_at)::float FROM event_outbox"
-            " WHERE id > %s ORDER BY id LIMIT 1",
-            (jobs.read_mark(_mark(handler)),),
-        )
-        row = cursor.fetchone()
+    row = row_of(
+        "SELECT extract(epoch FROM clock_timestamp() - created_at)::float FROM event_outbox"
+        " WHERE id > %s ORDER BY id LIMIT 1",
+        (jobs.read_mark(_mark(handler)),),
+    )
     age = float(row[0]) if row else 0.0
     return age if age > GRACE_SECONDS else 0.0
 
@@ -108,9 +103,7 @@ def settled_id() -> int:
     (guarantees.md#r4). But a writer holds a lock on the table until it ends: when all writers
     of the last look have ended, the rows up to that id are settled."""
     give_up = time.monotonic() + WRITERS_SECONDS
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT coalesce(max(id), 0) FROM event_outbox")
-        highest = int(cursor.fetchone()[0])
+    highest = int(row_of("SELECT coalesce(max(id), 0) FROM event_outbox")[0])
     writers = queries.open_writers()
     while writers:
         if time.monotonic() > give_up:

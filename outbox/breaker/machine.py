@@ -1,9 +1,6 @@
 """A breaker as a pure state machine: a state, what happened, a clock; out comes the next state.
 
-Closed, everybody may call. Open, nobody: what waits, waits. Half open, a few may, each with a place
-that is leased, so that one who dies with his place keeps nobody out. All probes must succeed; one
-that fails opens the breaker for another round.
-"""
+Half open, a few may call, each with a place that is leased. All probes must succeed."""
 
 from __future__ import annotations
 

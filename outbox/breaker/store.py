@@ -1,8 +1,6 @@
-"""Breakers that all workers share: their states in Redis, moved by compare-and-set.
-
-The clock is Redis's own. While Redis is lost, what this process knew last holds and is moved on in
-its memory; when it is back, its states count. A Redis that was emptied knows no breaker: closed.
-"""
+"""Breakers that all workers share: their states in Redis, moved by compare-and-set on Redis's own
+clock. While Redis is lost, what this process knew last holds; a Redis that was emptied knows no
+breaker: closed."""
 
 from __future__ import annotations
 

@@ -1,13 +1,10 @@
-"""Leases on rows: who works on what, for how long, and how late writes are kept out.
+"""Leases on rows: who works on what, for how long, and how late writes are kept out
+(guarantees.md#r18).
 
-A table that is worked through by lease has three columns: its id, a time from which a row may
-be claimed (while somebody holds the row, that is the end of the lease), and a number that rises
-each time somebody begins with it. A lease names that number. A worker whose lease has ended and
-whose row was taken by another finds a higher number, and writes nothing.
-
-The database's clock decides when a lease is over; the holder asks its own monotonic clock, which it
-read before the claim was sent, so it always believes to have less time than it has (guarantees.md#r18).
-"""
+A table has an id, a time from which a row may be claimed (while somebody holds the row, the end of the
+lease), and a number that rises each time somebody begins with it. A lease names that number: a worker
+whose row was taken by another finds a higher one, and writes nothing. The holder counts by its own
+monotonic clock from before the claim, so it always believes to have less time than it has."""
 
 from __future__ import annotations
 

@@ -1,11 +1,8 @@
 """How long work waits for PostgreSQL, whichever process does it.
 
-A server that was stopped (SIGSTOP, a hung disk, a paused virtual machine) still acknowledges
-TCP, so no keepalive finds it, and its own timeouts stand as still as it does. Only the side
-that waits can give up. The code that begins a piece of work sets here how long it may wait; the
-database backend (eventsite/postgresql) and the connections of the hot paths ask, and close a
-connection that has not answered in time. Work that says nothing, a management command for one,
-waits as long as it takes."""
+A server that was stopped still acknowledges TCP, and its own timeouts stand as still as it does: only
+the side that waits can give up. The code that begins a piece of work sets here how long it may wait;
+the database backend and the hot paths close a connection that has not answered in time."""
 
 from __future__ import annotations
 

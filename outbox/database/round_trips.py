@@ -1,10 +1,7 @@
-"""The statements of a change, independent of the connection that sends them.
+"""The statements of a change, independent of the connection that sends them (docs/http.md#hot-paths).
 
-A service that reads nothing decides first and writes then: it makes a `Change`, whose statements
-travel together. What has to ask before it writes is a generator of round trips. Django's connection
-sends them (`send`, `run`), and so does the one on the event loop (eventsite/web/hot_paths/session.py):
-one service for both, without a thread for it.
-"""
+A service that reads nothing makes a `Change`, whose statements travel together. What has to ask before
+it writes is a generator of round trips."""
 
 from __future__ import annotations
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import conf, task_queue, tracing
 from outbox.conf import BRIDGE, REDRIVE
+from outbox.database.ask import rows_of
 from outbox.database.errors import describe, is_transient
 from outbox.dead_letters.letter import Letter
 from outbox.dead_letters.letters import LEASES, lock_letters
@@ -50,22 +51,21 @@ def _send_due_of(route: Route) -> int:
 
 def handlers_due() -> list[str]:
     """Handlers with a letter that is due, unless they are paused; one probe of an index each."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT handler FROM unnest(%s::text[]) AS route (handler)
-            WHERE EXISTS (
-                SELECT FROM dead_letter AS letter
-                WHERE letter.handler = route.handler AND state = 0
-                  AND next_attempt_at <= clock_timestamp()
-            ) AND NOT EXISTS (
-                SELECT FROM handler_control AS control
-                WHERE control.handler = route.handler AND paused
-            )
-            """,
-            ([route.handler for route in conf.routes()],),
+    rows = rows_of(
+        """
+        SELECT handler FROM unnest(%s::text[]) AS route (handler)
+        WHERE EXISTS (
+            SELECT FROM dead_letter AS letter
+            WHERE letter.handler = route.handler AND state = 0
+              AND next_attempt_at <= clock_timestamp()
+        ) AND NOT EXISTS (
+            SELECT FROM handler_control AS control
+            WHERE control.handler = route.handler AND paused
         )
-        return [row[0] for row in cursor.fetchall()]
+        """,
+        ([route.handler for route in conf.routes()],),
+    )
+    return [row[0] for row in rows]
 
 
 def claim_due(route: Route) -> list[Claim]:

@@ -57,7 +57,6 @@ class Letter:
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
-        """A row of COLUMNS."""
         (letter_id, handler, event_id, topic, topic_id, partition, offset, key, *fields) = row
         (type_, source, time, payload, traceparent, correlation_id, *state) = fields
         (number, attempts, error, failed_at, replay_count) = state

@@ -15,6 +15,7 @@ from django.db import connection
 
 from outbox import metrics
 from outbox.conf import REDRIVE
+from outbox.database.ask import row_of, rows_of
 from outbox.database.leases import Leases
 from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_message, dlq_topics
 from outbox.dead_letters.letter import COLUMNS, Letter, Place, State
@@ -66,21 +67,20 @@ def parked_keys(handler: str, places: Iterable[Place]) -> set[Place]:
     if not wanted:
         return set()
     names, partitions, keys = zip(*sorted(wanted), strict=True)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT topic, "partition", key
-            FROM unnest(%s::text[], %s::smallint[], %s::text[]) AS wanted (topic, "partition", key)
-            WHERE EXISTS (
-                SELECT FROM dead_letter AS letter
-                WHERE letter.handler = %s AND letter.topic = wanted.topic
-                  AND md5(letter.key) = md5(wanted.key) AND letter.key = wanted.key
-                  AND letter."partition" = wanted."partition" AND letter.state < 3
-            )
-            """,
-            (list(names), list(partitions), list(keys), handler),
+    rows = rows_of(
+        """
+        SELECT topic, "partition", key
+        FROM unnest(%s::text[], %s::smallint[], %s::text[]) AS wanted (topic, "partition", key)
+        WHERE EXISTS (
+            SELECT FROM dead_letter AS letter
+            WHERE letter.handler = %s AND letter.topic = wanted.topic
+              AND md5(letter.key) = md5(wanted.key) AND letter.key = wanted.key
+              AND letter."partition" = wanted."partition" AND letter.state < 3
         )
-        return {(topic, partition, from_column(key)) for topic, partition, key in cursor.fetchall()}
+        """,
+        (list(names), list(partitions), list(keys), handler),
+    )
+    return {(topic, partition, from_column(key)) for topic, partition, key in rows}
 
 
 _INSERT = """
@@ -107,9 +107,7 @@ def park(letters: Sequence[Letter], *, delay: float = 0.0, announce: bool = Fals
     """Write letters in the order given, one statement for all; the retrying ones are due after
     `delay` seconds. `announce`: with one message on `<topic>.dlq` for each that is dead."""
     columns = zip(*map(_row, letters), strict=True)
-    with connection.cursor() as cursor:
-        cursor.execute(_INSERT, (delay, *map(list, columns)))
-        failed_at = dict(cursor.fetchall())
+    failed_at = dict(rows_of(_INSERT, (delay, *map(list, columns))))
     for letter in letters:
         metrics.PARKED.labels(letter.handler).inc()
     if announce:
@@ -152,22 +150,19 @@ def _row(letter: Letter) -> tuple[Any, ...]:
 
 def lock_letters(ids: Iterable[int]) -> list[Letter]:
     """The open ones among these rows, locked, in order."""
-    with connection.cursor() as cursor:
-        cursor.execute(
+    return [
+        Letter.from_row(row)
+        for row in rows_of(
             f"SELECT {COLUMNS} FROM dead_letter WHERE id = ANY(%s) AND state < 3"
             " ORDER BY id FOR UPDATE",
             (list(ids),),
         )
-        return [Letter.from_row(row) for row in cursor.fetchall()]
+    ]
 
 
 def read_letter(letter_id: int) -> Letter | None:
     """An open letter, without a lock; None if it is resolved."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {COLUMNS} FROM dead_letter WHERE id = %s AND state < 3", (letter_id,)
-        )
-        row = cursor.fetchone()
+    row = row_of(f"SELECT {COLUMNS} FROM dead_letter WHERE id = %s AND state < 3", (letter_id,))
     return Letter.from_row(row) if row else None
 
 
@@ -175,17 +170,16 @@ def head_of(handler: str, place: Place, *, limit: int = 1, parked: bool = False)
     """The first open letters of a key, in order; `parked`: of those that wait behind another."""
     topic, partition, key = place
     column = to_column(key)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT {COLUMNS} FROM dead_letter
-            WHERE handler = %s AND topic = %s AND md5(key) = md5(%s) AND key = %s AND state < 3
-              AND "partition" = %s AND (state = 1 OR NOT %s)
-            ORDER BY id LIMIT %s
-            """,
-            (handler, topic, column, column, partition, parked, limit),
-        )
-        return [Letter.from_row(row) for row in cursor.fetchall()]
+    rows = rows_of(
+        f"""
+        SELECT {COLUMNS} FROM dead_letter
+        WHERE handler = %s AND topic = %s AND md5(key) = md5(%s) AND key = %s AND state < 3
+          AND "partition" = %s AND (state = 1 OR NOT %s)
+        ORDER BY id LIMIT %s
+        """,
+        (handler, topic, column, column, partition, parked, limit),
+    )
+    return [Letter.from_row(row) for row in rows]
 
 
 def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
@@ -220,21 +214,20 @@ def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
 
     `whole`: with the event's value where it fits.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET state = 2, next_attempt_at = NULL, error = last.error,
-                failed_at = clock_timestamp()
-            FROM unnest(%s::bigint[], %s::text[]) AS last (id, error)
-            WHERE dead_letter.id = last.id
-            RETURNING dead_letter.id, failed_at
-            """,
-            (
-                [letter.id for letter in letters],
-                [to_column(letter.error[:ERROR_LENGTH]) for letter in letters],
-            ),
-        )
-        failed_at = dict(cursor.fetchall())
+    rows = rows_of(
+        """
+        UPDATE dead_letter SET state = 2, next_attempt_at = NULL, error = last.error,
+            failed_at = clock_timestamp()
+        FROM unnest(%s::bigint[], %s::text[]) AS last (id, error)
+        WHERE dead_letter.id = last.id
+        RETURNING dead_letter.id, failed_at
+        """,
+        (
+            [letter.id for letter in letters],
+            [to_column(letter.error[:ERROR_LENGTH]) for letter in letters],
+        ),
+    )
+    failed_at = dict(rows)
     _announce(letters, [failed_at[letter.id] for letter in letters], whole=whole)
 
 

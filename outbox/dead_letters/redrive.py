@@ -1,10 +1,7 @@
 """Applying the dead letters that `due.py` has leased, in their handler's own task and never through
 Kafka (guarantees.md#r12).
 
-A claim is a lease on the row. The worker increments `attempts` in a transaction of its own
-before the effect begins, so a letter that ends its process uses up its attempts like any other.
-The effect runs under the lock of the position, and the receipt decides: only the transaction
-that turns it from parked to applied runs the effect."""
+`attempts` rises in a transaction before the effect, so a letter that ends its process uses one up."""
 
 from __future__ import annotations
 

@@ -1,10 +1,5 @@
 """Dead letters of the drain: messages that Kafka refuses, and the rows held behind them
-(guarantees.md#r6).
-
-Each function runs in a transaction that holds the lock of the lane. The refused row is DEAD;
-later rows of its key become HELD when a claim meets them, so they leave the pending index, and
-come back in the order of their ids once the letter is resolved.
-"""
+(guarantees.md#r6). Each function runs in a transaction that holds the lock of the lane."""
 
 from __future__ import annotations
 

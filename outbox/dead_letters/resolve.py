@@ -1,10 +1,7 @@
-"""The actions of operators on dead letters: find, inspect, replay, discard; for the command and
-the admin.
+"""The actions of operators on dead letters: find, inspect, replay, discard.
 
-A letter that waits behind another of its key can only be resolved together with it: a selection
-that names followers without their head is refused. Handlers' letters are resolved under the lock
-of their position, the drain's under the lock of their lane.
-"""
+Handlers' letters are resolved under the lock of their position, the drain's under that of their
+lane."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from django.db.models import QuerySet
 
 from outbox import conf, operator_log
 from outbox.conf import DRAIN_HANDLER, REDRIVE
+from outbox.database.ask import row_of, rows_of
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters import redrive, refused
 from outbox.dead_letters.letter import Letter
@@ -310,29 +308,28 @@ def _refuse_headless(letters: Sequence[DeadLetter]) -> None:
     }
     if not followers:
         return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT follower.id
-            FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::text[], %s::bigint[])
-                AS follower (handler, topic, "partition", key, id)
-            CROSS JOIN LATERAL (
-                SELECT id FROM dead_letter AS letter
-                WHERE letter.handler = follower.handler AND letter.topic = follower.topic
-                  AND md5(letter.key) = md5(follower.key) AND letter.key = follower.key
-                  AND letter."partition" = follower."partition" AND letter.state < 3
-                ORDER BY id LIMIT 1
-            ) AS head
-            WHERE head.id <> ALL(%s)
-            ORDER BY follower.id
-            """,
-            (
-                *map(list, zip(*followers, strict=True)),
-                list(followers.values()),
-                [letter.id for letter in letters],
-            ),
-        )
-        headless = [row[0] for row in cursor.fetchall()]
+    rows = rows_of(
+        """
+        SELECT follower.id
+        FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::text[], %s::bigint[])
+            AS follower (handler, topic, "partition", key, id)
+        CROSS JOIN LATERAL (
+            SELECT id FROM dead_letter AS letter
+            WHERE letter.handler = follower.handler AND letter.topic = follower.topic
+              AND md5(letter.key) = md5(follower.key) AND letter.key = follower.key
+              AND letter."partition" = follower."partition" AND letter.state < 3
+            ORDER BY id LIMIT 1
+        ) AS head
+        WHERE head.id <> ALL(%s)
+        ORDER BY follower.id
+        """,
+        (
+            *map(list, zip(*followers, strict=True)),
+            list(followers.values()),
+            [letter.id for letter in letters],
+        ),
+    )
+    headless = [row[0] for row in rows]
     if headless:
         some = ", ".join(str(letter_id) for letter_id in headless[:_NAMED])
         sentence = " ".join((FollowersWithoutHead.__doc__ or "").split())
@@ -341,27 +338,26 @@ def _refuse_headless(letters: Sequence[DeadLetter]) -> None:
 
 def _followers_beside(letters: Sequence[DeadLetter]) -> int:
     """Open letters of the same keys that are not among these."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT count(*) FROM (
-                SELECT FROM (
-                    SELECT DISTINCT handler, topic, "partition", key
-                    FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::text[])
-                        AS named (handler, topic, "partition", key)
-                ) AS wanted
-                JOIN dead_letter AS letter ON letter.handler = wanted.handler
-                    AND letter.topic = wanted.topic AND md5(letter.key) = md5(wanted.key)
-                    AND letter.key = wanted.key AND letter."partition" = wanted."partition"
-                WHERE letter.state = 1 AND letter.state < 3 AND letter.id <> ALL(%s) LIMIT 10000
-            ) AS beside
-            """,
-            (
-                [letter.handler for letter in letters],
-                [letter.topic for letter in letters],
-                [letter.partition for letter in letters],
-                [letter.key for letter in letters],
-                [letter.id for letter in letters],
-            ),
-        )
-        return int(cursor.fetchone()[0])
+    row = row_of(
+        """
+        SELECT count(*) FROM (
+            SELECT FROM (
+                SELECT DISTINCT handler, topic, "partition", key
+                FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::text[])
+                    AS named (handler, topic, "partition", key)
+            ) AS wanted
+            JOIN dead_letter AS letter ON letter.handler = wanted.handler
+                AND letter.topic = wanted.topic AND md5(letter.key) = md5(wanted.key)
+                AND letter.key = wanted.key AND letter."partition" = wanted."partition"
+            WHERE letter.state = 1 AND letter.state < 3 AND letter.id <> ALL(%s) LIMIT 10000
+        ) AS beside
+        """,
+        (
+            [letter.handler for letter in letters],
+            [letter.topic for letter in letters],
+            [letter.partition for letter in letters],
+            [letter.key for letter in letters],
+            [letter.id for letter in letters],
+        ),
+    )
+    return int(row[0])

@@ -1,14 +1,8 @@
-"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12).
-
-A type is known if the event map has it, whichever handler subscribes to it. An event that is
-not in the outbox was written by another producer: it passes by. An event of ours comes from a
-newer release, or from an older one that still had the type. It waits, because a process that
-knows it may be about to start, and is then parked. Its letter counts no attempt, and is due
-again as soon as a process knows the type.
+"""Events whose type this process does not know: they pass by, wait, or are parked (guarantees.md#r12;
+docs/applying.md#what-may-fail has the cases).
 
 The wait begins when the event was published, by the database's clock. So a restart does not
-prolong it, and old events of a type that was taken out of the code do not wait at all. Once an
-event of a type is parked, later ones of that type are parked without a wait."""
+prolong it, and old events of a type that was taken out of the code do not wait at all."""
 
 from __future__ import annotations
 
@@ -20,6 +14,7 @@ import structlog
 from django.db import connection
 
 from outbox import conf, metrics
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.leases import Lease
 from outbox.dead_letters.letter import Letter
 from outbox.declaration import Route
@@ -132,18 +127,17 @@ def _types_parked(handler: str, types: Collection[str]) -> set[str]:
     """The types of which the handler has a parked letter."""
     if not types:
         return set()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT type FROM unnest(%s::text[]) AS asked (type)
-            WHERE EXISTS (
-                SELECT FROM dead_letter AS letter
-                WHERE letter.handler = %s AND letter.type = asked.type
-                  AND letter.state = 1 AND letter.error LIKE 'unknown type%%')
-            """,
-            (sorted(types), handler),
-        )
-        return {row[0] for row in cursor.fetchall()}
+    rows = rows_of(
+        """
+        SELECT type FROM unnest(%s::text[]) AS asked (type)
+        WHERE EXISTS (
+            SELECT FROM dead_letter AS letter
+            WHERE letter.handler = %s AND letter.type = asked.type
+              AND letter.state = 1 AND letter.error LIKE 'unknown type%%')
+        """,
+        (sorted(types), handler),
+    )
+    return {row[0] for row in rows}
 
 
 # -- letters ---------------------------------------------------------------------------------------
@@ -210,42 +204,39 @@ def take(route: Route, type_: str) -> int:
 
 
 def _any_parked(handler: str) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT EXISTS (SELECT FROM dead_letter
-                           WHERE handler = %s AND state = 1 AND error LIKE 'unknown type%%')
-            """,
-            (handler,),
-        )
-        return bool(cursor.fetchone()[0])
+    row = row_of(
+        """
+        SELECT EXISTS (SELECT FROM dead_letter
+                       WHERE handler = %s AND state = 1 AND error LIKE 'unknown type%%')
+        """,
+        (handler,),
+    )
+    return bool(row[0])
 
 
 def _make_due(route: Route, types: Collection[str], *, after: float) -> int:
     """Heads of their keys only: their followers go after them. No lock of the position is needed:
     nothing can come before a head, and who resolves what stands before one makes it due as well."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH ready AS MATERIALIZED (
-                SELECT id FROM dead_letter AS letter
-                WHERE handler = %s AND type = ANY(%s) AND state = 1
-                  AND error LIKE 'unknown type%%'
-                  AND coalesce(failed_at <= clock_timestamp() - make_interval(secs => %s), true)
-                  AND (NOT %s OR NOT EXISTS (
-                      SELECT FROM dead_letter AS earlier
-                      WHERE earlier.handler = letter.handler AND earlier.topic = letter.topic
-                        AND md5(earlier.key) = md5(letter.key) AND earlier.key = letter.key
-                        AND earlier."partition" = letter."partition" AND earlier.state < 3
-                        AND earlier.id < letter.id))
-                ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
-            )
-            UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
-            FROM ready WHERE dead_letter.id = ready.id
-            """,
-            (route.handler, sorted(types), after, route.ordered, TAKEN),
+    taken = changed_by(
+        """
+        WITH ready AS MATERIALIZED (
+            SELECT id FROM dead_letter AS letter
+            WHERE handler = %s AND type = ANY(%s) AND state = 1
+              AND error LIKE 'unknown type%%'
+              AND coalesce(failed_at <= clock_timestamp() - make_interval(secs => %s), true)
+              AND (NOT %s OR NOT EXISTS (
+                  SELECT FROM dead_letter AS earlier
+                  WHERE earlier.handler = letter.handler AND earlier.topic = letter.topic
+                    AND md5(earlier.key) = md5(letter.key) AND earlier.key = letter.key
+                    AND earlier."partition" = letter."partition" AND earlier.state < 3
+                    AND earlier.id < letter.id))
+            ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
         )
-        taken = int(cursor.rowcount)
+        UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
+        FROM ready WHERE dead_letter.id = ready.id
+        """,
+        (route.handler, sorted(types), after, route.ordered, TAKEN),
+    )
     if taken:
         log.warning("unknown_type_taken", handler=route.handler, letters=taken)
     return taken
@@ -254,20 +245,19 @@ def _make_due(route: Route, types: Collection[str], *, after: float) -> int:
 def count_open(limit: int) -> dict[tuple[str, str, str], int]:
     """(handler, type, release that does not know it) -> letters parked for it; looks at `limit` at
     most."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT handler, type, error, count(*) FROM (
-                SELECT handler, type, error FROM dead_letter
-                WHERE state = 1 AND error LIKE 'unknown type%%' LIMIT %s
-            ) AS parked GROUP BY handler, type, error
-            """,
-            (limit,),
-        )
-        return {
-            (handler, type_, _release_in(type_, error)): letters
-            for handler, type_, error, letters in cursor.fetchall()
-        }
+    rows = rows_of(
+        """
+        SELECT handler, type, error, count(*) FROM (
+            SELECT handler, type, error FROM dead_letter
+            WHERE state = 1 AND error LIKE 'unknown type%%' LIMIT %s
+        ) AS parked GROUP BY handler, type, error
+        """,
+        (limit,),
+    )
+    return {
+        (handler, type_, _release_in(type_, error)): letters
+        for handler, type_, error, letters in rows
+    }
 
 
 def _release_in(type_: str, error: str) -> str:

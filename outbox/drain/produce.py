@@ -1,9 +1,8 @@
 """Producing a batch around messages that Kafka itself refuses (guarantees.md#r5 and #r6).
 
 A refusal ends the producer and fails the whole request, so only a message that is refused alone
-is really refused. It is tried a few times. This process remembers the pauses between the
-attempts, during which the key is left out. Then the drain makes the message a dead letter. A
-refusal without a named reason, which a failing broker may give, only pauses the key."""
+is really refused. This process remembers the pauses between its attempts, during which the key is
+left out. A refusal without a named reason only pauses the key."""
 
 from __future__ import annotations
 

@@ -1,10 +1,5 @@
-"""The drain: claim lanes, produce their pending events, settle what Kafka acknowledged.
-
-One short transaction a batch (guarantees.md#r3). The lane lock is what keeps the order of a key: two
-drains never hold rows of the same lane, and inside a lane rows go out by id. A drain that dies
-or hangs loses its lanes when PostgreSQL ends its session; what it had sent goes out again and
-the inbox drops it.
-"""
+"""The drain: claim lanes, produce their pending events, settle what Kafka acknowledged, in one short
+transaction a batch (guarantees.md#r3, docs/outbox.md#the-drain)."""
 
 from __future__ import annotations
 
@@ -56,10 +51,9 @@ class Drain:
     def run(self, *, seconds: float | None = None) -> DrainReport:
         """Drain until nothing is pending, Kafka fails, or `seconds` (`run_seconds`) are over.
 
-        Connects before it claims, so that no lane is held while Kafka is unavailable. A batch
-        that settles nothing ends the run, unless its refusals have just made room for other
-        keys. Behind a large batch a second thread claims in parallel, as another drain would:
-        one waits for PostgreSQL while the other uses the processor."""
+        Connects before it claims, so that no lane is held while Kafka is unavailable. A batch that
+        settles nothing ends the run, unless its refusals have just made room for other keys. Behind a
+        large batch a second thread claims in parallel."""
         policy, state = self.policy, self.state
         state.floors.refresh(policy)  # and sweep below them, though Kafka may be away
         report = DrainReport(stopped=self._not_ready())
@@ -137,12 +131,8 @@ class _Run:
         return not self.failed and time.monotonic() < self.deadline
 
     def batches(self, report: DrainReport, *, raise_floors: bool = True) -> Iterator[DrainBatch]:
-        """One batch after the other, each added to the report, until there is a reason to stop.
-
-        A request costs Kafka more than a message, and every partition of a batch is a request; a claim
-        costs the same whatever it finds. So if a batch held few events and was not the last, the next
-        claims take all lanes, those of the next run too, and a run waits between them for more events.
-        """
+        """One batch after the other, each added to the report, until there is a reason to stop
+        (docs/outbox.md#the-drain: three cases for speed)."""
         all_lanes = replace(self.policy, lanes_per_claim=LANES)
         policy = all_lanes if self.state.sparse else self.policy
         while not report.stopped:

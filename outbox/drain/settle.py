@@ -1,9 +1,6 @@
-"""Sending a claimed batch and marking what Kafka acknowledged, in parallel.
-
-PostgreSQL needs as long to settle as Kafka to acknowledge. So each part of a large batch is
-marked, by a thread of its own on the same connection, while Kafka takes the next part. A part
-is sent only if all parts before it were acknowledged completely, so the order of a key holds.
-"""
+"""Sending a claimed batch and marking what Kafka acknowledged, in parallel: each part of a large batch
+is marked, by a thread on the same connection, while Kafka takes the next. A part is sent only if all
+parts before it were acknowledged completely, so the order of a key holds."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from outbox.drain.state import RefusedKeys
 from outbox.kafka.producer import BatchDelivery
 from outbox.lanes.pending import PendingEvent
 
-__all__ = ["acknowledged_prefix", "send_and_settle", "settle_batch"]
+__all__ = ["acknowledged_prefix", "send_and_settle"]
 
 _PART = 1000  # events; smaller ones cost more in flushes than they save
 
@@ -106,14 +103,6 @@ def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: BatchDelivery
         elif event.place not in open_keys:
             settled.append(index)
     return settled
-
-
-def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
-    """Mark (id, partition, offset) as published, one statement for all."""
-    if not settled:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(_SETTLE, _columns(settled))
 
 
 def _columns(rows: Sequence[tuple[int, int, int]]) -> list[str]:

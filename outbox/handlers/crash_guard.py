@@ -1,11 +1,8 @@
 """Finding the event that ends its process, or never ends (guarantees.md#r11).
 
-Such an event raises no exception, so the position keeps a note. A chunk that was sent before
-writes down how far it is about to go, in a transaction of its own, before its effects begin;
-the advance of the position deletes the note. A note that a later attempt finds belongs to an
-attempt that never ended, and the culprit is in its range. That range is then applied in pieces,
-each with a note of its own, so that every crash narrows it down. A chunk that only waited for a
-worker leaves no note."""
+It raises no exception, so a chunk that was sent before notes in its position how far it is about to go,
+in a transaction of its own. A note that a later attempt finds belongs to one that never ended: that
+range is applied in pieces with notes of their own, until one event is left."""
 
 from __future__ import annotations
 

@@ -1,10 +1,5 @@
 """Events of other producers that cannot be decoded: parked together, and no reason to doubt the
-handler (guarantees.md#r11 to #r13).
-
-Anybody may write to a topic. What we wrote and cannot read is our fault: the circuit counts it.
-What somebody else wrote and nobody can read is theirs: it becomes a dead letter at once, because
-another try reads the same bytes.
-"""
+handler (guarantees.md#r11 to #r13). They are dead at once: another try reads the same bytes."""
 
 from __future__ import annotations
 

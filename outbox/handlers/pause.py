@@ -1,9 +1,8 @@
-"""Stopping and starting a handler while everything runs: by an operator, or by its circuit (guarantees.md#r13).
+"""Stopping and starting a handler while everything runs: by an operator, or by its circuit
+(guarantees.md#r13).
 
-`handler_control` holds the wanted state and the reason; chunks and redrives read
-`bridge_position.paused` under the position's lock. The circuit writes the first and its own
-partition; `spread_pauses` copies it to the others, so that the circuit does not wait for their
-locks."""
+Chunks and redrives read `bridge_position.paused` under the position's lock. The circuit writes
+`handler_control` and its own partition; `spread_pauses` copies it to the others."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Effects of events: what the task of a handler does with the chunks it is sent (guarantees.md#r8 to #r13).
-
-A chunk is applied in one transaction (outbox/handlers/apply.py); what fails is isolated, down to the
-single event, which becomes a dead letter (outbox/handlers/isolate.py).
-"""
+"""Effects of events: what the task of a handler does with the chunks it is sent (guarantees.md#r8 to
+#r13)."""
 
 from __future__ import annotations
 
@@ -59,12 +56,10 @@ def run_chunks(
 ) -> int:
     """Apply the chunks; every handler's task calls this. Returns the number of events applied.
 
-    If the effect fails, foreign events that `decode` does not take are parked together. Then
-    each chunk is tried by itself, and what fails alone is isolated: the rest is applied, the
-    failing event becomes a dead letter. What a database that is unavailable or a position that
-    stays busy prevents is left for the bridge to send again, and so is an event whose type this
-    worker does not know yet (see outbox/handlers/unknown_types.py). Never raises: a position
-    that has not moved is the report."""
+    What fails is isolated down to the single event, which becomes a dead letter. What a database that
+    is unavailable or a position that stays busy prevents is left for the bridge to send again, and so
+    is an event whose type this worker does not know yet. Never raises: a position that has not moved is
+    the report."""
     parsed = [Chunk.from_task(chunk) for chunk in chunks]
     tell_chunks(tracing.current_step(), parsed)
     try:

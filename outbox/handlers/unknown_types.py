@@ -1,8 +1,5 @@
-"""Events of a chunk whose type this worker's release does not know (guarantees.md#r8 and #r12).
-
-A bridge of a newer release sends them, and one of the same release once it has waited for long
-enough. A worker that ran the effect would fail, or worse: write a receipt and do nothing.
-"""
+"""Events of a chunk whose type this worker's release does not know (guarantees.md#r8 and #r12). To run
+the effect would fail, or write a receipt and do nothing."""
 
 from __future__ import annotations
 

@@ -36,7 +36,6 @@ class Chunk:
 
     @property
     def partition_key(self) -> PartitionKey:
-        """(topic, partition)."""
         return self.topic, self.partition
 
     def to_task(self) -> TaskChunk:

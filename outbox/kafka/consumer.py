@@ -112,7 +112,6 @@ class TopicConsumer:
         self._consumer.resume(_partitions(keys))
 
     def seek(self, key: PartitionKey, offset: int) -> None:
-        """Read a partition from another offset on."""
         self._consumer.seek(TopicPartition(*key, offset))
 
     def begin_again(self, key: PartitionKey, offset: int) -> None:
@@ -155,9 +154,8 @@ class TopicConsumer:
         """The mark of the last commit to each partition that the topic has, whoever holds it; empty
         before the first, and where there is none (Tansu keeps none, other programs make none).
 
-        The owner of a partition commits every second, so a mark that does not change has no
-        owner any more, or an owner that is stuck. Raises KafkaException if Kafka does not
-        answer within `timeout` seconds a question."""
+        A mark that does not change for a second has no owner any more, or one that is stuck. Raises
+        KafkaException if Kafka does not answer within `timeout` seconds a question."""
         listed = self._consumer.list_topics(self._topic, timeout=timeout).topics[self._topic]
         asked = [TopicPartition(self._topic, number) for number in listed.partitions]
         marks: dict[PartitionKey, str] = {}

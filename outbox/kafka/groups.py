@@ -1,9 +1,7 @@
 """How long a broker keeps the partitions of a member that is gone, for the groups of our handlers.
 
-With `group.protocol=consumer` the session timeout is the broker's, not the client's: 45 s unless a
-group has a setting of its own. With the classic protocol the client asks for it (`session.timeout.ms`
-in consumer.py), and nothing here applies. Only settings are asked for, never a group itself.
-"""
+With `group.protocol=consumer` that is the broker's, 45 s unless a group has a setting of its own; with
+the classic protocol the client asks for it. Only settings are asked for, never a group itself."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """A producer that is never flushed: messages go in, reports come out, nothing is given up.
 
-For whoever keeps a message until Kafka has it, and can wait. The client repeats what an outage
-holds up under the same sequence numbers, which Kafka recognises; only after a refusal or a fatal
-error must the stream be replaced.
-"""
+The client repeats what an outage holds up under the same sequence numbers; only after a refusal or a
+fatal error must the stream be replaced."""
 
 from __future__ import annotations
 

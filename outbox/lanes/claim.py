@@ -39,12 +39,11 @@ def compare_lanes() -> None:
 def claim_lanes(
     limit: int, *, floors: Floors, left_out: Collection[tuple[str, str]] = ()
 ) -> list[int]:
-    """Lock up to `limit` lanes that have pending events, the longest waiting first.
+    """Lock up to `limit` lanes that have pending events, the longest waiting first; until the
+    transaction ends.
 
-    Lanes that another drain holds are skipped. The lock lasts until the transaction ends. A
-    lane with nothing but refused keys or unknown topics is not claimed: it would take another's
-    place. A paused lane is not claimed either; PostgreSQL checks that again once it has the
-    lock."""
+    Lanes that another drain holds are skipped. A lane with nothing but refused keys or unknown topics
+    is not claimed, nor is a paused one; PostgreSQL checks that again once it has the lock."""
     first_pending = RawSQL(  # noqa: S611  (no text of anybody else)
         f"""(SELECT id FROM event_outbox WHERE event_outbox.lane = outbox_lane.lane AND {PENDING}
              ORDER BY id LIMIT 1)""",

@@ -1,17 +1,11 @@
 """Floors: the id at which each lane's pending rows begin, so that a drain does not read past
-settled rows.
+settled rows (docs/outbox.md#the-drain).
 
-A settled row leaves a dead entry in the index of pending rows. VACUUM removes it, but not while
-any transaction holds an older snapshot; without a floor every claim then reads past all of them.
-
-No transaction may undercut a floor (guarantees.md#r4). An id is given before its transaction
-commits, so the last id that was sent is not a floor. An id becomes a floor when every
-transaction that could hold a lower id has ended. A writer holds a lock on the table from before
-it takes an id until it ends, and pg_locks names the writers. A redrive or a lost log makes rows
-pending again below the floors that drains remember. The code that does so increments
-`outbox_lane.rewinds`, and a floor is valid only for the count with which it was taken. Once a
-minute drains look below their floors, with or without Kafka. A row that they find there raises
-an alarm and increments its lane's rewinds, so that no process passes over it again."""
+No transaction may undercut a floor (guarantees.md#r4): an id becomes one when every transaction that
+could hold a lower id has ended. A redrive or a lost log makes rows pending again below the floors that
+drains remember. The code that does so increments `outbox_lane.rewinds`, and a floor is valid only
+for the count with which it was taken. So does the sweep below the floors, once a minute, for a row
+that it finds there."""
 
 from __future__ import annotations
 

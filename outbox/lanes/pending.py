@@ -76,7 +76,6 @@ class PendingEvent(NamedTuple):
         )
 
     def message(self) -> OutgoingMessage:
-        """The message it becomes."""
         headers = kafka_headers(
             event_id=self.event_id,
             type_=self.type,

@@ -11,6 +11,7 @@ from outbox import conf, operator_log
 from outbox.dead_letters.resolve import REPLAY
 from outbox.declaration import AppLetter, LetterQuery, LetterSource
 from outbox.envelope import rfc3339
+from outbox.management.words import spelt_out
 
 __all__ = ["concerns_handlers", "described", "letter_id", "line", "query", "resolve", "sources"]
 
@@ -33,7 +34,6 @@ def concerns_handlers(options: dict[str, Any]) -> bool:
 
 
 def sources(options: dict[str, Any]) -> list[LetterSource]:
-    """The sources that are meant."""
     handler, states, ids = options["handler"], options["state"], options["ids"]
     if (states and DEAD not in states) or (handler and handler not in _names()):
         return []
@@ -47,7 +47,6 @@ def _names() -> set[str]:
 
 
 def query(options: dict[str, Any]) -> LetterQuery:
-    """What is asked of each source."""
     return LetterQuery(
         ids=[each for each in options["ids"] if isinstance(each, UUID)],
         topic=options["topic"],
@@ -58,16 +57,11 @@ def query(options: dict[str, Any]) -> LetterQuery:
 
 
 def line(source: LetterSource, letter: AppLetter) -> str:
-    """One letter."""
-    error = f"  {_shown(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
+    error = f"  {spelt_out(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
     return (
-        f"{letter.id}  {DEAD}  {source.name}  {letter.topic}  key={_shown(letter.key[:80])}"
+        f"{letter.id}  {DEAD}  {source.name}  {letter.topic}  key={spelt_out(letter.key[:80])}"
         f"  attempts={letter.attempts}{error}"
     )
-
-
-def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def described(source: LetterSource, letter: AppLetter) -> dict[str, Any]:

@@ -1,14 +1,11 @@
 """The two commands of the paced limiter, each one Lua script on the keys of one limit.
 
 KEYS of both: the state, a hash; the log, a sorted set of requests by the time (microseconds) at
-which they were given tokens; what each was given, a hash, `given` or `given:back`. They share a hash
-tag. A request that was answered is kept ten seconds, so that it can be sent again: redis-py may.
+which they were given tokens; what each was given, a hash, `given` or `given:back`. A request that was
+answered is kept ten seconds, so that it can be sent again: redis-py may.
 
 The log decides: no window of a second has more tokens than the limit. The state's `tokens` only
-spread them: they come evenly, a draw takes those of a tenth of a second at most, and those of three
-tenths wait for who comes late. A limit that Redis does not know, because it was emptied or is new,
-begins with none.
-"""
+spread them. A limit that Redis does not know begins with none."""
 
 from __future__ import annotations
 

@@ -12,12 +12,9 @@ THRESHOLD = 50_000
 
 
 def tune_gc() -> None:
-    """Leave alone what was loaded at the start, and look for cycles seldom.
-
-    Call it once everything is imported, and before any fork: frozen objects are not written to,
-    so that children keep sharing their pages (https://docs.python.org/3/library/gc.html#gc.freeze).
-    Without it a third of the drain's time went into collections that freed nothing.
-    """
+    """Leave alone what was loaded at the start, and look for cycles seldom: a third of the drain's time
+    went into collections that freed nothing. Call it once everything is imported, and before any fork
+    (https://docs.python.org/3/library/gc.html#gc.freeze)."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(THRESHOLD, 20, 100)

@@ -1,9 +1,7 @@
 """What each process says of itself, every few seconds, in Redis: the table of processes.
 
-Redis, because it is asked when PostgreSQL is unavailable, and because a row that nobody renews goes by itself.
-The age of a heartbeat is what Redis counts: no two clocks are compared. Nothing depends on it: a
-process whose heartbeat cannot be written goes on.
-"""
+Redis is asked when PostgreSQL is unavailable, a row that nobody renews goes by itself, and its age is
+what Redis counts. Nothing depends on it."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers as the web process does (contract of every endpoint): JSON but for the metrics, HEAD
-    and OPTIONS beside GET, any other method a 405."""
+    """Answers as the web process does: JSON but for the metrics, HEAD and OPTIONS beside GET, else a
+    405."""
 
     server: _Server
 

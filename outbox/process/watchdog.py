@@ -1,10 +1,8 @@
 """Ends a process that runs without making progress, so that its supervisor starts it again
 (guarantees.md#r19).
 
-Only the process itself knows whether it has work and does none. A thread looks once a second and
-counts its looks, not the time on a clock: a process that was stopped and goes on has not looked
-meanwhile, and so gets all of its patience to catch up.
-"""
+A thread looks once a second and counts its looks, not the time on a clock: a process that was stopped
+has not looked meanwhile, and so gets all of its patience to catch up."""
 
 from __future__ import annotations
 

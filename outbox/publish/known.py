@@ -13,13 +13,9 @@ __all__ = ["known_event_ids", "seconds_since_published"]
 
 
 def known_event_ids(topic: str, ids: Sequence[UUID]) -> set[UUID]:
-    """Which of these ids event_outbox holds for this topic: one statement, by the unique index on
-    the event's id. Another producer may have written one of our ids to another of our topics; such
-    an event is not ours.
-
-    An event that a handler has not applied yet and that is not held was written by another
-    producer: retention deletes a row only when every handler has applied it.
-    """
+    """Which of these ids event_outbox holds for this topic: one statement, by the unique index on the
+    event's id. An event that a handler has not applied yet and that is not held was written by another
+    producer: retention deletes a row only when every handler has applied it."""
     if not ids:
         return set()
     # A subquery for each id and no join: PostgreSQL would rather read all of a small outbox. What

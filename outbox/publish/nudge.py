@@ -1,11 +1,7 @@
-"""The nudge: after a commit, one Celery message that asks for a drain now (guarantees.md#r7).
+"""The nudge: after a commit, one Celery message that asks for a drain now (guarantees.md#r7,
+docs/outbox.md#the-nudge).
 
-It only saves time: beat asks every second in any case. So it runs on a thread of its own, where
-a Redis that is unavailable or slow cannot delay a request. A nudge that fails is counted and
-forgotten. The first commit sends one at once; those that follow within `nudge_interval` share
-the next nudge, so that a drain finds batches instead of single events. While commits keep
-coming a drain stays and looks again by itself, which costs less than a task for each nudge. It
-holds the key of the nudges meanwhile, so commits send none."""
+It runs on a thread of its own, where a Redis that is unavailable or slow cannot delay a request."""
 
 from __future__ import annotations
 

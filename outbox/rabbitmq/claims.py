@@ -62,7 +62,6 @@ _OUTCOMES = {outcome.value: outcome for outcome in ClaimOutcome}
 
 
 def key_of(event_id: str) -> str:
-    """The key of an event."""
     return f"event:{event_id}"
 
 
@@ -126,7 +125,6 @@ class EventClaims:
         return True
 
     def close(self) -> None:
-        """Close the connection."""
         self._server.close()
 
     def _run(self, script: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any] | None:

@@ -1,8 +1,5 @@
-"""The connection that publishes dead letters: each is confirmed by RabbitMQ, in a queue, or refused.
-
-It is another than the consumer's: RabbitMQ stops reading a connection that publishes while its
-memory or disk is short.
-"""
+"""The connection that publishes dead letters, another than the consumer's: RabbitMQ stops reading one
+that publishes while its memory or disk is short."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""What is in hand: deliveries in the order of their tags, and which acknowledgements are due.
-
-RabbitMQ closes a channel that acknowledges a tag twice, so a tag that was acknowledged is forgotten
-here in the same step.
-"""
+"""What is in hand: deliveries in the order of their tags, and which acknowledgements are due. A tag is
+forgotten when it is acknowledged: RabbitMQ closes a channel that does so twice."""
 
 from __future__ import annotations
 
@@ -132,11 +129,9 @@ class InHand:
         return acks
 
     def oldest(self) -> float | None:
-        """When the oldest of them came."""
         return min((each.arrived for each in self._open.values()), default=None)
 
     def sizes(self) -> MeanSize:
-        """The mean size of what is in hand."""
         sizes = MeanSize()
         for delivery in self._open.values():
             sizes.add(len(delivery.raw))

@@ -44,7 +44,6 @@ class Recent:
         self._old: dict[str, str] = {}
 
     def add(self, event_id: str, digest: str) -> None:
-        """One more."""
         if len(self._new) >= self._size:
             self._old, self._new = self._new, {}
         self._new[event_id] = digest

@@ -1,10 +1,7 @@
 """AMQP properties as bytes: nothing of a message's headers is lost, and none of them ends the relay.
 
-pika decodes the header table of every delivery. A time in milliseconds or an unknown type raises in
-the middle of its reading, the connection is gone, the message comes again, for ever; a
-double loses its fraction. So properties stay the bytes they came as, and the few that matter are
-looked up in them.
-"""
+pika decodes the header table of every delivery, and an unknown type ends the connection, for ever. So
+properties stay the bytes they came as, and the few that matter are looked up in them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """The loop: take > claim > send > mark > acknowledge, each for many messages at once, on one thread.
-
-Nothing in it waits but for Redis, and for that at most `redis_wait`. Reports of Kafka's client are
-fetched every few milliseconds while something is under way.
-"""
+Nothing in it waits but for Redis, and for that at most `redis_wait`."""
 
 from __future__ import annotations
 
@@ -117,18 +114,7 @@ class Relay:
         return len(self._events.busy)
 
     @property
-    def letters_refused(self) -> int:
-        """How often the dead-letter exchange did not take one."""
-        return self._letters.refused
-
-    @property
-    def streams_replaced(self) -> int:
-        """How often the producer had to be replaced."""
-        return self._sending.replaced
-
-    @property
     def breaker_state(self) -> KafkaBreakerState:
-        """Of the breaker around Kafka."""
         return self.kafka.breaker_state(time.monotonic())
 
     @property

@@ -61,7 +61,6 @@ class RelayProgress:
         self._seen = -1
 
     def stands_still(self) -> bool:
-        """Whether the loop stands."""
         seen, self._seen = self._seen, self._relay.looks
         return seen == self._seen
 

@@ -1,10 +1,8 @@
 """What is on its way to Kafka, and the messages that Kafka refuses.
 
-A refusal takes down the whole request and ends the stream, because nothing may go before what
-failed. What shared the request is then sent alone, one after the other, before anything else; so
-all but the culprit keep their places. The culprit goes on alone, with pauses, and is a dead letter
-after `max_retries` refusals. Everything else that fails is Kafka's trouble and waits.
-"""
+A refusal takes down the whole request and ends the stream. What shared the request is then sent alone
+before anything else; so all but the culprit keep their places. Everything else that fails is Kafka's
+trouble and waits."""
 
 from __future__ import annotations
 

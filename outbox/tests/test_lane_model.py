@@ -27,7 +27,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from outbox.drain.settle import acknowledged_prefix, settle_batch
+from outbox.drain import settle
+from outbox.drain.settle import acknowledged_prefix
 from outbox.kafka.producer import BatchDelivery
 from outbox.lanes.claim import claim_lanes
 from outbox.lanes.floors import Floors
@@ -44,6 +45,13 @@ T = TypeVar("T")
 SAME_LANE = [key for key in map(str, range(200)) if lane_of(key) == lane_of("0")][:2]
 KEYS = st.sampled_from([*SAME_LANE, "1", "2"])
 DRAINS = st.integers(0, 1)
+
+
+def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
+    """Mark (id, partition, offset) as published, as a drain does."""
+    if settled:
+        with connection.cursor() as cursor:
+            cursor.execute(settle._SETTLE, settle._columns(settled))
 
 
 @dataclass(frozen=True)

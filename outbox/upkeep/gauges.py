@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from outbox import conf, jobs, metrics
 from outbox.audit.compare import MissingReason
 from outbox.conf import DRAIN, all_topics
+from outbox.database.ask import row_of, rows_of
 from outbox.database.planner import plan_without
 from outbox.dead_letters import unknown_type
 from outbox.declaration import Route
@@ -97,26 +98,24 @@ def measure_outbox() -> None:
 
 
 def _pending(floors: Floors, counted: int) -> tuple[int, float]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT (SELECT count(*) FROM (
-                        SELECT FROM outbox_lane CROSS JOIN LATERAL (
-                            SELECT FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
-                        LIMIT %s) counted),
-                   coalesce((
-                        SELECT extract(epoch FROM clock_timestamp() - min(created_at))
-                        FROM outbox_lane CROSS JOIN LATERAL (
-                            SELECT created_at FROM event_outbox WHERE {_PENDING}
-                            ORDER BY id LIMIT 1) first), 0)::float
-            """,
-            (
-                *floors.parameters(),
-                *(counted, counted),
-                *floors.parameters(),
-            ),
-        )
-        events, oldest_seconds = cursor.fetchone()
+    events, oldest_seconds = row_of(
+        f"""
+        SELECT (SELECT count(*) FROM (
+                    SELECT FROM outbox_lane CROSS JOIN LATERAL (
+                        SELECT FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
+                    LIMIT %s) counted),
+               coalesce((
+                    SELECT extract(epoch FROM clock_timestamp() - min(created_at))
+                    FROM outbox_lane CROSS JOIN LATERAL (
+                        SELECT created_at FROM event_outbox WHERE {_PENDING}
+                        ORDER BY id LIMIT 1) first), 0)::float
+        """,
+        (
+            *floors.parameters(),
+            *(counted, counted),
+            *floors.parameters(),
+        ),
+    )
     return events, oldest_seconds
 
 
@@ -183,70 +182,68 @@ def _behind(handler: str, state: TopicState | None) -> tuple[int | None, int | N
 
 def oldest_unapplied() -> dict[str, float]:
     """Handler -> seconds. Of the newest rows by the positions; of older ones what the audit left open."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH newest AS MATERIALIZED (
-                SELECT topic, "partition", "offset", created_at FROM event_outbox
-                ORDER BY id DESC LIMIT %s
-            ), oldest AS (
-                SELECT position.handler, min(newest.created_at) AS created_at
-                FROM newest JOIN bridge_position position USING (topic, "partition")
-                WHERE newest."offset" >= position.next_offset
-                GROUP BY position.handler
-                UNION ALL
-                SELECT route.handler, event.created_at
-                FROM unnest(%s::text[]) AS route (handler)
-                CROSS JOIN LATERAL (
-                    SELECT outbox_id AS id FROM (
-                        SELECT outbox_id, state FROM audit_open
-                        WHERE audit_open.handler = route.handler ORDER BY outbox_id LIMIT %s) AS open
-                    WHERE state <> ALL(%s) ORDER BY outbox_id LIMIT 1) AS first
-                JOIN event_outbox event ON event.id = first.id
-            )
-            SELECT handler, extract(epoch FROM clock_timestamp() - min(created_at))::float
-            FROM oldest GROUP BY handler
-            """,
-            (
-                NEWEST,
-                [route.handler for route in conf.routes()],
-                OPEN_LOOKED_AT,
-                [
-                    MissingReason.PARKED,
-                    MissingReason.UNSENT,
-                    MissingReason.HELD,
-                    MissingReason.REFUSED,
-                ],
-            ),
+    rows = rows_of(
+        """
+        WITH newest AS MATERIALIZED (
+            SELECT topic, "partition", "offset", created_at FROM event_outbox
+            ORDER BY id DESC LIMIT %s
+        ), oldest AS (
+            SELECT position.handler, min(newest.created_at) AS created_at
+            FROM newest JOIN bridge_position position USING (topic, "partition")
+            WHERE newest."offset" >= position.next_offset
+            GROUP BY position.handler
+            UNION ALL
+            SELECT route.handler, event.created_at
+            FROM unnest(%s::text[]) AS route (handler)
+            CROSS JOIN LATERAL (
+                SELECT outbox_id AS id FROM (
+                    SELECT outbox_id, state FROM audit_open
+                    WHERE audit_open.handler = route.handler ORDER BY outbox_id LIMIT %s) AS open
+                WHERE state <> ALL(%s) ORDER BY outbox_id LIMIT 1) AS first
+            JOIN event_outbox event ON event.id = first.id
         )
-        return dict(cursor.fetchall())
+        SELECT handler, extract(epoch FROM clock_timestamp() - min(created_at))::float
+        FROM oldest GROUP BY handler
+        """,
+        (
+            NEWEST,
+            [route.handler for route in conf.routes()],
+            OPEN_LOOKED_AT,
+            [
+                MissingReason.PARKED,
+                MissingReason.UNSENT,
+                MissingReason.HELD,
+                MissingReason.REFUSED,
+            ],
+        ),
+    )
+    return dict(rows)
 
 
 def _unclaimable(floors: Floors, per_lane: int) -> int:
     # Ordered, because the planner may otherwise estimate that half of the table is above, and
     # read it whole.
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT (SELECT count(*) FROM outbox_lane CROSS JOIN LATERAL (
-                        SELECT topic FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
-                    WHERE pending.topic <> ALL(%s))
-                 + (SELECT count(*) FROM (
-                        SELECT FROM event_outbox WHERE status = 0
-                        AND lane < (SELECT min(lane) FROM outbox_lane)
-                        ORDER BY lane, id LIMIT %s) below)
-                 + (SELECT count(*) FROM (
-                        SELECT FROM event_outbox WHERE status = 0
-                        AND lane > (SELECT max(lane) FROM outbox_lane)
-                        ORDER BY lane, id LIMIT %s) above)
-            """,
-            (
-                *floors.parameters(),
-                *(per_lane, [topic.name for topic in all_topics()]),
-                *(per_lane, per_lane),
-            ),
-        )
-        return int(cursor.fetchone()[0])
+    row = row_of(
+        f"""
+        SELECT (SELECT count(*) FROM outbox_lane CROSS JOIN LATERAL (
+                    SELECT topic FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
+                WHERE pending.topic <> ALL(%s))
+             + (SELECT count(*) FROM (
+                    SELECT FROM event_outbox WHERE status = 0
+                    AND lane < (SELECT min(lane) FROM outbox_lane)
+                    ORDER BY lane, id LIMIT %s) below)
+             + (SELECT count(*) FROM (
+                    SELECT FROM event_outbox WHERE status = 0
+                    AND lane > (SELECT max(lane) FROM outbox_lane)
+                    ORDER BY lane, id LIMIT %s) above)
+        """,
+        (
+            *floors.parameters(),
+            *(per_lane, [topic.name for topic in all_topics()]),
+            *(per_lane, per_lane),
+        ),
+    )
+    return int(row[0])
 
 
 def measure_letters(counts: Iterable[LetterCount]) -> None:
@@ -286,12 +283,11 @@ def measure_unknown_types() -> None:
 
 def held_events() -> int:
     """Events behind a message that Kafka refused, counted up to 10,000 by an index of their own."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 2 LIMIT %s) held",
-            (LETTERS_COUNT_LIMIT,),
-        )
-        return int(cursor.fetchone()[0])
+    [held] = row_of(
+        "SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 2 LIMIT %s) held",
+        (LETTERS_COUNT_LIMIT,),
+    )
+    return int(held)
 
 
 def open_letters(limit: int = LETTERS_COUNT_LIMIT) -> list[LetterCount]:

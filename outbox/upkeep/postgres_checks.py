@@ -9,6 +9,7 @@ from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from outbox import conf
+from outbox.database.ask import rows_of
 from outbox.topics import LANES
 from outbox.upkeep.check_result import CheckResult, judge
 
@@ -66,14 +67,14 @@ _SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_sta
 
 
 def _settings() -> Iterator[CheckResult]:
-    with connection.cursor() as cursor:
-        cursor.execute(
+    values: dict[str, str] = dict(
+        rows_of(
             "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)"
             " UNION ALL SELECT 'wal_writer_delay', setting FROM pg_settings"
             " WHERE name = 'wal_writer_delay'",
             (list(_SETTINGS),),
         )
-        values: dict[str, str] = dict(cursor.fetchall())
+    )
     for name, risk in (("fsync", "no-fsync"), ("full_page_writes", "torn-pages")):
         yield judge(
             "postgresql",
@@ -124,12 +125,12 @@ _DEFAULTS = (
 
 def _defaults() -> Iterator[CheckResult]:
     """The check of settings that a database or role may change for every session (ALTER … SET)."""
-    with connection.cursor() as cursor:
-        cursor.execute(
+    values: dict[str, str] = dict(
+        rows_of(
             "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)",
             ([name for name, _, _ in _DEFAULTS],),
         )
-        values: dict[str, str] = dict(cursor.fetchall())
+    )
     for name, wanted, breaks in _DEFAULTS:
         yield judge(
             "postgresql",
@@ -183,12 +184,13 @@ def check_pooler(first: BaseDatabaseWrapper) -> CheckResult:
 
 def _session() -> CheckResult:
     """The check of the options that sessions send when they begin, which a pooler may drop."""
-    with connection.cursor() as cursor:
-        cursor.execute(
+    idle, lock, plans = (
+        row[0]
+        for row in rows_of(
             "SELECT setting FROM pg_settings WHERE name = ANY(%s) ORDER BY name",
             (["idle_in_transaction_session_timeout", "lock_timeout", "plan_cache_mode"],),
         )
-        idle, lock, plans = (row[0] for row in cursor.fetchall())
+    )
     return judge(
         "postgresql",
         f"sessions: idle_in_transaction_session_timeout = {idle}, lock_timeout = {lock},"

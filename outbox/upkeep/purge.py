@@ -1,12 +1,8 @@
 """Deleting what is done and old (guarantees.md#r16): outbox rows with their receipts, in small chunks.
 
-A row is deleted once it is past its retention and every handler that subscribes to it has applied or
-discarded it. So is one that Kafka refused and an operator discarded. This is read from the receipts on
-every run, so a late handler never loses an event.
-
-An event of a type that this process does not know stays while a handler of its topic has not
-passed it, or has it parked: a newer release may subscribe to it.
-"""
+This is read from the receipts on every run, so a late handler never loses an event. An event of a type
+that this process does not know stays while a handler of its topic has not passed it, or has it
+parked."""
 
 from __future__ import annotations
 
@@ -123,9 +119,7 @@ def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
     old row follows.
 
     Rows are written in about the order of their ids, so that end is known by when they were
-    written; but a row goes by when it was published, which a redrive or a recreated log may have
-    done much later.
-    """
+    written; but a row goes by when it was published, which may be much later."""
     subscriptions = [
         (route.handler, route.topic.name, type_)
         for route in conf.routes()

@@ -7,7 +7,7 @@ import time
 from devtools.benchmarks.backbone.events import fill, order_created, trace
 from devtools.benchmarks.backbone.stage import HANDLER, OURS, Stage
 from devtools.benchmarks.report import BenchFigure
-from loadtest import measure
+from devtools.testing import measure
 from outbox.database.unit_of_work import unit_of_work
 from outbox.publish.events import publish
 

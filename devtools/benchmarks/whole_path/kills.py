@@ -15,7 +15,7 @@ from django.db import connection
 from devtools.benchmarks.report import BenchFigure
 from devtools.benchmarks.whole_path.rates import SETTLES_WITHIN, Generator
 from devtools.localstack import LocalStack
-from loadtest import measure
+from devtools.testing import measure
 from outbox.topics import CANARY_TYPE
 
 __all__ = ["PROCESSES", "Kills"]

@@ -27,7 +27,7 @@ from django.db import connection
 
 from devtools.benchmarks.cpu import seconds_of_stack
 from devtools.localstack import LocalStack
-from loadtest import measure
+from devtools.testing import measure
 from outbox.conf import Retention
 from outbox.upkeep.purge import purge
 

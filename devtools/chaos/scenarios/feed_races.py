@@ -13,9 +13,10 @@ from devtools.chaos.scenarios.base import Play, Scenario
 from devtools.chaos.scenarios.feeds import bring_back, keep_files
 from devtools.feeders.truth import slices_settle
 from devtools.feeders.users import FeederClient, Users
+from devtools.testing.posts import create_posts
 from devtools.testing.refusing_redis import refusing
 from feeds.ids import EPOCH_MS, TIME_SHIFT
-from feeds.services import NewPost, create_posts
+from feeds.services import NewPost
 
 __all__ = ["SCENARIOS"]
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from devtools.demo.account import FeedsAccount, Half, Observations, account, conclusion
 from devtools.demo.report import ReportLine, print_report
 from devtools.probe.queries import OrderVerdict
+from devtools.testing.measure import Counts, KafkaCount, Latency
 from eventsite.reports.recount import FigureComparison
-from loadtest.measure import Counts, KafkaCount, Latency
 
 LATENCY = Latency(p50=5.0, p99=50.0)
 HALF = Half(

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from devtools.demo.background import Background, event_progress, probe_load
 from devtools.probe import services as probe_services
+from devtools.testing import measure
 from devtools.testing.patience import PATIENCE
-from loadtest import measure
 
 
 def test_a_failure_is_raised_by_finish_and_not_by_wait() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from devtools.demo import run
 from devtools.localstack import LocalStack
-from loadtest import measure
+from devtools.testing import measure
 
 NOTHING = measure.Counts(orders=0, events=0, published=0, heard=0, applied=0, processed_events=0)
 STUCK = measure.Counts(orders=0, events=9, published=8, heard=8, applied=7, processed_events=0)

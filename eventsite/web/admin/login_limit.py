@@ -1,10 +1,7 @@
 """How often somebody may try to log in: a token bucket for each address and one for each user.
 
-A try takes a token of both before the password is looked at, so tries at the same moment do not pass
-together. A login that succeeds fills the user's bucket again, not that of the address: there somebody
-may try many users. The buckets are those of the gateway's limit, in Redis, for all web processes; while
-Redis is unavailable each process keeps its own.
-"""
+A try takes a token of both before the password is looked at. A login that succeeds fills the user's
+bucket again, not that of the address. While Redis is unavailable each process keeps its own buckets."""
 
 from __future__ import annotations
 

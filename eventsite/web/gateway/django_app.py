@@ -1,16 +1,9 @@
-"""Django behind ASGI on a few threads of its own.
+"""Django behind ASGI on a few threads of its own (docs/adr/0003-django-on-its-own-threads.md).
 
-Django's ASGIHandler makes a thread for every request and hops between it and the event loop for
-each middleware; with synchronous views that costs more than the request itself. Here a request
-is one hop: the whole synchronous handler runs on one of `WEB_THREADS` long-lived threads, each
-with its own lasting database connection. More requests than threads wait their turn in memory
-instead of fighting for the interpreter and the pool.
-
-A database that does not answer holds a thread for some seconds at most, and nobody waits long for a
-thread then: every request is answered within ten seconds of its arrival, the admin's within fifteen.
-Health and metrics have threads of their own, so they are answered while all others wait; so has the
-page of operators.
-"""
+Django's ASGIHandler makes a thread for every request. Here the whole synchronous handler runs on one of
+`WEB_THREADS` long-lived threads, each with its own lasting database connection. Nobody waits long for a
+thread: docs/http.md#a-database-that-does-not-answer. Health, metrics and the page of operators have
+threads of their own."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""The journal of what was answered: a place in the metrics, and a line in the access log.
-
-Both at the end of a turn of the event loop, and then not again for two milliseconds: in a busy process
-one write to the log and a few additions do for all that came meanwhile.
-"""
+"""The journal of what was answered: a place in the metrics, and a line in the access log, written for
+many at once, at most every two milliseconds."""
 
 from __future__ import annotations
 

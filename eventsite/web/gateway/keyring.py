@@ -1,12 +1,8 @@
 """The API keys in this process's memory, never older than a second while they are asked for.
 
-All keys are kept, not only those that were used, and what changed is asked for by revision: a
-request costs one look into a dictionary, and a flood of made-up keys costs neither memory nor more
-than MISSES_A_SECOND small queries, however many there are. Nothing is read while nobody calls.
-
-While the database is unavailable, known keys stay valid (expiry included): without it there is nothing to
-read or change with them, and a revocation could not be committed either.
-"""
+All keys are kept, and what changed is asked for by revision: a flood of made-up keys costs neither
+memory nor more than MISSES_A_SECOND small queries. While the database is unavailable, known keys stay
+valid (docs/http.md#api-keys)."""
 
 from __future__ import annotations
 

@@ -1,12 +1,8 @@
-"""A token bucket for each caller, in Redis: shared by all web processes, exact, and optional.
+"""A token bucket for each caller, in Redis: shared by all web processes, exact, and optional
+(docs/http.md#limits). Requests that wait for Redis at the same moment share one round trip.
 
-A bucket holds `burst` tokens and gets `per_second` new ones a second, without steps; a request
-takes one or is refused. Requests that wait for Redis at the same moment share one round trip.
-
-When Redis is unavailable or slower than RATE_LIMIT_PATIENCE, requests are let through and counted: a limit protects
-from too much, and refusing everybody would be worse. The first failure opens a breaker: until a
-probe behind the requests' back was answered in time, nobody waits for Redis again.
-"""
+The first failure opens a breaker: until a probe behind the requests' back was answered in time, nobody
+waits for Redis again, and requests are let through and counted."""
 
 from __future__ import annotations
 

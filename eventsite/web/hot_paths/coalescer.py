@@ -1,9 +1,5 @@
-"""Many requests, one statement: natural batching without a timer.
-
-A command that comes while nothing is being done goes at once and alone; those that come while a
-batch is under way wait for it and are the next batch, oldest first. So a single caller waits for
-nobody, and under load the batches grow by themselves.
-"""
+"""Many requests, one statement: natural batching without a timer. A single caller waits for nobody, and
+under load the batches grow by themselves."""
 
 from __future__ import annotations
 
@@ -54,10 +50,8 @@ class Coalescer(Generic[Command, Result]):
     server has refused included (the batch is halved until only the culprit is left). A batch
     has at most `max_batch` commands, of `max_weight` together unless the first is heavier. The
     queue has at most `max_waiting`, each for at most `patience` seconds, even while a batch
-    hangs. `perform` must not wait for the database longer than the oldest command of the batch
-    may (outbox/database/patience.py). `turn` is held around each batch, and the batch is put
-    together once it is held: commands that come while it is awaited are in the queue, may
-    expire there, and join the batch otherwise. Belongs to one event loop."""
+    hangs. `turn` is held around each batch, which is put together once it is held.
+    Belongs to one event loop."""
 
     def __init__(
         self,

@@ -1,8 +1,5 @@
-"""Answers requests that qualify before Django; all others go to Django unchanged.
-
-A request qualifies by its exact method and path, a query string of declared parameters only, no
-header that would change the answer, and for a write a plain JSON body that the app's own
-validation accepts, or no body."""
+"""Answers requests that qualify before Django; all others go to Django unchanged
+(docs/http.md#hot-paths says which)."""
 
 from __future__ import annotations
 

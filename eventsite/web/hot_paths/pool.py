@@ -1,9 +1,5 @@
-"""Sessions with PostgreSQL that all hot paths of a process share.
-
-One for each path would be more connections with every path, most of them idle. What a session keeps
-(prepared statements and their plans) belongs to the session and not to a path, so any path may use
-any of them.
-"""
+"""Sessions with PostgreSQL that all hot paths of a process share. What a session keeps (prepared
+statements and their plans) belongs to the session, so any path may use any of them."""
 
 from __future__ import annotations
 

@@ -75,7 +75,6 @@ class RedisLane:
         log.info("hot_path_redis_back")
 
     async def close(self) -> None:
-        """Close the connection."""
         if self._probe is not None:
             self._probe.cancel()
         await self._redis.aclose()

@@ -1,7 +1,5 @@
-"""A session with PostgreSQL on the event loop, for what hot paths read and write.
-
-It waits on the loop itself. A thread would cost two wake-ups for each batch, and it and the
-loop would compete for the interpreter's lock, which costs more than the statements."""
+"""A session with PostgreSQL on the event loop, for what hot paths read and write. A thread would cost
+two wake-ups for each batch, and compete for the interpreter's lock."""
 
 from __future__ import annotations
 

@@ -65,7 +65,6 @@ class Table(Generic[Found]):
         return None
 
     def all(self) -> Iterator[Found]:
-        """Every one of them."""
         yield from self._exact.values()
         yield from (found for _, found in self._with_id.values())
 

@@ -1,11 +1,9 @@
 """libpq on the event loop: statements out, their rows back, one wake-up for both.
 
-psycopg's connections wait for each statement of a pipeline to be sent, and look up its cursor, its
-adapters and its plan each time: at a few hundred batches a second that is more than half of what a
-write costs. Here libpq's pipeline mode is driven by itself, as its manual shows
+psycopg's connections wait for each statement of a pipeline to be sent: more than half of what a write
+costs. Here libpq's pipeline mode is driven by itself, as its manual shows
 (https://www.postgresql.org/docs/current/libpq-pipeline-mode.html), through psycopg's wrapper of it
-(https://www.psycopg.org/psycopg3/docs/api/pq.html).
-"""
+(https://www.psycopg.org/psycopg3/docs/api/pq.html)."""
 
 from __future__ import annotations
 

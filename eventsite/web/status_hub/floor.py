@@ -1,11 +1,6 @@
-"""Where the rows without a number begin, so that a look need not pass what was numbered before.
-
-A numbered row leaves a dead entry in the index of those without a number. VACUUM removes it,
-but not while any transaction holds an older snapshot; without a floor every look then reads
-past all of them. A floor may only be one that nobody can undercut: an id is drawn before its
-transaction commits. Here an id becomes a floor when every transaction that could have drawn a
-lower one has ended, and a look that began after that has left nothing. A writer holds a lock on
-the table from before it takes an id until it ends, and pg_locks names the writers."""
+"""Where the rows without a number begin, so that a look need not pass what was numbered before: the
+floors of outbox/lanes/floors.py for a status log. An id becomes a floor when every transaction that
+could have drawn a lower one has ended, and a look that began after that has left nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +69,6 @@ class Floor:
         )
 
     def note_answers(self, last_id: int, writers: Collection[str]) -> None:
-        """What was answered."""
         if self._ceiling and not self._ended:
             self._ended = self._writers.isdisjoint(writers)
         elif not self._ceiling:

@@ -64,7 +64,6 @@ class Index(Generic[Seat]):
         self._subjects[subject].live.add(seat)
 
     def live(self) -> Iterator[Seat]:
-        """Every live seat."""
         for subject in self._subjects.values():
             yield from subject.live
 

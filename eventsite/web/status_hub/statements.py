@@ -17,14 +17,12 @@ SNAPSHOT: Statement = ("SELECT pg_current_snapshot()::text", ())
 
 
 def number(log: StatusLog, floor: int) -> Sequence[Statement]:
-    """The numberer, in one transaction: the first statement says "true" if nobody else numbers
-    this log now, the second how many rows it has numbered, of those with ids from `floor` on.
+    """The numberer, in one transaction: the first statement says "true" if nobody else numbers this log
+    now, the second how many rows it has numbered, of those with ids from `floor` on.
 
-    The lock belongs to the transaction, so a process that is killed, or frozen outside of one,
-    delays no other. The statement behind it has a newer snapshot than the lock: it sees all
-    that its holder before has numbered. What was not committed by then gets a higher number
-    later, so no reader has passed it. The rows are locked, because one that somebody deletes
-    meanwhile would leave a gap."""
+    The statement behind the lock sees all that its holder before has numbered; what was not committed
+    by then gets a higher number later. The rows are locked, because one that is deleted would leave a
+    gap."""
     return (
         (
             "SELECT set_config('status_log.mine',"

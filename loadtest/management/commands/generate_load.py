@@ -20,21 +20,23 @@ from loadtest.arguments import count, header, positive, seconds, share, threshol
 from loadtest.client import Client
 from loadtest.console import LoadProgress, print_summary
 from loadtest.feeds import generate_feeds
-from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsProgress, FeedsReport
+from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsReport, progress_of_feeds
 from loadtest.feeds_tally import FeedsPlan
-from loadtest.generator import ARRIVALS, GeneratorPlan, generate
+from loadtest.generator import GeneratorPlan, generate
 from loadtest.machine import describe_machine
 from loadtest.notifications import NotificationsPlan, look_for_all, send_notifications
-from loadtest.notifications_report import NotificationsProgress, NotificationsReport
+from loadtest.notifications_report import NotificationsReport, progress_of_notifications
 from loadtest.notifications_tally import METRICS_OF_NOTIFICATIONS, NotificationsTally
 from loadtest.page import render
 from loadtest.payloads import KINDS
 from loadtest.provider import ProviderLost, provider
+from loadtest.sending import ARRIVALS, RunPlan
 from loadtest.summary import LoadSummary
 from loadtest.tally import LoadTally
 from loadtest.target import NotOurs, ask_target
 from loadtest.thresholds import METRICS, METRICS_OF_CHECK, ONLY_BY_DATABASE, Threshold
 from loadtest.verify import LoadVerdict, verify_by_database, verify_by_http
+from loadtest.words import each_tenth
 from outbox.process.gc_tuning import tune_gc
 
 EXAMPLE = """examples:
@@ -154,38 +156,32 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        run = {
-            "orders": self._orders,
-            "feeds": self._feeds,
-            "notifications": self._notifications,
-        }
-        run[options["profile"]](options)
+        if options["profile"] == "orders":
+            self._orders(options)
+            return
+        of_feeds = options["profile"] == "feeds"
+        _refuse_of_orders(options, METRICS_OF_FEEDS if of_feeds else METRICS_OF_NOTIFICATIONS)
+        self._tell(self._feeds(options) if of_feeds else self._notifications(options), options)
 
-    def _feeds(self, options: dict[str, Any]) -> None:
-        """The same for posts and feeds; looks over HTTP for every accepted post."""
-        _refuse_of_orders(options, METRICS_OF_FEEDS)
-        plan = _feeds_plan(options)
-        self._ask(plan)
-        self._say(f"{plan.url}: feeds of {plan.users} users, seed {plan.seed}, run {plan.run}")
-        tune_gc()
-        tally = generate_feeds(plan, on_second=FeedsProgress(self._say).show)
-        self._tell(FeedsReport(plan, tally, describe_machine(), options["fail_if"]), options)
+    def _feeds(self, options: dict[str, Any]) -> FeedsReport:
+        """Looks over HTTP for every accepted post."""
+        names = ("users", "follows", "sample", "settle")
+        plan = FeedsPlan(**_of_all(options), **{name: options[name] for name in names})
+        self._ask(plan, f"feeds of {plan.users} users, seed {plan.seed}, run {plan.run}")
+        tally = generate_feeds(plan, on_second=each_tenth(self._say, progress_of_feeds))
+        return FeedsReport(plan, tally, describe_machine(), options["fail_if"])
 
-    def _notifications(self, options: dict[str, Any]) -> None:
-        """The same for notifications; looks over HTTP for every accepted one."""
-        _refuse_of_orders(options, METRICS_OF_NOTIFICATIONS)
-        plan = _notifications_plan(options)
-        self._ask(plan)
-        self._say(f"{plan.url}: notifications, seed {plan.seed}, run {plan.run}")
-        tune_gc()
+    def _notifications(self, options: dict[str, Any]) -> NotificationsReport:
+        """Looks over HTTP for every accepted one."""
+        names = ("batch", "settle")
+        plan = NotificationsPlan(**_of_all(options), **{name: options[name] for name in names})
+        self._ask(plan, f"notifications, seed {plan.seed}, run {plan.run}")
         tally = self._sent(plan, options)
-        self._tell(
-            NotificationsReport(plan, tally, describe_machine(), options["fail_if"]), options
-        )
+        return NotificationsReport(plan, tally, describe_machine(), options["fail_if"])
 
     def _sent(self, plan: NotificationsPlan, options: dict[str, Any]) -> NotificationsTally:
         """Everything sent and looked for."""
-        show = NotificationsProgress(self._say).show
+        show = each_tenth(self._say, progress_of_notifications)
         if options["provider"] is None:
             tally = send_notifications(plan, on_second=show)
             look_for_all(plan, tally)
@@ -201,20 +197,30 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from None
         return tally
 
-    def _tell(self, report: FeedsReport | NotificationsReport, options: dict[str, Any]) -> None:
-        self._say(report.in_words())
+    def _tell(
+        self, report: FeedsReport | NotificationsReport | LoadSummary, options: dict[str, Any]
+    ) -> None:
+        self._say(
+            _rendered(report, colour=self.stdout.isatty())
+            if isinstance(report, LoadSummary)
+            else report.in_words()
+        )
         if options["json"]:
             options["json"].write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+        if options["html"] and isinstance(report, LoadSummary):
+            options["html"].write_text(render(report))
         if crossed := report.crossed():
             raise CommandError("Crossed: " + ", ".join(each.text for each in crossed))
 
-    def _ask(self, plan: GeneratorPlan | FeedsPlan | NotificationsPlan) -> None:
+    def _ask(self, plan: RunPlan, words: str) -> None:
         """Whether our program answers there, and room for the connections."""
         try:
             ask_target(plan.url, headers=plan.headers)
         except NotOurs as error:
             raise CommandError(f"{error} Nothing was sent.{WHERE}", returncode=2) from None
         _allow_connections(plan.closed or plan.max_in_flight)
+        self._say(f"{plan.url}: {words}")
+        tune_gc()  # a collection through all that is loaded would count as latency
 
     def _orders(self, options: dict[str, Any]) -> None:
         plan = _plan(options)
@@ -222,27 +228,21 @@ class Command(BaseCommand):
         _refuse_unknowable(options["fail_if"], check)
         for path in filter(None, (options["json"], options["html"])):
             _refuse_unwritable(path)
-        self._ask(plan)
+        self._ask(plan, f"kind {plan.kind}, seed {plan.seed}, run {plan.run}")
         machine = describe_machine()
-        self._say(f"{plan.url}: kind {plan.kind}, seed {plan.seed}, run {plan.run}")
         progress = LoadProgress(self._say, terminal=self.stdout.isatty(), wanted=plan.rate)
-        tune_gc()  # a collection through all that is loaded would count as latency
         tally = generate(plan, on_second=progress.show)
         verdict = _verdict(check, plan, tally, options["settle"])
-        summary = LoadSummary(
-            plan=plan,
-            tally=tally,
-            verdict=verdict,
-            machine=machine,
-            thresholds=options["fail_if"],
+        self._tell(
+            LoadSummary(
+                plan=plan,
+                tally=tally,
+                verdict=verdict,
+                machine=machine,
+                thresholds=options["fail_if"],
+            ),
+            options,
         )
-        self._say(_rendered(summary, colour=self.stdout.isatty()))
-        if options["json"]:
-            options["json"].write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
-        if options["html"]:
-            options["html"].write_text(render(summary))
-        if crossed := summary.crossed():
-            raise CommandError("Crossed: " + ", ".join(each.text for each in crossed))
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
@@ -257,20 +257,10 @@ def _rendered(summary: LoadSummary, *, colour: bool) -> str:
 
 
 def _plan(options: dict[str, Any]) -> GeneratorPlan:
-    return GeneratorPlan(**_of_both(options), kind=options["kind"], customers=options["customers"])
+    return GeneratorPlan(**_of_all(options), kind=options["kind"], customers=options["customers"])
 
 
-def _feeds_plan(options: dict[str, Any]) -> FeedsPlan:
-    names = ("users", "follows", "sample", "settle")
-    return FeedsPlan(**_of_both(options), **{name: options[name] for name in names})
-
-
-def _notifications_plan(options: dict[str, Any]) -> NotificationsPlan:
-    names = ("batch", "settle")
-    return NotificationsPlan(**_of_both(options), **{name: options[name] for name in names})
-
-
-def _of_both(options: dict[str, Any]) -> dict[str, Any]:
+def _of_all(options: dict[str, Any]) -> dict[str, Any]:
     url = options["url"] or f"http://127.0.0.1:{environment().port}"
     headers = dict(options["header"])
     try:

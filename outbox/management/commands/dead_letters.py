@@ -16,6 +16,7 @@ from outbox.dead_letters.resolve import DISCARD, REPLAY, FollowersWithoutHead, S
 from outbox.declaration import LetterSource
 from outbox.envelope import rfc3339
 from outbox.management import app_letters
+from outbox.management.words import positive, spelt_out
 from outbox.models import DeadLetter, DeadLetterAction
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -170,28 +171,14 @@ def since(text: str) -> datetime:
     return moment if moment.tzinfo else timezone.make_aware(moment)
 
 
-def positive(text: str) -> int:
-    """A whole number from 1. Raises ValueError."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 def _line(letter: DeadLetter) -> str:
     place = "" if letter.offset is None else f" {letter.partition}@{letter.offset}"
-    error = f"  {_shown(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
+    error = f"  {spelt_out(letter.error.splitlines()[0][:120])}" if letter.error.strip() else ""
     return (
         f"{letter.id}  {letter.get_state_display()}  {letter.handler}  {letter.topic}{place}"
-        f"  key={_shown(letter.key[:80])}  {letter.event_id}  attempts={letter.attempts}"
+        f"  key={spelt_out(letter.key[:80])}  {letter.event_id}  attempts={letter.attempts}"
         f" replays={letter.replay_count}{error}"
     )
-
-
-def _shown(text: str) -> str:
-    """Text of another producer may move a terminal's cursor or colour it: such characters are spelt
-    out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def described(letter: DeadLetter) -> dict[str, Any]:

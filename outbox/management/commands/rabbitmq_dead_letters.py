@@ -10,6 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from outbox.management.words import positive, spelt_out
 from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, resolve, waiting
 from outbox.rabbitmq.metrics import KINDS
 from outbox.rabbitmq.policy import configured
@@ -36,7 +37,7 @@ class Command(BaseCommand):
             action.add_argument("--event-id", default="")
             action.add_argument("--kind", choices=KINDS)
             action.add_argument("--reason", default="", metavar="TEXT", help="text in the reason")
-            action.add_argument("--limit", type=_positive, default=100, metavar="N")
+            action.add_argument("--limit", type=positive, default=100, metavar="N")
             if name in (REPLAY, DISCARD):
                 action.add_argument("--dry-run", action="store_true")
             if name == DISCARD:
@@ -86,14 +87,9 @@ def _selection(options: dict[str, Any]) -> Callable[[RelayLetter], bool]:
 
 def _line(letter: RelayLetter) -> str:
     return (
-        f"{_shown(letter.id)}  {_shown(letter.kind)}  {_shown(letter.event_id) or '-'}"
-        f"  {_shown(letter.time)}  {_shown(letter.reason[:200])}"
+        f"{spelt_out(letter.id)}  {spelt_out(letter.kind)}  {spelt_out(letter.event_id) or '-'}"
+        f"  {spelt_out(letter.time)}  {spelt_out(letter.reason[:200])}"
     )
-
-
-def _shown(text: str) -> str:
-    """Text of another producer may move a terminal's cursor: such characters are spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def described(letter: RelayLetter) -> dict[str, Any]:
@@ -116,11 +112,3 @@ def described(letter: RelayLetter) -> dict[str, Any]:
         },
         **body,
     }
-
-
-def _positive(text: str) -> int:
-    """A whole number from 1. Raises ValueError."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number

@@ -139,7 +139,7 @@ def test_a_dead_letter_queue_that_takes_no_more() -> None:
         publish(policy, BAD["no-json"])
         until(lambda: waiting_letters(policy) == 1, "one letter")
         publish(policy, large, numbered("beside", 1))
-        until(lambda: relay.letters_refused > 1, "the other is refused, and tried again")
+        until(lambda: relay._letters.refused > 1, "the other is refused, and tried again")
         until(lambda: relay.delivered == 1, "nobody waits for it")
         assert not relay.is_idle
         assert (server.get("event:large-1") or b"").startswith(b"claimed ")

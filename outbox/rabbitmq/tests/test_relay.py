@@ -138,7 +138,7 @@ def test_a_message_at_the_topics_limit_and_one_beyond() -> None:
         ]
         publish(policy, *sent, *(numbered("beside", number) for number in range(50)))
         settled(policy, relay)
-        assert relay.streams_replaced == 0, "Kafka was asked about what is known to be too large"
+        assert relay._sending.replaced == 0, "Kafka was asked about what is known to be too large"
     found = evidence.found(policy)
     relayed = {event_id for _, event_id, _ in found.kafka}
     assert len([1 for event_id in relayed if event_id.startswith("beside-")]) == 50

@@ -83,7 +83,7 @@ def test_a_message_that_kafka_refuses_in_mid_batch(
         in_doubt = count(metrics.IN_DOUBT)
         publish(policy, *sent)
         settled(policy, relay)
-        assert relay.streams_replaced > 0
+        assert relay._sending.replaced > 0
         assert count(metrics.IN_DOUBT) == in_doubt, "Kafka has answered for each of them"
     tries = [log for log in logs if log["event"] == "message_refused"]
     for name in ("refused-1", "refused-2"):
@@ -150,7 +150,7 @@ def test_what_was_under_way_in_a_producer_that_is_replaced_is_in_doubt() -> None
             publish(policy, *sent)
             until(lambda: relay._sending.waited(time.monotonic()) > 1.0, "Kafka does not answer")
             relay.call(partial(setattr, relay._sending, "_ends_at", 0.0))  # as if it had died
-            until(lambda: relay.streams_replaced, "it is replaced")
+            until(lambda: relay._sending.replaced, "it is replaced")
         finally:
             kafka.resume()
         settled(policy, relay)
@@ -179,7 +179,7 @@ def test_kafka_frozen_and_woken() -> None:
         finally:
             kafka.resume()
         settled(policy, relay)
-        assert relay.streams_replaced == 0
+        assert relay._sending.replaced == 0
     assert judged(policy, sent) == RelayAccount(sent=3000, in_kafka=3000)
 
 

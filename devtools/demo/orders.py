@@ -1,6 +1,6 @@
 """Orders over HTTP by the clock, each with the life that follows: paid later, or cancelled.
 
-For the demo and bench-path, which want every answer; `generator.py` sends orders alone, in
+For the demo and bench-path, which want every answer; `generate_load` sends orders alone, in
 any number.
 """
 

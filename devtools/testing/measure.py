@@ -10,6 +10,7 @@ from datetime import datetime
 
 from django.db import connection
 
+from loadtest.verify import database_now
 from outbox import conf
 from outbox.kafka.log_reader import read_topic
 from outbox.queries import published_ends
@@ -101,14 +102,6 @@ def settle(timeout: float) -> Counts:
     while not (found := counts()).settled and time.monotonic() < give_up:
         time.sleep(0.2)
     return found
-
-
-def database_now() -> datetime:
-    """The database's clock: all moments below are its own."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    return now
 
 
 def commit_to_kafka(since: datetime, until: datetime) -> Latency:
