@@ -95,6 +95,7 @@ class Judge:
             self._alarms.setdefault(alarm.figure, []).append(alarm)
         self._met_since: dict[str, float] = {}  # by Alert.key
         self._series: dict[str, deque[tuple[float, float]]] = {}
+        self._missing_since: dict[str, float] = {}
 
     def judge(
         self, hop: Hop, readings: Sequence[Reading[object]], *, least: State = GREEN
@@ -129,6 +130,14 @@ class Judge:
         now = time.monotonic()
         for key, seconds in held.items():
             self._met_since.setdefault(key, now - age - seconds)
+
+    def missing_since(self, what: str, *, is_missing: bool) -> float:
+        """Since when it has been missing, a moment of time.monotonic(); now while it is there."""
+        now = time.monotonic()
+        if is_missing:
+            return self._missing_since.setdefault(what, now)
+        self._missing_since.pop(what, None)
+        return now
 
     def note(self, series: str, value: float, at: float) -> None:
         """Remember a number, for ten minutes."""

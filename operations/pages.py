@@ -16,7 +16,8 @@ from operations.charts import draw
 from operations.judge import Alert, Station
 from operations.letters import LetterGroup
 from operations.past import NOTHING, Past
-from operations.snapshot import ProcessRow, Snapshot
+from operations.running import ProcessRow
+from operations.snapshot import Snapshot
 from outbox.envelope import rfc3339
 from outbox.operator_log import Entry
 from outbox.watching import Hop
@@ -75,7 +76,10 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
         "actions": [_action(entry) for entry in snapshot.actions],
         "processes": [_process(row) for row in snapshot.processes],
         "releases": list(snapshot.releases),
-        "failed": dict(snapshot.failed),
+        "unread": [
+            {"name": each.app, "state": each.state, "reason": each.reason}
+            for each in snapshot.unread
+        ],
     }
 
 

@@ -58,8 +58,8 @@ def _alerts(snapshot: Snapshot) -> list[Text]:
         if each.reason
     ]
     unread = [
-        Text.assemble((f"{GREY:<6}", COLOURS[GREY]), f"{app} could not be read: {why}")
-        for app, why in snapshot.failed.items()
+        Text.assemble((f"{each.state:<6}", COLOURS[each.state]), f"{each.app}: {each.reason}")
+        for each in snapshot.unread
     ]
     return [*unheard, *unread, *lines]
 
