@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from operations import words
 from operations.broker import FromRedis
 from operations.judge import GREY_AFTER, RED_AFTER, Judge, Station, by_age, worst
 from operations.reading import Reading
@@ -67,15 +68,14 @@ def _relay(value: FromRedis, reading: Reading[FromRedis], judge: Judge) -> Stati
     relays = [seen for seen in value.processes if seen.said.kind == "relay"]
     speaking = [seen for seen in relays if seen.age <= GREY_AFTER]
     since = judge.missing_since("relay", is_missing=not relays)
-    if speaking:
-        return judge.judge(_relay_hop(speaking, alarms=True), [reading])
     last = Reading(
         value,
         reading.read_at - min((seen.age for seen in relays), default=math.inf),
         "no relay says that it runs",
         -math.inf if relays else since,
     )
-    return judge.judge(_relay_hop(relays, alarms=False), [reading, last])
+    hop = _relay_hop(speaking or relays, alarms=bool(speaking))
+    return judge.judge(hop, [reading, last])
 
 
 def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:
@@ -90,14 +90,27 @@ def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:
         "oldest_unacked_seconds": max(of("oldest_unacked_seconds"), default=0.0),
         "relay_dead_letters_waiting": sum(of("relay_dead_letters_waiting")),
     }
+    # All relays see the same queues.
+    in_rabbitmq = max(of("relay_queue_messages"), default=None)
+    letters = max(of("relay_dead_letter_queue_messages"), default=None)
+    if in_rabbitmq is not None:
+        figures["relay_queue_messages"] = in_rabbitmq
+    if letters is not None:
+        figures["relay_dead_letter_queue_messages"] = letters
+    on_their_way = sum(of("in_flight_events"))
+    notes = [
+        f"{words.count(in_rabbitmq)} in RabbitMQ, {words.count(on_their_way)} on the way to Kafka",
+        f"{words.count(letters)} dead letters",
+    ]
     return Hop(
         name="RabbitMQ to Kafka",
         group="relay",
-        waits=int(sum(of("in_flight_events"))) if told else None,
+        waits=None if in_rabbitmq is None else int(in_rabbitmq + on_their_way),
         oldest=figures["oldest_unacked_seconds"] if told else None,
         done=int(sum(of("events_published_total"))) if told else None,
         unit="messages",
         figures=figures if alarms else {},
+        notes=tuple(notes) if told else (),
         page="/ops/relay-letters",
     )
 

@@ -215,6 +215,20 @@ _RELAY = (
         sentence="A message has been in a relay's hands for {value}.",
     ),
     Alarm(
+        name="RelayBacklogGrowing",
+        figure="relay_queue_messages",
+        bound=1000,
+        seconds=600,
+        growing=True,
+        sentence="{value} messages wait in RabbitMQ, and they grow.",
+    ),
+    Alarm(
+        name="RelayDeadLettersWait",
+        figure="relay_dead_letter_queue_messages",
+        bound=0,
+        sentence="{value} messages lie in the dead-letter queue until somebody replays or discards them.",
+    ),
+    Alarm(
         name="RelayDeadLettersRefused",
         figure="relay_dead_letters_waiting",
         bound=0,

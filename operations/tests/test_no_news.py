@@ -74,7 +74,12 @@ def test_it_is_so_where_postgresql_refuses_the_app_its_table(judge: Judge) -> No
     told_everywhere(snapshot(judge, failed=ask_postgres(Backlog()).failed), "grey")
 
 
-WELL = {"relay_consuming": 1.0, "relay_kafka_up": 1.0, "in_flight_events": 7.0}
+WELL = {
+    "relay_consuming": 1.0,
+    "relay_kafka_up": 1.0,
+    "in_flight_events": 3.0,
+    "relay_queue_messages": 4.0,
+}
 
 
 def card(judge: Judge, *relays: SeenProcess) -> Station:
@@ -117,3 +122,22 @@ def test_a_relay_that_is_gone_is_grey_and_then_red(judge: Judge, clock: Clock) -
     assert card(judge).state == "red"
     assert card(judge, process("relay", **WELL)).state == "green"
     assert card(judge).state == "grey"
+
+
+def test_what_lies_in_rabbitmq_is_on_the_card_and_an_alarm(judge: Judge, clock: Clock) -> None:
+    more = {**WELL, "relay_queue_messages": 2000.0, "relay_dead_letter_queue_messages": 0.0}
+    found = card(judge, process("relay", **more))
+    assert (found.state, found.hop.waits) == ("green", 2003)
+    assert found.hop.notes == ("2,000 in RabbitMQ, 3 on the way to Kafka", "0 dead letters")
+    more["relay_dead_letter_queue_messages"] = 5.0
+    found = card(judge, process("relay", **more), process("relay", **more))
+    assert [(alert.name, alert.is_on) for alert in found.alerts] == [("RelayDeadLettersWait", True)]
+    assert "5 messages lie in the dead-letter queue" in found.alerts[0].sentence
+    unknown = {"relay_consuming": 1.0, "relay_kafka_up": 1.0, "in_flight_events": 3.0}
+    found = card(judge, process("relay", **unknown))
+    assert (found.hop.waits, found.hop.notes[0]) == (None, "? in RabbitMQ, 3 on the way to Kafka")
+    for _ in range(3):
+        clock.now += 2
+        more["relay_queue_messages"] += 100
+        found = card(judge, process("relay", **more))
+    assert {alert.name for alert in found.alerts} == {"RelayBacklogGrowing", "RelayDeadLettersWait"}

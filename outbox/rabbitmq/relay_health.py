@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from prometheus_client.metrics import MetricWrapperBase
@@ -22,17 +23,19 @@ _METRICS: tuple[MetricWrapperBase, ...] = (
     metrics.CONSUMING,
     metrics.KAFKA_UP,
     metrics.LETTERS_WAITING,
+    metrics.QUEUED,
+    metrics.LETTERS_QUEUED,
 )
 
 
 def figures() -> Mapping[str, float]:
-    """Series -> its value in this process. It needs no PostgreSQL, so nobody else knows them."""
+    """Series -> its value in this process, where it is known. It needs no PostgreSQL, so nobody else knows them."""
     return {
         sample.name: sample.value
         for metric in _METRICS
         for family in metric.collect()
         for sample in family.samples
-        if not sample.name.endswith("_created")
+        if not sample.name.endswith("_created") and math.isfinite(sample.value)
     }
 
 
