@@ -12,7 +12,7 @@ from operations import viewers
 from operations.doors import glass, guarded, of_scripts, of_staff, refusal
 from operations.journey import search
 from operations.observer import observer
-from operations.pages import as_json, charts_part, live_part, live_parts
+from operations.pages import LETTERS, as_json, charts_part, live_part, live_parts
 from operations.viewers import Viewer
 from restapi.answers import json_answer, to_response
 
@@ -58,7 +58,8 @@ def _span(request: HttpRequest) -> str:
 @of_scripts
 def status(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """The same for scripts."""
-    return to_response(json_answer(200, as_json(observer().look())))
+    told = as_json(observer().look(), span=_span(request), letters=viewer.may(LETTERS))
+    return to_response(json_answer(200, told))
 
 
 @of_staff

@@ -42,7 +42,7 @@ def told_everywhere(told: Snapshot, state: str) -> None:
     terminal = rendered(told, colour=False)
     assert terminal.startswith(state.upper())
     assert "notifications: no news for" in terminal
-    answer = as_json(told)
+    answer = as_json(told, letters=True)
     assert answer["state"] == state
     assert [(each["name"], each["state"]) for each in answer["unread"]] == [
         ("notifications", state)
