@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 import json
 from typing import Any
@@ -10,15 +11,17 @@ import pika
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.test import override_settings
 
 from devtools.relay import broker
 from devtools.relay.messages import BAD, Message, numbered
 from devtools.testing.installed import needs_rabbitmq
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
+from outbox.models import OperatorAction
 from outbox.rabbitmq.policy import RelayPolicy
 
-pytestmark = needs_rabbitmq
+pytestmark = [needs_rabbitmq, pytest.mark.django_db]
 
 HEADERS = {"kept": "yes", "x-delivery-count": 9, "CC": ["elsewhere"], "CCY": "EUR", "time": 5}
 
@@ -43,6 +46,13 @@ def with_letters(name: str, *messages: Message) -> RelayPolicy:
         settled(policy, relay)
         until(lambda: waiting_letters(policy) == len(messages), "they are dead letters")
     return policy
+
+
+def kept() -> list[tuple[str, str, str, str, int, str]]:
+    """What the log of operators has, all of it over."""
+    rows = OperatorAction.objects.order_by("id")
+    assert all(row.ended_at for row in rows)
+    return [(row.by, row.what, row.subject, row.why, row.done, row.outcome) for row in rows]
 
 
 def test_listed_inspected_and_discarded() -> None:
@@ -70,7 +80,13 @@ def test_listed_inspected_and_discarded() -> None:
     )
     assert command(policy, "discard", large_one.split()[0])[-1] == "1 discarded."
     assert command(policy, "list") == [line for line in lines if line != large_one]
-    assert command(policy, "discard", "--all")[-1] == "2 discarded."
+    theirs = ("--all", "--by", "ann", "--note", "garbage")
+    assert command(policy, "discard", *theirs)[-1] == "2 discarded."
+    relay = "dead letters of the relay"
+    assert kept() == [
+        (getpass.getuser(), "discard", f"{relay}: {large_one.split()[0]}", "", 1, ""),
+        ("ann", "discard", relay, "garbage", 2, ""),
+    ]
     assert command(policy, "list") == []
 
 
@@ -112,7 +128,20 @@ def test_without_a_queue_and_without_a_broker() -> None:
     policy = a_policy("no-letters")
     assert command(policy, "list") == []
     with pytest.raises(CommandError, match="does not exist"):
-        command(policy, "replay")
+        command(policy, "replay", "--kind", "refused")
+    [(*_, subject, _, done, outcome)] = kept()
+    assert (subject, done) == ("dead letters of the relay: kind refused", 0)
+    assert "does not exist" in outcome
     nowhere = RelayPolicy(url="amqp://guest:guest@127.0.0.1:1/?socket_timeout=1")
     with pytest.raises(CommandError, match="does not answer"):
         command(nowhere, "list")
+
+
+def test_nothing_is_done_that_cannot_be_recorded() -> None:
+    policy = with_letters("unrecorded", BAD["array"])
+    with connection.cursor() as cursor, transaction.atomic():
+        cursor.execute("ALTER TABLE operator_action RENAME TO taken_away")
+        with pytest.raises(CommandError, match="nothing was done"), transaction.atomic():
+            command(policy, "discard", "--all")
+        cursor.execute("ALTER TABLE taken_away RENAME TO operator_action")
+    assert waiting_letters(policy) == 1
