@@ -13,7 +13,7 @@ from django.conf import settings
 from outbox import redis_client
 from outbox.process.heartbeat import SeenProcess, kinds_seen, processes_seen
 
-__all__ = ["FromRedis", "ask_redis", "processes"]
+__all__ = ["FromRedis", "ask_redis", "has_run", "processes"]
 
 ANSWERS_WITHIN = 1.0
 
@@ -54,6 +54,11 @@ def ask_redis() -> FromRedis:
 def processes() -> Sequence[SeenProcess]:
     """Those that say that they live, or said so a moment ago. Raises redis.RedisError."""
     return processes_seen(_redis())
+
+
+def has_run(kind: str) -> bool:
+    """Whether a process of this kind has ever run here. Raises redis.RedisError."""
+    return kind in kinds_seen(_redis())
 
 
 @cache

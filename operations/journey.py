@@ -7,6 +7,7 @@ The journeys are those of `manage.py event` (eventsite/reports), each with its d
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection, transaction
 from django.urls import reverse
 
 from apikeys.models import ApiKey
@@ -22,7 +24,9 @@ from eventsite.reports.journey import Journey, Stop, Travels, travels_of, travel
 from feeds.queries import parse_post_id
 from notifications import keys
 from notifications.models import NotificationKey
+from operations.relay_journey import RelayTrace, trace_of
 from outbox.admin.search import WantedId, events_of, parse_id
+from outbox.database.planner import plan_without
 from outbox.masking import masked
 from outbox.models import DeadLetter
 from restapi import idempotency
@@ -34,7 +38,14 @@ __all__ = ["Found", "Letter", "Told", "search"]
 JOURNEYS = 20  # shown of one search
 CALLERS = 200  # whose idempotency keys are tried
 IDS_OF_ANSWER = 5
+ANSWERS = 2_000  # the newest, whose paths with an id are tried with a key
+HASHES = 100_000  # tried at most
+_ANSWERS = """
+    SELECT id, CASE WHEN octet_length(body) <= 4096 THEN body END
+    FROM idempotency_keys ORDER BY created_at DESC LIMIT %s
+"""
 GOOD = frozenset({"committed", "published", "applied", "accepted", "ready", "delivered"})
+_PARAMETER = re.compile("<[^>]+>")
 WAITS = frozenset({"waiting", "scheduled", "processing", "under way", "caches to confirm"})
 
 
@@ -62,7 +73,7 @@ class Told:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What an id leads to; `page`: of the admin, about it. `notes`: what was not looked at. `slices`: what is
-    left of a fan-out."""
+    left of a fan-out; `relay`: the stops of a message of the relay, each with its colour."""
 
     what: str
     told: Sequence[Told]
@@ -70,6 +81,8 @@ class Found:
     let_go: Sequence[UUID] = ()
     notes: Sequence[str] = ()
     page: str = ""
+    relay: Sequence[tuple[Stop, str]] = ()
+    relay_letters: Sequence[str] = ()
 
 
 def search(text: str) -> Found:
@@ -80,9 +93,34 @@ def search(text: str) -> Found:
         return _found(travels)
     for other in _under_idempotency_key(text):
         if travels := _travels(other):
-            found = _found(travels)
-            return replace(found, what=f"Idempotency key of: {found.what}")
-    return _events_of(text)
+            return _of_key(travels)
+    found = _events_of(text)
+    return found if found.told else _elsewhere(text, found)
+
+
+def _of_key(travels: Travels) -> Found:
+    found = _found(travels)
+    return replace(found, what=f"Idempotency key of: {found.what}")
+
+
+def _elsewhere(text: str, nothing: Found) -> Found:
+    """Where a look costs more, for what no row of PostgreSQL has as its id."""
+    travels, stopped = _under_key_with_id(text)
+    if travels:
+        return _of_key(travels)
+    trace = trace_of(text)
+    notes = [*nothing.notes, *stopped, *trace.notes]
+    return _of_relay(text, trace, notes) if trace.stops else replace(nothing, notes=notes)
+
+
+def _of_relay(text: str, trace: RelayTrace, notes: Sequence[str]) -> Found:
+    return Found(
+        what=f"message {text} of the relay",
+        told=(),
+        notes=notes,
+        relay=[(stop, _colour(stop.state)) for stop in trace.stops],
+        relay_letters=[letter.id for letter in trace.letters],
+    )
 
 
 def _travels(text: str) -> Travels | None:
@@ -135,10 +173,7 @@ def _plain(note: str) -> str:
 def _under_idempotency_key(text: str) -> Iterator[str]:
     """Ids in the answer that is kept under such a key, of any caller and path without parameters. A key is
     kept as a hash, so each is tried; all of them by primary key."""
-    callers = [
-        caller(),
-        *ApiKey.objects.order_by("name").values_list("name", flat=True).distinct()[:CALLERS],
-    ]
+    callers = _callers()
     endpoints = [
         f"POST /{path.pattern}" for path in settings.WIRING.paths if "<" not in path.pattern
     ]
@@ -153,6 +188,52 @@ def _under_idempotency_key(text: str) -> Iterator[str]:
     ids = [keys.id_of(text, caller=name) for name in callers]
     for kept in NotificationKey.objects.filter(id__in=ids)[:IDS_OF_ANSWER]:
         yield str(kept.notification_id)
+
+
+def _callers() -> list[str]:
+    names = ApiKey.objects.order_by("name").values_list("name", flat=True).distinct()
+    return [caller(), *names[:CALLERS]]
+
+
+def _under_key_with_id(text: str) -> tuple[Travels | None, Sequence[str]]:
+    """The same of paths with an id in them, as of a payment, and where it stopped. The id belongs to what is
+    hashed, and the answer that is kept has it: so the newest answers are tried."""
+    callers = _callers()
+    patterns = [
+        path.pattern
+        for path in settings.WIRING.paths
+        if path.write and path.pattern.count("<") == 1
+    ]
+    with transaction.atomic(), connection.cursor() as cursor:
+        plan_without("seqscan", "bitmapscan", "sort")
+        cursor.execute(_ANSWERS, (ANSWERS,))
+        rows = cursor.fetchall()
+    tried = 0
+    for number, (kept, body) in enumerate(rows, start=1):
+        for id_ in _ids_in(_json(body)):
+            hashes = {
+                UUID(idempotency.id_of(text, caller=name, endpoint=_endpoint(pattern, id_)))
+                for pattern in patterns
+                for name in callers
+            }
+            tried += len(hashes)
+            if kept in hashes:
+                return _travels(id_), ()
+        if tried >= HASHES or number == ANSWERS:
+            return None, [
+                f"As the Idempotency-Key of a path with an id it was looked for in the newest {number:,} answers."
+            ]
+    return None, ()
+
+
+def _endpoint(pattern: str, id_: str) -> str:
+    return f"POST /{_PARAMETER.sub(id_, pattern)}"
+
+
+def _json(body: bytes | memoryview | None) -> Any:
+    with suppress(ValueError):
+        return json.loads(bytes(body)) if body is not None else None
+    return None
 
 
 def _ids_in(answer: Any) -> list[str]:

@@ -68,7 +68,12 @@ def journey(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     if not viewer.may(SEEN):
         return refusal(request, 403, "Events are for who may view them (outbox.view_outboxevent).")
     wanted = request.GET.get("id", "").strip()[:300]
-    context = {"wanted": wanted, "found": search(wanted) if wanted else None, "viewer": viewer}
+    context = {
+        "wanted": wanted,
+        "found": search(wanted) if wanted else None,
+        "viewer": viewer,
+        "reads_letters": viewer.may(LETTERS),
+    }
     return render(request, "operations/journey.html", context)
 
 
