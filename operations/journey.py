@@ -139,6 +139,9 @@ def _found(travels: Travels) -> Found:
     elif travels.post_id:
         what = f"post {travels.post_id}, {count} events"
         page = reverse("admin:feeds_post_change", args=[travels.post_id])
+    elif travels.notification_id:
+        what = travels.journeys[0].type
+        page = reverse("admin:notifications_notification_change", args=[travels.notification_id])
     elif travels.journeys:
         what = travels.journeys[0].type
     return Found(

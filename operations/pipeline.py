@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from django.db import DatabaseError, connection
 from django.utils.module_loading import import_string
 
 from operations import canary
-from operations.letters import ERROR_SHOWN, LetterGroup, letter_groups
+from operations.letters import ERROR_SHOWN, LetterGroup, groups_of, letter_groups
 from operations.past import NOTHING, Past, PastReader
 from outbox import conf, jobs, operator_log
 from outbox.audit.compare import MISSING
@@ -32,6 +33,7 @@ __all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_postgres"]
 ENOUGH = 10_000  # rows counted of anything
 OLDEST_PER_LANE = 50
 LETTERS_GROUPED = 1_000
+LETTERS_OF_APPS = 200  # of each app, the oldest
 ACTIONS_SHOWN = 10
 AUDIT_ROWS = 5_000
 ANSWER_SECONDS = 3.0  # for all of it
@@ -138,7 +140,7 @@ def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgr
                 *_hops_of_apps(failed),
             ],
             handlers=_handlers(),
-            letters=letter_groups(LETTERS_GROUPED),
+            letters=[*letter_groups(LETTERS_GROUPED), *_letters_of_apps(failed)],
             actions=operator_log.newest(ACTIONS_SHOWN),
             failed=failed,
             past=past.read() if past is not None else NOTHING,
@@ -285,14 +287,30 @@ def _upkeep() -> Hop:
     )
 
 
+def _letters_of_apps(failed: dict[str, str]) -> list[LetterGroup]:
+    """What they keep in rows of their own; again, one hides no other."""
+    found: list[LetterGroup] = []
+    for source in conf.letter_sources():
+        with _noted(source.name, failed):
+            found += groups_of(source, LETTERS_OF_APPS)
+    return found
+
+
+@contextmanager
+def _noted(app: str, failed: dict[str, str]) -> Iterator[None]:
+    """That the app could not be read; a connection that is lost is everybody's."""
+    try:
+        yield
+    except DatabaseError as error:
+        if not connection.is_usable():
+            raise
+        failed[app] = str(error).splitlines()[0]
+
+
 def _hops_of_apps(failed: dict[str, str]) -> list[Hop]:
     """One app that cannot be read hides no other."""
     hops: list[Hop] = []
     for dotted in settings.WIRING.hops:
-        try:
+        with _noted(dotted.partition(".")[0], failed):
             hops += import_string(dotted)()
-        except DatabaseError as error:
-            if not connection.is_usable():
-                raise
-            failed[dotted.partition(".")[0]] = str(error).splitlines()[0]
     return hops

@@ -160,7 +160,8 @@ def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
 def _unread(postgres: FromPostgres, judge: Judge) -> list[Unread]:
     """Its hops are not there at all, so nothing else would say that they are missing."""
     found = []
-    for app in sorted({dotted.partition(".")[0] for dotted in settings.WIRING.hops}):
+    asked = {dotted.partition(".")[0] for dotted in settings.WIRING.hops}
+    for app in sorted(asked | {source.name for source in conf.letter_sources()}):
         why = postgres.failed.get(app)
         since = judge.missing_since(f"hops of {app}", is_missing=why is not None)
         if why is not None:
