@@ -67,6 +67,14 @@ _SLOTS = """
     SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
     FROM pg_replication_slots WHERE restart_lsn IS NOT NULL ORDER BY restart_lsn LIMIT 20
 """
+# Once a segment could not be archived, it and all behind it stay, until one is archived again.
+_ARCHIVER = """
+    SELECT failed_count, extract(epoch FROM clock_timestamp() - last_failed_time)::float,
+           extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset))::float
+    FROM pg_stat_archiver
+    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')
+      AND current_setting('archive_mode') <> 'off'
+"""
 _MISSING = """
     SELECT handler, count(*) FROM unnest(%s::text[]) AS of (handler) CROSS JOIN LATERAL (
         SELECT state FROM audit_open WHERE audit_open.handler = of.handler
@@ -97,7 +105,8 @@ class HandlerRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
     """The server. Seconds, bytes, transactions; `open_transaction`: age of the oldest, and whose.
-    `slots`: (name, bytes of log kept, bytes that may still come or None)."""
+    `slots`: (name, bytes of log kept, bytes that may still come or None). `archiver`: how often archive_command has
+    failed, how long ago the last time, and for how long it has archived nothing; None while it does its work."""
 
     version: str
     up: float
@@ -108,6 +117,7 @@ class Database:
     snapshot_age: int
     open_transaction: tuple[float, str]
     slots: Sequence[tuple[str, int, int | None]]
+    archiver: tuple[int, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +166,7 @@ def _rows(sql: str, *parameters: Any) -> list[Any]:
 def _database(row: Sequence[Any]) -> Database:
     version, up, size, sessions, most, frozen, _, _ = row
     [[snapshot]] = _rows(_SNAPSHOT)
-    found = _rows(_OPEN_TRANSACTION)
+    found, archiver = _rows(_OPEN_TRANSACTION), _rows(_ARCHIVER)
     return Database(
         version=version,
         up=up,
@@ -167,6 +177,7 @@ def _database(row: Sequence[Any]) -> Database:
         snapshot_age=snapshot,
         open_transaction=found[0] if found else (0.0, ""),
         slots=_rows(_SLOTS),
+        archiver=archiver[0] if archiver else None,
     )
 
 
