@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from operations import words
 from operations.broker import FromRedis
@@ -75,7 +75,18 @@ def _relay(value: FromRedis, reading: Reading[FromRedis], judge: Judge) -> Stati
         -math.inf if relays else since,
     )
     hop = _relay_hop(speaking or relays, alarms=bool(speaking))
+    if speaking:
+        hop = replace(hop, figures={**hop.figures, **_counted(relays)})
     return judge.judge(hop, [reading, last])
+
+
+def _counted(relays: Sequence[SeenProcess]) -> dict[str, float]:
+    """Counters, of the silent ones too: one that speaks again has not counted all of it anew."""
+    told = [seen.said.figures for seen in relays]
+    return {
+        series: sum(figures.get(series, 0.0) for figures in told)
+        for series in ("dead_letter_total", "dedupe_unavailable_total")
+    }
 
 
 def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:

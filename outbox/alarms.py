@@ -223,6 +223,21 @@ _RELAY = (
         sentence="{value} messages wait in RabbitMQ, and they grow.",
     ),
     Alarm(
+        name="RelayDeadLetters",
+        figure="dead_letter_total",
+        bound=0,
+        rises=600,
+        sentence="{value} messages could not be relayed in ten minutes.",
+    ),
+    Alarm(
+        name="RelayWithoutDedupe",
+        figure="dedupe_unavailable_total",
+        bound=0,
+        rises=300,
+        seconds=60,
+        sentence="The relay works without its Redis and does not notice repetitions: {value} messages in five minutes.",
+    ),
+    Alarm(
         name="RelayDeadLettersWait",
         figure="relay_dead_letter_queue_messages",
         bound=0,

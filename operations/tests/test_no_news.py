@@ -141,3 +141,23 @@ def test_what_lies_in_rabbitmq_is_on_the_card_and_an_alarm(judge: Judge, clock: 
         more["relay_queue_messages"] += 100
         found = card(judge, process("relay", **more))
     assert {alert.name for alert in found.alerts} == {"RelayBacklogGrowing", "RelayDeadLettersWait"}
+
+
+def test_counters_of_relays_raise_their_alarms(judge: Judge, clock: Clock) -> None:
+    def relay(age: float, letters: float, away: float) -> SeenProcess:
+        return process(
+            "relay", age=age, dead_letter_total=letters, dedupe_unavailable_total=away, **WELL
+        )
+
+    assert card(judge, relay(1, 5, 7), relay(1, 100, 100)).state == "green"
+    clock.now += 10
+    silent = card(judge, relay(1, 5, 7), relay(GREY_AFTER + 1, 100, 100))
+    assert silent.state == "green"
+    clock.now += 10
+    assert card(judge, relay(1, 5, 7), relay(1, 100, 100)).state == "green", "it speaks again"
+    clock.now += 10
+    found = card(judge, relay(1, 6, 9), relay(1, 100, 100))
+    assert {alert.name: alert.is_on for alert in found.alerts} == {
+        "RelayDeadLetters": True,
+        "RelayWithoutDedupe": False,
+    }

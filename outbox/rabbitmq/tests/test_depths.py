@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from devtools.relay import broker
-from devtools.relay.messages import BAD, numbered
+from devtools.relay.messages import BAD, Message, numbered
 from devtools.testing.installed import needs_rabbitmq
 from devtools.testing.relay import a_policy, relaying, until
 from devtools.testing.weather import Fault, Proxy, proxy_to
@@ -32,9 +32,12 @@ def test_the_depths_of_both_queues_are_told() -> None:
     with relaying(replace(policy, topic="relayed-nowhere")) as relay:
         until(lambda: told() == (5, 0), "five wait, and there is no dead-letter queue yet")
         assert relay.consuming.channels == 1, "it asks on channels of their own"
-    broker.publish(policy.url, policy.queue, [BAD["no-json"], BAD["array"]])
+    before = figures()["dead_letter_total"]
+    large = Message(b'{"event_id": "large-1", "payload": "%b"}' % (b"l" * 1_100_000))
+    broker.publish(policy.url, policy.queue, [BAD["no-json"], large])
     with relaying(policy) as relay:
         until(lambda: told() == (0, 2), "two are dead letters")
+        assert figures()["dead_letter_total"] == before + 2, "of both kinds together"
         assert relay.consuming.channels == 1
 
 
