@@ -26,6 +26,7 @@ from notifications.models import (
     Status,
     Template,
 )
+from outbox import operator_log
 from outbox.admin.confirmed import ConfirmedActions
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
@@ -184,14 +185,20 @@ class NotificationAdmin(ConfirmedActions):
         if not ids:
             messages.warning(request, f"None of the selected notifications can be {_DONE[action]}.")
             return None
-        if "confirmed" not in request.POST:
+        why = _reason(request)
+        if not why:
             return self._preview(request, fit, ids, action, effect)
+        some = ids[:AT_ONCE]
+        subject = f"notification {some[0]}" if len(some) == 1 else "notifications"
+        by = request.user.get_username()
         with transaction.atomic():
-            done = _perform(action, ids[:AT_ONCE])
-        by, note = request.user.get_username(), request.POST.get("note", "")[:500]
-        log.info("notifications_resolved", action=action, count=done, by=by, note=note)
+            run = operator_log.begin(action, subject, by=by, why=why, asked=len(some))
+            done = _perform(action, some)
+            operator_log.add(run, done=done, skipped=len(some) - done)
+            operator_log.end(run)
+        log.info("notifications_resolved", action=action, count=done, by=by, note=why)
         messages.success(request, f"{done} {_DONE[action]}.")
-        if skipped := len(ids[:AT_ONCE]) - done:
+        if skipped := len(some) - done:
             messages.warning(
                 request, f"{skipped} were left as they are, because their status has changed."
             )
@@ -224,7 +231,13 @@ class NotificationAdmin(ConfirmedActions):
                 for row in rows
             ],
             selected=[row.id for row in rows],
+            note_required=True,
         )
+
+
+def _reason(request: HttpRequest) -> str:
+    """Of what was confirmed; empty where it was not, or without one: then it is asked for."""
+    return request.POST.get("note", "").strip()[:500] if "confirmed" in request.POST else ""
 
 
 _DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
@@ -268,7 +281,8 @@ class BatchAdmin(ConfirmedActions):
     @admin.action(description="Cancel what can still be cancelled", permissions=["operate"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
         batches = list(queryset.order_by("id")[:AT_ONCE])
-        if "confirmed" not in request.POST:
+        why = _reason(request)
+        if not why:
             return self.ask(
                 request,
                 action="cancel",
@@ -276,13 +290,15 @@ class BatchAdmin(ConfirmedActions):
                 columns=("id", "caller", "notifications"),
                 rows=[(each.id, each.caller, each.total_count) for each in batches],
                 selected=[each.id for each in batches],
+                note_required=True,
             )
-        done = 0
+        done, by = 0, request.user.get_username()
         for batch in batches:
             with transaction.atomic():
-                done += len(services.cancel_batch(batch.id, owner=EVERYBODY))
-        by, note = request.user.get_username(), request.POST.get("note", "")[:500]
-        log.info("notifications_resolved", action="cancel", count=done, by=by, note=note)
+                cancelled = len(services.cancel_batch(batch.id, owner=EVERYBODY))
+                operator_log.note("cancel", f"batch {batch.id}", by=by, why=why, done=cancelled)
+            done += cancelled
+        log.info("notifications_resolved", action="cancel", count=done, by=by, note=why)
         messages.success(request, f"{done} notifications cancelled.")
         return None
 

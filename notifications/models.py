@@ -203,6 +203,12 @@ class Notification(models.Model):
                 name="notifications_undelivered",
                 condition=~Q(status=Status.DELIVERED),
             ),
+            # What somebody has to look at, however much was discarded before it.
+            models.Index(
+                fields=["id"],
+                name="notifications_failed",
+                condition=Q(status=Status.FAILED, discarded_at__isnull=True),
+            ),
         ]
         constraints = [
             models.CheckConstraint(

@@ -12,15 +12,19 @@ from django.conf import settings
 
 from outbox import redis_client
 from outbox.process.heartbeat import SeenProcess, kinds_seen, processes_seen
+from outbox.rabbitmq.policy import configured
 
-__all__ = ["FromRedis", "ask_redis", "processes"]
+__all__ = ["FEED_CACHE", "FromRedis", "OtherRedis", "ask_redis", "has_run", "processes"]
 
 ANSWERS_WITHIN = 1.0
+FEED_CACHE = "the feed cache"
+_CLAIMS_END = "the relay claims nothing more, and publishes repetitions"
+_CACHE_ENDS = "no more feeds are cached: they are read from PostgreSQL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromRedis:
-    """One reading.
+    """One reading. `others`: the Redis servers beside this one.
 
     kinds          kinds of processes that ever ran here
     queues         Celery queue -> number of waiting tasks
@@ -37,6 +41,19 @@ class FromRedis:
     memory: int
     limit: int
     policy: str
+    others: Sequence[OtherRedis] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherRedis:
+    """A Redis beside the broker's; as in FromRedis. `error`: why nothing is known of it."""
+
+    name: str
+    ends: str
+    memory: int = 0
+    limit: int = 0
+    policy: str = ""
+    error: str = ""
 
 
 def ask_redis() -> FromRedis:
@@ -54,7 +71,41 @@ def ask_redis() -> FromRedis:
         memory=int(told.get("used_memory", 0)),
         limit=int(told.get("maxmemory", 0)),
         policy=str(told.get("maxmemory_policy", "")),
+        others=_others(str(told.get("run_id", ""))),
     )
+
+
+def _others(run_id: str) -> list[OtherRedis]:
+    """The Redis of the relay's claims and of the cached feeds, where it is a server of its own."""
+    policy = configured()
+    found: list[OtherRedis] = []
+    known = {run_id}
+    for name, url, ends in (
+        ("the relay's claims", policy.dedupe_url if policy.dedupe else "", _CLAIMS_END),
+        (FEED_CACHE, settings.FEED_CACHE_URL, _CACHE_ENDS),
+    ):
+        if not url or url == settings.REDIS_URL:
+            continue
+        try:
+            told = cast(Mapping[str, Any], _redis(url).info())
+        except (redis.RedisError, OSError) as error:
+            why = str(error).strip().splitlines() or [type(error).__name__]
+            found.append(OtherRedis(name=name, ends=ends, error=why[0]))
+            continue
+        # Another address may lead to the same server.
+        if (own := str(told.get("run_id", ""))) in known:
+            continue
+        known.add(own)
+        found.append(
+            OtherRedis(
+                name=name,
+                ends=ends,
+                memory=int(told.get("used_memory", 0)),
+                limit=int(told.get("maxmemory", 0)),
+                policy=str(told.get("maxmemory_policy", "")),
+            )
+        )
+    return found
 
 
 def processes() -> Sequence[SeenProcess]:
@@ -62,6 +113,13 @@ def processes() -> Sequence[SeenProcess]:
     return processes_seen(_redis())
 
 
+def has_run(kind: str) -> bool:
+    """Whether a process of this kind has ever run here. Raises redis.RedisError."""
+    return kind in kinds_seen(_redis())
+
+
 @cache
-def _redis() -> redis.Redis:
-    return redis_client.client(answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN)
+def _redis(url: str = "") -> redis.Redis:
+    return redis_client.client(
+        answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN, url=url
+    )

@@ -77,9 +77,11 @@ SPANS: Mapping[str, _Span] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """`paths`: what a browser draws, one for each stretch without a gap; `last`, `highest`: in words."""
+    """`values`: one for each point, None: not known; `paths`: what a browser draws of them, one for each stretch
+    without a gap; `last`, `highest`: in words."""
 
     name: str
+    values: Sequence[float | None]
     paths: Sequence[str]
     last: str
     highest: str
@@ -111,7 +113,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """All charts of one span. `ticks`: times along the axis, from its begin to its end."""
+    """All charts of one span. `ticks`: times along the axis, from its begin to its end; `until`: the end of each
+    point."""
 
     span: str
     words: str
@@ -119,6 +122,7 @@ class Picture:
     groups: Sequence[tuple[str, Sequence[Drawn]]]
     marks: Sequence[Mark]
     ticks: Sequence[str]
+    until: Sequence[datetime] = ()
 
 
 def series_of(stations: Sequence[Station]) -> dict[str, float]:
@@ -167,6 +171,7 @@ def draw(past: Past, span: str) -> Picture:
         ],
         marks=_marks(past, begin, end),
         ticks=[f"{begin + (end - begin) * part / 4:%H:%M}" for part in range(5)],
+        until=[begin + step * (number + 1) for number in range(bounds.points)],
     )
 
 
@@ -192,6 +197,7 @@ def _draw(
     lines = [
         Line(
             name=bundle[0].partition("/")[2].partition("#")[0],
+            values=line,
             paths=list(_paths(line, top)),
             last=_told(chart, line[-1]),
             highest=_told(chart, max((each for each in line if each is not None), default=None)),

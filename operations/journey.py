@@ -7,6 +7,7 @@ key. A journey is the one of `manage.py event` (eventsite/reports), with the dea
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection, transaction
 from django.urls import reverse
 
 from apikeys.models import ApiKey
@@ -22,7 +24,9 @@ from eventsite.reports.journey import Journey, Stop, Travels, travels_of, travel
 from feeds.queries import parse_post_id
 from notifications import keys
 from notifications.models import NotificationKey
+from operations.relay_journey import RelayTrace, trace_of
 from outbox.admin.search import WantedId, events_of
+from outbox.database.planner import plan_without
 from outbox.envelope import parse_id
 from outbox.masking import masked
 from outbox.models import DeadLetter
@@ -35,7 +39,14 @@ __all__ = ["Found", "JourneyLetter", "JourneyView", "search"]
 JOURNEYS = 20  # shown for one search
 CALLERS = 200  # at most so many callers are tried with an idempotency key
 IDS_OF_ANSWER = 5
+ANSWERS = 2_000  # the newest, whose paths with an id are tried with a key
+HASHES = 100_000  # tried at most
+_ANSWERS = """
+    SELECT id, CASE WHEN octet_length(body) <= 4096 THEN body END
+    FROM idempotency_keys ORDER BY created_at DESC LIMIT %s
+"""
 GOOD = frozenset({"committed", "published", "applied", "accepted", "ready", "delivered"})
+_PARAMETER = re.compile("<[^>]+>")
 WAITS = frozenset({"waiting", "scheduled", "processing", "under way", "caches to confirm"})
 
 
@@ -63,7 +74,7 @@ class JourneyView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What belongs to an id. `page`: its page in the admin; `notes`: what the search left out; `slices`: what
-    a fan-out has still to write."""
+    a fan-out has still to write; `relay`: the stops of a message of the relay, each with its colour."""
 
     what: str
     journeys: Sequence[JourneyView]
@@ -71,6 +82,8 @@ class Found:
     let_go: Sequence[UUID] = ()
     notes: Sequence[str] = ()
     page: str = ""
+    relay: Sequence[tuple[Stop, str]] = ()
+    relay_letters: Sequence[str] = ()
 
 
 def search(text: str) -> Found:
@@ -81,9 +94,34 @@ def search(text: str) -> Found:
         return _found(travels)
     for other in _under_idempotency_key(text):
         if travels := _travels(other):
-            found = _found(travels)
-            return replace(found, what=f"Idempotency key of: {found.what}")
-    return _events_of(text)
+            return _of_key(travels)
+    found = _events_of(text)
+    return found if found.journeys else _elsewhere(text, found)
+
+
+def _of_key(travels: Travels) -> Found:
+    found = _found(travels)
+    return replace(found, what=f"Idempotency key of: {found.what}")
+
+
+def _elsewhere(text: str, nothing: Found) -> Found:
+    """Where a look costs more, for what no row of PostgreSQL has as its id."""
+    travels, stopped = _under_key_with_id(text)
+    if travels:
+        return _of_key(travels)
+    trace = trace_of(text)
+    notes = [*nothing.notes, *stopped, *trace.notes]
+    return _of_relay(text, trace, notes) if trace.stops else replace(nothing, notes=notes)
+
+
+def _of_relay(text: str, trace: RelayTrace, notes: Sequence[str]) -> Found:
+    return Found(
+        what=f"message {text} of the relay",
+        journeys=(),
+        notes=notes,
+        relay=[(stop, _colour(stop.state)) for stop in trace.stops],
+        relay_letters=[letter.id for letter in trace.letters],
+    )
 
 
 def _travels(text: str) -> Travels | None:
@@ -102,6 +140,9 @@ def _found(travels: Travels) -> Found:
     elif travels.post_id:
         what = f"post {travels.post_id}, {count} events"
         page = reverse("admin:feeds_post_change", args=[travels.post_id])
+    elif travels.notification_id:
+        what = travels.journeys[0].type
+        page = reverse("admin:notifications_notification_change", args=[travels.notification_id])
     elif travels.journeys:
         what = travels.journeys[0].type
     return Found(
@@ -134,12 +175,9 @@ def _plain(note: str) -> str:
 
 
 def _under_idempotency_key(text: str) -> Iterator[str]:
-    """The ids in the answers that are kept under this idempotency key. Keys are kept as hashes with caller
-    and path, so every caller is tried with every path without parameters, by primary key."""
-    callers = [
-        caller(),
-        *ApiKey.objects.order_by("name").values_list("name", flat=True).distinct()[:CALLERS],
-    ]
+    """Ids in the answer that is kept under such a key, of any caller and path without parameters. A key is
+    kept as a hash, so each is tried; all of them by primary key."""
+    callers = _callers()
     endpoints = [
         f"POST /{path.pattern}" for path in settings.WIRING.paths if "<" not in path.pattern
     ]
@@ -154,6 +192,52 @@ def _under_idempotency_key(text: str) -> Iterator[str]:
     ids = [keys.id_of(text, caller=name) for name in callers]
     for kept in NotificationKey.objects.filter(id__in=ids)[:IDS_OF_ANSWER]:
         yield str(kept.notification_id)
+
+
+def _callers() -> list[str]:
+    names = ApiKey.objects.order_by("name").values_list("name", flat=True).distinct()
+    return [caller(), *names[:CALLERS]]
+
+
+def _under_key_with_id(text: str) -> tuple[Travels | None, Sequence[str]]:
+    """The same of paths with an id in them, as of a payment, and where it stopped. The id belongs to what is
+    hashed, and the answer that is kept has it: so the newest answers are tried."""
+    callers = _callers()
+    patterns = [
+        path.pattern
+        for path in settings.WIRING.paths
+        if path.write and path.pattern.count("<") == 1
+    ]
+    with transaction.atomic(), connection.cursor() as cursor:
+        plan_without("seqscan", "bitmapscan", "sort")
+        cursor.execute(_ANSWERS, (ANSWERS,))
+        rows = cursor.fetchall()
+    tried = 0
+    for number, (kept, body) in enumerate(rows, start=1):
+        for id_ in _ids_in(_json(body)):
+            hashes = {
+                UUID(idempotency.id_of(text, caller=name, endpoint=_endpoint(pattern, id_)))
+                for pattern in patterns
+                for name in callers
+            }
+            tried += len(hashes)
+            if kept in hashes:
+                return _travels(id_), ()
+        if tried >= HASHES or number == ANSWERS:
+            return None, [
+                f"As the Idempotency-Key of a path with an id it was looked for in the newest {number:,} answers."
+            ]
+    return None, ()
+
+
+def _endpoint(pattern: str, id_: str) -> str:
+    return f"POST /{_PARAMETER.sub(id_, pattern)}"
+
+
+def _json(body: bytes | memoryview | None) -> Any:
+    with suppress(ValueError):
+        return json.loads(bytes(body)) if body is not None else None
+    return None
 
 
 def _ids_in(answer: Any) -> list[str]:

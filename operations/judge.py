@@ -97,6 +97,7 @@ class Judge:
             self._alarms.setdefault(alarm.figure, []).append(alarm)
         self._met_since: dict[str, float] = {}  # by Alert.key
         self._series: dict[str, deque[tuple[float, float]]] = {}
+        self._missing_since: dict[str, float] = {}
 
     def judge(
         self, hop: Hop, readings: Sequence[Reading[object]], *, least: State = GREEN
@@ -132,6 +133,14 @@ class Judge:
         for key, seconds in held.items():
             self._met_since.setdefault(key, now - age - seconds)
 
+    def missing_since(self, what: str, *, is_missing: bool) -> float:
+        """Since when it has been missing, a moment of time.monotonic(); now while it is there."""
+        now = time.monotonic()
+        if is_missing:
+            return self._missing_since.setdefault(what, now)
+        self._missing_since.pop(what, None)
+        return now
+
     def note(self, series: str, value: float, at: float) -> None:
         """Remember a number for ten minutes."""
         seen = self._series.setdefault(series, deque())
@@ -151,12 +160,20 @@ class Judge:
         lasted = last_at - first_at
         return (last - first) / lasted if lasted > least else None
 
+    def _risen(self, series: str, value: float, at: float, seconds: float) -> float:
+        """By how much a counter has risen of late, since it was seen first; it may have begun anew meanwhile."""
+        before = [was for then, was in self._series.get(series, ()) if at - then <= seconds]
+        self.note(series, value, at)
+        return value - min([*before, value])
+
     def _alert(
         self, alarm: Alarm, value: float, hop: Hop, now: float, read_at: float
     ) -> Alert | None:
         name, station = f"{hop.group}/{hop.name}", f"{hop.group}: {hop.name}"
+        series = f"{name}#{alarm.figure}"
+        if alarm.rises:
+            value = self._risen(series, value, read_at, alarm.rises)
         if alarm.growing:
-            series = f"{name}#{alarm.figure}"
             self.note(series, value, read_at)
             grows = (self.slope(series, GROWING_SECONDS) or 0.0) > 0
         else:

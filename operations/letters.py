@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.urls import reverse
 
 from outbox import conf
 from outbox.database.planner import plan_without
@@ -33,6 +34,7 @@ __all__ = [
     "Members",
     "as_number",
     "group_like",
+    "groups_of",
     "groups_of_apps",
     "inspect",
     "letter_groups",
@@ -87,6 +89,13 @@ class LetterGroup:
         """The error, without secrets."""
         return masked(self.error)
 
+    @property
+    def page(self) -> str:
+        """Where the newest of them is shown: an app's has its journey, with its attempts."""
+        if as_number(self.like) is not None:
+            return reverse("ops-letter", args=[self.like])
+        return f"{reverse('ops-journey')}?id={self.like}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupKey:
@@ -139,21 +148,26 @@ def letter_groups(looked_at: int) -> list[LetterGroup]:
 
 
 def groups_of_apps() -> list[LetterGroup]:
-    """The groups of the letters that apps keep in their own tables, among the oldest of each app."""
-    found: dict[tuple[str, str], list[AppLetter]] = {}
-    for source in conf.letter_sources():
-        for letter in source.find(LetterQuery(), OF_APPS):
-            found.setdefault((source.name, letter.error[:ERROR_SHOWN]), []).append(letter)
+    """Of what apps keep in rows of their own, among the oldest of each; they are named by UUIDs."""
+    groups = [group for source in conf.letter_sources() for group in groups_of(source, OF_APPS)]
+    return sorted(groups, key=lambda group: -group.letters)[:GROUPS_SHOWN]
+
+
+def groups_of(source: LetterSource, looked_at: int) -> list[LetterGroup]:
+    """The same of one app, the largest first."""
+    found: dict[str, list[AppLetter]] = {}
+    for letter in source.find(LetterQuery(), looked_at):
+        found.setdefault(letter.error[:ERROR_SHOWN], []).append(letter)
     now = datetime.now(UTC)
     groups = [
         LetterGroup(
-            handler=name,
+            handler=source.name,
             error=error,
             letters=len(letters),
             oldest=(now - min(letter.failed_at for letter in letters)).total_seconds(),
             like=str(max(letter.id for letter in letters)),
         )
-        for (name, error), letters in found.items()
+        for error, letters in found.items()
     ]
     return sorted(groups, key=lambda group: -group.letters)[:GROUPS_SHOWN]
 

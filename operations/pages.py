@@ -12,10 +12,12 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from operations import words
-from operations.charts import draw
+from operations.charts import Picture, draw
 from operations.judge import Alert, Station
 from operations.letters import LetterGroup
-from operations.snapshot import ProcessRow, Snapshot
+from operations.past import Past
+from operations.running import ProcessRow
+from operations.snapshot import Snapshot
 from outbox.envelope import rfc3339
 from outbox.operator_log import Entry
 from outbox.watching import Hop
@@ -29,6 +31,8 @@ __all__ = [
     "done_part",
     "live_part",
     "live_parts",
+    "picture_of",
+    "progress",
     "spans_of",
 ]
 
@@ -45,8 +49,9 @@ PERMISSIONS = (PAUSE, LANES, BREAKERS, CHANNELS, LETTERS, RESOLVE) = (
 )
 
 
-def as_json(snapshot: Snapshot) -> dict[str, Any]:
-    """The document of /ops/status.json and `ops status --json`. Times are seconds; null means unknown."""
+def as_json(snapshot: Snapshot, *, span: str = "hour", letters: bool) -> dict[str, Any]:
+    """What /ops/status.json and `ops status --json` say. Times in seconds; null: not known. `span`: of the
+    charts; `letters`: errors of dead letters may be seen, else there is null."""
     return {
         "at": rfc3339(snapshot.at),
         "state": snapshot.state,
@@ -73,10 +78,15 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
             }
             for each in snapshot.deadlines
         ],
+        "deadLetters": [_letters(group) for group in snapshot.letters] if letters else None,
         "actions": [_action(entry) for entry in snapshot.actions],
+        "past": _past(picture_of(snapshot, span)),
         "processes": [_process(row) for row in snapshot.processes],
         "releases": list(snapshot.releases),
-        "failed": dict(snapshot.failed),
+        "unread": [
+            {"name": each.app, "state": each.state, "reason": each.reason}
+            for each in snapshot.unread
+        ],
     }
 
 
@@ -112,6 +122,40 @@ def _station(station: Station) -> dict[str, Any]:
         "rate": _number(station.rate),
         "notes": list(hop.notes),
         "figures": {name: _number(float(value)) for name, value in hop.figures.items()},
+    }
+
+
+def _letters(group: LetterGroup) -> dict[str, Any]:
+    return {
+        "handler": group.handler,
+        "error": group.shown,
+        "letters": group.letters,
+        "oldest": _number(group.oldest),
+        "like": group.like,
+    }
+
+
+def _past(picture: Picture) -> dict[str, Any]:
+    return {
+        "span": picture.span,
+        "until": [rfc3339(moment) for moment in picture.until],
+        "charts": [
+            {
+                "name": drawn.chart.name,
+                "title": drawn.chart.title,
+                "unit": drawn.chart.kind,
+                "lines": [
+                    {"name": line.name, "values": [_number(value) for value in line.values]}
+                    for line in drawn.lines
+                ],
+            }
+            for _, charts in picture.groups
+            for drawn in charts
+        ],
+        "marks": [
+            {"at": rfc3339(mark.when), "kind": mark.kind, "what": mark.words}
+            for mark in picture.marks
+        ],
     }
 
 
@@ -199,7 +243,7 @@ class _Kept(Generic[Made]):
 
 
 _parts: _Kept[Mapping[str, str]] = _Kept()
-_pictures: _Kept[str] = _Kept()
+_pictures: _Kept[tuple[Picture, str]] = _Kept()
 
 
 def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
@@ -227,7 +271,9 @@ def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
         "letters": spans_of(snapshot.letters) if LETTERS in permissions else [],
         "resolves": RESOLVE in permissions,
         "under_way": [
-            (entry, _share(entry)) for entry in snapshot.actions if entry.ended_at is None
+            (entry, progress(entry), _share(entry))
+            for entry in snapshot.actions
+            if entry.ended_at is None
         ],
         "actions": snapshot.actions,
     }
@@ -246,12 +292,27 @@ def done_part(entry: Entry, *, stops: bool) -> str:
 
 def charts_part(snapshot: Snapshot, span: str) -> str:
     """The HTML of the charts, drawn once for all viewers when there is a new minute."""
-    past = snapshot.past
-    return _pictures.of(
-        past,
-        span,
-        lambda: render_to_string("operations/charts.html", {"picture": draw(past, span)}),
-    )
+    return _drawn(snapshot.past, span)[1]
+
+
+def picture_of(snapshot: Snapshot, span: str) -> Picture:
+    """The charts as numbers and words."""
+    return _drawn(snapshot.past, span)[0]
+
+
+def _drawn(past: Past, span: str) -> tuple[Picture, str]:
+    def draw_now() -> tuple[Picture, str]:
+        picture = draw(past, span)
+        return picture, render_to_string("operations/charts.html", {"picture": picture})
+
+    return _pictures.of(past, span, draw_now)
+
+
+def progress(entry: Entry) -> str:
+    """How far an action is, in words."""
+    of = f" of {entry.asked}" if entry.asked is not None else ""
+    skipped = f", {entry.skipped} skipped" if entry.skipped else ""
+    return f"{entry.done}{of} done{skipped}"
 
 
 def _share(entry: Entry) -> int | None:

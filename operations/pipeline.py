@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from django.db import DatabaseError, connection
 from django.utils.module_loading import import_string
 
 from operations import canary
-from operations.letters import ERROR_SHOWN, LetterGroup, letter_groups
+from operations.letters import ERROR_SHOWN, LetterGroup, groups_of, letter_groups
 from operations.past import NOTHING, Past, PastReader
 from outbox import conf, jobs, operator_log
 from outbox.audit.compare import MISSING
@@ -32,6 +33,7 @@ __all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_postgres"]
 ENOUGH = 10_000  # every count ends here
 OLDEST_PER_LANE = 50
 LETTERS_GROUPED = 1_000
+LETTERS_OF_APPS = 200  # of each app, the oldest
 ACTIONS_SHOWN = 10
 AUDIT_ROWS = 5_000
 ANSWER_SECONDS = 3.0  # for one whole reading
@@ -65,6 +67,14 @@ _SLOTS = """
     SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
     FROM pg_replication_slots WHERE restart_lsn IS NOT NULL ORDER BY restart_lsn LIMIT 20
 """
+# Once a segment could not be archived, it and all behind it stay, until one is archived again.
+_ARCHIVER = """
+    SELECT failed_count, extract(epoch FROM clock_timestamp() - last_failed_time)::float,
+           extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset))::float
+    FROM pg_stat_archiver
+    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')
+      AND current_setting('archive_mode') <> 'off'
+"""
 _MISSING = """
     SELECT handler, count(*) FROM unnest(%s::text[]) AS of (handler) CROSS JOIN LATERAL (
         SELECT state FROM audit_open WHERE audit_open.handler = of.handler
@@ -94,8 +104,9 @@ class HandlerRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """The server; sizes are bytes, times are seconds. `open_transaction`: age and owner of the oldest one;
-    `slots`: (name, bytes of log kept, bytes that may still come or None)."""
+    """The server. Seconds, bytes, transactions; `open_transaction`: age of the oldest, and whose.
+    `slots`: (name, bytes of log kept, bytes that may still come or None). `archiver`: how often archive_command has
+    failed, how long ago the last time, and for how long it has archived nothing; None while it does its work."""
 
     version: str
     up: float
@@ -106,6 +117,7 @@ class Database:
     snapshot_age: int
     open_transaction: tuple[float, str]
     slots: Sequence[tuple[str, int, int | None]]
+    archiver: tuple[int, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +150,7 @@ def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgr
                 *_hops_of_apps(failed),
             ],
             handlers=_handlers(),
-            letters=letter_groups(LETTERS_GROUPED),
+            letters=[*letter_groups(LETTERS_GROUPED), *_letters_of_apps(failed)],
             actions=operator_log.newest(ACTIONS_SHOWN),
             failed=failed,
             past=past.read() if past is not None else NOTHING,
@@ -154,7 +166,7 @@ def _rows(sql: str, *parameters: Any) -> list[Any]:
 def _database(row: Sequence[Any]) -> Database:
     version, up, size, sessions, most, frozen, _, _ = row
     [[snapshot]] = _rows(_SNAPSHOT)
-    found = _rows(_OPEN_TRANSACTION)
+    found, archiver = _rows(_OPEN_TRANSACTION), _rows(_ARCHIVER)
     return Database(
         version=version,
         up=up,
@@ -165,6 +177,7 @@ def _database(row: Sequence[Any]) -> Database:
         snapshot_age=snapshot,
         open_transaction=found[0] if found else (0.0, ""),
         slots=_rows(_SLOTS),
+        archiver=archiver[0] if archiver else None,
     )
 
 
@@ -285,14 +298,30 @@ def _upkeep() -> Hop:
     )
 
 
+def _letters_of_apps(failed: dict[str, str]) -> list[LetterGroup]:
+    """What they keep in rows of their own; again, one hides no other."""
+    found: list[LetterGroup] = []
+    for source in conf.letter_sources():
+        with _noted(source.name, failed):
+            found += groups_of(source, LETTERS_OF_APPS)
+    return found
+
+
+@contextmanager
+def _noted(app: str, failed: dict[str, str]) -> Iterator[None]:
+    """That the app could not be read; a connection that is lost is everybody's."""
+    try:
+        yield
+    except DatabaseError as error:
+        if not connection.is_usable():
+            raise
+        failed[app] = str(error).splitlines()[0]
+
+
 def _hops_of_apps(failed: dict[str, str]) -> list[Hop]:
     """The hops of the apps. An app that cannot be read is noted in `failed` and does not hide the others."""
     hops: list[Hop] = []
     for dotted in settings.WIRING.hops:
-        try:
+        with _noted(dotted.partition(".")[0], failed):
             hops += import_string(dotted)()
-        except DatabaseError as error:
-            if not connection.is_usable():
-                raise
-            failed[dotted.partition(".")[0]] = str(error).splitlines()[0]
     return hops

@@ -32,6 +32,7 @@ __all__ = [
     "group_like",
     "groups",
     "inspect",
+    "of_event",
     "resolve_one",
     "take",
 ]
@@ -154,6 +155,23 @@ def inspect(letter_id: str) -> RelayLetterPage | None:
         headers=masked(json.dumps(headers, default=str)) if headers else "",
         facts=[(name, value) for name, value in facts if value not in (None, "")],
     )
+
+
+def of_event(event_id: str) -> tuple[list[ListedRelayLetter], bool]:
+    """Those of one event among the first of the queue, each with its kind and reason; whether all of the
+    queue was looked at. Raises Unavailable."""
+    found = look(configured(), _BOUND)
+    letters = [letter for letter in found.letters if letter.id and letter.event_id == event_id]
+    listed = [
+        ListedRelayLetter(
+            id=letter.id,
+            event_id=masked(letter.event_id),
+            shown=masked(f"{letter.kind}: {letter.reason}")[:ERROR_SHOWN],
+            age=_age(letter),
+        )
+        for letter in letters
+    ]
+    return listed, found.whole
 
 
 def resolve_one(action: str, letter_id: str, *, by: str, why: str, once: UUID | None) -> bool:

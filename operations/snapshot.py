@@ -6,23 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from django.conf import settings
+
 from operations import words
 from operations.broker import FromRedis
-from operations.judge import GREY_AFTER, Alert, Judge, Station, by_age, worst
+from operations.judge import Alert, Judge, Station, by_age, worst
 from operations.letters import LetterGroup
 from operations.past import NOTHING, Past
 from operations.pipeline import FromPostgres, HandlerRow
 from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading
+from operations.running import ProcessRow, process_rows, stations_of
 from operations.time_left import Deadline, deadlines
 from outbox import conf
 from outbox.kafka.admin import TopicState
 from outbox.operator_log import Entry
-from outbox.process.heartbeat import SeenProcess
 from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
 
-__all__ = ["Heard", "ProcessRow", "Server", "Snapshot", "take"]
+__all__ = ["Heard", "Server", "Snapshot", "Unread", "take"]
 
-EXPECTED = ("web", "worker", "beat", "bridge")  # a relay is expected once one has run
 Logs = Mapping[str, TopicState]
 _AHEAD = ("pipeline", "handlers")
 _BEHIND = (
@@ -57,12 +58,12 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessRow:
-    """A process. `replaced`: a newer process of the same name on its machine has taken its place."""
+class Unread:
+    """An app of which nothing is known, although PostgreSQL answers."""
 
-    seen: SeenProcess
+    app: str
     state: State
-    replaced: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class Snapshot:
     letters: Sequence[LetterGroup]
     actions: Sequence[Entry]
     releases: Sequence[str]
-    failed: Mapping[str, str]
+    unread: Sequence[Unread]
     past: Past
 
     @property
@@ -102,8 +103,9 @@ class Snapshot:
         on = [alert for alert in self.alerts if alert.is_on]
         parts = []
         if away:
-            names = " and ".join([", ".join(away[:-1]), away[-1]]) if away[1:] else away[0]
-            parts.append(f"{names} cannot be asked")
+            parts.append(f"{_listed(away)} cannot be asked")
+        if self.unread:
+            parts.append(f"{_listed([each.app for each in self.unread])} cannot be read")
         if on:
             parts.append(f"{len(on)} alarm{'s are' if len(on) > 1 else ' is'} on")
         if coming := len(self.alerts) - len(on):
@@ -116,15 +118,20 @@ class Snapshot:
         return f"{', '.join(parts)}."
 
 
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0]
+
+
 def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
     """Judge the readings."""
     postgres, redis, kafka = heard.postgres.value, heard.redis.value, heard.kafka.value
-    processes = _processes(redis.processes, heard.redis) if redis else []
+    processes = process_rows(redis.processes, heard.redis) if redis else []
     stations = [
         *_of_postgres(heard, judge, alarms),
-        *(_of_redis(redis, processes, heard.redis, judge) if redis else ()),
+        *(stations_of(redis, processes, heard.redis, judge) if redis else ()),
     ]
     servers = _servers(heard)
+    unread = _unread(postgres, judge) if postgres else []
     at = max(heard.postgres.read_at, heard.redis.read_at)
     left = deadlines(postgres, redis, judge, at=at)
     running = [row.seen.said.release for row in processes if row.state == GREEN]
@@ -133,6 +140,7 @@ def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
         *(server.state for server in servers),
         *(row.state for row in processes if not row.replaced),
         *(each.state for each in left),
+        *(each.state for each in unread),
     ]
     return Snapshot(
         at=datetime.now(UTC),
@@ -144,9 +152,22 @@ def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
         letters=postgres.letters if postgres else (),
         actions=postgres.actions if postgres else (),
         releases=sorted(set(running)),
-        failed=postgres.failed if postgres else {},
+        unread=unread,
         past=postgres.past if postgres else NOTHING,
     )
+
+
+def _unread(postgres: FromPostgres, judge: Judge) -> list[Unread]:
+    """Its hops are not there at all, so nothing else would say that they are missing."""
+    found = []
+    asked = {dotted.partition(".")[0] for dotted in settings.WIRING.hops}
+    for app in sorted(asked | {source.name for source in conf.letter_sources()}):
+        why = postgres.failed.get(app)
+        since = judge.missing_since(f"hops of {app}", is_missing=why is not None)
+        if why is not None:
+            state, reason = by_age(Reading(since=since, error=f"could not be read: {why}"))
+            found.append(Unread(app=app, state=state, reason=reason))
+    return found
 
 
 def _in_order(stations: Sequence[Station], kafka: Station | None) -> list[Station]:
@@ -246,88 +267,6 @@ def _of_kafka(logs: Logs, reading: Reading[Logs], judge: Judge) -> Station:
         unit="messages",
     )
     return judge.judge(hop, [reading])
-
-
-def _of_redis(
-    value: FromRedis, processes: Sequence[ProcessRow], reading: Reading[FromRedis], judge: Judge
-) -> list[Station]:
-    alive = [row.seen for row in processes if row.state == GREEN]
-    unserved = sorted(value.queues.keys() - {queue for seen in alive for queue in seen.said.queues})
-    stations = [
-        judge.judge(_queues(value, unserved), [reading], least=AMBER if unserved else GREEN),
-        judge.judge(_kinds(value, alive), [reading]),
-    ]
-    if "relay" in value.kinds:
-        relays = [seen for seen in alive if seen.said.kind == "relay"]
-        stations.insert(0, judge.judge(_relay(relays), [reading]))
-    return stations
-
-
-def _queues(value: FromRedis, unserved: Sequence[str]) -> Hop:
-    longest = max(value.queues, key=lambda name: value.queues[name], default="")
-    waits = sum(value.queues.values())
-    notes = [f"no worker serves {', '.join(unserved)}"] if unserved else []
-    if waits:
-        notes.append(f"most in {longest}: {value.queues[longest]:,}")
-    return Hop(name="tasks", group="Celery queues", waits=waits, unit="tasks", notes=tuple(notes))
-
-
-def _kinds(value: FromRedis, alive: Sequence[SeenProcess]) -> Hop:
-    kinds = [*EXPECTED, *(["relay"] if "relay" in value.kinds else ())]
-    counts = {kind: sum(seen.said.kind == kind for seen in alive) for kind in kinds}
-    return Hop(
-        name="running",
-        group="processes",
-        unit="processes",
-        figures={f'process_up{{process="{kind}"}}': number for kind, number in counts.items()},
-        notes=(", ".join(f"{number} {kind}" for kind, number in counts.items()),),
-    )
-
-
-def _relay(relays: Sequence[SeenProcess]) -> Hop:
-    told = [seen.said.figures for seen in relays]
-
-    def of(series: str) -> list[float]:
-        return [figures[series] for figures in told if series in figures]
-
-    figures = {}
-    if told:
-        figures = {
-            "relay_consuming": sum(of("relay_consuming")),
-            "relay_kafka_up": min(of("relay_kafka_up"), default=0.0),
-            "oldest_unacked_seconds": max(of("oldest_unacked_seconds"), default=0.0),
-            "relay_dead_letters_waiting": sum(of("relay_dead_letters_waiting")),
-        }
-    return Hop(
-        name="RabbitMQ to Kafka",
-        group="relay",
-        waits=int(sum(of("in_flight_events"))) if told else None,
-        oldest=figures.get("oldest_unacked_seconds"),
-        done=int(sum(of("events_published_total"))) if told else None,
-        unit="messages",
-        figures=figures,
-        page="/ops/relay-letters",
-    )
-
-
-def _processes(seen: Sequence[SeenProcess], reading: Reading[FromRedis]) -> list[ProcessRow]:
-    """The processes. A silent one is red, unless a newer one of its name runs."""
-    asked, _ = by_age(reading)
-    fresh = {(each.said.name, each.said.host) for each in seen if each.age <= GREY_AFTER}
-    rows = []
-    for each in seen:
-        replaced = each.age > GREY_AFTER and (each.said.name, each.said.host) in fresh
-        state: State = GREEN if each.age <= GREY_AFTER else AMBER
-        if each.age > 60:
-            state = RED
-        rows.append(
-            ProcessRow(
-                seen=each,
-                state=GREY if replaced else worst([state, asked]),
-                replaced=replaced,
-            )
-        )
-    return rows
 
 
 def _servers(heard: Heard) -> list[Server]:

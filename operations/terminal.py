@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from operations import words
-from operations.pages import cards
+from operations.pages import cards, picture_of, progress, spans_of
 from operations.snapshot import Snapshot
 from outbox.envelope import rfc3339
 from outbox.watching import AMBER, GREEN, GREY, RED, State
@@ -41,7 +41,84 @@ def view(snapshot: Snapshot) -> RenderableType:
         f"  {snapshot.sentence}  as of {rfc3339(snapshot.at)}",
     )
     stations: list[RenderableType] = ["", _stations(snapshot)] if snapshot.stations else []
-    return Group(head, *_alerts(snapshot), *stations, "", _rest(snapshot))
+    return Group(
+        head,
+        *_alerts(snapshot),
+        *stations,
+        *_headed("Under way", _under_way(snapshot)),
+        *_headed("Dead letters, by handler and error", _letters(snapshot)),
+        "",
+        *_releases(snapshot),
+        _rest(snapshot),
+        *_headed("Who did what", _actions(snapshot)),
+        *_headed("The last hour", _past(snapshot)),
+    )
+
+
+def _headed(title: str, table: Table) -> list[RenderableType]:
+    """Nothing for an empty table."""
+    return ["", Text(title, style="bold"), table] if table.row_count else []
+
+
+def _releases(snapshot: Snapshot) -> list[RenderableType]:
+    if len(snapshot.releases) < 2:
+        return []
+    return [f"Two releases run at once: {', '.join(snapshot.releases)}."]
+
+
+def _under_way(snapshot: Snapshot) -> Table:
+    table = _plain(3)
+    for entry in snapshot.actions:
+        if entry.ended_at is None:
+            table.add_row(
+                f"{entry.what} of {entry.subject}", progress(entry), f"{entry.by}: {entry.why}"
+            )
+    return table
+
+
+def _letters(snapshot: Snapshot) -> Table:
+    table = _plain(4)
+    for group, oldest in spans_of(snapshot.letters):
+        table.add_row(
+            group.handler,
+            f"{words.count(group.letters)} letters",
+            f"oldest {oldest}",
+            group.shown or "no error told",
+        )
+    return table
+
+
+def _actions(snapshot: Snapshot) -> Table:
+    table = _plain(5)
+    for entry in snapshot.actions:
+        table.add_row(
+            f"{entry.at:%Y-%m-%d %H:%M:%S}",
+            entry.by,
+            f"{entry.what} of {entry.subject}",
+            progress(entry),
+            entry.why,
+        )
+    return table
+
+
+def _past(snapshot: Snapshot) -> Table:
+    """Each chart in one line, and the marks."""
+    picture = picture_of(snapshot, "hour")
+    table = _plain(2)
+    for _, charts in picture.groups:
+        for drawn in charts:
+            title, _, told = drawn.label.partition(": ")
+            table.add_row(title, told)
+    for mark in picture.marks:
+        table.add_row(f"{mark.when:%H:%M}", mark.words)
+    return table
+
+
+def _plain(columns: int) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(columns):
+        table.add_column()
+    return table
 
 
 def _alerts(snapshot: Snapshot) -> list[Text]:
@@ -58,8 +135,8 @@ def _alerts(snapshot: Snapshot) -> list[Text]:
         if each.reason
     ]
     unread = [
-        Text.assemble((f"{GREY:<6}", COLOURS[GREY]), f"{app} could not be read: {why}")
-        for app, why in snapshot.failed.items()
+        Text.assemble((f"{each.state:<6}", COLOURS[each.state]), f"{each.app}: {each.reason}")
+        for each in snapshot.unread
     ]
     return [*unheard, *unread, *lines]
 
@@ -89,9 +166,7 @@ _NUMBERS = ("waits", "oldest", "rate", "age")
 
 
 def _rest(snapshot: Snapshot) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for _ in range(4):
-        table.add_column()
+    table = _plain(4)
     for server in snapshot.servers:
         table.add_row(_dot(server.state), server.name, "", "; ".join(server.facts))
     for row in snapshot.processes:

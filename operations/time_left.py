@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from operations import words
-from operations.broker import FromRedis
+from operations.broker import FEED_CACHE, FromRedis, OtherRedis
 from operations.judge import GROWING_SECONDS, Judge, worst
 from operations.pipeline import Database, FromPostgres
 from outbox import conf
-from outbox.watching import AMBER, GREEN, RED, State, TimeLeft
+from outbox.watching import AMBER, GREEN, GREY, RED, State, TimeLeft
 
 __all__ = ["Deadline", "deadlines"]
 
@@ -21,6 +21,7 @@ TRANSACTION_IDS = 2**31
 LONG = 60.0  # seconds; a younger transaction is not shown
 OLD_TRANSACTION = 600.0
 TREND_SECONDS = 300.0  # for which a trend must be known before a time is computed from it
+LONG_WITHOUT_ARCHIVE = 3_600.0
 OLD_SNAPSHOT = 10_000_000  # transactions that began since the snapshot
 NEAR, SOON = 0.5, 0.25  # with less than this share left, it is amber or red
 # With so few seconds left by the trend, it is amber or red; few, because a burst of work has a trend too.
@@ -52,6 +53,7 @@ def deadlines(
         found += _relay(redis)
         found += _disks(redis, judge, at)
         found += _redis_memory(redis, judge, at)
+        found += [each for other in redis.others for each in _other_redis(other, judge, at)]
     return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
 
 
@@ -119,8 +121,21 @@ def _of_database(server: Database, judge: Judge, at: float) -> Iterator[Deadline
         ends="PostgreSQL takes no more writes until a VACUUM has frozen old rows",
         state=_of_share(left),
     )
+    if server.archiver is not None:
+        yield _of_archiver(*server.archiver)
     for name, kept, more in server.slots:
         yield _of_slot(name, kept, more, judge, at)
+
+
+def _of_archiver(failures: int, last: float, nothing: float) -> Deadline:
+    return Deadline(
+        name="archive of the log",
+        left=None,
+        standing=f"archive_command has failed {failures:,} times, last {words.span(last)} ago; nothing was"
+        f" archived for {words.span(nothing)}",
+        ends="the log stays until the disk of the database is full; a restore ends before it",
+        state=RED if nothing > LONG_WITHOUT_ARCHIVE else AMBER,
+    )
 
 
 def _of_slot(name: str, kept: int, more: int | None, judge: Judge, at: float) -> Deadline:
@@ -185,6 +200,26 @@ def _redis_memory(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadlin
         else f"it evicts ({redis.policy})",
         state=worst([_of_space(free / redis.limit), _of_trend(left)]),
     )
+
+
+def _other_redis(other: OtherRedis, judge: Judge, at: float) -> Iterator[Deadline]:
+    """None of a cache that makes room for itself: it is meant to be full."""
+    name = f"memory of Redis of {other.name}"
+    if other.error:
+        standing = f"it cannot be asked: {other.error}"
+        yield Deadline(name=name, left=None, standing=standing, ends=other.ends, state=GREY)
+    elif other.limit and not (other.name == FEED_CACHE and other.policy != "noeviction"):
+        free = other.limit - other.memory
+        left = _until_empty(judge, name, free, at)
+        yield Deadline(
+            name=name,
+            left=left,
+            standing=f"{words.bytes_of(free)} of {words.bytes_of(other.limit)} are free",
+            ends=other.ends
+            if other.policy == "noeviction"
+            else f"it evicts ({other.policy}): what is forgotten is published again when it is repeated",
+            state=worst([_of_space(free / other.limit), _of_trend(left)]),
+        )
 
 
 def _of_space(share: float) -> State:

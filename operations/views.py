@@ -12,7 +12,7 @@ from operations import viewers
 from operations.doors import glass, guarded, of_scripts, of_staff, refusal
 from operations.journey import search
 from operations.observer import observer
-from operations.pages import as_json, charts_part, live_part, live_parts
+from operations.pages import LETTERS, as_json, charts_part, live_part, live_parts
 from operations.viewers import Viewer
 from restapi.answers import json_answer, to_response
 
@@ -57,8 +57,9 @@ def _span(request: HttpRequest) -> str:
 
 @of_scripts
 def status(request: HttpRequest, viewer: Viewer) -> HttpResponse:
-    """The snapshot as JSON, for scripts."""
-    return to_response(json_answer(200, as_json(observer().look())))
+    """The same for scripts."""
+    told = as_json(observer().look(), span=_span(request), letters=viewer.may(LETTERS))
+    return to_response(json_answer(200, told))
 
 
 @of_staff
@@ -67,7 +68,12 @@ def journey(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     if not viewer.may(SEEN):
         return refusal(request, 403, f"You need the permission {SEEN}.")
     wanted = request.GET.get("id", "").strip()[:300]
-    context = {"wanted": wanted, "found": search(wanted) if wanted else None, "viewer": viewer}
+    context = {
+        "wanted": wanted,
+        "found": search(wanted) if wanted else None,
+        "viewer": viewer,
+        "reads_letters": viewer.may(LETTERS),
+    }
     return render(request, "operations/journey.html", context)
 
 

@@ -30,6 +30,7 @@ class Alarm:
     critical  the alarm is red, otherwise amber
     growing   the figure must also be higher than it was ten minutes before
     absent    a figure that is not there counts as too high
+    rises     the figure is a counter: what it has risen by within so many seconds counts; 0: it is none
     sentence  `{value}` is the figure in words
     """
 
@@ -42,6 +43,7 @@ class Alarm:
     at: bool = False
     growing: bool = False
     absent: bool = False
+    rises: float = 0
 
     @property
     def is_age(self) -> bool:

@@ -23,12 +23,12 @@ RULES: dict[str, dict[str, Any]] = {
     rule["alert"]: rule for group in GROUPS for rule in group["rules"]
 }
 ALARMS: dict[str, Alarm] = {alarm.name: alarm for alarm in settings.WIRING.alarms}
-# Rules of which the page of operators knows nothing, for it has no series of counters.
+# Rules of which the page of operators knows nothing: no heartbeat has their counters.
 OF_COUNTERS = {
     *("FloorUndercut", "ConsumerStalls", "FeedNodesNotHeld", "StatusFeedUnread", "StatusFeedLag"),
     *("WebSocketsFail", "WebSocketsCutOff", "WebSocketsBreak", "WebSocketsReconnect"),
     *("NotificationsFail", "NotificationsExpire", "LateSends", "PacedWithoutRedis"),
-    *("DatabaseSilent", "RateLimitOpen", "RelayDeadLetters", "RelayWithoutDedupe"),
+    *("DatabaseSilent", "RateLimitOpen"),
     # It judges the age of its own readings instead (operations/judge.py).
     "MeasuresStandStill",
 }
@@ -92,7 +92,9 @@ def test_page_and_rules_have_the_same_thresholds(name: str) -> None:
     if alarm.figure.startswith("process_up"):
         assert rule["expr"] == f"absent({alarm.figure})"
         return
-    compared = rf"{re.escape(alarm.figure)}\)* {'==' if alarm.at else '>'} {alarm.bound:g}(?![.\d])"
+    asked = f"{alarm.figure}[{alarm.rises / 60:g}m]" if alarm.rises else alarm.figure
+    assert ("increase(" in rule["expr"]) == bool(alarm.rises)
+    compared = rf"{re.escape(asked)}\)* {'==' if alarm.at else '>'} {alarm.bound:g}(?![.\d])"
     assert re.search(compared, rule["expr"]), rule["expr"]
     assert (f"absent({alarm.figure})" in rule["expr"]) == alarm.absent
 

@@ -32,6 +32,7 @@ class Travels:
 
     order_id: UUID | None = None
     post_id: int | None = None
+    notification_id: UUID | None = None
     journeys: Sequence[Journey]
     let_go: Sequence[UUID] = field(default=())
     slices: Sequence[Stop] = field(default=())
@@ -42,7 +43,7 @@ def travels_of(wanted: UUID) -> Travels | None:
     journey = journey_of(wanted)
     notification = notification_of(wanted)
     if notification is not None:
-        return Travels(journeys=[sending(notification, journey)])
+        return Travels(notification_id=notification.id, journeys=[sending(notification, journey)])
     if journey is not None:
         return Travels(journeys=[journey])
     event_ids = event_ids_of(wanted)

@@ -11,7 +11,7 @@ __all__ = ["of_failed", "of_paused"]
 
 LOOKED_AT = 2_000  # of those that expire next
 FAILED_LOOKED_AT = 200  # of the oldest that have failed
-# Both walk along an index of the rows that are open or undelivered.
+# Each walks along an index of its own: of what is pending, and of what has failed and is not discarded.
 _EXPIRES_FIRST = """
     SELECT extract(epoch FROM expires_at - clock_timestamp())::float,
            extract(epoch FROM expires_at - created_at)::float
@@ -21,10 +21,8 @@ _EXPIRES_FIRST = """
 """
 _FAILED_FIRST = """
     SELECT extract(epoch FROM clock_timestamp() - min(updated_at))::float
-    FROM (SELECT updated_at, discarded_at FROM notifications
-          WHERE status BETWEEN 'failed' AND 'failed' AND status <> 'delivered'
-          ORDER BY status, id LIMIT %s) AS oldest
-    WHERE discarded_at IS NULL
+    FROM (SELECT updated_at FROM notifications
+          WHERE status = 'failed' AND discarded_at IS NULL ORDER BY id LIMIT %s) AS oldest
 """
 
 

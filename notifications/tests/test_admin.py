@@ -10,6 +10,7 @@ from django.test import Client
 
 from notifications.models import Attempt, Batch, Notification, StatusChange, Template
 from notifications.tests.samples import EMAIL, SMS, accept, accept_batch, failed, template
+from outbox.models import OperatorAction
 from outbox.tests.admin_pages import COUNT, assert_every_page_is_bounded, fill, log_in, visit
 
 pytestmark = pytest.mark.django_db
@@ -79,6 +80,13 @@ def act(client: Client, page: str, action: str, *ids: Any, **more: str) -> Any:
     return client.post(f"{PAGES}/{page}/", data, follow=True)
 
 
+def kept() -> list[tuple[str, str, str, str, int]]:
+    """What the log of operators has, all of it over."""
+    rows = OperatorAction.objects.order_by("id")
+    assert all(row.ended_at for row in rows)
+    return [(row.by, row.what, row.subject, row.why, row.done) for row in rows]
+
+
 def statuses() -> list[str]:
     return list(Notification.objects.order_by("id").values_list("status", flat=True))
 
@@ -96,11 +104,16 @@ def test_an_action_asks_first(operator: Client, action: str, after: list[str]) -
     chosen = ids[0] if action == "cancel" else ids[1]
     assert f'name="_selected_action" value="{chosen}"' in page.content.decode()
     assert page.content.decode().count('name="_selected_action"') == 1
-    done = act(operator, "notification", action, *ids, confirmed="Yes")
+    for why in ({}, {"note": " "}):
+        asked = act(operator, "notification", action, *ids, confirmed="Yes", **why)
+        assert 'name="note" size="60" maxlength="500" required' in asked.content.decode()
+        assert (statuses(), kept()) == (before, [])
+    done = act(operator, "notification", action, *ids, confirmed="Yes", note="a reason")
     assert "1 " in done.content.decode()
     assert statuses() == after
     assert Notification.objects.get(id=ids[1]).discarded_at is None or action == "discard"
     assert StatusChange.objects.count() == (action != "discard")
+    assert kept() == [("operator", action, f"notification {chosen}", "a reason", 1)]
 
 
 def test_a_batch_is_cancelled_from_its_page(operator: Client) -> None:
@@ -108,6 +121,9 @@ def test_a_batch_is_cancelled_from_its_page(operator: Client) -> None:
     assert act(operator, "batch", "cancel", batch.id).status_code == 200
     assert statuses() == ["pending", "pending"]
     act(operator, "batch", "cancel", batch.id, confirmed="Yes")
+    assert (statuses(), kept()) == (["pending", "pending"], [])
+    act(operator, "batch", "cancel", batch.id, confirmed="Yes", note="a mistake")
+    assert kept() == [("operator", "cancel", f"batch {batch.id}", "a mistake", 2)]
     assert statuses() == ["cancelled", "cancelled"]
 
 
@@ -119,5 +135,5 @@ def test_who_may_only_look_may_do_nothing(permissions: None) -> None:
     [accepted] = accept(SMS)
     template("x")
     assert client.get(NOTIFICATIONS).status_code == 200
-    act(client, "notification", "cancel", accepted.id, confirmed="Yes")
+    act(client, "notification", "cancel", accepted.id, confirmed="Yes", note="a reason")
     assert statuses() == ["pending"]

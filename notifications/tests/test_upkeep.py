@@ -34,6 +34,7 @@ from notifications.tests.samples import (
     failed,
     set_status,
 )
+from outbox.models import OperatorAction
 from restapi.models import IdempotencyRow
 from restapi.status_upkeep import prune_status_logs
 from restapi.tests.sessions import other_session
@@ -181,7 +182,7 @@ TEXT = "very private"
 def everything() -> str:
     """All rows of all tables that may say something of a recipient."""
     tables = ("notifications", "notification_attempts", "notification_keys", "idempotency_keys",
-              "notification_status_log", "event_outbox", "notification_batches")  # fmt: skip
+              "notification_status_log", "event_outbox", "notification_batches", "operator_action")  # fmt: skip
     with connection.cursor() as cursor:
         found = ""
         for table in tables:
@@ -215,7 +216,9 @@ def test_a_recipient_is_erased_everywhere() -> None:
     Attempt.objects.create(notification_id=ids[2], number=1, error=f"550 {theirs['recipient']}")
     kept_answer(1, recipient=theirs["recipient"], content=TEXT)
     kept_answer(2, recipient="ann@example.com", content="Hello")
-    call_command("erase_recipient", theirs["recipient"])
+    call_command(
+        "erase_recipient", theirs["recipient"], by="ann", note=f"{theirs['recipient']} asked for it"
+    )
     after = everything()
     assert "secret.example" not in after
     assert "private" not in after
@@ -231,6 +234,11 @@ def test_a_recipient_is_erased_everywhere() -> None:
         201,
     ]
     assert StatusChange.objects.count() == 2
+    [row] = OperatorAction.objects.all()
+    assert (row.by, row.what, row.subject, row.why) == (
+        *("ann", "erase", "a recipient", "… asked for it"),
+    )
+    assert (row.done, row.skipped, row.ended_at is None) == (3, 0, False)
     call_command("erase_recipient", theirs["recipient"])
 
 

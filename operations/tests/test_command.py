@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from io import StringIO
 from typing import Any
 
+import msgspec
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 
 from devtools.testing.processes import REPOSITORY, child_environment, free_port
+from operations.judge import Judge
+from operations.letters import LetterGroup
 from operations.management.commands.ops import EXIT_CODES
+from operations.pages import LETTERS, as_json, charts_part, live_part
+from operations.past import MinuteFigures, Past, Row
+from operations.snapshot import Snapshot
+from operations.terminal import rendered
+from operations.tests.well import PROCESSES, postgres, process, redis, snapshot
 from outbox.handlers.pause import pause_handler
+from outbox.operator_log import Entry
+from outbox.process.heartbeat import SeenProcess
 
 ENDS_WITHIN = 120.0
 
@@ -62,3 +75,87 @@ def test_it_tells_what_the_page_tells(topics: None) -> None:
     assert hops["record_sales"]["waits"] is not None  # other tests have left events in the topic
     assert hops["accepted"]["rate"] == 0
     assert "HandlerPaused" in {alarm["name"] for alarm in answer["alarms"]}
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def an_entry(number: int, *, ended: bool) -> Entry:
+    return Entry(
+        id=number,
+        at=NOON,
+        by="ada",
+        what="replay",
+        subject=f"group {number}",
+        why="mended",
+        asked=40,
+        done=12,
+        skipped=3,
+        ended_at=NOON if ended else None,
+        outcome="",
+    )
+
+
+def everything() -> Snapshot:
+    """Dead letters, an action that is over and one under way, two releases, and a past."""
+    rows = [
+        Row(
+            NOON + timedelta(minutes=minute),
+            MinuteFigures(series={"pipeline/outbox#waits": 17.0 + minute}, releases=("r",)),
+        )
+        for minute in range(3)
+    ]
+    letters = [
+        LetterGroup(handler="record_sales", error="no such row", letters=4, oldest=61.0, like="9")
+    ]
+    another = SeenProcess(
+        said=msgspec.structs.replace(process("web").said, name="web-2", release="later"), age=1.0
+    )
+    return snapshot(
+        Judge(settings.WIRING.alarms),
+        from_redis=redis([*PROCESSES, another]),
+        from_postgres=postgres(
+            letters=letters,
+            actions=[an_entry(1, ended=True), an_entry(2, ended=False)],
+            past=Past(rows=rows),
+        ),
+    )
+
+
+def test_page_and_terminal_have_the_same_words() -> None:
+    told = everything()
+    page = unescape(live_part(told, frozenset({LETTERS})) + charts_part(told, "hour"))
+    terminal = rendered(told, colour=False)
+    for words in (
+        *("Dead letters, by handler and error", "no such row"),
+        *("Who did what", "replay of group 1"),
+        *("Under way", "replay of group 2", "12 of 40 done, 3 skipped", "ada: mended"),
+        "Two releases run at once: later, r.",
+        *("Events waiting for Kafka", "19 now, 19 at most"),
+    ):
+        assert words in page, words
+        assert words in terminal, words
+
+
+def test_json_has_all_of_it_and_errors_for_those_who_may_see_them() -> None:
+    told = everything()
+    answer = json.loads(json.dumps(as_json(told, letters=True)))
+    assert answer["deadLetters"] == [
+        {
+            "handler": "record_sales",
+            "error": "no such row",
+            "letters": 4,
+            "oldest": 61.0,
+            "like": "9",
+        }
+    ]
+    assert [(each["id"], each["ended"]) for each in answer["actions"]] == [(1, True), (2, False)]
+    assert answer["releases"] == ["later", "r"]
+    [chart] = answer["past"]["charts"]
+    assert (chart["name"], chart["unit"]) == ("pending", "count")
+    assert chart["lines"][0]["values"][-4:] == [None, 17.0, 18.0, 19.0]
+    assert answer["past"]["until"][-1] == "2026-03-01T12:02:00.000Z"
+    assert len(as_json(told, span="day", letters=True)["past"]["until"]) == 144
+    hidden = as_json(told, letters=False)
+    assert hidden["deadLetters"] is None
+    assert "no such row" not in json.dumps(hidden)

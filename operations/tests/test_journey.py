@@ -10,8 +10,10 @@ from django.utils import timezone
 
 from devtools.testing.histories import order_events, place
 from devtools.testing.posts import create_posts, new_post
+from devtools.testing.web import Web
 from feeds.events import events_of_post
 from notifications.tests.samples import SMS, accept
+from operations import journey
 from operations.journey import search
 from outbox.models import DeadLetter, OutboxEvent
 from outbox.tests.admin_pages import log_in
@@ -19,6 +21,8 @@ from restapi import idempotency
 from restapi.models import IdempotencyRow
 
 pytestmark = pytest.mark.django_db
+
+ORDER = {"customerId": "c9", "items": [{"productId": "p1", "quantity": 1, "price": 1.5}]}
 
 
 def an_order() -> tuple[str, OutboxEvent]:
@@ -65,6 +69,31 @@ def test_an_idempotency_key_of_any_caller_leads_to_what_was_done_under_it() -> N
     assert found("try-1") == found(order_id)
     assert search("try-1").what.startswith("Idempotency key of: order")
     assert not found("try-2")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_key_of_a_request_with_an_id_in_its_path_leads_to_what_it_did(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a payment and of a cancelled notification; over real HTTP, so the answers are the real ones."""
+    order_id = done(web, "/orders", ORDER)["orderId"]
+    done(web, f"/orders/{order_id}/pay", {}, key="pay-1")
+    id_ = done(web, "/api/v1/notifications", SMS)["id"]
+    done(web, f"/api/v1/notifications/{id_}/cancel", {}, key="cancel-1")
+    assert found("pay-1") == found(order_id)
+    assert search("pay-1").what.startswith("Idempotency key of: order")
+    assert found("cancel-1") == {id_}
+    assert not found("pay-2")
+    monkeypatch.setattr(journey, "ANSWERS", 1)
+    assert not found("pay-1")
+    assert any("newest 1 answers" in note for note in search("pay-1").notes)
+
+
+def done(web: Web, path: str, body: object, *, key: str = "") -> dict[str, str]:
+    answer = web.post(path, body, {"Idempotency-Key": key} if key else None)
+    assert answer.status < 300, answer.body
+    told: dict[str, str] = answer.json
+    return told
 
 
 def test_the_page_shows_hops_and_dead_letters_and_leads_to_the_admin_and_back() -> None:

@@ -99,6 +99,7 @@ def much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "LETTERS_GROUPED", ROWS)
     monkeypatch.setattr(pipeline, "OLDEST_PER_LANE", 10)
     monkeypatch.setattr(search, "ROWS_SEARCHED", ROWS)
+    monkeypatch.setattr(journey, "ANSWERS", ROWS)
     monkeypatch.setattr("notifications.delivery.measure.COUNTED_FOR_A_PAGE", 50)
     monkeypatch.setattr("feeds.fanout.measuring.COUNTED_FOR_A_PAGE", ROWS)
     with connection.cursor() as cursor:

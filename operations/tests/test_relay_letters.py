@@ -6,29 +6,34 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import redis
 from django.conf import settings
 from django.test import override_settings
 
 from devtools.relay import broker
-from devtools.relay.messages import Message
+from devtools.relay.messages import Message, numbered
 from devtools.testing.installed import needs_rabbitmq
 from devtools.testing.processes import free_port
-from devtools.testing.relay import a_policy, relaying, until, waiting_letters
+from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
 from devtools.testing.web import Web, web_process
 from operations import relay_letters, runs
+from operations.journey import search
 from operations.relay_letters import RelayGroup
 from operations.tests.acting import Operator
 from operations.tests.people import staff
 from outbox.models import OperatorAction
+from outbox.process.heartbeat import Heartbeat
 from outbox.rabbitmq.policy import RelayPolicy
 
 pytestmark = needs_rabbitmq
 
 LETTERS = ("outbox.view_deadletter", "outbox.change_deadletter")
+DAY_MS = 24 * 3600 * 1000
 SECRET = "pa55-w0rd-of-the-relay"
 NO_ID = [Message(b'{"payload": {"n": %d}}' % number) for number in range(3)]
 TELLS = Message(
@@ -234,3 +239,49 @@ def test_without_rabbitmq_it_says_so_and_a_run_waits(
         a_second_passes()
         assert runs.work() == 3
     assert waiting_letters(policy) == 0
+
+
+@pytest.mark.usefixtures("transactional_db", "web")
+def test_a_search_for_an_event_id_finds_what_the_relay_knows(policy: RelayPolicy) -> None:
+    heartbeat = Heartbeat("relay")
+    heartbeat.beat()  # that one has run
+    heartbeat.end()
+    large = Message(b'{"event_id": "large-9", "payload": "%b"}' % (b"l" * 1_100_000))
+    refuse(policy, large)
+    broker.publish(policy.url, policy.queue, [numbered("passes", 1)])
+    with relaying(policy) as relay:
+        settled(policy, relay)
+    with redis.Redis.from_url(settings.REDIS_URL) as server:
+        server.set("event:left-1", "claimed somebody", px=DAY_MS - 90_000)
+
+    def stops(text: str) -> list[tuple[str, str]]:
+        return [(stop.state, colour) for stop, colour in search(text).relay]
+
+    assert stops("passes-1") == [("published", "green")]
+    assert stops("large-9") == [("dead letter", "red")]
+    assert stops("left-1") == [("waiting", "grey")]
+    [(left, _)] = search("left-1").relay
+    assert left.at is not None
+    assert (datetime.now(UTC) - left.at).total_seconds() >= 90
+    with redis.Redis.from_url(settings.REDIS_URL) as server:
+        server.set("relay:owner:somebody", 1, px=60_000)
+    assert stops("left-1") == [("under way", "grey")]
+    nothing = search("never-1")
+    assert (nothing.what, nothing.relay) == ("Nothing has this id.", ())
+    assert any("cannot be looked up by an id" in note for note in nothing.notes)
+
+
+def test_the_journey_of_a_relay_s_message_leads_to_its_dead_letter(
+    operator: Operator, policy: RelayPolicy
+) -> None:
+    Heartbeat("relay").beat()
+    large = Message(b'{"event_id": "large-8", "payload": "%b"}' % (b"l" * 1_100_000))
+    [group] = refuse(policy, large)
+    viewer = Operator(operator.web, staff("viewer", "outbox.view_outboxevent"))
+    path = "/ops/journey?id=large-8"
+    assert f"/ops/relay-letters/{group.like}" not in viewer.look(path).body.decode()
+    both = Operator(operator.web, staff("both", "outbox.view_outboxevent", *LETTERS))
+    page = both.look(path).body.decode()
+    assert "message large-8 of the relay" in page
+    assert "too_large" in page
+    assert f'href="/ops/relay-letters/{group.like}"' in page

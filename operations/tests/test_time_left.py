@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import redis
 from django.db import connection
 
-from operations.broker import FromRedis
+from devtools.localstack.logins import Installation
+from devtools.localstack.postgres import embedded_postgres
+from devtools.localstack.redis import redis_binary
+from devtools.localstack.state import ephemeral_state
+from devtools.localstack.warden import remove
+from devtools.testing.pipeline import settles
+from devtools.testing.processes import free_port
+from operations.broker import FromRedis, ask_redis
 from operations.judge import Judge
-from operations.pipeline import Database, FromPostgres, HandlerRow, ask_postgres
+from operations.pipeline import _ARCHIVER, Database, FromPostgres, HandlerRow, ask_postgres
 from operations.time_left import Deadline, deadlines
 from outbox.conf import routes
 from outbox.handlers.pause import HandlerStatus
 from outbox.process.heartbeat import Said, SeenProcess
 from outbox.upkeep.gauges import Backlog
-from outbox.watching import AMBER, GREEN, RED, State
+from outbox.watching import AMBER, GREEN, GREY, RED, State
 
 GIB = 2**30
 MIB = 2**20
@@ -223,3 +235,103 @@ def test_postgresql_says_whose_transaction_is_open(other: psycopg.Connection) ->
     age, who = ask_postgres(Backlog()).server.open_transaction
     assert age > 0
     assert who.startswith("a report, pid ")
+
+
+@pytest.mark.parametrize(("nothing", "state"), [(61.0, AMBER), (3599.0, AMBER), (3601.0, RED)])
+def test_an_archive_command_that_fails(nothing: float, state: State) -> None:
+    assert one("archive of the log", database()) is None
+    found = one("archive of the log", database(archiver=(7, 20.0, nothing)))
+    assert found is not None
+    assert found.state == state
+    assert "has failed 7 times, last 20 s ago" in found.standing
+
+
+@pytest.fixture(scope="module")
+def archiving() -> Iterator[psycopg.Connection]:
+    """A PostgreSQL that archives as /bin/false does; it can be told otherwise."""
+    state = ephemeral_state()
+
+    def wanted(_: Installation) -> Mapping[str, str]:
+        return {"archive_mode": "on", "archive_command": "false"}
+
+    server = embedded_postgres(state, free_port(), os.environ, ephemeral=True, prepare=wanted)
+    assert server.unit is not None
+    server.unit.start()
+    try:
+        server.unit.wait_ready(120)
+        server.after_ready()
+        with psycopg.connect(server.environment["DATABASE_URL"], autocommit=True) as session:
+            yield session
+    finally:
+        server.unit.stop()
+        remove(str(server.unit.program.directory))  # may lie in the temp folder
+        remove(str(state.root))
+
+
+def test_postgresql_says_whether_its_archive_command_fails(archiving: psycopg.Connection) -> None:
+    def told() -> Any:
+        return archiving.execute(_ARCHIVER).fetchone()
+
+    assert told() is None
+    archiving.execute("CREATE TABLE written ()")
+    archiving.execute("SELECT pg_switch_wal()")
+    assert settles(lambda: told() is not None)
+    failures, last, nothing = told()
+    assert failures >= 1
+    assert 0 <= last <= nothing
+    archiving.execute("ALTER SYSTEM SET archive_command = 'true'")
+    archiving.execute("SELECT pg_reload_conf()")
+    assert settles(lambda: told() is None)
+
+
+@contextmanager
+def own_redis(directory: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Its address, and its process."""
+    port = free_port()
+    binary, _ = redis_binary(os.environ)
+    command = [binary, "--port", str(port), "--dir", str(directory), "--save", "", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            url = f"redis://127.0.0.1:{port}/0"
+            assert settles(lambda: answers(url))
+            yield url, process
+        finally:
+            process.kill()
+
+
+def answers(url: str) -> bool:
+    with suppress(redis.RedisError), redis.Redis.from_url(url) as server:
+        return bool(server.ping())
+    return False
+
+
+def lines() -> dict[str, Deadline]:
+    """Of the memory of each Redis, as they say it now."""
+    found = deadlines(None, ask_redis(), Judge(()), at=1000.0)
+    return {each.name: each for each in found if each.name.startswith("memory of Redis")}
+
+
+CLAIMS, CACHE = "memory of Redis of the relay's claims", "memory of Redis of the feed cache"
+
+
+def test_the_other_servers_of_redis_have_lines_of_their_own(tmp_path: Path, settings: Any) -> None:
+    assert not lines().keys() & {CLAIMS, CACHE}, "all are the broker's"
+    with own_redis(tmp_path, "--maxmemory", "4mb") as (url, process):
+        settings.FEED_CACHE_URL = url
+        assert lines()[CACHE].state == GREEN
+        settings.RELAY = settings.RELAY | {"dedupe_url": f"{url[:-1]}1"}
+        assert lines().keys() >= {CLAIMS}
+        assert CACHE not in lines(), "it is the same server"
+        with redis.Redis.from_url(url) as server:
+            assert lines()[CLAIMS].state == GREEN
+            server.set("much", b"x" * 3_000_000)
+            assert lines()[CLAIMS].state in {AMBER, RED}
+            assert "publishes repetitions" in lines()[CLAIMS].ends
+            settings.RELAY = settings.RELAY | {"dedupe_url": settings.REDIS_URL}
+            assert lines()[CACHE].state in {AMBER, RED}
+            server.config_set("maxmemory-policy", "allkeys-lru")
+            assert CACHE not in lines(), "a cache that makes room is meant to be full"
+        process.kill()
+        process.wait()
+        assert lines()[CACHE].state == GREY
+        assert "cannot be asked" in lines()[CACHE].standing

@@ -10,8 +10,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import redis
 import structlog
@@ -19,7 +20,14 @@ from redis.exceptions import NoScriptError
 
 from outbox.redis_client import client
 
-__all__ = ["ClaimOutcome", "EventClaims", "OwnerLease", "connected"]
+__all__ = [
+    "ClaimOutcome",
+    "ClaimSeen",
+    "EventClaims",
+    "OwnerLease",
+    "claim_of",
+    "connected",
+]
 
 _REMEMBERED = 50_000  # events that could not be marked, the last ones
 
@@ -227,6 +235,32 @@ class OwnerLease:
             self.renewed_at = begun
         except (redis.RedisError, OSError) as error:
             log.debug("lease_not_renewed", error=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSeen:
+    """A claim as somebody else sees it. `is_done`: Kafka has the event; `is_held`: its owner lives; `age`:
+    seconds for which it has been so."""
+
+    is_done: bool
+    is_held: bool
+    age: float
+
+
+def claim_of(server: redis.Redis, event_id: str, *, ttl: float) -> ClaimSeen | None:
+    """The claim of an event; None if there is none, or no more. Raises redis.RedisError."""
+    key = key_of(event_id)
+    held = cast(bytes | None, server.get(key))
+    if held is None:
+        return None
+    state, _, owner = held.decode().partition(" ")
+    is_done = state == "done"
+    left = server.pttl(key) / 1000
+    return ClaimSeen(
+        is_done=is_done,
+        is_held=not is_done and bool(server.exists(f"{_LEASES}{owner}")),
+        age=max(0.0, ttl - left),
+    )
 
 
 def connected(url: str, *, wait: float) -> redis.Redis:

@@ -78,6 +78,12 @@ class Link:
         """Whether there is a channel to work with."""
         return self.channel is not None
 
+    @property
+    def usable(self) -> pika.SelectConnection | None:
+        """The connection, for channels beside the one in use; None while there is none."""
+        connection = self._connection
+        return connection if connection is not None and connection.is_open else None
+
     def open(self) -> None:
         """Connect, and again whenever the connection is lost."""
         self._wanted = True

@@ -24,6 +24,16 @@ LETTERS_WAITING = Gauge(
     "Messages in hand that wait for the dead-letter exchange.",
     multiprocess_mode="livesum",
 )
+QUEUED = Gauge(
+    "relay_queue_messages",
+    "Messages that lie ready in the relay's queue; NaN while RabbitMQ does not say.",
+    multiprocess_mode="livemax",
+)
+LETTERS_QUEUED = Gauge(
+    "relay_dead_letter_queue_messages",
+    "Messages in the relay's dead-letter queue; NaN while RabbitMQ does not say.",
+    multiprocess_mode="livemax",
+)
 PROCESSING = Histogram(
     "processing_duration_seconds",
     "From a delivery to Kafka's acknowledgement, of the oldest message of each round of reports.",

@@ -44,6 +44,7 @@ class RelayPolicy:
     first_prefetch: int = 64  # until the size of the bodies is known
     hold_seconds: float = 25 * 60.0
     busy_every: float = 1.0
+    depths_every: float = 5.0  # between two looks at how much lies in RabbitMQ
     redis_wait: float = 0.2
     redis_pause: float = 1.0  # without claims, after Redis did not answer
     lease: float = 10.0

@@ -19,6 +19,7 @@ from outbox.rabbitmq.claims import EventClaims, OwnerLease, connected
 from outbox.rabbitmq.consuming import Consuming
 from outbox.rabbitmq.dead_letters import DeadLetters
 from outbox.rabbitmq.deliveries import Delivery, InHand, MeanSize
+from outbox.rabbitmq.depths import Depths
 from outbox.rabbitmq.events import Events
 from outbox.rabbitmq.kafka_health import KafkaHealth
 from outbox.rabbitmq.policy import RelayPolicy
@@ -74,6 +75,7 @@ class Relay:
             on_lost=self._events.lose_channel,
             prefetch=self._prefetch,
         )
+        self._depths = Depths(policy, self.consuming)
         self._sizes = MeanSize()
         self._number = 0
         self._counted = 0  # of the deliveries, those that are counted in the metrics
@@ -234,6 +236,7 @@ class Relay:
                 self._sending.prepare(now)
             self._look_at_rabbitmq(now)
         self._letters.look()
+        self._depths.look(now)
         self._claims.look()
         self._events.release()
         self._tell(now)

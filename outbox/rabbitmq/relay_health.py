@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from prometheus_client.metrics import MetricWrapperBase
@@ -22,18 +23,22 @@ _METRICS: tuple[MetricWrapperBase, ...] = (
     metrics.CONSUMING,
     metrics.KAFKA_UP,
     metrics.LETTERS_WAITING,
+    metrics.QUEUED,
+    metrics.LETTERS_QUEUED,
+    metrics.DEAD_LETTERS,
+    metrics.DEDUPE_AWAY,
 )
 
 
 def figures() -> Mapping[str, float]:
-    """Series -> its value in this process. It needs no PostgreSQL, so nobody else knows them."""
-    return {
-        sample.name: sample.value
-        for metric in _METRICS
-        for family in metric.collect()
-        for sample in family.samples
-        if not sample.name.endswith("_created")
-    }
+    """Series -> its value in this process, where it is known; of all labels together. It needs no PostgreSQL, so nobody else knows them."""
+    found: dict[str, float] = {}
+    for metric in _METRICS:
+        for family in metric.collect():
+            for sample in family.samples:
+                if not sample.name.endswith("_created") and math.isfinite(sample.value):
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    return found
 
 
 def readiness_of(relay: Relay) -> Callable[[], ReadinessAnswer]:

@@ -46,7 +46,7 @@ class Command(BaseCommand):
             return
         snapshot = _look(observer)
         if options["json"]:
-            self.stdout.write(json.dumps(as_json(snapshot), indent=2))
+            self.stdout.write(json.dumps(as_json(snapshot, letters=True), indent=2))
         else:
             self.stdout.write(rendered(snapshot, colour=self.stdout.isatty()), ending="")
         self.stdout.flush()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import getpass
 import json
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError
 
+from outbox import operator_log
 from outbox.management.words import positive, spelt_out
 from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, resolve, waiting
 from outbox.rabbitmq.metrics import KINDS
@@ -40,6 +44,8 @@ class Command(BaseCommand):
             action.add_argument("--limit", type=positive, default=100, metavar="N")
             if name in (REPLAY, DISCARD):
                 action.add_argument("--dry-run", action="store_true")
+                action.add_argument("--by", default="", help="default: the user of this system")
+                action.add_argument("--note", default="", help="why; kept with what was done")
             if name == DISCARD:
                 action.add_argument("--all", action="store_true", help="all letters")
 
@@ -50,7 +56,7 @@ class Command(BaseCommand):
         try:
             if action in (REPLAY, DISCARD) and not options["dry_run"]:
                 done = 0
-                for letter in resolve(configured(), wanted, limit=limit, replay=action == REPLAY):
+                for letter in _resolved(action, wanted, options):
                     done += 1
                     self.stdout.write(_line(letter))
                 self.stdout.write(f"{done} {action}ed.")
@@ -65,6 +71,51 @@ class Command(BaseCommand):
                 self.stdout.write(_line(letter))
         if action in (REPLAY, DISCARD):
             self.stdout.write(f"Would {action} {len(letters)} letters.")
+
+
+def _resolved(
+    action: str, wanted: Callable[[RelayLetter], bool], options: dict[str, Any]
+) -> Iterator[RelayLetter]:
+    """Each that it was done with; the log of operators counts them. Raises LettersUnavailable."""
+    try:
+        run = operator_log.begin(
+            action,
+            _subject(options),
+            by=options["by"] or getpass.getuser(),
+            why=options["note"],
+        )
+    except (DatabaseError, InterfaceError) as error:
+        raise CommandError(
+            f"PostgreSQL cannot keep who does it, so nothing was done: {error}"
+        ) from error
+    done, outcome = 0, "ended early"
+    try:
+        for letter in resolve(
+            configured(), wanted, limit=options["limit"], replay=action == REPLAY
+        ):
+            done += 1
+            yield letter
+        outcome = ""
+    except LettersUnavailable as error:
+        outcome = str(error)
+        raise
+    finally:
+        # RabbitMQ has no transaction with PostgreSQL: what is done stays done.
+        with suppress(DatabaseError, InterfaceError):
+            operator_log.add(run, done=done)
+            operator_log.end(run, outcome)
+
+
+def _subject(options: dict[str, Any]) -> str:
+    chosen = [
+        *options["ids"],
+        *(
+            f"{name.replace('_', ' ')} {options[name]}"
+            for name in ("event_id", "kind", "reason")
+            if options[name]
+        ),
+    ]
+    return f"dead letters of the relay{': ' if chosen else ''}{', '.join(chosen)}"
 
 
 def _is_choice(options: dict[str, Any]) -> bool:

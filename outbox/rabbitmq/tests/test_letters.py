@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 import json
 from typing import Any
@@ -10,12 +11,14 @@ import pika
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.test import override_settings
 
 from devtools.relay import broker
 from devtools.relay.messages import BAD, Message, numbered
 from devtools.testing.installed import needs_rabbitmq, on_the_stand_in
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
+from outbox.models import OperatorAction
 from outbox.rabbitmq.letters import (
     EVERY,
     Bound,
@@ -28,7 +31,7 @@ from outbox.rabbitmq.letters import (
 from outbox.rabbitmq.message import DELIVERY_COUNT
 from outbox.rabbitmq.policy import RelayPolicy
 
-pytestmark = needs_rabbitmq
+pytestmark = [needs_rabbitmq, pytest.mark.django_db]
 
 HEADERS = {"kept": "yes", "x-delivery-count": 9, "CC": ["elsewhere"], "CCY": "EUR", "time": 5}
 
@@ -59,6 +62,13 @@ def with_letters(
     return policy
 
 
+def kept() -> list[tuple[str, str, str, str, int, str]]:
+    """What the log of operators has, all of it over."""
+    rows = OperatorAction.objects.order_by("id")
+    assert all(row.ended_at for row in rows)
+    return [(row.by, row.what, row.subject, row.why, row.done, row.outcome) for row in rows]
+
+
 def test_listed_inspected_and_discarded() -> None:
     large = Message(b'{"event_id": "large-1", "payload": "%b"}' % (b"l" * 1_100_000))
     policy = with_letters("letters", BAD["no-json"], large, BAD["invalid-utf-8"])
@@ -84,7 +94,13 @@ def test_listed_inspected_and_discarded() -> None:
     )
     assert command(policy, "discard", large_one.split()[0])[-1] == "1 discarded."
     assert command(policy, "list") == [line for line in lines if line != large_one]
-    assert command(policy, "discard", "--all")[-1] == "2 discarded."
+    theirs = ("--all", "--by", "ann", "--note", "garbage")
+    assert command(policy, "discard", *theirs)[-1] == "2 discarded."
+    relay = "dead letters of the relay"
+    assert kept() == [
+        (getpass.getuser(), "discard", f"{relay}: {large_one.split()[0]}", "", 1, ""),
+        ("ann", "discard", relay, "garbage", 2, ""),
+    ]
     assert command(policy, "list") == []
 
 
@@ -126,7 +142,10 @@ def test_without_a_queue_and_without_a_broker() -> None:
     policy = a_policy("no-letters")
     assert command(policy, "list") == []
     with pytest.raises(CommandError, match="does not exist"):
-        command(policy, "replay")
+        command(policy, "replay", "--kind", "refused")
+    [(*_, subject, _, done, outcome)] = kept()
+    assert (subject, done) == ("dead letters of the relay: kind refused", 0)
+    assert "does not exist" in outcome
     nowhere = RelayPolicy(url="amqp://guest:guest@127.0.0.1:1/?socket_timeout=1")
     with pytest.raises(CommandError, match="does not answer"):
         command(nowhere, "list")
@@ -137,7 +156,7 @@ DROPS_AFTER_20 = {"x-queue-type": "quorum", "x-delivery-limit": 20}
 needs_quorum = pytest.mark.skipif(on_the_stand_in, reason="the stand-in has no quorum queues")
 
 
-def kept(letters: list[RelayLetter]) -> list[tuple[bytes, bytes]]:
+def contents(letters: list[RelayLetter]) -> list[tuple[bytes, bytes]]:
     """Bodies and properties; the count of deliveries is the queue's own."""
     return [
         (each.body, each.properties.without_headers(DELIVERY_COUNT).raw)
@@ -171,7 +190,7 @@ def test_looking_loses_no_letter_of_a_quorum_queue() -> None:
         found = look(policy, EVERY)
         assert (found.waiting, found.whole) == (3, True)
         assert [each.id for each in found.letters] == [each.id for each in before], "the order"
-        assert kept(found.letters) == kept(before)
+        assert contents(found.letters) == contents(before)
 
 
 @needs_quorum
@@ -183,7 +202,7 @@ def test_a_look_that_stops_early_loses_none_either() -> None:
         all_back(policy, 3)
         assert len(look(policy, Bound(letters=2)).letters) == 2
     all_back(policy, 3)
-    assert kept(look(policy, EVERY).letters) == kept(before)
+    assert contents(look(policy, EVERY).letters) == contents(before)
 
 
 @needs_quorum
@@ -198,7 +217,7 @@ def test_resolving_some_does_not_wear_out_the_others() -> None:
         with pytest.raises(LettersUnavailable, match="did not take"):
             list(resolve(policy, lambda letter: b"no JSON" in letter.body, limit=1, replay=True))
     all_back(policy, 3)
-    assert kept(look(policy, EVERY).letters) == kept(before)
+    assert contents(look(policy, EVERY).letters) == contents(before)
 
 
 def test_the_count_of_the_queue_before_is_not_taken_for_looks() -> None:
@@ -209,3 +228,13 @@ def test_the_count_of_the_queue_before_is_not_taken_for_looks() -> None:
         [first] = waiting(policy, lambda _: True, limit=1)
         assert first.body == counted.body
     assert first.properties.text("kept") == "yes"
+
+
+def test_nothing_is_done_that_cannot_be_recorded() -> None:
+    policy = with_letters("unrecorded", BAD["array"])
+    with connection.cursor() as cursor, transaction.atomic():
+        cursor.execute("ALTER TABLE operator_action RENAME TO taken_away")
+        with pytest.raises(CommandError, match="nothing was done"), transaction.atomic():
+            command(policy, "discard", "--all")
+        cursor.execute("ALTER TABLE taken_away RENAME TO operator_action")
+    assert waiting_letters(policy) == 1

@@ -26,6 +26,7 @@ SEARCHED = 300  # newest events that are looked through for what has no index
 @pytest.mark.django_db
 def test_looks_and_journeys_stay_bounded_at_a_hundredth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "ROWS_SEARCHED", SEARCHED)
+    monkeypatch.setattr(journey, "ANSWERS", SEARCHED)
     with connection.cursor() as cursor:
         assert len(list(fill(cursor, AMOUNTS))) == 4
     positions(0)

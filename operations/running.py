@@ -1,0 +1,146 @@
+"""What runs, by what Redis says: the processes, Celery's queues and the relay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from operations import words
+from operations.broker import FromRedis
+from operations.judge import GREY_AFTER, RED_AFTER, Judge, Station, by_age, worst
+from operations.reading import Reading
+from outbox.process.heartbeat import SeenProcess
+from outbox.watching import AMBER, GREEN, GREY, RED, Hop, State
+
+__all__ = ["ProcessRow", "process_rows", "stations_of"]
+
+EXPECTED = ("web", "worker", "beat", "bridge")  # a relay is expected once one has run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRow:
+    """A process. `replaced`: a newer process of the same name on its machine has taken its place."""
+
+    seen: SeenProcess
+    state: State
+    replaced: bool
+
+
+def stations_of(
+    value: FromRedis, processes: Sequence[ProcessRow], reading: Reading[FromRedis], judge: Judge
+) -> list[Station]:
+    """The relay where one has run, Celery's queues, and how many run of each kind."""
+    alive = [row.seen for row in processes if row.state == GREEN]
+    unserved = sorted(value.queues.keys() - {queue for seen in alive for queue in seen.said.queues})
+    stations = [
+        judge.judge(_queues(value, unserved), [reading], least=AMBER if unserved else GREEN),
+        judge.judge(_kinds(value, alive), [reading]),
+    ]
+    if "relay" in value.kinds:
+        stations.insert(0, _relay(value, reading, judge))
+    return stations
+
+
+def _queues(value: FromRedis, unserved: Sequence[str]) -> Hop:
+    longest = max(value.queues, key=lambda name: value.queues[name], default="")
+    waits = sum(value.queues.values())
+    notes = [f"no worker serves {', '.join(unserved)}"] if unserved else []
+    if waits:
+        notes.append(f"most in {longest}: {value.queues[longest]:,}")
+    return Hop(name="tasks", group="Celery queues", waits=waits, unit="tasks", notes=tuple(notes))
+
+
+def _kinds(value: FromRedis, alive: Sequence[SeenProcess]) -> Hop:
+    kinds = [*EXPECTED, *(["relay"] if "relay" in value.kinds else ())]
+    counts = {kind: sum(seen.said.kind == kind for seen in alive) for kind in kinds}
+    return Hop(
+        name="running",
+        group="processes",
+        unit="processes",
+        figures={f'process_up{{process="{kind}"}}': number for kind, number in counts.items()},
+        notes=(", ".join(f"{number} {kind}" for kind, number in counts.items()),),
+    )
+
+
+def _relay(value: FromRedis, reading: Reading[FromRedis], judge: Judge) -> Station:
+    """As old as the last words of a relay; those of one that is silent raise no alarm."""
+    relays = [seen for seen in value.processes if seen.said.kind == "relay"]
+    speaking = [seen for seen in relays if seen.age <= GREY_AFTER]
+    since = judge.missing_since("relay", is_missing=not relays)
+    last = Reading(
+        value,
+        reading.read_at - min((seen.age for seen in relays), default=math.inf),
+        "no relay says that it runs",
+        -math.inf if relays else since,
+    )
+    hop = _relay_hop(speaking or relays, alarms=bool(speaking))
+    if speaking:
+        hop = replace(hop, figures={**hop.figures, **_counted(relays)})
+    return judge.judge(hop, [reading, last])
+
+
+def _counted(relays: Sequence[SeenProcess]) -> dict[str, float]:
+    """Counters, of the silent ones too: one that speaks again has not counted all of it anew."""
+    told = [seen.said.figures for seen in relays]
+    return {
+        series: sum(figures.get(series, 0.0) for figures in told)
+        for series in ("dead_letter_total", "dedupe_unavailable_total")
+    }
+
+
+def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:
+    told = [seen.said.figures for seen in relays]
+
+    def of(series: str) -> list[float]:
+        return [figures[series] for figures in told if series in figures]
+
+    figures = {
+        "relay_consuming": sum(of("relay_consuming")),
+        "relay_kafka_up": min(of("relay_kafka_up"), default=0.0),
+        "oldest_unacked_seconds": max(of("oldest_unacked_seconds"), default=0.0),
+        "relay_dead_letters_waiting": sum(of("relay_dead_letters_waiting")),
+    }
+    # All relays see the same queues.
+    in_rabbitmq = max(of("relay_queue_messages"), default=None)
+    letters = max(of("relay_dead_letter_queue_messages"), default=None)
+    if in_rabbitmq is not None:
+        figures["relay_queue_messages"] = in_rabbitmq
+    if letters is not None:
+        figures["relay_dead_letter_queue_messages"] = letters
+    on_their_way = sum(of("in_flight_events"))
+    notes = [
+        f"{words.count(in_rabbitmq)} in RabbitMQ, {words.count(on_their_way)} on the way to Kafka",
+        f"{words.count(letters)} dead letters",
+    ]
+    return Hop(
+        name="RabbitMQ to Kafka",
+        group="relay",
+        waits=None if in_rabbitmq is None else int(in_rabbitmq + on_their_way),
+        oldest=figures["oldest_unacked_seconds"] if told else None,
+        done=int(sum(of("events_published_total"))) if told else None,
+        unit="messages",
+        figures=figures if alarms else {},
+        notes=tuple(notes) if told else (),
+        page="/ops/relay-letters",
+    )
+
+
+def process_rows(seen: Sequence[SeenProcess], reading: Reading[FromRedis]) -> list[ProcessRow]:
+    """The processes. A silent one is red, unless a newer one of its name runs."""
+    asked, _ = by_age(reading)
+    fresh = {(each.said.name, each.said.host) for each in seen if each.age <= GREY_AFTER}
+    rows = []
+    for each in seen:
+        replaced = each.age > GREY_AFTER and (each.said.name, each.said.host) in fresh
+        state: State = GREEN if each.age <= GREY_AFTER else AMBER
+        if each.age > RED_AFTER:
+            state = RED
+        rows.append(
+            ProcessRow(
+                seen=each,
+                state=GREY if replaced else worst([state, asked]),
+                replaced=replaced,
+            )
+        )
+    return rows

@@ -1,0 +1,98 @@
+"""What servers and processes say while everything is as it should be, for tests that take one thing away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+
+from operations.broker import FromRedis
+from operations.judge import Judge
+from operations.pipeline import Database, FromPostgres
+from operations.reading import answered
+from operations.snapshot import Heard, Snapshot, take
+from outbox.process.heartbeat import Said, SeenProcess
+from outbox.watching import Hop
+
+__all__ = ["PROCESSES", "postgres", "process", "redis", "snapshot"]
+
+
+def process(kind: str, *, age: float = 1.0, **figures: float) -> SeenProcess:
+    """One that was heard `age` seconds ago; a worker has all queues."""
+    queues = tuple(queue for queues in settings.WIRING.roles.values() for queue in queues)
+    said = Said(
+        kind=kind,
+        name=kind,
+        host="here",
+        pid=1,
+        release="r",
+        up=10.0,
+        memory=1,
+        disk=(50, 100),
+        figures=figures,
+        queues=queues if kind == "worker" else (),
+    )
+    return SeenProcess(said=said, age=age)
+
+
+PROCESSES = tuple(process(kind) for kind in ("web", "worker", "beat", "bridge"))
+
+
+def postgres(**more: Any) -> FromPostgres:
+    """Every job of the upkeep was done a second ago."""
+    done = {alarm.figure: 1.0 for alarm in settings.WIRING.alarms if alarm.absent}
+    server = Database(
+        version="18",
+        up=1.0,
+        size=1,
+        sessions=1,
+        most_sessions=100,
+        frozen_age=0,
+        snapshot_age=0,
+        open_transaction=(0.0, ""),
+        slots=(),
+    )
+    hops = [
+        Hop(name="accepted", group="pipeline", done=1),
+        Hop(name="upkeep", group="upkeep", figures=done),
+    ]
+    fields: dict[str, Any] = {
+        "server": server,
+        "hops": hops,
+        "handlers": (),
+        "letters": (),
+        "actions": (),
+        "failed": {},
+    }
+    return FromPostgres(**(fields | more))
+
+
+def redis(processes: Sequence[SeenProcess] = PROCESSES, *, kinds: Sequence[str] = ()) -> FromRedis:
+    """`kinds`: of processes that have run, beside those that do."""
+    return FromRedis(
+        processes=processes,
+        kinds=frozenset([*kinds, *(each.said.kind for each in processes)]),
+        queues={},
+        version="8",
+        up=1.0,
+        memory=1,
+        limit=0,
+        policy="noeviction",
+    )
+
+
+def snapshot(
+    judge: Judge,
+    *,
+    failed: Mapping[str, str] | None = None,
+    from_redis: FromRedis | None = None,
+    from_postgres: FromPostgres | None = None,
+) -> Snapshot:
+    """All three servers have just answered."""
+    heard = Heard(
+        postgres=answered(from_postgres or postgres(failed=failed or {})),
+        redis=answered(from_redis or redis()),
+        kafka=answered({}),
+    )
+    return take(heard, judge, settings.WIRING.alarms)
