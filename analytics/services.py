@@ -30,7 +30,7 @@ from orders.events import (
     PaymentCompleted,
     decode_order_event,
 )
-from outbox import jobs
+from outbox.database import jobs
 from outbox.database.ask import changed_by
 from outbox.envelope import EventEnvelope, correlation_fields
 from outbox.publish.known import known_event_ids

@@ -85,7 +85,7 @@ class Scheduler(beat.Scheduler):
             log.warning("task_not_sent", task=entry.task, error=str(error))
 
     def _waiting(self, queue: str) -> float:
-        from outbox.task_queue import queue_lengths
+        from outbox.process.task_queue import queue_lengths
 
         now = time.monotonic()
         if now - self._asked_at >= LENGTHS_SECONDS:

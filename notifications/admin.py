@@ -26,7 +26,6 @@ from notifications.models import (
     Status,
     Template,
 )
-from outbox import operator_log
 from outbox.admin.confirmed import ConfirmedActions
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
@@ -39,6 +38,7 @@ from outbox.admin.readonly import (
     whole_id,
 )
 from outbox.admin.search import WantedId, register_finder
+from outbox.database import operator_log
 from outbox.envelope import parse_id
 from outbox.masking import masked
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from django.conf import settings
 
 from notifications.models import Channel
-from outbox import jobs
+from outbox.database import jobs
 from outbox.database.ask import row_of
 from restapi.idempotency import KEPT_HOURS
 

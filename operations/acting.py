@@ -19,10 +19,10 @@ from operations.letters import as_number, groups_of_apps, inspect, letter_groups
 from operations.pages import LETTERS, RESOLVE, done_part, spans_of
 from operations.viewers import Viewer
 from operations.words import span
-from outbox import operator_log
+from outbox.database import operator_log
+from outbox.database.operator_log import DoneAlready
 from outbox.envelope import parse_id
 from outbox.lanes.pause import COUNTED, lane_states
-from outbox.operator_log import DoneAlready
 
 __all__ = [
     "act",

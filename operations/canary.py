@@ -23,7 +23,8 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from operations.broker import processes
-from outbox import conf, jobs, metrics
+from outbox import conf, metrics
+from outbox.database import jobs
 from outbox.database.ask import row_of, rows_of
 from outbox.envelope import rfc3339
 from outbox.publish.events import publish

@@ -15,7 +15,7 @@ from typing import Literal
 from operations import words
 from operations.judge import Station
 from operations.past import Past, Row
-from outbox.operator_log import Entry
+from outbox.database.operator_log import Entry
 
 __all__ = ["CHARTS", "SPANS", "Chart", "Drawn", "Line", "Mark", "Picture", "draw", "series_of"]
 

@@ -10,7 +10,7 @@ from operations.action import RATES, Action, ActionRequest, NoSuch, NotNow, Prev
 from operations.letters import GroupKey, as_number, group_like, inspect, source_named, standing
 from operations.relay_letters import RelayGroup
 from operations.runs import begin_relay_run, begin_run, stop_run
-from outbox import operator_log
+from outbox.database import operator_log
 from outbox.dead_letters.resolve import (
     DISCARD,
     REPLAY,

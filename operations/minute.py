@@ -26,7 +26,7 @@ from operations.past import MinuteFigures
 from operations.pipeline import ask_postgres
 from operations.reading import Reading, answered
 from operations.snapshot import Heard, Snapshot, take
-from outbox import jobs, operator_log
+from outbox.database import jobs, operator_log
 from outbox.database.ask import row_of
 from outbox.kafka.admin import KafkaUnavailable
 from outbox.upkeep.gauges import Backlog

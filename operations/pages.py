@@ -18,8 +18,8 @@ from operations.letters import LetterGroup
 from operations.past import Past
 from operations.running import ProcessRow
 from operations.snapshot import Snapshot
+from outbox.database.operator_log import Entry
 from outbox.envelope import rfc3339
-from outbox.operator_log import Entry
 from outbox.watching import Hop
 
 __all__ = [

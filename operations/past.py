@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 from django.db import connection, transaction
 
-from outbox import operator_log
+from outbox.database import operator_log
 from outbox.database.ask import changed_by, row_of, rows_of
+from outbox.database.operator_log import Entry
 from outbox.database.planner import plan_without
-from outbox.operator_log import Entry
 
 __all__ = [
     "KEPT_HOURS",

@@ -15,15 +15,15 @@ from django.utils.module_loading import import_string
 from operations import canary
 from operations.letters import ERROR_SHOWN, LetterGroup, groups_of, letter_groups
 from operations.past import NOTHING, Past, PastReader
-from outbox import conf, jobs, operator_log
+from outbox import conf
 from outbox.audit.compare import MISSING
 from outbox.audit.watch import behind_seconds
 from outbox.conf import DRAIN_HANDLER
-from outbox.database import patience
+from outbox.database import jobs, operator_log, patience
+from outbox.database.operator_log import Entry
 from outbox.dead_letters import unknown_type
 from outbox.handlers.pause import HandlerStatus, handler_statuses
 from outbox.lanes import pause
-from outbox.operator_log import Entry
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog, LetterCount
 from outbox.watching import Hop

@@ -18,8 +18,8 @@ from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading
 from operations.running import ProcessRow, process_rows, stations_of
 from operations.time_left import Deadline, deadlines
 from outbox import conf
+from outbox.database.operator_log import Entry
 from outbox.kafka.admin import TopicState
-from outbox.operator_log import Entry
 from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
 
 __all__ = ["Heard", "Server", "Snapshot", "Unread", "take"]

@@ -15,7 +15,7 @@ from kombu import compression
 from outbox import conf
 from outbox.conf import DRAIN_HANDLER
 from outbox.declaration import Route
-from outbox.task_queue import COMPRESSION
+from outbox.process.task_queue import COMPRESSION
 
 __all__ = ["check_event_map"]
 

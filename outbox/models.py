@@ -308,7 +308,7 @@ class HandlerControl(models.Model):
 
 
 class OperatorAction(models.Model):
-    """What somebody did by hand, or a circuit by itself; written by outbox/operator_log.py."""
+    """What somebody did by hand, or a circuit by itself; written by outbox/database/operator_log.py."""
 
     id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import structlog
 from celery import shared_task
 
-from outbox import conf, jobs, metrics
+from outbox import conf, metrics
 from outbox.audit.compare import MISSING
 from outbox.audit.watch import WATCH_SECONDS, behind_seconds, watch
 from outbox.conf import DRAIN
+from outbox.database import jobs
 from outbox.database.errors import DATABASE_AWAY
 from outbox.dead_letters import due, unknown_type
 from outbox.drain.run import Drain

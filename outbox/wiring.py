@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from outbox.alarms import ALARMS
 from outbox.declaration import Backbone, Every, TaskQueue
+from outbox.upkeep.alarms import ALARMS
 
 __all__ = ["WIRING"]
 

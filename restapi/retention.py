@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
-from outbox import jobs
+from outbox.database import jobs
 from outbox.database.ask import changed_by, row_of
 from restapi.idempotency import KEPT_HOURS
 

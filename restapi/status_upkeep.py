@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from outbox import jobs
+from outbox.database import jobs
 from outbox.database.ask import row_of
 from outbox.watching import Hop
 from restapi import metrics

@@ -26,9 +26,10 @@ from devtools.testing.pipeline import PROBE_HANDLER, make_anew, settles
 from devtools.testing.processes import running, spec_of
 from eventsite.tests.test_bridge import apply_at_once, publish
 from eventsite.tests.test_bridge import running as running_bridge
-from outbox import conf, task_queue
+from outbox import conf
 from outbox.bridge.bridge import Bridge
 from outbox.models import BridgePosition
+from outbox.process import task_queue
 
 pytestmark = needs_apache_kafka  # Tansu adds no partitions
 COMMAND = "sync_routes --partitions"

@@ -21,7 +21,7 @@ from devtools.testing.advice import follow
 from devtools.testing.pipeline import PROBE_HANDLER, drain_all, make_anew, settles
 from eventsite.reports.journey import Journey, journey_of
 from eventsite.tests.test_bridge import apply_at_once, publish, running
-from outbox import conf, task_queue
+from outbox import conf
 from outbox.audit.compare import MissingReason
 from outbox.bridge.bridge import Bridge
 from outbox.drain.batch import drain_batch
@@ -30,6 +30,7 @@ from outbox.handlers import circuit, pause
 from outbox.kafka import admin, producer
 from outbox.lanes import claim
 from outbox.models import BridgePosition, OutboxLane
+from outbox.process import task_queue
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 

@@ -19,7 +19,7 @@ from devtools.probe.events import PROBE_TOPIC, decode_sequence_drawn
 from devtools.testing.installed import needs_apache_kafka
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import PROBE_HANDLER, drain_all, settles
-from outbox import conf, task_queue
+from outbox import conf
 from outbox.bridge.bridge import Bridge
 from outbox.bridge.partition import Partition
 from outbox.declaration import Route
@@ -28,6 +28,7 @@ from outbox.inbox.chunk import TaskChunk
 from outbox.kafka import consumer, producer
 from outbox.kafka.producer import OutgoingMessage
 from outbox.models import BridgePosition, DeadLetter
+from outbox.process import task_queue
 from outbox.topics import PartitionKey
 
 OFFSET_BEGINNING = -2  # librdkafka's

@@ -19,12 +19,13 @@ from devtools.probe.events import PROBE_TOPIC
 from devtools.testing.installed import needs_apache_kafka
 from devtools.testing.pipeline import PROBE_HANDLER, cut_log, settles
 from eventsite.tests.test_bridge import apply_at_once, publish, running
-from outbox import conf, task_queue
+from outbox import conf
 from outbox.bridge.bridge import Bridge
 from outbox.inbox import positions
 from outbox.kafka import admin
 from outbox.kafka.log_reader import read_topic
 from outbox.models import BridgePosition
+from outbox.process import task_queue
 from outbox.topics import lane_of, partition_of
 from outbox.upkeep import gauges
 

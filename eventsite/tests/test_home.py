@@ -9,7 +9,7 @@ import pytest
 
 from devtools.testing.processes import free_port
 from devtools.testing.web import Answer, Web, assert_error, web_process
-from outbox import jobs
+from outbox.database import jobs
 from outbox.tests.admin_pages import log_in
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

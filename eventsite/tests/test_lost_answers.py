@@ -17,9 +17,9 @@ from devtools.testing.lost_answers import LosingProxy, losing_answers
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
 from eventsite.celery import app
-from outbox import task_queue
 from outbox.drain.run import Drain
 from outbox.models import InboxReceipt
+from outbox.process import task_queue
 from outbox.publish import nudge
 
 SERVER = settings.REDIS_URL

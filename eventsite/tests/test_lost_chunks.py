@@ -19,12 +19,13 @@ from devtools.probe import services as probe_services
 from devtools.probe.events import decode_sequence_drawn
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import PROBE_HANDLER, drain_all, settles
-from outbox import conf, task_queue
+from outbox import conf
 from outbox.bridge.bridge import Bridge
 from outbox.bridge.partition import Flight
 from outbox.declaration import Route
 from outbox.handlers import task
 from outbox.inbox.chunk import TaskChunk
+from outbox.process import task_queue
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 

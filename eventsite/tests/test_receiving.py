@@ -13,12 +13,13 @@ import pytest
 
 from devtools.probe.events import PROBE_TOPIC
 from devtools.testing.pipeline import PROBE_HANDLER
-from outbox import conf, task_queue
+from outbox import conf
 from outbox.bridge import bridge as bridge_module
 from outbox.bridge.bridge import Bridge
 from outbox.bridge.partition import Partition
 from outbox.inbox.chunk import TaskChunk
 from outbox.kafka.consumer import ReceivedMessage
+from outbox.process import task_queue
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 

@@ -25,7 +25,7 @@ from eventsite.celery import app
 from outbox.drain.run import Drain
 from outbox.models import InboxReceipt, OutboxEvent
 from outbox.process.health import readiness
-from outbox.task_queue import queue_length
+from outbox.process.task_queue import queue_length
 
 # Seconds; two is what a worker may wait until it asks a Redis again that is back. Then messages wait
 # for it, and until it takes the first its watchdog counts.

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from devtools.testing.histories import place
 from devtools.testing.receiver import spans_in_memory
-from outbox import conf, task_queue, tracing
+from outbox import conf, tracing
 from outbox.bridge.dispatch import Dispatch
 from outbox.bridge.partition import Partitions
 from outbox.dead_letters import due, redrive
@@ -32,6 +32,7 @@ from outbox.kafka import producer
 from outbox.kafka.producer import BatchDelivery, OutgoingMessage
 from outbox.lanes import claim
 from outbox.models import BridgePosition, DeadLetter
+from outbox.process import task_queue
 from outbox.tests import letters
 
 ROUTE = conf.route_named(letters.HANDLER)

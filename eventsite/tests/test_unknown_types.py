@@ -21,7 +21,7 @@ from devtools.probe import services as probe_services
 from devtools.probe.events import PROBE_TOPIC, SequenceDrawn, decode_sequence_drawn
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import PROBE_HANDLER, drain_all, settles
-from outbox import conf, metrics, task_queue, tasks
+from outbox import conf, metrics, tasks
 from outbox.audit import compare
 from outbox.bridge.bridge import Bridge
 from outbox.dead_letters import redrive
@@ -32,6 +32,7 @@ from outbox.inbox.chunk import TaskChunk
 from outbox.kafka import producer
 from outbox.kafka.producer import OutgoingMessage
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt, OutboxEvent
+from outbox.process import task_queue
 from outbox.publish import events as publishing
 from outbox.topics import lane_of, partition_of
 

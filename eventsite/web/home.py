@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from outbox import jobs
+from outbox.database import jobs
 from outbox.database.ask import row_of
 from outbox.process.health import ReadinessAnswer, readiness
 

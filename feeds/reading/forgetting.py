@@ -7,7 +7,7 @@ import time
 from django.conf import settings
 
 from feeds.reading.changes import MARGIN_SECONDS
-from outbox import jobs
+from outbox.database import jobs
 from outbox.database.ask import row_of
 
 __all__ = ["prune_changes"]

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from notifications.delivery.breakers import Breakers
 from notifications.models import Priority
 from notifications.providers.configured import breaker_name, configured, providers_of
-from outbox import operator_log
+from outbox.database import operator_log
 from outbox.database.ask import rows_of
 from outbox.database.planner import plan_by_index
 

@@ -24,8 +24,8 @@ from operations.past import MinuteFigures, Past, Row
 from operations.snapshot import Snapshot
 from operations.terminal import rendered
 from operations.tests.well import PROCESSES, postgres, process, redis, snapshot
+from outbox.database.operator_log import Entry
 from outbox.handlers.pause import pause_handler
-from outbox.operator_log import Entry
 from outbox.process.heartbeat import SeenProcess
 
 ENDS_WITHIN = 120.0

@@ -16,9 +16,9 @@ from operations import charts, minute, past
 from operations.charts import CHARTS, Drawn, Picture, draw
 from operations.models import Minute
 from operations.past import MinuteFigures, Past, PastReader, Row
+from outbox.database.operator_log import Entry
 from outbox.handlers.pause import pause_handler
 from outbox.models import OutboxEvent
-from outbox.operator_log import Entry
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 

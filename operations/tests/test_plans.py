@@ -19,8 +19,8 @@ from feeds.ids import EPOCH
 from operations import journey, letters, pipeline, runs
 from operations.letters import GroupKey
 from operations.past import KEPT_HOURS, PastReader
-from outbox import operator_log
 from outbox.admin import search
+from outbox.database import operator_log
 from outbox.models import BridgePosition
 from outbox.tests.admin_pages import rows_touched
 from outbox.tests.backbone_rows import HANDLER, positions

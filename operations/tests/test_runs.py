@@ -11,10 +11,10 @@ from notifications.tests.samples import EMAIL, SMS, failed
 from operations import letters as groups
 from operations import runs
 from operations.letters import GroupKey, group_like, groups_of_apps, letter_groups
-from outbox import operator_log
+from outbox.database import operator_log
+from outbox.database.operator_log import DoneAlready
 from outbox.dead_letters.resolve import resolve_letters
 from outbox.models import DeadLetter, OperatorAction
-from outbox.operator_log import DoneAlready
 from outbox.tests.letters import HANDLER, create_positions, event
 
 pytestmark = pytest.mark.django_db

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from django.db import connection, transaction
 
-from outbox import jobs, queries
+from outbox import queries
 from outbox.audit.compare import (
     NEXT_ROWS,
     OPEN_ROWS,
@@ -19,6 +19,7 @@ from outbox.audit.compare import (
     add_up,
     read_page,
 )
+from outbox.database import jobs
 from outbox.database.ask import row_of
 from outbox.declaration import Route
 from outbox.kafka.admin import TopicState

@@ -7,13 +7,14 @@ import time
 
 import structlog
 
-from outbox import metrics, task_queue
+from outbox import metrics
 from outbox.bridge.group import Group
 from outbox.bridge.partition import Partition
 from outbox.conf import BridgePolicy
 from outbox.declaration import Route
 from outbox.envelope import correlation_fields, span_fields
 from outbox.inbox.positions import Position, Step, free_positions, read_positions, step_over
+from outbox.process import task_queue
 
 __all__ = ["Confirm"]
 

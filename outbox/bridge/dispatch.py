@@ -10,7 +10,7 @@ from itertools import islice
 
 import structlog
 
-from outbox import conf, metrics, task_queue, tracing
+from outbox import conf, metrics, tracing
 from outbox.bridge.partition import Flight, Partition, Partitions
 from outbox.bridge.send_interval import SendInterval
 from outbox.conf import BridgePolicy
@@ -20,6 +20,7 @@ from outbox.envelope import EventEnvelope, correlation_fields, event_fields, fro
 from outbox.inbox.chunk import Chunk, tell_chunks
 from outbox.inbox.positions import record_retry
 from outbox.kafka.consumer import ReceivedMessage
+from outbox.process import task_queue
 
 __all__ = ["Dispatch"]
 

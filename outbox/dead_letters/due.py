@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from django.db import transaction
 
-from outbox import conf, task_queue, tracing
+from outbox import conf, tracing
 from outbox.conf import BRIDGE, REDRIVE
 from outbox.database.ask import rows_of
 from outbox.database.errors import describe, is_transient
@@ -14,6 +14,7 @@ from outbox.dead_letters.letters import LEASES, lock_letters
 from outbox.dead_letters.redrive import Claim, bury_letters
 from outbox.declaration import Route
 from outbox.envelope import event_fields
+from outbox.process import task_queue
 
 __all__ = ["claim_due", "handlers_due", "send_due"]
 

@@ -15,8 +15,9 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import QuerySet
 
-from outbox import conf, operator_log
+from outbox import conf
 from outbox.conf import DRAIN_HANDLER, REDRIVE
+from outbox.database import operator_log
 from outbox.database.ask import row_of, rows_of
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters import redrive, refused

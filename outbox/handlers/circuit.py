@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 from django.db import connection
 
-from outbox import operator_log
 from outbox.conf import CIRCUIT
+from outbox.database import operator_log
 from outbox.handlers.pause import CIRCUIT_BREAKER, forget_failures, write_control
 from outbox.topics import PartitionKey
 

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Case, Exists, F, OuterRef, When
 from django.db.models.functions import Now
 
-from outbox import operator_log
+from outbox.database import operator_log
 from outbox.database.lock_waits import limit_lock_waits
 from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
 from outbox.models import BridgePosition, HandlerControl

@@ -9,7 +9,7 @@ from typing import Any
 from celery import shared_task
 from django.db import DatabaseError, InterfaceError, transaction
 
-from outbox import conf, metrics, task_queue, tracing
+from outbox import conf, metrics, tracing
 from outbox.conf import BRIDGE
 from outbox.database.errors import is_busy, is_transient
 from outbox.dead_letters import redrive
@@ -21,6 +21,7 @@ from outbox.handlers.foreign import Decode, Sieve, refuse_none
 from outbox.handlers.isolate import Isolation, report_transient
 from outbox.inbox import positions as position_rows
 from outbox.inbox.chunk import Chunk, TaskChunk, tell_chunks
+from outbox.process import task_queue
 
 __all__ = ["Effect", "apply_chunks", "effect_task", "run_chunks"]
 

@@ -18,8 +18,9 @@ import structlog
 from django.db import OperationalError, connection, transaction
 from django.db.models import F
 
-from outbox import jobs, metrics
+from outbox import metrics
 from outbox.conf import DrainPolicy
+from outbox.database import jobs
 from outbox.database.arrays import array_literal
 from outbox.database.errors import is_transient
 from outbox.database.planner import plan_without

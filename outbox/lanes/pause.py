@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
 
-from outbox import operator_log
+from outbox.database import operator_log
 from outbox.database.errors import is_busy
 from outbox.lanes.lock import LANE_WAIT, lock_lanes
 

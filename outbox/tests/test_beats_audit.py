@@ -11,10 +11,11 @@ import pytest
 from django.db import connection, transaction
 
 from devtools.testing.patience import PATIENCE
-from outbox import jobs, queries, tasks
+from outbox import queries, tasks
 from outbox.audit import compare
 from outbox.audit import watch as audit_watch
 from outbox.audit.compare import AuditPage, MissingReason
+from outbox.database import jobs
 from outbox.kafka import admin
 from outbox.models import (
     AuditOpen,

@@ -10,7 +10,8 @@ import redis
 from celery import current_app
 from django.conf import settings
 
-from outbox import conf, task_queue
+from outbox import conf
+from outbox.process import task_queue
 
 
 @pytest.fixture

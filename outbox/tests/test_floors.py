@@ -11,8 +11,9 @@ import pytest
 from django.db import connection, transaction
 
 from devtools.testing.patience import PATIENCE
-from outbox import jobs, metrics
+from outbox import metrics
 from outbox.conf import DRAIN
+from outbox.database import jobs
 from outbox.drain.run import Drain
 from outbox.lanes import floors, pause
 from outbox.models import OutboxEvent, OutboxLane

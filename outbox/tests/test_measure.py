@@ -11,8 +11,9 @@ import pytest
 from django.db import connection, transaction
 from prometheus_client.metrics import MetricWrapperBase
 
-from outbox import conf, jobs, metrics, tasks
+from outbox import conf, metrics, tasks
 from outbox.audit import watch
+from outbox.database import jobs
 from outbox.kafka import admin
 from outbox.lanes import pause
 from outbox.lanes.claim import claim_lanes

@@ -12,11 +12,11 @@ from django.core.management import call_command
 from django.db import transaction
 from django.db.models import F
 
-from outbox import operator_log
+from outbox.database import operator_log
+from outbox.database.operator_log import DoneAlready
 from outbox.handlers import circuit, pause
 from outbox.lanes.pause import pause_lanes
 from outbox.models import BridgePosition, DeadLetter, HandlerControl, OperatorAction
-from outbox.operator_log import DoneAlready
 from outbox.tests.admin_pages import assert_every_page_is_bounded, fill, log_in
 from outbox.tests.letters import HANDLER, Applied, chunk, create_positions, event, run
 

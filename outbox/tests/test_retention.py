@@ -12,9 +12,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from outbox import conf, jobs, tasks
+from outbox import conf, tasks
 from outbox.checks import check_event_map
 from outbox.conf import Retention
+from outbox.database import jobs
 from outbox.models import DeadLetter, DeadLetterAction, InboxReceipt, OutboxEvent, UpkeepMark
 from outbox.tests.backbone_rows import HANDLER, age, positions, published, receipt, refused
 from outbox.upkeep.purge import purge

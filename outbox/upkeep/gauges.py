@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import structlog
 from django.db import connection, transaction
 
-from outbox import conf, jobs, metrics
+from outbox import conf, metrics
 from outbox.audit.compare import MissingReason
 from outbox.conf import DRAIN, all_topics
+from outbox.database import jobs
 from outbox.database.ask import row_of, rows_of
 from outbox.database.planner import plan_without
 from outbox.dead_letters import unknown_type

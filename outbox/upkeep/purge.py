@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from django.db import connection, transaction
 
-from outbox import conf, jobs
+from outbox import conf
 from outbox.conf import DRAIN_HANDLER, Retention
+from outbox.database import jobs
 from outbox.models import InboxReceipt
 
 __all__ = ["Purged", "purge"]

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import ValidationError
 
 from devtools.testing.patience import PATIENCE
-from outbox import jobs
+from outbox.database import jobs
 from outbox.database.arrays import array_literal
 from outbox.database.round_trips import Change, RoundTrip, Steps, run, send
 from outbox.database.unit_of_work import unit_of_work

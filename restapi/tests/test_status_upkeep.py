@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from outbox import jobs
+from outbox.database import jobs
 from restapi import metrics
 from restapi.status_upkeep import measure_status_logs, prune_status_logs
 
