@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from django.urls import reverse
 
 from apikeys.models import ApiKey
@@ -26,7 +26,6 @@ from notifications import keys
 from notifications.models import NotificationKey
 from operations.relay_journey import RelayTrace, trace_of
 from outbox.admin.search import WantedId, events_of
-from outbox.database.planner import plan_without
 from outbox.envelope import parse_id
 from outbox.masking import masked
 from outbox.models import DeadLetter
@@ -41,6 +40,7 @@ CALLERS = 200  # at most so many callers are tried with an idempotency key
 IDS_OF_ANSWER = 5
 ANSWERS = 2_000  # the newest, whose paths with an id are tried with a key
 HASHES = 100_000  # tried at most
+METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _ANSWERS = """
     SELECT id, CASE WHEN octet_length(body) <= 4096 THEN body END
     FROM idempotency_keys ORDER BY created_at DESC LIMIT %s
@@ -208,30 +208,26 @@ def _under_key_with_id(text: str) -> tuple[Travels | None, Sequence[str]]:
         for path in settings.WIRING.paths
         if path.write and path.pattern.count("<") == 1
     ]
-    with transaction.atomic(), connection.cursor() as cursor:
-        plan_without("seqscan", "bitmapscan", "sort")
+    with connection.cursor() as cursor:
         cursor.execute(_ANSWERS, (ANSWERS,))
         rows = cursor.fetchall()
     tried = 0
     for number, (kept, body) in enumerate(rows, start=1):
         for id_ in _ids_in(_json(body)):
             hashes = {
-                UUID(idempotency.id_of(text, caller=name, endpoint=_endpoint(pattern, id_)))
-                for pattern in patterns
+                idempotency.id_of(text, caller=name, endpoint=f"{method} /{path}")
+                for path in [_PARAMETER.sub(id_, pattern) for pattern in patterns]
+                for method in METHODS
                 for name in callers
             }
             tried += len(hashes)
-            if kept in hashes:
+            if kept.hex in hashes:
                 return _travels(id_), ()
         if tried >= HASHES or number == ANSWERS:
             return None, [
                 f"As the Idempotency-Key of a path with an id it was looked for in the newest {number:,} answers."
             ]
     return None, ()
-
-
-def _endpoint(pattern: str, id_: str) -> str:
-    return f"POST /{_PARAMETER.sub(id_, pattern)}"
 
 
 def _json(body: bytes | memoryview | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from uuid import uuid4
 
 import pytest
@@ -76,10 +77,10 @@ def test_the_key_of_a_request_with_an_id_in_its_path_leads_to_what_it_did(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a payment and of a cancelled notification; over real HTTP, so the answers are the real ones."""
-    order_id = done(web, "/orders", ORDER)["orderId"]
-    done(web, f"/orders/{order_id}/pay", {}, key="pay-1")
-    id_ = done(web, "/api/v1/notifications", SMS)["id"]
-    done(web, f"/api/v1/notifications/{id_}/cancel", {}, key="cancel-1")
+    order_id = done(web, "POST", "/orders", ORDER)["orderId"]
+    done(web, "POST", f"/orders/{order_id}/pay", {}, key="pay-1")
+    id_ = done(web, "POST", "/api/v1/notifications", SMS)["id"]
+    done(web, "PATCH", f"/api/v1/notifications/{id_}/cancel", {}, key="cancel-1")
     assert found("pay-1") == found(order_id)
     assert search("pay-1").what.startswith("Idempotency key of: order")
     assert found("cancel-1") == {id_}
@@ -89,8 +90,9 @@ def test_the_key_of_a_request_with_an_id_in_its_path_leads_to_what_it_did(
     assert any("newest 1 answers" in note for note in search("pay-1").notes)
 
 
-def done(web: Web, path: str, body: object, *, key: str = "") -> dict[str, str]:
-    answer = web.post(path, body, {"Idempotency-Key": key} if key else None)
+def done(web: Web, method: str, path: str, body: object, *, key: str = "") -> dict[str, str]:
+    headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+    answer = web.request(method, path, body=json.dumps(body).encode(), headers=headers)
     assert answer.status < 300, answer.body
     told: dict[str, str] = answer.json
     return told
