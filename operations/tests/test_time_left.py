@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -247,12 +248,15 @@ def test_an_archive_command_that_fails(nothing: float, state: State) -> None:
 
 
 @pytest.fixture(scope="module")
-def archiving() -> Iterator[psycopg.Connection]:
-    """A PostgreSQL that archives as /bin/false does; it can be told otherwise."""
+def archiving() -> Iterator[tuple[psycopg.Connection, Path]]:
+    """A PostgreSQL that cannot archive until this file is there."""
     state = ephemeral_state()
+    needed: list[Path] = []
 
-    def wanted(_: Installation) -> Mapping[str, str]:
-        return {"archive_mode": "on", "archive_command": "false"}
+    def wanted(installation: Installation) -> Mapping[str, str]:
+        needed.append(installation.data / "may-archive")
+        command = f"test -e {shlex.quote(str(needed[0]))}"
+        return {"archive_mode": "on", "archive_command": command}
 
     server = embedded_postgres(state, free_port(), os.environ, ephemeral=True, prepare=wanted)
     assert server.unit is not None
@@ -261,26 +265,33 @@ def archiving() -> Iterator[psycopg.Connection]:
         server.unit.wait_ready(120)
         server.after_ready()
         with psycopg.connect(server.environment["DATABASE_URL"], autocommit=True) as session:
-            yield session
+            yield session, needed[0]
     finally:
         server.unit.stop()
         remove(str(server.unit.program.directory))  # may lie in the temp folder
         remove(str(state.root))
 
 
-def test_postgresql_says_whether_its_archive_command_fails(archiving: psycopg.Connection) -> None:
+def test_postgresql_says_whether_its_archive_command_fails(
+    archiving: tuple[psycopg.Connection, Path],
+) -> None:
+    session, needed = archiving
+
     def told() -> Any:
-        return archiving.execute(_ARCHIVER).fetchone()
+        return session.execute(_ARCHIVER).fetchone()
+
+    def written() -> None:
+        session.execute("SELECT txid_current()")
+        session.execute("SELECT pg_switch_wal()")
 
     assert told() is None
-    archiving.execute("CREATE TABLE written ()")
-    archiving.execute("SELECT pg_switch_wal()")
+    written()
     assert settles(lambda: told() is not None)
     failures, last, nothing = told()
     assert failures >= 1
     assert 0 <= last <= nothing
-    archiving.execute("ALTER SYSTEM SET archive_command = 'true'")
-    archiving.execute("SELECT pg_reload_conf()")
+    needed.touch()
+    written()  # so that it tries again now
     assert settles(lambda: told() is None)
 
 
@@ -316,7 +327,7 @@ CLAIMS, CACHE = "memory of Redis of the relay's claims", "memory of Redis of the
 
 def test_the_other_servers_of_redis_have_lines_of_their_own(tmp_path: Path, settings: Any) -> None:
     assert not lines().keys() & {CLAIMS, CACHE}, "all are the broker's"
-    with own_redis(tmp_path, "--maxmemory", "4mb") as (url, process):
+    with own_redis(tmp_path, "--maxmemory", "100mb") as (url, process):
         settings.FEED_CACHE_URL = url
         assert lines()[CACHE].state == GREEN
         settings.RELAY = settings.RELAY | {"dedupe_url": f"{url[:-1]}1"}
@@ -324,7 +335,7 @@ def test_the_other_servers_of_redis_have_lines_of_their_own(tmp_path: Path, sett
         assert CACHE not in lines(), "it is the same server"
         with redis.Redis.from_url(url) as server:
             assert lines()[CLAIMS].state == GREEN
-            server.set("much", b"x" * 3_000_000)
+            server.config_set("maxmemory", int(server.info()["used_memory"] * 1.05))
             assert lines()[CLAIMS].state in {AMBER, RED}
             assert "publishes repetitions" in lines()[CLAIMS].ends
             settings.RELAY = settings.RELAY | {"dedupe_url": settings.REDIS_URL}
