@@ -22,6 +22,7 @@ from outbox.envelope import rfc3339
 from outbox.rabbitmq import metrics
 from outbox.rabbitmq.deliveries import Delivery
 from outbox.rabbitmq.link import Link, ask_for_confirms, shown
+from outbox.rabbitmq.message import DELIVERY_COUNT
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.properties import Properties
 
@@ -192,7 +193,8 @@ class DeadLetters(Link):
             _ROUTING_KEY: _cut(delivery.routing_key, _OTHER_BYTES),
             _SERIAL: self._number,
         }
-        made = delivery.properties.with_headers(added)
+        # The count of the queue it came from would be taken for that of the queue it goes to.
+        made = delivery.properties.without_headers(DELIVERY_COUNT).with_headers(added)
         assert self._connection is not None
         if len(made.raw) + _FRAME_ROOM <= self._connection.params.frame_max:
             return made

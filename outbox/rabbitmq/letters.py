@@ -1,10 +1,17 @@
-"""The dead-letter queue as an operator sees it: list, replay, discard."""
+"""The dead-letter queue as an operator sees it: list, replay, discard.
+
+Whoever looks takes letters without acknowledging them, and RabbitMQ puts them back. A quorum queue counts
+that as a delivery and drops a message that it has delivered too often: by default after 20 times, from
+RabbitMQ 4 on. So a look renews letters in good time: each is published to its queue again, whose count
+begins anew, and then acknowledged.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import pika
 from pika import exceptions
@@ -28,9 +35,12 @@ __all__ = [
     "waiting",
 ]
 
-# Of a message that is sent again, beside our own: the copies that RabbitMQ would make of it, and the
-# count of deliveries for which it may have come here.
-_NOT_REPLAYED = ("CC", "BCC", DELIVERY_COUNT)
+# Of a message that is sent again: the copies that RabbitMQ would make of it, and the count of deliveries,
+# which only a queue may say.
+_NOT_AGAIN = ("CC", "BCC", DELIVERY_COUNT)
+# Deliveries of a letter, looks and crashes of those who look, until it is renewed. RabbitMQ's limit is far
+# above it, so that many renewals may fail.
+_WORN = 5
 
 
 class LettersUnavailable(RuntimeError):
@@ -86,6 +96,8 @@ def _channel(policy: RelayPolicy, bound: Bound = EVERY) -> Iterator[tuple[Blocki
     try:
         channel = connection.channel()
         found = channel.queue_declare(policy.dead_letter_queue, passive=True)
+        ask_for_confirms(connection._impl)
+        channel.confirm_delivery()
         yield channel, found.method.message_count
     except exceptions.ChannelClosedByBroker as error:
         if error.reply_code == 404:
@@ -115,7 +127,7 @@ def look(policy: RelayPolicy, bound: Bound) -> Look:
     letters may not exist: that is an empty look."""
     try:
         with _channel(policy, bound) as (channel, count):
-            letters = list(_passing(policy, channel, count, bound))
+            letters = list(_staying(policy, channel, count, bound))
             return Look(letters, count, len(letters) == count)
     except LettersUnavailable as error:
         if isinstance(error.__cause__, exceptions.ChannelClosedByBroker):
@@ -132,7 +144,8 @@ def waiting(
     """
     try:
         with _channel(policy) as (channel, count):
-            return _read(policy, channel, count, wanted, limit=limit)
+            found = filter(wanted, _staying(policy, channel, count, EVERY))
+            return list(islice(found, limit))
     except LettersUnavailable as error:
         if isinstance(error.__cause__, exceptions.ChannelClosedByBroker):
             return []
@@ -149,59 +162,78 @@ def resolve(
 ) -> Iterator[RelayLetter]:
     """Take letters out of the queue one by one: with `replay` each is first put into the relay's
     queue again, confirmed; else it is dropped. Raises LettersUnavailable."""
+    left = limit
+    if not left:
+        return
     with _channel(policy, bound) as (channel, count):
-        ask_for_confirms(channel.connection._impl)
-        channel.confirm_delivery()
-        for letter in _read(policy, channel, count, wanted, limit=limit, bound=bound):
+        for letter, renews in _passing(policy, channel, count, bound):
+            if not wanted(letter):
+                if renews:
+                    _renew(policy, channel, letter)
+                continue
             if replay:
                 try:
                     # Straight into the queue: by its old exchange others would get it again.
-                    channel.basic_publish(
-                        "",
-                        policy.queue,
-                        letter.body,
-                        letter.properties.without_headers(*_NOT_REPLAYED, beginning=PREFIX),
-                        mandatory=True,
-                    )
-                except (exceptions.UnroutableError, exceptions.NackError) as error:
-                    raise LettersUnavailable(
-                        f"Queue {policy.queue} did not take letter {letter.id}: {error!r}"
-                    ) from error
+                    _publish(channel, policy.queue, letter, without=PREFIX)
+                except LettersUnavailable:
+                    if renews:
+                        _renew(policy, channel, letter)
+                    raise
             channel.basic_ack(letter.tag)
             yield letter
+            left -= 1
+            if not left:
+                return
 
 
-def _read(
-    policy: RelayPolicy,
-    channel: BlockingChannel,
-    count: int,
-    wanted: Callable[[RelayLetter], bool],
-    *,
-    limit: int,
-    bound: Bound = EVERY,
-) -> list[RelayLetter]:
-    found: list[RelayLetter] = []
-    for letter in _passing(policy, channel, count, bound):
-        if wanted(letter):
-            found.append(letter)
-        if len(found) == limit:
-            break
-    return found
+def _staying(
+    policy: RelayPolicy, channel: BlockingChannel, count: int, bound: Bound
+) -> Iterator[RelayLetter]:
+    """Letters that stay in their queue, for as often as they are looked at."""
+    for letter, renews in _passing(policy, channel, count, bound):
+        if renews:
+            _renew(policy, channel, letter)
+        yield letter
 
 
 def _passing(
     policy: RelayPolicy, channel: BlockingChannel, count: int, bound: Bound
-) -> Iterator[RelayLetter]:
-    """Letters that were there at the beginning: one that fails again comes back at the end."""
+) -> Iterator[tuple[RelayLetter, bool]]:
+    """Letters that were there at the beginning: one that fails again comes back at the end. With each,
+    whether it is to be renewed if it stays: from the first that was delivered too often on all of them,
+    so that they keep their order."""
     size = 0
+    renews = False
     for _ in range(count if bound.letters is None else min(count, bound.letters)):
         method, properties, body = channel.basic_get(policy.dead_letter_queue)
         if method is None:
             return
-        yield _letter(method.delivery_tag, properties, body)
+        renews = renews or properties.number(DELIVERY_COUNT) >= _WORN
+        yield _letter(method.delivery_tag, properties, body), renews
         size += len(body)
         if bound.size is not None and size >= bound.size:
             return
+
+
+def _renew(policy: RelayPolicy, channel: BlockingChannel, letter: RelayLetter) -> None:
+    """Put it at the end of its queue, as if it were new. Whoever dies between the two leaves it there
+    twice. Raises LettersUnavailable; then it is where it was."""
+    _publish(channel, policy.dead_letter_queue, letter)
+    channel.basic_ack(letter.tag)
+
+
+def _publish(
+    channel: BlockingChannel, queue: str, letter: RelayLetter, *, without: str = ""
+) -> None:
+    """Send it to a queue, which has confirmed it then; without headers whose names begin so. Raises
+    LettersUnavailable."""
+    properties = letter.properties.without_headers(*_NOT_AGAIN, beginning=without)
+    try:
+        channel.basic_publish("", queue, letter.body, properties, mandatory=True)
+    except (exceptions.UnroutableError, exceptions.NackError) as error:
+        raise LettersUnavailable(
+            f"Queue {queue} did not take letter {letter.id}: {error!r}"
+        ) from error
 
 
 def _letter(tag: int, properties: Properties, body: bytes) -> RelayLetter:

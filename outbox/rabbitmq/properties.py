@@ -117,13 +117,15 @@ class Properties(spec.BasicProperties):  # type: ignore[misc]
         kept = [entry for entry in self._raw_entries() if entry[0].decode("latin-1") not in added]
         return self._rebuilt(b"".join(entry[1] for entry in kept) + _encoded(added))
 
-    def without_headers(self, *names: str, beginning: str) -> Properties:
-        """A copy without these headers, and those whose names begin so."""
+    def without_headers(self, *names: str, beginning: str = "") -> Properties:
+        """A persistent copy without these headers, and, where `beginning` says something, those whose
+        names begin so."""
         left_out = {name.encode() for name in names}
         kept = [
             entry
             for entry in self._raw_entries()
-            if entry[0] not in left_out and not entry[0].startswith(beginning.encode())
+            if entry[0] not in left_out
+            and not (beginning and entry[0].startswith(beginning.encode()))
         ]
         return self._rebuilt(b"".join(entry[1] for entry in kept))
 

@@ -14,8 +14,18 @@ from django.test import override_settings
 
 from devtools.relay import broker
 from devtools.relay.messages import BAD, Message, numbered
-from devtools.testing.installed import needs_rabbitmq
+from devtools.testing.installed import needs_rabbitmq, on_the_stand_in
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
+from outbox.rabbitmq.letters import (
+    EVERY,
+    Bound,
+    LettersUnavailable,
+    RelayLetter,
+    look,
+    resolve,
+    waiting,
+)
+from outbox.rabbitmq.message import DELIVERY_COUNT
 from outbox.rabbitmq.policy import RelayPolicy
 
 pytestmark = needs_rabbitmq
@@ -36,8 +46,12 @@ def command(policy: RelayPolicy, *arguments: str) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def with_letters(name: str, *messages: Message) -> RelayPolicy:
+def with_letters(
+    name: str, *messages: Message, queue_arguments: dict[str, Any] | None = None
+) -> RelayPolicy:
     policy = a_policy(name)
+    if queue_arguments:
+        broker.declare(policy.url, policy.dead_letter_queue, queue_arguments)
     broker.publish(policy.url, policy.queue, messages)
     with relaying(policy) as relay:
         settled(policy, relay)
@@ -116,3 +130,83 @@ def test_without_a_queue_and_without_a_broker() -> None:
     nowhere = RelayPolicy(url="amqp://guest:guest@127.0.0.1:1/?socket_timeout=1")
     with pytest.raises(CommandError, match="does not answer"):
         command(nowhere, "list")
+
+
+# As RabbitMQ 4 makes them; RabbitMQ 3 must be told.
+DROPS_AFTER_20 = {"x-queue-type": "quorum", "x-delivery-limit": 20}
+needs_quorum = pytest.mark.skipif(on_the_stand_in, reason="the stand-in has no quorum queues")
+
+
+def kept(letters: list[RelayLetter]) -> list[tuple[bytes, bytes]]:
+    """Bodies and properties; the count of deliveries is the queue's own."""
+    return [
+        (each.body, each.properties.without_headers(DELIVERY_COUNT).raw)
+        for each in sorted(letters, key=lambda letter: letter.id)
+    ]
+
+
+def all_back(policy: RelayPolicy, count: int) -> None:
+    """What a look had in hand is in the queue again."""
+    until(
+        lambda: broker.depth(policy.url, policy.dead_letter_queue) == count,
+        "every letter is there",
+    )
+
+
+def with_worn_letters(name: str) -> tuple[RelayPolicy, list[RelayLetter]]:
+    """Three letters in a quorum queue that drops what it has delivered 21 times."""
+    odd = Message(b"no JSON", headers={"kept": "yes", "many": 2**40, "time": 5})
+    policy = with_letters(
+        name, BAD["array"], odd, BAD["id-missing"], queue_arguments=DROPS_AFTER_20
+    )
+    all_back(policy, 3)
+    return policy, look(policy, EVERY).letters
+
+
+@needs_quorum
+def test_looking_loses_no_letter_of_a_quorum_queue() -> None:
+    policy, before = with_worn_letters("looked-at")
+    for _ in range(24):
+        all_back(policy, 3)
+        found = look(policy, EVERY)
+        assert (found.waiting, found.whole) == (3, True)
+        assert [each.id for each in found.letters] == [each.id for each in before], "the order"
+        assert kept(found.letters) == kept(before)
+
+
+@needs_quorum
+def test_a_look_that_stops_early_loses_none_either() -> None:
+    """The queue has those in front that were there before, so two of them take turns."""
+    policy, before = with_worn_letters("looked-at-in-part")
+    for _ in range(16):
+        all_back(policy, 3)
+        assert len(waiting(policy, lambda _: True, limit=1)) == 1
+        all_back(policy, 3)
+        assert len(look(policy, Bound(letters=2)).letters) == 2
+    all_back(policy, 3)
+    assert kept(look(policy, EVERY).letters) == kept(before)
+
+
+@needs_quorum
+def test_resolving_some_does_not_wear_out_the_others() -> None:
+    """Neither those that are passed by, nor those that the relay's queue does not take."""
+    policy, before = with_worn_letters("passed-by")
+    broker.delete(policy.url, policy.queue)
+    for _ in range(12):
+        all_back(policy, 3)
+        assert not list(resolve(policy, lambda _: False, limit=10, replay=False))
+        all_back(policy, 3)
+        with pytest.raises(LettersUnavailable, match="did not take"):
+            list(resolve(policy, lambda letter: b"no JSON" in letter.body, limit=1, replay=True))
+    all_back(policy, 3)
+    assert kept(look(policy, EVERY).letters) == kept(before)
+
+
+def test_the_count_of_the_queue_before_is_not_taken_for_looks() -> None:
+    """Or the letter would go behind the others."""
+    counted = Message(b"no JSON", headers={"kept": "yes", DELIVERY_COUNT: 9})
+    policy = with_letters("counted-before", counted, BAD["array"])
+    for _ in range(3):
+        [first] = waiting(policy, lambda _: True, limit=1)
+        assert first.body == counted.body
+    assert first.properties.text("kept") == "yes"
