@@ -11,7 +11,8 @@ from datetime import timedelta
 
 import msgspec
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
+from pyreqwest.exceptions import RequestTimeoutError
+from pyreqwest.response import BaseResponse
 
 __all__ = ["CallFailed", "CallTimedOut", "HttpClient", "HttpReply"]
 
@@ -46,7 +47,7 @@ class HttpClient:
     ) -> HttpReply:
         """Send it once; `timeout` in seconds for all of it. Raises CallFailed, CallTimedOut.
 
-        Whatever fails behind the head of an answer changes nothing: the status has been said.
+        Whatever fails behind the status of an answer changes nothing: the status has been said.
         """
         if self._client is None:
             self._client = _built()
@@ -63,8 +64,8 @@ class HttpClient:
             async with request as response:
                 reply = HttpReply(
                     response.status,
-                    response.get_header("retry-after"),
-                    response.get_header("date"),
+                    _header(response, "retry-after"),
+                    _header(response, "date"),
                     b"",
                 )
                 read = await response.body_reader.read(BODY_LIMIT)
@@ -73,7 +74,7 @@ class HttpClient:
         except RequestTimeoutError as error:
             if reply is None:
                 raise CallTimedOut(f"no answer in {timeout:g} s") from error
-        except PyreqwestError as error:
+        except Exception as error:  # PyreqwestError, and what else an answer may bring about
             if reply is None:
                 raise CallFailed(_said(error)) from error
         assert reply is not None
@@ -101,6 +102,14 @@ def _built() -> Client:
         .pool_idle_timeout(timedelta(seconds=30))
         .build()
     )
+
+
+def _header(response: BaseResponse, name: str) -> str | None:
+    """None also for one that is no text: bytes beyond ASCII are allowed in it (RFC 9110, 5.5)."""
+    try:
+        return response.get_header(name)
+    except ValueError:
+        return None
 
 
 def _said(error: Exception) -> str:

@@ -90,7 +90,8 @@ class Webhook:
 def answer_of(reply: HttpReply, *, now: datetime) -> ProviderAnswer:
     """What a status means. 2xx: delivered. 429, and 503 with Retry-After: wait. Another 5xx, 408, and
     what is about us or the way and not the message (3xx, 401, 403, 407): not this time. Another 4xx:
-    never. A 1xx as the last word is no answer."""
+    never. A 1xx as the last word is no answer. What else an answer says, and whether it can be read, never
+    changes that."""
     status = reply.status
     if 200 <= status < 300:
         return ProviderAnswer(
@@ -122,7 +123,7 @@ def _message_id(body: bytes) -> str | None:
     """What the answer calls the message; anything unreadable is no id, and no failure."""
     try:
         said = _decode(body).messageId
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except Exception:  # noqa: BLE001  (also RecursionError; a failure would send the message again)
         return None
     if said is None:
         return None

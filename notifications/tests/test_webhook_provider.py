@@ -32,6 +32,11 @@ KEY = b"k" * 32
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
 
 
+DEEP = f'{{"messageId": "m", "a": {"[" * 30_000}{"]" * 30_000}}}'
+# Allowed in a header, and no text.
+NO_TEXT = {"Date": "é", "Retry-After": "é"}
+
+
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -94,6 +99,10 @@ class TestWebhook:
             # Of which the beginning is read.
             (AnswerRule(body=json.dumps({"a": "x" * 100_000, "messageId": "m"})), "delivered", 200),
             (AnswerRule(status=200, do="cut_body"), "delivered", 200),
+            (AnswerRule(status=200, body=DEEP), "delivered", 200),
+            (AnswerRule(status=200, body=f'{{"messageId": {"7" * 9_000}}}'), "delivered", 200),
+            (AnswerRule(status=200, body='{"messageId": "\\ud800"}'), "delivered", 200),
+            (AnswerRule(status=201, body="", headers=NO_TEXT), "delivered", 201),
             (AnswerRule(status=302, headers={"Location": "/elsewhere"}), "failed", 302),
             (AnswerRule(status=307, headers={"Location": "/elsewhere"}), "failed", 307),
             (AnswerRule(status=400), "refused", 400),
@@ -103,8 +112,10 @@ class TestWebhook:
             (AnswerRule(status=407), "failed", 407),
             (AnswerRule(status=408), "failed", 408),
             (AnswerRule(status=422), "refused", 422),
+            (AnswerRule(status=422, body=DEEP, headers=NO_TEXT), "refused", 422),
             (AnswerRule(status=500), "failed", 500),
             (AnswerRule(status=503), "failed", 503),
+            (AnswerRule(status=503, body=DEEP, headers=NO_TEXT), "failed", 503),
             (AnswerRule(do="cut"), "failed", None),
         ],
         ids=lambda value: (
@@ -145,6 +156,8 @@ class TestWebhook:
             (429, {"Retry-After": "0"}, 1.0),
             (429, {}, 5.0),
             (429, {"Retry-After": "soon"}, 5.0),
+            (429, {"Retry-After": "é"}, 5.0),
+            (429, {"Retry-After": "60", "Date": "é"}, 60.0),
             (503, {"Retry-After": "7"}, 7.0),
         ],
     )
