@@ -49,16 +49,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class NewNotification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A notification to accept, as its body says and with the defaults that are the same for all.
 
-    content     without a template what is sent; with one, what is sent where a variable is missing
-    expires_at  None: the default, from its creation or schedule on
-    sees_all    whether its caller may use everybody's templates
-    stale       field -> what is wrong with its times by now: counts only if its key is new
+    content        without a template what is sent; with one, what is sent where a variable is missing
+    unfit_content  what is wrong with a content that is given beside a template, and is not here
+                   therefore: counts only if it would be sent
+    expires_at     None: the default, from its creation or schedule on
+    sees_all       whether its caller may use everybody's templates
+    stale          field -> what is wrong with its times by now: counts only if its key is new
     """
 
     recipient: str
     channel: str
     priority: str = "normal"
     content: str | None = None
+    unfit_content: str | None = None
     scheduled_at: datetime | None = None
     expires_at: datetime | None = None
     template_id: str | None = None
@@ -236,11 +239,10 @@ def _fallen_back(
     new: NewNotification, template: TemplateRow, *, missing: str, batch_id: str | None
 ) -> Draft | NotificationRefused:
     """With the content in place of a template that lacks a variable."""
-    at_most = LENGTHS[new.channel]
+    if new.unfit_content is not None:
+        return _unfit("content", new.unfit_content)
     if new.content is None:
         return _unfit("template_variables", f"Has no {missing}, and there is no content instead.")
-    if len(new.content) > at_most:
-        return _unfit("content", f"Must have at most {at_most} characters.")
     return _draft(new, new.content, template=template, batch_id=batch_id)
 
 

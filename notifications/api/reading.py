@@ -109,7 +109,10 @@ def _read(body: object, asking: Asking) -> NewNotification | Errors:
     priority = _choice(body, "priority", _PRIORITIES, Priority.NORMAL.value, errors)
     recipient = _recipient(body, channel, errors)
     template_id = _uuid(body, "template_id", errors)
-    content = _content(body, channel, "template_id" in errors or template_id is not None, errors)
+    content = body.get("content")
+    wrong_content = _content_error(content, channel)
+    if wrong_content is not None and template_id is None and "template_id" not in errors:
+        errors["content"] = [wrong_content]
     variables = _variables(body, errors)
     key = body.get("idempotency_key")
     if key is not None:
@@ -125,7 +128,7 @@ def _read(body: object, asking: Asking) -> NewNotification | Errors:
         recipient,
         channel,
         priority,
-        content,
+        content if content is None or wrong_content is None else {"unfit": ascii(content)},
         scheduled_at,
         expires_at,
         template_id,
@@ -135,7 +138,8 @@ def _read(body: object, asking: Asking) -> NewNotification | Errors:
         recipient=recipient,
         channel=channel,
         priority=priority,
-        content=content,
+        content=content if wrong_content is None else None,
+        unfit_content=wrong_content if content is not None else None,
         scheduled_at=scheduled_at,
         expires_at=expires_at,
         template_id=template_id,
@@ -186,18 +190,11 @@ def _recipient(body: Mapping[str, Any], channel: str, errors: Errors) -> str:
     return str(value)
 
 
-def _content(
-    body: Mapping[str, Any], channel: str, has_template: bool, errors: Errors
-) -> str | None:
-    """With a template it is looked at only if it is used."""
-    value = body.get("content")
+def _content_error(value: object, channel: str) -> str | None:
+    """What is wrong with a content; None: nothing. With a template that counts only if it is used."""
     if value is None:
-        if not has_template:
-            errors["content"] = [_REQUIRED]
-        return None
-    at_most = LENGTHS.get(channel) if not has_template else None
-    _note(errors, "content", text_error(value, at_most=at_most))
-    return value  # type: ignore[no-any-return]  # text_error has found a text
+        return _REQUIRED
+    return text_error(value, at_most=LENGTHS.get(channel))
 
 
 def _variables(body: Mapping[str, Any], errors: Errors) -> dict[str, str] | None:

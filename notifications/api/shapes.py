@@ -68,7 +68,8 @@ class NewNotificationSerializer(serializers.Serializer[object]):
         required=False,
         allow_null=True,
         help_text="At most 160 characters for sms, 10,000 for email, 4,096 for push. With a "
-        "template it is what is sent where a variable is missing; without one it is required.",
+        "template it is what is sent where a variable is missing, and is not looked at otherwise; "
+        "without one it is required.",
     )
     priority = serializers.ChoiceField(
         Priority.choices, required=False, allow_null=True, help_text="Without one: normal."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -244,11 +245,27 @@ class TestTemplates:
 
     def test_content_is_looked_at_only_if_it_is_used(self) -> None:
         id_ = template("Hi {{.Name}}")
-        too_long = {**SMS, "content": "x" * 161, "template_id": id_}
-        accept({**too_long, "template_variables": {"Name": "Ann"}})
-        with pytest.raises(Unfit) as unfit:
-            accept(too_long)
-        assert list(unfit.value.errors) == ["content"]
+        for content in ("x" * 161, "", "  ", 1, 2**70, Decimal("0.1"), ["a"], "a\0b", "\ud800"):
+            unfit_content = {**SMS, "content": content, "template_id": id_}
+            [accepted] = accept({**unfit_content, "template_variables": {"Name": "Ann"}})
+            assert told(accepted.id)["content"] == "Hi Ann"
+            with pytest.raises(Unfit) as unfit:
+                accept(unfit_content)
+            assert list(unfit.value.errors) == ["content"]
+
+    def test_content_that_is_not_used_still_tells_requests_apart(self) -> None:
+        body = {
+            **SMS,
+            "template_id": template("Hi {{.Name}}"),
+            "template_variables": {"Name": "Ann"},
+            "idempotency_key": "k",
+        }
+        accept({**body, "content": "\ud800"})
+        with pytest.raises(KeyTaken):
+            accept({**body, "content": "\ud800"})
+        for other in ("\ud801", 1, "", "x", None):
+            with pytest.raises(KeyReused):
+                accept({**body, "content": other})
 
     @pytest.mark.parametrize(
         ("change", "field"),
