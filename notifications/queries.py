@@ -22,6 +22,7 @@ __all__ = [
     "WORDS",
     "Filter",
     "NotificationPage",
+    "NotificationState",
     "Owner",
     "TemplateRow",
     "attempts_in_words",
@@ -34,7 +35,7 @@ __all__ = [
     "notifications_page",
     "page_statement",
     "read_templates",
-    "status_of",
+    "state_of",
     "templates_of",
     "templates_of_owner",
 ]
@@ -90,12 +91,21 @@ def notification_in_words(id_: UUID, owner: Owner) -> str | None:
     return str(row[2]) if row and owner.may_see(row[1]) else None
 
 
-def status_of(id_: UUID, owner: Owner) -> str | None:
-    """The status of one of theirs, or None."""
+class NotificationState(NamedTuple):
+    """Its status, and whether recipient and text were erased."""
+
+    status: str
+    is_erased: bool
+
+
+def state_of(id_: UUID, owner: Owner) -> NotificationState | None:
+    """The state of one of theirs, or None."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT caller, status FROM notifications WHERE id = %s", (id_,))
+        cursor.execute(
+            "SELECT caller, status, recipient = '' FROM notifications WHERE id = %s", (id_,)
+        )
         row = cursor.fetchone()
-    return str(row[1]) if row and owner.may_see(row[0]) else None
+    return NotificationState(row[1], row[2]) if row and owner.may_see(row[0]) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

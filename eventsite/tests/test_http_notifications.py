@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 
 from apikeys import services
@@ -323,6 +324,15 @@ def test_cancel_and_retry(web: Web) -> None:
     answer = asked("retry", "POST", Status.FAILED)
     assert (answer.status, answer.json) == (200, {"status": "pending"})
     assert_error(web.request("PATCH", f"{NOTIFICATIONS}/{id_}/cancel", b"[]", JSON), 400)
+
+
+def test_what_was_erased_is_not_sent_again_and_says_so(web: Web) -> None:
+    id_ = posted(web, NOTIFICATIONS, SMS)["id"]
+    set_status([id_], Status.FAILED)
+    call_command("erase_recipient", SMS["recipient"])
+    answer = web.request("POST", f"{NOTIFICATIONS}/{id_}/retry")
+    error = assert_error(answer, 409, "status")
+    assert (error["status"], "was erased" in error["error"]) == ("failed", True)
 
 
 def test_a_batch_and_its_end(web: Web) -> None:

@@ -10,6 +10,7 @@ from rest_framework import status
 from rest_framework.exceptions import APIException, ValidationError
 
 from notifications.acceptance import KeyReused, KeyTaken, NotificationRefused, Unfit
+from notifications.queries import NotificationState
 from restapi.errors import Conflict
 from restapi.idempotency import RETRY_AFTER_SECONDS
 from restapi.json import parse_json
@@ -34,9 +35,10 @@ class StillRunning(Conflict):
 class StateConflict(Conflict):
     """409 with the true status of what was asked to change."""
 
-    def __init__(self, done: str, true_status: str) -> None:
+    def __init__(self, done: str, state: NotificationState) -> None:
+        erased = " and was erased" if state.is_erased else ""
         super().__init__(
-            f"A notification that is {true_status} cannot be {done}.", status=true_status
+            f"A notification that is {state.status}{erased} cannot be {done}.", status=state.status
         )
 
 

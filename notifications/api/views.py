@@ -110,7 +110,7 @@ class AttemptsView(APIView):
     def get(self, request: Request, notification_id: str) -> Response:
         """What was tried, in order."""
         id_ = parse_id(notification_id, "notification")
-        if queries.status_of(id_, owner()) is None:
+        if queries.state_of(id_, owner()) is None:
             raise NotFound(f"There is no notification {id_}.")
         return Response({"data": whole(queries.attempts_in_words(id_))})
 
@@ -144,10 +144,10 @@ class _ChangeView(APIView):
     def _write(self, ids: Sequence[UUID], *, whose: Owner) -> Change[str]:
         [id_] = ids
         if not self.change(ids, whose):
-            status = queries.status_of(id_, whose)
-            if status is None:
+            state = queries.state_of(id_, whose)
+            if state is None:
                 raise NotFound(f"There is no notification {id_}.")
-            raise StateConflict(self.done, status)
+            raise StateConflict(self.done, state)
         return Change([self.becomes])
 
 
