@@ -2,7 +2,7 @@
 
 The contract: after a transient failure the notification is tried again after 2 s, 8 s, 32 s … (five
 minutes at most), give or take a fifth, until its attempts are used up. A permanent failure is final.
-An answer that asks to wait uses up no attempt.
+An answer that asks to wait uses up no attempt, and is waited for five minutes at most.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def result_of(claim: Claim, answer: ProviderAnswer, *, latency_ms: int, probe: b
         return replace(result, outcome=Outcome.REFUSED, used_up=True)
     if answer.verdict == words.HELD:
         spread = random.uniform(1, 1 + HELD_AHEAD)  # noqa: S311
-        return _waiting(result, Outcome.HELD, answer.hold_seconds * spread, "held")
+        seconds = min(LONGEST_WAIT, answer.hold_seconds * spread)
+        return _waiting(result, Outcome.HELD, seconds, "held")
     if probe:
         return _waiting(result, Outcome.HELD, 0.0, "")
     return _tried(result)
