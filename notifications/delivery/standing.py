@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 from django.db import connection, transaction
 
 from notifications.delivery.breakers import Breakers
+from notifications.models import Priority
 from notifications.providers.configured import breaker_name, configured, providers_of
 from outbox import operator_log
+from outbox.database.planner import plan_by_index
 
 __all__ = ["Standing", "UnknownProvider", "reset_breaker", "standings"]
+
+
+RELEASED = 500  # rows of one statement, each in a transaction of its own
+
+# Who holds a row is at work on it. What is held again, by an answer from after the reset, stays so.
+_RELEASE = """
+    WITH held AS MATERIALIZED (
+        SELECT waiting.id FROM notifications AS waiting
+        WHERE waiting.channel = %s AND waiting.priority = %s AND waiting.status = 'pending'
+          AND waiting.due_at > clock_timestamp() AND waiting.waits_for = 'held'
+          AND waiting.updated_at <= %s
+          AND EXISTS (
+              SELECT FROM notification_attempts AS last
+              WHERE last.notification_id = waiting.id AND last.number = waiting.attempt
+                AND last.provider = %s
+          )
+        ORDER BY waiting.due_at LIMIT %s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE notifications AS changed
+    SET due_at = clock_timestamp(), waits_for = '', updated_at = clock_timestamp()
+    FROM held WHERE changed.id = held.id
+"""
 
 
 class UnknownProvider(LookupError):
@@ -61,8 +86,8 @@ def standings() -> list[Standing]:
 def reset_breaker(
     provider: str, channel: str, *, who: str, reason: str, once: UUID | None = None
 ) -> bool:
-    """Close a breaker and end a hold; kept with who and why. False while Redis is lost: then no
-    worker hears of it. Raises UnknownProvider, and DoneAlready for a form that was sent before."""
+    """Close a breaker and end a hold: what waits for it is due at once. Kept with who and why. False while
+    Redis is lost: then no worker hears of it. Raises UnknownProvider, and DoneAlready for a form that was sent before."""
     if (provider, channel) not in providers_of():
         raise UnknownProvider(f"No provider {provider!r} serves the channel {channel!r}.")
     name = breaker_name(provider, channel)
@@ -73,7 +98,21 @@ def reset_breaker(
             "DELETE FROM notification_holds WHERE provider = %s AND channel = %s",
             (provider, channel),
         )
+        cursor.execute("SELECT clock_timestamp()")
+        [(moment,)] = cursor.fetchall()
         stored = Breakers().store.reset(name, who=who, reason=reason)
         operator_log.add(run, done=int(stored), skipped=int(not stored))
         operator_log.end(run, "" if stored else "Redis is lost: no worker has heard of it")
+    _release(provider, channel, held_until=moment)
     return stored
+
+
+def _release(provider: str, channel: str, *, held_until: datetime) -> None:
+    """Make due what this provider has asked to wait with, up to a moment of the database's clock."""
+    for priority in Priority.values:
+        found = RELEASED
+        while found == RELEASED:
+            with transaction.atomic(), connection.cursor() as cursor:
+                plan_by_index()
+                cursor.execute(_RELEASE, (channel, priority, held_until, provider, RELEASED))
+                found = cursor.rowcount

@@ -17,16 +17,18 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications import metrics
-from notifications.delivery import rows
+from notifications.delivery import rows, standing
 from notifications.delivery.breakers import Breakers
 from notifications.delivery.measure import measure_waiting
 from notifications.delivery.standing import standings
+from notifications.models import Attempt, Notification
 from notifications.providers.checks import check_providers
-from notifications.tests.sending import accept, fresh_redis, providers
+from notifications.tests.sending import accept, fresh_redis, providers, reload
 from outbox.breaker.machine import CallOutcome
 
 pytestmark = pytest.mark.django_db
 
+A_MOMENT = timedelta(milliseconds=1)
 PAGE = "/admin/notifications/providerhold/"
 
 
@@ -80,6 +82,65 @@ class TestTheCommand:
 
         first = standings()[0]
         assert (first.breaker, first.held_for) == ("closed", 0.0)
+
+    def test_what_waits_for_a_hold_is_due_after_a_reset(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many there are; and nothing else that waits."""
+        monkeypatch.setattr(standing, "RELEASED", 2)
+        ahead = timezone.now() + timedelta(minutes=5)
+
+        def waiting(
+            provider: str = "main",
+            *,
+            waits_for: str = "held",
+            channel: str = "sms",
+            priority: str = "high",
+        ) -> Notification:
+            found = accept(
+                channel=channel,
+                priority=priority,
+                due_at=ahead,
+                waits_for=waits_for,
+                attempt=2,
+            )
+            for number, called in ((1, "spare"), (2, provider)):
+                Attempt.objects.create(notification=found, number=number, provider=called)
+            return found
+
+        held = [*(waiting() for _ in range(5)), waiting(priority="low")]
+        others = [
+            waiting("spare"),
+            waiting(waits_for="retry"),
+            waiting(channel="push"),
+            waiting(priority="normal", channel="email"),
+        ]
+        asks_to_wait("main", "sms")
+        command("reset", "main", "sms", "--reason", "they mended it")
+
+        assert {(reload(each).due_at == ahead, reload(each).waits_for) for each in held} == {
+            (False, "")
+        }
+        assert [reload(each).due_at for each in others] == [ahead] * len(others)
+        assert rows.look("high", ["sms"], most=10).ready == {"sms": 5}
+
+    def test_what_is_held_again_after_a_reset_stays_held(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a provider that asks again and again would never be let wait."""
+        ahead = timezone.now() + timedelta(minutes=5)
+        begin = standing._release
+
+        def held_meanwhile(*given: Any, **named: Any) -> None:
+            found = accept(
+                due_at=ahead, waits_for="held", attempt=1, updated_at=named["held_until"] + A_MOMENT
+            )
+            Attempt.objects.create(notification=found, number=1, provider="main")
+            begin(*given, **named)
+
+        monkeypatch.setattr(standing, "_release", held_meanwhile)
+        command("reset", "main", "sms", "--reason", "they mended it")
+        assert Notification.objects.get().due_at == ahead
 
     def test_nobody_of_that_name(self) -> None:
         with pytest.raises(CommandError, match="No provider 'spare' serves the channel 'email'"):
