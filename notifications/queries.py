@@ -98,12 +98,11 @@ class NotificationState(NamedTuple):
     is_erased: bool
 
 
-def state_of(id_: UUID, owner: Owner) -> NotificationState | None:
-    """The state of one of theirs, or None."""
+def state_of(id_: UUID, owner: Owner, *, locked: bool = False) -> NotificationState | None:
+    """The state of one of theirs, or None. `locked`: it stays so until the open transaction ends."""
+    sql = "SELECT caller, status, recipient = '' FROM notifications WHERE id = %s"
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT caller, status, recipient = '' FROM notifications WHERE id = %s", (id_,)
-        )
+        cursor.execute(f"{sql} FOR UPDATE" if locked else sql, (id_,))
         row = cursor.fetchone()
     return NotificationState(row[1], row[2]) if row and owner.may_see(row[0]) else None
 

@@ -144,10 +144,12 @@ class _ChangeView(APIView):
     def _write(self, ids: Sequence[UUID], *, whose: Owner) -> Change[str]:
         [id_] = ids
         if not self.change(ids, whose):
-            state = queries.state_of(id_, whose)
+            # It may be another by now. Under its lock it stays what the answer says it is.
+            state = queries.state_of(id_, whose, locked=True)
             if state is None:
                 raise NotFound(f"There is no notification {id_}.")
-            raise StateConflict(self.done, state)
+            if not self.change(ids, whose):
+                raise StateConflict(self.done, state)
         return Change([self.becomes])
 
 

@@ -15,6 +15,7 @@ from django.db import IntegrityError, connection, transaction
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from notifications import services
+from notifications.api.views import CancelNotificationView, RetryView
 from notifications.models import Notification, Status, StatusChange
 from notifications.queries import Owner
 from notifications.status_log import CHANGED, changed_of, record
@@ -193,3 +194,33 @@ def test_a_delivery_tells_how_long_it_took() -> None:
         record(sorted(map(changed_of, cursor.fetchall()), key=lambda each: each.notification_id))
     told = StatusChange.objects.order_by("id").values_list("notification_id", "latency_ms")
     assert [(str(id_), ms) for id_, ms in told] == [(id_, 1500) for id_ in ids]
+
+
+@pytest.mark.parametrize(
+    ("view", "act", "seen", "later", "end"),
+    [
+        (CancelNotificationView, "cancel", Status.PROCESSING, Status.PENDING, "cancelled"),
+        (RetryView, "retry", Status.PROCESSING, Status.FAILED, "pending"),
+    ],
+)
+def test_what_changes_between_two_looks_is_not_refused_for_what_it_is_now(
+    view: Any, act: str, seen: Status, later: Status, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the answer would be that what is pending cannot be cancelled."""
+    [accepted] = accept(SMS)
+    set_status([accepted.id], seen)
+    real = getattr(services, act)
+
+    def and_then_it_ends(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(services, act, real)
+        found = real(*given, **named)
+        with other_session() as other:
+            other.execute(
+                "UPDATE notifications SET status = %s WHERE id = %s", (later.value, accepted.id)
+            )
+        return found
+
+    monkeypatch.setattr(services, act, and_then_it_ends)
+    with transaction.atomic():
+        change = view()._write([UUID(accepted.id)], whose=SHOP)
+    assert (change.results, statuses()) == ([end], [end])
