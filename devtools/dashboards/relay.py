@@ -70,6 +70,12 @@ def made() -> Dashboard:
                 ("without Redis", rate("dedupe_unavailable_total")),
             ),
             lines(
+                "Waiting in RabbitMQ",
+                "Messages in the relay's queue and in its dead-letter queue, as the relay counts them.",
+                ("queue", "max(relay_queue_messages)"),
+                ("dead-letter queue", "max(relay_dead_letter_queue_messages)"),
+            ),
+            lines(
                 "RabbitMQ: messages",
                 "Messages in the queues, as RabbitMQ reports them.",
                 ("ready", "sum(rabbitmq_queue_messages_ready)"),

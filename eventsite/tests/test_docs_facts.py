@@ -28,6 +28,7 @@ OF_OTHERS = {
     "aclose_old_connections",
     "heartbeat_check",
     "ignore_startup_parameters",
+    "max_locks_per_transaction",
     "parentbased_traceidratio",
 }
 RECORDS = re.compile(r"^devtools/benchmarks/history/|^findings/")
