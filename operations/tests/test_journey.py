@@ -82,6 +82,7 @@ def test_the_key_of_a_request_with_an_id_in_its_path_leads_to_what_it_did(
     assert found("pay-1") == found(order_id)
     assert search("pay-1").what.startswith("Idempotency key of: order")
     assert not found("pay-2")
+    done(web, "POST", "/orders", ORDER, key="newer")
     monkeypatch.setattr(journey, "ANSWERS", 1)
     assert not found("pay-1")
     assert any("newest 1 answers" in note for note in search("pay-1").notes)
