@@ -41,6 +41,7 @@ GONE_SECONDS = 600.0  # after its last heartbeat a process is forgotten
 _PREFIX = "outbox:process:"
 _INDEX = "outbox:processes"
 _KINDS = "outbox:process-kinds"  # of all that ever ran here
+_END_TRIES = 3  # else it is missed for as long as a heartbeat is kept
 _ANSWERS_WITHIN = 0.5
 NOTHING_TO_SAY: Callable[[], Mapping[str, float]] = dict
 NO_QUEUES: Callable[[], Sequence[str]] = tuple
@@ -110,8 +111,11 @@ class Heartbeat:
         if os.getpid() != self._pid or self._ended.is_set():
             return
         self._ended.set()
-        with self._speaks, suppress(redis.RedisError, OSError):
-            self._redis().delete(_PREFIX + self._id)
+        with self._speaks:
+            for _ in range(_END_TRIES):
+                with suppress(redis.RedisError, OSError):
+                    self._redis().delete(_PREFIX + self._id)
+                    return
 
     def beat(self) -> None:
         """One heartbeat, and none behind the end. Raises redis.RedisError."""
