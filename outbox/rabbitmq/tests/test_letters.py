@@ -197,7 +197,7 @@ def test_looking_loses_no_letter_of_a_quorum_queue() -> None:
 def test_a_look_that_stops_early_loses_none_either() -> None:
     """The queue has those in front that were there before, so two of them take turns."""
     policy, before = with_worn_letters("looked-at-in-part")
-    for _ in range(30):
+    for _ in range(16):
         all_back(policy, 3)
         assert len(waiting(policy, lambda _: True, limit=1)) == 1
         all_back(policy, 3)
