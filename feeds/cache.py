@@ -1,9 +1,8 @@
 """Cached feeds in Redis: the newest posts of feeds that are read. Copies, never the truth;
 docs/feeds.md#reading says why they are right.
 
-A key holds the feed that was read for one user, or the mark of a fill, which is about to read it. A
-fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is still there.
-Keys contain Redis's run id: feeds that a restart or a failover brings back are not found.
+A key holds the feed that was read for one user, or the mark of a fill, which is about to read it.
+Three rules keep it correct:
 
 - A fill sets its mark before it reads PostgreSQL, and its result is stored only if the mark is still
   there. A change of a feed deletes the mark, so a result from before the change is not stored after it.

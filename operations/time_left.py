@@ -187,39 +187,41 @@ def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
 
 
 def _redis_memory(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
-    if not redis.limit:
-        return
-    free = redis.limit - redis.memory
-    left = _until_empty(judge, "redis", free, at)
-    yield Deadline(
-        name="memory of Redis",
-        left=left,
-        standing=f"{words.bytes_of(free)} of {words.bytes_of(redis.limit)} are free",
-        ends="Redis takes no tasks; bridges and beat send them again later"
-        if redis.policy == "noeviction"
-        else f"it evicts ({redis.policy})",
-        state=worst([_of_space(free / redis.limit), _of_trend(left)]),
-    )
+    if redis.limit:
+        ends = "Redis takes no tasks; bridges and beat send them again later"
+        yield _memory(redis, "memory of Redis", judge, at, ends=ends)
 
 
 def _other_redis(other: OtherRedis, judge: Judge, at: float) -> Iterator[Deadline]:
-    """None of a cache that makes room for itself: it is meant to be full."""
+    """A cache that evicts has no deadline: it is meant to be full."""
     name = f"memory of Redis of {other.name}"
     if other.error:
         standing = f"it cannot be asked: {other.error}"
         yield Deadline(name=name, left=None, standing=standing, ends=other.ends, state=GREY)
     elif other.limit and not (other.name == FEED_CACHE and other.policy != "noeviction"):
-        free = other.limit - other.memory
-        left = _until_empty(judge, name, free, at)
-        yield Deadline(
-            name=name,
-            left=left,
-            standing=f"{words.bytes_of(free)} of {words.bytes_of(other.limit)} are free",
-            ends=other.ends
-            if other.policy == "noeviction"
-            else f"it evicts ({other.policy}): what is forgotten is published again when it is repeated",
-            state=worst([_of_space(free / other.limit), _of_trend(left)]),
-        )
+        evicted = ": what is forgotten is published again when it is repeated"
+        yield _memory(other, name, judge, at, ends=other.ends, evicted=evicted)
+
+
+def _memory(
+    server: FromRedis | OtherRedis,
+    name: str,
+    judge: Judge,
+    at: float,
+    *,
+    ends: str,
+    evicted: str = "",
+) -> Deadline:
+    """Of a server with a limit. `ends`: what happens at the limit; `evicted`: the same if it evicts."""
+    free = server.limit - server.memory
+    left = _until_empty(judge, name, free, at)
+    return Deadline(
+        name=name,
+        left=left,
+        standing=f"{words.bytes_of(free)} of {words.bytes_of(server.limit)} are free",
+        ends=ends if server.policy == "noeviction" else f"it evicts ({server.policy}){evicted}",
+        state=worst([_of_space(free / server.limit), _of_trend(left)]),
+    )
 
 
 def _of_space(share: float) -> State:

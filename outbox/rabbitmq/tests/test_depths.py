@@ -1,4 +1,5 @@
-"""How much lies in RabbitMQ, as the relay tells it: of a real queue, of one that is not there, and of nobody."""
+"""The relay counts the messages of its two queues: of queues that exist, of a missing one, and while RabbitMQ
+does not answer."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def test_without_a_queue_and_without_a_broker() -> None:
         command(nowhere, "list")
 
 
-# As RabbitMQ 4 makes them; RabbitMQ 3 must be told.
+# The default of RabbitMQ 4. RabbitMQ 3 has no limit unless the queue names one.
 DROPS_AFTER_20 = {"x-queue-type": "quorum", "x-delivery-limit": 20}
 needs_quorum = pytest.mark.skipif(on_the_stand_in, reason="the stand-in has no quorum queues")
 
