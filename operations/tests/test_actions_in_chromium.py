@@ -138,7 +138,8 @@ def test_from_the_page_to_what_was_done(name: str, web: Web, tab: Tab) -> None:
 
 
 @pytest.fixture(scope="module")
-def policy(django_db_setup: None) -> RelayPolicy:
+def policy(tab: Tab, django_db_setup: None) -> RelayPolicy:
+    """It asks for Chromium first: where that is not installed, nothing else is looked for."""
     return a_policy("clicks")
 
 
