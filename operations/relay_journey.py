@@ -74,12 +74,12 @@ def _stop(claim: ClaimSeen, policy: RelayPolicy) -> Stop:
         state, detail = "under way", "a relay has claimed it and sends it"
     else:
         state, detail = "waiting", "the relay that claimed it has ended: who gets it again sends it"
-    return Stop(name="relay", state=state, at=_ago(claim.age), detail=detail)
+    return Stop(name="relay", state=state, at=_ago(claim.age), detail=detail, process="relay")
 
 
 def _of_letter(letter: ListedRelayLetter) -> Stop:
     at = None if letter.age is None else _ago(letter.age)
-    return Stop(name="relay", state="dead letter", at=at, detail=letter.shown)
+    return Stop(name="relay", state="dead letter", at=at, detail=letter.shown, process="relay")
 
 
 def _ago(seconds: float) -> datetime:

@@ -108,11 +108,17 @@ def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:
         figures["relay_queue_messages"] = in_rabbitmq
     if letters is not None:
         figures["relay_dead_letter_queue_messages"] = letters
+    # What one sends another one may take, so it is enough that one of them gets canaries.
+    canary = min(of("relay_canary_age_seconds"), default=None)
+    if canary is not None:
+        figures["relay_canary_age_seconds"] = canary
     on_their_way = sum(of("in_flight_events"))
     notes = [
         f"{words.count(in_rabbitmq)} in RabbitMQ, {words.count(on_their_way)} on the way to Kafka",
         f"{words.count(letters)} dead letters",
     ]
+    if canary is not None:
+        notes.append(f"last canary {words.span(canary)} ago")
     return Hop(
         name="RabbitMQ to Kafka",
         group="relay",

@@ -28,6 +28,13 @@ def made() -> Dashboard:
                 unit="s",
                 bound=bound_of("RelayOldestUnacked"),
             ),
+            number(
+                "Last canary",
+                "Age of the newest canary that came from RabbitMQ to Kafka; one is sent every minute.",
+                "min(relay_canary_age_seconds)",
+                unit="s",
+                bound=bound_of("RelayCanaryLate"),
+            ),
             number("Relays that consume", "0: no relay takes messages.", "sum(relay_consuming)"),
             number(
                 "Kafka", "1 while Kafka takes the messages of every relay.", "min(relay_kafka_up)"

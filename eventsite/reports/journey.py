@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from eventsite.reports.sending import notification_of, sending
-from eventsite.reports.stops import Journey, Stop, between
+from eventsite.reports.stops import Journey, Stop, between, worker_of
 from feeds import queries as feeds
 from feeds.events import events_of_post
 from feeds.models import FeedSlice
@@ -22,6 +22,8 @@ from outbox.models import OutboxEvent
 from outbox.queries import Timeline
 
 __all__ = ["Journey", "Stop", "Travels", "journey_of", "travels_of", "travels_of_post"]
+
+_DRAIN, _SLICES = "outbox", "fanout"  # Celery queues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ def _slice(piece: FeedSlice) -> Stop:
         state=feeds.state_of_slice(piece),
         at=piece.created_at,
         detail=f"{buckets}{tries}",
+        process=worker_of(_SLICES),
     )
 
 
@@ -108,6 +111,7 @@ def _behind(known: Timeline) -> list[Stop]:
         place = f"{event.topic}, partition {event.partition}, offset {event.offset}"
         moments.append((event.published_at, "kafka", "published", place))
     stops = [Stop(name="outbox", state="committed", at=event.created_at, total_ms=0.0, step_ms=0.0)]
+    queues = {route.handler: route.queue for route in conf.routes()} | {"kafka": _DRAIN}
     for at, name, state, detail in sorted(moments):
         stops.append(
             Stop(
@@ -117,6 +121,7 @@ def _behind(known: Timeline) -> list[Stop]:
                 total_ms=between(event.created_at, at),
                 step_ms=between(stops[-1].at or at, at),
                 detail=detail,
+                process=worker_of(queues.get(name, "")),
             )
         )
     return stops
@@ -129,7 +134,8 @@ def _ahead(known: Timeline) -> list[Stop]:
     stops = []
     if event.published_at is None:
         state = "waiting" if event.status == OutboxEvent.Status.NEW else event.get_status_display()
-        stops.append(Stop(name="kafka", state=state, detail="not published yet"))
+        detail = "not published yet"
+        stops.append(Stop(name="kafka", state=state, detail=detail, process=worker_of(_DRAIN)))
     for route in conf.routes():
         if route.topic.name != event.topic or route.handler in done:
             continue
@@ -141,21 +147,25 @@ def _ahead(known: Timeline) -> list[Stop]:
 
 
 def _still_to_apply(route: Route, event: OutboxEvent) -> Stop:
+    state, detail = _before_it(route, event)
+    process = worker_of(route.queue)
+    return Stop(name=route.handler, state=state, detail=detail, process=process)
+
+
+def _before_it(route: Route, event: OutboxEvent) -> tuple[str, str]:
+    """State and detail of a handler that has not applied the event."""
     if event.partition is None or event.offset is None:
-        return Stop(name=route.handler, state="waiting", detail="for Kafka")
+        return "waiting", "for Kafka"
     key = event.topic, event.partition
     position = positions.read_positions(route.handler, [key]).get(key)
     if position is None:
-        detail = f"has no position on partition {event.partition}: run manage.py sync_routes"
-        return Stop(name=route.handler, state="waiting", detail=detail)
+        return (
+            "waiting",
+            f"has no position on partition {event.partition}: run manage.py sync_routes",
+        )
     if position.next_offset > event.offset:
-        detail = f"its position is past the event, at offset {position.next_offset}"
-        return Stop(name=route.handler, state="missing", detail=detail)
-    return Stop(
-        name=route.handler,
-        state="paused" if position.paused else "waiting",
-        detail=_distance(position, event.offset),
-    )
+        return "missing", f"its position is past the event, at offset {position.next_offset}"
+    return "paused" if position.paused else "waiting", _distance(position, event.offset)
 
 
 def _of_unknown_type(route: Route, event: OutboxEvent) -> Stop:

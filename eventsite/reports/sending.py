@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from eventsite.reports.stops import Journey, Stop, between
+from eventsite.reports.stops import Journey, Stop, between, worker_of
 from notifications.delivery.channels import channel_statuses
+from notifications.delivery.turns import queue_of
 from notifications.events import PENDING_EVENTS
 from notifications.models import Attempt, Notification, Status
 from outbox.envelope import rfc3339
@@ -50,15 +51,17 @@ def _timed(start: datetime, stops: Sequence[Stop]) -> Iterator[Stop]:
 
 
 def _happened(notification: Notification, attempts: Sequence[Attempt]) -> Iterator[Stop]:
-    yield Stop(name="request", state="accepted", at=notification.created_at)
+    yield Stop(name="request", state="accepted", at=notification.created_at, process="web")
+    sender = worker_of(queue_of(notification.priority))
     if notification.ready_at is not None:
-        yield Stop(name="notification", state="ready", at=notification.ready_at)
+        yield Stop(name="notification", state="ready", at=notification.ready_at, process=sender)
     for attempt in attempts:
         yield Stop(
             name=attempt.provider or notification.channel,
             state=attempt.outcome or "under way",
             at=attempt.at,
             detail=_told(attempt),
+            process=sender,
         )
     ended = {
         Status.DELIVERED.value: notification.sent_at,
@@ -85,12 +88,13 @@ def _told(attempt: Attempt) -> str:
 
 
 def _ahead(notification: Notification) -> Iterator[Stop]:
+    sender = worker_of(queue_of(notification.priority))
     if notification.status == Status.SCHEDULED and notification.scheduled_at is not None:
         detail = f"until {rfc3339(notification.scheduled_at)}"
-        yield Stop(name="notification", state="scheduled", detail=detail)
+        yield Stop(name="notification", state="scheduled", detail=detail, process=sender)
     elif notification.status == Status.PROCESSING and notification.due_at is not None:
         detail = f"its lease ends {rfc3339(notification.due_at)}"
-        yield Stop(name="notification", state="processing", detail=detail)
+        yield Stop(name="notification", state="processing", detail=detail, process=sender)
     elif notification.status == Status.PENDING:
         due = notification.due_at
         detail = f"to be sent from {rfc3339(due)} on" if due else "to be made ready"
@@ -98,4 +102,4 @@ def _ahead(notification: Notification) -> Iterator[Stop]:
             if control.paused and control.channel == notification.channel:
                 why = control.reason or "no reason given"
                 detail += f"; its channel is paused by {control.changed_by}: {why}"
-        yield Stop(name="notification", state="waiting", detail=detail)
+        yield Stop(name="notification", state="waiting", detail=detail, process=sender)

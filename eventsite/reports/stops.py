@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-__all__ = ["Journey", "Stop", "between"]
+from django.conf import settings
+
+from eventsite.roles import ROLES
+
+__all__ = ["Journey", "Stop", "between", "worker_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """One station. `at` is None for what has not happened yet; `step_ms` is the time since the
-    stop before, `total_ms` since the commit."""
+    stop before, `total_ms` since the commit. `process` is the name of the processes that do this step, as
+    in the table of roles; it is empty where the step is not bound to one of them."""
 
     name: str
     state: str
@@ -21,6 +26,7 @@ class Stop:
     total_ms: float | None = None
     step_ms: float | None = None
     detail: str = ""
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,14 @@ class Journey:
     traceparent: str
     correlation_id: str
     stops: Sequence[Stop]
+
+
+def worker_of(queue: str) -> str:
+    """Name of the workers that serve a Celery queue; empty if no role has it."""
+    for role, queues in settings.WIRING.roles.items():
+        if queue in queues:
+            return ROLES[role].process
+    return ""
 
 
 def between(start: datetime, end: datetime) -> float:

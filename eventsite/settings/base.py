@@ -107,6 +107,7 @@ def _relay(env: Environment) -> dict[str, Any]:
         "retry_initial": env.retry_initial_delay_ms / 1000,
         "retry_max": env.retry_max_delay_ms / 1000,
         "breaker_requests": env.circuit_breaker_threshold,
+        "canary_every": 60.0 if env.canary else 0.0,
     }
 
 

@@ -99,6 +99,7 @@ def test_a_waiting_handler_tells_its_position() -> None:
             state="waiting",
             detail="at offset 41 of partition 3, 16 before the event, "
             "failing since 22:00:00, 2 attempts",
+            process="worker-effects",
         )
     ]
 
@@ -126,6 +127,7 @@ def test_the_times_between_are_milliseconds() -> None:
             total_ms=20.5,
             step_ms=20.5,
             detail="order-events, partition 3, offset 57",
+            process="worker-outbox",
         ),
         Stop(
             name="record_sales",
@@ -133,6 +135,7 @@ def test_the_times_between_are_milliseconds() -> None:
             at=COMMITTED + timedelta(milliseconds=45),
             total_ms=45,
             step_ms=24.5,
+            process="worker-effects",
         ),
     ]
 
@@ -234,7 +237,8 @@ def test_the_page_shows_ids_times_and_traces_each_on_one_line() -> None:
     ]
     assert [" ".join(line.split()) for line in lines[5:7]] == [
         f"{rfc3339(COMMITTED)} 0.0 0.0 outbox committed",
-        "2026-03-11T22:00:00.020Z 20.0 20.0 kafka published order-events, partition 3, offset 57",
+        "2026-03-11T22:00:00.020Z 20.0 20.0 kafka published worker-outbox order-events, partition 3,"
+        " offset 57",
     ]
     assert len(lines) == 8
     assert "\x1b" not in "".join(lines)
@@ -255,6 +259,7 @@ def test_json_is_the_same_for_machines() -> None:
         "total_ms": 20.0,
         "step_ms": 20.0,
         "detail": "order-events, partition 3, offset 57",
+        "process": "worker-outbox",
     }
     assert [stop["at"] for stop in journey["stops"][2:]] == [None]
 
@@ -319,6 +324,9 @@ def test_a_notification_is_told_from_request_to_answer() -> None:
     assert told[2] == ("kafka", "waiting")  # and then the handlers of the topic
     assert told[-1] == ("notification", "waiting")
     assert (journey.topic, journey.correlation_id) == ("notifications.normal", "c-1")
+    assert {stop.process for stop in journey.stops if stop.name != "outbox"} == {
+        *("web", "worker-outbox", "worker-notifications-normal")
+    }
     created = Notification.objects.get().created_at
     at = [created + timedelta(seconds=number) for number in range(1, 5)]
     Attempt.objects.create(

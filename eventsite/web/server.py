@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +20,13 @@ from typing import Any, cast
 import httptools
 import uvicorn
 from prometheus_client import multiprocess
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from eventsite.web.cork import Corked
 from eventsite.web.gateway.refusals import BodyIncomplete, Refused
 from eventsite.web.socket_protocol import MESSAGE_BYTES, PING_SECONDS, SocketProtocol
+from eventsite.web.workers import Workers
 
 __all__ = ["APPLICATION", "HttpProtocol", "forget_the_dead", "leave", "serve", "watch_parent"]
 
@@ -36,6 +39,9 @@ KEEP_ALIVE_SECONDS = 75  # longer than the pools of usual clients keep an idle c
 # this process from stopping within ten seconds.
 STOP_SECONDS = 6
 LEAVE_SECONDS = 3.0
+# For each answer of a worker to its supervisor: one that is only busy on two full cores is not to be
+# killed. A worker that is starting has longer, see workers.py.
+ANSWER_SECONDS = 10
 # Connections that come while the loop is busy. Those it has are bounded by the limit of open files,
 # what waits in them by the queues behind it.
 BACKLOG = 16_384
@@ -302,7 +308,7 @@ def serve(application: str = APPLICATION, *, host: str, port: int, workers: int 
     """
     # uvicorn raises the signal again after it has stopped; an ordered stop is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
+    config = uvicorn.Config(
         application,
         host=host,
         port=port,
@@ -323,6 +329,15 @@ def serve(application: str = APPLICATION, *, host: str, port: int, workers: int 
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        # uvicorn would kill a worker that is only busy on two full cores.
-        timeout_worker_healthcheck=10,
+        timeout_worker_healthcheck=ANSWER_SECONDS,
     )
+    if workers > 1:
+        started = Workers(config, [config.bind_socket()]).serve()
+    else:
+        config.load_app()
+        alone = uvicorn.Server(config)
+        with suppress(KeyboardInterrupt):
+            alone.run()
+        started = alone.started
+    if not started:
+        sys.exit(STARTUP_FAILURE)

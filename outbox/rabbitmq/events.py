@@ -12,6 +12,7 @@ import structlog
 from outbox.envelope import rfc3339
 from outbox.rabbitmq import metrics
 from outbox.rabbitmq.body import Unreadable
+from outbox.rabbitmq.canary import is_canary
 from outbox.rabbitmq.claims import ClaimOutcome, EventClaims
 from outbox.rabbitmq.dead_letters import DeadLetters
 from outbox.rabbitmq.deliveries import Delivery, InHand
@@ -226,8 +227,9 @@ class Events:
     def _published(self, delivered: Sequence[Delivery], now: float) -> None:
         if not delivered:
             return
-        self.published += len(delivered)
-        metrics.PUBLISHED.inc(len(delivered))
+        meant = sum(not is_canary(each.event_id) for each in delivered)
+        self.published += meant
+        metrics.PUBLISHED.inc(meant)
         metrics.PROCESSING.observe(now - min(each.arrived for each in delivered))
         if self._policy.dedupe and not self._claims.mark_done(
             [(each.event_id, each.digest) for each in delivered]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 CONSUMED = Counter("events_consumed_total", "Deliveries taken from RabbitMQ, redeliveries too.")
-PUBLISHED = Counter("events_published_total", "Messages that Kafka has acknowledged.")
+PUBLISHED = Counter(
+    "events_published_total", "Messages that Kafka has acknowledged; canaries are not counted."
+)
 RETRIES = Counter("retry_attempts_total", "Messages sent alone again after Kafka refused them.")
 DEAD_LETTERS = Counter(
     "dead_letter_total",
@@ -55,6 +57,11 @@ DUPLICATES = Counter(
 )
 DEDUPE_AWAY = Counter(
     "dedupe_unavailable_total", "Messages sent or marked without Redis, which did not answer."
+)
+CANARY_AGE = Gauge(
+    "relay_canary_age_seconds",
+    "Age of the newest canary that has come from RabbitMQ to Kafka here; NaN while none is sent.",
+    multiprocess_mode="livemin",
 )
 BUSY = Gauge(
     "relay_busy_events",

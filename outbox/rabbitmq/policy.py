@@ -33,6 +33,7 @@ class RelayPolicy:
     retry_initial: float = 0.1
     retry_max: float = 5.0
     breaker_requests: int = 5
+    canary_every: float = 0.0  # after one that has come through; 0: none is sent
 
     breaker_share: float = 0.6
     breaker_open: float = 30.0
@@ -45,6 +46,7 @@ class RelayPolicy:
     hold_seconds: float = 25 * 60.0
     busy_every: float = 1.0
     depths_every: float = 5.0  # between two looks at how much lies in RabbitMQ
+    canary_pause: float = 600.0  # after one that has not come through
     redis_wait: float = 0.2
     redis_pause: float = 1.0  # without claims, after Redis did not answer
     lease: float = 10.0

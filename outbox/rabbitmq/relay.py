@@ -15,6 +15,7 @@ from pika.channel import Channel
 
 from outbox.rabbitmq import metrics
 from outbox.rabbitmq.breaker import KafkaBreakerState
+from outbox.rabbitmq.canary import RelayCanary
 from outbox.rabbitmq.claims import EventClaims, OwnerLease, connected
 from outbox.rabbitmq.consuming import Consuming
 from outbox.rabbitmq.dead_letters import DeadLetters
@@ -76,6 +77,7 @@ class Relay:
             prefetch=self._prefetch,
         )
         self._depths = Depths(policy, self.consuming)
+        self._canary = RelayCanary(policy, self._loop)
         self._sizes = MeanSize()
         self._number = 0
         self._counted = 0  # of the deliveries, those that are counted in the metrics
@@ -212,6 +214,7 @@ class Relay:
         now = time.monotonic()
         self._events.settle(sent, now)
         self.kafka.note_delivered(len(sent.delivered))
+        self._canary.note(sent.delivered, now)
         self.consuming.ack(self._in_hand.due(settled_before=now - self._policy.single_ack_after))
         if self._stop_at is not None:
             self._go_on_stopping(now)
@@ -235,6 +238,7 @@ class Relay:
             if self.kafka.wants_more:
                 self._sending.prepare(now)
             self._look_at_rabbitmq(now)
+            self._canary.look(now)
         self._letters.look()
         self._depths.look(now)
         self._claims.look()
@@ -291,7 +295,8 @@ class Relay:
         self._closing = True
         self.consuming.ack(self._in_hand.due(settled_before=now))
         log.info("stopped", unfinished=self._sending.on_its_way, given_back=len(self._in_hand))
-        still_open = {self.consuming.name, self._letters.name}
+        links = (self.consuming, self._letters, self._canary)
+        still_open = {link.name for link in links}
 
         def closed(name: str) -> None:
             still_open.discard(name)
@@ -299,5 +304,5 @@ class Relay:
                 self._loop.stop()
 
         self._loop.call_later(self._policy.close_seconds, self._loop.stop)
-        for link in (self.consuming, self._letters):
+        for link in links:
             link.close(partial(closed, link.name))

@@ -27,6 +27,7 @@ _METRICS: tuple[MetricWrapperBase, ...] = (
     metrics.LETTERS_QUEUED,
     metrics.DEAD_LETTERS,
     metrics.DEDUPE_AWAY,
+    metrics.CANARY_AGE,
 )
 
 

@@ -215,6 +215,14 @@ _RELAY = (
         sentence="A message has been in a relay's hands for {value}.",
     ),
     Alarm(
+        name="RelayCanaryLate",
+        figure="relay_canary_age_seconds",
+        bound=180,
+        seconds=60,
+        critical=True,
+        sentence="The last canary that came from RabbitMQ to Kafka was sent {value} ago; one is sent every minute.",
+    ),
+    Alarm(
         name="RelayBacklogGrowing",
         figure="relay_queue_messages",
         bound=1000,

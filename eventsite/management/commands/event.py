@@ -24,7 +24,7 @@ from outbox.envelope import rfc3339
 GREEN = ("committed", "published", "applied", "accepted", "ready", "delivered")
 COLOURS = {**dict.fromkeys(GREEN, "green"), "waiting": "yellow", "scheduled": "yellow"}
 # Ids and details stay on one line when nobody's terminal is asked.
-PIPE_WIDTH = 160
+PIPE_WIDTH = 190
 
 
 class Command(BaseCommand):
@@ -101,6 +101,7 @@ def _table(stops: Sequence[Stop]) -> Table:
     table.add_column("total ms", justify="right", no_wrap=True)
     table.add_column("where", no_wrap=True)
     table.add_column("what", no_wrap=True)
+    table.add_column("process", no_wrap=True)
     table.add_column("")
     for stop in stops:
         table.add_row(
@@ -109,6 +110,7 @@ def _table(stops: Sequence[Stop]) -> Table:
             _number(stop.total_ms),
             stop.name,
             Text(stop.state, style=COLOURS.get(stop.state, "red")),
+            stop.process,
             Text(stop.detail),
         )
     return table
