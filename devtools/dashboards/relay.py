@@ -28,13 +28,6 @@ def made() -> Dashboard:
                 unit="s",
                 bound=bound_of("RelayOldestUnacked"),
             ),
-            number(
-                "Last canary",
-                "Age of the newest canary that came from RabbitMQ to Kafka; one is sent every minute.",
-                "min(relay_canary_age_seconds)",
-                unit="s",
-                bound=bound_of("RelayCanaryLate"),
-            ),
             number("Relays that consume", "0: no relay takes messages.", "sum(relay_consuming)"),
             number(
                 "Kafka", "1 while Kafka takes the messages of every relay.", "min(relay_kafka_up)"
@@ -81,6 +74,13 @@ def made() -> Dashboard:
                 "Messages in the relay's queue and in its dead-letter queue, as the relay counts them.",
                 ("queue", "max(relay_queue_messages)"),
                 ("dead-letter queue", "max(relay_dead_letter_queue_messages)"),
+            ),
+            lines(
+                "Canary",
+                "Age of the newest canary that came from RabbitMQ to Kafka; one is sent every minute.",
+                ("age", "min(relay_canary_age_seconds)"),
+                unit="s",
+                bound=bound_of("RelayCanaryLate"),
             ),
             lines(
                 "RabbitMQ: messages",
