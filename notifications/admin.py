@@ -26,7 +26,7 @@ from notifications.models import (
     Status,
     Template,
 )
-from outbox.admin.confirmed import ConfirmedActions
+from outbox.admin.confirmed import ConfirmedActions, reason_of
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
     ReadOnlyInline,
@@ -185,7 +185,7 @@ class NotificationAdmin(ConfirmedActions):
         if not ids:
             messages.warning(request, f"None of the selected notifications can be {_DONE[action]}.")
             return None
-        why = _reason(request)
+        why = reason_of(request)
         if not why:
             return self._preview(request, fit, ids, action, effect)
         some = ids[:AT_ONCE]
@@ -231,13 +231,7 @@ class NotificationAdmin(ConfirmedActions):
                 for row in rows
             ],
             selected=[row.id for row in rows],
-            note_required=True,
         )
-
-
-def _reason(request: HttpRequest) -> str:
-    """Of what was confirmed; empty where it was not, or without one: then it is asked for."""
-    return request.POST.get("note", "").strip()[:500] if "confirmed" in request.POST else ""
 
 
 _DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
@@ -281,7 +275,7 @@ class BatchAdmin(ConfirmedActions):
     @admin.action(description="Cancel what can still be cancelled", permissions=["operate"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
         batches = list(queryset.order_by("id")[:AT_ONCE])
-        why = _reason(request)
+        why = reason_of(request)
         if not why:
             return self.ask(
                 request,
@@ -290,7 +284,6 @@ class BatchAdmin(ConfirmedActions):
                 columns=("id", "caller", "notifications"),
                 rows=[(each.id, each.caller, each.total_count) for each in batches],
                 selected=[each.id for each in batches],
-                note_required=True,
             )
         done, by = 0, request.user.get_username()
         for batch in batches:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NAME = PASSWORD = "admin"  # noqa: S105  (of every local stack)
 WIDTH, HEIGHT = 1280, 1400
 SECONDS = 60.0  # for the login
+LOGIN_MINUTES = 2.0  # that the load goes on, so that the picture has its rates
 ROOT = Path(__file__).parents[2]
 LARGEST = 250_000  # bytes
 LOADS = (
@@ -71,13 +72,19 @@ def _site(minutes: float, console: Console) -> Iterator[str]:
     if record is not None and record.ready and record.supervisor.is_alive():
         yield record.base_url
         return
-    with LocalStack.ephemeral(report=console.print) as stack:
-        with tempfile.TemporaryDirectory() as folder:
-            loads = [_load(stack, minutes, options, folder) for options in LOADS]
+    with (
+        LocalStack.ephemeral(report=console.print) as stack,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        loads = [_load(stack, minutes + LOGIN_MINUTES, options, folder) for options in LOADS]
+        try:
             console.print(f"{minutes:g} minutes of load …")
+            time.sleep(minutes * 60)
+            yield stack.base_url
+        finally:
             for load in loads:
+                load.terminate()
                 load.wait()
-        yield stack.base_url
 
 
 def _load(

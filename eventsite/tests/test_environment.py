@@ -253,6 +253,7 @@ def test_the_relay_has_the_defaults_of_the_program_that_it_replaces() -> None:
         retry_initial=0.1,
         retry_max=5.0,
         breaker_requests=5,
+        canary_every=60.0,
     )
 
 
@@ -271,6 +272,7 @@ def test_every_variable_of_the_relay_arrives() -> None:
             RETRY_INITIAL_DELAY_MS="20",
             RETRY_MAX_DELAY_MS="300",
             CIRCUIT_BREAKER_THRESHOLD="9",
+            CANARY="off",
         )
     )
     assert RelayPolicy(**fields) == RelayPolicy(
@@ -286,6 +288,7 @@ def test_every_variable_of_the_relay_arrives() -> None:
         retry_initial=0.02,
         retry_max=0.3,
         breaker_requests=9,
+        canary_every=0.0,
     )
 
 

@@ -178,7 +178,7 @@ def figures(channel: str) -> tuple[int, ...]:
     return tuple(channel_figures()[channel])
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db  # in one transaction: no web process of other tests gives the last change its number
 def test_figures_are_the_same_before_and_after_folding() -> None:
     assert figures("sms") == (0, 0, 0)
     log("sms", "processing", "delivered", seq=1, ms=40)

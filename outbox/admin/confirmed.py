@@ -9,11 +9,19 @@ from django.template.response import TemplateResponse
 
 from outbox.admin.readonly import ReadOnlyAdmin
 
-__all__ = ["ConfirmedActions"]
+__all__ = ["ConfirmedActions", "reason_of"]
+
+WHY_LENGTH = 500
+
+
+def reason_of(request: HttpRequest) -> str:
+    """The reason of an action that was confirmed. Empty: it was not confirmed, or it has no reason; then the
+    preview is shown."""
+    return request.POST.get("note", "").strip()[:WHY_LENGTH] if "confirmed" in request.POST else ""
 
 
 class ConfirmedActions(ReadOnlyAdmin):
-    """Read-only but for actions, each of which shows what it would do and asks first."""
+    """Read-only but for actions, each of which shows what it would do and asks for a reason first."""
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Who may change such rows may run the actions, and nothing else can be changed."""
@@ -28,7 +36,6 @@ class ConfirmedActions(ReadOnlyAdmin):
         columns: Sequence[str],
         rows: Sequence[Sequence[object]],
         selected: Sequence[object],
-        note_required: bool = False,
         left_out: str = "",
     ) -> HttpResponse:
         """The page of the preview; its button posts the same action again, confirmed."""
@@ -45,7 +52,5 @@ class ConfirmedActions(ReadOnlyAdmin):
             "selected": selected,
             "action": action,
             "button": f"Yes, {action}",
-            "note_label": "Reason:" if note_required else "Note, kept with it:",
-            "note_required": note_required,
         }
         return TemplateResponse(request, "admin/outbox/confirm.html", context)

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from outbox.admin.confirmed import ConfirmedActions
+from outbox.admin.confirmed import ConfirmedActions, reason_of
 from outbox.admin.readonly import clipped, journey, short_id, shorten, utc
 from outbox.admin.search import WantedId, caused_by, look_back
 from outbox.admin.tables import ANY_ID
@@ -131,8 +131,9 @@ class DeadLetterAdmin(ConfirmedActions):
     ) -> HttpResponse | None:
         ids = list(queryset.order_by("id").values_list("id", flat=True)[: COUNTED + 1])
         wanted = Selection(ids=ids[:LETTERS_AT_ONCE])
+        reason = reason_of(request)
         try:
-            if "confirmed" not in request.POST:
+            if not reason:
                 return self._preview(request, wanted, action, len(ids))
             outcomes = list(
                 resolve.resolve_letters(
@@ -140,7 +141,7 @@ class DeadLetterAdmin(ConfirmedActions):
                     wanted,
                     by=request.user.get_username(),
                     limit=LETTERS_AT_ONCE,
-                    note=request.POST.get("note", "")[:500],
+                    note=reason,
                 )
             )
         except FollowersWithoutHead as error:
@@ -223,9 +224,8 @@ class HandlerControlAdmin(ConfirmedActions):
     def pause(
         self, request: HttpRequest, queryset: QuerySet[HandlerControl]
     ) -> HttpResponse | None:
-        """Needs a reason."""
-        reason = request.POST.get("note", "").strip()[:500]
-        if "confirmed" not in request.POST or not reason:
+        reason = reason_of(request)
+        if not reason:
             return self._ask(
                 request, queryset, "pause", "Nothing of these is applied until resumed."
             )
@@ -238,11 +238,12 @@ class HandlerControlAdmin(ConfirmedActions):
         self, request: HttpRequest, queryset: QuerySet[HandlerControl]
     ) -> HttpResponse | None:
         """Also after a circuit tripped."""
-        if "confirmed" not in request.POST:
+        reason = reason_of(request)
+        if not reason:
             sentence = "These handlers continue where they stopped; what a circuit parked is tried again now."
             return self._ask(request, queryset, "resume", sentence)
         for row in queryset:
-            self._do(request, "resumed", row.handler, request.POST.get("note", "").strip()[:500])
+            self._do(request, "resumed", row.handler, reason)
         return None
 
     def _do(self, request: HttpRequest, word: str, handler: str, reason: str) -> None:
@@ -275,5 +276,4 @@ class HandlerControlAdmin(ConfirmedActions):
             columns=("handler", "standing", "reason"),
             rows=[(row.handler, self.standing(row), row.reason) for row in rows],
             selected=[row.handler for row in rows],
-            note_required=action == "pause",
         )

@@ -5,27 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ActionForm
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
-from outbox.admin.readonly import ReadOnlyAdmin, clipped, utc
+from outbox.admin.confirmed import ConfirmedActions, reason_of
+from outbox.admin.readonly import clipped, utc
 from outbox.lanes.pause import LaneBusy, pause_lanes, resume_lanes
 from outbox.models import OutboxLane
 
 __all__ = ["OutboxLaneAdmin"]
 
 
-class ReasonForm(ActionForm):
-    """The action, and why."""
-
-    reason = forms.CharField(required=False, max_length=200)
-
-
 @admin.register(OutboxLane)
-class OutboxLaneAdmin(ReadOnlyAdmin):
+class OutboxLaneAdmin(ConfirmedActions):
     """Whoever may change lanes may pause and resume them; nothing else of a lane changes."""
 
     ordering = ("lane",)
@@ -33,11 +26,6 @@ class OutboxLaneAdmin(ReadOnlyAdmin):
     list_filter = ("paused",)
     list_display = ("lane", "standing", clipped("paused_reason"), "paused_by", utc("paused_at"))
     actions = ("pause", "resume")
-    action_form = ReasonForm
-
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        """What the actions ask for: changing rows by form is refused to everyone."""
-        return request.user.has_perm("outbox.change_outboxlane")
 
     @admin.display(description="paused", empty_value="-")
     def standing(self, lane: OutboxLane) -> str | None:
@@ -45,37 +33,51 @@ class OutboxLaneAdmin(ReadOnlyAdmin):
         return "paused" if lane.paused else None
 
     @admin.action(description="Pause: no drain claims them", permissions=["operate"])
-    def pause(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> None:
-        reason = request.POST.get("reason", "")
-        by = request.user.get_username()
-        self._change(
-            request,
-            "Paused",
-            queryset,
-            lambda numbers: pause_lanes(numbers, reason=reason, by=by),
+    def pause(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> HttpResponse | None:
+        sentence = (
+            "No drain claims these lanes until they are resumed; their events wait, in order."
         )
+        return self._change(request, queryset, "pause", pause_lanes, sentence)
 
     @admin.action(description="Resume", permissions=["operate"])
-    def resume(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> None:
-        reason, by = request.POST.get("reason", ""), request.user.get_username()
-        self._change(
-            request,
-            "Resumed",
-            queryset,
-            lambda numbers: resume_lanes(numbers, reason=reason, by=by),
-        )
+    def resume(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> HttpResponse | None:
+        sentence = "Drains claim these lanes again and send their waiting events, in order."
+        return self._change(request, queryset, "resume", resume_lanes, sentence)
 
     def _change(
         self,
         request: HttpRequest,
-        word: str,
-        queryset: QuerySet[Any],
-        change: Callable[[list[int]], list[int]],
-    ) -> None:
-        numbers = sorted(queryset.values_list("lane", flat=True))
+        queryset: QuerySet[OutboxLane],
+        action: str,
+        change: Callable[..., Any],
+        sentence: str,
+    ) -> HttpResponse | None:
+        lanes = list(queryset.order_by("lane"))
+        numbers = [each.lane for each in lanes]
+        reason = reason_of(request)
+        if not reason:
+            return self.ask(
+                request,
+                action=action,
+                sentence=sentence,
+                columns=("lane", "standing", "reason", "by"),
+                rows=[
+                    (
+                        each.lane,
+                        self.standing(each) or "running",
+                        each.paused_reason,
+                        each.paused_by,
+                    )
+                    for each in lanes
+                ],
+                selected=numbers,
+            )
         try:
-            changed = change(numbers)
+            changed = change(numbers, reason=reason, by=request.user.get_username())
         except LaneBusy as error:
             messages.error(request, str(error))
         else:
-            messages.success(request, f"{word} lanes: {changed or 'none, nothing to change'}")
+            messages.success(
+                request, f"{action.capitalize()}d lanes: {changed or 'none, nothing to change'}"
+            )
+        return None

@@ -63,11 +63,14 @@ def test_a_confirmed_replay_is_done_and_kept(operator: Client, letters: list[int
 
 
 def test_a_confirmed_discard_frees_the_follower(operator: Client, letters: list[int]) -> None:
-    act(operator, "discard", letters[0], confirmed="yes")
+    for without in ({}, {"note": " "}):
+        assert "Reason:" in act(operator, "discard", letters[0], confirmed="yes", **without)
+        assert states() == ["dead", "parked"]
+    act(operator, "discard", letters[0], confirmed="yes", note="garbage")
     assert states() == ["discarded", "retrying"]
 
 
-@pytest.mark.parametrize("fields", [{}, {"confirmed": "yes"}])
+@pytest.mark.parametrize("fields", [{}, {"confirmed": "yes", "note": "garbage"}])
 def test_a_follower_without_its_head_is_refused(
     operator: Client, letters: list[int], fields: dict[str, str]
 ) -> None:
@@ -118,7 +121,7 @@ def test_who_may_only_look_cannot_act(client: Client, letters: list[int]) -> Non
     user.user_permissions.set(Permission.objects.filter(codename="view_deadletter"))
     client.force_login(user)
     assert str(letters[0]) in client.get(LETTERS).content.decode()
-    act(client, "replay", letters[0], confirmed="yes")
+    act(client, "replay", letters[0], confirmed="yes", note="mended")
     assert states() == ["dead", "parked"]
 
 
@@ -158,4 +161,6 @@ def test_handlers_are_paused_with_a_reason_and_resumed(operator: Client) -> None
     assert (row.paused, row.reason, row.changed_by) == (True, "a look", "operator")
     assert "Yes, resume" in act(operator, "resume", HANDLER, path=HANDLERS)
     act(operator, "resume", HANDLER, path=HANDLERS, confirmed="yes")
+    assert HandlerControl.objects.get().paused
+    act(operator, "resume", HANDLER, path=HANDLERS, confirmed="yes", note="mended")
     assert not HandlerControl.objects.get().paused

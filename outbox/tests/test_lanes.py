@@ -138,12 +138,20 @@ class TestTheCommand:
 
 @pytest.mark.django_db
 class TestTheAdmin:
-    def act(self, client: Client, action: str, *numbers: int) -> str:
-        form = {"action": action, "_selected_action": list(numbers), "reason": "why not"}
+    def act(self, client: Client, action: str, *numbers: int, why: str = "why not") -> str:
+        form = {
+            "action": action,
+            "_selected_action": list(numbers),
+            "confirmed": "Yes",
+            "note": why,
+        }
         return client.post(LANES, form, follow=True).content.decode()
 
     def test_pauses_and_resumes(self) -> None:
         client = log_in()
+        asked = self.act(client, "pause", 3, why=" ")
+        assert "No drain claims these lanes" in asked
+        assert not OutboxLane.objects.filter(paused=True).exists()
         assert "Paused lanes: [3, 9]" in self.act(client, "pause", 3, 9)
         row = OutboxLane.objects.get(lane=9)
         assert (row.paused, row.paused_reason, row.paused_by) == (True, "why not", "operator")
