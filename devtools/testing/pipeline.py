@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
+import redis
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
@@ -34,6 +35,7 @@ __all__ = [
     "chunks_since",
     "cut_log",
     "drain_all",
+    "empty_pipeline",
     "make_anew",
     "positions_at_end",
     "settles",
@@ -47,6 +49,14 @@ def drain_all() -> None:
     state = DrainState()
     while drain_batch(state):
         pass
+
+
+def empty_pipeline() -> None:
+    """Empty Celery queues, and every handler at the end of its topics; the database is the test's."""
+    with redis.Redis.from_url(settings.REDIS_URL) as broker:
+        names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
+        broker.delete("outbox:nudge", *names)
+    positions_at_end()
 
 
 def positions_at_end() -> None:

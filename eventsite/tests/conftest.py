@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import redis
-from django.conf import settings
 from django.core.management import call_command
 
-from devtools.testing.pipeline import positions_at_end
+from devtools.testing.pipeline import empty_pipeline
 from devtools.testing.web import Web, web_process
 from restapi.tests.tables import row_counts
 
@@ -49,7 +47,4 @@ def topics() -> None:
 @pytest.fixture
 def pipeline(topics: None, transactional_db: None) -> None:
     """An empty database, empty Celery queues, and every handler at the end of its topics."""
-    with redis.Redis.from_url(settings.REDIS_URL) as broker:
-        names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
-        broker.delete("outbox:nudge", *names)
-    positions_at_end()
+    empty_pipeline()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import StringIO
 from typing import Any
 
 import msgspec
 import pytest
 import redis
-from django.core.management import call_command
 from django.db import connection
 
 from analytics.models import SalesFigure
-from devtools.testing.pipeline import settles
+from devtools.testing.pipeline import empty_pipeline, settles
 from devtools.testing.processes import running_together, spec_of
 from notifications.models import Notification
 from operations import canary
@@ -134,7 +132,7 @@ def test_a_handler_that_is_paused_has_no_age() -> None:
 @pytest.fixture
 def pipeline(topics: None) -> Iterator[None]:
     """Drain, bridges and workers, each a process of its own."""
-    call_command("sync_routes", verbosity=0, stdout=StringIO())
+    empty_pipeline()
     with running_together([spec_of(name) for name in PARTIES]):
         yield
 
