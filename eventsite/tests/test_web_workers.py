@@ -14,8 +14,9 @@ from devtools.testing.pipeline import settles
 from devtools.testing.processes import Process, child_environment, free_port, get_status, running
 
 SERVE = """
-from eventsite.web import server
+from eventsite.web import server, workers
 server.ANSWER_SECONDS = 1
+workers.START_SECONDS = {patience}
 server.serve("answers_ok:application", host="127.0.0.1", port={port}, workers=2)
 """
 APPLICATION = """
@@ -43,7 +44,12 @@ if "--multiprocessing-fork" in sys.orig_argv:
 
 @contextmanager
 def workers(
-    folder: Path, *, start_takes: float = 0, ready: bool = True, application: str = APPLICATION
+    folder: Path,
+    *,
+    start_takes: float = 0,
+    patience: float = PATIENCE,
+    ready: bool = True,
+    application: str = APPLICATION,
 ) -> Iterator[tuple[Process, str]]:
     """Two that have a second for each answer to their supervisor; that one, and the address."""
     (folder / "answers_ok.py").write_text(application)
@@ -51,7 +57,7 @@ def workers(
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = (sys.executable, "-c", SERVE.format(port=port))
+    command = (sys.executable, "-c", SERVE.format(port=port, patience=patience))
     environment = child_environment(PYTHONPATH=path)
     with running(command, environment, url if ready else None) as process:
         yield process, url
@@ -86,7 +92,7 @@ def test_a_stop_is_heard_while_they_start(tmp_path: Path) -> None:
 
 
 def test_one_that_hangs_is_replaced(tmp_path: Path) -> None:
-    with workers(tmp_path) as (process, url):
+    with workers(tmp_path, patience=20) as (process, url):
         assert settles(lambda: len(children(process)) == 2)
         hung = min(children(process))
         os.kill(hung, signal.SIGSTOP)

@@ -12,7 +12,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 __all__ = ["Workers"]
 
-START_SECONDS = 120.0  # until the first answer of a worker
+START_SECONDS = 120.0  # until a worker serves
 log = structlog.get_logger("eventsite.web")
 
 
@@ -21,8 +21,7 @@ class Workers(Multiprocess):
 
     It kills a worker that does not answer in `timeout_worker_healthcheck` seconds and starts another one.
     Before a worker can answer, Python has to start and import the server; where that takes longer, on busy
-    cores or under a CPU limit, each would be killed before it serves, without end. What it answers, whether
-    it serves, is of no use: asked early, uvicorn looks at another server than the one that it runs."""
+    cores or under a CPU limit, each would be killed before it serves, without end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -45,12 +44,16 @@ class Workers(Multiprocess):
                 log.warning("web_worker_replaced", worker=worker.pid, exit_code=worker.exitcode)
 
     def _is_starting(self, worker: Process) -> bool:
-        """It lives, has not answered yet, and still has time to. Does not wait, so that a stop that is
+        """It lives, does not serve yet, and still has time to. Does not wait, so that a stop that is
         ordered now is heard."""
         if worker not in self._until:
             self._until[worker] = time.monotonic() + START_SECONDS
             worker.parent_conn.send(b"ping")
-        if time.monotonic() < self._until[worker] and worker.parent_conn.poll():
-            worker.parent_conn.recv()
-            self._until[worker] = 0.0
-        return worker.process.is_alive() and time.monotonic() < self._until[worker]
+        if not worker.process.is_alive() or time.monotonic() > self._until[worker]:
+            return False
+        if worker.parent_conn.poll():
+            if worker.parent_conn.recv():  # it serves
+                self._until[worker] = 0.0
+                return False
+            worker.parent_conn.send(b"ping")
+        return True
