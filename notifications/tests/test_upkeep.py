@@ -133,6 +133,7 @@ def logged() -> set[int | None]:
     return set(StatusChange.objects.values_list("seq", flat=True))
 
 
+@pytest.mark.django_db  # in one transaction: no web process of other tests gives the last change its number
 def test_the_log_keeps_what_is_not_counted_and_its_last_number() -> None:
     log(1, 2, 3, 4, None)
     prune_status_logs()

@@ -146,7 +146,8 @@ def test_axe_finds_what_is_wrong(site: str, tab: Tab) -> None:
     tab.go(site + "/ops/")
     tab.value("document.querySelector('.search label').remove()")
     tab.value("document.querySelector('#id').removeAttribute('placeholder')")
-    tab.value("document.querySelector('h2').style.color = '#bbb'")
+    # not in what is renewed every second
+    tab.value("document.querySelector('.search button').style.color = '#bbb'")
     script = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
     tab.value(f"{script}; 0")
     assert {"label", "color-contrast"} <= {each[0] for each in tab.promised(AXE)}
@@ -158,7 +159,8 @@ def test_the_keyboard_reaches_everything_and_it_is_seen_where_one_is(
 ) -> None:
     tab.go(site + path)
     reached = []
-    for _ in range(tab.value(FOCUSABLE) + 20):
+    there = tab.value(FOCUSABLE)
+    for _ in range(there + 20):
         tab.press("Tab")
         at = tab.value(AT)
         if at["body"]:
@@ -166,7 +168,7 @@ def test_the_keyboard_reaches_everything_and_it_is_seen_where_one_is(
         assert at["seen"], at
         reached.append(at["what"])
     assert reached[0] == "To the content"
-    assert len(reached) >= tab.value(FOCUSABLE)
+    assert len(reached) >= min(there, tab.value(FOCUSABLE)), "some may have come with fresh numbers"
     tab.press("Tab", shift=True)
 
 

@@ -85,8 +85,11 @@ def test_none_is_sent_while_code_runs_that_would_park_them(
     server: redis.Redis, settings: Any
 ) -> None:
     Heartbeat("worker").beat()
-    [key] = server.scan_iter(f"{heartbeat._PREFIX}*")
-    said = msgspec.json.decode(server.get(key))  # type: ignore[arg-type]
+    kept: dict[bytes, dict[str, Any]] = {}
+    for key in server.scan_iter(f"{heartbeat._PREFIX}*"):
+        kept[key] = msgspec.json.decode(server.get(key))  # type: ignore[arg-type]
+    # a web process of other tests may have said something
+    [(key, said)] = [(key, said) for key, said in kept.items() if said["kind"] == "worker"]
     del said["passes_canaries"]  # as code wrote it that knows nothing of them
     server.set(key, msgspec.json.encode(said), keepttl=True)
     assert canary.send_if_due() == 0
