@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from django.db import connection
 
-__all__ = ["Arrived", "busiest_second", "clear", "delivered", "lay_ready", "read_log"]
+__all__ = ["Arrived", "busiest_second", "clear", "delivered", "lay_ready", "read_log", "steps"]
 
 CHANNELS = ("sms", "email", "push")
 
@@ -60,6 +60,24 @@ def delivered() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM notifications WHERE status = 'delivered'")
         return int(cursor.fetchone()[0])
+
+
+_STEPS = """
+    SELECT percentile_cont(%s) WITHIN GROUP (ORDER BY event.published_at - sent.created_at),
+           percentile_cont(%s) WITHIN GROUP (ORDER BY sent.ready_at - event.published_at),
+           percentile_cont(%s) WITHIN GROUP (ORDER BY attempt.at - sent.ready_at)
+    FROM notifications AS sent
+    JOIN event_outbox AS event ON event.key = sent.id::text AND event.topic LIKE 'notifications.%%'
+    JOIN notification_attempts AS attempt ON attempt.notification_id = sent.id AND attempt.number = 1
+"""
+
+
+def steps(share: float) -> tuple[float, ...]:
+    """Milliseconds that so large a share of what was created took at most: until Kafka had its event, from
+    there until it was ready, and until its first attempt began."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STEPS, (share, share, share))
+        return tuple(each.total_seconds() * 1000 for each in cursor.fetchone())
 
 
 def read_log(log: Path, *, since: float = 0.0) -> list[Arrived]:
