@@ -52,12 +52,19 @@ def opened(tab: Tab, web: Web) -> None:
 
 
 def press(tab: Tab, name: str) -> None:
-    """What has this name, or one that begins so, once it is there."""
+    """What has this name, or one that begins so, once it is there. While PostgreSQL answers late a page comes
+    without its buttons; then it is loaded again."""
     found = (
         "[...document.querySelectorAll('a, button, input')].find(each =>"
         f" (each.getAttribute('aria-label') || each.textContent.trim()).startsWith({name!r}))"
     )
-    assert settles(lambda: tab.value(f"Boolean({found})")), name
+
+    def is_there() -> bool:
+        return bool(tab.value(f"Boolean({found})"))
+
+    if not settles(is_there, within=20):
+        tab.go(tab.value("location.href"))
+    assert settles(is_there), (name, tab.value("location.href"))
     tab.value(f"{found}.click()")
 
 
