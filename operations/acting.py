@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 GROUPED = 10_000  # the newest dead letters that the page groups
-WHY_LENGTH = 500
 ON_LENGTH = 100  # things that one form acts on
 LANES = "outbox.change_outboxlane"
 
@@ -73,7 +72,7 @@ def _done(
     request: HttpRequest, viewer: Viewer, name: str, preview: Preview, on: Sequence[str]
 ) -> HttpResponse:
     action = ACTIONS[name]
-    why = request.POST.get("why", "").replace("\x00", "").strip()[:WHY_LENGTH]
+    why = operator_log.reason_in(request.POST.get("why", ""))
     rate = request.POST.get("rate", str(RATES[0]))
     once = parse_id(request.POST.get("once", ""))  # None: this server did not make the form
     if once is None:

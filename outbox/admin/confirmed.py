@@ -8,16 +8,17 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from outbox.admin.readonly import ReadOnlyAdmin
+from outbox.database import operator_log
 
 __all__ = ["ConfirmedActions", "reason_of"]
-
-WHY_LENGTH = 500
 
 
 def reason_of(request: HttpRequest) -> str:
     """The reason of an action that was confirmed. Empty: it was not confirmed, or it has no reason; then the
     preview is shown."""
-    return request.POST.get("note", "").strip()[:WHY_LENGTH] if "confirmed" in request.POST else ""
+    return (
+        operator_log.reason_in(request.POST.get("note", "")) if "confirmed" in request.POST else ""
+    )
 
 
 class ConfirmedActions(ReadOnlyAdmin):

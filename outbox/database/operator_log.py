@@ -21,6 +21,7 @@ __all__ = [
     "newest",
     "note",
     "purge",
+    "reason_in",
     "tell",
     "under",
 ]
@@ -28,6 +29,14 @@ __all__ = [
 KEPT_DAYS = 365
 TEXT_LENGTH = 1000  # of why, and of what came of it
 _CHUNK = 10_000
+
+
+_REASON_LENGTH = 500
+
+
+def reason_in(text: str) -> str:
+    """The reason that somebody wrote into a form, as the log can keep it; empty if there is none."""
+    return text.replace("\x00", "").strip()[:_REASON_LENGTH]
 
 
 class DoneAlready(RuntimeError):
