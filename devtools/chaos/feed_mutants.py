@@ -72,9 +72,9 @@ def finished_unconfirmed() -> None:
 
 def entries_without_numbers() -> None:
     """A clean-up deletes whatever is of the author."""
-    follows._CLEAN_UP = without(
-        follows._CLEAN_UP, "AND feed_entries.follow_number <= slice.follow_number"
-    )
+    up_to_its_own = "AND feed_entries.follow_number <= ended.follow_number"
+    of_the_active = "AND feed_entries.follow_number IS DISTINCT FROM ended.active_number"
+    follows._CLEAN_UP = without(without(follows._CLEAN_UP, up_to_its_own), of_the_active)
 
 
 def no_floor() -> None:
