@@ -24,7 +24,7 @@ from devtools.provider.client import ProviderProcess, provider_process
 if TYPE_CHECKING:
     from devtools.benchmarks.notifications.parts import NotificationBench
 
-UNLIMITED = ("accept", "batch", "deliver", "latency")
+UNLIMITED = ("accept", "batch", "deliver", "latency", "schedule")
 LIMITED = ("pace", "shares")
 NO_LIMIT = 1_000_000
 

@@ -138,6 +138,25 @@ class NotificationBench:
                 note=f"commit → Kafka {kafka:.0f} ms, → ready {ready:.0f} ms, → attempt {begun:.0f} ms",
             )
 
+    def schedule(self) -> Iterator[BenchFigure]:
+        """A thousand, then ten thousand for the same moment."""
+        for count in (1000, 10_000):
+            self._begin("beat", *PIPELINE)
+            rows.lay_scheduled(count, seconds=5.0)
+            give_up = time.monotonic() + 5.0 + ARRIVES_SECONDS
+            pending, times = 0, (0.0, 0.0, 0.0)
+            while pending < count and time.monotonic() < give_up:
+                time.sleep(0.5)
+                pending, times = rows.pending_after()
+            p50, last, ready = times
+            yield BenchFigure(
+                name=f"{count:,} scheduled for one moment: the last is pending",
+                value=last if pending == count else ARRIVES_SECONDS * 1000,
+                unit="ms",
+                at_most=1000,
+                note=f"p50 {p50:.0f} ms; {pending:,} pending, the last so far ready after {ready:.0f} ms",
+            )
+
     # -- pacing: on a stack with a limit
 
     def pace(self) -> Iterator[BenchFigure]:

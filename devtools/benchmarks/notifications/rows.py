@@ -9,7 +9,17 @@ from pathlib import Path
 import msgspec
 from django.db import connection
 
-__all__ = ["Arrived", "busiest_second", "clear", "delivered", "lay_ready", "read_log", "steps"]
+__all__ = [
+    "Arrived",
+    "busiest_second",
+    "clear",
+    "delivered",
+    "lay_ready",
+    "lay_scheduled",
+    "pending_after",
+    "read_log",
+    "steps",
+]
 
 CHANNELS = ("sms", "email", "push")
 
@@ -43,6 +53,44 @@ def lay_ready(
     given = [list(channels)] * 2 + [list(priorities)] * 2
     with connection.cursor() as cursor:
         cursor.execute(_LAY, (*given, count))
+
+
+_SCHEDULE = """
+    INSERT INTO notifications (
+        id, caller, recipient, channel, priority, content, status, scheduled_at, expires_at,
+        max_retries, created_at, updated_at
+    )
+    SELECT uuidv7(), 'bench', '+1555' || lpad(number::text, 7, '0'),
+           (%s::text[])[1 + number %% 3], (ARRAY['high', 'normal', 'low'])[1 + (number / 3) %% 3],
+           repeat('x', 100), 'scheduled', moment, moment + interval '1 hour', 5, clock_timestamp(),
+           clock_timestamp()
+    FROM generate_series(1, %s) AS number,
+         (SELECT clock_timestamp() + make_interval(secs => %s) AS moment) AS due
+"""
+
+
+def lay_scheduled(count: int, *, seconds: float) -> None:
+    """All for one moment, so many seconds from now."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SCHEDULE, (list(CHANNELS), count, seconds))
+
+
+_PENDING_AFTER = """
+    SELECT count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY changed.at - sent.scheduled_at),
+           max(changed.at - sent.scheduled_at), max(sent.ready_at - sent.scheduled_at)
+    FROM notification_status_log AS changed
+    JOIN notifications AS sent ON sent.id = changed.notification_id
+    WHERE changed.previous = 'scheduled' AND changed.status = 'pending'
+"""
+
+
+def pending_after() -> tuple[int, tuple[float, ...]]:
+    """How many of those that were scheduled are pending; milliseconds behind their time until they were,
+    median and the last, and until the last one's handler had made it ready."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PENDING_AFTER)
+        count, *times = cursor.fetchone()
+        return count, tuple(each.total_seconds() * 1000 if each else 0.0 for each in times)
 
 
 def clear() -> None:
