@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -12,6 +15,7 @@ import yaml
 from django.conf import settings
 
 from devtools.localstack import PLAN
+from devtools.testing.patience import PATIENCE
 from eventsite import wiring_checks
 from eventsite.composition import Wiring
 from eventsite.roles import ROLES, Role
@@ -21,6 +25,14 @@ from restapi.declaration import App, Path, Socket
 
 SOCKET = Socket(path=Path(pattern="ws/notes"), consumer="devtools.testing.sockets.consumers.Bytes")
 ROOT = FilePath(__file__).resolve().parents[2]
+WRONG_SETTINGS = f"""
+from {os.environ["DJANGO_SETTINGS_MODULE"]} import *
+from outbox.declaration import Every
+from restapi.declaration import App
+
+wrong = App(beat=(Every(1.0, "notes.nobody_knows"),))
+WIRING.__dict__["declared"] = {{**WIRING.declared, "notes": wrong}}
+"""
 
 
 def errors(monkeypatch: pytest.MonkeyPatch, **declared: Any) -> list[str | None]:
@@ -58,6 +70,20 @@ def test_each_mistake_has_its_error(
     monkeypatch: pytest.MonkeyPatch, declared: dict[str, Any], error: str
 ) -> None:
     assert errors(monkeypatch, **declared) == [error]
+
+
+def test_a_worker_with_a_wrong_declaration_does_not_start(tmp_path: FilePath) -> None:
+    (tmp_path / "wrong_settings.py").write_text(WRONG_SETTINGS)
+    python_path = f"{tmp_path}{os.pathsep}{ROOT}"
+    started = subprocess.run(
+        [sys.executable, "manage.py", "run_worker", "effects"],
+        cwd=ROOT,
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "wrong_settings", "PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (started.returncode, "eventsite.E004" in started.stderr) == (1, True), started.stderr
 
 
 def test_a_hot_path_has_its_declared_path(monkeypatch: pytest.MonkeyPatch) -> None:
