@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from devtools.testing.pipeline import settles
-from devtools.testing.web import Answer, Web
+from devtools.testing.web import Web
 from notifications.delivery.channels import channel_statuses, pause_channel
 from notifications.tests.samples import SMS, failed
 from notifications.tests.sending import accept
@@ -110,15 +110,9 @@ def test_two_copies_of_a_form_at_once_act_once(as_one_who_may: Callable[..., Ope
     operator = as_one_who_may(HANDLERS)
     page = operator.look(PAUSE)
 
-    def confirm() -> Answer:
-        try:
-            return operator.confirm(page, PAUSE)
-        finally:
-            connection.close()  # of this thread, which had a session of the site made
-
     with ThreadPoolExecutor(2) as both, transaction.atomic():
         HandlerControl.objects.select_for_update().get(handler=HANDLER)
-        copies = [both.submit(confirm) for _ in range(2)]
+        copies = [both.submit(operator.confirm, page, PAUSE) for _ in range(2)]
         assert settles(lambda: waiting_for_a_lock() == 2)
     first, second = (copy.result() for copy in copies)
     assert first.status == second.status == 302
@@ -183,6 +177,12 @@ def test_who_only_reads_is_refused_each_action(web: Web, path: str) -> None:
     form = f"{on}&{urlencode({'once': str(uuid4()), 'why': 'a look'})}"
     assert post(web, page, name, form, viewer.headers).status == 403
     assert kept() == []
+
+
+def test_a_method_that_acts_on_nothing_is_refused(as_one_who_may: Callable[..., Operator]) -> None:
+    operator = as_one_who_may(HANDLERS)
+    answer = operator.web.request("OPTIONS", PAUSE, headers=operator.headers)
+    assert (answer.status, answer.header("allow")) == (405, "GET, HEAD, POST")
 
 
 def test_nobody_and_the_token_of_operators_act_on_nothing(web: Web) -> None:
