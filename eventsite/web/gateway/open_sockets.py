@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from eventsite.web.gateway.keyring import Keyring
-from eventsite.web.gateway.refusals import too_many_sockets
+from eventsite.web.gateway.refusals import RETRY, Refused
 from restapi.sockets import CloseCode
 
 __all__ = ["Closable", "OpenSockets"]
@@ -63,7 +63,8 @@ class OpenSockets:
     def enter(self, socket: Closable) -> None:
         """Before it is accepted, so that no two take the last place. Raises Refused (429)."""
         if self._at_most and self._of_callers[socket.bounded_as] >= self._at_most:
-            raise too_many_sockets(self._at_most)
+            message = f"Too many open WebSockets: the limit is {self._at_most} for each caller."
+            raise Refused(429, message, RETRY)
         self._of_callers[socket.bounded_as] += 1
         if socket.sha256 is not None:
             self._by_key.setdefault(socket.sha256, set()).add(socket)

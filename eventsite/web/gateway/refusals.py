@@ -10,32 +10,27 @@ from restapi.errors import OUTCOMES, READS, RETRY_AFTER_SECONDS, turned_away_bod
 from restapi.json import JSONRenderer
 
 __all__ = [
+    "CLOSE",
     "RETRY",
     "BodyIncomplete",
     "Refused",
     "bad_host",
     "body_too_large",
-    "foreign_origin",
     "given_twice",
     "key_conflict",
     "key_in_query",
     "key_missing",
     "key_unknown",
-    "keys_unread",
-    "no_socket",
     "scope_missing",
     "send_refusal",
     "server_error",
-    "socket_denied",
     "stopping",
     "too_many",
-    "too_many_sockets",
     "turned_away",
-    "unknown_coding",
 ]
 
 _REALM = b'Bearer realm="api"'
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
 RETRY = ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
 
 
@@ -85,11 +80,6 @@ def given_twice(name: str) -> Refused:
     return _invalid_header(name, message, "Must be given once.")
 
 
-def unknown_coding() -> Refused:
-    """RFC 9112, 6.1."""
-    return Refused(501, "The only Transfer-Encoding that this server knows is chunked.", [_CLOSE])
-
-
 class BodyIncomplete(Refused):
     """The body broke off: the client hung up, or what came is not in the coding it announced.
 
@@ -97,12 +87,12 @@ class BodyIncomplete(Refused):
     """
 
     def __init__(self) -> None:
-        super().__init__(400, "The body could not be read to its end.", [_CLOSE])
+        super().__init__(400, "The body could not be read to its end.", [CLOSE])
 
 
 def body_too_large(limit: int) -> Refused:
     """Said without reading the rest, so the connection cannot be used again."""
-    return Refused(413, f"The body is larger than {limit} bytes.", [_CLOSE])
+    return Refused(413, f"The body is larger than {limit} bytes.", [CLOSE])
 
 
 def key_missing() -> Refused:
@@ -129,18 +119,10 @@ def scope_missing(scope: str) -> Refused:
     return Refused(403, message, [(b"www-authenticate", _REALM + challenge)])
 
 
-def keys_unread(method: str) -> Refused:
-    return turned_away("The API key cannot be checked while the database is unavailable", method)
-
-
 def turned_away(why: str, method: str) -> Refused:
     """Of a request that has not got as far as the database; `why` begins the sentence."""
     body = turned_away_body(why, None if method in READS else "not_stored")
     return Refused(503, body.pop("error"), RETRY, **body)
-
-
-def foreign_origin() -> Refused:
-    return Refused(403, "Pages of this origin may not open a WebSocket here.")
 
 
 def key_in_query() -> Refused:
@@ -152,20 +134,6 @@ def key_in_query() -> Refused:
     return Refused(400, message, details=[{"field": "query", "message": detail}])
 
 
-def no_socket(path: str) -> Refused:
-    return Refused(404, f"There is no WebSocket at {path}.")
-
-
-def socket_denied() -> Refused:
-    """Of a consumer that closes before it accepts, and says no more."""
-    return Refused(403, "This WebSocket may not be opened.")
-
-
-def too_many_sockets(limit: int) -> Refused:
-    message = f"Too many open WebSockets: the limit is {limit} for each caller."
-    return Refused(429, message, RETRY)
-
-
 def too_many(limit: str, seconds: int) -> Refused:
     """`seconds`: when to come again, rounded up."""
     message = f"Too many requests: the limit is {limit}; try again in {seconds} s."
@@ -174,7 +142,7 @@ def too_many(limit: str, seconds: int) -> Refused:
 
 def stopping(method: str, outcome: str) -> Refused:
     """To whom the server has no time left for; `outcome`: what has become of it, if it is a write."""
-    headers = [*RETRY, _CLOSE]
+    headers = [*RETRY, CLOSE]
     if method in READS:
         return Refused(503, "This process is stopping; try again.", headers)
     return Refused(503, OUTCOMES[outcome], headers, outcome=outcome)
