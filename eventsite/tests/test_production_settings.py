@@ -21,7 +21,6 @@ PROGRAMS = {
     "worker": ("-m", "celery", "-A", "eventsite", "worker"),
     "beat": ("-m", "celery", "-A", "eventsite", "beat"),
     "asgi": ("-c", "import eventsite.asgi"),
-    "wsgi": ("-c", "import eventsite.wsgi"),
 }
 
 
