@@ -254,7 +254,7 @@ OUTBOX_BUILD = env.build
 OUTBOX_UNKNOWN_TYPE_WAIT = env.unknown_type_wait
 KAFKA_BOOTSTRAP_SERVERS = env.kafka_bootstrap_servers
 # Settings of librdkafka, for every client (outbox/kafka/config.py).
-KAFKA_SECURITY = env.kafka_security.client_settings()
+KAFKA_SECURITY = env.kafka_client_settings()
 KAFKA_GROUP_PROTOCOL = env.kafka_group_protocol
 KAFKA_REPLICATION_FACTOR = env.kafka_replication_factor
 WATCHDOG_SECONDS = env.watchdog_seconds
