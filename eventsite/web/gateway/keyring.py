@@ -62,7 +62,6 @@ class Keyring:
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api-keys")
         self._keys: dict[bytes, KeyState] = {}
-        self._by_id: dict[int, bytes] = {}
         self._revision = 0
         self._as_of = float("-inf")  # all that was committed before is known
         self._whole_at = float("-inf")
@@ -89,11 +88,7 @@ class Keyring:
     async def find(self, sha256: bytes) -> KeyState | None:
         """The live key with this hash. Raises KeysUnread if it is not known and the database is
         away."""
-        age = self._clock() - self._as_of
-        if age > OLDEST:
-            await self._wait(self._soon())
-        elif age > FRESH:
-            self._soon()
+        age = await self._refresh()
         key = self._keys.get(sha256)
         if key is None:
             if age <= OLDEST:  # it may have been made a moment ago
@@ -109,11 +104,7 @@ class Keyring:
     async def living(self, hashes: Iterable[bytes]) -> dict[bytes, KeyState]:
         """Of keys that have been found before, those that still live; to be asked several times a
         second. While the database is unavailable a key lives until it expires."""
-        age = self._clock() - self._as_of
-        if age > OLDEST:
-            await self._wait(self._soon())
-        elif age > FRESH:
-            self._soon()
+        await self._refresh()
         now = time.time()
         found = {sha256: self._keys.get(sha256) for sha256 in hashes}
         living = {sha256: key for sha256, key in found.items() if key and key.expires > now}
@@ -133,6 +124,15 @@ class Keyring:
             self._noted[key_id] = now
             self._used.add(key_id)
             self._soon()
+
+    async def _refresh(self) -> float:
+        """Have them read if it is time; their age in seconds before that."""
+        age = self._clock() - self._as_of
+        if age > OLDEST:
+            await self._wait(self._soon())
+        elif age > FRESH:
+            self._soon()
+        return age
 
     async def _wait(self, read: asyncio.Future[None]) -> None:
         """Not when the last read has failed or hangs: then what is in memory counts."""
@@ -205,13 +205,13 @@ class Keyring:
 
     def _take(self, changed: Sequence[KeyState], *, whole: bool) -> None:
         if whole:
-            self._keys, self._by_id, self._revision = {}, {}, 0
+            self._keys, self._revision = {}, 0
         for key in changed:
             self._revision = max(self._revision, key.revision)
-            self._keys.pop(self._by_id.pop(key.id, b""), None)
-            if not key.revoked:
+            if key.revoked:
+                self._keys.pop(key.sha256, None)
+            else:
                 self._keys[key.sha256] = key
-                self._by_id[key.id] = key.sha256
 
 
 def _release(waited_for: asyncio.Future[None]) -> None:
