@@ -15,7 +15,7 @@ from django.conf import settings
 from eventsite.web.gateway.asgi_types import Scope
 from eventsite.web.hot_paths.coalescer import STOPPING, BatchRefused, Coalescer
 from eventsite.web.hot_paths.pool import SessionPool
-from eventsite.web.hot_paths.redis_lane import RedisLane
+from eventsite.web.redis_lane import RedisLane
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
 from restapi.answers import Answer, json_answer
 from restapi.errors import unavailable
@@ -30,6 +30,7 @@ BODY_AT_MOST = 65_536
 # What is read is copied on the event loop, where everybody else waits meanwhile.
 READS_AT_MOST = 64  # in a batch
 ROWS_AT_MOST = 1_280  # in a batch, unless one read alone has more
+REDIS_SECONDS = 0.1  # for an answer; PostgreSQL has it as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,13 @@ class _Lookup(_Reading):
 
     async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]:
         if self._redis is None:
-            self._redis = RedisLane(getattr(settings, self._path.redis))
+            self._redis = RedisLane(
+                getattr(settings, self._path.redis),
+                patience=REDIS_SECONDS,
+                logger="hot_paths",
+                lost="hot_path_redis_lost",
+                back="hot_path_redis_back",
+            )
         steps = self._path.steps(questions)
         try:
             ask = next(steps)
