@@ -17,7 +17,7 @@ from outbox.database.round_trips import Change, Row, Statement, Steps
 from restapi.answers import Answer
 from restapi.hot_query import Parser
 from restapi.idempotency import IdempotencyKey, Keyed, once, perform_once, respond_once
-from restapi.lookup import LookupSteps
+from restapi.lookup import Ask, LookupSteps
 
 __all__ = [
     "ANY_UUID",
@@ -126,6 +126,11 @@ class HotRead(Generic[Question]):
     rows: Callable[[Question], int] = _one
     id: re.Pattern[str] = ANY_UUID
     parameters: Mapping[str, Parser] = field(default_factory=dict)
+
+    def steps(self, questions: Sequence[Question]) -> LookupSteps[Sequence[Answer | None]]:
+        """As those of HotLookup: one."""
+        [rows] = yield Ask([self.statement(questions)])
+        return self.answers(questions, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from django.db import close_old_connections
 
 from apikeys import queries, services
 from apikeys.queries import KeyState
+from eventsite.web.futures import tell
 from eventsite.web.gateway import metrics
 from outbox.database import patience
 
@@ -179,7 +180,7 @@ class Keyring:
                 self._found()
             patience.cancel()
             self._reading = False
-            _release(waiting)
+            tell(waiting, None)
         self._reader = None
 
     def _give_up(self, waiting: asyncio.Future[None]) -> None:
@@ -188,7 +189,7 @@ class Keyring:
         behind, self._next = self._next, None
         for waited_for in (waiting, behind):
             if waited_for is not None:
-                _release(waited_for)
+                tell(waited_for, None)
 
     def _lost(self, error: str) -> None:
         metrics.KEYS_UNREAD.inc()
@@ -212,8 +213,3 @@ class Keyring:
                 self._keys.pop(key.sha256, None)
             else:
                 self._keys[key.sha256] = key
-
-
-def _release(waited_for: asyncio.Future[None]) -> None:
-    if not waited_for.done():
-        waited_for.set_result(None)

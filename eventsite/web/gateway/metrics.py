@@ -56,22 +56,13 @@ METHODS = frozenset(
 )
 Kind = tuple[str, str, int]  # of answers: method, the route's pattern, status
 
-# Looking a child up by its labels costs as much as counting; these are few (methods and routes
-# are bounded) and are kept.
-_children: dict[Kind, tuple[Counter, _Histogram]] = {}
-
 
 def count(kind: Kind, seconds: Sequence[float]) -> None:
     """Answered requests of one kind, and how long each took. Odd methods are one label."""
-    found = _children.get(kind)
-    if found is None:
-        method, path, status = kind
-        label = method if method in METHODS else "OTHER"
-        found = REQUESTS.labels(label, path, str(status)), DURATION.labels(label, path)
-        if label == method:
-            _children[kind] = found
-    found[0].inc(len(seconds))
-    found[1].observe_all(seconds)
+    method, path, status = kind
+    label = method if method in METHODS else "OTHER"
+    REQUESTS.labels(label, path, str(status)).inc(len(seconds))
+    DURATION.labels(label, path).observe_all(seconds)
 
 
 class RequestTally:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from eventsite.web.futures import tell
 from eventsite.web.gateway import metrics
 from eventsite.web.redis_lane import PROBES_EVERY, RedisLane
 from restapi.lookup import Command
@@ -132,11 +133,11 @@ class RateLimiter:
                 self._waiting = {}
                 for future in (future for each in released for future in each):
                     metrics.FAILED_OPEN.inc()
-                    _tell(future, 0)
+                    tell(future, 0)
                 break
             for futures, (taken, milliseconds) in zip(asked.values(), answers, strict=True):
                 for number, future in enumerate(futures):
-                    _tell(future, 0 if number < taken else max(1, math.ceil(milliseconds / 1000)))
+                    tell(future, 0 if number < taken else max(1, math.ceil(milliseconds / 1000)))
         self._flusher = None
 
     async def _take(self, wanted: Mapping[str, int]) -> Sequence[tuple[int, int]] | None:
@@ -152,8 +153,3 @@ class RateLimiter:
     def _command(self, caller: str, count: int) -> Command:
         rate, burst = self.limit.per_second, self.limit.burst
         return ("EVAL", TAKE, 1, bucket_of(caller), repr(rate), burst, count, "")
-
-
-def _tell(future: asyncio.Future[int], seconds: int) -> None:
-    if not future.done():  # else the caller has hung up
-        future.set_result(seconds)
