@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string  # noqa: E402
 
 from eventsite.telemetry.tracing import stop_in_background  # noqa: E402
 from eventsite.web.gateway.django_app import DjangoApplication, middleware_headers  # noqa: E402
-from eventsite.web.gateway.lifespan import Lifespan  # noqa: E402
+from eventsite.web.gateway.lifespan import lifespan  # noqa: E402
 from eventsite.web.gateway.wiring import gateway_around  # noqa: E402
 from eventsite.web.hot_paths.layer import HotPaths  # noqa: E402
 from eventsite.web.server import forget_the_dead, leave, watch_parent  # noqa: E402
@@ -44,7 +44,7 @@ application = ProtocolTypeRouter(
     {
         "http": gateway.application,
         "websocket": status_hub.around(gateway.websockets),
-        "lifespan": Lifespan(
+        "lifespan": lifespan(
             at_start=[
                 gateway.start,
                 status_hub.start,

@@ -164,17 +164,12 @@ def _kombu(channel: _Channel) -> Any:
 def _or_dropped(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except redis.DataError as error:  # for example a list where kombu wants a text
-        _dropped(error)
-    except (Empty, *OF_REDIS):
-        raise
-    except Exception as error:  # noqa: BLE001  (whatever these bytes lead to)
-        _dropped(error)
+    except Exception as error:
+        # A DataError is, for example, a list where kombu wants a text.
+        if isinstance(error, (Empty, *OF_REDIS)) and not isinstance(error, redis.DataError):
+            raise
+        log.critical("message_dropped", error=describe(error))  # whatever these bytes lead to
     return True
-
-
-def _dropped(error: Exception) -> None:
-    log.critical("message_dropped", error=describe(error))
 
 
 class _Transport(kombu_redis.Transport):

@@ -10,14 +10,7 @@ from apikeys.queries import KeyState
 from eventsite.web.gateway.asgi_types import Scope
 from eventsite.web.gateway.keyring import Keyring, KeysUnread
 from eventsite.web.gateway.rate_limit import RateLimiter
-from eventsite.web.gateway.refusals import (
-    key_conflict,
-    key_missing,
-    key_unknown,
-    scope_missing,
-    too_many,
-    turned_away,
-)
+from eventsite.web.gateway.refusals import Refused, turned_away
 from eventsite.web.gateway.routes import scope_for
 from restapi.context import CURRENT_CALLER, CURRENT_SCOPES
 from restapi.declaration import Path
@@ -34,7 +27,13 @@ __all__ = [
 
 ANONYMOUS = "anonymous"
 BEARER = "bearer"
+_INVALID = b', error="invalid_token"'
+_CONFLICT = "Authorization and X-API-Key hold different keys; send one of them."
 _SITE = 64  # bits of an IPv6 address that a client cannot choose
+
+
+def _challenge(status: int, message: str, why: bytes = b"") -> Refused:
+    return Refused(status, message, [(b"www-authenticate", b'Bearer realm="api"' + why)])
 
 
 async def caller_key(
@@ -45,7 +44,8 @@ async def caller_key(
     sent = _sent_key(found)
     if sent is None:
         if required:
-            raise key_missing()
+            message = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
+            raise _challenge(401, message)
         return None
     sha256 = hash_of(sent.decode("latin-1"))
     try:
@@ -53,11 +53,12 @@ async def caller_key(
     except KeysUnread:
         why = "The API key cannot be checked while the database is unavailable"
         raise turned_away(why, method) from None
-    if not key:
-        raise key_unknown()
+    if not key:  # one sentence for all: a caller without a key does not learn which keys exist
+        raise _challenge(401, "The API key is unknown, expired or revoked.", _INVALID)
     scope = scope_for(route, method)
     if scope and scope not in key.scopes:
-        raise scope_missing(scope)
+        wanted = f', error="insufficient_scope", scope="{scope}"'.encode()
+        raise _challenge(403, f"The API key has no scope {scope}.", wanted)
     CURRENT_CALLER.set(key.name)
     CURRENT_SCOPES.set(key.scopes)
     return key
@@ -68,7 +69,7 @@ def _sent_key(found: Mapping[bytes, bytes]) -> bytes | None:
     if authorization[:7].lower() == b"bearer ":
         bearer = authorization[7:].strip()
         if sent is not None and sent != bearer:
-            raise key_conflict()
+            raise _challenge(401, _CONFLICT, _INVALID)
         return bearer
     return sent
 
@@ -82,7 +83,7 @@ def with_offered_key(
         return found
     offered = "".join(subprotocols[1:2]).encode("latin-1", "replace")
     if found.get(b"x-api-key", offered) != offered:
-        raise key_conflict()
+        raise _challenge(401, _CONFLICT, _INVALID)
     return {**found, b"x-api-key": offered}
 
 
@@ -90,7 +91,9 @@ async def within_limit(limiter: RateLimiter, bounded: str) -> None:
     """Take a token of `bounded_as`. Raises Refused if there is none."""
     seconds = await limiter.take(bounded)
     if seconds:
-        raise too_many(limiter.limit.text, seconds)
+        limit = limiter.limit.text
+        message = f"Too many requests: the limit is {limit}; try again in {seconds} s."
+        raise Refused(429, message, [(b"retry-after", str(seconds).encode())])
 
 
 def bounded_as(caller: str, scope: Scope, found: Mapping[bytes, bytes], *, proxies: int) -> str:

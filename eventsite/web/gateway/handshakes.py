@@ -10,7 +10,7 @@ from django.http.request import validate_host
 
 from apikeys.models import hash_of
 from eventsite.web.gateway.asgi_types import Scope
-from eventsite.web.gateway.refusals import Refused, key_in_query
+from eventsite.web.gateway.refusals import Refused
 
 __all__ = ["check_origin", "check_query"]
 
@@ -39,7 +39,10 @@ def _is_known(origin: str, hosts: Sequence[str], origins: Sequence[str]) -> bool
 
 
 def check_query(scope: Scope) -> None:
-    """Raises Refused (400) for a key in the address."""
+    """Raises Refused (400) for a key in the address, also for one that would have been good: it
+    stands in the logs of what lies between."""
     query = scope["query_string"].decode("latin-1")
     if any(hash_of(value) for _, value in parse_qsl(query)):
-        raise key_in_query()
+        message = "An API key may not stand in the address, where logs keep it: revoke it, and send another."
+        detail = "Use Authorization, X-API-Key, or the subprotocols bearer, <key>."
+        raise Refused(400, message, details=[{"field": "query", "message": detail}])

@@ -25,7 +25,7 @@ from outbox.tracing import record_error
 from restapi.context import CURRENT_CALLER, CURRENT_SCOPES, CURRENT_TRACE
 from restapi.declaration import Path
 
-__all__ = ["Gateway", "Parts", "Rules"]
+__all__ = ["Gateway", "Parts", "Rules", "failed"]
 
 # The parser takes no more than 20 digits, but any zeros before them.
 _LENGTH = re.compile(rb"0*([0-9]{1,20})")
@@ -99,7 +99,7 @@ class Gateway:
         except Refused as refused:
             await send_refusal(answer, refused, self._rules.headers)
         except BaseException as error:
-            refusal = _failed(error, method)
+            refusal = failed(error, method)
             if answer.status:  # too late for another answer
                 raise
             await send_refusal(answer, refusal, self._rules.headers)
@@ -127,7 +127,7 @@ class Gateway:
         return route
 
 
-def _failed(error: BaseException, method: str) -> Refused:
+def failed(error: BaseException, method: str) -> Refused:
     """The answer to an exception; one that ends the process is raised again."""
     if isinstance(error, asyncio.CancelledError):
         # The server stops and waits no longer; by itself it would say 500, which says nothing.
@@ -135,7 +135,7 @@ def _failed(error: BaseException, method: str) -> Refused:
     if not isinstance(error, Exception):
         raise error
     record_error(error)
-    log.exception("unhandled_error")
+    log.exception("unhandled_error", exc_info=error)
     return refusals.server_error()
 
 

@@ -17,9 +17,6 @@ class _Histogram(Histogram):
 
     def observe_all(self, amounts: Sequence[float]) -> None:
         """As `observe` of each, with one addition to the sum and one to each bucket."""
-        if len(amounts) == 1:
-            self.observe(amounts[0])
-            return
         buckets = collections.Counter(bisect_left(self._upper_bounds, each) for each in amounts)
         self._sum.inc(sum(amounts))
         for bucket, times in buckets.items():

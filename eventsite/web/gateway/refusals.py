@@ -16,20 +16,13 @@ __all__ = [
     "Refused",
     "bad_host",
     "body_too_large",
-    "given_twice",
-    "key_conflict",
-    "key_in_query",
-    "key_missing",
-    "key_unknown",
-    "scope_missing",
+    "invalid_header",
     "send_refusal",
     "server_error",
     "stopping",
-    "too_many",
     "turned_away",
 ]
 
-_REALM = b'Bearer realm="api"'
 CLOSE = (b"connection", b"close")
 RETRY = ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
 
@@ -67,17 +60,12 @@ async def send_refusal(
     await send({"type": f"{kind}.body", "body": refused.body})
 
 
-def _invalid_header(name: str, message: str, detail: str) -> Refused:
+def invalid_header(name: str, message: str, detail: str) -> Refused:
     return Refused(400, message, details=[{"field": name, "message": detail}])
 
 
 def bad_host(message: str) -> Refused:
-    return _invalid_header("Host", message, "Must be the host that is called, and its port if any.")
-
-
-def given_twice(name: str) -> Refused:
-    message = f"The request has more than one {name} header."
-    return _invalid_header(name, message, "Must be given once.")
+    return invalid_header("Host", message, "Must be the host that is called, and its port if any.")
 
 
 class BodyIncomplete(Refused):
@@ -95,49 +83,10 @@ def body_too_large(limit: int) -> Refused:
     return Refused(413, f"The body is larger than {limit} bytes.", [CLOSE])
 
 
-def key_missing() -> Refused:
-    message = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
-    return Refused(401, message, [(b"www-authenticate", _REALM)])
-
-
-def key_conflict() -> Refused:
-    return _invalid("Authorization and X-API-Key hold different keys; send one of them.")
-
-
-def key_unknown() -> Refused:
-    """One sentence for all of these: a caller without a key does not learn which keys exist."""
-    return _invalid("The API key is unknown, expired or revoked.")
-
-
-def _invalid(message: str) -> Refused:
-    return Refused(401, message, [(b"www-authenticate", _REALM + b', error="invalid_token"')])
-
-
-def scope_missing(scope: str) -> Refused:
-    challenge = f', error="insufficient_scope", scope="{scope}"'.encode()
-    message = f"The API key has no scope {scope}."
-    return Refused(403, message, [(b"www-authenticate", _REALM + challenge)])
-
-
 def turned_away(why: str, method: str) -> Refused:
     """Of a request that has not got as far as the database; `why` begins the sentence."""
     body = turned_away_body(why, None if method in READS else "not_stored")
     return Refused(503, body.pop("error"), RETRY, **body)
-
-
-def key_in_query() -> Refused:
-    """Also where it would have been a good one: it stands in the logs of what lies between."""
-    message = (
-        "An API key may not stand in the address, where logs keep it: revoke it, and send another."
-    )
-    detail = "Use Authorization, X-API-Key, or the subprotocols bearer, <key>."
-    return Refused(400, message, details=[{"field": "query", "message": detail}])
-
-
-def too_many(limit: str, seconds: int) -> Refused:
-    """`seconds`: when to come again, rounded up."""
-    message = f"Too many requests: the limit is {limit}; try again in {seconds} s."
-    return Refused(429, message, [(b"retry-after", str(seconds).encode())])
 
 
 def stopping(method: str, outcome: str) -> Refused:

@@ -11,11 +11,9 @@ import re
 from django.conf import settings
 
 from restapi.declaration import Path
+from restapi.errors import READS
 
 __all__ = ["METRICS", "UNKNOWN", "find_path", "is_apart", "is_of_operators", "scope_for"]
-
-_READS = frozenset({"GET", "HEAD", "OPTIONS"})
-
 
 UNKNOWN = Path(pattern="unknown")
 _DECLARED: tuple[Path, ...] = settings.WIRING.paths
@@ -48,7 +46,7 @@ def is_apart(path: str) -> bool:
 
 def scope_for(path: Path, method: str) -> str:
     """The scope that a call needs; "" if any key will do."""
-    return path.read if method in _READS or not path.write else path.write
+    return path.read if method in READS or not path.write else path.write
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -23,11 +23,10 @@ from eventsite.web.gateway.callers import (
 from eventsite.web.gateway.handshakes import check_origin, check_query
 from eventsite.web.gateway.headers import check_head, wanted_headers
 from eventsite.web.gateway.ids import RequestIds, request_ids
-from eventsite.web.gateway.layer import Parts
+from eventsite.web.gateway.layer import Parts, failed
 from eventsite.web.gateway.open_sockets import OpenSockets
 from eventsite.web.gateway.refusals import Refused, send_refusal
 from eventsite.web.gateway.spans import RequestSpan
-from outbox.tracing import record_error
 from restapi.context import CURRENT_CALLER, CURRENT_SCOPES, CURRENT_TRACE
 from restapi.declaration import Path
 from restapi.sockets import PUSH, CloseCode, Push, SocketRefused, UnknownMessage
@@ -310,13 +309,8 @@ def _outcome_of(error: BaseException) -> tuple[Refused, int]:
         return Refused(error.status, error.message, retry, details=details), CloseCode.OUR_FAULT
     if isinstance(error, UnknownMessage):
         return refusals.server_error(), CloseCode.UNKNOWN_KIND
-    if isinstance(error, asyncio.CancelledError):  # the server stops and waits no longer
-        return refusals.stopping(_METHOD, "unknown"), CloseCode.GOING_AWAY
-    if not isinstance(error, Exception):
-        raise error
-    record_error(error)
-    log.exception("unhandled_error", exc_info=error)
-    return refusals.server_error(), CloseCode.OUR_FAULT
+    stops = isinstance(error, asyncio.CancelledError)
+    return failed(error, _METHOD), CloseCode.GOING_AWAY if stops else CloseCode.OUR_FAULT
 
 
 def _incoming(receive: Receive, socket: _Socket, takes: frozenset[str]) -> Receive:

@@ -203,7 +203,7 @@ class Coalescer(Generic[Command, Result]):
         except Exception as error:  # noqa: BLE001  (the requests of the batch get it)
             is_away = isinstance(error, NotStored) and not error.refused
             if is_away or len(commands) == 1:
-                return [_of_each(error)] * len(commands)
+                return [error if isinstance(error, NotStored) else _refused(error)] * len(commands)
             half = len(commands) // 2
             first = await self._outcomes(commands[:half])
             return [*first, *await self._outcomes(commands[half:])]
@@ -213,10 +213,7 @@ class Coalescer(Generic[Command, Result]):
         return [*results]
 
 
-def _of_each(error: Exception) -> Exception:
-    """The answer to a failure that is not examined any further."""
-    if isinstance(error, NotStored):
-        return error
+def _refused(error: Exception) -> BatchRefused:
     refused = BatchRefused()
     refused.__cause__ = error
     return refused

@@ -39,7 +39,7 @@ class _Write:
         self._path = path
         self._turn = pool.turn()
         self._coalescer: Coalescer[Any, Answer | None] = Coalescer(
-            self._perform, name=_name(self), turn=self._turn
+            self._perform, name=f"{self.method} {self.route}", turn=self._turn
         )
         self._running: set[str] = set()  # ids of idempotency keys that wait or are being stored
 
@@ -89,7 +89,7 @@ class _Read:
         self._redis: RedisLane | None = None  # belongs to the loop of the first question
         self._coalescer: Coalescer[Any, Answer | None] = Coalescer(
             self._find,
-            name=_name(self),
+            name=f"{self.method} {self.route}",
             turn=self._turn,
             max_batch=READS_AT_MOST,
             max_weight=ROWS_AT_MOST,
@@ -161,10 +161,6 @@ class _Constant:
 
     async def close(self) -> None:
         pass
-
-
-def _name(endpoint: _Write | _Read) -> str:
-    return f"{endpoint.method} {endpoint.route}"
 
 
 async def _submitted(endpoint: _Write | _Read, command: Any, weight: int = 0) -> Answer | None:
