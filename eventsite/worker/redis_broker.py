@@ -41,10 +41,6 @@ class _Room:
         self.is_short = True
         redis_client.note_lost(error)
 
-    def note_free(self) -> None:
-        self.is_short = False
-        redis_client.note_back()
-
     def note_answer(self) -> None:
         """An answer to what needs no memory says nothing of a full Redis."""
         if not self.is_short:
@@ -80,7 +76,8 @@ class _QoS(kombu_redis.QoS):
             virtual.QoS.append(self, message, delivery_tag)
         else:
             if _room.is_short:
-                _room.note_free()
+                _room.is_short = False
+                redis_client.note_back()
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """A full Redis makes nothing visible again until it has room."""

@@ -60,9 +60,11 @@ class Journal:
         service: str,
         level: str,
         console: Callable[[Mapping[str, Any]], str] | None = None,
+        pause: float = PAUSE,
     ) -> None:
         self._console = console
         self._service = service
+        self._pause = pause
         self._silent = logging.getLevelNamesMapping()[level.upper()] > logging.INFO
         self._encoder = msgspec.json.Encoder()
         self._lines: list[_Line] = []
@@ -133,7 +135,7 @@ class Journal:
             loop.call_at(self._next, self.flush)
         else:
             loop.call_soon(self.flush)
-        self._next = max(now, self._next) + PAUSE
+        self._next = max(now, self._next) + self._pause
 
     def flush(self) -> None:
         """Count and write what is left."""

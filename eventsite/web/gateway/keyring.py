@@ -58,9 +58,13 @@ class Keyring:
         read: Callable[[int, Collection[int]], Sequence[KeyState]] = read_keys,
         *,
         clock: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE,
+        misses_a_second: float = MISSES_A_SECOND,
     ) -> None:
         self._read = read
         self._clock = clock
+        self._patience = patience
+        self._pause = 1 / misses_a_second
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api-keys")
         self._keys: dict[bytes, KeyState] = {}
         self._revision = 0
@@ -142,7 +146,7 @@ class Keyring:
 
     def _is_away(self) -> bool:
         now = self._clock()
-        return now < self._away_until or (self._reading and now - self._began > PATIENCE)
+        return now < self._away_until or (self._reading and now - self._began > self._patience)
 
     def _soon(self) -> asyncio.Future[None]:
         """The end of a read that begins after now; shared by all who ask meanwhile."""
@@ -156,7 +160,7 @@ class Keyring:
     async def _read_while_wanted(self) -> None:
         loop = asyncio.get_running_loop()
         while self._next is not None:
-            pause = self._began + 1 / MISSES_A_SECOND - self._clock()
+            pause = self._began + self._pause - self._clock()
             if pause > 0:
                 await asyncio.sleep(pause)
             waiting, self._next = self._next, None
@@ -164,7 +168,7 @@ class Keyring:
             whole = began - self._whole_at > WHOLE_EVERY
             used, self._used = self._used, set()
             self._reading = True
-            patience = loop.call_later(PATIENCE, self._give_up, waiting)
+            patience = loop.call_later(self._patience, self._give_up, waiting)
             try:
                 changed = await loop.run_in_executor(
                     self._thread, self._read, 0 if whole else self._revision, used

@@ -23,7 +23,6 @@ from eventsite.web.gateway.refusals import BodyIncomplete, Refused, send_refusal
 from eventsite.web.gateway.spans import RequestSpan
 from outbox.tracing import record_error
 from restapi.context import CURRENT_CALLER, CURRENT_SCOPES, CURRENT_TRACE
-from restapi.declaration import Path
 
 __all__ = ["Gateway", "Parts", "Rules", "failed"]
 
@@ -71,7 +70,9 @@ class Gateway:
         method, path = scope["method"], scope["path"]
         found, twice = wanted_headers(scope["headers"])
         ids = request_ids(found)
-        route = self._route(path)
+        route = routes.find_path(path)
+        if route is routes.METRICS:  # who looks at them finds in them what was answered before
+            self._journal.flush()
         span = RequestSpan(scope, ids, route.label) if self._rules.traced else None
         ids = ids if span is None else span.ids
         answer = _Answer(send, ids)
@@ -118,13 +119,6 @@ class Gateway:
                 caller=caller,
                 ids=ids,
             )
-
-    def _route(self, path: str) -> Path:
-        """The line of the table. Who looks at the metrics finds in them what was answered before."""
-        route = routes.find_path(path)
-        if route is routes.METRICS:
-            self._journal.flush()
-        return route
 
 
 def failed(error: BaseException, method: str) -> Refused:

@@ -7,8 +7,6 @@ from collections.abc import Hashable, Sequence
 
 import psycopg
 import structlog
-from django.conf import settings
-from django.utils.module_loading import import_string
 
 from eventsite.web.gateway.asgi_types import Application, Receive, Scope, Send
 from eventsite.web.hot_paths.pool import SessionPool
@@ -18,16 +16,11 @@ from eventsite.web.status_hub.reader import LogReader
 from restapi.sockets import Push, SocketRefused
 from restapi.status_log import HUB, Seat, StatusLog
 
-__all__ = ["Hub", "declared_logs"]
+__all__ = ["Hub"]
 
 SESSIONS = 2  # with PostgreSQL: looks, and what clients have missed
 
 log = structlog.get_logger("status_hub")
-
-
-def declared_logs() -> Sequence[StatusLog]:
-    """Those of the installed apps."""
-    return tuple(map(import_string, settings.WIRING.status_logs))
 
 
 class Hub:
