@@ -4,7 +4,6 @@ may be a secret."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -14,19 +13,27 @@ from pydantic_core import PydanticCustomError
 __all__ = ["AmqpAddress", "QueueName", "RedisAddress", "TopicName"]
 
 QUEUE_BYTES = 255 - len(".dlx")  # the dead-letter exchange has the name of the queue in its own
-TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
+TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
-def _must_be(wanted: str, holds: Callable[[str], bool]) -> AfterValidator:
-    def check(text: str) -> str:
-        if not holds(text):
-            raise PydanticCustomError("form", "must be {wanted}", {"wanted": wanted})
-        return text
+def _amqp_address(text: str) -> str:
+    if not _is_address(text, {"amqp", "amqps"}):
+        raise PydanticCustomError(
+            "amqp_address", "must be amqp://user:password@host:port/vhost, or amqps://"
+        )
+    return text
 
-    return AfterValidator(check)
+
+def _redis_address(text: str) -> str:
+    """Empty: another one is meant."""
+    if text and not text.startswith("unix://") and not _is_address(text, {"redis", "rediss"}):
+        raise PydanticCustomError(
+            "redis_address", "must be redis://host:port/database, or rediss:// or unix://"
+        )
+    return text
 
 
-def _is_address(text: str, *schemes: str) -> bool:
+def _is_address(text: str, schemes: set[str]) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -34,30 +41,24 @@ def _is_address(text: str, *schemes: str) -> bool:
         return False
 
 
-def _is_redis(text: str) -> bool:
-    """Empty: another one is meant."""
-    return not text or text.startswith("unix://") or _is_address(text, "redis", "rediss")
+def _queue_name(text: str) -> str:
+    if not text.strip() or len(text.encode()) > QUEUE_BYTES:
+        raise PydanticCustomError(
+            "queue_name", "must be a name of 1 to {most} bytes", {"most": QUEUE_BYTES}
+        )
+    return text
 
 
-def _is_queue(text: str) -> bool:
-    return bool(text.strip()) and len(text.encode()) <= QUEUE_BYTES
+def _topic_name(text: str) -> str:
+    if not TOPIC.fullmatch(text) or text in (".", ".."):
+        raise PydanticCustomError(
+            "topic_name",
+            "must be a name of 1 to 249 letters, digits, dots, hyphens and underscores",
+        )
+    return text
 
 
-AmqpAddress = Annotated[
-    str,
-    _must_be(
-        "amqp://user:password@host:port/vhost, or amqps://",
-        lambda text: _is_address(text, "amqp", "amqps"),
-    ),
-]
-RedisAddress = Annotated[
-    str, _must_be("redis://host:port/database, or rediss:// or unix://", _is_redis)
-]
-QueueName = Annotated[str, _must_be(f"a name of 1 to {QUEUE_BYTES} bytes", _is_queue)]
-TopicName = Annotated[
-    str,
-    _must_be(
-        "a name of 1 to 249 letters, digits, dots, hyphens and underscores",
-        lambda text: TOPIC.fullmatch(text) is not None,
-    ),
-]
+AmqpAddress = Annotated[str, AfterValidator(_amqp_address)]
+RedisAddress = Annotated[str, AfterValidator(_redis_address)]
+QueueName = Annotated[str, AfterValidator(_queue_name)]
+TopicName = Annotated[str, AfterValidator(_topic_name)]

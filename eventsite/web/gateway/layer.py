@@ -163,8 +163,8 @@ def _may_have_body(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
 async def _read_body(found: Mapping[bytes, bytes], receive: Receive, at_most: int) -> bytes:
     """The whole body; refused as soon as it is known to be larger than `at_most` bytes."""
     if found.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-        message = "The only Transfer-Encoding that this server knows is chunked."
-        raise Refused(501, message, [refusals.CLOSE])  # RFC 9112, 6.1
+        why = "The only Transfer-Encoding that this server knows is chunked."
+        raise Refused(501, why, [refusals.CLOSE])  # RFC 9112, 6.1
     declared = _LENGTH.fullmatch(found.get(b"content-length", b""))
     if declared and int(declared[1]) > at_most:
         raise refusals.body_too_large(at_most)
