@@ -276,7 +276,7 @@ def test_a_push_is_for_an_open_socket_for_which_nothing_waits(
     asyncio.run(world.run())
     assert pushed == [False, True, False, True, False]
     assert world.frames == [b"first", b"second"]
-    world.endpoint._gateway.journal.flush()
+    world.endpoint.parts.journal.flush()
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
     assert [line["sent"] for line in lines if line["event"] == "websocket_closed"] == [3]
 
