@@ -37,7 +37,7 @@ def configure(level: str, log_format: str) -> None:
 
     Our own lines do not pass through the standard library: that costs as much as a request.
     """
-    steps = [
+    steps: list[Any] = [
         _add_request_ids,
         structlog.processors.format_exc_info,
         _shorten,

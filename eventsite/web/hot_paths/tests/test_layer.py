@@ -225,7 +225,7 @@ class Held:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.gate = asyncio.Event()
         self.asked: list[list[str]] = []
-        monkeypatch.setattr(Session, "read", lambda _, statements: self._read(*statements, error))
+        monkeypatch.setattr(Session, "read", lambda _, statements: self._read(statements[0], error))
 
     async def _read(self, statement: Statement, error: Exception | None) -> list[list[Row]]:
         self.asked.append(str(statement[1][0]).split())
