@@ -64,6 +64,13 @@ def writer(table: Writer) -> Iterator[Writer]:
     writer.close()
 
 
+@pytest.fixture
+def other(table: Writer) -> Iterator[Writer]:
+    writer = Writer(database_url())
+    yield writer
+    writer.close()
+
+
 # Numberers that die, freeze, or are two
 
 
