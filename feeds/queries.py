@@ -8,12 +8,11 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Self
 
-from django.db import connection
 from django.db.models import QuerySet
 
 from feeds.models import BUCKETS, FeedEntry, FeedSlice, Follow, Post
 from outbox.database.arrays import array_literal
-from outbox.database.ask import rows_of
+from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
 
@@ -172,10 +171,8 @@ _FOLLOWERS = """
 
 def following_page(user_id: str, *, limit: int, after: UserCursor | None = None) -> UsersPage:
     """Whom a user follows, along index follows_of_follower. `in_all` is exact."""
-    with connection.cursor() as cursor:
-        last = (after or UserCursor()).user_id
-        cursor.execute(_FOLLOWING, {"user": user_id, "after": last, "most": limit + 1})
-        count, users = cursor.fetchone()
+    last = (after or UserCursor()).user_id
+    count, users = row_of(_FOLLOWING, {"user": user_id, "after": last, "most": limit + 1})
     more = len(users) > limit
     return UsersPage(users[:limit], count, UserCursor(users[limit - 1]) if more else None)
 
@@ -183,11 +180,9 @@ def following_page(user_id: str, *, limit: int, after: UserCursor | None = None)
 def followers_page(user_id: str, *, limit: int, after: FollowerCursor | None = None) -> UsersPage:
     """Who follows a user, along index follows_of_followee. `in_all` is of the events applied so far."""
     bucket, last = after or FollowerCursor()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _FOLLOWERS, {"user": user_id, "bucket": bucket, "after": last, "most": limit + 1}
-        )
-        counted, buckets, users = cursor.fetchone()
+    counted, buckets, users = row_of(
+        _FOLLOWERS, {"user": user_id, "bucket": bucket, "after": last, "most": limit + 1}
+    )
     more = users is not None and len(users) > limit
     return UsersPage(
         (users or [])[:limit],

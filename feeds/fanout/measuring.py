@@ -9,26 +9,15 @@ from typing import NamedTuple
 from feeds import metrics
 from feeds.fanout.nudge import nudge
 from feeds.ids import first_id_at
+from feeds.models import FeedSlice
 from outbox.database.arrays import array_literal
-from outbox.database.ask import changed_by, row_of, rows_of
+from outbox.database.ask import changed_by, row_of
 from outbox.watching import Hop
 
-__all__ = ["FailedSlice", "failed_slices", "hops", "measure", "posts_between", "retry"]
+__all__ = ["failed_slices", "hops", "measure", "posts_between", "retry"]
 
 COUNTED = 100_000  # at most: more is as bad
 COUNTED_FOR_A_PAGE = 10_000
-
-
-class FailedSlice(NamedTuple):
-    """A slice that waits for an operator."""
-
-    id: int
-    kind: str
-    author_id: str
-    post_id: int | None
-    follower_id: str | None
-    failed_at: datetime
-    error: str
 
 
 class _Standing(NamedTuple):
@@ -89,15 +78,9 @@ def posts_between(begin: datetime, end: datetime) -> int:
     return int(made)
 
 
-def failed_slices(limit: int) -> Sequence[FailedSlice]:
-    rows = rows_of(
-        """
-        SELECT id, kind, author_id, post_id, follower_id, failed_at, error
-        FROM feed_slices WHERE failed_at IS NOT NULL ORDER BY failed_at, id LIMIT %s
-        """,
-        (limit,),
-    )
-    return [FailedSlice(*row) for row in rows]
+def failed_slices(limit: int) -> Sequence[FeedSlice]:
+    """Those that wait for an operator, the oldest failure first."""
+    return FeedSlice.objects.filter(failed_at__isnull=False).order_by("failed_at", "id")[:limit]
 
 
 def retry(ids: Sequence[int] | None) -> int:

@@ -82,9 +82,8 @@ class Changes:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._known: DatabaseSnapshot | None = (
-            None  # every change that it shows is remembered, or too old
-        )
+        # Every change that it shows is remembered, or too old.
+        self._known: DatabaseSnapshot | None = None
         self._horizon = 0  # every change from this transaction on is remembered
         self._remembered: deque[tuple[float, int, _Change]] = deque()  # since when (monotonic)
         self.deleted: set[int] = set()  # posts

@@ -10,7 +10,6 @@ import msgspec
 
 from notifications import acceptance, queries
 from notifications.acceptance import Accepted, AcceptedBatch, NewBatch, NewNotification
-from notifications.api.plain_bodies import read_json
 from notifications.api.reading import Asking, read_notification
 from notifications.queries import Owner
 from outbox.database.round_trips import Row, Statement
@@ -18,6 +17,7 @@ from outbox.envelope import rfc3339
 from restapi.answers import Answer, json_answer
 from restapi.context import caller, is_granted, trace_context
 from restapi.hot_path import Asked, HotPath, HotRead
+from restapi.json import parse_json
 
 __all__ = [
     "CREATE_NOTIFICATION",
@@ -75,7 +75,7 @@ def accepted_batch(new: NewBatch, result: AcceptedBatch) -> tuple[int, Any]:
 
 
 def _read(asked: Asked) -> NewNotification:
-    return read_notification(read_json(asked.body), asking())
+    return read_notification(parse_json(asked.body), asking())
 
 
 CREATE_NOTIFICATION = HotPath(
