@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Self
@@ -15,6 +13,7 @@ from outbox.database.arrays import array_literal
 from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
+from restapi.cursors import from_base64url, to_base64url
 
 __all__ = [
     "HIGHEST_ID",
@@ -102,7 +101,7 @@ class UserCursor(NamedTuple):
 
     def to_text(self) -> str:
         """For a URL."""
-        return _encoded(self.user_id)
+        return to_base64url(self.user_id.encode())
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -118,7 +117,7 @@ class FollowerCursor(NamedTuple):
 
     def to_text(self) -> str:
         """For a URL."""
-        return _encoded(f"{self.bucket}/{self.user_id}")
+        return to_base64url(f"{self.bucket}/{self.user_id}".encode())
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -129,18 +128,10 @@ class FollowerCursor(NamedTuple):
         return cls(int(bucket), user_id)
 
 
-def _encoded(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
 def _decoded(text: str) -> str:
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        found = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
-        raise ValueError("not base64url") from error
-    if "\0" in found or _encoded(found) != text:
-        raise ValueError("not as it was written")
+    found = from_base64url(text).decode()
+    if "\0" in found:
+        raise ValueError("no id has a NUL")
     return found
 
 

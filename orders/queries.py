@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +13,7 @@ from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
+from restapi.cursors import from_base64url, to_base64url
 
 __all__ = [
     "Cursor",
@@ -67,18 +66,14 @@ class Cursor:
         """For a URL: microseconds since 1970 and the id, 24 bytes in base64url."""
         micros = (self.created_at - _EPOCH) // timedelta(microseconds=1)
         data = micros.to_bytes(8, "big", signed=True) + self.order_id.bytes
-        return base64.urlsafe_b64encode(data).decode()
+        return to_base64url(data)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         """The inverse of to_text. Raises ValueError for anything else."""
-        try:
-            data = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
-        except (binascii.Error, UnicodeEncodeError) as error:
-            raise ValueError("not base64url") from error
-        # b64decode also takes + and /, and padding where none is needed.
-        if len(data) != 24 or base64.urlsafe_b64encode(data).decode() != text:
-            raise ValueError("not 24 bytes in base64url")
+        data = from_base64url(text)
+        if len(data) != 24:
+            raise ValueError("not 24 bytes")
         micros = int.from_bytes(data[:8], "big", signed=True)
         try:
             created_at = _EPOCH + timedelta(microseconds=micros)
