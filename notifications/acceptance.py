@@ -171,8 +171,7 @@ def _from_template(
     try:
         text = rendered(template.body, new.variables or {}, at_most=at_most)
     except TooLong as error:
-        message = f"Make a text of {error} characters; there may be {at_most}."
-        return _unfit("template_variables", message)
+        return _unfit("template_variables", str(error))
     except MissingVariable as error:
         return _fallen_back(new, template, missing=str(error.args[0]), batch_id=batch_id)
     if not text.strip():

@@ -88,25 +88,23 @@ CREATE_NOTIFICATION = HotPath(
 )
 
 
-class _Question(msgspec.Struct, frozen=True):
-    id: str
-    owner: Owner
+_Question = tuple[str, Owner]
 
 
 def _wanted(asked: Asked) -> _Question:
-    return _Question(asked.id, owner())
+    return asked.id, owner()
 
 
 def _read_notifications(questions: Sequence[_Question]) -> Statement:
-    return queries.notifications_in_words({each.id for each in questions})
+    return queries.notifications_in_words({id_ for id_, _ in questions})
 
 
 def _notifications(questions: Sequence[_Question], rows: Sequence[Row]) -> Sequence[Answer | None]:
     found = {id_: (caller_, words) for id_, caller_, words in rows}
     answers: list[Answer | None] = []
-    for each in questions:
-        whose, words = found.get(each.id, ("", ""))
-        is_theirs = bool(words) and each.owner.may_see(whose)
+    for id_, who in questions:
+        whose, words = found.get(id_, ("", ""))
+        is_theirs = bool(words) and who.may_see(whose)
         answers.append(json_answer(200, whole(words)) if is_theirs else None)
     return answers
 

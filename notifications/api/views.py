@@ -88,7 +88,6 @@ class NotificationView(APIView):
 @schema.attempts
 class AttemptsView(APIView):
     def get(self, request: Request, notification_id: str) -> Response:
-        """What was tried, in order."""
         id_ = parse_id(notification_id, "notification")
         if queries.state_of(id_, owner()) is None:
             raise NotFound(f"There is no notification {id_}.")
