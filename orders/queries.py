@@ -17,7 +17,6 @@ from restapi.cursors import from_base64url, to_base64url
 
 __all__ = [
     "Cursor",
-    "EventsOfCustomer",
     "FirstPage",
     "OrderFilter",
     "OrderPage",
@@ -247,18 +246,11 @@ def event_ids_of(order_id: UUID) -> list[UUID] | None:
     return [event_id for ids in lists for event_id in ids] if lists else None
 
 
-class EventsOfCustomer(NamedTuple):
-    """Event ids of a customer's newest orders; `more`: there are older orders."""
-
-    events: Sequence[UUID]
-    more: bool
-
-
-def events_of_customer(customer_id: str, *, orders: int) -> EventsOfCustomer:
-    """The events of this many orders, newest first, by indexes orders_of_customer and that of the
-    changes' order."""
+def events_of_customer(customer_id: str, *, orders: int) -> tuple[list[UUID], bool]:
+    """The events of this many orders of a customer, the newest, and whether there are older orders; by
+    indexes orders_of_customer and that of the changes' order."""
     of_customer = Order.objects.filter(customer_id=customer_id).order_by("-created_at", "-id")
     order_ids = list(of_customer.values_list("id", flat=True)[: orders + 1])
     changes = OrderChange.objects.filter(order_id__in=order_ids[:orders]).order_by("id")
     events = [event_id for ids in changes.values_list("event_ids", flat=True) for event_id in ids]
-    return EventsOfCustomer(events, len(order_ids) > orders)
+    return events, len(order_ids) > orders

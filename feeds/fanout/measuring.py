@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 from feeds import metrics
 from feeds.fanout.nudge import nudge
@@ -20,42 +19,37 @@ COUNTED = 100_000  # at most: more is as bad
 COUNTED_FOR_A_PAGE = 10_000
 
 
-class _Standing(NamedTuple):
-    waiting: int
-    oldest_seconds: float
-    failed: int
-
-
 def measure() -> None:
     """Set the gauges."""
-    now = _standing(COUNTED)
-    metrics.SLICES_WAITING.set(now.waiting)
-    metrics.OLDEST_SLICE.set(now.oldest_seconds)
-    metrics.SLICES_FAILED.set(now.failed)
+    waiting, oldest, failed = _standing(COUNTED)
+    metrics.SLICES_WAITING.set(waiting)
+    metrics.OLDEST_SLICE.set(oldest)
+    metrics.SLICES_FAILED.set(failed)
     metrics.MEASURED.set_to_current_time()
 
 
 def hops() -> Sequence[Hop]:
     """The fan-out: pieces of posts on their way into the feeds of followers."""
-    now = _standing(COUNTED_FOR_A_PAGE)
+    waiting, oldest, failed = _standing(COUNTED_FOR_A_PAGE)
     return [
         Hop(
             name="fan-out",
             group="feeds",
-            waits=now.waiting,
+            waits=waiting,
             counted=COUNTED_FOR_A_PAGE,
-            oldest=now.oldest_seconds,
+            oldest=oldest,
             unit="slices",
             figures={
-                "feed_fanout_slices_failed": now.failed,
-                "feed_fanout_oldest_slice_seconds": now.oldest_seconds,
+                "feed_fanout_slices_failed": failed,
+                "feed_fanout_oldest_slice_seconds": oldest,
             },
             page="/admin/feeds/feedslice/",
         )
     ]
 
 
-def _standing(counted: int) -> _Standing:
+def _standing(counted: int) -> tuple[int, float, int]:
+    """How many wait, the age of the oldest in seconds, and how many have failed."""
     waiting, oldest, failed = row_of(
         """
         SELECT (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NULL LIMIT %s) AS open),
@@ -65,7 +59,7 @@ def _standing(counted: int) -> _Standing:
         """,
         (counted, counted),
     )
-    return _Standing(waiting, max(0.0, oldest or 0.0), failed)
+    return waiting, max(0.0, oldest or 0.0), failed
 
 
 def posts_between(begin: datetime, end: datetime) -> int:

@@ -12,11 +12,11 @@ from notifications import acceptance, queries
 from notifications.acceptance import Accepted, AcceptedBatch, NewBatch, NewNotification
 from notifications.api.reading import Asking, read_notification
 from notifications.queries import Owner
-from outbox.database.round_trips import Row, Statement
+from outbox.database.round_trips import Row
 from outbox.envelope import rfc3339
 from restapi.answers import Answer, json_answer
 from restapi.context import caller, is_granted, trace_context
-from restapi.hot_path import Asked, HotPath, HotRead
+from restapi.hot_path import HotPath, HotRead
 from restapi.json import parse_json
 
 __all__ = [
@@ -74,29 +74,17 @@ def accepted_batch(new: NewBatch, result: AcceptedBatch) -> tuple[int, Any]:
     }
 
 
-def _read(asked: Asked) -> NewNotification:
-    return read_notification(parse_json(asked.body), asking())
-
-
 CREATE_NOTIFICATION = HotPath(
     method="POST",
     path="/api/v1/notifications",
     route="api/v1/notifications",
-    read=_read,
+    read=lambda asked: read_notification(parse_json(asked.body), asking()),
     write=acceptance.accepting,
     answer=accepted,
 )
 
 
 _Question = tuple[str, Owner]
-
-
-def _wanted(asked: Asked) -> _Question:
-    return asked.id, owner()
-
-
-def _read_notifications(questions: Sequence[_Question]) -> Statement:
-    return queries.notifications_in_words({id_ for id_, _ in questions})
 
 
 def _notifications(questions: Sequence[_Question], rows: Sequence[Row]) -> Sequence[Answer | None]:
@@ -112,7 +100,7 @@ def _notifications(questions: Sequence[_Question], rows: Sequence[Row]) -> Seque
 READ_NOTIFICATION = HotRead(
     path="/api/v1/notifications/{id}",
     route="api/v1/notifications/<str:notification_id>",
-    read=_wanted,
-    statement=_read_notifications,
+    read=lambda asked: (asked.id, owner()),
+    statement=lambda questions: queries.notifications_in_words({id_ for id_, _ in questions}),
     answers=_notifications,
 )
