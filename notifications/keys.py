@@ -23,6 +23,7 @@ __all__ = [
     "Keys",
     "NotificationRefused",
     "body_key",
+    "id_of",
 ]
 
 
@@ -38,8 +39,13 @@ class BodyKey(msgspec.Struct, frozen=True, gc=False):
 
 def body_key(text: str, *, caller: str, fields: object) -> BodyKey:
     """The key of a body whose parsed values are these; neither text nor caller has a NUL."""
-    id_ = _hash(f"notification\0{caller}\0{text}".encode())
+    id_ = id_of(text, caller=caller)
     return BodyKey(text, id_, _hash(_canonical(fields)), lock_of(id_))
+
+
+def id_of(text: str, *, caller: str) -> str:
+    """Under which id this key of this caller is kept."""
+    return _hash(f"notification\0{caller}\0{text}".encode())
 
 
 _canonical = msgspec.json.Encoder(order="sorted").encode

@@ -38,7 +38,8 @@ class FailedNotifications:
         if query.topic:
             failed = failed.filter(priority=_PRIORITY_OF.get(query.topic, ""))
         if query.key is not None:
-            failed = failed.filter(id=parse_id(query.key))
+            id_ = parse_id(query.key)
+            failed = failed.filter(id=id_) if id_ else failed.none()
         if query.error:
             failed = failed.filter(error_message__contains=query.error)
         if query.since is not None:

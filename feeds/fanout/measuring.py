@@ -74,7 +74,8 @@ def posts_between(begin: datetime, end: datetime) -> int:
 
 def failed_slices(limit: int) -> Sequence[FeedSlice]:
     """Those that wait for an operator, the oldest failure first."""
-    return FeedSlice.objects.filter(failed_at__isnull=False).order_by("failed_at", "id")[:limit]
+    failed = FeedSlice.objects.filter(failed_at__isnull=False).order_by("failed_at", "id")
+    return list(failed[:limit])
 
 
 def retry(ids: Sequence[int] | None) -> int:

@@ -50,7 +50,6 @@ class Webhook:
     Settings: ClassVar[type[words.Settings]] = WebhookSettings
 
     def __init__(self, name: str, settings: Any) -> None:
-        self.name = name
         self._settings: WebhookSettings = settings
         self._key = key_of_secret(settings.secret) if settings.secret else b""
         self._client: Client | None = None
