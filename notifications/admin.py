@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from notifications import provider_page, queries, services
+from notifications import queries, services
 from notifications.letters import EVERYBODY
 from notifications.models import (
     WAITING,
@@ -26,6 +26,7 @@ from notifications.models import (
     Status,
     Template,
 )
+from notifications.provider_page import ProviderAdmin
 from outbox.admin.confirmed import ConfirmedActions, reason_of
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
@@ -43,8 +44,6 @@ from outbox.envelope import parse_id
 from outbox.masking import masked
 
 __all__ = ["BatchAdmin", "ChannelAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
-
-ProviderAdmin = provider_page.ProviderAdmin
 
 AT_ONCE = 500  # notifications of one confirmation; a batch is cancelled whole
 COUNTED = 10_000  # at most, of what was left out
@@ -193,7 +192,7 @@ class NotificationAdmin(ConfirmedActions):
         by = request.user.get_username()
         with transaction.atomic():
             run = operator_log.begin(action, subject, by=by, why=why, asked=len(some))
-            done = _perform(action, some)
+            done = len(getattr(services, action)(some, owner=EVERYBODY))
             operator_log.add(run, done=done, skipped=len(some) - done)
             operator_log.end(run)
         log.info("notifications_resolved", action=action, count=done, by=by, note=why)
@@ -235,11 +234,6 @@ class NotificationAdmin(ConfirmedActions):
 
 
 _DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
-
-
-def _perform(action: str, ids: Sequence[UUID]) -> int:
-    act: Any = {"cancel": services.cancel, "retry": services.retry, "discard": services.discard}
-    return len(act[action](ids, owner=EVERYBODY))
 
 
 def _left_out(chosen: int) -> str:

@@ -8,13 +8,13 @@ from functools import partial
 from django.db import OperationalError
 
 from notifications.delivery.channels import (
-    ChannelStatus,
     UnknownChannel,
     channel_statuses,
     pause_channel,
     resume_channel,
 )
 from notifications.delivery.standing import UnknownProvider, reset_breaker, standings
+from notifications.models import ChannelControl
 from operations import words
 from operations.action import Action, ActionRequest, NoSuch, NotNow, Preview
 from outbox import conf
@@ -61,7 +61,7 @@ def _handler_preview(on: Sequence[str], *, paused: bool) -> Preview:
     )
 
 
-def _standing(name: str, status: HandlerStatus | ChannelStatus) -> Sequence[object]:
+def _standing(name: str, status: HandlerStatus | ChannelControl) -> Sequence[object]:
     return name, "paused" if status.paused else "running", status.reason, status.changed_by
 
 
@@ -161,7 +161,7 @@ def _reset(asked: ActionRequest) -> None:
         )
 
 
-def _channel(on: Sequence[str]) -> ChannelStatus:
+def _channel(on: Sequence[str]) -> ChannelControl:
     for status in channel_statuses():
         if [status.channel] == list(on):
             return status
