@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import connection
+from outbox.database.ask import rows_of
 
 __all__ = ["plan_by_index", "plan_without"]
 
@@ -10,11 +10,10 @@ __all__ = ["plan_by_index", "plan_without"]
 def plan_without(*methods: str) -> None:
     """Have the open transaction's statements avoid these: `seqscan` for enable_seqscan, and so on
     (https://www.postgresql.org/docs/current/runtime-config-query.html)."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT set_config('enable_' || method, 'off', true) FROM unnest(%s::text[]) AS method",
-            (list(methods),),
-        )
+    rows_of(
+        "SELECT set_config('enable_' || method, 'off', true) FROM unnest(%s::text[]) AS method",
+        (list(methods),),
+    )
 
 
 def plan_by_index() -> None:

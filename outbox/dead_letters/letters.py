@@ -11,11 +11,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
-
 from outbox import metrics
 from outbox.conf import REDRIVE
-from outbox.database.ask import row_of, rows_of
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.leases import Leases
 from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_message, dlq_topics
 from outbox.dead_letters.letter import COLUMNS, Letter, Place, State
@@ -184,29 +182,27 @@ def head_of(handler: str, place: Place, *, limit: int = 1, parked: bool = False)
 
 def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
     """Close letters as applied or discarded."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter
-            SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
-                next_attempt_at = NULL
-            WHERE id = ANY(%s) AND state < 3
-            """,
-            (int(state), by, note, list(ids)),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter
+        SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
+            next_attempt_at = NULL
+        WHERE id = ANY(%s) AND state < 3
+        """,
+        (int(state), by, note, list(ids)),
+    )
 
 
 def promote(letter_id: int, *, delay: float) -> None:
     """Make a follower the head of its key, due after `delay` seconds."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter
-            SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = %s AND state = 1
-            """,
-            (delay, letter_id),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter
+        SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = %s AND state = 1
+        """,
+        (delay, letter_id),
+    )
 
 
 def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:

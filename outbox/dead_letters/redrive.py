@@ -11,10 +11,11 @@ from dataclasses import replace
 from itertools import takewhile
 
 import structlog
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 
 from outbox import conf, metrics, tracing
 from outbox.conf import BRIDGE, REDRIVE
+from outbox.database.ask import changed_by
 from outbox.database.errors import describe, is_timeout, is_transient
 from outbox.database.leases import Lease
 from outbox.dead_letters import letters as letter_rows
@@ -218,20 +219,19 @@ def note_if_none_is_open(letter: Letter) -> None:
     """Mark that the partition has no open letters, once that is so; chunks then stop asking for
     parked keys."""
     topic, partition = _place(letter)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE bridge_position SET letters_open = false
-            WHERE handler = %s AND topic = %s AND "partition" = %s AND letters_open
-              AND NOT EXISTS (
-                SELECT FROM dead_letter AS letter
-                WHERE letter.handler = bridge_position.handler
-                  AND letter.topic = bridge_position.topic
-                  AND letter."partition" = bridge_position."partition" AND letter.state < 3
-              )
-            """,
-            (letter.handler, topic, partition),
-        )
+    changed_by(
+        """
+        UPDATE bridge_position SET letters_open = false
+        WHERE handler = %s AND topic = %s AND "partition" = %s AND letters_open
+          AND NOT EXISTS (
+            SELECT FROM dead_letter AS letter
+            WHERE letter.handler = bridge_position.handler
+              AND letter.topic = bridge_position.topic
+              AND letter."partition" = bridge_position."partition" AND letter.state < 3
+          )
+        """,
+        (letter.handler, topic, partition),
+    )
 
 
 def _place(letter: Letter) -> PartitionKey:
@@ -285,15 +285,14 @@ def _give_back(letter: Letter, reason: str) -> None:
         reason=reason,
         **event_fields(letter.event.trace),
     )
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET attempts = greatest(attempts - 1, 0),
-                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = %s AND state = 0
-            """,
-            (REDRIVE.again, letter.id),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter SET attempts = greatest(attempts - 1, 0),
+            next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = %s AND state = 0
+        """,
+        (REDRIVE.again, letter.id),
+    )
 
 
 def _give_up(leases: Sequence[Lease]) -> None:
@@ -302,12 +301,11 @@ def _give_up(leases: Sequence[Lease]) -> None:
 
 
 def _due_in(letter: Letter, seconds: float, error: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
-                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = %s AND state = 0
-            """,
-            (to_column(error[: letter_rows.ERROR_LENGTH]), seconds, letter.id),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
+            next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = %s AND state = 0
+        """,
+        (to_column(error[: letter_rows.ERROR_LENGTH]), seconds, letter.id),
+    )

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 
 from outbox import conf
 from outbox.conf import DRAIN_HANDLER, REDRIVE
 from outbox.database import operator_log
-from outbox.database.ask import row_of, rows_of
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters import redrive, refused
 from outbox.dead_letters.letter import Letter
@@ -239,15 +239,14 @@ def _replay(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
 
 
 def _make_due(ids: Sequence[int]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET state = 0, attempts = 0, next_attempt_at = clock_timestamp(),
-                replay_count = replay_count + (state = 2)::int
-            WHERE id = ANY(%s)
-            """,
-            (list(ids),),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter SET state = 0, attempts = 0, next_attempt_at = clock_timestamp(),
+            replay_count = replay_count + (state = 2)::int
+        WHERE id = ANY(%s)
+        """,
+        (list(ids),),
+    )
 
 
 def _discard(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
@@ -268,27 +267,26 @@ def _free_places(letters: Sequence[Letter]) -> None:
     """As redrive.free_place for letters of one partition: what waits behind them is due at once."""
     first = letters[0]
     keys = {to_column(letter.event.key) for letter in letters}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
-            FROM unnest(%s::text[]) AS place (key) CROSS JOIN LATERAL (
-                SELECT id FROM dead_letter AS waiting
-                WHERE waiting.handler = %s AND waiting.topic = %s AND waiting."partition" = %s
-                  AND md5(waiting.key) = md5(place.key) AND waiting.key = place.key
-                  AND waiting.state < 3 AND (waiting.state = 1 OR %s)
-                ORDER BY id LIMIT 1
-            ) AS head
-            WHERE dead_letter.id = head.id AND dead_letter.state = 1
-            """,
-            (
-                sorted(keys),
-                first.handler,
-                first.event.topic,
-                first.partition,
-                _is_ordered(first.handler),
-            ),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
+        FROM unnest(%s::text[]) AS place (key) CROSS JOIN LATERAL (
+            SELECT id FROM dead_letter AS waiting
+            WHERE waiting.handler = %s AND waiting.topic = %s AND waiting."partition" = %s
+              AND md5(waiting.key) = md5(place.key) AND waiting.key = place.key
+              AND waiting.state < 3 AND (waiting.state = 1 OR %s)
+            ORDER BY id LIMIT 1
+        ) AS head
+        WHERE dead_letter.id = head.id AND dead_letter.state = 1
+        """,
+        (
+            sorted(keys),
+            first.handler,
+            first.event.topic,
+            first.partition,
+            _is_ordered(first.handler),
+        ),
+    )
     redrive.note_if_none_is_open(first)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import connection
 
 from outbox.conf import BRIDGE
+from outbox.database.ask import rows_of
 
 __all__ = ["limit_transaction", "transaction_limit"]
 
@@ -33,5 +34,4 @@ def transaction_limit() -> tuple[str, str]:
 def limit_transaction() -> None:
     """Set the limit for the open transaction."""
     columns, limit = transaction_limit()
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {columns}", [limit])
+    rows_of(f"SELECT {columns}", [limit])

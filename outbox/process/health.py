@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from outbox import redis_client
 from outbox.database import patience
+from outbox.database.ask import rows_of
 from outbox.kafka import admin
 
 __all__ = ["ReadinessAnswer", "readiness"]
@@ -74,8 +75,7 @@ def _all(checks: Mapping[str, Callable[[], None]]) -> dict[str, str]:
 def _database() -> None:
     with patience.within(2 * TIMEOUT):
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
+            rows_of("SELECT 1")
         finally:
             connection.close()
 

@@ -208,14 +208,11 @@ def _session() -> CheckResult:
 def _counts() -> Iterator[CheckResult]:
     """The check of the numbers of lanes and partitions in the database: other numbers would move keys
     (guarantees.md#r2)."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT lane FROM outbox_lane")
-        lanes = {row[0] for row in cursor.fetchall()}
-        cursor.execute(
-            'SELECT handler, topic, array_agg("partition") FROM bridge_position'
-            " GROUP BY handler, topic"
-        )
-        positions = {(handler, topic): set(found) for handler, topic, found in cursor.fetchall()}
+    lanes = {lane for (lane,) in rows_of("SELECT lane FROM outbox_lane")}
+    rows = rows_of(
+        'SELECT handler, topic, array_agg("partition") FROM bridge_position GROUP BY handler, topic'
+    )
+    positions = {(handler, topic): set(found) for handler, topic, found in rows}
     yield judge(
         "postgresql",
         f"{len(lanes)} lanes",

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import conf
 from outbox.conf import DRAIN_HANDLER, Retention
 from outbox.database import jobs
+from outbox.database.ask import changed_by, row_of
 from outbox.models import InboxReceipt
 
 __all__ = ["Purged", "purge"]
@@ -131,23 +132,21 @@ def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
         for topic in sorted({route.topic.name for route in conf.routes()})
         for type_ in sorted(conf.known_types(topic))
     ]
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            _EVENTS,
-            {
-                "hours": hours,
-                "after": after,
-                "chunk": CHUNK,
-                "handlers": [handler for handler, _, _ in subscriptions],
-                "topics": [topic for _, topic, _ in subscriptions],
-                "types": [type_ for _, _, type_ in subscriptions],
-                "all_handlers": [route.handler for route in conf.routes()],
-                "all_topics": [route.topic.name for route in conf.routes()],
-                "known_topics": [topic for topic, _ in known],
-                "known_types": [type_ for _, type_ in known],
-            },
-        )
-        last_id, old, due, events, receipts = cursor.fetchone()
+    last_id, old, due, events, receipts = row_of(
+        _EVENTS,
+        {
+            "hours": hours,
+            "after": after,
+            "chunk": CHUNK,
+            "handlers": [handler for handler, _, _ in subscriptions],
+            "topics": [topic for _, topic, _ in subscriptions],
+            "types": [type_ for _, _, type_ in subscriptions],
+            "all_handlers": [route.handler for route in conf.routes()],
+            "all_topics": [route.topic.name for route in conf.routes()],
+            "known_topics": [topic for topic, _ in known],
+            "known_types": [type_ for _, type_ in known],
+        },
+    )
     purged.events += events
     purged.receipts += receipts
     purged.kept += due - events
@@ -179,9 +178,8 @@ def _purge_receipts(hours: int, purged: Purged) -> bool:
     A mark says how far: those that have a row are passed by for good, they go together with it.
     """
     mark = jobs.read_mark(_RECEIPTS_MARK)
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_RECEIPTS, (hours, mark, CHUNK))
-        last_id, receipts = cursor.fetchone()
+    with transaction.atomic():
+        last_id, receipts = row_of(_RECEIPTS, (hours, mark, CHUNK))
         if last_id is None or last_id <= mark:
             return False
         jobs.move_mark(_RECEIPTS_MARK, old=mark, new=last_id)
@@ -192,21 +190,19 @@ def _purge_receipts(hours: int, purged: Purged) -> bool:
 def _purge_dead_letters(hours: int, purged: Purged) -> bool:
     """One chunk of dead letters that were resolved long ago, with what was done with them; whether
     more may follow."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH due AS (
-                SELECT id FROM dead_letter
-                WHERE state >= 3
-                  AND resolved_at < clock_timestamp() - make_interval(hours => %s)
-                ORDER BY resolved_at LIMIT %s FOR UPDATE SKIP LOCKED
-            ), actions AS (
-                DELETE FROM dead_letter_action WHERE letter_id IN (SELECT id FROM due)
-            )
-            DELETE FROM dead_letter WHERE id IN (SELECT id FROM due)
-            """,
-            (hours, CHUNK),
+    letters = changed_by(
+        """
+        WITH due AS (
+            SELECT id FROM dead_letter
+            WHERE state >= 3
+              AND resolved_at < clock_timestamp() - make_interval(hours => %s)
+            ORDER BY resolved_at LIMIT %s FOR UPDATE SKIP LOCKED
+        ), actions AS (
+            DELETE FROM dead_letter_action WHERE letter_id IN (SELECT id FROM due)
         )
-        letters = int(cursor.rowcount)
+        DELETE FROM dead_letter WHERE id IN (SELECT id FROM due)
+        """,
+        (hours, CHUNK),
+    )
     purged.dead_letters += letters
     return letters == CHUNK
