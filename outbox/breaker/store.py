@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import cast
 
 import msgspec
@@ -66,7 +65,10 @@ class BreakerStore:
     ) -> None:
         self.rule = rule
         self._prefix = prefix
-        self._server = server if server is not None else _redis()
+        # Once more is harmless, see _MOVE.
+        self._server = server or redis_client.shared(
+            answers_within=0.2, connects_within=0.2, again=1
+        )
         self._move = self._server.register_script(_MOVE)
         self._opened = opened
         self._known: dict[str, BreakerState] = {}
@@ -192,9 +194,3 @@ def _state(raw: bytes) -> BreakerState:
         return _decode(raw)
     except msgspec.DecodeError:
         return BreakerState()
-
-
-@cache
-def _redis() -> redis.Redis:
-    # Once more is harmless, see _MOVE.
-    return redis_client.client(answers_within=0.2, connects_within=0.2, again=1)
