@@ -4,6 +4,7 @@ forgotten when it is acknowledged: RabbitMQ closes a channel that does so twice.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ __all__ = ["Ack", "Delivery", "InHand", "MeanSize"]
 _SIZES = 1000  # bodies of which the mean size is known
 
 
+@dataclass(slots=True, eq=False)
 class Delivery:
     """One delivery on its way, and later what is known of its event.
 
@@ -24,49 +26,20 @@ class Delivery:
     followers  deliveries of the same event id behind it, which wait for what becomes of it
     """
 
-    __slots__ = (
-        "arrived",
-        "attempts",
-        "body",
-        "digest",
-        "due",
-        "exchange",
-        "followers",
-        "number",
-        "produced",
-        "properties",
-        "raw",
-        "redelivered",
-        "routing_key",
-        "tag",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        tag: int,
-        raw: bytes,
-        properties: Properties,
-        *,
-        exchange: str,
-        routing_key: str,
-        arrived: float,
-        redelivered: bool = False,
-    ) -> None:
-        self.number = number
-        self.tag: int | None = tag
-        self.raw = raw
-        self.properties = properties
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.arrived = arrived
-        self.redelivered = redelivered
-        self.body: MessageBody | None = None
-        self.digest = ""
-        self.attempts = 0
-        self.due = 0.0
-        self.produced = False
-        self.followers: list[Delivery] = []
+    number: int
+    tag: int | None
+    raw: bytes
+    properties: Properties
+    _: KW_ONLY
+    exchange: str
+    routing_key: str
+    arrived: float
+    redelivered: bool = False
+    body: MessageBody | None = None
+    digest: str = ""
+    attempts: int = 0
+    produced: bool = False
+    followers: list[Delivery] = field(default_factory=list)
 
     @property
     def event_id(self) -> str:

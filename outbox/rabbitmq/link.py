@@ -128,7 +128,7 @@ class Link:
         self._connection = pika.SelectConnection(
             self._parameters,
             on_open_callback=self._connected,
-            on_open_error_callback=self._not_connected,
+            on_open_error_callback=self._disconnected,
             on_close_callback=self._disconnected,
             custom_ioloop=self._loop,
         )
@@ -146,9 +146,6 @@ class Link:
     def _blocked(self, is_blocked: bool, *_: object) -> None:
         self.is_blocked = is_blocked
         log.warning("rabbitmq_blocked" if is_blocked else "rabbitmq_unblocked", link=self.name)
-
-    def _not_connected(self, _: pika.SelectConnection, error: BaseException) -> None:
-        self._disconnected(_, error)
 
     def _disconnected(self, _: pika.SelectConnection, reason: object) -> None:
         self._is_opening = False

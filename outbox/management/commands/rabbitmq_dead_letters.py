@@ -15,7 +15,7 @@ from django.db import DatabaseError, InterfaceError
 
 from outbox.database import operator_log
 from outbox.management.words import positive, spelt_out
-from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, resolve, waiting
+from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, look, resolve
 from outbox.rabbitmq.metrics import KINDS
 from outbox.rabbitmq.policy import configured
 
@@ -61,7 +61,7 @@ class Command(BaseCommand):
                     self.stdout.write(_line(letter))
                 self.stdout.write(f"{done} {action}ed.")
                 return
-            letters = waiting(configured(), wanted, limit=limit)
+            letters = look(configured(), wanted=wanted, limit=limit).letters
         except LettersUnavailable as error:
             raise CommandError(str(error)) from error
         for letter in letters:
