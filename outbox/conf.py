@@ -129,9 +129,7 @@ class BridgePolicy:
     queue_bound: int = 200
     resend_bound: int = 50
     poll_timeout: float = 0.25
-    stall_after: float = (
-        10.0  # that a partition stands still before its log's end; then a new client
-    )
+    stall_after: float = 10.0  # of a partition, before its log's end; then a new client
     unheld_after: float = 20.0  # the same for what nobody in the group was given
     lost_retry: float = 5.0  # until a partition is asked again for what its log did not hold
     stop_timeout: float = 5.0  # then it leaves the group, all within the ten seconds of a stop

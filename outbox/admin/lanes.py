@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin, messages
@@ -26,6 +27,12 @@ class OutboxLaneAdmin(ConfirmedActions):
     list_filter = ("paused",)
     list_display = ("lane", "standing", clipped("paused_reason"), "paused_by", utc("paused_at"))
     actions = ("pause", "resume")
+    asked = {
+        "lane": attrgetter("lane"),
+        "standing": lambda lane: "paused" if lane.paused else "running",
+        "reason": attrgetter("paused_reason"),
+        "by": attrgetter("paused_by"),
+    }
 
     @admin.display(description="paused", empty_value="-")
     def standing(self, lane: OutboxLane) -> str | None:
@@ -53,26 +60,11 @@ class OutboxLaneAdmin(ConfirmedActions):
         sentence: str,
     ) -> HttpResponse | None:
         lanes = list(queryset.order_by("lane"))
-        numbers = [each.lane for each in lanes]
         reason = reason_of(request)
         if not reason:
-            return self.ask(
-                request,
-                action=action,
-                sentence=sentence,
-                columns=("lane", "standing", "reason", "by"),
-                rows=[
-                    (
-                        each.lane,
-                        self.standing(each) or "running",
-                        each.paused_reason,
-                        each.paused_by,
-                    )
-                    for each in lanes
-                ],
-                selected=numbers,
-            )
+            return self.ask(request, action, sentence, lanes)
         try:
+            numbers = [each.lane for each in lanes]
             changed = change(numbers, reason=reason, by=request.user.get_username())
         except LaneBusy as error:
             messages.error(request, str(error))

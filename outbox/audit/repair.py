@@ -13,7 +13,7 @@ from django.db import transaction
 from outbox.audit import compare
 from outbox.audit.compare import Finding, MissingReason
 from outbox.database.ask import changed_by, rows_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
 from outbox.declaration import Route

@@ -15,7 +15,7 @@ from outbox.audit import watch
 from outbox.bridge import unread
 from outbox.database import operator_log
 from outbox.database.ask import changed_by, rows_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.declaration import Route
 from outbox.handlers import pause

@@ -19,12 +19,9 @@ from outbox.breaker.machine import BreakerRule, BreakerState, CallOutcome, Permi
 __all__ = ["BreakerLook", "BreakerStore"]
 
 _KEPT_MS = 86_400_000
-_TRIES = (
-    50  # until a state stood still between reading and writing; each failure is another's success
-)
-_AWAY_SECONDS = (
-    3.0  # that an unavailable Redis is not asked again, because waiting for it would delay others
-)
+# Until a state stood still between reading and writing; each failure is another's success.
+_TRIES = 50
+_AWAY_SECONDS = 3.0  # that an unavailable Redis is not asked again: to wait for it delays others
 _REPORT = 64  # outcomes of one step; the machine remembers as many ids
 
 # Gives 1 when the value was what it was read as. Sent again after it was applied, it finds another
@@ -103,7 +100,9 @@ class BreakerStore:
         """What became of calls. The same outcome counts once."""
         for start in range(0, len(outcomes), _REPORT):
             part = outcomes[start : start + _REPORT]
-            before, after = self._change(name, self._reporting(part))
+            before, after = self._change(
+                name, lambda state, now, part=part: machine.report(state, self.rule, now, part)
+            )
             if after.opened_at is not None and after.opened_at != before.opened_at:
                 log.warning("breaker_opened", breaker=name, seconds=self.rule.open_seconds)
                 if self._opened is not None:
@@ -121,11 +120,6 @@ class BreakerStore:
         stored = not self._lost
         log.warning("breaker_reset", breaker=name, who=who, reason=reason, stored=stored)
         return stored
-
-    def _reporting(
-        self, outcomes: Sequence[CallOutcome]
-    ) -> Callable[[BreakerState, float], BreakerState]:
-        return lambda state, now: machine.report(state, self.rule, now, outcomes)
 
     def _change(
         self, name: str, step: Callable[[BreakerState, float], BreakerState]

@@ -73,7 +73,7 @@ class Bridge:
                 self._cycle(take_more=False)
             self._mirror()
         finally:
-            self.group.leave()
+            self.group.client.close()
             self._partitions.clear()
             self._dispatch.measure_waiting()
             log.info("bridge_stopped", handler=self._route.handler)
@@ -94,30 +94,28 @@ class Bridge:
             )
             close_old_connections()
             self._database_again = time.monotonic() + 1.0
-            self.watch.forget_unheld()  # the owners of the other partitions may wait for the database, too
+            self.watch.unheld.forget()  # the owners of the other partitions may wait for the database, too
 
     def _receive(self) -> None:
         """Receive messages. A poll costs as much as sending a few events, so while nothing may be sent the
         client only gathers. After a pause, when a drain's batch may be arriving, the bridge waits a moment
         for the whole batch."""
-        rest = self._dispatch.rest(time.monotonic())
+        interval, policy = self._dispatch.interval, self._policy
+        rest = interval.left(time.monotonic())
+        patience = policy.confirm_interval if self._partitions.are_busy() else policy.poll_timeout
         if rest and self._little_waits:
             time.sleep(rest)
             self._take(timeout=0.0)
-        elif self._take(timeout=self._patience()) and self._gathers:
-            time.sleep(self._policy.gather)
+        elif (
+            self._take(timeout=patience)
+            and self._little_waits
+            and interval.is_steady(time.monotonic())
+        ):
+            time.sleep(policy.gather)
             self._take(timeout=0.0)
         self._regulate_fetching()
         self.group.ask_again()
         self.watch.replace_stalled_client()
-
-    @property
-    def _gathers(self) -> bool:
-        return self._little_waits and self._dispatch.is_steady
-
-    def _patience(self) -> float:
-        busy = self._partitions.are_busy()
-        return self._policy.confirm_interval if busy else self._policy.poll_timeout
 
     def _take(self, *, timeout: float) -> int:
         """Put messages into the buffers, waiting up to `timeout` seconds for them. Returns how many came."""
@@ -130,7 +128,7 @@ class Bridge:
             if partition is None:
                 continue
             partition.append(message)
-            self.watch.note_message()
+            self.watch.stalls.reset()
         waiting = sum(len(partition.buffer) for partition in self._partitions.values())
         size = sum(partition.buffered_bytes for partition in self._partitions.values())
         self._little_waits = max(waiting, len(messages)) < limit and size < self._policy.chunk_bytes

@@ -48,9 +48,7 @@ class Partition:
     refused: bool = False  # Kafka has refused that offset since it was last asked for
     ask_again_at: float = 0.0
     buffered_bytes: int = 0
-    unknown_type: str = (
-        ""  # type of the first event in the buffer, which waits for code that knows it
-    )
+    unknown_type: str = ""  # of the first event in the buffer, which waits for code that knows it
     look_again_at: float = 0.0  # at that event
     end: int = 0  # last known end of the log; everything before it was received or is no message
 

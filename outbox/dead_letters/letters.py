@@ -37,6 +37,7 @@ __all__ = [
     "promote",
     "read_letter",
     "resolve",
+    "try_again",
 ]
 
 # A letter is tried under a lease, whose number is the count of its attempts.
@@ -190,6 +191,18 @@ def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
         WHERE id = ANY(%s) AND state < 3
         """,
         (int(state), by, note, list(ids)),
+    )
+
+
+def try_again(where: str, parameters: Sequence[Any]) -> int:
+    """Make letters due now, with all their tries; returns how many. `where`: SQL, a condition of them."""
+    return changed_by(
+        f"""
+        UPDATE dead_letter SET state = 0, attempts = 0, next_attempt_at = clock_timestamp(),
+            replay_count = replay_count + (state = 2)::int
+        WHERE {where}
+        """,
+        parameters,
     )
 
 

@@ -63,7 +63,8 @@ def run_letters(
     for number, (letter_id, attempts) in enumerate(letters):
         try:
             if time.monotonic() > give_up:
-                _give_up([Lease(*claim) for claim in letters[number:]])
+                # Due again before their leases end, because they were not begun.
+                letter_rows.LEASES.give_back([Lease(*claim) for claim in letters[number:]])
                 break
             applied += _run_key(route, (letter_id, attempts), effect, give_up)
         except (DatabaseError, InterfaceError) as error:
@@ -83,7 +84,7 @@ def _run_key(
     following: Claim | None = claim
     while following is not None:
         if applied and time.monotonic() > give_up:
-            _give_up([Lease(*following)])
+            letter_rows.LEASES.give_back([Lease(*following)])
             break
         batch = _begin(route, following, size)
         if not batch:
@@ -255,7 +256,18 @@ def _failed(route: Route, letter: Letter, error: Exception) -> None:
         if still and letter.attempts >= route.tries:
             bury_letters(still, describe(error))
         elif still:
-            _due_in(letter, letter_rows.backoff(route, letter.attempts), describe(error))
+            changed_by(
+                """
+                UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
+                    next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+                WHERE id = %s AND state = 0
+                """,
+                (
+                    to_column(describe(error)[: letter_rows.ERROR_LENGTH]),
+                    letter_rows.backoff(route, letter.attempts),
+                    letter.id,
+                ),
+            )
 
 
 def bury_letters(letters: Sequence[Letter], error: str = "") -> None:
@@ -292,20 +304,4 @@ def _give_back(letter: Letter, reason: str) -> None:
         WHERE id = %s AND state = 0
         """,
         (REDRIVE.again, letter.id),
-    )
-
-
-def _give_up(leases: Sequence[Lease]) -> None:
-    """Make letters due again before their leases end, because they were not begun when the time was up."""
-    letter_rows.LEASES.give_back(leases)
-
-
-def _due_in(letter: Letter, seconds: float, error: str) -> None:
-    changed_by(
-        """
-        UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
-            next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-        WHERE id = %s AND state = 0
-        """,
-        (to_column(error[: letter_rows.ERROR_LENGTH]), seconds, letter.id),
     )

@@ -31,9 +31,8 @@ class Sieve:
 
     def __init__(self, decode: Decode, unknown: Mapping[UUID, str] | None = None) -> None:
         self.refused: dict[UUID, str] = {}
-        self.unknown = (
-            unknown or {}
-        )  # events of this system to park because of their type -> the error
+        # Events of this system to park because of their type -> the error.
+        self.unknown = unknown or {}
         self._decode = decode
         self._seen: set[UUID] = set()
 

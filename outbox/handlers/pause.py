@@ -18,7 +18,8 @@ from django.db.models.functions import Now
 
 from outbox.database import operator_log
 from outbox.database.ask import changed_by, row_of, rows_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
+from outbox.dead_letters import letters
 from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
 from outbox.models import BridgePosition, HandlerControl
 from outbox.topics import PartitionKey
@@ -114,7 +115,8 @@ def resume_handler(
         since = control.failing_since if control else None
         _set_paused(handler, paused=False)
         write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
-        again = _retry_since(handler, since) if since else 0
+        parked = "handler = %s AND state IN (0, 2) AND created_at >= %s"
+        again = letters.try_again(parked, (handler, since)) if since else 0
         outcome = f"{again} dead letters are tried again now" if again else ""
         subject = f"handler {handler}"
         operator_log.note("resume", subject, by=by, why=reason, once=once, outcome=outcome)
@@ -213,16 +215,4 @@ def write_control(
             since,
             park_failures.total_seconds() if park_failures else None,
         ),
-    )
-
-
-def _retry_since(handler: str, since: datetime) -> int:
-    return changed_by(
-        """
-        UPDATE dead_letter
-        SET replay_count = replay_count + CASE WHEN state = 2 THEN 1 ELSE 0 END,
-            state = 0, attempts = 0, next_attempt_at = clock_timestamp()
-        WHERE handler = %s AND state IN (0, 2) AND created_at >= %s
-        """,
-        (handler, since),
     )

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import transaction
 
 from outbox.database.ask import changed_by, rows_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
 from outbox.inbox.chunk import Chunk
 from outbox.inbox.time_limit import transaction_limit
 from outbox.kafka.admin import TopicState

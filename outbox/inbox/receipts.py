@@ -35,9 +35,8 @@ def insert_receipts(
         (array_literal(event_id.hex for event_id in new), handler, outcome),
     )
     there = {event_id for (event_id,) in rows}
-    if (
-        not there <= new
-    ):  # ids of another type do not compare equal, so each of them would count as new
+    # Ids of another type do not compare equal, so each of them would count as new.
+    if not there <= new:
         raise TypeError(
             f"PostgreSQL returned receipts that were not requested: {there - new}. Pass ids as UUIDs."
         )

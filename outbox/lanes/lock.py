@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from outbox.database.ask import rows_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
 
 __all__ = ["LANE_WAIT", "lock_all_lanes", "lock_lanes"]
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 from django.db import DatabaseError, InterfaceError, connection
@@ -45,7 +46,7 @@ class ReadinessAnswer:
 
 def readiness(own: Mapping[str, Callable[[], bool]] = NOTHING) -> ReadinessAnswer:
     """Ask all three at once. `own`: what the process itself must say yes to, else it is degraded."""
-    servers = _all({"database": _database, "kafka": _kafka, "redis": _redis})
+    servers = _all({"database": _database, "kafka": partial(admin.ping, TIMEOUT), "redis": _redis})
     said = {name: "healthy" if is_well() else "unhealthy" for name, is_well in own.items()}
     return ReadinessAnswer(checks=servers | said)
 
@@ -78,10 +79,6 @@ def _database() -> None:
             rows_of("SELECT 1")
         finally:
             connection.close()
-
-
-def _kafka() -> None:
-    admin.ping(TIMEOUT)
 
 
 def _redis() -> None:

@@ -18,6 +18,9 @@ from outbox.declaration import Route
 from outbox.kafka import admin
 
 SHOWN = 20
+_HANDED_OVER = "events handed to the redrive as dead letters that are due now."
+_OUT_OF_ORDER = "events left out, because later events of their keys are applied or parked: --out-of-order applies them anyway."
+_OTHER_LOG = "events were lost with a topic that was recreated: manage.py sync_routes --recreated publishes them again."
 
 
 class Command(BaseCommand):
@@ -74,23 +77,14 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"Kafka did not answer ({error}). Run the command again."
                 ) from error
-            if done.handed_over:
-                self.stderr.write(
-                    f"{route.handler}: {done.handed_over} events handed to the redrive as dead "
-                    "letters that are due now."
-                )
-            if done.positions_moved:
-                self.stderr.write(
-                    f"{route.handler}: {done.positions_moved} positions moved to where the log begins or ends now."
-                )
-            if done.out_of_order:
-                self.stderr.write(
-                    f"{route.handler}: {done.out_of_order} events left out, because later events of their keys are applied or parked: --out-of-order applies them anyway."
-                )
-            if done.other_log:
-                self.stderr.write(
-                    f"{route.handler}: {done.other_log} events were lost with a topic that was recreated: manage.py sync_routes --recreated publishes them again."
-                )
+            for count, what in (
+                (done.handed_over, _HANDED_OVER),
+                (done.positions_moved, "positions moved to where the log begins or ends now."),
+                (done.out_of_order, _OUT_OF_ORDER),
+                (done.other_log, _OTHER_LOG),
+            ):
+                if count:
+                    self.stderr.write(f"{route.handler}: {count} {what}")
 
     def _print(
         self,

@@ -33,19 +33,16 @@ class Command(BaseCommand):
             case "list":
                 self._list(everything=options["all"])
             case "pause":
-                changed = self._attempt(
-                    pause.pause_lanes, options, reason=options["reason"], by=options["by"]
-                )
+                changed = self._attempt(pause.pause_lanes, options)
                 self.stdout.write(f"Paused: {changed or 'none, they were paused before'}.")
             case "resume":
-                changed = self._attempt(
-                    pause.resume_lanes, options, reason=options["reason"], by=options["by"]
-                )
+                changed = self._attempt(pause.resume_lanes, options)
                 self.stdout.write(f"Resumed: {changed or 'none, they were not paused'}.")
 
-    def _attempt(self, change: Any, options: dict[str, Any], **more: str) -> list[int]:
+    def _attempt(self, change: Any, options: dict[str, Any]) -> list[int]:
         try:
-            changed: list[int] = change(self._numbers(options["lanes"]), **more)
+            lanes = self._numbers(options["lanes"])
+            changed: list[int] = change(lanes, reason=options["reason"], by=options["by"])
         except (pause.LaneBusy, pause.UnknownLane) as error:
             raise CommandError(str(error)) from error
         return changed
