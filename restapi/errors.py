@@ -86,7 +86,7 @@ def _summary(fields: list[dict[str, Any]]) -> str:
     return f"The request is not valid: see {names}{', …' if len(fields) > 5 else ''}."
 
 
-def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
     """DRF's hook. A database that is unavailable is a 503 with the outcome of the change."""
     if isinstance(exc, OperationalError | InterfaceError):
         return _unavailable(context["request"].method, exc)
@@ -128,10 +128,9 @@ def _body(sentence: str, outcome: str | None) -> dict[str, Any]:
     return body if outcome is None else body | {"outcome": outcome}
 
 
-def _unavailable(method: str, exc: OperationalError | InterfaceError) -> Response:
-    status_code, body, headers = unavailable(method, exc)
-    named = {name.decode().title(): value.decode() for name, value in headers}
-    response = Response(body, status=status_code, headers=named)
+def _unavailable(method: str, error: OperationalError | InterfaceError) -> HttpResponse:
+    status_code, body, headers = unavailable(method, error)
+    response = to_response(json_answer(status_code, body, tuple(headers)))
     response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
     return response
 
@@ -175,7 +174,4 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if not hasattr(error, "outcome"):
         # Django's own views commit more than once, or statement by statement.
         error = OutcomeUnknown(str(error))
-    status_code, body, headers = unavailable(str(request.method), error)
-    response = to_response(json_answer(status_code, body, tuple(headers)))
-    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
-    return response
+    return _unavailable(str(request.method), error)

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from outbox.admin.confirmed import ConfirmedActions, reason_of
-from outbox.admin.readonly import clipped, utc
+from outbox.admin.readonly import PAUSED, clipped, utc
 from outbox.lanes.pause import LaneBusy, pause_lanes, resume_lanes
 from outbox.models import OutboxLane
 
@@ -25,7 +25,7 @@ class OutboxLaneAdmin(ConfirmedActions):
     ordering = ("lane",)
     list_per_page = 64
     list_filter = ("paused",)
-    list_display = ("lane", "standing", clipped("paused_reason"), "paused_by", utc("paused_at"))
+    list_display = ("lane", PAUSED, clipped("paused_reason"), "paused_by", utc("paused_at"))
     actions = ("pause", "resume")
     asked = {
         "lane": attrgetter("lane"),
@@ -33,11 +33,6 @@ class OutboxLaneAdmin(ConfirmedActions):
         "reason": attrgetter("paused_reason"),
         "by": attrgetter("paused_by"),
     }
-
-    @admin.display(description="paused", empty_value="-")
-    def standing(self, lane: OutboxLane) -> str | None:
-        """A word, because Django's icon for False is a red cross."""
-        return "paused" if lane.paused else None
 
     @admin.action(description="Pause: no drain claims them", permissions=["operate"])
     def pause(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> HttpResponse | None:

@@ -37,6 +37,7 @@ from outbox.envelope import rfc3339
 from outbox.masking import masked
 
 __all__ = [
+    "PAUSED",
     "ROWS_SHOWN",
     "BoundedChangeList",
     "BoundedPaginator",
@@ -160,7 +161,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         known = {field.name: field for field in self.opts.get_fields()}
         match known.get(name):
             case BooleanField():
-                return _yes_or_no(name)
+                return _column(name, lambda value: "yes" if value else "no")
             case DateTimeField():
                 return utc(name)
             case TextField() | JSONField():
@@ -257,10 +258,6 @@ def masked_text(field: str) -> Column:
     )
 
 
-def _yes_or_no(field: str) -> Callable[[Any], str]:
-    return _column(field, lambda value: "yes" if value else "no")
-
-
 def utc(field: str) -> Column:
     """A column of times to the millisecond in UTC: list_display = (…, utc("created_at"))."""
     return _column(field, lambda moment: format_html(_ON_ONE_LINE, rfc3339(moment)))
@@ -279,3 +276,7 @@ def _column(field: str, shown: Callable[[Any], str], title: str = "") -> Callabl
 
     column.__name__ = title or field
     return column
+
+
+# A word, because Django's icon for False is a red cross.
+PAUSED = _column("paused", lambda paused: "paused" if paused else "-")

@@ -12,14 +12,20 @@ from django.db import transaction
 
 from outbox.audit import compare
 from outbox.audit.compare import Finding, MissingReason
-from outbox.database.ask import changed_by, rows_of
+from outbox.database.ask import rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
 from outbox.declaration import Route
 from outbox.envelope import EventEnvelope, TraceContext, correlation_fields, rfc3339
 from outbox.inbox import receipts
-from outbox.inbox.positions import EFFECT_WAIT, Position, lock_positions, move_positions
+from outbox.inbox.positions import (
+    EFFECT_WAIT,
+    Position,
+    lock_positions,
+    move_positions,
+    note_letters,
+)
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 from outbox.lanes.lock import lock_all_lanes
@@ -78,7 +84,7 @@ def _repair_page(
         letters = _letters(route, wanted, positions)
         if letters:
             letter_rows.park(letters)
-            _say_that_letters_are_open(letters)
+            note_letters(route.handler, {letter.place[:2] for letter in letters})
     done.handed_over += len(letters)
     done.out_of_order += len(overtaken)
     log.warning(
@@ -170,22 +176,6 @@ def _envelopes(findings: Sequence[Finding]) -> dict[UUID, EventEnvelope]:
         )
         for row in rows.order_by("id")
     }
-
-
-def _say_that_letters_are_open(letters: Sequence[Letter]) -> None:
-    places = {(letter.event.topic, letter.partition) for letter in letters}
-    changed_by(
-        """
-        UPDATE bridge_position SET letters_open = true
-        WHERE handler = %s AND (topic, "partition") IN
-            (SELECT * FROM unnest(%s::text[], %s::smallint[]))
-        """,
-        (
-            letters[0].handler,
-            [topic for topic, _ in places],
-            [partition for _, partition in places],
-        ),
-    )
 
 
 def _skip_what_is_gone(route: Route, state: TopicState) -> int:

@@ -62,21 +62,18 @@ class Bridge:
     def run(self) -> None:
         """Work until `stop` is set. Then wait for chunks in flight, mirror the positions and leave the group."""
         with patience.within(each=self._policy.database_wait):
-            self._run()
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                self._cycle(take_more=True)
-            give_up = time.monotonic() + self._policy.stop_timeout
-            while self._partitions.in_flight() and time.monotonic() < give_up:
-                self._cycle(take_more=False)
-            self._mirror()
-        finally:
-            self.group.client.close()
-            self._partitions.clear()
-            self._dispatch.measure_waiting()
-            log.info("bridge_stopped", handler=self._route.handler)
+            try:
+                while not self._stop.is_set():
+                    self._cycle(take_more=True)
+                give_up = time.monotonic() + self._policy.stop_timeout
+                while self._partitions.in_flight() and time.monotonic() < give_up:
+                    self._cycle(take_more=False)
+                self._mirror()
+            finally:
+                self.group.client.close()
+                self._partitions.clear()
+                self._dispatch.measure_waiting()
+                log.info("bridge_stopped", handler=self._route.handler)
 
     def _cycle(self, *, take_more: bool) -> None:
         self._receive()

@@ -45,11 +45,6 @@ class Isolation:
         self._sieve = sieve
         self._give_up = time.monotonic() + BRIDGE.effect_timeout
 
-    def run(self, chunk: Chunk, error: Exception) -> int:
-        """Isolate the failing events of a chunk that has failed as a whole. Returns the number of events applied."""
-        self._divide(chunk, error)
-        return self.applied
-
     def attempt(self, chunk: Chunk) -> None:
         """Apply a chunk, or those of its events that can be applied."""
         if time.monotonic() > self._give_up:
@@ -72,7 +67,7 @@ class Isolation:
             elif self._refuses_more(chunk):
                 self.attempt(chunk)
             elif not self.stopped:
-                self._divide(chunk, error)
+                self.divide(chunk, error)
 
     def park(self, chunk: Chunk, error: str) -> None:
         """Make the only event of a chunk a dead letter."""
@@ -90,7 +85,8 @@ class Isolation:
             with _without_database(self._handler, "pause_not_spread"):
                 pause.spread_pauses()
 
-    def _divide(self, chunk: Chunk, error: Exception) -> None:
+    def divide(self, chunk: Chunk, error: Exception) -> None:
+        """Isolate the failing events of a chunk that has failed as a whole."""
         if not chunk.events:
             self.stopped = True
             _report_failure(self._handler, chunk, error)

@@ -33,6 +33,7 @@ __all__ = [
     "lock_all_positions",
     "lock_positions",
     "move_positions",
+    "note_letters",
     "note_start",
     "read_positions",
     "record_failure",
@@ -282,6 +283,14 @@ def record_retry(handler: str, keys: Iterable[PartitionKey]) -> None:
     changed_by(
         f"UPDATE bridge_position SET attempts = attempts + 1 WHERE handler = %s AND {_THESE}",
         (handler, topics, partitions),
+    )
+
+
+def note_letters(handler: str, keys: Iterable[PartitionKey]) -> None:
+    """Mark these partitions as ones with open dead letters; chunks then ask for parked keys."""
+    changed_by(
+        f"UPDATE bridge_position SET letters_open = true WHERE handler = %s AND {_THESE}",
+        (handler, *_columns(keys)),
     )
 
 

@@ -19,7 +19,6 @@ from outbox.kafka import admin
 __all__ = ["ReadinessAnswer", "readiness"]
 
 TIMEOUT = 2.0
-NOTHING: Mapping[str, Callable[[], bool]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class ReadinessAnswer:
         return 503 if failed else 200
 
 
-def readiness(own: Mapping[str, Callable[[], bool]] = NOTHING) -> ReadinessAnswer:
+def readiness(own: Mapping[str, Callable[[], bool]] = {}) -> ReadinessAnswer:
     """Ask all three at once. `own`: what the process itself must say yes to, else it is degraded."""
     servers = _all({"database": _database, "kafka": partial(admin.ping, TIMEOUT), "redis": _redis})
     said = {name: "healthy" if is_well() else "unhealthy" for name, is_well in own.items()}

@@ -99,7 +99,10 @@ class Heartbeat:
         self._speaks = threading.Lock()  # a heartbeat under way would be written behind the end
         # Not at the start, when children are still to come.
         self._next_memory, self._bytes = self._began + 2 * BEAT_SECONDS, 0
-        self._server: redis.Redis | None = None
+        # Once more is harmless: the same is said.
+        self._server = redis_client.client(
+            answers_within=_ANSWERS_WITHIN, connects_within=_ANSWERS_WITHIN, again=1
+        )
 
     def start(self) -> None:
         """Begin, on a daemon thread; the end of the process ends it."""
@@ -114,12 +117,12 @@ class Heartbeat:
         with self._speaks:
             for _ in range(_END_TRIES):
                 with suppress(redis.RedisError, OSError):
-                    self._redis().delete(_PREFIX + self._id)
+                    self._server.delete(_PREFIX + self._id)
                     return
 
     def beat(self) -> None:
         """One heartbeat, and none behind the end. Raises redis.RedisError."""
-        with self._speaks, self._redis().pipeline(transaction=False) as commands:
+        with self._speaks, self._server.pipeline(transaction=False) as commands:
             if self._ended.is_set():
                 return
             commands.set(
@@ -131,7 +134,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         with suppress(redis.RedisError, OSError):
-            _forget_the_gone(self._redis())
+            _forget_the_gone(self._server)
         while True:
             with suppress(redis.RedisError, OSError):
                 self.beat()
@@ -161,14 +164,6 @@ class Heartbeat:
             self._next_memory = now + MEMORY_SECONDS
             self._bytes = memory_of(self._pid)
         return self._bytes
-
-    def _redis(self) -> redis.Redis:
-        if self._server is None:
-            # Once more is harmless: the same is said.
-            self._server = redis_client.client(
-                answers_within=_ANSWERS_WITHIN, connects_within=_ANSWERS_WITHIN, again=1
-            )
-        return self._server
 
 
 def processes_seen(server: redis.Redis) -> list[SeenProcess]:

@@ -3,7 +3,6 @@ forgotten when it is acknowledged: RabbitMQ closes a channel that does so twice.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
@@ -11,9 +10,7 @@ from typing import NamedTuple
 from outbox.rabbitmq.body import MessageBody
 from outbox.rabbitmq.properties import Properties
 
-__all__ = ["Ack", "Delivery", "InHand", "MeanSize"]
-
-_SIZES = 1000  # bodies of which the mean size is known
+__all__ = ["Ack", "Delivery", "InHand"]
 
 
 @dataclass(slots=True, eq=False)
@@ -104,11 +101,9 @@ class InHand:
     def oldest(self) -> float | None:
         return min((each.arrived for each in self._open.values()), default=None)
 
-    def sizes(self) -> MeanSize:
-        sizes = MeanSize()
-        for delivery in self._open.values():
-            sizes.add(len(delivery.raw))
-        return sizes
+    def sizes(self) -> list[int]:
+        """Bytes of each body."""
+        return [len(delivery.raw) for delivery in self._open.values()]
 
     def lose(self) -> None:
         """The channel is gone: no tag of it means anything any more."""
@@ -123,26 +118,3 @@ class InHand:
         self.bytes -= len(delivery.raw)
         delivery.tag = None
         del self._settled[tag]
-
-
-class MeanSize:
-    """The mean size of the last thousand bodies."""
-
-    def __init__(self) -> None:
-        self._sizes: deque[int] = deque(maxlen=_SIZES)
-        self._sum = 0
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def add(self, size: int) -> None:
-        """One more body."""
-        if len(self._sizes) == _SIZES:
-            self._sum -= self._sizes[0]
-        self._sizes.append(size)
-        self._sum += size
-
-    @property
-    def mean(self) -> float:
-        """Bytes; 0 before the first."""
-        return self._sum / len(self._sizes) if self._sizes else 0.0

@@ -159,10 +159,8 @@ class Link:
             self._closed()
 
     def _open_channel(self) -> None:
-        connection = self._connection
-        if connection is None or not connection.is_open or self.channel is not None:
-            return
-        if self._wanted and self.reopens:
+        connection = self.usable
+        if connection and self.channel is None and self._wanted and self.reopens:
             connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:

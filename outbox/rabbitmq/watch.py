@@ -49,7 +49,7 @@ class Watch:
 
     def _ask(self) -> None:
         try:
-            self.limit = self._question.ask(_TIMEOUT).max_bytes
+            self.limit = self._question.ask(_TIMEOUT)
         except KafkaUnavailable as error:
             if self.is_well is not False:
                 log.warning("kafka_lost", topic=self._topic, error=str(error))
