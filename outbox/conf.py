@@ -40,7 +40,6 @@ __all__ = [
     "unknown_type_wait",
 ]
 
-
 # Under this name the drain's own dead letters are kept: those that Kafka refused.
 DRAIN_HANDLER = "outbox.drain"
 
@@ -276,7 +275,6 @@ class Retention:
 
 
 def retention() -> Retention:
-    """What the settings say."""
     return Retention(
         receipts=settings.OUTBOX_RECEIPT_RETENTION_HOURS,
         outbox=settings.OUTBOX_RETENTION_HOURS,

@@ -11,7 +11,6 @@ _latest_of_handler = partial(_latest, labelnames=["handler"])
 _sum_of_handler = partial(Gauge, labelnames=["handler"], multiprocess_mode="livesum")
 _count_of_handler = partial(Counter, labelnames=["handler"])
 
-
 DATABASE_GIVEN_UP = Counter(
     "database_given_up_total",
     "Connections closed because PostgreSQL did not answer in time, by what was waited for.",

@@ -199,8 +199,6 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
 
 
 class ReadOnlyInline(_NoWrites, _TabularInline):
-    """Rows of a detail page."""
-
     extra = 0
     can_delete = False
 

@@ -103,7 +103,6 @@ class Group:
         return None
 
     def on_revoke(self, keys: Sequence[PartitionKey]) -> None:
-        """Drop partitions that belong to another member now."""
         for key in keys:
             self.partitions.pop(key, None)
         self.unread.discard(keys)

@@ -67,11 +67,9 @@ class Partition:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of it is held or in flight."""
         return not (self.buffer or self.flight or self.held)
 
     def may_be_cut(self, now: float) -> bool:
-        """Whether the next chunk may be taken off the buffer."""
         free = not (self.flight or self.held or self.paused)
         return bool(self.buffer) and free and now >= self.look_again_at
 
@@ -81,12 +79,10 @@ class Partition:
         return self.is_idle and not (self.paused or self.lost) and self.fetching
 
     def append(self, message: ReceivedMessage) -> None:
-        """Put a message at the end of the buffer."""
         self.buffer.append(message)
         self.buffered_bytes += message.size
 
     def popleft(self) -> ReceivedMessage:
-        """Take the first message off the buffer."""
         message = self.buffer.popleft()
         self.buffered_bytes -= message.size
         return message

@@ -49,7 +49,6 @@ def move_mark(name: str, *, old: int, new: int) -> bool:
 
 
 def note_done(name: str) -> None:
-    """The job has just come to its end."""
     changed_by(
         "INSERT INTO outbox_upkeep (name) VALUES (%s)"
         " ON CONFLICT (name) DO UPDATE SET done_at = clock_timestamp()",

@@ -3,7 +3,7 @@ many. It is written in the transaction of the action; what takes longer has a ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -81,7 +81,8 @@ def note(
 
     `once`: of the form that asks for it. Raises DoneAlready if a row has it, so that nothing is done.
     """
-    return _insert(what, subject, by, why, asked=done, done=done, once=once, outcome=outcome)
+    row = {"asked": done, "done": done, "once": once, "outcome": _text(outcome)}
+    return _insert(what, subject, by, why, row)
 
 
 def begin(
@@ -96,35 +97,24 @@ def begin(
 ) -> int:
     """Write down what has begun and will count how far it is; as `note`. `run`: what somebody needs
     who goes on with it, JSON values."""
-    return _insert(what, subject, by, why, asked=asked, once=once, run=run, ended=False)
-
-
-def _insert(
-    what: str,
-    subject: str,
-    by: str,
-    why: str,
-    *,
-    asked: int | None = None,
-    done: int = 0,
-    once: UUID | None = None,
-    outcome: str = "",
-    run: dict[str, Any] | None = None,
-    ended: bool = True,
-) -> int:
     text = msgspec.json.encode(run).decode() if run is not None else None
+    row = {"asked": asked, "once": once, "run": text, "ended": False}
+    return _insert(what, subject, by, why, row)
+
+
+def _insert(what: str, subject: str, by: str, why: str, columns: Mapping[str, Any]) -> int:
+    default = {"done": 0, "outcome": "", "run": None, "ended": True}
+    texts = {"what": what, "subject": _text(subject), "by": _text(by), "why": _text(why)}
     row = row_of(
         """
         INSERT INTO operator_action
             (by, what, subject, why, asked, done, once, outcome, run, ended_at)
-        VALUES (%s, %s, %s, %s, %s::int, %s::int, %s::uuid, %s, %s::jsonb,
-                CASE WHEN %s THEN clock_timestamp() END)
+        VALUES (%(by)s, %(what)s, %(subject)s, %(why)s, %(asked)s::int, %(done)s::int,
+                %(once)s::uuid, %(outcome)s, %(run)s::jsonb,
+                CASE WHEN %(ended)s THEN clock_timestamp() END)
         ON CONFLICT (once) DO NOTHING RETURNING id
         """,
-        (
-            *(_text(by), what, _text(subject), _text(why)),
-            *(asked, done, once, _text(outcome), text, ended),
-        ),
+        default | texts | dict(columns),
     )
     if row is None:
         raise DoneAlready(DoneAlready.__doc__)

@@ -16,9 +16,7 @@ from outbox.models import DeadLetter
 
 __all__ = ["Letter", "Place", "State"]
 
-
 State = DeadLetter.State
-
 
 Place = tuple[str, int, str]
 """(topic, partition, key): the events of a place keep their order. Messages of other producers may have no

@@ -18,10 +18,7 @@ from outbox.database.leases import Leases
 from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_message, dlq_topics
 from outbox.dead_letters.letter import Letter, Place, State
 from outbox.declaration import Route
-from outbox.envelope import (
-    from_column,
-    to_column,
-)
+from outbox.envelope import from_column, to_column
 from outbox.models import DeadLetter
 from outbox.publish.events import publish
 
@@ -120,7 +117,6 @@ def park(letters: Sequence[Letter], *, delay: float = 0.0, announce: bool = Fals
 
 
 def _row(letter: Letter) -> tuple[Any, ...]:
-    """The columns of _INSERT."""
     event = letter.event
     texts = (
         event.key,

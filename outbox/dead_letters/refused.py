@@ -182,7 +182,6 @@ def _release(letter: Letter) -> None:
 
 
 def _open_heads(lanes: set[int]) -> Heads:
-    """The open letters of these lanes."""
     rows = DeadLetter.objects.filter(
         handler=DRAIN_HANDLER, state__lt=DeadLetter.State.APPLIED
     ).values_list("event_id", "topic", "key")

@@ -20,7 +20,6 @@ from outbox.lanes.pending import PendingEvent
 
 __all__ = ["Produced", "produce"]
 
-
 log = structlog.get_logger("outbox.drain")
 
 

@@ -175,17 +175,12 @@ def _set_aside(
             followers=behind,
             unknown=unknown,
         )
+    parked = [event_id for event_id in events if event_id in new_bad]
     return _Aside(
         ids=behind | bad,
         parked=len(new) + len(new_bad),
-        foreign=[
-            events[event_id]
-            for event_id in events
-            if event_id in new_bad and event_id not in unknown
-        ],
-        unknown=[
-            events[event_id] for event_id in events if event_id in new_bad and event_id in unknown
-        ],
+        foreign=[events[event_id] for event_id in parked if event_id not in unknown],
+        unknown=[events[event_id] for event_id in parked if event_id in unknown],
     )
 
 

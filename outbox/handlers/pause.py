@@ -57,7 +57,6 @@ class HandlerStatus:
 
     @property
     def tripped(self) -> bool:
-        """Paused by its circuit."""
         return self.paused and self.changed_by == CIRCUIT_BREAKER
 
 

@@ -42,7 +42,6 @@ __all__ = [
     "topic_ids_of",
 ]
 
-
 # Seconds. Longer than the transaction of an effect may take.
 EFFECT_WAIT = 10.0
 

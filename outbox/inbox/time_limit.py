@@ -9,7 +9,6 @@ from outbox.database.ask import rows_of
 
 __all__ = ["limit_transaction", "transaction_limit"]
 
-
 TRANSACTION_TIMEOUT_SINCE = 170_000  # PostgreSQL 17
 
 
@@ -32,6 +31,5 @@ def transaction_limit() -> tuple[str, str]:
 
 
 def limit_transaction() -> None:
-    """Set the limit for the open transaction."""
     columns, limit = transaction_limit()
     rows_of(f"SELECT {columns}", [limit])

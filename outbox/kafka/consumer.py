@@ -121,7 +121,6 @@ class TopicConsumer:
         self._consumer.pause(_partitions(keys))
 
     def resume(self, keys: Iterable[PartitionKey]) -> None:
-        """Fetch these again."""
         self._consumer.resume(_partitions(keys))
 
     def seek(self, key: PartitionKey, offset: int) -> None:
@@ -179,7 +178,6 @@ class TopicConsumer:
         return marks
 
     def close(self) -> None:
-        """Leave the group."""
         self._consumer.close()
 
     def _is_message(self, message: Message) -> bool:

@@ -53,7 +53,6 @@ class PendingEvent(NamedTuple):
 
     @property
     def partition(self) -> int:
-        """The partition of its message."""
         return partition_of(self.lane, conf.partition_counts()[self.topic])
 
     @property

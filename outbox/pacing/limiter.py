@@ -113,7 +113,6 @@ class LocalShare:
         return Draw(got, max(1, round(min(1 / per_second, 1.0) * 1000)))
 
     def give_back(self, count: int) -> None:
-        """Tokens that were not used."""
         self._tokens += count
 
     def begin_empty(self) -> None:

@@ -187,7 +187,6 @@ def processes_seen(server: redis.Redis) -> list[SeenProcess]:
 
 
 def _ids(server: redis.Redis) -> list[str]:
-    """Of processes that may be there."""
     return sorted(cast(bytes, each).decode() for each in server.smembers(_INDEX))
 
 

@@ -63,7 +63,6 @@ class InHand:
         return len(self._open)
 
     def add(self, delivery: Delivery) -> None:
-        """A delivery has come; tags rise."""
         assert delivery.tag is not None
         self._open[delivery.tag] = delivery
         self.bytes += len(delivery.raw)
@@ -78,7 +77,6 @@ class InHand:
         first.arrived = again.arrived
 
     def settle(self, delivery: Delivery, now: float) -> None:
-        """It may be acknowledged."""
         if delivery.tag is not None:
             self._settled[delivery.tag] = now
 
@@ -102,7 +100,6 @@ class InHand:
         return min((each.arrived for each in self._open.values()), default=None)
 
     def sizes(self) -> list[int]:
-        """Bytes of each body."""
         return [len(delivery.raw) for delivery in self._open.values()]
 
     def lose(self) -> None:

@@ -38,11 +38,9 @@ class KafkaHealth:
         self._has_answered = False
 
     def note_delivered(self, messages: int) -> None:
-        """Kafka has acknowledged so many more."""
         self._delivered += messages
 
     def breaker_state(self, now: float) -> KafkaBreakerState:
-        """At this moment of the monotonic clock."""
         return self._breaker.state(now)
 
     def look(self, now: float) -> None:

@@ -75,7 +75,6 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a channel to work with."""
         return self.channel is not None
 
     @property

@@ -59,12 +59,10 @@ class RelayPolicy:
 
     @property
     def exchange(self) -> str:
-        """The dead-letter exchange."""
         return f"{self.queue}.dlx"
 
     @property
     def dead_letter_queue(self) -> str:
-        """Where that exchange leads."""
         return f"{self.queue}.dlq"
 
     def prefetch(self, mean_bytes: float) -> int:

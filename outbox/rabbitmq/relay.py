@@ -34,6 +34,7 @@ __all__ = ["Relay"]
 
 _TICK = 0.002  # seconds between two looks for reports
 _SLOW_TICK = 0.02
+_BREAKER = list(KafkaBreakerState)  # in the order of its metric
 _SIZES = 1000  # bodies of which the mean size counts
 
 log = structlog.get_logger("outbox.relay")
@@ -111,7 +112,6 @@ class Relay:
 
     @property
     def delivered(self) -> int:
-        """Messages that Kafka has acknowledged so far."""
         return self._events.published
 
     @property
@@ -268,7 +268,7 @@ class Relay:
         metrics.LETTERS_WAITING.set(len(self._letters))
         metrics.CONSUMING.set(self.consuming.is_consuming)
         metrics.KAFKA_UP.set(self.kafka.is_well)
-        metrics.BREAKER.set(self.kafka.breaker_state(now).value)
+        metrics.BREAKER.set(_BREAKER.index(self.kafka.breaker_state(now)))
         oldest = self._in_hand.oldest()
         metrics.OLDEST.set(now - oldest if oldest is not None else 0.0)
 

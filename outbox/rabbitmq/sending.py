@@ -112,7 +112,6 @@ class Sending:
             self._stream = self._new_stream()
 
     def add(self, deliveries: Iterable[Delivery]) -> None:
-        """Send these behind the others."""
         self._ready.extend(deliveries)
 
     def forget_unsent(self) -> list[Delivery]:
@@ -144,7 +143,6 @@ class Sending:
         return sent
 
     def close(self) -> None:
-        """Give up everything."""
         for stream in (self._stream, self._lone.stream):
             if stream is not None:
                 stream.end()

@@ -34,11 +34,9 @@ class Watch:
         self.answers = 0
 
     def start(self) -> None:
-        """Begin to ask."""
         threading.Thread(target=self._run, name="kafka-watch", daemon=True).start()
 
     def ask(self) -> None:
-        """The next question is due now."""
         self._wanted.set()
 
     def _run(self) -> None:

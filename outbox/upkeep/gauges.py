@@ -173,7 +173,6 @@ def measure_handlers(routes: Sequence[Route]) -> None:
 
 
 def handler_lags(routes: Sequence[Route], logs: Mapping[str, TopicState]) -> list[HandlerLag]:
-    """How far each handler is behind."""
     ages = oldest_unapplied()
     return [
         HandlerLag(route.handler, *_behind(route.handler, logs.get(route.topic.name)), age)

@@ -15,7 +15,6 @@ from outbox.upkeep.check_result import CheckResult, judge
 
 __all__ = ["advice_on", "check_pooler", "check_postgresql", "check_standbys"]
 
-
 # A pattern of libpq's error -> what to do. The first match counts.
 _SAID = (
     (r"no encryption|SSL off", "PostgreSQL requires TLS. Add sslmode=verify-full to DATABASE_URL."),
