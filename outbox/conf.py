@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -42,8 +42,6 @@ __all__ = [
 
 # Under this name the drain's own dead letters are kept: those that Kafka refused.
 DRAIN_HANDLER = "outbox.drain"
-
-Policy = TypeVar("Policy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,16 +158,12 @@ class CircuitPolicy:
     least: int = 30
 
 
-def _policy(kind: type[Policy], setting: str) -> Policy:
-    return kind(**getattr(settings, setting, {}))
-
-
 # Each field can be set by a dict in the settings, for example
 # OUTBOX_BRIDGE_POLICY = {"deadline": 20.0}.
-DRAIN = _policy(DrainPolicy, "OUTBOX_DRAIN_POLICY")
-BRIDGE = _policy(BridgePolicy, "OUTBOX_BRIDGE_POLICY")
-REDRIVE = _policy(RedrivePolicy, "OUTBOX_REDRIVE_POLICY")
-CIRCUIT = _policy(CircuitPolicy, "OUTBOX_CIRCUIT_POLICY")
+DRAIN = DrainPolicy(**getattr(settings, "OUTBOX_DRAIN_POLICY", {}))
+BRIDGE = BridgePolicy(**getattr(settings, "OUTBOX_BRIDGE_POLICY", {}))
+REDRIVE = RedrivePolicy(**getattr(settings, "OUTBOX_REDRIVE_POLICY", {}))
+CIRCUIT = CircuitPolicy(**getattr(settings, "OUTBOX_CIRCUIT_POLICY", {}))
 
 
 @cache

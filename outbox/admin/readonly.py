@@ -221,17 +221,9 @@ def outbox_links(events: Iterable[object]) -> SafeString:
     return format_html_join(SafeString("<br>"), '<a href="{}?q={}">{}</a>', links)
 
 
-def short_id(field: str) -> Callable[[Any], str]:
+def short_id(field: str, kind: str = "id short") -> Callable[[Any], str]:
     """A column of ids of which the end is shown: list_display = (…, short_id("event_id"))."""
-    return _id_column(field, "id short")
 
-
-def whole_id(field: str) -> Callable[[Any], str]:
-    """A column of ids, for lists that have the room."""
-    return _id_column(field, "id")
-
-
-def _id_column(field: str, kind: str) -> Callable[[Any], str]:
     def shown(value: Any) -> str:
         text = str(value)
         return format_html(
@@ -239,6 +231,11 @@ def _id_column(field: str, kind: str) -> Callable[[Any], str]:
         )
 
     return _column(field, shown)
+
+
+def whole_id(field: str) -> Callable[[Any], str]:
+    """A column of ids, for lists that have the room."""
+    return short_id(field, "id")
 
 
 def clipped(field: str) -> Callable[[Any], str]:

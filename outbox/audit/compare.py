@@ -100,7 +100,9 @@ def add_up(
         tally.oldest_seconds = max(tally.oldest_seconds, each.age_seconds)
 
 
-def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Finding]]:
+def pages(
+    route: Route, logs: Mapping[str, TopicState], *, size: int = PAGE
+) -> Iterator[Sequence[Finding]]:
     """All events with which one handler is not done, in commit order per key, a page at a time.
 
     Reads the whole outbox, about 100,000 events per second and handler. `logs`: topic -> what Kafka holds; for
@@ -108,7 +110,7 @@ def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Fin
     """
     after = 0
     while True:
-        page = read_page(route, logs, NEXT_ROWS, (after, PAGE))
+        page = read_page(route, logs, NEXT_ROWS, (after, size))
         if page.findings:
             yield page.findings
         if page.last_id <= after:

@@ -99,16 +99,18 @@ class BreakerStore:
     def report(self, name: str, outcomes: Sequence[CallOutcome]) -> None:
         """What became of calls. The same outcome counts once."""
         for start in range(0, len(outcomes), _REPORT):
-            part = outcomes[start : start + _REPORT]
-            before, after = self._change(
-                name, lambda state, now, part=part: machine.report(state, self.rule, now, part)
-            )
-            if after.opened_at is not None and after.opened_at != before.opened_at:
-                log.warning("breaker_opened", breaker=name, seconds=self.rule.open_seconds)
-                if self._opened is not None:
-                    self._opened(name)
-            elif before.opened_at is not None and after.opened_at is None:
-                log.warning("breaker_closed", breaker=name)
+            self._report(name, outcomes[start : start + _REPORT])
+
+    def _report(self, name: str, outcomes: Sequence[CallOutcome]) -> None:
+        before, after = self._change(
+            name, lambda state, now: machine.report(state, self.rule, now, outcomes)
+        )
+        if after.opened_at is not None and after.opened_at != before.opened_at:
+            log.warning("breaker_opened", breaker=name, seconds=self.rule.open_seconds)
+            if self._opened is not None:
+                self._opened(name)
+        elif before.opened_at is not None and after.opened_at is None:
+            log.warning("breaker_closed", breaker=name)
 
     def give_up(self, name: str, ids: Sequence[str]) -> None:
         """Probes that were not made, or say nothing of the other side."""
@@ -182,8 +184,6 @@ class BreakerStore:
 
 def _state(raw: bytes) -> BreakerState:
     """What cannot be read, of a version that wrote another shape, is a breaker that is closed."""
-    if not raw:
-        return BreakerState()
     try:
         return _decode(raw)
     except msgspec.DecodeError:

@@ -77,8 +77,13 @@ class Bridge:
 
     def _cycle(self, *, take_more: bool) -> None:
         self._receive()
-        self._mirror_when_due()  # also while the database is unavailable: the commit shows that this bridge lives
-        if time.monotonic() < self._database_again:
+        now = time.monotonic()
+        if (
+            now >= self._next_mirror
+        ):  # also without a database: the commit shows that this bridge lives
+            self._next_mirror = now + self._policy.mirror_interval
+            self._mirror()
+        if now < self._database_again:
             return
         try:
             self._confirm.compare_flights()
@@ -142,12 +147,6 @@ class Bridge:
             if wanted != partition.fetching:
                 (client.resume if wanted else client.pause)([partition.key])
                 partition.fetching = wanted
-
-    def _mirror_when_due(self) -> None:
-        now = time.monotonic()
-        if now >= self._next_mirror:
-            self._next_mirror = now + self._policy.mirror_interval
-            self._mirror()
 
     def _mirror(self) -> None:
         """Commit the positions to Kafka, and measure how far they are behind the log."""

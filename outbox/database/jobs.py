@@ -58,7 +58,5 @@ def note_done(name: str) -> None:
 
 def ages() -> dict[str, float]:
     """Seconds since each job was last done, by name."""
-    rows = rows_of(
-        "SELECT name, extract(epoch FROM clock_timestamp() - done_at)::float FROM outbox_upkeep"
-    )
-    return dict(rows)
+    sql = "SELECT name, extract(epoch FROM clock_timestamp() - done_at)::float FROM outbox_upkeep"
+    return dict(rows_of(sql))

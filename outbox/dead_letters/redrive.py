@@ -46,10 +46,6 @@ tried the letter since. JSON turns it into a list."""
 log = structlog.get_logger("outbox.redrive")
 
 
-class _Paused(ConnectionError):
-    """The handler is paused, so its letters wait."""
-
-
 def run_letters(
     *, handler: str, letters: Sequence[Claim], effect: Callable[[Sequence[EventEnvelope]], None]
 ) -> int:
@@ -198,7 +194,7 @@ def lock_place(letter: Letter) -> None:
     key = _place(letter)
     position = positions.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait).get(key)
     if position is not None and position.paused:
-        raise _Paused(_Paused.__doc__)
+        raise ConnectionError("The handler is paused, so its letters wait.")
 
 
 def free_place(letter: Letter, *, ordered: bool, delay: float) -> Claim | None:

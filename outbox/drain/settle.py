@@ -53,7 +53,7 @@ def send_and_settle(
             indexes = acknowledged_prefix(part, sent)
             if indexes:
                 rows = [(part[i].id, part[i].partition, sent.acknowledged[i]) for i in indexes]
-                marks.write(_columns(rows))
+                marks.write([array_literal(column) for column in zip(*rows, strict=True)])
                 settled += [part[i] for i in indexes]
             if not sent.complete:
                 break
@@ -103,7 +103,3 @@ def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: BatchDelivery
         elif event.place not in open_keys:
             settled.append(index)
     return settled
-
-
-def _columns(rows: Sequence[tuple[int, int, int]]) -> list[str]:
-    return [array_literal(column) for column in zip(*rows, strict=True)]

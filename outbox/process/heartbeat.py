@@ -25,8 +25,6 @@ from outbox import conf, redis_client
 __all__ = [
     "BEAT_SECONDS",
     "GONE_SECONDS",
-    "NOTHING_TO_SAY",
-    "NO_QUEUES",
     "Heartbeat",
     "Said",
     "SeenProcess",
@@ -43,8 +41,6 @@ _INDEX = "outbox:processes"
 _KINDS = "outbox:process-kinds"  # of all that ever ran here
 _END_TRIES = 3  # else it is missed for as long as a heartbeat is kept
 _ANSWERS_WITHIN = 0.5
-NOTHING_TO_SAY: Callable[[], Mapping[str, float]] = dict
-NO_QUEUES: Callable[[], Sequence[str]] = tuple
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +82,8 @@ class Heartbeat:
         self,
         kind: str,
         *,
-        figures: Callable[[], Mapping[str, float]] = NOTHING_TO_SAY,
-        queues: Callable[[], Sequence[str]] = NO_QUEUES,
+        figures: Callable[[], Mapping[str, float]] = dict,
+        queues: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._kind = kind
         self._figures = figures

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from outbox import metrics
 from outbox.process.health import ReadinessAnswer, readiness
-from outbox.process.heartbeat import NO_QUEUES, NOTHING_TO_SAY, Heartbeat
+from outbox.process.heartbeat import Heartbeat
 
 __all__ = ["serve_in_background"]
 
@@ -34,8 +34,8 @@ def serve_in_background(
     ready: Callable[[], ReadinessAnswer] | None = None,
     aliases: Mapping[str, str] = {},
     port: int | None = None,
-    figures: Callable[[], Mapping[str, float]] = NOTHING_TO_SAY,
-    queues: Callable[[], Sequence[str]] = NO_QUEUES,
+    figures: Callable[[], Mapping[str, float]] = dict,
+    queues: Callable[[], Sequence[str]] = tuple,
 ) -> int:
     """Start the server on a daemon thread; prints and returns its port (METRICS_PORT unless `port`
     says another; 0: any free).

@@ -63,8 +63,10 @@ class Depths:
         def closed(_: Channel, reason: Exception) -> None:
             if isinstance(reason, exceptions.ChannelClosedByClient):
                 return
-            by_broker = isinstance(reason, exceptions.ChannelClosedByBroker)
-            missing = by_broker and reason.reply_code == _NOT_FOUND
+            missing = (
+                isinstance(reason, exceptions.ChannelClosedByBroker)
+                and reason.reply_code == _NOT_FOUND
+            )
             self._note(queue, connection, self._missing[queue] if missing else UNKNOWN)
 
         probe.add_on_close_callback(closed)

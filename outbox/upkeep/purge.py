@@ -36,25 +36,27 @@ class Purged:
     complete: bool = True
 
 
-def purge(retention: Retention | None = None, *, seconds: float = RUN_SECONDS) -> Purged:
+def purge(
+    retention: Retention | None = None, *, seconds: float = RUN_SECONDS, chunk: int = CHUNK
+) -> Purged:
     """Delete what may go, for at most about `seconds`; each chunk is a transaction of its own."""
     kept_for = retention or conf.retention()
     purged = Purged()
     give_up = time.monotonic() + seconds
     after: int | None = 0
     while after is not None and time.monotonic() < give_up:
-        after = _purge_events(after, kept_for.outbox, purged)
+        after = _purge_events(after, kept_for.outbox, chunk, purged)
     purged.complete = after is None
-    _repeat(lambda: _purge_receipts(kept_for.receipts, purged), give_up, purged)
-    _repeat(lambda: _purge_dead_letters(kept_for.dead_letters, purged), give_up, purged)
+    _repeat(lambda: _purge_receipts(kept_for.receipts, chunk, purged), give_up, purged)
+    _repeat(lambda: _purge_dead_letters(kept_for.dead_letters, chunk, purged), give_up, purged)
     if purged.complete:
         jobs.note_done("purge")
     return purged
 
 
-def _repeat(chunk: Callable[[], bool], give_up: float, purged: Purged) -> None:
-    """Until a chunk says that it was the last one, or time is up."""
-    while chunk():
+def _repeat(step: Callable[[], bool], give_up: float, purged: Purged) -> None:
+    """Until a step says that it was the last one, or time is up."""
+    while step():
         if time.monotonic() > give_up:
             purged.complete = False
             return
@@ -116,7 +118,7 @@ _EVENTS = f"""
 """
 
 
-def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
+def _purge_events(after: int, hours: int, chunk: int, purged: Purged) -> int | None:
     """One chunk of rows after `after`. Returns the id from which to continue, or None when no
     old row follows.
 
@@ -137,7 +139,7 @@ def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
         {
             "hours": hours,
             "after": after,
-            "chunk": CHUNK,
+            "chunk": chunk,
             "handlers": [handler for handler, _, _ in subscriptions],
             "topics": [topic for _, topic, _ in subscriptions],
             "types": [type_ for _, _, type_ in subscriptions],
@@ -172,14 +174,14 @@ _RECEIPTS = f"""
 """
 
 
-def _purge_receipts(hours: int, purged: Purged) -> bool:
+def _purge_receipts(hours: int, chunk: int, purged: Purged) -> bool:
     """One chunk of receipts of messages that are not from our outbox; whether more may follow.
 
     A mark says how far: those that have a row are passed by for good, they go together with it.
     """
     mark = jobs.read_mark(_RECEIPTS_MARK)
     with transaction.atomic():
-        last_id, receipts = row_of(_RECEIPTS, (hours, mark, CHUNK))
+        last_id, receipts = row_of(_RECEIPTS, (hours, mark, chunk))
         if last_id is None or last_id <= mark:
             return False
         jobs.move_mark(_RECEIPTS_MARK, old=mark, new=last_id)
@@ -187,7 +189,7 @@ def _purge_receipts(hours: int, purged: Purged) -> bool:
     return True
 
 
-def _purge_dead_letters(hours: int, purged: Purged) -> bool:
+def _purge_dead_letters(hours: int, chunk: int, purged: Purged) -> bool:
     """One chunk of dead letters that were resolved long ago, with what was done with them; whether
     more may follow."""
     letters = changed_by(
@@ -202,7 +204,7 @@ def _purge_dead_letters(hours: int, purged: Purged) -> bool:
         )
         DELETE FROM dead_letter WHERE id IN (SELECT id FROM due)
         """,
-        (hours, CHUNK),
+        (hours, chunk),
     )
     purged.dead_letters += letters
-    return letters == CHUNK
+    return letters == chunk

@@ -57,15 +57,13 @@ class Command(BaseCommand):
 
     def _list(self, *, everything: bool) -> None:
         states = pause.lane_states()
-        shown = [each for each in states if everything or _is_news(each)]
+        shown = [
+            each for each in states if everything or each.paused or each.pending or each.holder
+        ]
         for state in shown:
             self.stdout.write(_line(state))
         paused = sum(state.paused for state in states)
         self.stdout.write(f"{len(states)} lanes, {paused} paused, {len(shown)} shown.")
-
-
-def _is_news(state: LaneState) -> bool:
-    return bool(state.paused or state.pending or state.holder)
 
 
 def _line(state: LaneState) -> str:

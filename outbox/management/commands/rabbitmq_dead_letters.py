@@ -51,7 +51,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted, action, limit = _selection(options), options["action"], options["limit"]
-        if action == DISCARD and not (_is_choice(options) or options["all"]):
+        choices = ("ids", "event_id", "kind", "reason", "all")
+        if action == DISCARD and not any(options[name] for name in choices):
             raise CommandError("Say which: ids, --event-id, --kind or --reason; or --all.")
         try:
             if action in (REPLAY, DISCARD) and not options["dry_run"]:
@@ -116,10 +117,6 @@ def _subject(options: dict[str, Any]) -> str:
         ),
     ]
     return f"dead letters of the relay{': ' if chosen else ''}{', '.join(chosen)}"
-
-
-def _is_choice(options: dict[str, Any]) -> bool:
-    return any(options[name] for name in ("ids", "event_id", "kind", "reason"))
 
 
 def _selection(options: dict[str, Any]) -> Callable[[RelayLetter], bool]:
