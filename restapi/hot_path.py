@@ -88,7 +88,6 @@ class HotPath(Generic[Command, Result]):
         return perform_once(requests, write=self.write, answer=self.answer)
 
     def respond(self, key: IdempotencyKey | None, read: Callable[[], Command]) -> HttpResponse:
-        """What its view answers, by `respond_once`."""
         return respond_once(key, read, write=self.write, answer=self.answer)
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "OutboxEventAdmin",
 ]
 
-BREAK = SafeString("<br>")
 ANY_ID = "A whole id: of an event, an order or a customer; a key, or a correlation id"
 
 
@@ -99,7 +98,7 @@ class OutboxEventAdmin(ReadOnlyAdmin):
             (receipt.handler, receipt.outcome, rfc3339(receipt.applied_at))
             for receipt in (found.receipts if found else ())
         ]
-        return format_html_join(BREAK, "{}: {} {}", rows) or SafeString("none yet")
+        return format_html_join(SafeString("<br>"), "{}: {} {}", rows) or SafeString("none yet")
 
 
 @admin.register(BridgePosition)

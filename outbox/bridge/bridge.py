@@ -66,7 +66,8 @@ class Bridge:
                 while not self._stop.is_set():
                     self._cycle(take_more=True)
                 give_up = time.monotonic() + self._policy.stop_timeout
-                while self._partitions.in_flight() and time.monotonic() < give_up:
+                partitions = self._partitions.values()
+                while any(p.flight for p in partitions) and time.monotonic() < give_up:
                     self._cycle(take_more=False)
                 self._mirror()
             finally:

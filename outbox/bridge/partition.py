@@ -109,10 +109,6 @@ class Partitions(dict[PartitionKey, Partition]):
                 paused=position.paused,
             )
 
-    def in_flight(self) -> list[Partition]:
-        """The partitions with a chunk that was sent and is not yet confirmed."""
-        return [partition for partition in self.values() if partition.flight]
-
     def are_busy(self) -> bool:
         """Whether anything is in flight or waits to be sent."""
         return any(

@@ -10,7 +10,7 @@ import structlog
 
 from outbox import metrics
 from outbox.conf import DRAIN_HANDLER
-from outbox.database.ask import changed_by, rows_of
+from outbox.database.ask import changed_by
 from outbox.dead_letters import dlq_message
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
@@ -137,16 +137,12 @@ def without_followers(pending: Sequence[PendingEvent], heads: Heads) -> list[Pen
 def resolve_published(events: Sequence[PendingEvent]) -> None:
     """Events of lanes with open letters were published: the letters among them are resolved, and
     what was held behind them is published."""
-    rows = rows_of(
-        """
-        SELECT id FROM dead_letter
-        WHERE handler = %s AND event_id = ANY(%s::uuid[]) AND state = 0 FOR UPDATE
-        """,
-        (DRAIN_HANDLER, [event.event_id for event in events]),
+    rows = DeadLetter.objects.filter(
+        handler=DRAIN_HANDLER,
+        event_id__in=[event.event_id for event in events],
+        state=DeadLetter.State.RETRYING,
     )
-    ids = [row[0] for row in rows]
-    letters = letter_rows.lock_letters(ids) if ids else []
-    for letter in letters:
+    for letter in letter_rows.lock_letters(rows.values_list("id", flat=True)):
         letter_rows.resolve([letter.id], DeadLetter.State.APPLIED, by="drain")
         _release(letter)
 

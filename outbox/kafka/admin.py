@@ -197,13 +197,9 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
     client = AdminClient(client_config("admin"))
     ids = {}
     for name, future in client.describe_topics(TopicCollection(list(names))).items():
-        high, low = (
-            value & 0xFFFFFFFFFFFFFFFF
-            for value in (
-                result_of(future).topic_id.get_most_significant_bits(),
-                result_of(future).topic_id.get_least_significant_bits(),
-            )
-        )
+        found = result_of(future).topic_id
+        high = found.get_most_significant_bits() & 0xFFFFFFFFFFFFFFFF
+        low = found.get_least_significant_bits() & 0xFFFFFFFFFFFFFFFF
         ids[name] = UUID(int=(high << 64) | low) if high or low else uuid5(_NAMESPACE, name)
     return ids
 

@@ -60,14 +60,11 @@ def broker_limits() -> GroupLimits | None:
     brokers = client.list_topics(timeout=admin.TIMEOUT).brokers
     described = admin.described(client, ResourceType.BROKER, [str(number) for number in brokers])
     try:
-        return GroupLimits(
-            session=max(
-                int(v["group.consumer.min.session.timeout.ms"]) for v in described.values()
-            ),
-            heartbeat=max(
-                int(v["group.consumer.min.heartbeat.interval.ms"]) for v in described.values()
-            ),
+        session, heartbeat = (
+            max(int(values[f"group.consumer.min.{name}.ms"]) for values in described.values())
+            for name in ("session.timeout", "heartbeat.interval")
         )
+        return GroupLimits(session, heartbeat)
     except (KeyError, ValueError):  # an older broker, or one that shows nothing
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.conf import settings
 
@@ -73,5 +72,4 @@ class RelayPolicy:
 
 def configured() -> RelayPolicy:
     """What the settings say; RELAY is a dict of the fields."""
-    fields: dict[str, Any] = settings.RELAY
-    return RelayPolicy(**fields)
+    return RelayPolicy(**settings.RELAY)

@@ -10,12 +10,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import conf
 from outbox.audit import compare
 from outbox.audit.compare import MISSING, AuditTally, Finding, MissingReason
 from outbox.audit.repair import repair
 from outbox.declaration import Route
 from outbox.kafka import admin
+from outbox.management.words import routes_named
 
 SHOWN = 20
 _HANDED_OVER = "events handed to the redrive as dead letters that are due now."
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        routes = _routes(options["handler"])
+        routes = routes_named(options["handler"])
         logs, error = admin.states_or_none(route.topic.name for route in routes)
         warning = (
             f"Kafka did not answer ({error}): what its logs have lost is not seen." if error else ""
@@ -131,10 +131,3 @@ class Command(BaseCommand):
             "first": [asdict(each) for each in missing[:SHOWN]],
         }
         self.stdout.write(json.dumps(report, default=str))
-
-
-def _routes(names: list[str] | None) -> list[Route]:
-    try:
-        return [conf.route_named(name) for name in names] if names else list(conf.routes())
-    except LookupError as error:
-        raise CommandError(str(error)) from error
