@@ -209,7 +209,7 @@ def _finding(handler: str, row: Sequence[Any], state: TopicState | None) -> Find
     if outcome == InboxReceipt.Outcome.PARKED:
         found = MissingReason.PARKED
     elif status != OutboxEvent.Status.PUBLISHED or partition is None or offset is None:
-        found = _UNPUBLISHED[OutboxEvent.Status(status)]
+        found = _UNPUBLISHED.get(status, MissingReason.UNSENT)
     elif topic_id is None or next_ is None:
         found = MissingReason.NO_POSITION
     elif state and state.topic_id != topic_id:
@@ -232,8 +232,6 @@ def _is_gone(state: TopicState, partition: int, offset: int, *, in_log: bool) ->
 
 
 _UNPUBLISHED = {
-    OutboxEvent.Status.NEW: MissingReason.UNSENT,
     OutboxEvent.Status.HELD: MissingReason.HELD,
     OutboxEvent.Status.DEAD: MissingReason.REFUSED,
-    OutboxEvent.Status.PUBLISHED: MissingReason.UNSENT,
 }

@@ -77,15 +77,11 @@ def _bytes(headers: dict[str, str]) -> int:
 
 
 def dlq_headers(letter: Letter, failed_at: datetime) -> dict[str, str]:
-
-    def number(value: int | None) -> str:
-        return "" if value is None else str(value)
-
     return {
         "original-event-id": str(letter.event.event_id),
         "original-topic": letter.event.topic,
-        "original-partition": number(letter.partition),
-        "original-offset": number(letter.offset),
+        "original-partition": "" if letter.partition is None else str(letter.partition),
+        "original-offset": "" if letter.offset is None else str(letter.offset),
         "handler": letter.handler,
         "error": to_column(letter.error)[:_ERROR_HEADER_LENGTH],
         "failed-at": rfc3339(failed_at),

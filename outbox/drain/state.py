@@ -33,8 +33,7 @@ class Backoff:
         self.until = time.monotonic() + self.delay
 
     def succeeded(self) -> None:
-        self.delay = 0.0
-        self.until = 0.0
+        self.delay = self.until = 0.0
 
 
 @dataclass(slots=True)

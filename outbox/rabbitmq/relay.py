@@ -210,7 +210,7 @@ class Relay:
         sent = self._sending.step(now)
         now = time.monotonic()
         self._events.settle(sent, now)
-        self.kafka.note_delivered(len(sent.delivered))
+        self.kafka.delivered += len(sent.delivered)
         self._canary.note(sent.delivered, now)
         self.consuming.ack(self._in_hand.due(settled_before=now - self._policy.single_ack_after))
         if self._stop_at is not None:
