@@ -47,6 +47,8 @@ DRAIN_HANDLER = "outbox.drain"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainPolicy:
     """Bounds of one drain transaction (guarantees.md#r3 and #r5); seconds where nothing else is said.
+    `part_events`: a larger batch is sent and settled in parts of about so many; smaller ones cost more
+    in flushes than they save.
     `refusals`: times Kafka must name a message alone as refused before it becomes a dead letter.
     `much`: behind a batch of so many events that filled its claim, a run has two claims at once.
     `few`: behind a batch of fewer events, which emptied its lanes and was not the last, a run claims
@@ -62,6 +64,7 @@ class DrainPolicy:
 
     lanes_per_claim: int = 16
     batch_events: int = 4000
+    part_events: int = 1000
     much: int = 2000
     few: int = 1000
     gather: float = 0.04

@@ -23,8 +23,6 @@ from outbox.lanes.pending import PendingEvent
 
 __all__ = ["acknowledged_prefix", "send_and_settle"]
 
-_PART = 1000  # events; smaller ones cost more in flushes than they save
-
 _SETTLE = """
     UPDATE event_outbox
     SET status = 1, published_at = clock_timestamp(),
@@ -45,7 +43,7 @@ def send_and_settle(
     deadline = time.monotonic() + policy.flush_timeout
     whole = Produced(size=len(pending))
     settled: list[PendingEvent] = []
-    parts = max(1, len(pending) // _PART)
+    parts = max(1, len(pending) // policy.part_events)
     size = max(1, -(-len(pending) // parts))
     with connection.cursor() as cursor, _marking(cursor, beside=parts > 1) as mark:
         for start in range(0, len(pending), size):
