@@ -13,7 +13,7 @@ from outbox.rabbitmq.properties import Properties
 __all__ = ["Ack", "Delivery", "InHand"]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Delivery:
     """One delivery on its way, and later what is known of its event.
 
