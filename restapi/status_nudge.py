@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import cache
 
 import redis
 
@@ -20,20 +19,16 @@ _UNHEARD_SECONDS = 0.5  # pause after one that no web process has heard: none ha
 _LOST_SECONDS = 1.0
 
 
-@cache
-def _redis() -> redis.Redis:
-    # Once more is harmless: a second nudge finds nothing to read.
-    return redis_client.client(answers_within=1.0, connects_within=0.5, again=1)
-
-
 _logs: deque[str] = deque()  # whose nudges are to be sent
 
 
 def _send() -> float:
     logs = {_logs.popleft() for _ in range(len(_logs))}
+    # Once more is harmless: a second nudge finds nothing to read.
+    server = redis_client.shared(answers_within=1.0, connects_within=0.5, again=1)
     try:
-        heard = sum(int(_redis().publish(CHANNEL, log)) for log in logs)
-        redis_client.ask_if_back(_redis())
+        heard = sum(int(server.publish(CHANNEL, log)) for log in logs)
+        redis_client.ask_if_back(server)
     except (redis.RedisError, OSError) as error:
         redis_client.note_lost(error)
         return _LOST_SECONDS

@@ -255,9 +255,10 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
 
 def alter_retention(topics: Sequence[Topic]) -> None:
     """Set retention.ms and segment.ms of existing topics to what the code says."""
+    client = AdminClient(client_config("admin"))
     for topic in topics:
         kept = {"retention.ms": topic.retention_hours * 3_600_000, "segment.ms": SEGMENT_MS}
-        [done] = alter(ResourceType.TOPIC, [topic.name], kept)
+        [done] = alter(client, ResourceType.TOPIC, [topic.name], kept)
         result_of(done)
 
 
@@ -275,13 +276,13 @@ def described(
 
 
 def alter(
-    kind: ResourceType, names: Iterable[str], values: Mapping[str, int]
+    client: AdminClient, kind: ResourceType, names: Iterable[str], values: Mapping[str, int]
 ) -> Collection[Future[None]]:
-    """Ask the broker to set these settings, the same for all; `result_of` each tells what it did."""
+    """Ask the broker to set these settings, the same for all; `result_of` each tells what it did. They end
+    with the client."""
     entries = [
         ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
         for name, value in values.items()
     ]
     resources = [ConfigResource(kind, name, incremental_configs=entries) for name in names]
-    client = AdminClient(client_config("admin"))
-    return list(client.incremental_alter_configs(resources).values())
+    return client.incremental_alter_configs(resources).values()

@@ -87,7 +87,8 @@ def shorten_sessions(groups: Sequence[str]) -> dict[str, int]:
     if not longer:
         return before
     values = {_SESSION: session, _HEARTBEAT: heartbeat}
-    for future in admin.alter(ResourceType.GROUP, longer, values):
+    client = AdminClient(client_config("admin"))
+    for future in admin.alter(client, ResourceType.GROUP, longer, values):
         with suppress(admin.KafkaUnavailable):
             admin.result_of(future)
     return sessions(groups)
