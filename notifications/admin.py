@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -109,6 +110,14 @@ class NotificationAdmin(ConfirmedActions):
         clipped("error_message"),
         utc("created_at"),
     )
+    asked = {
+        "id": attrgetter("id"),
+        "status": attrgetter("status"),
+        "channel": attrgetter("channel"),
+        "priority": attrgetter("priority"),
+        "recipient": lambda row: shorten(row.recipient),
+        "error": lambda row: shorten(masked(row.error_message or "")),
+    }
     fields = (
         ("id", "status", "channel", "priority"),
         ("caller", "recipient", "batch"),
@@ -212,25 +221,8 @@ class NotificationAdmin(ConfirmedActions):
         effect: str,
     ) -> HttpResponse:
         rows = list(fit[:AT_ONCE])
-        return self.ask(
-            request,
-            action=action,
-            sentence=f"These {len(rows)} {effect}.",
-            left_out=_left_out(len(ids)),
-            columns=("id", "status", "channel", "priority", "recipient", "error"),
-            rows=[
-                (
-                    row.id,
-                    row.status,
-                    row.channel,
-                    row.priority,
-                    shorten(row.recipient),
-                    shorten(masked(row.error_message or "")),
-                )
-                for row in rows
-            ],
-            selected=[row.id for row in rows],
-        )
+        sentence = f"These {len(rows)} {effect}."
+        return self.ask(request, action, sentence, rows, left_out=_left_out(len(ids)))
 
 
 _DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
@@ -251,6 +243,11 @@ class BatchAdmin(ConfirmedActions):
     search_help_text = "A whole id of a batch"
     ordering = ("-id",)
     actions = ("cancel",)
+    asked = {
+        "id": attrgetter("id"),
+        "caller": attrgetter("caller"),
+        "notifications": attrgetter("total_count"),
+    }
     list_display = (whole_id("id"), "caller", "total_count", utc("created_at"))
     fields = ("id", "caller", "total_count", "created_at", "counts", "notifications")
 
@@ -271,14 +268,8 @@ class BatchAdmin(ConfirmedActions):
         batches = list(queryset.order_by("id")[:AT_ONCE])
         why = reason_of(request)
         if not why:
-            return self.ask(
-                request,
-                action="cancel",
-                sentence="Of these, what is not under way is not sent.",
-                columns=("id", "caller", "notifications"),
-                rows=[(each.id, each.caller, each.total_count) for each in batches],
-                selected=[each.id for each in batches],
-            )
+            sentence = "Of these, what is not under way is not sent."
+            return self.ask(request, "cancel", sentence, batches)
         done, by = 0, request.user.get_username()
         for batch in batches:
             with transaction.atomic():

@@ -164,8 +164,7 @@ def test_every_client_gets_in(broker: Broker, way: str) -> None:
 
 
 def _relayed(value: bytes) -> bool:
-    limits = LimitsQuestion("secured").ask(60)
-    stream: Stream[str] = Stream("secured", limit=limits.max_bytes)
+    stream: Stream[str] = Stream("secured", limit=LimitsQuestion("secured").ask(60))
     try:
         assert stream.send("token", key="relay", value=value, headers=[])
         return settles(lambda: stream.poll()[0] == ["token"], within=60)

@@ -13,7 +13,7 @@ from notifications.delivery.turns import nudge
 from notifications.models import Channel, ChannelControl, Priority
 from outbox.database import operator_log
 from outbox.database.ask import row_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
 from outbox.database.round_trips import Statement
 
 __all__ = [

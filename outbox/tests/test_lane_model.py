@@ -27,6 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from outbox.database.arrays import array_literal
 from outbox.drain import settle
 from outbox.drain.settle import acknowledged_prefix
 from outbox.kafka.producer import BatchDelivery
@@ -51,7 +52,8 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
     """Mark (id, partition, offset) as published, as a drain does."""
     if settled:
         with connection.cursor() as cursor:
-            cursor.execute(settle._SETTLE, settle._columns(settled))
+            columns = [array_literal(column) for column in zip(*settled, strict=True)]
+            cursor.execute(settle._SETTLE, columns)
 
 
 @dataclass(frozen=True)
