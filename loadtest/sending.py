@@ -52,15 +52,13 @@ class RunPlan:
 
 class RequestTally:
     """Requests whose moment came (`due`), those of them that could not be sent, and failures by kind.
-    `seconds`: how long was sent."""
+    `seconds`: how long was sent; `epoch`: what a moment of time.perf_counter lacks to be one since the epoch."""
 
     def __init__(self) -> None:
         self.errors: Counter[str] = Counter()
         self.due = self.not_sent = self.under_way = 0
         self.begin = time.perf_counter()
-        self.epoch = (
-            time.time() - self.begin
-        )  # with a moment of perf_counter: seconds since the epoch
+        self.epoch = time.time() - self.begin
         self.seconds = 0.0
         self.ended_early = False
 
