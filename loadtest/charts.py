@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Axis", "Bars", "ChartLine", "chart", "exactly", "linear", "logarithmic"]
+__all__ = ["Axis", "ChartLine", "chart", "exactly", "linear", "logarithmic"]
 
 WIDTH, PLOT_HEIGHT = 1000, 218  # of the canvas; its height is in pixels, its width is stretched
 TOP, BOTTOM = 12, 30  # pixels above and below it; the page leaves room to the left, for labels
@@ -32,28 +32,15 @@ class ChartLine:
     points: Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """Bars from one value to another, `width` wide in units of x."""
-
-    name: str
-    style: str
-    width: float
-    bars: Sequence[tuple[float, float, float]]  # x, from, to
-
-
 def linear(highest: float, unit: str = "", *, steps: int = 4) -> Axis:
     """From 0 to a round number at or above `highest`."""
     step = _round_step(max(highest, 1e-9) / steps)
-    top = step * math.ceil(max(highest, step) / step - 1e-9)
-    count = round(top / step)
-    ticks = [(step * n, f"{step * n:,g}{unit if n == count else ''}") for n in range(count + 1)]
-    return Axis(lambda value: value / top, ticks)
+    return exactly(step * math.ceil(max(highest, step) / step - 1e-9), unit, step=step)
 
 
-def exactly(highest: float, unit: str = "", *, steps: int = 8) -> Axis:
-    """From 0 to `highest` itself, with round ticks before it."""
-    step = _round_step(highest / steps)
+def exactly(highest: float, unit: str = "", *, step: float = 0.0) -> Axis:
+    """From 0 to `highest` itself, with round ticks before it, `step` apart (0: about eight of them)."""
+    step = step or _round_step(highest / 8)
     values = [step * n for n in range(math.floor(highest / step + 1e-9) + 1)]
     ticks = [(value, f"{value:,g}{unit if value == values[-1] else ''}") for value in values]
     return Axis(lambda value: value / highest, ticks)
@@ -74,22 +61,22 @@ def chart(
     title: str,
     x: Axis,
     y: Axis,
-    marks: Sequence[ChartLine | Bars],
+    lines: Sequence[ChartLine],
     *,
     hover: Sequence[tuple[float, float, str]] = (),
 ) -> str:
     """One figure. `hover`: x from, x to, and what is said of this span."""
     grid = [_horizontal(y.place(value), text) for value, text in y.ticks]
     grid += [_vertical(x.place(value), text) for value, text in x.ticks]
-    drawn = [_bars(x, y, m) if isinstance(m, Bars) else _line(x, y, m) for m in marks]
+    drawn = [_line(x, y, line) for line in lines]
     spans = [
         f'<rect class="hover" x="{_x(x.place(a)):.1f}" y="0" height="{PLOT_HEIGHT}" '
         f'width="{max(_x(x.place(b)) - _x(x.place(a)), 0.5):.1f}"><title>{escape(text)}</title></rect>'
         for a, b, text in hover
     ]
     legend = "".join(
-        f'<span class="key"><i class="{mark.style}"></i>{escape(mark.name)}</span>'
-        for mark in marks
+        f'<span class="key"><i class="{line.style}"></i>{escape(line.name)}</span>'
+        for line in lines
     )
     return (
         f'<figure><figcaption><b>{escape(title)}</b><span class="legend">{legend}</span></figcaption>'
@@ -136,16 +123,6 @@ def _line(x: Axis, y: Axis, line: ChartLine) -> str:
         f'<polyline class="{line.style}" points="{" ".join(piece if len(piece) > 1 else piece * 2)}"/>'
         for piece in pieces
         if piece
-    )
-
-
-def _bars(x: Axis, y: Axis, bars: Bars) -> str:
-    return "".join(
-        f'<rect class="{bars.style}" x="{_x(x.place(at)):.1f}" y="{_y(y.place(high)):.1f}" '
-        f'width="{max(_x(x.place(at + bars.width)) - _x(x.place(at)) - 0.6, 0.6):.1f}" '
-        f'height="{_y(y.place(low)) - _y(y.place(high)):.1f}"/>'
-        for at, low, high in bars.bars
-        if high > low
     )
 
 

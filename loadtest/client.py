@@ -4,15 +4,17 @@ of kept connections. aiohttp alone would fill most of a core (docs/load-testing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import NamedTuple, cast
+from collections.abc import Coroutine, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
+import uvloop
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-__all__ = ["Client", "ClientReply", "Failed"]
+__all__ = ["Client", "ClientReply", "Failed", "run_with"]
 
 FORBIDDEN = ("\r", "\n", "\0")
+Result = TypeVar("Result")
 
 
 class ClientReply(NamedTuple):
@@ -108,6 +110,19 @@ class Client:
         except OSError as error:
             raise Failed("unreachable") from error
         return connection
+
+
+def run_with(client: Client, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns, in an event loop of its own; the client is closed behind it."""
+
+    async def run() -> Result:
+        try:
+            return await work
+        finally:
+            client.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
 
 
 class _Connection(asyncio.Protocol):

@@ -12,25 +12,19 @@ import random
 import time
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import msgspec
-import uvloop
 
-from loadtest.client import Client, Failed
-from loadtest.feeds_tally import LOST_SHOWN, AcceptedPost, FeedsPlan, FeedsTally
-from loadtest.sending import each_second, send_all
+from loadtest.client import Client, Failed, run_with
+from loadtest.feeds_report import LOST_SHOWN, AcceptedPost, FeedsPlan, FeedsTally
+from loadtest.sending import for_each, send_all
 
 __all__ = ["Population", "generate_feeds"]
 
-SHARES = {
-    "post": 0.10,
-    "read": 0.85,
-    "follow": 0.05,
-}  # a follow is ended by the next one of its pair
+# A follow is ended by the next one of its pair.
+SHARES = {"post": 0.10, "read": 0.85, "follow": 0.05}
 SKEW = 1.1  # Zipf's exponent
 MICRO = 1_000_000
-SETTING_UP = 16  # requests at a time
 POLL = 0.02  # seconds between two looks for a post
 
 
@@ -73,23 +67,20 @@ def generate_feeds(
 ) -> FeedsTally:
     """Follow, send, look for every post; returns when that is done. Raises Failed when the follows
     cannot be made."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_generate(plan, on_second))
+    client = plan.client()
+    return run_with(client, _generate(plan, client, on_second))
 
 
-async def _generate(plan: FeedsPlan, on_second: Callable[[FeedsTally], None]) -> FeedsTally:
-    client = Client(plan.url, timeout=plan.timeout, headers=plan.headers)
+async def _generate(
+    plan: FeedsPlan, client: Client, on_second: Callable[[FeedsTally], None]
+) -> FeedsTally:
     tally = FeedsTally()
     run = _Run(plan, client, tally)
-    try:
-        await run.set_up()
-        tally.begin = time.perf_counter()
-        async with each_second(partial(on_second, tally)):
-            await send_all(plan, run.send, not_started=tally.note_not_sent)
-        tally.seconds = max(plan.seconds, time.perf_counter() - tally.begin)
-        await run.check()
-    finally:
-        client.close()
+    await run.set_up()
+    tally.begin = time.perf_counter()
+    await send_all(plan, run.send, tally, on_second)
+    tally.seconds = max(plan.seconds, time.perf_counter() - tally.begin)
+    await run.check()
     return tally
 
 
@@ -123,21 +114,17 @@ class _Run:
 
     async def set_up(self) -> None:
         """The follows that stand to the end."""
-        pairs = iter(
-            [
-                (follower, followee)
-                for followee, followers in self._people.followers.items()
-                for follower in followers
-            ]
+        pairs = (
+            (follower, followee)
+            for followee, followers in self._people.followers.items()
+            for follower in followers
         )
+        await for_each(pairs, self._begin_follow)
 
-        async def follow() -> None:
-            for pair in pairs:
-                reply = await self._client.request(b"POST", b"/follow", _pair(pair))
-                if reply.status != 200:
-                    raise Failed(f"status {reply.status} of POST /follow")
-
-        await asyncio.gather(*(follow() for _ in range(SETTING_UP)))
+    async def _begin_follow(self, pair: Sequence[str]) -> None:
+        reply = await self._client.request(b"POST", b"/follow", _pair(pair))
+        if reply.status != 200:
+            raise Failed(f"status {reply.status} of POST /follow")
 
     async def send(self, intended: float) -> bool:
         """One request of the mix; whether it was well answered."""
@@ -233,15 +220,10 @@ class _Run:
         if self._watching:
             await asyncio.wait(self._watching)
         give_up = time.perf_counter() + self._plan.settle
-        pairs = iter(
-            [(post.post_id, follower) for post in self._tally.posts for follower in post.followers]
+        pairs = (
+            (post.post_id, follower) for post in self._tally.posts for follower in post.followers
         )
-
-        async def look() -> None:
-            for post_id, follower in pairs:
-                await self._look(post_id, follower, give_up)
-
-        await asyncio.gather(*(look() for _ in range(SETTING_UP)))
+        await for_each(pairs, lambda pair: self._look(*pair, give_up))
 
     async def _look(self, post_id: int, follower: str, give_up: float) -> None:
         tally = self._tally

@@ -7,16 +7,15 @@ import itertools
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from uuid import UUID
 
 import msgspec
-import uvloop
 
-from loadtest.client import Client, Failed
+from loadtest.client import Client, Failed, run_with
 from loadtest.payloads import Payloads
-from loadtest.sending import RunPlan, each_second, send_all
+from loadtest.sending import RunPlan, Send, send_all
 from loadtest.tally import LoadTally
 
 __all__ = ["GeneratorPlan", "generate"]
@@ -47,64 +46,54 @@ def generate(
 ) -> LoadTally:
     """Send the plan's orders and return when the last answer is here; calls `on_second` about once
     a second. SIGINT ends the sending early, a second one everything."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_generate(plan, on_second))
+    client = plan.client()
+    return run_with(client, _generate(plan, client, on_second))
 
 
-async def _generate(plan: GeneratorPlan, on_second: Callable[[LoadTally], None]) -> LoadTally:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    client = Client(plan.url, timeout=plan.timeout, headers=plan.headers)
-    tally = LoadTally(planned_seconds=plan.seconds)
+async def _generate(
+    plan: GeneratorPlan, client: Client, on_second: Callable[[LoadTally], None]
+) -> LoadTally:
+    loop, tally = asyncio.get_running_loop(), LoadTally(planned_seconds=plan.seconds)
 
     def end() -> None:
         tally.end_early()
-        stop.set()
         loop.remove_signal_handler(signal.SIGINT)
 
     loop.add_signal_handler(signal.SIGINT, end)
     try:
-        orders = _Orders(plan, client, tally)
-        async with each_second(partial(on_second, tally)):
-            await send_all(plan, orders.place, not_started=tally.note_not_sent, stop=stop)
+        await send_all(plan, _placing(plan, client, tally), tally, on_second)
     finally:
-        client.close()
         loop.remove_signal_handler(signal.SIGINT)
     return tally
 
 
-class _Orders:
-    """Places orders, one a call."""
+def _placing(plan: GeneratorPlan, client: Client, tally: LoadTally) -> Send:
+    payloads = Payloads(seed=plan.seed, kind=plan.kind, customers=plan.customers)
+    numbers, id_line = itertools.count(1), f"X-Request-ID: {plan.run}-%d\r\n".encode()
 
-    def __init__(self, plan: GeneratorPlan, client: Client, tally: LoadTally) -> None:
-        self._tally = tally
-        self._client = client
-        self._payloads = Payloads(seed=plan.seed, kind=plan.kind, customers=plan.customers)
-        self._numbers = itertools.count(1)
-        self._id_line = f"X-Request-ID: {plan.run}-%d\r\n".encode()
-
-    async def place(self, intended: float) -> bool:
-        """One order; whether it was accepted."""
-        body = self._payloads.next().body
-        sent = time.perf_counter()
-        self._tally.note_sent(intended, sent)
+    async def place(intended: float) -> bool:
+        body, sent = payloads.next().body, time.perf_counter()
+        tally.note_sent(intended, sent)
         try:
-            status, answer = await self._client.request(
-                b"POST", b"/orders", body, self._id_line % next(self._numbers)
+            status, answer = await client.request(
+                b"POST", b"/orders", body, id_line % next(numbers)
             )
+            order_id = _order_id(status, answer)
         except Failed as failure:
-            self._tally.note_error(intended, failure.kind)
+            tally.note_error(intended, failure.kind)
             return False
-        if status not in ACCEPTED:
-            self._tally.note_error(intended, f"status {status}")
-            return False
-        try:
-            decoded = _decode(answer)
-        except msgspec.DecodeError:
-            decoded = _Answer()
-        order_id = decoded.order_id or decoded.orderId
-        if order_id is None:
-            self._tally.note_error(intended, "no order id")
-            return False
-        self._tally.note_accepted(intended, sent, order_id)
+        tally.note_accepted(intended, sent, order_id)
         return True
+
+    return place
+
+
+def _order_id(status: int, answer: bytes) -> UUID:
+    """Raises Failed for an answer that accepts no order."""
+    if status not in ACCEPTED:
+        raise Failed(f"status {status}")
+    with suppress(msgspec.DecodeError):
+        decoded = _decode(answer)
+        if found := decoded.order_id or decoded.orderId:
+            return found
+    raise Failed("no order id")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from loadtest.charts import Axis, Bars, ChartLine, chart, exactly, linear, logarithmic
+from loadtest.charts import Axis, ChartLine, chart, exactly, linear, logarithmic
 from loadtest.histogram import PERCENTILES, Histogram
 from loadtest.summary import LoadSummary
 from loadtest.tally import Slot
@@ -38,7 +38,6 @@ figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap
 .legend { color: var(--soft); font-size: 13px; } .key { margin-left: 14px; white-space: nowrap; }
 .key i { display: inline-block; width: 14px; height: 3px; margin-right: 6px;
   vertical-align: middle; background: currentColor; }
-.key i.bar-red, .key i.bar-violet { height: 10px; width: 10px; border-radius: 2px; }
 .plot { margin-top: 6px; padding: 0 8px 0 58px; }
 .plot svg { display: block; overflow: visible; }
 svg .grid { stroke: var(--line); } svg .notch { stroke: var(--grey); }
@@ -47,10 +46,9 @@ polyline { fill: none; vector-effect: non-scaling-stroke; stroke-width: 2; strok
 polyline.blue { stroke: var(--blue); } polyline.orange { stroke: var(--orange); }
 polyline.grey { stroke: var(--grey); stroke-width: 1.3; }
 polyline.dashed { stroke: var(--grey); stroke-width: 1.5; stroke-dasharray: 5 4; }
+polyline.red { stroke: var(--red); } polyline.violet { stroke: var(--violet); }
 i.blue { color: var(--blue); } i.orange { color: var(--orange); }
-i.grey, i.dashed { color: var(--grey); } i.bar-red { color: var(--red); }
-i.bar-violet { color: var(--violet); }
-rect.bar-red { fill: var(--red); } rect.bar-violet { fill: var(--violet); }
+i.grey, i.dashed { color: var(--grey); } i.red { color: var(--red); } i.violet { color: var(--violet); }
 .hover { fill: transparent; } .hover:hover { fill: var(--ink); fill-opacity: .07; }
 .percentiles td { white-space: nowrap; } .percentiles th { vertical-align: bottom; }
 .percentiles td, .percentiles th { padding-right: 0; padding-left: 10px; }
@@ -166,28 +164,24 @@ def _over_time(summary: LoadSummary) -> Iterable[str]:
     y = _latency_axis(value for each in lines for _, value in each.points)
     origin = "the last answer" if summary.plan.closed else "the intended start"
     yield chart(f"Latency from {origin}, by when it was due", x, y, lines, hover=hover)
+
+    def rate(name: str, style: str, field: str, some: Sequence[Slot]) -> ChartLine:
+        values = (getattr(slot, field) / width for slot in some)
+        return ChartLine(name, style, list(zip(middles, values, strict=False)))
+
     # The last slots are begun only, or hold nothing but late answers: a rate would mislead.
-    whole = [n for n in range(len(slots)) if (n + 1) * width <= summary.tally.seconds + 0.01]
-    rates = [
-        ChartLine("due", "dashed", [(middles[n], slots[n].due / width) for n in whole]),
-        ChartLine("accepted", "blue", [(middles[n], slots[n].answered / width) for n in whole]),
+    whole = slots[: int((summary.tally.seconds + 0.01) / width)]
+    answers = [rate("due", "dashed", "due", whole), rate("accepted", "blue", "answered", whole)]
+    failures = [
+        rate("errors", "red", "errors", slots),
+        rate("not sent", "violet", "not_sent", slots),
     ]
-    highest = max((value for each in rates for _, value in each.points), default=1.0)
-    yield chart("Orders a second", x, linear(highest, " /s"), rates, hover=hover)
-    starts = [number * width for number in range(len(slots))]
-    errors = [(at, 0.0, slot.errors / width) for at, slot in zip(starts, slots, strict=True)]
-    not_sent = [
-        (at, slot.errors / width, (slot.errors + slot.not_sent) / width)
-        for at, slot in zip(starts, slots, strict=True)
-    ]
-    highest = max((top for _, _, top in not_sent), default=0.0)
-    yield chart(
-        "Errors and requests not sent, a second, by when they were due",
-        x,
-        linear(max(highest, 4.0), " /s"),
-        [Bars("errors", "bar-red", width, errors), Bars("not sent", "bar-violet", width, not_sent)],
-        hover=hover,
-    )
+    for title, lines, least in (
+        ("Orders a second", answers, 1.0),
+        ("Errors and requests not sent, a second, by when they were due", failures, 4.0),
+    ):
+        highest = max((value for each in lines for _, value in each.points), default=0.0)
+        yield chart(title, x, linear(max(highest, least), " /s"), lines, hover=hover)
 
 
 def _label(at: float, width: float, slot: Slot) -> str:

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -36,30 +36,23 @@ class Arrivals:
     refused: Counter[UUID] = field(default_factory=Counter)
 
 
-class _Asked:
-    """The other end of the process."""
-
-    def __init__(self, end: Connection) -> None:
-        self._end = end
-
-    def arrivals(self) -> Arrivals:
-        """What has come until now. Raises ProviderLost."""
-        try:
-            self._end.send("arrivals")
-            found: Arrivals = self._end.recv()
-        except (EOFError, OSError) as error:
-            raise ProviderLost("The provider's process has ended.") from error
-        return found
-
-
 @contextmanager
-def provider(port: int, *, fails: float = 0.0, seed: int = 1) -> Iterator[_Asked]:
-    """A provider on this port of 127.0.0.1; a share `fails` of what comes is answered 503. Raises
-    ProviderLost."""
+def provider(port: int, *, fails: float = 0.0, seed: int = 1) -> Iterator[Callable[[], Arrivals]]:
+    """A provider on this port of 127.0.0.1; a share `fails` of what comes is answered 503. Yields a function: what
+    has come until now. Both raise ProviderLost."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=_run, args=(port, fails, seed, theirs), daemon=True
     )
+
+    def arrivals() -> Arrivals:
+        try:
+            ours.send("arrivals")
+            found: Arrivals = ours.recv()
+        except (EOFError, OSError) as error:
+            raise ProviderLost("The provider's process has ended.") from error
+        return found
+
     process.start()
     theirs.close()
     try:
@@ -71,7 +64,7 @@ def provider(port: int, *, fails: float = 0.0, seed: int = 1) -> Iterator[_Asked
             word = "it ended"
         if word != "ready":
             raise ProviderLost(f"The provider cannot listen on port {port}: {word}.")
-        yield _Asked(ours)
+        yield arrivals
     finally:
         process.terminate()
         process.join(STARTS_WITHIN)

@@ -1,54 +1,82 @@
-"""A run as figures: one dict for the JSON file, the page and the thresholds."""
+"""A run of orders as figures, as words, as JSON and against thresholds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from eventsite.wording import counted
 from loadtest.generator import GeneratorPlan
 from loadtest.histogram import Histogram, milliseconds
-from loadtest.tally import LoadTally
-from loadtest.thresholds import METRICS_OF_CHECK, Threshold
+from loadtest.tally import LoadTally, Slot
+from loadtest.thresholds import METRICS_OF_CHECK
 from loadtest.verify import LoadVerdict
+from loadtest.words import RunReport, finite, in_ms, row_of_times
 
-__all__ = ["LoadSummary", "finite", "public"]
+__all__ = ["LoadSummary", "progress_of_orders"]
 
 LAG_WARNING_MS = 10.0
-SECRETS = ("authorization", "api-key", "cookie")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadSummary:
-    """One run: what was asked, what came, and what it may not have done."""
+def progress_of_orders(tally: LoadTally) -> str:
+    slots = tally.timeline.slots
+    recent = slots[-2] if len(slots) > 1 else Slot()  # the last one is not over
+    p50, p99 = (in_ms(recent.latency.percentile(percent) / 1000) for percent in (50, 99))
+    return (
+        f"{recent.answered / tally.timeline.width:>7,.0f}/s  p50 {p50}  p99 {p99}  under way {tally.under_way}"
+        f"  errors {tally.errors.total()}  not sent {tally.not_sent}"
+    )
 
-    plan: GeneratorPlan
-    tally: LoadTally
-    verdict: LoadVerdict | None
-    machine: Mapping[str, Any]
-    thresholds: Sequence[Threshold] = ()
+
+@dataclass(frozen=True)
+class LoadSummary(RunReport[GeneratorPlan, LoadTally]):
+    """Also what became of the accepted orders."""
+
+    verdict: LoadVerdict | None = None
+
+    @property
+    def effect(self) -> Histogram:
+        """From the answer to the figures, microseconds; empty where that is not known."""
+        return self.verdict.effect if self.verdict and self.verdict.effect else Histogram()
 
     def values(self) -> dict[str, float]:
-        """Every metric of a threshold; milliseconds, counts, orders a second. nan: not known."""
-        tally, verdict = self.tally, self.verdict
-        effect = verdict.effect if verdict and verdict.effect else Histogram()
         return {
-            **milliseconds(tally.latency),
-            **milliseconds(tally.service, "service_"),
-            **milliseconds(tally.lag, "lag_"),
-            **milliseconds(effect, "e2e_"),
-            **tally.shares(),
-            "accepted": tally.accepted,
-            "rate": tally.rate,
-            **_found(verdict),
+            **self.tally.values(),
+            **milliseconds(self.effect, "e2e_"),
+            **_found(self.verdict),
         }
 
-    def crossed(self) -> list[Threshold]:
-        values = self.values()
-        return [each for each in self.thresholds if each.crossed(values)]
+    def lines(self) -> list[str]:
+        tally = self.tally
+        origin = "the last answer" if self.plan.closed else "the intended start"
+        return [
+            row_of_times(f"latency, from {origin}", tally.latency),
+            row_of_times("service time, from its sending", tally.service),
+            row_of_times("lag of the generator itself", tally.lag),
+            row_of_times("end to end, answer to figures", self.effect),
+            f"{tally.accepted:,} of {tally.due:,} orders accepted, {self.sent_and_failed()}",
+            self._loss(),
+            *(f"Note: {warning}" for warning in self.warnings()),
+        ]
+
+    def _loss(self) -> str:
+        found = self.verdict
+        if found is None:
+            return "loss: not looked for"
+        if found.how == "http":
+            asked = self.tally.accepted - found.unchecked
+            return (
+                f"not stored {found.missing} of {asked:,} orders asked for over HTTP; order ids answered "
+                f"twice {found.answered_twice}; effects and orders stored twice: not checked"
+            )
+        return (
+            f"lost {found.lost} ({found.missing} not stored, {found.without_effect} without effect); "
+            f"duplicates {found.duplicates}; figures that differ from the recount "
+            f"{found.figures}; stored without an answer {found.unanswered}; "
+            f"every effect looked for during {found.waited:.1f} s"
+        )
 
     def warnings(self) -> list[str]:
         """What keeps the figures from meaning what they seem to."""
@@ -80,18 +108,12 @@ class LoadSummary:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: nan as null, header values that may be secrets left out."""
-        tally, plan = self.tally, self.plan
-        begin = datetime.fromtimestamp(tally.begin_epoch, UTC)
+        tally, begin = self.tally, datetime.fromtimestamp(self.tally.epoch + self.tally.begin, UTC)
         return {
-            "configuration": asdict(plan) | {"headers": public(plan.headers)},
-            "machine": dict(self.machine),
+            **super().as_dict(),
             "begin": begin.isoformat(timespec="seconds"),
-            "seconds": round(tally.seconds, 3),
             "due": tally.due,
             "sent": tally.sent,
-            "values": {name: finite(value) for name, value in self.values().items()},
-            "errors_by_kind": dict(tally.errors.most_common()),
             "verdict": _plain(self.verdict),
             "thresholds": [
                 {"threshold": each.text, "crossed": each.crossed(self.values())}
@@ -118,11 +140,6 @@ class LoadSummary:
         }
 
 
-def finite(value: float) -> float | None:
-    """JSON has no nan."""
-    return None if math.isnan(value) else round(value, 3)
-
-
 def _found(verdict: LoadVerdict | None) -> dict[str, float]:
     """What the look at accepted orders says; nan for what it did not look at."""
     if verdict is None:
@@ -134,26 +151,16 @@ def _found(verdict: LoadVerdict | None) -> dict[str, float]:
     return {name: math.nan if count is None else count for name, count in counts.items()}
 
 
-def public(headers: Mapping[str, str]) -> dict[str, str]:
-    """Without the values that may be secrets."""
-    return {
-        name: "…" if any(secret in name.lower() for secret in SECRETS) else value
-        for name, value in headers.items()
-    }
-
-
 def _plain(verdict: LoadVerdict | None) -> dict[str, Any] | None:
     if verdict is None:
         return None
+    counts = (
+        *("lost", "missing", "without_effect", "unchecked"),
+        *("duplicates", "answered_twice", "stored_twice"),
+    )
     return {
         "how": verdict.how,
-        "lost": verdict.lost,
-        "missing": verdict.missing,
-        "without_effect": verdict.without_effect,
-        "unchecked": verdict.unchecked,
-        "duplicates": verdict.duplicates,
-        "answered_twice": verdict.answered_twice,
-        "stored_twice": verdict.stored_twice,
+        **{name: getattr(verdict, name) for name in counts},
         "stored_without_answer": verdict.unanswered,
         "figures_different": verdict.figures,
         "waited_seconds": round(verdict.waited, 1),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from loadtest.histogram import Histogram
+from loadtest.histogram import Histogram, milliseconds
 from loadtest.sending import RequestTally
 
 __all__ = ["LoadTally", "LoadTimeline", "Slot"]
@@ -74,31 +74,19 @@ class LoadTally(RequestTally):
 
     def __init__(self, *, planned_seconds: float) -> None:
         super().__init__()
-        self._seconds = planned_seconds
-        self._last_sent = 0.0
-        self.ended_early = False
+        self.seconds = (
+            planned_seconds  # more, if the generator was too slow; less after an early end
+        )
         self.latency, self.service, self.lag = Histogram(), Histogram(), Histogram()
-        self.accepted = self.under_way = 0
+        self.accepted = 0
         self.ids = bytearray()
         self.answered_at = array("d")
         self.timeline = LoadTimeline()
-        self._epoch = time.time() - self.begin
-        self.begin_epoch = time.time()
-
-    @property
-    def seconds(self) -> float:
-        """How long was sent: as planned, unless it was ended early or the generator was too slow."""
-        return max(self._seconds, self._last_sent)
-
-    @property
-    def rate(self) -> float:
-        """Accepted orders a second of sending."""
-        return self.accepted / self.seconds
 
     def end_early(self) -> None:
         """Nothing is sent from now on."""
         self.ended_early = True
-        self._seconds = time.perf_counter() - self.begin
+        self.seconds = time.perf_counter() - self.begin
 
     @property
     def sent(self) -> int:
@@ -106,9 +94,19 @@ class LoadTally(RequestTally):
         return self.due - self.not_sent
 
     @property
-    def answered(self) -> int:
-        """Whole answers, good or bad, and failures: all that is no longer under way."""
-        return self.accepted + self.errors.total()
+    def rate(self) -> float:
+        """Accepted orders a second of sending."""
+        return self.accepted / self.seconds
+
+    def values(self) -> dict[str, float]:
+        return {
+            **milliseconds(self.latency),
+            **milliseconds(self.service, "service_"),
+            **milliseconds(self.lag, "lag_"),
+            **self.shares(),
+            "accepted": self.accepted,
+            "rate": self.rate,
+        }
 
     def note_not_sent(self, intended: float) -> None:
         super().note_not_sent(intended)
@@ -122,7 +120,7 @@ class LoadTally(RequestTally):
         self.under_way += 1
         self.timeline.at(intended - self.begin).due += 1
         self.lag.record(int((sent - intended) * MICRO))
-        self._last_sent = sent - self.begin
+        self.seconds = max(self.seconds, sent - self.begin)
 
     def note_accepted(self, intended: float, sent: float, order_id: UUID) -> None:
         """Its answer is here, and it is good."""
@@ -135,7 +133,7 @@ class LoadTally(RequestTally):
         self.timeline.at(intended - self.begin).latency.record(latency)
         self.timeline.at(now - self.begin).answered += 1
         self.ids += order_id.bytes
-        self.answered_at.append(self._epoch + now)
+        self.answered_at.append(self.epoch + now)
 
     def note_error(self, intended: float, kind: str) -> None:
         """It has failed, or was answered with something else."""

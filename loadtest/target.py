@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import msgspec
 
-from loadtest.client import Client, Failed
+from loadtest.client import Client, Failed, run_with
 
 __all__ = ["NotOurs", "ask_target"]
 
@@ -29,8 +28,9 @@ class _Ready(msgspec.Struct):
 def ask_target(url: str, *, headers: Mapping[str, str]) -> None:
     """Ask for the target's health. A process of ours that is not well passes: to load one may be
     the purpose. Raises NotOurs."""
+    client = Client(url, timeout=ANSWERS_WITHIN, headers=headers)
     try:
-        status, body = asyncio.run(_ask(url, headers))
+        status, body = run_with(client, client.request(b"GET", PATH))
     except Failed as failure:
         raise NotOurs(f"{url} does not answer ({failure.kind}).") from None
     try:
@@ -42,11 +42,3 @@ def ask_target(url: str, *, headers: Mapping[str, str]) -> None:
             f"{url} is not a server of this project: GET {PATH.decode()} was answered {status} and not with its"
             " health."
         )
-
-
-async def _ask(url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    client = Client(url, timeout=ANSWERS_WITHIN, headers=headers)
-    try:
-        return await client.request(b"GET", PATH)
-    finally:
-        client.close()

@@ -3,7 +3,6 @@ is visible when handler `record_sales` has its receipt, which commits with the f
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import uvloop
-from django.db import connection
-
 from eventsite.reports.recount import HANDLER, compare
-from loadtest.client import Client, Failed
+from loadtest.client import Client, Failed, run_with
 from loadtest.histogram import Histogram
+from loadtest.sending import for_each
 from loadtest.tally import LoadTally
 from outbox import conf
 from outbox.database.ask import row_of, rows_of
@@ -25,7 +22,6 @@ __all__ = ["LoadVerdict", "database_now", "verify_by_database", "verify_by_http"
 
 MICRO = 1_000_000
 CLOCK_LOOKS = 10
-LOOKS_AT_ONCE = 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,8 +74,9 @@ def verify_by_database(tally: LoadTally, run: str, *, within: float) -> LoadVerd
     )
     ahead = _clock_ahead()
     for ids, answered_at in tally.batches():
-        _wait_for_effects(ids, begin + within)
-        _judge(found, ids, [at + ahead for at in answered_at])
+        while (without := _without_effect(ids)) and time.monotonic() < begin + within:
+            time.sleep(0.2)
+        _judge(found, ids, [at + ahead for at in answered_at], without)
     found.waited = time.monotonic() - begin
     stored, requests = _stored(run)
     found.stored_twice = stored - requests
@@ -136,11 +133,6 @@ _WITHOUT_EFFECT = """
         WHERE receipt.event_id = event.event_id AND receipt.outcome = 0)"""
 
 
-def _wait_for_effects(ids: Sequence[UUID], give_up: float) -> None:
-    while _without_effect(ids) and time.monotonic() < give_up:
-        time.sleep(0.2)
-
-
 def _without_effect(ids: Sequence[UUID]) -> list[UUID]:
     return [row[0] for row in rows_of(f"WITH {_ACCEPTED} {_WITHOUT_EFFECT}", _parameters(ids))]
 
@@ -154,32 +146,31 @@ def _parameters(ids: Sequence[UUID], moments: Sequence[float] = ()) -> dict[str,
     }
 
 
-def _judge(found: LoadVerdict, ids: Sequence[UUID], moments: Sequence[float]) -> None:
-    """Add one batch; `moments`: when each was answered, by the database's clock."""
+def _judge(
+    found: LoadVerdict, ids: Sequence[UUID], moments: Sequence[float], without: Sequence[UUID]
+) -> None:
+    """Add one batch; `moments`: when each was answered, by the database's clock; `without`: no effect of these."""
     parameters = _parameters(ids, moments)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"WITH {_ACCEPTED} SELECT id FROM accepted"
-            " WHERE NOT EXISTS (SELECT FROM known WHERE known.id = accepted.id)",
-            parameters,
-        )
-        missing = [row[0] for row in cursor.fetchall()]
-        cursor.execute(
-            f"""
-            WITH {_ACCEPTED}
-            SELECT extract(epoch FROM receipt.applied_at)::float8 - moment
-            FROM known JOIN inbox_receipt receipt ON receipt.event_id = known.event_ids[1]
-            WHERE receipt.handler = %(handler)s AND receipt.outcome = 0
-            """,
-            parameters,
-        )
-        assert found.effect is not None
-        for (seconds,) in cursor.fetchall():
-            found.effect.record(int(seconds * MICRO))
-    without_effect = _without_effect(ids)
+    missing = rows_of(
+        f"WITH {_ACCEPTED} SELECT id FROM accepted"
+        " WHERE NOT EXISTS (SELECT FROM known WHERE known.id = accepted.id)",
+        parameters,
+    )
+    effects = rows_of(
+        f"""
+        WITH {_ACCEPTED}
+        SELECT extract(epoch FROM receipt.applied_at)::float8 - moment
+        FROM known JOIN inbox_receipt receipt ON receipt.event_id = known.event_ids[1]
+        WHERE receipt.handler = %(handler)s AND receipt.outcome = 0
+        """,
+        parameters,
+    )
+    assert found.effect is not None
+    for (seconds,) in effects:
+        found.effect.record(int(seconds * MICRO))
     found.missing += len(missing)
-    found.without_effect = (found.without_effect or 0) + len(without_effect)
-    found.examples = [*found.examples, *missing, *without_effect][:10]
+    found.without_effect = (found.without_effect or 0) + len(without)
+    found.examples = [*found.examples, *(row[0] for row in missing), *without][:10]
 
 
 def _stored(run: str) -> tuple[int, int]:
@@ -200,27 +191,19 @@ def verify_by_http(
     """Ask for every accepted order, a few at once. For a system whose database is out of reach."""
     found = LoadVerdict(how="http", answered_twice=_repeated(tally))
     begin = time.monotonic()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_ask_for_all(tally, Client(url, timeout=timeout, headers=headers), found))
+    client = Client(url, timeout=timeout, headers=headers)
+
+    async def ask(order_id: UUID) -> None:
+        try:
+            status, _ = await client.request(b"GET", b"/orders/" + str(order_id).encode())
+        except Failed:
+            status = 0
+        if status == 404:
+            found.missing += 1
+            found.examples = [*found.examples, order_id][:10]
+        elif status != 200:
+            found.unchecked += 1
+
+    run_with(client, for_each((id_ for ids, _ in tally.batches() for id_ in ids), ask))
     found.waited = time.monotonic() - begin
     return found
-
-
-async def _ask_for_all(tally: LoadTally, client: Client, found: LoadVerdict) -> None:
-    remaining = (order_id for ids, _ in tally.batches() for order_id in ids)
-
-    async def ask() -> None:
-        for order_id in remaining:
-            try:
-                reply = await client.request(b"GET", b"/orders/" + str(order_id).encode())
-            except Failed:
-                found.unchecked += 1
-                continue
-            if reply.status == 404:
-                found.missing += 1
-                found.examples = [*found.examples, order_id][:10]
-            elif reply.status != 200:
-                found.unchecked += 1
-
-    await asyncio.gather(*(ask() for _ in range(LOOKS_AT_ONCE)))
-    client.close()

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
-__all__ = ["RATES", "Action", "ActionRequest", "NoSuch", "NotNow", "Preview"]
+__all__ = ["RATES", "Action", "ActionRequest", "NoSuch", "NotNow", "Preview", "existing"]
 
 RATES = (1, 10, 50, 200)  # letters a second
+Thing = TypeVar("Thing")
 
 
 class NoSuch(LookupError):
     """The thing to act on does not exist. The message is shown to the operator."""
+
+
+def existing(found: Thing | None, otherwise: str) -> Thing:
+    """What was found. Raises NoSuch with the message `otherwise`."""
+    if found is None:
+        raise NoSuch(otherwise)
+    return found
 
 
 class NotNow(RuntimeError):
@@ -52,7 +61,8 @@ class ActionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`do` raises NotNow, DoneAlready or NoSuch; `preview` raises NotNow or NoSuch."""
+    """`do` raises NotNow, DoneAlready or NoSuch; `preview` raises NotNow or NoSuch; those of the relay also raise
+    Unavailable."""
 
     verb: str
     permission: str

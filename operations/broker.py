@@ -10,6 +10,7 @@ from typing import Any, cast
 import redis
 from django.conf import settings
 
+from operations.reading import reason_of
 from outbox import redis_client
 from outbox.process.heartbeat import SeenProcess, kinds_seen, processes_seen
 from outbox.rabbitmq.policy import configured
@@ -61,16 +62,14 @@ def ask_redis() -> FromRedis:
     server = _redis()
     names = [queue for queues in settings.WIRING.roles.values() for queue in queues]
     lengths = redis_client.queue_lengths(server, names)
-    told = cast(Mapping[str, Any], server.info())
+    told = _info(server)
     return FromRedis(
         processes=processes_seen(server),
         kinds=kinds_seen(server),
         queues=dict(zip(names, lengths, strict=True)),
         version=str(told.get("redis_version", "")),
         up=float(told.get("uptime_in_seconds", 0)),
-        memory=int(told.get("used_memory", 0)),
-        limit=int(told.get("maxmemory", 0)),
-        policy=str(told.get("maxmemory_policy", "")),
+        **_memory(told),
         others=_others(str(told.get("run_id", ""))),
     )
 
@@ -87,25 +86,28 @@ def _others(run_id: str) -> list[OtherRedis]:
         if not url or url == settings.REDIS_URL:
             continue
         try:
-            told = cast(Mapping[str, Any], _redis(url).info())
+            told = _info(_redis(url))
         except (redis.RedisError, OSError) as error:
-            why = str(error).strip().splitlines() or [type(error).__name__]
-            found.append(OtherRedis(name=name, ends=ends, error=why[0]))
+            found.append(OtherRedis(name=name, ends=ends, error=reason_of(error)))
             continue
         # Another address may lead to the same server.
         if (own := str(told.get("run_id", ""))) in known:
             continue
         known.add(own)
-        found.append(
-            OtherRedis(
-                name=name,
-                ends=ends,
-                memory=int(told.get("used_memory", 0)),
-                limit=int(told.get("maxmemory", 0)),
-                policy=str(told.get("maxmemory_policy", "")),
-            )
-        )
+        found.append(OtherRedis(name=name, ends=ends, **_memory(told)))
     return found
+
+
+def _info(server: redis.Redis) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], server.info())
+
+
+def _memory(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "memory": int(told.get("used_memory", 0)),
+        "limit": int(told.get("maxmemory", 0)),
+        "policy": str(told.get("maxmemory_policy", "")),
+    }
 
 
 def processes() -> Sequence[SeenProcess]:

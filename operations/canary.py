@@ -20,12 +20,12 @@ from uuid import uuid4
 import redis
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from operations.broker import processes
 from outbox import conf, metrics
 from outbox.database import jobs
-from outbox.database.ask import row_of, rows_of
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.envelope import rfc3339
 from outbox.publish.events import publish
 from outbox.topics import CANARY_TYPE, Topic
@@ -111,27 +111,20 @@ def _is_known_everywhere() -> bool:
 def _send() -> int:
     topics = {route.topic for route in conf.routes()}
     now = datetime.now(UTC)
-    canaries = [_Canary(topic, str(uuid4()), now) for topic in sorted(topics, key=_name)]
+    ordered = sorted(topics, key=lambda topic: topic.name)
+    canaries = [_Canary(topic, str(uuid4()), now) for topic in ordered]
     with transaction.atomic():
         publish(canaries)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO operations_canary (topic, event_id)"
-                " SELECT * FROM unnest(%s::text[], %s::uuid[])",
-                (
-                    [canary.topic.name for canary in canaries],
-                    [canary.event_id for canary in canaries],
-                ),
-            )
-            cursor.execute(
-                "DELETE FROM operations_canary WHERE at < clock_timestamp() - make_interval(hours => %s)",
-                (KEPT_HOURS,),
-            )
+        changed_by(
+            "INSERT INTO operations_canary (topic, event_id)"
+            " SELECT * FROM unnest(%s::text[], %s::uuid[])",
+            ([topic.name for topic in ordered], [canary.event_id for canary in canaries]),
+        )
+        changed_by(
+            "DELETE FROM operations_canary WHERE at < clock_timestamp() - make_interval(hours => %s)",
+            (KEPT_HOURS,),
+        )
     return len(canaries)
-
-
-def _name(topic: Topic) -> str:
-    return topic.name
 
 
 def ages() -> Mapping[str, float]:
@@ -139,16 +132,8 @@ def ages() -> Mapping[str, float]:
     none of the last ten, the value is the age of the oldest of them. Paused handlers are left out, and
     every handler before the first canary."""
     routes = conf.routes()
-    return dict(
-        rows_of(
-            _AGES,
-            (
-                [route.handler for route in routes],
-                [route.topic.name for route in routes],
-                LOOKED_AT,
-            ),
-        )
-    )
+    handlers, topics = [each.handler for each in routes], [each.topic.name for each in routes]
+    return dict(rows_of(_AGES, (handlers, topics, LOOKED_AT)))
 
 
 def measure() -> None:

@@ -285,10 +285,12 @@ def _told(chart: Chart, value: float | None) -> str:
 def _marks(past: Past, begin: datetime, end: datetime) -> list[Mark]:
     last = end + timedelta(minutes=1)  # a minute's row is written at its begin
     found = [
-        *_deploys(past.rows),
+        *_new(
+            [row for row in past.rows if row.told.releases], "releases", "deploy", "release {} runs"
+        ),
         *((at, "migration", f"migration {name}") for at, name in past.migrations),
         *((each.at, "action", _of_action(each)) for each in past.actions),
-        *_alarms(past.rows),
+        *_new(past.rows, "red", "alarm", "alarm {}"),
     ]
     within = sorted(each for each in found if begin <= each[0] <= last)[-MARKS:]
     return [
@@ -308,18 +310,11 @@ def _of_action(entry: Entry) -> str:
     return f"{entry.what} of {entry.subject} by {entry.by}{why}"
 
 
-def _deploys(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
-    """A release that runs and did not run a minute before."""
-    known = [row for row in rows if row.told.releases]
-    for before, row in pairwise(known):
-        for release in row.told.releases:
-            if release not in before.told.releases:
-                yield row.at, "deploy", f"release {release} runs"
-
-
-def _alarms(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
-    """One that is red and was not a minute before."""
+def _new(
+    rows: Sequence[Row], field: str, kind: str, sentence: str
+) -> Iterator[tuple[datetime, str, str]]:
+    """What a row has in this field of MinuteFigures, and the row before has not."""
     for before, row in pairwise(rows):
-        for alarm in row.told.red:
-            if alarm not in before.told.red:
-                yield row.at, "alarm", f"alarm {alarm}"
+        for each in getattr(row.told, field):
+            if each not in getattr(before.told, field):
+                yield row.at, kind, sentence.format(each)

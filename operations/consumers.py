@@ -36,8 +36,8 @@ class LivePage(AsyncWebsocketConsumer):  # type: ignore[misc]
             permissions = await room().admit(cookie)
         except NotKnown:
             raise SocketRefused(401, "Log in at /admin/.") from None
-        except MayNot:
-            raise SocketRefused(403, "This page is for the staff.") from None
+        except MayNot as error:
+            raise SocketRefused(403, str(error)) from None
         except Unasked:
             raise SocketRefused(503, "PostgreSQL cannot say who you are.") from None
         await self.accept()

@@ -11,13 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
-from django.urls import reverse
+from django.urls import resolve, reverse
+from rest_framework.permissions import SAFE_METHODS
 
 from apikeys.models import ApiKey
 from eventsite.reports.journey import Journey, Stop, Travels, travels_of, travels_of_post
@@ -26,6 +25,7 @@ from notifications import keys
 from notifications.models import NotificationKey
 from operations.relay_journey import RelayTrace, trace_of
 from outbox.admin.search import WantedId, events_of
+from outbox.database.ask import rows_of
 from outbox.envelope import parse_id
 from outbox.masking import masked
 from outbox.models import DeadLetter
@@ -33,14 +33,13 @@ from restapi import idempotency
 from restapi.context import caller
 from restapi.models import IdempotencyRow
 
-__all__ = ["Found", "JourneyLetter", "JourneyView", "search"]
+__all__ = ["Found", "JourneyView", "search"]
 
 JOURNEYS = 20  # shown for one search
 CALLERS = 200  # at most so many callers are tried with an idempotency key
 IDS_OF_ANSWER = 5
-ANSWERS = 2_000  # the newest, whose paths with an id are tried with a key
+ANSWERS = 2_000
 HASHES = 100_000  # tried at most
-METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _ANSWERS = """
     SELECT id, CASE WHEN octet_length(body) <= 4096 THEN body END
     FROM idempotency_keys ORDER BY created_at DESC LIMIT %s
@@ -51,24 +50,12 @@ WAITS = frozenset({"waiting", "scheduled", "processing", "under way", "caches to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JourneyLetter:
-    """A dead letter of an event."""
-
-    id: int
-    handler: str
-    state: str
-    attempts: int
-    error: str
-    failed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JourneyView:
-    """A journey: its stops, each with its colour, and the dead letters of its event."""
+    """A journey: its stops, each with its colour, and the dead letters of its event, without secrets."""
 
     journey: Journey
     stops: Sequence[tuple[Stop, str]]
-    letters: Sequence[JourneyLetter]
+    letters: Sequence[DeadLetter]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +73,9 @@ class Found:
     relay_letters: Sequence[str] = ()
 
 
-def search(text: str) -> Found:
-    """Everything that belongs to an id. Each query has a bound."""
+def search(text: str, *, answers: int = ANSWERS) -> Found:
+    """Everything that belongs to an id. Each query has a bound; `answers`: the newest, whose paths with an id are
+    tried with a key."""
     if "\0" in text:  # PostgreSQL refuses a text with this character
         return Found(what="Nothing has this id.", journeys=())
     if travels := _travels(text):
@@ -96,7 +84,7 @@ def search(text: str) -> Found:
         if travels := _travels(other):
             return _of_key(travels)
     found = _events_of(text)
-    return found if found.journeys else _elsewhere(text, found)
+    return found if found.journeys else _elsewhere(text, found, answers)
 
 
 def _of_key(travels: Travels) -> Found:
@@ -104,9 +92,9 @@ def _of_key(travels: Travels) -> Found:
     return replace(found, what=f"Idempotency key of: {found.what}")
 
 
-def _elsewhere(text: str, nothing: Found) -> Found:
+def _elsewhere(text: str, nothing: Found, answers: int) -> Found:
     """Where a look costs more, for what no row of PostgreSQL has as its id."""
-    travels, stopped = _under_key_with_id(text)
+    travels, stopped = _under_key_with_id(text, answers)
     if travels:
         return _of_key(travels)
     trace = trace_of(text)
@@ -199,35 +187,39 @@ def _callers() -> list[str]:
     return [caller(), *names[:CALLERS]]
 
 
-def _under_key_with_id(text: str) -> tuple[Travels | None, Sequence[str]]:
+def _under_key_with_id(text: str, answers: int) -> tuple[Travels | None, Sequence[str]]:
     """The same of paths with an id in them, as of a payment, and where it stopped. The id belongs to what is
     hashed, and the answer that is kept has it: so the newest answers are tried."""
-    callers = _callers()
-    patterns = [
-        path.pattern
-        for path in settings.WIRING.paths
-        if path.write and path.pattern.count("<") == 1
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(_ANSWERS, (ANSWERS,))
-        rows = cursor.fetchall()
-    tried = 0
-    for number, (kept, body) in enumerate(rows, start=1):
+    callers, endpoints, tried = _callers(), _endpoints_with_id(), 0
+    for number, (kept, body) in enumerate(rows_of(_ANSWERS, (answers,)), start=1):
         for id_ in _ids_in(_json(body)):
             hashes = {
-                idempotency.id_of(text, caller=name, endpoint=f"{method} /{path}")
-                for path in [_PARAMETER.sub(id_, pattern) for pattern in patterns]
-                for method in METHODS
+                idempotency.id_of(text, caller=name, endpoint=_PARAMETER.sub(id_, endpoint))
+                for endpoint in endpoints
                 for name in callers
             }
             tried += len(hashes)
             if kept.hex in hashes:
                 return _travels(id_), ()
-        if tried >= HASHES or number == ANSWERS:
+        if tried >= HASHES or number == answers:
             return None, [
                 f"As the Idempotency-Key of a path with an id it was looked for in the newest {number:,} answers."
             ]
     return None, ()
+
+
+def _endpoints_with_id() -> list[str]:
+    """Method and pattern of each endpoint that changes something and has one id in its path."""
+    endpoints = []
+    for path in settings.WIRING.paths:
+        if path.write and path.pattern.count("<") == 1:
+            view: Any = resolve(f"/{_PARAMETER.sub('0', path.pattern)}").func
+            endpoints += [
+                f"{method.upper()} /{path.pattern}"
+                for method in view.cls.http_method_names
+                if hasattr(view.cls, method) and method.upper() not in SAFE_METHODS
+            ]
+    return endpoints
 
 
 def _json(body: bytes | memoryview | None) -> Any:
@@ -244,18 +236,11 @@ def _ids_in(answer: Any) -> list[str]:
 
 
 def _views(journeys: Sequence[Journey]) -> list[JourneyView]:
-    letters: dict[UUID, list[JourneyLetter]] = {}
+    letters: dict[UUID, list[DeadLetter]] = {}
     rows = DeadLetter.objects.filter(event_id__in=[each.event_id for each in journeys])
     for row in rows.defer("payload").order_by("id")[: 10 * JOURNEYS]:
-        letter = JourneyLetter(
-            id=row.id,
-            handler=row.handler,
-            state=row.get_state_display(),
-            attempts=row.attempts,
-            error=masked(row.error),
-            failed_at=row.failed_at,
-        )
-        letters.setdefault(row.event_id, []).append(letter)
+        row.error = masked(row.error)
+        letters.setdefault(row.event_id, []).append(row)
     return [
         JourneyView(
             journey=each,

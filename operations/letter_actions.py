@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from operations import relay_letters, words
-from operations.action import RATES, Action, ActionRequest, NoSuch, NotNow, Preview
+from operations.action import RATES, Action, ActionRequest, NotNow, Preview, existing
 from operations.letters import GroupKey, as_number, group_like, inspect, source_named, standing
 from operations.relay_letters import RelayGroup
 from operations.runs import begin_relay_run, begin_run, stop_run
@@ -19,8 +19,10 @@ from outbox.dead_letters.resolve import (
     resolve_letters,
 )
 
-__all__ = ["LETTER_ACTIONS"]
+__all__ = ["LETTER_ACTIONS", "NO_LETTER", "NO_RELAY_LETTER"]
 
+NO_LETTER = "There is no such dead letter."
+NO_RELAY_LETTER = "The relay has no such dead letter among the first of its queue."
 LETTERS = "outbox.change_deadletter"
 _EFFECTS = {
     REPLAY: "are due at once, with all their tries",
@@ -34,10 +36,7 @@ _ONE = {
 
 
 def _group(on: Sequence[str]) -> GroupKey:
-    found = group_like("".join(on))
-    if found is None:
-        raise NoSuch("There is no such dead letter.")
-    return found
+    return existing(group_like("".join(on)), NO_LETTER)
 
 
 def _group_preview(on: Sequence[str], *, action: str) -> Preview:
@@ -71,16 +70,11 @@ def _begin_run(asked: ActionRequest, *, action: str) -> None:
 
 
 def _letter_id(on: Sequence[str]) -> int:
-    number = as_number("".join(on))
-    if number is None:
-        raise NoSuch("There is no such dead letter.")
-    return number
+    return existing(as_number("".join(on)), NO_LETTER)
 
 
 def _letter_preview(on: Sequence[str], *, action: str) -> Preview:
-    letter = inspect(_letter_id(on))
-    if letter is None:
-        raise NoSuch("There is no such dead letter.")
+    letter = existing(inspect(_letter_id(on)), NO_LETTER)
     return Preview(
         title=f"{action.capitalize()} dead letter {letter.id}?",
         sentence=f"{_ONE[action]}. The later events of its key follow it.",
@@ -105,10 +99,7 @@ def _resolve_letter(asked: ActionRequest, *, action: str) -> None:
 
 
 def _run(on: Sequence[str]) -> operator_log.Entry:
-    found = operator_log.entry(_letter_id(on))
-    if found is None:
-        raise NoSuch("There is no such run.")
-    return found
+    return existing(operator_log.entry(_letter_id(on)), "There is no such run.")
 
 
 def _stop_preview(on: Sequence[str]) -> Preview:
@@ -141,13 +132,7 @@ _ONE_RELAYED = {
 
 
 def _relay_group(on: Sequence[str]) -> RelayGroup:
-    try:
-        found = relay_letters.group_like("".join(on))
-    except relay_letters.Unavailable as error:
-        raise NotNow(str(error)) from error
-    if found is None:
-        raise NoSuch("The relay has no such dead letter among the first of its queue.")
-    return found
+    return existing(relay_letters.group_like("".join(on)), NO_RELAY_LETTER)
 
 
 def _relay_group_preview(on: Sequence[str], *, action: str) -> Preview:
@@ -170,12 +155,7 @@ def _relay_group_preview(on: Sequence[str], *, action: str) -> Preview:
 
 
 def _relay_letter_preview(on: Sequence[str], *, action: str) -> Preview:
-    try:
-        letter = relay_letters.inspect("".join(on))
-    except relay_letters.Unavailable as error:
-        raise NotNow(str(error)) from error
-    if letter is None:
-        raise NoSuch("The relay has no such dead letter among the first of its queue.")
+    letter = existing(relay_letters.inspect("".join(on)), NO_RELAY_LETTER)
     return Preview(
         title=f"{action.capitalize()} this dead letter of the relay?",
         sentence=_ONE_RELAYED[action],
@@ -191,12 +171,9 @@ def _begin_relay_run(asked: ActionRequest, *, action: str) -> None:
 
 
 def _resolve_relay_letter(asked: ActionRequest, *, action: str) -> None:
-    try:
-        done = relay_letters.resolve_one(
-            action, "".join(asked.on), by=asked.by, why=asked.why, once=asked.once
-        )
-    except relay_letters.Unavailable as error:
-        raise NotNow(str(error)) from error
+    done = relay_letters.resolve_one(
+        action, "".join(asked.on), by=asked.by, why=asked.why, once=asked.once
+    )
     if not done:
         raise NotNow(
             "The relay has no such dead letter any more: somebody else replayed or discarded it."

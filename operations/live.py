@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import connection
+from django.db import connections
 from django.http import HttpRequest, parse_cookie
 
 from eventsite.web.socket_protocol import text_frame
@@ -59,11 +59,6 @@ def viewer_with(cookie: str) -> Viewer:
     return viewer_of(request)
 
 
-def relevant(viewer: Viewer) -> frozenset[str]:
-    """The permissions of a viewer that change what the page shows."""
-    return frozenset(PERMISSIONS) & viewer.permissions
-
-
 class Room:
     """All open sockets of one event loop, and the task that pushes to them."""
 
@@ -74,8 +69,10 @@ class Room:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="live")
 
     async def admit(self, cookie: str) -> frozenset[str]:
-        """The permissions of the viewer with this Cookie header. Raises like viewer_with."""
-        return relevant(await self._run(lambda: viewer_with(cookie)))
+        """The permissions of the viewer with this Cookie header that change what the page shows. Raises like
+        viewer_with."""
+        viewer = await self._run(lambda: viewer_with(cookie))
+        return frozenset(PERMISSIONS) & viewer.permissions
 
     def enter(self, watcher: Watcher) -> None:
         """Push to this watcher from now on."""
@@ -96,7 +93,7 @@ class Room:
                     log.exception("live_round_failed")
                 await asyncio.sleep(max(0.1, EVERY_SECONDS - (time.monotonic() - begun)))
         finally:
-            await self._run(_close)
+            await self._run(connections.close_all)  # those of its thread
 
     async def _round(self) -> None:
         for watcher in [*self._watchers]:
@@ -126,9 +123,8 @@ class Room:
                 "The session has ended or lost its permissions. Log in again.",
             )
         except Unasked:
-            watcher.permissions = (
-                frozenset()
-            )  # while PostgreSQL is unavailable, the page is read-only
+            # While PostgreSQL is unavailable, the page is read-only.
+            watcher.permissions = frozenset()
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -140,11 +136,6 @@ def _frames(wanted: Iterable[frozenset[str]]) -> Mapping[frozenset[str], bytes]:
         permissions: text_frame(json.dumps(live_parts(snapshot, permissions)).encode())
         for permissions in wanted
     }
-
-
-def _close() -> None:
-    """Close the database connection of the calling thread."""
-    connection.close()
 
 
 @cache

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import redis
 import structlog
 from django.conf import settings
-from django.db import connection
 
 from feeds.fanout.measuring import posts_between
 from operations import past
@@ -24,10 +23,10 @@ from operations.judge import Judge
 from operations.log_ends import ask_kafka
 from operations.past import MinuteFigures
 from operations.pipeline import ask_postgres
-from operations.reading import Reading, answered
+from operations.reading import Reading, answered, reason_of
 from operations.snapshot import Heard, Snapshot, take
 from outbox.database import jobs, operator_log
-from outbox.database.ask import row_of
+from outbox.database.ask import changed_by
 from outbox.kafka.admin import KafkaUnavailable
 from outbox.upkeep.gauges import Backlog
 from outbox.watching import RED
@@ -69,35 +68,27 @@ def note_minute() -> bool:
 
 def _look() -> Snapshot:
     judge = Judge(settings.WIRING.alarms)
-    before = past.last_row()
     try:
         postgres = answered(ask_postgres(_backlog()))
     finally:
         # The connection belongs to the worker, whose tasks set their own time limits.
-        with connection.cursor() as cursor:
-            cursor.execute("RESET statement_timeout")
-    age = _age(before.at) if before is not None else 0.0
-    if before is not None and age <= REMEMBERED_SECONDS:
-        judge.recall(before.told.alarms, age=age)
+        changed_by("RESET statement_timeout")
+    held, age = past.last_alarms()
+    if age <= REMEMBERED_SECONDS:
+        judge.recall(held, age=age)
     heard = Heard(
         postgres=postgres,
         redis=_heard(ask_redis, redis.RedisError, OSError),
         kafka=_heard(ask_kafka, KafkaUnavailable, OSError),
     )
-    return take(heard, judge, settings.WIRING.alarms)
-
-
-def _age(at: Any) -> float:
-    return float(
-        row_of("SELECT extract(epoch FROM clock_timestamp() - %s::timestamptz)::float", (at,))[0]
-    )
+    return take(heard, judge)
 
 
 def _heard(ask: Callable[[], Said], *away: type[Exception]) -> Reading[Said]:
     try:
         return answered(ask())
     except away as error:
-        return Reading[Said].begun().failed(str(error) or type(error).__name__)
+        return Reading[Said].begun().failed(reason_of(error))
 
 
 @cache

@@ -16,9 +16,6 @@ class Minute(models.Model):
     class Meta:
         db_table = "operations_minute"
 
-    def __str__(self) -> str:
-        return str(self.at)
-
 
 class Canary(models.Model):
     """A canary that was sent; see operations/canary.py."""
@@ -31,6 +28,3 @@ class Canary(models.Model):
     class Meta:
         db_table = "operations_canary"
         indexes = [models.Index(fields=["topic", "id"], name="operations_canary_topic")]
-
-    def __str__(self) -> str:
-        return f"{self.topic} {self.at}"

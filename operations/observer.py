@@ -22,7 +22,7 @@ from operations.judge import Judge
 from operations.log_ends import ask_kafka
 from operations.past import PastReader
 from operations.pipeline import FromPostgres, ask_postgres
-from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, answered
+from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, answered, reason_of
 from operations.snapshot import Heard, Snapshot, take
 from outbox.kafka.admin import KafkaUnavailable
 from outbox.upkeep.gauges import Backlog
@@ -48,9 +48,8 @@ class Observer:
         self._looked_at = 0.0
         self._readings: dict[str, Reading[Any]] = {}
         self._asking: set[str] = set()
-        self._heard_of: set[str] = (
-            set()
-        )  # servers that were asked since the threads began, with or without an answer
+        # Servers that were asked since the threads began, with or without an answer.
+        self._heard_of: set[str] = set()
         self._taken: tuple[float, Snapshot] | None = None
         self._servers: dict[str, tuple[float, Callable[[], Callable[[], Any]]]] = {
             POSTGRESQL: (2.0, _of_postgres),
@@ -91,7 +90,7 @@ class Observer:
             redis=self._readings[REDIS],
             kafka=self._readings[KAFKA],
         )
-        return take(heard, self._judge, settings.WIRING.alarms)
+        return take(heard, self._judge)
 
     def _ask(self, name: str) -> None:
         """Ask one server again and again while somebody looks."""
@@ -117,9 +116,8 @@ class Observer:
         try:
             return answered(ask())
         except AWAY as error:
-            words = str(error).strip().splitlines()
             connection.close()
-            return before.failed(words[0] if words else type(error).__name__)
+            return before.failed(reason_of(error))
         except Exception as error:
             log.exception("observer_failed", server=name)
             connection.close()

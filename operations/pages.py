@@ -58,34 +58,24 @@ def as_json(snapshot: Snapshot, *, span: str = "hour", letters: bool) -> dict[st
         "sentence": snapshot.sentence,
         "alarms": [_alert(alert) for alert in snapshot.alerts],
         "servers": [
-            {
-                "name": each.name,
-                "state": each.state,
-                "age": _number(each.age),
-                "reason": each.reason,
-                "facts": list(each.facts),
-            }
-            for each in snapshot.servers
+            _named(each, "name", "state", "age", "reason", "facts") for each in snapshot.servers
         ],
         "hops": [_station(station) for station in snapshot.stations],
         "timeLeft": [
-            {
-                "name": each.name,
-                "state": each.state,
-                "left": _number(each.left),
-                "standing": each.standing,
-                "ends": each.ends,
-            }
-            for each in snapshot.deadlines
+            _named(each, "name", "state", "left", "standing", "ends") for each in snapshot.deadlines
         ],
-        "deadLetters": [_letters(group) for group in snapshot.letters] if letters else None,
+        "deadLetters": [
+            {"error": each.shown, **_named(each, "handler", "letters", "oldest", "like")}
+            for each in snapshot.letters
+        ]
+        if letters
+        else None,
         "actions": [_action(entry) for entry in snapshot.actions],
         "past": _past(picture_of(snapshot, span)),
         "processes": [_process(row) for row in snapshot.processes],
         "releases": list(snapshot.releases),
         "unread": [
-            {"name": each.app, "state": each.state, "reason": each.reason}
-            for each in snapshot.unread
+            {"name": each.app, **_named(each, "state", "reason")} for each in snapshot.unread
         ],
     }
 
@@ -94,44 +84,27 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isinf(value) else round(value, 3)
 
 
-def _alert(alert: Alert) -> dict[str, Any]:
+def _named(thing: object, *names: str) -> dict[str, Any]:
+    """What is called in JSON as it is here."""
+    values = {name: getattr(thing, name) for name in names}
     return {
-        "name": alert.name,
-        "hop": alert.station,
-        "state": alert.state,
-        "on": alert.is_on,
-        "sentence": alert.sentence,
-        "held": _number(alert.held),
-        "left": _number(alert.left),
-        "runbook": alert.runbook,
+        name: _number(value) if isinstance(value, float) else value
+        for name, value in values.items()
     }
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    same = _named(alert, "name", "state", "sentence", "held", "left", "runbook")
+    return {"hop": alert.station, "on": alert.is_on, **same}
 
 
 def _station(station: Station) -> dict[str, Any]:
     hop = station.hop
     return {
-        "name": hop.name,
-        "group": hop.group,
-        "state": station.state,
-        "age": _number(station.age),
-        "reason": station.reason,
-        "unit": hop.unit,
-        "waits": hop.waits,
+        **_named(hop, "name", "group", "unit", "waits", "oldest", "notes"),
+        **_named(station, "state", "age", "reason", "rate"),
         "countedTo": hop.counted or None,
-        "oldest": _number(hop.oldest),
-        "rate": _number(station.rate),
-        "notes": list(hop.notes),
         "figures": {name: _number(float(value)) for name, value in hop.figures.items()},
-    }
-
-
-def _letters(group: LetterGroup) -> dict[str, Any]:
-    return {
-        "handler": group.handler,
-        "error": group.shown,
-        "letters": group.letters,
-        "oldest": _number(group.oldest),
-        "like": group.like,
     }
 
 
@@ -160,33 +133,16 @@ def _past(picture: Picture) -> dict[str, Any]:
 
 
 def _action(entry: Entry) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "at": rfc3339(entry.at),
-        "by": entry.by,
-        "what": entry.what,
-        "subject": entry.subject,
-        "why": entry.why,
-        "asked": entry.asked,
-        "done": entry.done,
-        "skipped": entry.skipped,
-        "ended": entry.ended_at is not None,
-    }
+    same = _named(entry, "id", "by", "what", "subject", "why", "asked", "done", "skipped")
+    return {"at": rfc3339(entry.at), "ended": entry.ended_at is not None, **same}
 
 
 def _process(row: ProcessRow) -> dict[str, Any]:
     said = row.seen.said
     return {
-        "name": said.name,
-        "kind": said.kind,
-        "host": said.host,
-        "pid": said.pid,
-        "state": row.state,
-        "replaced": row.replaced,
-        "release": said.release,
-        "up": _number(said.up),
+        **_named(said, "name", "kind", "host", "pid", "release", "up", "memory"),
+        **_named(row, "state", "replaced"),
         "heartbeat": _number(row.seen.age),
-        "memory": said.memory,
     }
 
 
@@ -200,12 +156,6 @@ class _Card:
     rate: str
     age: str
     controls: Sequence[tuple[str, str]]  # (word, address) of each button
-
-    @property
-    def sentences(self) -> Iterator[tuple[str, str]]:
-        """Pairs of sentence and time of its alarms."""
-        for alert in self.station.alerts:
-            yield alert.sentence, alert.when
 
 
 def live_part(snapshot: Snapshot, permissions: frozenset[str]) -> str:

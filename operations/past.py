@@ -5,14 +5,14 @@ PostgreSQL keeps the rows, so the charts need no other server and every web proc
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox.database import operator_log
 from outbox.database.ask import changed_by, row_of, rows_of
@@ -26,7 +26,7 @@ __all__ = [
     "Past",
     "PastReader",
     "Row",
-    "last_row",
+    "last_alarms",
     "purge",
     "unwritten_minute",
     "write",
@@ -43,6 +43,10 @@ _MIGRATIONS = """
     SELECT applied, app || ' ' || name FROM (
         SELECT app, name, applied FROM django_migrations ORDER BY id DESC LIMIT 100) AS newest
     WHERE applied > statement_timestamp() - make_interval(hours => %s) ORDER BY applied
+"""
+_LAST = """
+    SELECT told, extract(epoch FROM clock_timestamp() - at)::float
+    FROM operations_minute ORDER BY at DESC LIMIT 1
 """
 # The current minute, if it has no row yet.
 _NOT_WRITTEN = """
@@ -64,6 +68,9 @@ class MinuteFigures(msgspec.Struct, kw_only=True, omit_defaults=True):
     alarms: dict[str, float] = {}
     red: tuple[str, ...] = ()
     releases: tuple[str, ...] = ()
+
+
+_figures = msgspec.json.Decoder(MinuteFigures).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,7 @@ class PastReader:
     """Reads the past every twenty seconds; it changes once a minute. For use by one thread."""
 
     def __init__(self) -> None:
-        self._read_at = float("-inf")
+        self._read_at = -math.inf
         self._past = NOTHING
 
     def read(self) -> Past:
@@ -102,28 +109,20 @@ class PastReader:
 
 
 def _read() -> Past:
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         plan_without("seqscan", "bitmapscan", "sort")  # the newest, along their index
-        cursor.execute(_ROWS, (KEPT_HOURS, KEPT_HOURS * 60))
-        rows = [Row(at, _told(told)) for at, told in reversed(cursor.fetchall())]
+        newest = rows_of(_ROWS, (KEPT_HOURS, KEPT_HOURS * 60))
+        rows = [Row(at, _figures(told)) for at, told in reversed(newest)]
     migrations = rows_of(_MIGRATIONS, (KEPT_HOURS,))
     since = rows[0].at if rows else None
     actions = [each for each in operator_log.newest(ACTIONS) if since and each.at >= since]
     return Past(rows=rows, actions=actions[::-1], migrations=migrations)
 
 
-def _told(column: Any) -> MinuteFigures:
-    return (
-        msgspec.json.decode(column, type=MinuteFigures)
-        if isinstance(column, str)
-        else msgspec.convert(column, MinuteFigures)
-    )
-
-
-def last_row() -> Row | None:
-    """The newest row, or None."""
-    row = row_of("SELECT at, told FROM operations_minute ORDER BY at DESC LIMIT 1")
-    return Row(row[0], _told(row[1])) if row else None
+def last_alarms() -> tuple[Mapping[str, float], float]:
+    """The alarms of the newest row and the seconds since then; without a row none, ever so long ago."""
+    row = row_of(_LAST)
+    return (_figures(row[0]).alarms, row[1]) if row else ({}, math.inf)
 
 
 def unwritten_minute() -> datetime | None:

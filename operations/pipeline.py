@@ -20,6 +20,7 @@ from outbox.audit.compare import MISSING
 from outbox.audit.watch import behind_seconds
 from outbox.conf import DRAIN_HANDLER
 from outbox.database import jobs, operator_log, patience
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.operator_log import Entry
 from outbox.dead_letters import unknown_type
 from outbox.handlers.pause import HandlerStatus, handler_statuses
@@ -137,8 +138,8 @@ def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgr
     """Read all of it within three seconds, and the last day through `past`. Raises DatabaseError or
     InterfaceError."""
     with patience.within(ANSWER_SECONDS):
-        _rows(f"SET statement_timeout = '{STATEMENT_MS}ms'")
-        [server] = _rows(_SERVER)
+        changed_by(f"SET statement_timeout = '{STATEMENT_MS}ms'")
+        server = row_of(_SERVER)
         backlog.refresh()
         failed: dict[str, str] = {}
         return FromPostgres(
@@ -157,16 +158,8 @@ def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgr
         )
 
 
-def _rows(sql: str, *parameters: Any) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters or None)
-        return cursor.fetchall() if cursor.description else []
-
-
 def _database(row: Sequence[Any]) -> Database:
     version, up, size, sessions, most, frozen, _, _ = row
-    [[snapshot]] = _rows(_SNAPSHOT)
-    found, archiver = _rows(_OPEN_TRANSACTION), _rows(_ARCHIVER)
     return Database(
         version=version,
         up=up,
@@ -174,10 +167,10 @@ def _database(row: Sequence[Any]) -> Database:
         sessions=sessions,
         most_sessions=most,
         frozen_age=frozen,
-        snapshot_age=snapshot,
-        open_transaction=found[0] if found else (0.0, ""),
-        slots=_rows(_SLOTS),
-        archiver=archiver[0] if archiver else None,
+        snapshot_age=row_of(_SNAPSHOT)[0],
+        open_transaction=row_of(_OPEN_TRANSACTION) or (0.0, ""),
+        slots=rows_of(_SLOTS),
+        archiver=row_of(_ARCHIVER),
     )
 
 
@@ -224,10 +217,10 @@ def _handlers() -> list[HandlerRow]:
     names = [route.handler for route in routes]
     ages = gauges.oldest_unapplied()
     canaries = canary.ages() if settings.CANARY else {}
-    missing = dict(_rows(_MISSING, names, AUDIT_ROWS, [reason.value for reason in MISSING]))
+    missing = dict(rows_of(_MISSING, (names, AUDIT_ROWS, [reason.value for reason in MISSING])))
     positions: dict[str, dict[tuple[str, int], int]] = {name: {} for name in names}
     errors = dict.fromkeys(names, "")
-    for handler, topic, partition, offset, error in _rows(_POSITIONS):
+    for handler, topic, partition, offset, error in rows_of(_POSITIONS):
         if handler in positions:
             positions[handler][topic, partition] = offset
             errors[handler] = errors[handler] or error

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["KAFKA", "POSTGRESQL", "REDIS", "Reading", "answered"]
+__all__ = ["KAFKA", "POSTGRESQL", "REDIS", "Reading", "answered", "reason_of"]
 
 POSTGRESQL, REDIS, KAFKA = "PostgreSQL", "Redis", "Kafka"
 Value_co = TypeVar("Value_co", covariant=True)
@@ -47,6 +47,11 @@ class Reading(Generic[Value_co]):
         """The same reading after a call that failed: it keeps the last answer."""
         since = time.monotonic() if self.since == _NEVER else self.since
         return Reading(self.value, self.read_at, error, since)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error; its kind where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def answered(value: Said) -> Reading[Said]:

@@ -6,7 +6,7 @@ The message itself is in Kafka, where nothing can be looked up by an id; that is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import redis
@@ -29,7 +29,7 @@ class RelayTrace:
 
     stops: Sequence[Stop] = ()
     letters: Sequence[ListedRelayLetter] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
 
 def trace_of(event_id: str) -> RelayTrace:

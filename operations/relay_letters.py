@@ -161,15 +161,10 @@ def of_event(event_id: str) -> tuple[list[ListedRelayLetter], bool]:
     """Those of one event among the first of the queue, each with its kind and reason; whether all of the
     queue was looked at. Raises Unavailable."""
     found = look(configured(), _BOUND)
-    letters = [letter for letter in found.letters if letter.id and letter.event_id == event_id]
     listed = [
-        ListedRelayLetter(
-            id=letter.id,
-            event_id=masked(letter.event_id),
-            shown=masked(f"{letter.kind}: {letter.reason}")[:ERROR_SHOWN],
-            age=_age(letter),
-        )
-        for letter in letters
+        _listed(letter, f"{letter.kind}: {letter.reason}")
+        for letter in found.letters
+        if letter.id and letter.event_id == event_id
     ]
     return listed, found.whole
 
@@ -218,15 +213,16 @@ def _group(name: str, letters: Sequence[RelayLetter], *, whole: bool) -> RelayGr
         like=newest.id,
         upto=newest.time,
         whole=whole,
-        sample=[
-            ListedRelayLetter(
-                id=letter.id,
-                event_id=masked(letter.event_id),
-                shown=masked(letter.reason)[:ERROR_SHOWN],
-                age=_age(letter),
-            )
-            for letter in letters[:SAMPLE]
-        ],
+        sample=[_listed(letter, letter.reason) for letter in letters[:SAMPLE]],
+    )
+
+
+def _listed(letter: RelayLetter, reason: str) -> ListedRelayLetter:
+    return ListedRelayLetter(
+        id=letter.id,
+        event_id=masked(letter.event_id),
+        shown=masked(reason)[:ERROR_SHOWN],
+        age=_age(letter),
     )
 
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 
 from operations import relay_letters
 from operations.letters import GroupKey, members, members_of_app, source_named, standing
 from operations.relay_letters import RelayGroup, belongs
 from outbox.database import jobs, operator_log
-from outbox.database.ask import rows_of
+from outbox.database.ask import changed_by, rows_of
 from outbox.dead_letters.resolve import REPLAY, Selection, resolve_letters
 from outbox.declaration import LetterSource
 from outbox.envelope import rfc3339
@@ -78,15 +78,8 @@ def begin_run(
     upto = group.upto if isinstance(group.upto, int) else str(group.upto)
     run = _Run(handler=group.handler, error=group.error, upto=upto, rate=rate)
     error = f", {group.error.strip().splitlines()[0][:80]}" if group.error.strip() else ""
-    return operator_log.begin(
-        action,
-        f"dead letters of {group.handler}{error}",
-        by=by,
-        why=why,
-        asked=found.letters if found.whole else None,
-        once=once,
-        run=msgspec.to_builtins(run),
-    )
+    asked = found.letters if found.whole else None
+    return _begin(action, error, run, by=by, why=why, asked=asked, once=once)
 
 
 def begin_relay_run(
@@ -96,15 +89,15 @@ def begin_relay_run(
     older than the run."""
     upto = group.upto if group.whole else rfc3339(datetime.now(UTC))
     run = _Run(handler=RELAY, error=group.name, upto=upto, rate=rate)
-    return operator_log.begin(
-        action,
-        f"dead letters of the relay, {group.name[:80]}",
-        by=by,
-        why=why,
-        asked=group.letters if group.whole else None,
-        once=once,
-        run=msgspec.to_builtins(run),
-    )
+    asked = group.letters if group.whole else None
+    return _begin(action, f", {group.name[:80]}", run, by=by, why=why, asked=asked, once=once)
+
+
+def _begin(
+    action: str, error: str, run: _Run, *, by: str, why: str, asked: int | None, once: UUID | None
+) -> int:
+    of, plain = f"dead letters of {run.handler}{error}", msgspec.to_builtins(run)
+    return operator_log.begin(action, of, by=by, why=why, asked=asked, once=once, run=plain)
 
 
 def stop_run(entry_id: int, *, by: str, why: str, once: UUID | None = None) -> bool:
@@ -132,13 +125,9 @@ def work() -> int:
 
 def _open() -> list[_Open]:
     return [
-        _Open(id_, what, by, why, _read(run), now)
+        _Open(id_, what, by, why, msgspec.json.decode(run, type=_Run), now)
         for id_, what, by, why, run, now in rows_of(_OPEN)
     ]
-
-
-def _read(column: Any) -> _Run:
-    return msgspec.convert(msgspec.json.decode(column) if isinstance(column, str) else column, _Run)
 
 
 def _slice(row: _Open) -> int:
@@ -157,11 +146,10 @@ def _slice(row: _Open) -> int:
         count, ended = _of_handler(row, due)
     else:
         count, ended = _of_app(source, row, due)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE operator_action SET run = %s::jsonb WHERE id = %s",
-            (msgspec.json.encode(run).decode(), row.id),
-        )
+    changed_by(
+        "UPDATE operator_action SET run = %s::jsonb WHERE id = %s",
+        (msgspec.json.encode(run).decode(), row.id),
+    )
     if ended:
         operator_log.end(row.id)
         log.info("operator_run_ended", run=row.id, what=row.what, handler=run.handler, by=row.by)

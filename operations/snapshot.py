@@ -20,13 +20,16 @@ from operations.time_left import Deadline, deadlines
 from outbox import conf
 from outbox.database.operator_log import Entry
 from outbox.kafka.admin import TopicState
-from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
+from outbox.watching import AMBER, GREEN, GREY, RED, Hop, State
 
 __all__ = ["Heard", "Server", "Snapshot", "Unread", "take"]
 
 Logs = Mapping[str, TopicState]
-_AHEAD = ("pipeline", "handlers")
-_BEHIND = (
+_OF_APPS = ""  # the groups that no name here is of
+_ORDER = (
+    "pipeline",
+    "handlers",
+    _OF_APPS,
     "relay",
     "dead letters",
     "business",
@@ -122,12 +125,13 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0]
 
 
-def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
+def take(heard: Heard, judge: Judge) -> Snapshot:
     """Judge the readings."""
     postgres, redis, kafka = heard.postgres.value, heard.redis.value, heard.kafka.value
     processes = process_rows(redis.processes, heard.redis) if redis else []
     stations = [
-        *_of_postgres(heard, judge, alarms),
+        *_of_postgres(heard, judge),
+        *(_of_kafka(kafka, heard.kafka, judge) if kafka else ()),
         *(stations_of(redis, processes, heard.redis, judge) if redis else ()),
     ]
     servers = _servers(heard)
@@ -146,7 +150,7 @@ def take(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> Snapshot:
         at=datetime.now(UTC),
         state=worst(states),
         servers=servers,
-        stations=_in_order(stations, _of_kafka(kafka, heard.kafka, judge) if kafka else None),
+        stations=_in_order(stations),
         processes=processes,
         deadlines=left,
         letters=postgres.letters if postgres else (),
@@ -170,43 +174,27 @@ def _unread(postgres: FromPostgres, judge: Judge) -> list[Unread]:
     return found
 
 
-def _in_order(stations: Sequence[Station], kafka: Station | None) -> list[Station]:
-    """Stations in the order in which an event passes them, then the others. Kafka comes after the outbox, and
-    the groups of apps come before the dead letters."""
-    found = [*stations]
-    if kafka is not None:
-        found.insert(sum(each.hop.group == "pipeline" for each in stations), kafka)
-    behind = {group: place for place, group in enumerate(_BEHIND)}
-    ahead = {group: place for place, group in enumerate(_AHEAD, start=-len(_AHEAD))}
-
-    def place(station: Station) -> int:
-        group = station.hop.group
-        return ahead[group] if group in ahead else behind.get(group, -1) + 1
-
-    return sorted(found, key=place)
+def _in_order(stations: Sequence[Station]) -> list[Station]:
+    """Stations in the order in which an event passes them, then the others; those of one group stay in theirs."""
+    places = {group: place for place, group in enumerate(_ORDER)}
+    return sorted(stations, key=lambda each: places.get(each.hop.group, places[_OF_APPS]))
 
 
-def _of_postgres(heard: Heard, judge: Judge, alarms: Sequence[Alarm]) -> list[Station]:
+def _of_postgres(heard: Heard, judge: Judge) -> list[Station]:
     value = heard.postgres.value
     if value is None:
         return []
-    hops = [_with_absent(hop, alarms) if hop.group == "upkeep" else hop for hop in value.hops]
-    first = [hop for hop in hops if hop.group == "pipeline"]
-    rest = [hop for hop in hops if hop.group != "pipeline"]
-    logs = heard.kafka.value
+    hops = [_with_absent(hop) if hop.group == "upkeep" else hop for hop in value.hops]
+    handlers = [_handler(row, heard.kafka.value) for row in value.handlers]
     return [
-        *(judge.judge(hop, [heard.postgres]) for hop in first),
-        *(
-            judge.judge(_handler(row, logs), [heard.postgres, heard.kafka])
-            for row in value.handlers
-        ),
-        *(judge.judge(hop, [heard.postgres]) for hop in rest),
+        *(judge.judge(hop, [heard.postgres]) for hop in hops),
+        *(judge.judge(hop, [heard.postgres, heard.kafka]) for hop in handlers),
     ]
 
 
-def _with_absent(hop: Hop, alarms: Sequence[Alarm]) -> Hop:
+def _with_absent(hop: Hop) -> Hop:
     """A job that has never been done counts as done long ago."""
-    never = {alarm.figure: float("inf") for alarm in alarms if alarm.absent}
+    never = {alarm.figure: float("inf") for alarm in settings.WIRING.alarms if alarm.absent}
     done = {figure: age for figure, age in hop.figures.items() if figure in never}
     latest = min(done.values(), default=None)
     notes = (f"last job done {words.span(latest)} ago",) if latest is not None else ()
@@ -259,14 +247,14 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
     )
 
 
-def _of_kafka(logs: Logs, reading: Reading[Logs], judge: Judge) -> Station:
+def _of_kafka(logs: Logs, reading: Reading[Logs], judge: Judge) -> list[Station]:
     hop = Hop(
         name="in Kafka",
         group="pipeline",
         done=sum(sum(state.latest.values()) for state in logs.values()),
         unit="messages",
     )
-    return judge.judge(hop, [reading])
+    return [judge.judge(hop, [reading])]
 
 
 def _servers(heard: Heard) -> list[Server]:

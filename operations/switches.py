@@ -8,18 +8,17 @@ from functools import partial
 from django.db import OperationalError
 
 from notifications.delivery.channels import (
-    UnknownChannel,
     channel_statuses,
     pause_channel,
     resume_channel,
 )
-from notifications.delivery.standing import UnknownProvider, reset_breaker, standings
+from notifications.delivery.standing import reset_breaker, standings
 from notifications.models import ChannelControl
 from operations import words
 from operations.action import Action, ActionRequest, NoSuch, NotNow, Preview
 from outbox import conf
 from outbox.handlers.pause import HandlerStatus, handler_statuses, pause_handler, resume_handler
-from outbox.lanes.pause import LaneBusy, UnknownLane, lane_states, pause_lanes, resume_lanes
+from outbox.lanes.pause import LaneBusy, lane_states, pause_lanes, resume_lanes
 
 __all__ = ["SWITCHES"]
 
@@ -43,26 +42,29 @@ def _handler_preview(on: Sequence[str], *, paused: bool) -> Preview:
     if paused:
         closed = " Its circuit is closed, and the events that it parked are tried again at once."
         sentence = f"It goes on where it stopped.{closed if status.tripped else ''}"
-        nothing = "" if status.paused else f"{handler} is running."
     else:
         kept = words.span(conf.route_named(handler).topic.retention_hours * 3600)
         sentence = (
             "The handler applies nothing until it is resumed. Running effects end first, its positions "
             f"stay, and events wait in Kafka, which keeps them for {kept}. Nothing is lost before that."
         )
-        since = f"{handler} is paused already, by {status.changed_by}: {status.reason}"
-        nothing = since if status.paused else ""
+    return _preview("handler", handler, status, sentence, paused=paused)
+
+
+def _preview(
+    kind: str, name: str, status: HandlerStatus | ChannelControl, sentence: str, *, paused: bool
+) -> Preview:
+    standing, nothing = "paused" if status.paused else "running", ""
+    if status.paused != paused:
+        since = f" already, by {status.changed_by}: {status.reason}" if status.paused else "."
+        nothing = f"{name} is {standing}{since}"
     return Preview(
-        title=f"{'Resume' if paused else 'Pause'} {handler}?",
+        title=f"{'Resume' if paused else 'Pause'} {name}?",
         sentence=sentence,
-        columns=("handler", "standing", "reason", "by"),
-        rows=[_standing(handler, status)],
+        columns=(kind, "standing", "reason", "by"),
+        rows=[(name, standing, status.reason, status.changed_by)],
         nothing=nothing,
     )
-
-
-def _standing(name: str, status: HandlerStatus | ChannelControl) -> Sequence[object]:
-    return name, "paused" if status.paused else "running", status.reason, status.changed_by
 
 
 def _change_handler(asked: ActionRequest, *, paused: bool) -> None:
@@ -118,8 +120,6 @@ def _change_lanes(asked: ActionRequest, *, paused: bool) -> None:
         change(_lanes(asked.on), by=asked.by, reason=asked.why, once=asked.once)
     except LaneBusy as error:
         raise NotNow(str(error)) from error
-    except UnknownLane as error:
-        raise NoSuch(str(error)) from error
 
 
 def _breaker(on: Sequence[str]) -> tuple[str, str]:
@@ -151,11 +151,7 @@ def _reset_preview(on: Sequence[str]) -> Preview:
 
 def _reset(asked: ActionRequest) -> None:
     provider, channel = _breaker(asked.on)
-    try:
-        stored = reset_breaker(provider, channel, who=asked.by, reason=asked.why, once=asked.once)
-    except UnknownProvider as error:
-        raise NoSuch(str(error)) from error
-    if not stored:
+    if not reset_breaker(provider, channel, who=asked.by, reason=asked.why, once=asked.once):
         raise NotNow(
             "Redis does not answer, so no worker got the reset. Try again when Redis answers."
         )
@@ -170,27 +166,19 @@ def _channel(on: Sequence[str]) -> ChannelControl:
 
 def _channel_preview(on: Sequence[str], *, paused: bool) -> Preview:
     status = _channel(on)
-    since = f", by {status.changed_by}: {status.reason}" if status.paused else ""
-    return Preview(
-        title=f"{'Resume' if paused else 'Pause'} {status.channel}?",
-        sentence="Waiting notifications are sent, the oldest first, as fast as the limit of the channel allows."
+    sentence = (
+        "Waiting notifications are sent, the oldest first, as fast as the limit of the channel allows."
         if paused
         else "No notification of the channel is sent until it is resumed; attempts that have begun end first. "
-        "Requests are accepted and wait. A notification whose time is over meanwhile fails.",
-        columns=("channel", "standing", "reason", "by"),
-        rows=[_standing(status.channel, status)],
-        nothing=""
-        if status.paused == paused
-        else f"{status.channel} is {f'paused already{since}' if status.paused else 'running'}.",
+        "Requests are accepted and wait. A notification whose time is over meanwhile fails."
     )
+    return _preview("channel", status.channel, status, sentence, paused=paused)
 
 
 def _change_channel(asked: ActionRequest, *, paused: bool) -> None:
     change = resume_channel if paused else pause_channel
     try:
         change(_channel(asked.on).channel, reason=asked.why, by=asked.by, once=asked.once)
-    except UnknownChannel as error:
-        raise NoSuch(str(error)) from error
     except OperationalError as error:
         raise NotNow(
             "Nothing was changed: a worker is claiming notifications. Try again."

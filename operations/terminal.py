@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 
 from rich.console import Console, Group, RenderableType
@@ -19,6 +20,7 @@ __all__ = ["COLOURS", "rendered", "view"]
 COLOURS: dict[State, str] = {GREEN: "green", GREY: "bright_black", AMBER: "yellow", RED: "red"}
 # The width of a text that is not written to a terminal.
 PIPE_WIDTH = 160
+NUMBERS = ("waits", "oldest", "rate", "age")
 
 
 def rendered(snapshot: Snapshot, *, colour: bool) -> str:
@@ -43,21 +45,29 @@ def view(snapshot: Snapshot) -> RenderableType:
     stations: list[RenderableType] = ["", _stations(snapshot)] if snapshot.stations else []
     return Group(
         head,
-        *_alerts(snapshot),
+        *_reasons(snapshot),
         *stations,
         *_headed("Under way", _under_way(snapshot)),
         *_headed("Dead letters, by handler and error", _letters(snapshot)),
         "",
         *_releases(snapshot),
-        _rest(snapshot),
+        _table(_rest(snapshot)),
         *_headed("Who did what", _actions(snapshot)),
         *_headed("The last hour", _past(snapshot)),
     )
 
 
-def _headed(title: str, table: Table) -> list[RenderableType]:
-    """Nothing for an empty table."""
+def _headed(title: str, rows: Iterable[Sequence[RenderableType]]) -> list[RenderableType]:
+    """Nothing without rows."""
+    table = _table(rows)
     return ["", Text(title, style="bold"), table] if table.row_count else []
+
+
+def _table(rows: Iterable[Sequence[RenderableType]]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _releases(snapshot: Snapshot) -> list[RenderableType]:
@@ -66,86 +76,53 @@ def _releases(snapshot: Snapshot) -> list[RenderableType]:
     return [f"Two releases run at once: {', '.join(snapshot.releases)}."]
 
 
-def _under_way(snapshot: Snapshot) -> Table:
-    table = _plain(3)
+def _under_way(snapshot: Snapshot) -> Iterator[Sequence[str]]:
     for entry in snapshot.actions:
         if entry.ended_at is None:
-            table.add_row(
-                f"{entry.what} of {entry.subject}", progress(entry), f"{entry.by}: {entry.why}"
-            )
-    return table
+            yield f"{entry.what} of {entry.subject}", progress(entry), f"{entry.by}: {entry.why}"
 
 
-def _letters(snapshot: Snapshot) -> Table:
-    table = _plain(4)
+def _letters(snapshot: Snapshot) -> Iterator[Sequence[str]]:
     for group, oldest in spans_of(snapshot.letters):
-        table.add_row(
-            group.handler,
-            f"{words.count(group.letters)} letters",
-            f"oldest {oldest}",
-            group.shown or "no error told",
-        )
-    return table
+        count, error = words.count(group.letters), group.shown or "no error told"
+        yield group.handler, f"{count} letters", f"oldest {oldest}", error
 
 
-def _actions(snapshot: Snapshot) -> Table:
-    table = _plain(5)
+def _actions(snapshot: Snapshot) -> Iterator[Sequence[str]]:
     for entry in snapshot.actions:
-        table.add_row(
-            f"{entry.at:%Y-%m-%d %H:%M:%S}",
-            entry.by,
-            f"{entry.what} of {entry.subject}",
-            progress(entry),
-            entry.why,
-        )
-    return table
+        at, what = f"{entry.at:%Y-%m-%d %H:%M:%S}", f"{entry.what} of {entry.subject}"
+        yield at, entry.by, what, progress(entry), entry.why
 
 
-def _past(snapshot: Snapshot) -> Table:
+def _past(snapshot: Snapshot) -> Iterator[Sequence[str]]:
     """Each chart in one line, and the marks."""
     picture = picture_of(snapshot, "hour")
-    table = _plain(2)
     for _, charts in picture.groups:
         for drawn in charts:
             title, _, told = drawn.label.partition(": ")
-            table.add_row(title, told)
+            yield title, told
     for mark in picture.marks:
-        table.add_row(f"{mark.when:%H:%M}", mark.words)
-    return table
+        yield f"{mark.when:%H:%M}", mark.words
 
 
-def _plain(columns: int) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for _ in range(columns):
-        table.add_column()
-    return table
-
-
-def _alerts(snapshot: Snapshot) -> list[Text]:
-    lines = [
-        Text.assemble(
-            (f"{alert.state:<6}", COLOURS[alert.state]),
-            f"{alert.name}, {alert.station}: {alert.sentence} ({alert.when}; {alert.runbook})",
-        )
-        for alert in snapshot.alerts
+def _reasons(snapshot: Snapshot) -> Iterator[Text]:
+    """Why the state is what it is, a line each."""
+    told: list[tuple[State, str]] = [
+        *((each.state, f"{each.name}: {each.reason}") for each in snapshot.servers if each.reason),
+        *((each.state, f"{each.app}: {each.reason}") for each in snapshot.unread),
     ]
-    unheard = [
-        Text.assemble((f"{each.state:<6}", COLOURS[each.state]), f"{each.name}: {each.reason}")
-        for each in snapshot.servers
-        if each.reason
-    ]
-    unread = [
-        Text.assemble((f"{each.state:<6}", COLOURS[each.state]), f"{each.app}: {each.reason}")
-        for each in snapshot.unread
-    ]
-    return [*unheard, *unread, *lines]
+    for alert in snapshot.alerts:
+        when = f"({alert.when}; {alert.runbook})"
+        told.append((alert.state, f"{alert.name}, {alert.station}: {alert.sentence} {when}"))
+    for state, line in told:
+        yield Text.assemble((f"{state:<6}", COLOURS[state]), line)
 
 
 def _stations(snapshot: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("", "where", "waits", "oldest", "rate", "age", ""):
         table.add_column(
-            title, no_wrap=bool(title), justify="right" if title in _NUMBERS else "left"
+            title, no_wrap=bool(title), justify="right" if title in NUMBERS else "left"
         )
     for name, stations in snapshot.groups.items():
         for card in cards(stations):
@@ -162,25 +139,19 @@ def _stations(snapshot: Snapshot) -> Table:
     return table
 
 
-_NUMBERS = ("waits", "oldest", "rate", "age")
-
-
-def _rest(snapshot: Snapshot) -> Table:
-    table = _plain(4)
+def _rest(snapshot: Snapshot) -> Iterator[Sequence[RenderableType]]:
     for server in snapshot.servers:
-        table.add_row(_dot(server.state), server.name, "", "; ".join(server.facts))
+        yield _dot(server.state), server.name, "", "; ".join(server.facts)
     for row in snapshot.processes:
         said = row.seen.said
-        told = [
-            f"{said.kind} {said.release}, up {words.span(said.up)}",
-            f"heartbeat {words.span(row.seen.age)} ago",
-            words.bytes_of(said.memory),
-        ]
-        table.add_row(_dot(row.state), said.name, f"{said.host} {said.pid}", ", ".join(told))
+        told = (
+            f"{said.kind} {said.release}, up {words.span(said.up)}, "
+            f"heartbeat {words.span(row.seen.age)} ago, {words.bytes_of(said.memory)}"
+        )
+        yield _dot(row.state), said.name, f"{said.host} {said.pid}", told
     for each in snapshot.deadlines:
         left = "" if each.left is None else f"{words.span(each.left)} left"
-        table.add_row(_dot(each.state), each.name, left, each.standing)
-    return table
+        yield _dot(each.state), each.name, left, each.standing
 
 
 def _dot(state: State) -> Text:

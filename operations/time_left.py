@@ -28,7 +28,7 @@ NEAR, SOON = 0.5, 0.25  # with less than this share left, it is amber or red
 NEAR_SECONDS, SOON_SECONDS = 3_600.0, 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """One deadline. `left`: seconds, None if there is no trend towards it; `standing`: how far it is; `ends`:
     what happens then."""
@@ -52,7 +52,9 @@ def deadlines(
     if redis is not None:
         found += _relay(redis)
         found += _disks(redis, judge, at)
-        found += _redis_memory(redis, judge, at)
+        if redis.limit:
+            ends = "Redis takes no tasks; bridges and beat send them again later"
+            found.append(_memory(redis, "memory of Redis", judge, at, ends=ends))
         found += [each for other in redis.others for each in _other_redis(other, judge, at)]
     return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
 
@@ -74,13 +76,7 @@ def _handlers(postgres: FromPostgres) -> Iterator[Deadline]:
 
 def _of_hop(time: TimeLeft) -> Deadline:
     left = max(0.0, time.left)
-    return Deadline(
-        name=time.name,
-        left=left,
-        standing=time.standing,
-        ends=time.ends,
-        state=_of_share(left / time.whole),
-    )
+    return Deadline(time.name, left, time.standing, time.ends, _of_share(left / time.whole))
 
 
 def _of_share(left: float) -> State:
@@ -122,53 +118,43 @@ def _of_database(server: Database, judge: Judge, at: float) -> Iterator[Deadline
         state=_of_share(left),
     )
     if server.archiver is not None:
-        yield _of_archiver(*server.archiver)
+        failures, last, nothing = server.archiver
+        yield Deadline(
+            name="archive of the log",
+            left=None,
+            standing=f"archive_command has failed {failures:,} times, last {words.span(last)} ago; nothing was"
+            f" archived for {words.span(nothing)}",
+            ends="the log stays until the disk of the database is full; a restore ends before it",
+            state=RED if nothing > LONG_WITHOUT_ARCHIVE else AMBER,
+        )
     for name, kept, more in server.slots:
         yield _of_slot(name, kept, more, judge, at)
 
 
-def _of_archiver(failures: int, last: float, nothing: float) -> Deadline:
-    return Deadline(
-        name="archive of the log",
-        left=None,
-        standing=f"archive_command has failed {failures:,} times, last {words.span(last)} ago; nothing was"
-        f" archived for {words.span(nothing)}",
-        ends="the log stays until the disk of the database is full; a restore ends before it",
-        state=RED if nothing > LONG_WITHOUT_ARCHIVE else AMBER,
-    )
-
-
 def _of_slot(name: str, kept: int, more: int | None, judge: Judge, at: float) -> Deadline:
-    standing = f"{words.bytes_of(kept)} of log are kept for it"
-    if more is None:
-        return Deadline(
-            name=f"replication slot {name}",
-            left=None,
-            standing=f"{standing}, without a bound",
-            ends="the disk of the database is full, and it stops",
-        )
-    left = _until_empty(judge, f"slot {name}", more, at)
-    return Deadline(
-        name=f"replication slot {name}",
-        left=left,
-        standing=f"{standing}, {words.bytes_of(more)} more at most",
-        ends="its replica can no longer follow, and begins from a new copy",
-        state=worst([_of_share(max(0, more) / max(1, kept + more)), _of_trend(left)]),
-    )
+    left, state, bound = None, GREEN, "without a bound"
+    ends = "the disk of the database is full, and it stops"
+    if more is not None:
+        left = _until_empty(judge, f"slot {name}", more, at)
+        state = worst([_of_share(max(0, more) / max(1, kept + more)), _of_trend(left)])
+        bound = f"{words.bytes_of(more)} more at most"
+        ends = "its replica can no longer follow, and begins from a new copy"
+    standing = f"{words.bytes_of(kept)} of log are kept for it, {bound}"
+    return Deadline(f"replication slot {name}", left, standing, ends, state)
 
 
 def _relay(redis: FromRedis) -> Iterator[Deadline]:
     ages = [each.said.figures.get("oldest_unacked_seconds", 0.0) for each in redis.processes]
     oldest = max(ages, default=0.0)
     if oldest > LONG:
-        left = max(0.0, RABBITMQ_CONSUMER_SECONDS - oldest)
-        yield Deadline(
+        time = TimeLeft(
             name="RabbitMQ's consumer timeout",
-            left=left,
+            left=RABBITMQ_CONSUMER_SECONDS - oldest,
+            whole=RABBITMQ_CONSUMER_SECONDS,
             standing=f"a relay has held a message for {words.span(oldest)}",
             ends="RabbitMQ closes the channel and delivers everything in hand again",
-            state=_of_share(left / RABBITMQ_CONSUMER_SECONDS),
         )
+        yield _of_hop(time)
 
 
 def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
@@ -184,12 +170,6 @@ def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
             ends="processes there cannot write logs, and servers that store data on it stop",
             state=worst([_of_space(free / total), _of_trend(left)]),
         )
-
-
-def _redis_memory(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
-    if redis.limit:
-        ends = "Redis takes no tasks; bridges and beat send them again later"
-        yield _memory(redis, "memory of Redis", judge, at, ends=ends)
 
 
 def _other_redis(other: OtherRedis, judge: Judge, at: float) -> Iterator[Deadline]:

@@ -50,7 +50,7 @@ class NotKnown(Exception):
 
 
 class MayNot(Exception):
-    """The user who is logged in is not staff."""
+    """The user who is logged in is not staff or has not the permission. The message is shown to the user."""
 
 
 class Unasked(Exception):
@@ -66,6 +66,11 @@ class Viewer:
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions
+
+    def needs(self, permission: str) -> None:
+        """Raises MayNot for a viewer without the permission."""
+        if not self.may(permission):
+            raise MayNot(f"You need the permission {permission}.")
 
     @property
     def acts(self) -> bool:
@@ -149,7 +154,7 @@ def _ask(request: HttpRequest) -> Viewer:
     if not user.is_authenticated:
         raise NotKnown
     if not user.is_active or not user.is_staff:
-        raise MayNot
+        raise MayNot("This page is for the staff.")
     given = _every_permission() if user.is_superuser else frozenset(user.get_all_permissions())
     return Viewer(user.get_username(), given)
 
@@ -157,10 +162,8 @@ def _ask(request: HttpRequest) -> Viewer:
 @cache
 def _every_permission() -> frozenset[str]:
     """All permissions; a superuser has them whatever the table of permissions holds."""
-    every = set[str]()
-    for model in apps.get_models():
-        options = model._meta
-        names = [get_permission_codename(action, options) for action in options.default_permissions]
-        names += [name for name, _ in options.permissions]
-        every.update(f"{options.app_label}.{name}" for name in names)
-    return frozenset(every)
+    return frozenset(
+        f"{model._meta.app_label}.{get_permission_codename(action, model._meta)}"
+        for model in apps.get_models()
+        for action in model._meta.default_permissions
+    )

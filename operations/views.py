@@ -9,7 +9,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from operations import viewers
-from operations.doors import glass, guarded, of_scripts, of_staff, refusal
+from operations.doors import glass, of_scripts, of_staff, unstored
 from operations.journey import search
 from operations.observer import observer
 from operations.pages import LETTERS, as_json, charts_part, live_part, live_parts
@@ -65,8 +65,7 @@ def status(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 @of_staff
 def journey(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """The search for an id: every hop of its events, with times and errors."""
-    if not viewer.may(SEEN):
-        return refusal(request, 403, f"You need the permission {SEEN}.")
+    viewer.needs(SEEN)
     wanted = request.GET.get("id", "").strip()[:300]
     context = {
         "wanted": wanted,
@@ -77,13 +76,14 @@ def journey(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     return render(request, "operations/journey.html", context)
 
 
+@unstored
 def break_glass(request: HttpRequest) -> HttpResponse:
     """Accepts the token of operators, with which this browser may read the page for an hour."""
     if request.method != "POST":
-        return guarded(glass(request, status=200))
+        return glass(request, status=200)
     if not viewers.is_token(request.POST.get("token", "")):
         log.warning("break_glass_refused")
-        return guarded(glass(request, status=403, wrong=True))
+        return glass(request, status=403, wrong=True)
     log.warning("break_glass_used")
     answer = HttpResponseRedirect(reverse("ops"))
     answer.set_cookie(
@@ -95,4 +95,4 @@ def break_glass(request: HttpRequest) -> HttpResponse:
         secure=request.is_secure(),
         samesite="Strict",
     )
-    return guarded(answer)
+    return answer

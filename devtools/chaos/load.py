@@ -7,12 +7,14 @@ writer would, and its log records what it was promised.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,49 +98,52 @@ def write(
     from outbox.database.unit_of_work import NotStored, OutcomeUnknown, unit_of_work  # noqa: PLC0415
     from outbox.publish.events import publish  # noqa: PLC0415
 
-    modes = modes or [""] * len(keys)
-    paddings = paddings or [""] * len(keys)
     events: list[ProbeEvent] = []
     outcome, problem = WriteOutcome.COMMITTED, ""
     try:
-        with unit_of_work(), connection.cursor() as cursor:
-            counts = {key: keys.count(key) for key in keys}
-            cursor.execute(
-                """
-                INSERT INTO probe_sequence (key, seq)
-                SELECT key, n FROM unnest(%s::text[], %s::bigint[]) AS wanted (key, n) ORDER BY key
-                ON CONFLICT (key) DO UPDATE SET seq = probe_sequence.seq + EXCLUDED.seq
-                RETURNING key, seq
-                """,
-                (sorted(counts), [counts[key] for key in sorted(counts)]),
-            )
-            following = {key: seq - counts[key] for key, seq in cursor.fetchall()}
-            for key, mode, padding in zip(keys, modes, paddings, strict=True):
-                following[key] += 1
-                events.append(
-                    ProbeEvent(
-                        event_id=str(uuid4()),
-                        key=key,
-                        seq=following[key],
-                        mode=mode,
-                        padding=padding,
-                    )
-                )
+        with unit_of_work():
+            events = _drawn(keys, modes, paddings)
             publish(events)
             if not commit:
                 raise _RollBack
     except _RollBack:
         outcome = WriteOutcome.ROLLED_BACK
     except NotStored as error:
-        outcome, problem = (
-            WriteOutcome.NOT_STORED if commit else WriteOutcome.ROLLED_BACK,
-            str(error),
-        )
+        outcome = WriteOutcome.NOT_STORED if commit else WriteOutcome.ROLLED_BACK
+        problem = str(error)
     except OutcomeUnknown as error:
         outcome, problem = WriteOutcome.UNKNOWN, str(error)
     if problem:
         connection.close()
     return WriteAttempt(outcome, events, time.time(), problem)
+
+
+def _drawn(keys: Sequence[str], modes: Sequence[str], paddings: Sequence[str]) -> list[ProbeEvent]:
+    """An event of each key, with its next number."""
+    nothing = [""] * len(keys)
+    each = zip(keys, _next_numbers(keys), modes or nothing, paddings or nothing, strict=True)
+    return [
+        ProbeEvent(event_id=str(uuid4()), key=key, seq=seq, mode=mode, padding=padding)
+        for key, seq, mode, padding in each
+    ]
+
+
+def _next_numbers(keys: Sequence[str]) -> list[int]:
+    """The next number of each key, drawn in the open transaction, in the order of the keys."""
+    from outbox.database.ask import rows_of  # noqa: PLC0415  (needs the settings)
+
+    drawn = sorted(Counter(keys).items())
+    last = rows_of(
+        """
+        INSERT INTO probe_sequence (key, seq)
+        SELECT key, n FROM unnest(%s::text[], %s::bigint[]) AS wanted (key, n) ORDER BY key
+        ON CONFLICT (key) DO UPDATE SET seq = probe_sequence.seq + EXCLUDED.seq
+        RETURNING key, seq
+        """,
+        ([key for key, _ in drawn], [number for _, number in drawn]),
+    )
+    numbers = {key: itertools.count(seq - dict(drawn)[key] + 1) for key, seq in last}
+    return [next(numbers[key]) for key in keys]
 
 
 def read_log(path: Path) -> Iterator[WriteAttempt]:

@@ -70,7 +70,7 @@ def test_every_option_reaches_the_plan() -> None:
 
 def planned(*arguments: str) -> GeneratorPlan:
     parser = Command().create_parser("manage.py", "generate_load")
-    return _plan(vars(parser.parse_args(list(arguments))))
+    return _plan(GeneratorPlan, vars(parser.parse_args(list(arguments))))
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

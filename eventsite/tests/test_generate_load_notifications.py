@@ -18,8 +18,8 @@ from django.core.management import CommandError, call_command
 
 from devtools.testing.processes import free_port
 from devtools.testing.web import Web
-from loadtest.notifications import NotificationsPlan, bodies, look_for_all, send_notifications
-from loadtest.notifications_tally import NotificationsTally
+from loadtest.notifications import bodies, look_for_all, send_notifications
+from loadtest.notifications_report import NotificationsPlan, NotificationsTally
 from loadtest.provider import ProviderLost, provider
 from notifications.models import Notification, Status
 from notifications.tests.samples import set_status
@@ -58,13 +58,13 @@ def found(tally: NotificationsTally) -> tuple[float, ...]:
 
 def test_everything_was_sent_once(web: Web) -> None:
     plan, port = plan_for(web), free_port()
-    with provider(port) as ours:
+    with provider(port) as arrivals:
         tally = send_notifications(plan)
         ids = list(tally.accepted_at)
         assert call(port, ids) == [202] * SENT
         deliver(ids)
         look_for_all(plan, tally)
-        tally.note_arrivals(ours.arrivals())
+        tally.note_arrivals(arrivals())
     assert found(tally) == (SENT, 0, 0, 0, 0)
     assert (tally.effect.count, tally.latency.count) == (SENT, SENT)
     assert {row.channel for row in Notification.objects.all()} == {"sms", "email", "push"}
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_found(web: Web) -> None:
     """One waits for ever, one is gone, one is delivered and was never sent, one was sent twice; after a
     retry by hand a call is none of these, nor is one behind a 503."""
     plan, port = plan_for(web), free_port()
-    with provider(port, fails=0.5, seed=3) as ours:
+    with provider(port, fails=0.5, seed=3) as arrivals:
         tally = send_notifications(plan)
         waits, gone, unsent, twice, *others = tally.accepted_at
         for id_ in (gone, twice, *others):
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_found(web: Web) -> None:
         Notification.objects.filter(id=gone).delete()
         deliver([unsent, twice, *others])
         look_for_all(plan, tally)
-        tally.note_arrivals(ours.arrivals())
+        tally.note_arrivals(arrivals())
     assert found(tally) == (SENT, 2, 1, 1, 1)
     assert tally.refused > 0
     assert tally.ends == {"delivered": SENT - 2, "pending": 1, "missing": 1}

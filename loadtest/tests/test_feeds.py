@@ -16,8 +16,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from loadtest.feeds import Population, generate_feeds
-from loadtest.feeds_report import FeedsReport
-from loadtest.feeds_tally import FeedsPlan
+from loadtest.feeds_report import FeedsPlan, FeedsReport
 from loadtest.thresholds import Threshold
 
 

@@ -113,8 +113,10 @@ def test_latency_counts_from_the_intended_start_when_the_generator_is_late(stub:
 
     async def both(plan: GeneratorPlan) -> None:
         holder = asyncio.create_task(hold())
-        tally = await generator._generate(plan, lambda _: None)
+        client = plan.client()
+        tally = await generator._generate(plan, client, lambda _: None)
         await holder
+        client.close()
         assert tally.lag.percentile(99) > 200_000
         assert tally.latency.percentile(99) > 200_000
         assert tally.service.percentile(50) < tally.latency.percentile(99)

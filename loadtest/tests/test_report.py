@@ -6,22 +6,20 @@ import json
 import math
 import re
 import time
-from io import StringIO
 from uuid import UUID
 from xml.etree import ElementTree
 
 import pytest
-from rich.console import Console
 
 from loadtest.charts import exactly, linear, logarithmic
-from loadtest.console import LoadProgress, print_summary
 from loadtest.generator import GeneratorPlan
 from loadtest.histogram import Histogram
 from loadtest.page import render
-from loadtest.summary import LoadSummary
+from loadtest.summary import LoadSummary, progress_of_orders
 from loadtest.tally import LoadTally
 from loadtest.thresholds import Threshold
 from loadtest.verify import LoadVerdict
+from loadtest.words import progress
 
 MALICE = "http://x/<script>alert(1)</script>"
 
@@ -51,20 +49,13 @@ def busy() -> LoadTally:
     return tally
 
 
-def printed(found: LoadSummary) -> str:
-    console = Console(file=StringIO(), width=120)
-    print_summary(console, found)
-    assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
-
-
 @pytest.mark.parametrize("closed", [0, 4])
 def test_a_run_of_nothing_has_a_page_a_json_and_lines(closed: int) -> None:
     found = summary(LoadTally(planned_seconds=3.0), None, "p99>1s", "errors>0", closed=closed)
     assert [each.text for each in found.crossed()] == ["p99>1s"]  # it is not known
     assert "<svg" in render(found)
     json.dumps(found.as_dict(), allow_nan=False)
-    assert "0 of 0 orders accepted" in printed(found)
+    assert "0 of 0 orders accepted" in found.in_words()
 
 
 def test_the_page_holds_what_the_run_did() -> None:
@@ -101,8 +92,8 @@ def test_the_json_says_the_same() -> None:
 def test_orders_that_could_not_be_asked_for_make_the_loss_unknown() -> None:
     found = summary(busy(), LoadVerdict(how="http", unchecked=3), "missing>0")
     assert [each.text for each in found.crossed()] == ["missing>0"]
-    assert "The server did not answer about 3 orders" in printed(found)
-    assert "not stored 0 of 27 orders asked for" in printed(found)
+    assert "The server did not answer about 3 orders" in found.in_words()
+    assert "not stored 0 of 27 orders asked for" in found.in_words()
 
 
 def test_what_http_does_not_show_is_said_to_be_unchecked_and_never_counted() -> None:
@@ -111,8 +102,8 @@ def test_what_http_does_not_show_is_said_to_be_unchecked_and_never_counted() -> 
     for name in ("lost", "without_effect", "duplicates", "figures"):
         assert math.isnan(values[name])
     assert (values["missing"], values["answered_twice"]) == (1, 2)
-    text, page, told = printed(found), render(found), found.as_dict()["verdict"]
-    assert "effects and orders stored twice: not checked" in " ".join(text.split())
+    text, page, told = found.in_words(), render(found), found.as_dict()["verdict"]
+    assert "effects and orders stored twice: not checked" in text
     assert "without effect" not in text
     assert "<b>1</b><span>orders not stored</span>" in page
     assert "orders lost" not in page
@@ -122,7 +113,7 @@ def test_what_http_does_not_show_is_said_to_be_unchecked_and_never_counted() -> 
 
 def test_the_lines_tell_what_matters() -> None:
     verdict = LoadVerdict(how="database", missing=1, without_effect=0, stored_twice=0, figures=0)
-    text = printed(summary(busy(), verdict))
+    text = summary(busy(), verdict).in_words()
     assert "30 of 41 orders accepted" in text
     assert "not sent 1; errors 10; status 503 10" in text
     assert "lost 1 (1 not stored, 0 without effect)" in text
@@ -133,10 +124,10 @@ def test_progress_is_a_line_a_second_on_a_terminal_and_sparse_elsewhere(
     terminal: bool, lines: int
 ) -> None:
     said: list[str] = []
-    progress = LoadProgress(said.append, terminal=terminal, wanted=10)
+    show = progress(said.append, progress_of_orders, terminal=terminal)
     tally = busy()
     for _ in range(30):
-        progress.show(tally)
+        show(tally)
     assert len(said) == lines
     assert "errors 10" in said[-1]
     assert "not sent 1" in said[-1]

@@ -93,6 +93,15 @@ def test_without_a_reason_nothing_is_done(
     assert not is_paused()
 
 
+def test_a_rate_that_is_no_number_is_refused_also_where_none_is_asked_for(
+    as_one_who_may: Callable[..., Operator],
+) -> None:
+    answer = as_one_who_may(HANDLERS).act(PAUSE, rate="fast")
+    assert answer.status == 400
+    assert b"Choose one of the rates" in answer.body
+    assert not is_paused()
+
+
 def test_a_form_that_is_sent_twice_acts_once(as_one_who_may: Callable[..., Operator]) -> None:
     operator = as_one_who_may(HANDLERS)
     page = operator.look(PAUSE)

@@ -44,7 +44,7 @@ def ours(server: redis.Redis) -> list[SeenProcess]:
 def snapshot() -> Snapshot:
     """With Redis alone."""
     heard = Heard(postgres=Reading.begun(), redis=answered(ask_redis()), kafka=Reading.begun())
-    return take(heard, Judge(settings.WIRING.alarms), settings.WIRING.alarms)
+    return take(heard, Judge(settings.WIRING.alarms))
 
 
 @pytest.mark.django_db(transaction=True)

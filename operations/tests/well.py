@@ -95,4 +95,4 @@ def snapshot(
         redis=answered(from_redis or redis()),
         kafka=answered({}),
     )
-    return take(heard, judge, settings.WIRING.alarms)
+    return take(heard, judge)

@@ -5,38 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 from argparse import ArgumentParser
-from collections.abc import Sequence
-from contextlib import suppress
-from io import StringIO
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from rich.console import Console
 
 from eventsite.settings.env import environment
 from loadtest.arguments import count, header, positive, seconds, share, threshold
 from loadtest.client import Client
-from loadtest.console import LoadProgress, print_summary
 from loadtest.feeds import generate_feeds
-from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsReport, progress_of_feeds
-from loadtest.feeds_tally import FeedsPlan
+from loadtest.feeds_report import METRICS_OF_FEEDS, FeedsPlan, FeedsReport, progress_of_feeds
 from loadtest.generator import GeneratorPlan, generate
 from loadtest.machine import describe_machine
-from loadtest.notifications import NotificationsPlan, look_for_all, send_notifications
-from loadtest.notifications_report import NotificationsReport, progress_of_notifications
-from loadtest.notifications_tally import METRICS_OF_NOTIFICATIONS, NotificationsTally
+from loadtest.notifications import look_for_all, send_notifications
+from loadtest.notifications_report import (
+    METRICS_OF_NOTIFICATIONS,
+    NotificationsPlan,
+    NotificationsReport,
+    NotificationsTally,
+    progress_of_notifications,
+)
 from loadtest.page import render
 from loadtest.payloads import KINDS
 from loadtest.provider import ProviderLost, provider
 from loadtest.sending import ARRIVALS, RunPlan
-from loadtest.summary import LoadSummary
-from loadtest.tally import LoadTally
+from loadtest.summary import LoadSummary, progress_of_orders
 from loadtest.target import NotOurs, ask_target
 from loadtest.thresholds import METRICS, METRICS_OF_CHECK, ONLY_BY_DATABASE, Threshold
-from loadtest.verify import LoadVerdict, verify_by_database, verify_by_http
-from loadtest.words import each_tenth
+from loadtest.verify import verify_by_database, verify_by_http
+from loadtest.words import Plan, RunReport, Tally, progress
 from outbox.process.gc_tuning import tune_gc
 
 EXAMPLE = """examples:
@@ -50,7 +52,6 @@ EXAMPLE = """examples:
 exit codes: 0; 1 when a threshold is crossed; 2 for arguments that make no sense and for an address
 where our program does not answer: then nothing was sent
 """
-PIPE_WIDTH = 120
 WHERE = " Start the stack with `make up`, or name the address with --url."
 INSTEAD = {"lost": "missing", "duplicates": "answered_twice"}  # what HTTP shows of them
 
@@ -156,61 +157,52 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["profile"] == "orders":
-            self._orders(options)
-            return
-        of_feeds = options["profile"] == "feeds"
-        _refuse_of_orders(options, METRICS_OF_FEEDS if of_feeds else METRICS_OF_NOTIFICATIONS)
-        self._tell(self._feeds(options) if of_feeds else self._notifications(options), options)
-
-    def _feeds(self, options: dict[str, Any]) -> FeedsReport:
-        """Looks over HTTP for every accepted post."""
-        names = ("users", "follows", "sample", "settle")
-        plan = FeedsPlan(**_of_all(options), **{name: options[name] for name in names})
-        self._ask(plan, f"feeds of {plan.users} users, seed {plan.seed}, run {plan.run}")
-        tally = generate_feeds(plan, on_second=each_tenth(self._say, progress_of_feeds))
-        return FeedsReport(plan, tally, describe_machine(), options["fail_if"])
-
-    def _notifications(self, options: dict[str, Any]) -> NotificationsReport:
-        """Looks over HTTP for every accepted one."""
-        names = ("batch", "settle")
-        plan = NotificationsPlan(**_of_all(options), **{name: options[name] for name in names})
-        self._ask(plan, f"notifications, seed {plan.seed}, run {plan.run}")
-        tally = self._sent(plan, options)
-        return NotificationsReport(plan, tally, describe_machine(), options["fail_if"])
-
-    def _sent(self, plan: NotificationsPlan, options: dict[str, Any]) -> NotificationsTally:
-        """Everything sent and looked for."""
-        show = each_tenth(self._say, progress_of_notifications)
-        if options["provider"] is None:
-            tally = send_notifications(plan, on_second=show)
-            look_for_all(plan, tally)
-            return tally
-        try:
-            with provider(
-                options["provider"], fails=options["provider_fails"], seed=plan.seed
-            ) as ours:
-                tally = send_notifications(plan, on_second=show)
-                look_for_all(plan, tally)
-                tally.note_arrivals(ours.arrivals())
-        except ProviderLost as error:
-            raise CommandError(str(error), returncode=2) from None
-        return tally
-
-    def _tell(
-        self, report: FeedsReport | NotificationsReport | LoadSummary, options: dict[str, Any]
-    ) -> None:
-        self._say(
-            _rendered(report, colour=self.stdout.isatty())
-            if isinstance(report, LoadSummary)
-            else report.in_words()
-        )
+        report: RunReport[Any, Any]
+        match options["profile"]:
+            case "feeds":
+                report = self._feeds(options)
+            case "notifications":
+                report = self._notifications(options)
+            case _:
+                report = self._orders(options)
+        self._say(report.in_words())
         if options["json"]:
             options["json"].write_text(json.dumps(report.as_dict(), indent=1) + "\n")
         if options["html"] and isinstance(report, LoadSummary):
             options["html"].write_text(render(report))
         if crossed := report.crossed():
             raise CommandError("Crossed: " + ", ".join(each.text for each in crossed))
+
+    def _feeds(self, options: dict[str, Any]) -> FeedsReport:
+        """Looks over HTTP for every accepted post."""
+        _refuse_of_orders(options, METRICS_OF_FEEDS)
+        plan = _plan(FeedsPlan, options)
+        self._ask(plan, f"feeds of {plan.users} users, seed {plan.seed}, run {plan.run}")
+        tally = generate_feeds(plan, on_second=self._progress(progress_of_feeds))
+        return FeedsReport(plan, tally, describe_machine(), options["fail_if"])
+
+    def _notifications(self, options: dict[str, Any]) -> NotificationsReport:
+        """Looks over HTTP for every accepted one."""
+        _refuse_of_orders(options, METRICS_OF_NOTIFICATIONS)
+        plan = _plan(NotificationsPlan, options)
+        self._ask(plan, f"notifications, seed {plan.seed}, run {plan.run}")
+        tally = self._sent(plan, options)
+        return NotificationsReport(plan, tally, describe_machine(), options["fail_if"])
+
+    def _sent(self, plan: NotificationsPlan, options: dict[str, Any]) -> NotificationsTally:
+        """Everything sent and looked for."""
+        port, fails = options["provider"], options["provider_fails"]
+        try:
+            with provider(port, fails=fails, seed=plan.seed) if port else nullcontext() as arrivals:
+                tally = send_notifications(
+                    plan, on_second=self._progress(progress_of_notifications)
+                )
+                look_for_all(plan, tally)
+                if arrivals is not None:
+                    tally.note_arrivals(arrivals())
+        except ProviderLost as error:
+            raise CommandError(str(error), returncode=2) from None
+        return tally
 
     def _ask(self, plan: RunPlan, words: str) -> None:
         """Whether our program answers there, and room for the connections."""
@@ -222,45 +214,32 @@ class Command(BaseCommand):
         self._say(f"{plan.url}: {words}")
         tune_gc()  # a collection through all that is loaded would count as latency
 
-    def _orders(self, options: dict[str, Any]) -> None:
-        plan = _plan(options)
+    def _orders(self, options: dict[str, Any]) -> LoadSummary:
+        plan = _plan(GeneratorPlan, options)
         check = options["check"] or ("http" if options["url"] else "database")
         _refuse_unknowable(options["fail_if"], check)
         for path in filter(None, (options["json"], options["html"])):
             _refuse_unwritable(path)
         self._ask(plan, f"kind {plan.kind}, seed {plan.seed}, run {plan.run}")
         machine = describe_machine()
-        progress = LoadProgress(self._say, terminal=self.stdout.isatty(), wanted=plan.rate)
-        tally = generate(plan, on_second=progress.show)
-        verdict = _verdict(check, plan, tally, options["settle"])
-        self._tell(
-            LoadSummary(
-                plan=plan,
-                tally=tally,
-                verdict=verdict,
-                machine=machine,
-                thresholds=options["fail_if"],
-            ),
-            options,
-        )
+        tally = generate(plan, on_second=self._progress(progress_of_orders))
+        verdict = None
+        if check == "database":
+            verdict = verify_by_database(tally, plan.run, within=options["settle"])
+        elif check == "http":
+            verdict = verify_by_http(tally, plan.url, timeout=plan.timeout, headers=plan.headers)
+        return LoadSummary(plan, tally, machine, options["fail_if"], verdict)
+
+    def _progress(self, line: Callable[[Tally], str]) -> Callable[[Tally], None]:
+        return progress(self._say, line, terminal=self.stdout.isatty())
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
         self.stdout.flush()
 
 
-def _rendered(summary: LoadSummary, *, colour: bool) -> str:
-    console = Console(file=StringIO(), force_terminal=colour, width=None if colour else PIPE_WIDTH)
-    with console.capture() as captured:
-        print_summary(console, summary)
-    return captured.get()
-
-
-def _plan(options: dict[str, Any]) -> GeneratorPlan:
-    return GeneratorPlan(**_of_all(options), kind=options["kind"], customers=options["customers"])
-
-
-def _of_all(options: dict[str, Any]) -> dict[str, Any]:
+def _plan(profile: type[Plan], options: dict[str, Any]) -> Plan:
+    """Every field of the plan that is an option, and those whose option has another name or default."""
     url = options["url"] or f"http://127.0.0.1:{environment().port}"
     headers = dict(options["header"])
     try:
@@ -268,27 +247,16 @@ def _of_all(options: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise CommandError(str(error), returncode=2) from None
     seed = options["seed"]
-    return {
+    given = {each.name: options[each.name] for each in fields(profile) if each.name in options}
+    own = {
         "url": url.rstrip("/"),
         "seconds": options["duration"],
         "rate": options["rate"] or 0.0,
         "closed": options["closed"] or 0,
         "seed": random.SystemRandom().randrange(10**6) if seed is None else seed,
-        "arrivals": options["arrivals"],
-        "max_in_flight": options["max_in_flight"],
-        "timeout": options["timeout"],
         "headers": headers,
     }
-
-
-def _verdict(
-    check: str, plan: GeneratorPlan, tally: LoadTally, within: float
-) -> LoadVerdict | None:
-    if check == "database":
-        return verify_by_database(tally, plan.run, within=within)
-    if check == "http":
-        return verify_by_http(tally, plan.url, timeout=plan.timeout, headers=plan.headers)
-    return None
+    return profile(**given | own)
 
 
 def _refuse_unknowable(thresholds: list[Threshold], check: str) -> None:
@@ -330,9 +298,7 @@ def _refuse_unwritable(path: Path) -> None:
 
 def _allow_connections(number: int) -> None:
     """Raise the soft limit of open files, as far as it may be."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource  # noqa: PLC0415  (not on Windows)
-
+    with suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = number + 200
         if soft < wanted:
