@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from io import StringIO
@@ -15,7 +13,8 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
-from devtools.testing.processes import REPOSITORY, child_environment, free_port
+from devtools.testing import zygote
+from devtools.testing.processes import child_environment, free_port
 from operations.judge import Judge
 from operations.letters import LetterGroup
 from operations.management.commands.ops import EXIT_CODES
@@ -33,14 +32,10 @@ ENDS_WITHIN = 120.0
 
 def ops_status(*arguments: str, **environment: str) -> tuple[int, str]:
     """Exit code and output of the command, as a process of its own."""
-    ended = subprocess.run(
-        [sys.executable, "manage.py", "ops", "status", *arguments],
-        cwd=REPOSITORY,
-        env=child_environment(**environment),
-        capture_output=True,
-        text=True,
+    ended = zygote.run(
+        *("manage.py", "ops", "status", *arguments),
+        environment=child_environment(**environment),
         timeout=ENDS_WITHIN,
-        check=False,
     )
     assert "Traceback" not in ended.stderr, ended.stderr
     return ended.returncode, ended.stdout
