@@ -247,6 +247,11 @@ class DeadLetter(models.Model):
             models.Index(
                 fields=["state", "id"], name="dead_letter_open", condition=models.Q(state__lt=3)
             ),
+            models.Index(
+                fields=["handler", "state", "id"],
+                name="dead_letter_open_handler",
+                condition=models.Q(state__lt=3),
+            ),
             models.Index(fields=["event_id"], name="dead_letter_event"),
             # See outbox/dead_letters/unknown_type.py.
             models.Index(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from devtools.testing.pipeline import settles
 from devtools.testing.processes import free_port
 from devtools.testing.web import Answer, Web, assert_error, web_process
 from outbox.tests.admin_pages import log_in
@@ -83,6 +84,10 @@ def test_its_place_in_the_metrics_has_a_name(refusing_web: Web) -> None:
     refusing_web.get("/")
     metrics = refusing_web.get("/metrics").body.decode()
     assert re.search(r'http_requests_total\{method="GET",path="/",status="200"\} ', metrics)
+
+
+def test_it_names_the_processes_that_run(web: Web) -> None:
+    assert settles(lambda: re.search(r"<dt>processes</dt><dd>[^<]*\bweb", page(web)))
 
 
 def test_where_keys_are_required_it_says_what_health_says_and_no_more(closed_web: Web) -> None:

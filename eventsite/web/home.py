@@ -1,8 +1,11 @@
-"""The page at /: what this is, whether the servers answer, where everything is. A browser gets HTML,
-every other client JSON. How the processes stand is on the page of operators."""
+"""The page at /: what this is, what runs, where everything is. A browser gets HTML, every other client
+JSON; the processes are named only where no API key is required."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+import redis
 from django.conf import settings
 from django.http import HttpResponseBase
 from django.shortcuts import render
@@ -10,7 +13,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from outbox import redis_client
 from outbox.process.health import readiness
+from outbox.process.heartbeat import BEAT_SECONDS, processes_seen
 
 __all__ = ["HomeView"]
 
@@ -46,6 +51,7 @@ class HomeView(APIView):
                 "title": settings.SPECTACULAR_SETTINGS["TITLE"],
                 "status": found.status,
                 "checks": list(found.checks.items()),
+                "running": [] if settings.API_KEYS_REQUIRED else running(),
                 "links": LINKS,
                 "site": f"{request.scheme}://{request.get_host()}",
                 "key": settings.API_KEYS_REQUIRED,
@@ -54,3 +60,17 @@ class HomeView(APIView):
         answer["Vary"] = "Accept"
         answer["Cache-Control"] = "no-store"
         return answer
+
+
+def running() -> list[str]:
+    """Processes that said in the last seconds that they run, as `worker effects`; none while
+    Redis does not answer."""
+    try:
+        with redis_client.client(answers_within=0.5, connects_within=0.5) as server:
+            seen = [each.said for each in processes_seen(server) if each.age < 3 * BEAT_SECONDS]
+    except redis.RedisError:
+        return []
+    names = Counter(
+        said.kind if said.name == said.kind else f"{said.kind} {said.name}" for said in seen
+    )
+    return [name if count == 1 else f"{name} × {count}" for name, count in sorted(names.items())]

@@ -241,13 +241,25 @@ def _make_due(route: Route, types: Collection[str], *, after: float) -> int:
 
 
 def count_open(limit: int) -> dict[tuple[str, str, str], int]:
-    """(handler, type, release that does not know it) -> letters parked for it; looks at `limit` at
-    most."""
+    """(handler, type, release that does not know it) -> letters parked for it; looks at `limit` of each
+    handler and type at most, so those of one hide no other."""
     rows = rows_of(
         """
-        SELECT handler, type, error, count(*) FROM (
-            SELECT handler, type, error FROM dead_letter
-            WHERE state = 1 AND error LIKE 'unknown type%%' LIMIT %s
+        WITH RECURSIVE known AS (
+            (SELECT handler, type FROM dead_letter
+             WHERE state = 1 AND error LIKE 'unknown type%%' ORDER BY handler, type LIMIT 1)
+            UNION ALL
+            SELECT next.handler, next.type FROM known CROSS JOIN LATERAL (
+                SELECT handler, type FROM dead_letter
+                WHERE state = 1 AND error LIKE 'unknown type%%'
+                  AND (handler, type) > (known.handler, known.type)
+                ORDER BY handler, type LIMIT 1
+            ) AS next
+        )
+        SELECT handler, type, error, count(*) FROM known CROSS JOIN LATERAL (
+            SELECT error FROM dead_letter
+            WHERE state = 1 AND error LIKE 'unknown type%%'
+              AND handler = known.handler AND type = known.type LIMIT %s
         ) AS parked GROUP BY handler, type, error
         """,
         (limit,),

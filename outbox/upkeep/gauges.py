@@ -279,22 +279,31 @@ def held_events() -> int:
 
 
 def open_letters(limit: int = LETTERS_COUNT_LIMIT) -> list[LetterCount]:
-    """Per handler and state; looks at `limit` open letters of each state at most, oldest first."""
+    """Per handler and state; looks at `limit` letters of each at most, oldest first, so the many letters of
+    one handler hide no other."""
     with transaction.atomic():
-        # Along the index (state, id): by id alone, a state of which there is none costs the whole
-        # table, and to sort it costs all of the state.
+        # Along the index (handler, state, id): by id alone, a state of which there is none costs the
+        # whole table, and to sort it costs all of the state.
         plan_without("bitmapscan", "seqscan", "sort")
         rows = rows_of(
             """
-            SELECT handler, letter.state, count(*),
+            WITH RECURSIVE known AS (
+                (SELECT handler FROM dead_letter WHERE state < 3 ORDER BY handler LIMIT 1)
+                UNION ALL
+                SELECT (SELECT handler FROM dead_letter WHERE state < 3 AND handler > known.handler
+                        ORDER BY handler LIMIT 1)
+                FROM known WHERE known.handler IS NOT NULL
+            )
+            SELECT known.handler, open.state, count(*),
                    extract(epoch FROM clock_timestamp() - min(created_at))
-            FROM unnest(ARRAY[0, 1, 2]) AS open (state)
+            FROM known CROSS JOIN unnest(ARRAY[0, 1, 2]) AS open (state)
             CROSS JOIN LATERAL (
-                SELECT handler, dead_letter.state, created_at FROM dead_letter
-                WHERE dead_letter.state BETWEEN open.state AND open.state AND dead_letter.state < 3
-                ORDER BY dead_letter.state, id LIMIT %s
+                SELECT created_at FROM dead_letter
+                WHERE dead_letter.handler BETWEEN known.handler AND known.handler
+                  AND dead_letter.state BETWEEN open.state AND open.state AND dead_letter.state < 3
+                ORDER BY dead_letter.handler, dead_letter.state, id LIMIT %s
             ) AS letter
-            GROUP BY handler, letter.state
+            GROUP BY known.handler, open.state
             """,
             (limit,),
         )
