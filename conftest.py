@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from django.core.management.color import Style
@@ -15,7 +16,28 @@ gc.disable()  # until everything is imported, of which nothing is garbage
 # How long an example takes to be made or tried says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
-PROCESS_TESTS = ("eventsite/tests/", "devtools/localstack/", "docker/")
+ROOT = Path(__file__).parent
+# Files that take minutes, the longest first, as `--durations` tells of a whole run.
+LONGEST = (
+    "eventsite/tests/test_weather.py",
+    "docker/tests/test_in_prometheus.py",
+    "eventsite/tests/test_schemathesis.py",
+    "operations/tests/test_accessible.py",
+    "eventsite/tests/test_dead_letters.py",
+    "eventsite/tests/test_tracing.py",
+    "devtools/localstack/tests/test_background.py",
+    "eventsite/tests/test_refusing_redis.py",
+    "eventsite/tests/test_in_flight.py",
+    "docker/tests/test_read_only.py",
+    "devtools/backup/tests/test_restore.py",
+    "eventsite/tests/test_tansu.py",
+    "eventsite/tests/test_liveness.py",
+    "eventsite/tests/test_swagger_in_chromium.py",
+)
+PROCESS_TESTS = (
+    *("eventsite/tests/", "devtools/localstack/", "docker/"),
+    *("outbox/rabbitmq/", "outbox/tests/test_lane_model.py", "operations/tests/"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,9 +121,18 @@ def _forget_content_types(**signal: object) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests start processes and wait for them begin first, each in its random place:
-    otherwise one worker ends with the longest of them while the other has nothing left."""
-    items.sort(key=lambda item: not item.nodeid.startswith(PROCESS_TESTS))
+    """The longest files begin first, then those whose tests start processes and wait for them, each in
+    its random place: otherwise one worker ends with the longest of them while the others have nothing
+    left."""
+    for file in LONGEST:
+        assert (ROOT / file).exists(), f"{file} has another name now."
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    file = item.nodeid.partition("::")[0]
+    place = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+    return place, not file.startswith(PROCESS_TESTS)
 
 
 def pytest_collection_finish() -> None:

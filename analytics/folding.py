@@ -11,10 +11,11 @@ from decimal import Decimal
 from typing import NamedTuple
 
 import structlog
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 
 from analytics import metrics
-from outbox.database.ask import row_of, rows_of
+from analytics.models import SetAsideFigure
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.errors import describe, is_transient
 
 __all__ = ["fold_batch", "fold_set_aside", "lock_folds", "measure_set_aside", "set_aside"]
@@ -68,14 +69,14 @@ _ADDED = f"""
 def fold_batch(size: int) -> int | None:
     """Fold the oldest `size` additions, in a transaction. Returns how many there were, None if
     another process folds. Raises transient errors: a lock, a database that is unavailable."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
-        if not cursor.fetchone()[0]:
+    with transaction.atomic():
+        [is_ours] = row_of("SELECT pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,))
+        if not is_ours:
             return None
         try:
             with transaction.atomic():
-                cursor.execute(f"WITH {_TAKEN}, {_ADDED} SELECT count(*) FROM taken", (size - 1,))
-                return int(cursor.fetchone()[0])
+                sql = f"WITH {_TAKEN}, {_ADDED} SELECT count(*) FROM taken"
+                return int(row_of(sql, (size - 1,))[0])
         except DatabaseError as error:
             if is_transient(error):
                 raise
@@ -99,8 +100,8 @@ def _fold_in_parts(size: int) -> int:
 def _add_parts(parts: Sequence[_Part]) -> int:
     """Add them, and set aside those that cannot be added; returns how many were set aside."""
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(
+        with transaction.atomic():
+            changed_by(
                 f"""
                 WITH part AS (
                     SELECT * FROM unnest(%s::boolean[], %s::text[], %s::text[], %s::numeric[],
@@ -110,7 +111,7 @@ def _add_parts(parts: Sequence[_Part]) -> int:
                 """,
                 [list(column) for column in zip(*parts, strict=True)],
             )
-            return 0
+        return 0
     except DatabaseError as error:
         if is_transient(error):
             raise
@@ -122,15 +123,7 @@ def _add_parts(parts: Sequence[_Part]) -> int:
 
 
 def _set_aside(part: _Part, error: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO sales_set_aside
-                (is_foreign, metric_name, dimension, value, written_at, error)
-            VALUES (%s, %s, %s, %s, %s, %s)
-            """,
-            (*part, error[:ERROR_LENGTH]),
-        )
+    SetAsideFigure.objects.create(**part._asdict(), error=error[:ERROR_LENGTH])
     log.error(
         "figure_set_aside",
         metric_name=part.metric_name,
@@ -144,16 +137,16 @@ def _set_aside(part: _Part, error: str) -> None:
 def fold_set_aside() -> tuple[int, int]:
     """Try again what was set aside, once its cause is repaired: (how many were added, how many were
     set aside again). Called by an operator."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         lock_folds()
-        cursor.execute(
+        rows = rows_of(
             """
             WITH back AS (DELETE FROM sales_set_aside RETURNING *)
             SELECT is_foreign, metric_name, dimension, sum(value), max(written_at)
             FROM back GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
             """
         )
-        parts = [_Part(*row) for row in cursor.fetchall()]
+        parts = [_Part(*row) for row in rows]
         failed = _add_parts(parts) if parts else 0
     measure_set_aside()
     return len(parts) - failed, failed
@@ -161,8 +154,7 @@ def fold_set_aside() -> tuple[int, int]:
 
 def lock_folds() -> None:
     """Wait for a fold under way, and let none begin until the open transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_FOLD_LOCK,))
+    row_of("SELECT pg_advisory_xact_lock(%s)", (_FOLD_LOCK,))
 
 
 def measure_set_aside() -> None:

@@ -37,9 +37,6 @@ class _Figure(models.Model):
     class Meta:
         abstract = True
 
-    def __str__(self) -> str:
-        return f"{self.metric_name}[{self.dimension}] = {self.value}"
-
 
 class SalesMetric(_Figure):
     """One figure as of the last fold, a few seconds ago; `SalesFigure` is up to date. Of all events,
@@ -89,9 +86,6 @@ class SalesAddition(models.Model):
 
     class Meta:
         db_table = "sales_additions"
-
-    def __str__(self) -> str:
-        return f"{len(self.values)} additions of {self.written_at}"
 
 
 class SetAsideFigure(models.Model):

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import compress
+from operator import not_
 
 import structlog
-from django.db import connection
 
 from analytics import metrics
 from analytics.folding import fold_batch, lock_folds, measure_set_aside
@@ -75,19 +76,14 @@ def record_sales(envelopes: Sequence[EventEnvelope]) -> None:
     if len(known) == len(envelopes):
         _add(add_up(events))
         return
-    ours, theirs, foreign = [], [], []
-    for envelope, event in zip(envelopes, events, strict=True):
-        if envelope.event_id in known:
-            ours.append(event)
-        else:
-            theirs.append(event)
-            foreign.append(envelope)
-    _add(add_up(ours))
-    _add(add_up(theirs), is_foreign=True)
-    metrics.FOREIGN_EVENTS.inc(len(theirs))
+    is_ours = [id_ in known for id_ in ids]
+    foreign = [envelope for envelope in envelopes if envelope.event_id not in known]
+    _add(add_up([*compress(events, is_ours)]))
+    _add(add_up([*compress(events, map(not_, is_ours))]), is_foreign=True)
+    metrics.FOREIGN_EVENTS.inc(len(foreign))
     log.info(
         "foreign_events_counted",
-        events=len(theirs),
+        events=len(foreign),
         **correlation_fields(envelope.trace.correlation_id for envelope in foreign),
     )
 
@@ -154,48 +150,47 @@ def _add(figures: Figures, *, is_foreign: bool = False) -> None:
     if not figures:
         return
     keys = sorted(figures)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO sales_additions (metric_names, dimensions, "values", is_foreign, written_at)
-            VALUES (%s::text[], %s::text[], %s::numeric(30, 2)[], %s, clock_timestamp())
-            """,
-            (
-                [metric for metric, _ in keys],
-                [dimension for _, dimension in keys],
-                [figures[key] for key in keys],
-                is_foreign,
-            ),
-        )
+    changed_by(
+        """
+        INSERT INTO sales_additions (metric_names, dimensions, "values", is_foreign, written_at)
+        VALUES (%s::text[], %s::text[], %s::numeric(30, 2)[], %s, clock_timestamp())
+        """,
+        (
+            [metric for metric, _ in keys],
+            [dimension for _, dimension in keys],
+            [figures[key] for key in keys],
+            is_foreign,
+        ),
+    )
 
 
-def fold_additions() -> int:
+def fold_additions(*, batch: int = FOLD_BATCH) -> int:
     """Move what chunks have added into `sales_metrics`, a batch a transaction; returns how many
     chunks. Does nothing if another process folds. The figures (`SalesFigure`) stay the same,
     except that an addition that does not fit is set aside (analytics/folding.py)."""
     total = 0
-    while (folded := fold_batch(FOLD_BATCH)) is not None:
+    while (folded := fold_batch(batch)) is not None:
         total += folded
-        if folded < FOLD_BATCH:
+        if folded < batch:
             measure_set_aside()
             jobs.note_done("fold_additions")
             break
     return total
 
 
-def prune_orders_per_minute(*, now: datetime) -> int:
+def prune_orders_per_minute(*, now: datetime, batch: int = PRUNE_BATCH) -> int:
     """Delete minutes past the kept window, a batch for each statement; returns how many.
 
     An hour's run forgets sixty; after a long pause of beat it goes on until none is left.
     """
     oldest = (now - MINUTES_KEPT).strftime("%Y-%m-%dT%H:%M")
     total = 0
-    while deleted := _prune_batch(oldest):
+    while deleted := _prune_batch(oldest, batch):
         total += deleted
     return total
 
 
-def _prune_batch(oldest: str) -> int:
+def _prune_batch(oldest: str, size: int) -> int:
     # Chosen in a WITH, once: a subquery with a LIMIT may be run again for each row it is joined to.
     return changed_by(
         """
@@ -211,7 +206,7 @@ def _prune_batch(oldest: str) -> int:
         WHERE sales_metrics.metric_name = due.metric_name
           AND sales_metrics.dimension = due.dimension
         """,
-        (_ORDERS_PER_MINUTE, oldest, PRUNE_BATCH),
+        (_ORDERS_PER_MINUTE, oldest, size),
     )
 
 

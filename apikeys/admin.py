@@ -66,10 +66,8 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         """By the prefix's index, else by api_keys_of_name."""
-        by_prefix = ApiKey.objects.filter(prefix=wanted.text)
-        return (
-            rows.filter(prefix=wanted.text) if by_prefix.exists() else rows.filter(name=wanted.text)
-        )
+        by_prefix = rows.filter(prefix=wanted.text)
+        return by_prefix if by_prefix.exists() else rows.filter(name=wanted.text)
 
     def has_add_permission(self, *args: Any) -> bool:
         request: HttpRequest = args[0]
@@ -129,7 +127,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
             messages.success(request, f"{prefix} {word}.")
         if not chosen:
             messages.warning(request, "All selected keys were already revoked.")
-        if more := len(chosen) - REVOKED_AT_ONCE if len(chosen) > REVOKED_AT_ONCE else 0:
+        if (more := len(chosen) - REVOKED_AT_ONCE) > 0:
             count = f"{more:,}" if len(chosen) <= COUNTED else f"{more - 1:,} or more"
             messages.error(
                 request,

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from apikeys.models import NAME, REVISION_LOCK, ApiKey, hash_of, make_key, prefix_of
+from outbox.database.ask import row_of
 
 __all__ = ["InvalidKey", "NewKey", "create_key", "note_use", "revoke_key", "rotate_key"]
 
@@ -103,8 +104,7 @@ def _check(name: str, scopes: Collection[str], expires_at: datetime | None, at: 
 
 def _lock() -> None:
     """One change at a time; the trigger would take the same lock later."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (REVISION_LOCK,))
+    row_of("SELECT pg_advisory_xact_lock(%s)", (REVISION_LOCK,))
 
 
 def _live(at: datetime) -> QuerySet[ApiKey]:

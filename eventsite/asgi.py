@@ -14,11 +14,11 @@ from django.utils.module_loading import import_string  # noqa: E402
 
 from eventsite.telemetry.tracing import stop_in_background  # noqa: E402
 from eventsite.web.gateway.django_app import DjangoApplication, middleware_headers  # noqa: E402
-from eventsite.web.gateway.lifespan import Lifespan  # noqa: E402
+from eventsite.web.gateway.lifespan import lifespan  # noqa: E402
 from eventsite.web.gateway.wiring import gateway_around  # noqa: E402
 from eventsite.web.hot_paths.layer import HotPaths  # noqa: E402
 from eventsite.web.server import forget_the_dead, leave, watch_parent  # noqa: E402
-from eventsite.web.status_hub.hub import Hub, declared_logs  # noqa: E402
+from eventsite.web.status_hub.hub import Hub  # noqa: E402
 from outbox.process.gc_tuning import tune_gc  # noqa: E402
 from outbox.process.heartbeat import Heartbeat  # noqa: E402
 
@@ -32,7 +32,7 @@ hot_paths = HotPaths(
     sessions=settings.HOT_PATH_SESSIONS,
 )
 gateway = gateway_around(hot_paths)
-status_hub = Hub(declared_logs(), settings.REDIS_URL)
+status_hub = Hub(tuple(map(import_string, settings.WIRING.status_logs)), settings.REDIS_URL)
 
 
 async def begin_heartbeat() -> None:
@@ -44,7 +44,7 @@ application = ProtocolTypeRouter(
     {
         "http": gateway.application,
         "websocket": status_hub.around(gateway.websockets),
-        "lifespan": Lifespan(
+        "lifespan": lifespan(
             at_start=[
                 gateway.start,
                 status_hub.start,

@@ -3,7 +3,7 @@ paths, worker roles. `manage.py wiring` prints the whole of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -31,9 +31,7 @@ class Wiring:
     @cached_property
     def declared(self) -> dict[str, Backbone]:
         """App label -> its declaration, of the apps that have one."""
-        return dict(self._found())
-
-    def _found(self) -> Iterator[tuple[str, Backbone]]:
+        found: dict[str, Backbone] = {}
         for app in self.apps:
             package = app.partition(".apps.")[0]
             spec = find_spec(package)  # does not run the package, as its settings are not there yet
@@ -42,7 +40,8 @@ class Wiring:
                 declaration = import_module(f"{package}.wiring").WIRING
                 if not isinstance(declaration, Backbone):
                     raise TypeError(f"{package}/wiring.py: WIRING is not an App.")
-                yield package.rpartition(".")[2], declaration
+                found[package.rpartition(".")[2]] = declaration
+        return found
 
     @cached_property
     def web(self) -> tuple[App, ...]:

@@ -119,11 +119,10 @@ def _hot_path_errors(wiring: Wiring) -> Iterator[Error]:
 
 def _socket_errors(wiring: Wiring) -> Iterator[Error]:
     for socket in wiring.sockets:
-        try:
-            import_string(socket.consumer)
-        except ImportError as error:
+        consumer, reason = _imported(socket.consumer, "consumer")
+        if consumer is None:
             yield Error(
-                f"WebSocket {socket.path.pattern!r} has no consumer: {error}.",
+                f"WebSocket {socket.path.pattern!r} has no consumer: {reason}.",
                 hint="Give the dotted path of a consumer class.",
                 id="eventsite.E010",
             )

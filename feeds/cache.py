@@ -37,6 +37,7 @@ from outbox.database.ask import rows_of
 __all__ = [
     "CacheUnavailable",
     "Command",
+    "Entry",
     "Kept",
     "add_entries",
     "ask",
@@ -48,7 +49,6 @@ __all__ = [
     "new_feed",
     "replies",
     "store",
-    "touch_authors",
     "touch_users",
 ]
 
@@ -321,16 +321,11 @@ def add_entries(rows: Sequence[Entry], *, as_of: int | None = None) -> None:
 
 def touch_users(user_ids: Iterable[str]) -> None:
     """Forget the feeds of these users, and whatever is being filled. After the COMMIT of what makes
-    them wrong. Raises CacheUnavailable."""
+    them wrong. Authors who have posted are among them: their posts are in their own feeds. What
+    their followers see is added by `add_entries`, or merged at read. Raises CacheUnavailable."""
     if is_on():
         for users in _at_once(sorted(set(user_ids))):
             ask(("EVAL", _TOUCH, 0, *users))
-
-
-def touch_authors(author_ids: Iterable[str]) -> None:
-    """The same of authors who have posted: their posts are in their own feeds. What their followers
-    see is added by `add_entries`, or merged at read and not cached. Raises CacheUnavailable."""
-    touch_users(author_ids)
 
 
 def kept_feeds(user_ids: Sequence[str]) -> dict[str, Kept]:

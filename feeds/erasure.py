@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-from django.db import connection
 
 from feeds import cache, services
 from feeds.fanout.gate import ALONE
+from feeds.models import Follow, Post
 from feeds.services import Pair
-from outbox.database.ask import rows_of
+from outbox.database.ask import changed_by, row_of
 from outbox.database.round_trips import RoundTrip, send
 from outbox.database.unit_of_work import joined_unit_of_work
 from restapi.json import to_json
@@ -54,38 +54,34 @@ def erase_user(
 
 def _steps(user_id: str, erased: ErasedUser, piece: int) -> Iterator[None]:
     """One transaction each. Follows first: nothing more is written into the feed, or from it."""
-    for sql in (_FOLLOWS, _FOLLOWED_BY):
-        while pairs := [Pair(*row) for row in _rows(sql, (user_id, piece))]:
-            erased.follows += sum(services.unfollow(pairs))
+    for side in ("follower_id", "followee_id"):
+        follows = Follow.objects.filter(active=True, **{side: user_id})
+        pairs = follows.values_list("follower_id", "followee_id")
+        while some := [Pair(*row) for row in pairs.all()[:piece]]:
+            erased.follows += sum(services.unfollow(some))
             yield
-    while posts := [row[0] for row in _rows(_POSTS, (user_id, piece))]:
+    ids = Post.objects.filter(author_id=user_id).values_list("id", flat=True)
+    while posts := list(ids.filter(deleted_at=None)[:piece]):
         erased.posts += len(services.delete_posts(posts))
         yield
-    for feeds in _pieces(_followers(user_id), FEEDS):
-        erased.entries += _execute(_ENTRIES_BY_HIM, (feeds, user_id))
+    ended = Follow.objects.filter(followee_id=user_id, active=False)
+    followers = list(ended.values_list("follower_id", flat=True))
+    for at in range(0, len(followers), FEEDS):
+        erased.entries += _execute(_ENTRIES_BY_HIM, (followers[at : at + FEEDS], user_id))
         yield
     while count := _execute(_HIS_ENTRIES, {"user": user_id, "most": ENTRIES}):
         erased.entries += count
         yield
     _forget_window(user_id)
     cache.touch_users([user_id])
-    while posts := [row[0] for row in _rows(_DELETED_POSTS, (user_id, piece))]:
+    while posts := list(ids.filter(deleted_at__isnull=False).order_by("id")[:piece]):
         erased.answers += erase_answers(to_json(services.created_words(id_)) for id_ in posts)
         _execute("UPDATE posts SET author_id = '' WHERE id = ANY(%s::bigint[])", (posts,))
         yield
     _execute(_COUNT, {"user": user_id})
-    [[erased.waiting]] = _rows(_ENDED, (user_id, user_id))
+    [erased.waiting] = row_of(_ENDED, (user_id, user_id))
 
 
-_FOLLOWS = "SELECT follower_id, followee_id FROM follows WHERE follower_id = %s AND active LIMIT %s"
-_FOLLOWED_BY = (
-    "SELECT follower_id, followee_id FROM follows WHERE followee_id = %s AND active LIMIT %s"
-)
-_FOLLOWED_ONCE = "SELECT follower_id FROM follows WHERE followee_id = %s AND NOT active"
-_POSTS = "SELECT id FROM posts WHERE author_id = %s AND deleted_at IS NULL LIMIT %s"
-_DELETED_POSTS = (
-    "SELECT id FROM posts WHERE author_id = %s AND deleted_at IS NOT NULL ORDER BY id LIMIT %s"
-)
 _ENDED = """
     SELECT (SELECT count(*) FROM follows WHERE follower_id = %s AND NOT active)
          + (SELECT count(*) FROM follows WHERE followee_id = %s AND NOT active)
@@ -131,28 +127,6 @@ def _forget_window(user_id: str) -> None:
         send(RoundTrip([ALONE, (_WINDOW, (user_id,) * 3)]))
 
 
-def _followers(user_id: str) -> Iterator[str]:
-    """Those who followed him, as far as their rows are kept; read before the first is given."""
-    for [follower_id] in _rows(_FOLLOWED_ONCE, (user_id,)):
-        yield follower_id
-
-
-def _pieces(texts: Iterator[str], size: int) -> Iterator[list[str]]:
-    piece: list[str] = []
-    for text in texts:
-        piece.append(text)
-        if len(piece) == size:
-            yield piece
-            piece = []
-    if piece:
-        yield piece
-
-
-def _rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
-    return list(rows_of(sql, parameters))
-
-
 def _execute(sql: str, parameters: Any) -> int:
-    with joined_unit_of_work(), connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return int(cursor.rowcount)
+    with joined_unit_of_work():
+        return changed_by(sql, parameters)

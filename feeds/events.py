@@ -6,7 +6,7 @@ The value of a message has a 64-bit `event_id`, the envelope a UUID; each follow
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import msgspec
 
@@ -184,41 +184,35 @@ class FollowEvent(_Event, frozen=True, kw_only=True):
     topic: ClassVar[Topic] = FOLLOW_EVENTS_TOPIC
     kind: ClassVar[str] = _OF_FOLLOWS
 
+    offset: ClassVar[int]
+
     payload: FollowedPair
+
+    @classmethod
+    def of(cls, follower_id: str, followee_id: str, number: int, timestamp: int) -> Self:
+        """That of the follow with this number."""
+        event_id = 2 * number + cls.offset
+        return cls(
+            number=event_id,
+            number_str=str(event_id),
+            actor_id=follower_id,
+            payload=FollowedPair(follower_id=follower_id, followee_id=followee_id, number=number),
+            timestamp=timestamp,
+        )
 
 
 class Followed(FollowEvent, frozen=True, kw_only=True, tag="FOLLOWED"):
     """A follow began."""
 
     type: ClassVar[str] = "FOLLOWED"
-
-    @classmethod
-    def of(cls, follower_id: str, followee_id: str, number: int, timestamp: int) -> Followed:
-        """That of this follow."""
-        return cls(
-            number=2 * number,
-            number_str=str(2 * number),
-            actor_id=follower_id,
-            payload=FollowedPair(follower_id=follower_id, followee_id=followee_id, number=number),
-            timestamp=timestamp,
-        )
+    offset: ClassVar[int] = 0
 
 
 class Unfollowed(FollowEvent, frozen=True, kw_only=True, tag="UNFOLLOWED"):
     """A follow ended."""
 
     type: ClassVar[str] = "UNFOLLOWED"
-
-    @classmethod
-    def of(cls, follower_id: str, followee_id: str, number: int, timestamp: int) -> Unfollowed:
-        """That of the follow with this number."""
-        return cls(
-            number=2 * number + 1,
-            number_str=str(2 * number + 1),
-            actor_id=follower_id,
-            payload=FollowedPair(follower_id=follower_id, followee_id=followee_id, number=number),
-            timestamp=timestamp,
-        )
+    offset: ClassVar[int] = 1
 
 
 FOLLOW_EVENTS = (Followed, Unfollowed)

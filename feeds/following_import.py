@@ -96,13 +96,12 @@ def _complaint(row: list[str]) -> str:
 
 
 def _store(pairs: Sequence[Pair]) -> int:
-    with unit_of_work():
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "CREATE TEMPORARY TABLE imported_follows (follower_id text, followee_id text)"
-                " ON COMMIT DROP"
-            )
-            with cursor.copy("COPY imported_follows FROM STDIN") as copy:
-                for pair in dict.fromkeys(pairs):
-                    copy.write_row(pair)
+    with unit_of_work(), connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMPORARY TABLE imported_follows (follower_id text, followee_id text)"
+            " ON COMMIT DROP"
+        )
+        with cursor.copy("COPY imported_follows FROM STDIN") as copy:
+            for pair in dict.fromkeys(pairs):
+                copy.write_row(pair)
         return services.begin_follows_of("imported_follows")

@@ -170,9 +170,6 @@ class FeedEntry(models.Model):
     class Meta:
         db_table = "feed_entries"
 
-    def __str__(self) -> str:
-        return f"{self.post_id} for {self.user_id}"
-
 
 class FeedWindow(models.Model):
     """Down to which post the entries of a user are complete; no row: down to the first."""
@@ -183,9 +180,6 @@ class FeedWindow(models.Model):
     class Meta:
         db_table = "feed_windows"
         indexes = [models.Index(fields=["floor"], name="feed_windows_by_floor")]
-
-    def __str__(self) -> str:
-        return f"{self.user_id} from {self.floor}"
 
 
 class AuthorMode(models.TextChoices):
@@ -214,9 +208,6 @@ class FeedAuthor(models.Model):
                 condition=~models.Q(mode="stored"),
             )
         ]
-
-    def __str__(self) -> str:
-        return f"{self.author_id}: {self.followers}, {self.mode}"
 
 
 class SliceKind(models.TextChoices):
@@ -310,9 +301,6 @@ class FeedChange(models.Model):
         db_table = "feed_changes"
         indexes = [models.Index(fields=["xid"], name="feed_changes_by_xid")]
 
-    def __str__(self) -> str:
-        return f"{self.kind} {self.author_id}"
-
 
 class LogKind(models.TextChoices):
     """What the live feed sends."""
@@ -338,9 +326,6 @@ class FeedLog(models.Model):
             models.Index(fields=["id"], name="feed_log_unnumbered", condition=models.Q(seq=None))
         ]
 
-    def __str__(self) -> str:
-        return f"{self.kind} {self.post_id}"
-
 
 class FeedNode(models.Model):
     """The process that makes ids with this node number, and the millisecond up to which it
@@ -353,6 +338,3 @@ class FeedNode(models.Model):
 
     class Meta:
         db_table = "feed_nodes"
-
-    def __str__(self) -> str:
-        return str(self.node)

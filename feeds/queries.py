@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Self
 
-from django.db import connection
 from django.db.models import QuerySet
 
 from feeds.models import BUCKETS, FeedEntry, FeedSlice, Follow, Post
 from outbox.database.arrays import array_literal
-from outbox.database.ask import rows_of
+from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
+from restapi.cursors import from_base64url, to_base64url
 
 __all__ = [
     "HIGHEST_ID",
@@ -103,7 +101,7 @@ class UserCursor(NamedTuple):
 
     def to_text(self) -> str:
         """For a URL."""
-        return _encoded(self.user_id)
+        return to_base64url(self.user_id.encode())
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -119,7 +117,7 @@ class FollowerCursor(NamedTuple):
 
     def to_text(self) -> str:
         """For a URL."""
-        return _encoded(f"{self.bucket}/{self.user_id}")
+        return to_base64url(f"{self.bucket}/{self.user_id}".encode())
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -130,18 +128,10 @@ class FollowerCursor(NamedTuple):
         return cls(int(bucket), user_id)
 
 
-def _encoded(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
 def _decoded(text: str) -> str:
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        found = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
-        raise ValueError("not base64url") from error
-    if "\0" in found or _encoded(found) != text:
-        raise ValueError("not as it was written")
+    found = from_base64url(text).decode()
+    if "\0" in found:
+        raise ValueError("no id has a NUL")
     return found
 
 
@@ -172,10 +162,8 @@ _FOLLOWERS = """
 
 def following_page(user_id: str, *, limit: int, after: UserCursor | None = None) -> UsersPage:
     """Whom a user follows, along index follows_of_follower. `in_all` is exact."""
-    with connection.cursor() as cursor:
-        last = (after or UserCursor()).user_id
-        cursor.execute(_FOLLOWING, {"user": user_id, "after": last, "most": limit + 1})
-        count, users = cursor.fetchone()
+    last = (after or UserCursor()).user_id
+    count, users = row_of(_FOLLOWING, {"user": user_id, "after": last, "most": limit + 1})
     more = len(users) > limit
     return UsersPage(users[:limit], count, UserCursor(users[limit - 1]) if more else None)
 
@@ -183,11 +171,9 @@ def following_page(user_id: str, *, limit: int, after: UserCursor | None = None)
 def followers_page(user_id: str, *, limit: int, after: FollowerCursor | None = None) -> UsersPage:
     """Who follows a user, along index follows_of_followee. `in_all` is of the events applied so far."""
     bucket, last = after or FollowerCursor()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _FOLLOWERS, {"user": user_id, "bucket": bucket, "after": last, "most": limit + 1}
-        )
-        counted, buckets, users = cursor.fetchone()
+    counted, buckets, users = row_of(
+        _FOLLOWERS, {"user": user_id, "bucket": bucket, "after": last, "most": limit + 1}
+    )
     more = users is not None and len(users) > limit
     return UsersPage(
         (users or [])[:limit],

@@ -25,10 +25,6 @@ def _authors_of(users: Sequence[str]) -> Statement:
     return sql, (given, given)
 
 
-def _author(row: Row) -> Sequence[str]:
-    return (row[2],)
-
-
 def _message(seq: int, row: Row) -> dict[str, Any]:
     kind, post_id, author_id = row
     if kind == LogKind.DELETE:
@@ -45,7 +41,7 @@ FEED_LOG = StatusLog(
     name=LIVE_FEEDS,
     table="feed_log",
     columns=("kind", "post_id", "author_id"),
-    keys=_author,
+    keys=lambda row: (row[2],),  # the author
     message=_message,
     following=Following(
         keys_of=_authors_of,

@@ -19,7 +19,6 @@ from outbox.publish.events import publishing
 from restapi.status_nudge import nudging
 
 __all__ = [
-    "Gone",
     "NewPost",
     "Pair",
     "begin_follows_of",
@@ -47,13 +46,6 @@ class Pair(NamedTuple):
 
     follower_id: str
     followee_id: str
-
-
-class Gone(msgspec.Struct, frozen=True, gc=False):
-    """A post that is deleted; `again`: it had been before."""
-
-    post_id: int
-    again: bool
 
 
 # -- posts
@@ -118,33 +110,29 @@ DELETE_POSTS = """
     ), logged AS (
         INSERT INTO feed_log (kind, post_id, author_id) SELECT 'delete', id, author_id FROM gone
     )
-    SELECT id, again, author_id FROM there LEFT JOIN gone USING (id)
+    SELECT id, again, author_id FROM there LEFT JOIN gone USING (id) ORDER BY id
 """
 
 
-def delete_posts(post_ids: Sequence[int], *, trace: TraceContext = NO_TRACE) -> list[Gone]:
-    """Delete those of these posts that there are; in the open transaction, else in one of its own."""
+def delete_posts(post_ids: Sequence[int], *, trace: TraceContext = NO_TRACE) -> list[bool]:
+    """Delete those of these posts that there are; whether each was still there. In the open
+    transaction, else in one of its own."""
     with joined_unit_of_work():
-        return [gone for gone in run(deleting_posts(post_ids, trace=trace)) if gone is not None]
+        return [new for new in run(deleting_posts(post_ids, trace=trace)) if new is not None]
 
 
 def deleting_posts(
     post_ids: Sequence[int], *, trace: TraceContext = NO_TRACE
-) -> Steps[Gone | None]:
-    """What becomes of each of these posts, and what deletes them; None: there never was such a one."""
+) -> Steps[bool | None]:
+    """Whether each of these posts was still there, and what deletes them; None: there never was such a
+    one."""
     asked: Statement = (DELETE_POSTS, (array_literal(set(post_ids)),))
     [rows] = yield RoundTrip([asked])
-    found = {id_: (again, author_id) for id_, again, author_id in rows}
     now = int(time.time())
-    events = publishing(
-        [
-            PostDeleted.of(id_, author_id, now)
-            for id_, (again, author_id) in sorted(found.items())
-            if not again
-        ],
-        traces=[trace] * sum(not again for again, _ in found.values()),
-    )
-    results = [Gone(id_, found[id_][0]) if id_ in found else None for id_ in post_ids]
+    gone = [PostDeleted.of(id_, author_id, now) for id_, again, author_id in rows if not again]
+    events = publishing(gone, traces=[trace] * len(gone))
+    was_there = {id_: not again for id_, again, _ in rows}
+    results = [was_there.get(id_) for id_ in post_ids]
     on_commit = nudging(LIVE_FEEDS, events.on_commit)
     return Change(results, RoundTrip(events.statements, on_commit))
 

@@ -13,14 +13,13 @@ import uuid_utils
 from django.conf import settings
 
 from notifications.events import PENDING_EVENTS
-from notifications.keys import BodyKey, Keys
+from notifications.keys import KeyReused, KeyRunning, Keys, KeyTaken, NotificationRefused
 from notifications.metrics import count_accepted
 from notifications.models import LENGTHS
 from notifications.queries import TemplateRow, read_templates, templates_of
-from notifications.rows import Draft, inserting, inserting_batch
+from notifications.rows import Draft, Errors, NewNotification, inserting, inserting_batch
 from notifications.template_text import MissingVariable, TooLong, rendered
 from outbox.database.round_trips import Change, RoundTrip, Row, Statement, Steps
-from outbox.envelope import NO_TRACE, TraceContext
 from outbox.publish.events import publishing
 
 __all__ = [
@@ -40,35 +39,7 @@ __all__ = [
     "writing",
 ]
 
-Errors = Mapping[str, Sequence[str]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class NewNotification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A notification to accept, as its body says and with the defaults that are the same for all.
-
-    content        without a template what is sent; with one, what is sent where a variable is missing
-    unfit_content  what is wrong with a content that is given beside a template, and is not here
-                   therefore: counts only if it would be sent
-    expires_at     None: the default, from its creation or schedule on
-    sees_all       whether its caller may use everybody's templates
-    stale          field -> what is wrong with its times by now: counts only if its key is new
-    """
-
-    recipient: str
-    channel: str
-    priority: str = "normal"
-    content: str | None = None
-    unfit_content: str | None = None
-    scheduled_at: datetime | None = None
-    expires_at: datetime | None = None
-    template_id: str | None = None
-    variables: dict[str, str] | None = None
-    key: BodyKey | None = None
-    caller: str = "anonymous"
-    sees_all: bool = False
-    stale: Errors | None = None
-    trace: TraceContext = NO_TRACE
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +47,6 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     words: bytes
-    is_new: bool = True
 
 
 class NewBatch(msgspec.Struct, frozen=True, gc=False):
@@ -96,28 +66,6 @@ class AcceptedBatch(msgspec.Struct, frozen=True, gc=False):
     notifications: Sequence[Accepted]
 
 
-class NotificationRefused(Exception):
-    """It cannot be accepted in the present state. `place` is its index in the batch."""
-
-    place = 0
-
-
-class KeyTaken(NotificationRefused):
-    """Its key belongs to an equal one: `words` are its JSON object."""
-
-    def __init__(self, id_: str, words: str) -> None:
-        super().__init__(id_)
-        self.accepted = Accepted(id_, words.encode(), is_new=False)
-
-
-class KeyReused(NotificationRefused):
-    """Its key belongs to one that asks for something else."""
-
-
-class KeyRunning(NotificationRefused):
-    """The first one with its key is still under way."""
-
-
 class Unfit(NotificationRefused):
     """A field of it cannot be used; `errors` as of a body that is not valid."""
 
@@ -126,9 +74,7 @@ class Unfit(NotificationRefused):
         self.errors = errors
 
 
-def accepting(
-    new: Sequence[NewNotification],
-) -> Change[Accepted] | Steps[Accepted | None]:
+def accepting(new: Sequence[NewNotification]) -> Change[Accepted] | Steps[Accepted | None]:
     """The results, and the statements that store them with their events. None for a refused
     one; `accepting_or_refusing` gives the reason."""
     if all(each.key is None and each.template_id is None for each in new):
@@ -146,13 +92,7 @@ def _asking(new: Sequence[NewNotification]) -> Steps[Accepted | None]:
 
 def accepting_or_refusing(new: Sequence[NewNotification]) -> Steps[Accepted | None]:
     """The same. Raises the first refusal."""
-    found = yield from drafts_of(new)
-    drafts: list[Draft] = []
-    for place, each in enumerate(found):
-        if isinstance(each, NotificationRefused):
-            each.place = place
-            raise each
-        drafts.append(each)
+    drafts = _not_refused((yield from drafts_of(new)))
     return Change([_accepted(draft) for draft in drafts], writing(drafts))
 
 
@@ -161,23 +101,28 @@ def accepting_batches(batches: Sequence[NewBatch]) -> Steps[AcceptedBatch | None
     [batch] = batches
     id_, created_at = _new_id()
     found = yield from drafts_of(batch.notifications, batch_id=id_)
-    accepted: list[Accepted] = []
-    drafts: list[Draft] = []
-    for place, each in enumerate(found):
-        if isinstance(each, KeyTaken):
-            accepted.append(each.accepted)
-        elif isinstance(each, NotificationRefused):
-            each.place = place
-            raise each
-        else:
-            drafts.append(each)
-            accepted.append(_accepted(each))
+    drafts = _not_refused([each for each in found if not isinstance(each, KeyTaken)])
+    accepted = [
+        Accepted(each.id, each.words) if isinstance(each, KeyTaken) else _accepted(each)
+        for each in found
+        if isinstance(each, Draft | KeyTaken)
+    ]
     row = inserting_batch(id_=id_, caller=batch.caller, total=len(drafts), created_at=created_at)
     written = writing(drafts)
     return Change(
         [AcceptedBatch(id_, len(drafts), created_at, accepted)],
         RoundTrip([row, *written.statements], written.on_commit),
     )
+
+
+def _not_refused(found: Sequence[Draft | NotificationRefused]) -> list[Draft]:
+    """All of them. Raises the first refusal."""
+    drafts: list[Draft] = []
+    for each in found:
+        if isinstance(each, NotificationRefused):
+            raise each
+        drafts.append(each)
+    return drafts
 
 
 def _accepted(draft: Draft) -> Accepted:
@@ -197,8 +142,10 @@ def drafts_of(
     keys.note(rows)
     found: list[Draft | NotificationRefused] = []
     for place, each in enumerate(new):
-        refused = keys.refusal_of(place, taken=KeyTaken, reused=KeyReused, running=KeyRunning)
-        found.append(refused or _drafted(each, templates, batch_id))
+        drafted = keys.refusal_of(place) or _drafted(each, templates, batch_id)
+        if isinstance(drafted, NotificationRefused):
+            drafted.place = place
+        found.append(drafted)
     return found
 
 
@@ -224,8 +171,7 @@ def _from_template(
     try:
         text = rendered(template.body, new.variables or {}, at_most=at_most)
     except TooLong as error:
-        message = f"Make a text of {error} characters; there may be {at_most}."
-        return _unfit("template_variables", message)
+        return _unfit("template_variables", str(error))
     except MissingVariable as error:
         return _fallen_back(new, template, missing=str(error.args[0]), batch_id=batch_id)
     if not text.strip():
@@ -257,25 +203,15 @@ def _draft(
     batch_id: str | None = None,
 ) -> Draft:
     id_, created_at = _new_id()
-    key = new.key
     return Draft(
         id=id_,
         batch_id=batch_id,
-        key=key,
-        idempotency_key=key.text if key else None,
-        caller=new.caller,
-        recipient=new.recipient,
-        channel=new.channel,
-        priority=new.priority,
+        new=new,
         content=content,
         is_rendered=is_rendered,
-        template_id=new.template_id,
         template_name=template.name if template else None,
-        variables=new.variables,
-        scheduled_at=new.scheduled_at,
         expires_at=new.expires_at or _expiry(new, created_at),
         created_at=created_at,
-        trace=new.trace,
     )
 
 
@@ -295,18 +231,18 @@ def writing(drafts: Sequence[Draft]) -> RoundTrip:
     event of a notification has its id: there is one in its life."""
     if not drafts:
         return RoundTrip()
-    due = [draft for draft in drafts if draft.scheduled_at is None]
+    due = [draft for draft in drafts if draft.new.scheduled_at is None]
     published = publishing(
         [
-            PENDING_EVENTS[draft.priority](
-                event_id=draft.id, notification_id=draft.id, channel=draft.channel
+            PENDING_EVENTS[draft.new.priority](
+                event_id=draft.id, notification_id=draft.id, channel=draft.new.channel
             )
             for draft in due
         ],
-        traces=[draft.trace for draft in due],
+        traces=[draft.new.trace for draft in due],
     )
     statements: list[Statement] = [*inserting(drafts), *published.statements]
-    counts = Counter((draft.channel, draft.priority) for draft in drafts)
+    counts = Counter((draft.new.channel, draft.new.priority) for draft in drafts)
     return RoundTrip(statements, partial(_stored, counts, published.on_commit))
 
 

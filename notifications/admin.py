@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from notifications import provider_page, queries, services
+from notifications import queries, services
 from notifications.letters import EVERYBODY
 from notifications.models import (
     WAITING,
@@ -26,6 +27,7 @@ from notifications.models import (
     Status,
     Template,
 )
+from notifications.provider_page import ProviderAdmin
 from outbox.admin.confirmed import ConfirmedActions, reason_of
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
@@ -43,8 +45,6 @@ from outbox.envelope import parse_id
 from outbox.masking import masked
 
 __all__ = ["BatchAdmin", "ChannelAdmin", "NotificationAdmin", "ProviderAdmin", "TemplateAdmin"]
-
-ProviderAdmin = provider_page.ProviderAdmin
 
 AT_ONCE = 500  # notifications of one confirmation; a batch is cancelled whole
 COUNTED = 10_000  # at most, of what was left out
@@ -110,6 +110,14 @@ class NotificationAdmin(ConfirmedActions):
         clipped("error_message"),
         utc("created_at"),
     )
+    asked = {
+        "id": attrgetter("id"),
+        "status": attrgetter("status"),
+        "channel": attrgetter("channel"),
+        "priority": attrgetter("priority"),
+        "recipient": lambda row: shorten(row.recipient),
+        "error": lambda row: shorten(masked(row.error_message or "")),
+    }
     fields = (
         ("id", "status", "channel", "priority"),
         ("caller", "recipient", "batch"),
@@ -193,7 +201,7 @@ class NotificationAdmin(ConfirmedActions):
         by = request.user.get_username()
         with transaction.atomic():
             run = operator_log.begin(action, subject, by=by, why=why, asked=len(some))
-            done = _perform(action, some)
+            done = len(getattr(services, action)(some, owner=EVERYBODY))
             operator_log.add(run, done=done, skipped=len(some) - done)
             operator_log.end(run)
         log.info("notifications_resolved", action=action, count=done, by=by, note=why)
@@ -213,33 +221,11 @@ class NotificationAdmin(ConfirmedActions):
         effect: str,
     ) -> HttpResponse:
         rows = list(fit[:AT_ONCE])
-        return self.ask(
-            request,
-            action=action,
-            sentence=f"These {len(rows)} {effect}.",
-            left_out=_left_out(len(ids)),
-            columns=("id", "status", "channel", "priority", "recipient", "error"),
-            rows=[
-                (
-                    row.id,
-                    row.status,
-                    row.channel,
-                    row.priority,
-                    shorten(row.recipient),
-                    shorten(masked(row.error_message or "")),
-                )
-                for row in rows
-            ],
-            selected=[row.id for row in rows],
-        )
+        sentence = f"These {len(rows)} {effect}."
+        return self.ask(request, action, sentence, rows, left_out=_left_out(len(ids)))
 
 
 _DONE = {"cancel": "cancelled", "retry": "sent again", "discard": "discarded"}
-
-
-def _perform(action: str, ids: Sequence[UUID]) -> int:
-    act: Any = {"cancel": services.cancel, "retry": services.retry, "discard": services.discard}
-    return len(act[action](ids, owner=EVERYBODY))
 
 
 def _left_out(chosen: int) -> str:
@@ -257,6 +243,11 @@ class BatchAdmin(ConfirmedActions):
     search_help_text = "A whole id of a batch"
     ordering = ("-id",)
     actions = ("cancel",)
+    asked = {
+        "id": attrgetter("id"),
+        "caller": attrgetter("caller"),
+        "notifications": attrgetter("total_count"),
+    }
     list_display = (whole_id("id"), "caller", "total_count", utc("created_at"))
     fields = ("id", "caller", "total_count", "created_at", "counts", "notifications")
 
@@ -277,14 +268,8 @@ class BatchAdmin(ConfirmedActions):
         batches = list(queryset.order_by("id")[:AT_ONCE])
         why = reason_of(request)
         if not why:
-            return self.ask(
-                request,
-                action="cancel",
-                sentence="Of these, what is not under way is not sent.",
-                columns=("id", "caller", "notifications"),
-                rows=[(each.id, each.caller, each.total_count) for each in batches],
-                selected=[each.id for each in batches],
-            )
+            sentence = "Of these, what is not under way is not sent."
+            return self.ask(request, "cancel", sentence, batches)
         done, by = 0, request.user.get_username()
         for batch in batches:
             with transaction.atomic():

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-from django.db import connection, transaction
+from django.db import transaction
 
 from notifications import services
 from notifications.letters import EVERYBODY
 from notifications.models import WAITING, Notification, Status
+from outbox.database.ask import changed_by
 from restapi.retention import erase_answers_with
 
 __all__ = ["ErasedRecipient", "erase_recipient"]
@@ -67,6 +68,5 @@ def _waiting(recipient: str) -> Sequence[UUID]:
 
 
 def _erase_some(recipient: str) -> int:
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_ERASE, (recipient, CHUNK))
-        return int(cursor.rowcount)
+    with transaction.atomic():
+        return changed_by(_ERASE, (recipient, CHUNK))

@@ -12,9 +12,6 @@ import msgspec
 from outbox.topics import Topic
 
 __all__ = [
-    "HIGH_TOPIC",
-    "LOW_TOPIC",
-    "NORMAL_TOPIC",
     "PENDING_EVENTS",
     "STATUS_TOPIC",
     "HighPending",
@@ -23,12 +20,8 @@ __all__ = [
     "NotificationPending",
     "NotificationStatusChanged",
     "decode_pending",
-    "decode_status_changed",
 ]
 
-HIGH_TOPIC = Topic("notifications.high")
-NORMAL_TOPIC = Topic("notifications.normal")
-LOW_TOPIC = Topic("notifications.low")
 STATUS_TOPIC = Topic("notification-status")
 
 _encode = msgspec.json.Encoder().encode
@@ -66,19 +59,19 @@ class NotificationPending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class HighPending(NotificationPending, frozen=True, kw_only=True, gc=False):
     """Of priority high."""
 
-    topic: ClassVar[Topic] = HIGH_TOPIC
+    topic: ClassVar[Topic] = Topic("notifications.high")
 
 
 class NormalPending(NotificationPending, frozen=True, kw_only=True, gc=False):
     """Of priority normal."""
 
-    topic: ClassVar[Topic] = NORMAL_TOPIC
+    topic: ClassVar[Topic] = Topic("notifications.normal")
 
 
 class LowPending(NotificationPending, frozen=True, kw_only=True, gc=False):
     """Of priority low."""
 
-    topic: ClassVar[Topic] = LOW_TOPIC
+    topic: ClassVar[Topic] = Topic("notifications.low")
 
 
 # Priority -> what is published.
@@ -123,11 +116,3 @@ class NotificationStatusChanged(msgspec.Struct, frozen=True, kw_only=True, gc=Fa
     def to_json(self) -> str:
         """The message's value."""
         return _encode(self).decode()
-
-
-_status_decoder = msgspec.json.Decoder(NotificationStatusChanged)
-
-
-def decode_status_changed(payload: str) -> NotificationStatusChanged:
-    """Read a value of topic notification-status. Raises msgspec.DecodeError for anything else."""
-    return _status_decoder.decode(payload)

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import TypeVar
 
 import msgspec
 
@@ -16,9 +15,16 @@ from outbox.database.arrays import array_literal
 from outbox.database.round_trips import Row, Statement
 from restapi.idempotency import KEPT_HOURS, TRY_LOCKS, lock_of
 
-__all__ = ["BodyKey", "Keys", "body_key", "id_of"]
-
-Refusal = TypeVar("Refusal")
+__all__ = [
+    "BodyKey",
+    "KeyReused",
+    "KeyRunning",
+    "KeyTaken",
+    "Keys",
+    "NotificationRefused",
+    "body_key",
+    "id_of",
+]
 
 
 class BodyKey(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +55,28 @@ def _hash(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
+class NotificationRefused(Exception):
+    """It cannot be accepted in the present state. `place` is its index in the batch."""
+
+    place = 0
+
+
+class KeyTaken(NotificationRefused):
+    """Its key belongs to an equal one: its id, and `words`, its JSON object."""
+
+    def __init__(self, id_: str, words: str) -> None:
+        super().__init__(id_)
+        self.id, self.words = id_, words.encode()
+
+
+class KeyReused(NotificationRefused):
+    """Its key belongs to one that asks for something else."""
+
+
+class KeyRunning(NotificationRefused):
+    """The first one with its key is still under way."""
+
+
 class Keys:
     """The keys of what is asked for together; None where there is none."""
 
@@ -59,9 +87,8 @@ class Keys:
             if key is not None:
                 self._first.setdefault(key.id, place)
         self._locked: set[int] = set()
-        self._kept: dict[
-            str, tuple[str, str, str]
-        ] = {}  # fingerprint, id and words of what is there
+        # Fingerprint, id and words of what is there.
+        self._kept: dict[str, tuple[str, str, str]] = {}
 
     def claim(self) -> list[Statement]:
         """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
@@ -82,23 +109,18 @@ class Keys:
             for id_, fingerprint, notification_id, words in rows[1]
         }
 
-    def refusal_of(
-        self,
-        place: int,
-        *,
-        taken: Callable[[str, str], Refusal],
-        reused: Callable[[], Refusal],
-        running: Callable[[], Refusal],
-    ) -> Refusal | None:
+    def refusal_of(self, place: int) -> NotificationRefused | None:
         """Why the one at this place is not to be done; None: it is."""
         key = self._keys[place]
         if key is None:
             return None
         if (kept := self._kept.get(key.id)) is not None:
             fingerprint, notification_id, words = kept
-            return taken(notification_id, words) if fingerprint == key.fingerprint else reused()
+            if fingerprint == key.fingerprint:
+                return KeyTaken(notification_id, words)
+            return KeyReused()
         if self._first[key.id] != place or key.lock not in self._locked:
-            return running()
+            return KeyRunning()
         return None
 
 

@@ -14,7 +14,7 @@ from notifications.events import PENDING_EVENTS
 from notifications.models import Notification, Status
 from notifications.queries import Owner
 from outbox.declaration import AppLetter, LetterQuery
-from outbox.envelope import rfc3339
+from outbox.envelope import parse_id, rfc3339
 
 __all__ = ["EVERYBODY", "FAILED_NOTIFICATIONS"]
 
@@ -38,7 +38,8 @@ class FailedNotifications:
         if query.topic:
             failed = failed.filter(priority=_PRIORITY_OF.get(query.topic, ""))
         if query.key is not None:
-            failed = failed.filter(id__in=_uuids(query.key))
+            id_ = parse_id(query.key)
+            failed = failed.filter(id=id_) if id_ else failed.none()
         if query.error:
             failed = failed.filter(error_message__contains=query.error)
         if query.since is not None:
@@ -61,13 +62,6 @@ class FailedNotifications:
 
 
 FAILED_NOTIFICATIONS = FailedNotifications()
-
-
-def _uuids(text: str) -> list[UUID]:
-    try:
-        return [UUID(text)]
-    except ValueError:
-        return []
 
 
 def _letter(row: Notification) -> AppLetter:

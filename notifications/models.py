@@ -308,9 +308,6 @@ class StatusChange(models.Model):
             )
         ]
 
-    def __str__(self) -> str:
-        return f"{self.previous} -> {self.status}"
-
 
 class ChannelFigures(models.Model):
     """What GET /metrics shows of a channel, up to and with a `seq` of the status log.
@@ -328,9 +325,6 @@ class ChannelFigures(models.Model):
         db_table = "notification_figures"
         verbose_name_plural = "channel figures"
 
-    def __str__(self) -> str:
-        return self.channel
-
 
 class Sender(models.Model):
     """A process that sends. Those seen of late share the limit while Redis is lost."""
@@ -341,9 +335,6 @@ class Sender(models.Model):
 
     class Meta:
         db_table = "notification_senders"
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class ProviderHold(models.Model):

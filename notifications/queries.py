@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +15,7 @@ from outbox.database.arrays import array_literal
 from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Row, Statement
 from outbox.envelope import rfc3339_of
+from restapi.cursors import from_base64url, to_base64url
 
 __all__ = [
     "WORDS",
@@ -166,19 +165,12 @@ def _first_id_at(moment: datetime) -> UUID:
 
 def cursor_to_text(id_: UUID) -> str:
     """For a URL: 16 bytes in base64url."""
-    return base64.urlsafe_b64encode(id_.bytes).decode().rstrip("=")
+    return to_base64url(id_.bytes)
 
 
 def cursor_of(text: str) -> UUID:
     """The inverse. Raises ValueError for anything else."""
-    try:
-        data = base64.b64decode(f"{text}==".encode("ascii"), altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise ValueError("not base64url") from error
-    # b64decode also takes + and /, and bits beyond the last byte.
-    if len(data) != 16 or cursor_to_text(UUID(bytes=data)) != text:
-        raise ValueError("not 16 bytes in base64url")
-    return UUID(bytes=data)
+    return UUID(bytes=from_base64url(text))
 
 
 _ATTEMPTS = f"""

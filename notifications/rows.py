@@ -1,8 +1,8 @@
-"""Notifications that are decided and not yet written: their rows, and their JSON."""
+"""Notifications that are asked for, or decided, and not yet written: their rows, and their JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -13,55 +13,79 @@ from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.round_trips import Statement
 from outbox.envelope import NO_TRACE, TraceContext, rfc3339
 
-__all__ = ["Draft", "inserting", "inserting_batch"]
+__all__ = ["Draft", "Errors", "NewNotification", "inserting", "inserting_batch"]
+
+Errors = Mapping[str, Sequence[str]]
 
 _encode = msgspec.json.Encoder().encode
 
 
+class NewNotification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A notification to accept, as its body says and with the defaults that are the same for all.
+
+    content        without a template what is sent; with one, what is sent where a variable is missing
+    unfit_content  what is wrong with a content that is given beside a template, and is not here
+                   therefore: counts only if it would be sent
+    expires_at     None: the default, from its creation or schedule on
+    sees_all       whether its caller may use everybody's templates
+    stale          field -> what is wrong with its times by now: counts only if its key is new
+    """
+
+    recipient: str
+    channel: str
+    priority: str = "normal"
+    content: str | None = None
+    unfit_content: str | None = None
+    scheduled_at: datetime | None = None
+    expires_at: datetime | None = None
+    template_id: str | None = None
+    variables: dict[str, str] | None = None
+    key: BodyKey | None = None
+    caller: str = "anonymous"
+    sees_all: bool = False
+    stale: Errors | None = None
+    trace: TraceContext = NO_TRACE
+
+
 class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A notification to write, with everything that its row will have."""
+    """A notification to write: what was asked for, and what was decided about it."""
 
     id: str
     batch_id: str | None
-    key: BodyKey | None
-    idempotency_key: str | None
-    caller: str
-    recipient: str
-    channel: str
-    priority: str
+    new: NewNotification
     content: str
     is_rendered: bool
-    template_id: str | None
     template_name: str | None
-    variables: dict[str, str] | None
-    scheduled_at: datetime | None
     expires_at: datetime
     created_at: datetime
-    trace: TraceContext = NO_TRACE
+
+    @property
+    def idempotency_key(self) -> str | None:
+        return self.new.key.text if self.new.key else None
 
     @property
     def status(self) -> str:
         """Which it begins with."""
-        return (Status.PENDING if self.scheduled_at is None else Status.SCHEDULED).value
+        return (Status.PENDING if self.new.scheduled_at is None else Status.SCHEDULED).value
 
     def words(self) -> bytes:
         """The JSON object that the contract shows."""
-        created_at = rfc3339(self.created_at)
+        new, created_at = self.new, rfc3339(self.created_at)
         return _encode(
             _Stored(
                 id=self.id,
                 batch_id=self.batch_id,
                 idempotency_key=self.idempotency_key,
-                recipient=self.recipient,
-                channel=self.channel,
+                recipient=new.recipient,
+                channel=new.channel,
                 content=self.content,
-                priority=self.priority,
+                priority=new.priority,
                 status=self.status,
-                scheduled_at=_moment(self.scheduled_at),
+                scheduled_at=_moment(new.scheduled_at),
                 expires_at=rfc3339(self.expires_at),
-                max_retries=ATTEMPTS_ALLOWED[self.priority],
-                template_id=self.template_id,
-                template_variables=self.variables,
+                max_retries=ATTEMPTS_ALLOWED[new.priority],
+                template_id=new.template_id,
+                template_variables=new.variables,
                 rendered=self.is_rendered,
                 created_at=created_at,
                 updated_at=created_at,
@@ -102,7 +126,7 @@ def _moment(at: datetime | None) -> str | None:
 def inserting(drafts: Sequence[Draft]) -> list[Statement]:
     """What writes their rows and those of their keys."""
     statements: list[Statement] = [(INSERT_NOTIFICATIONS, _columns(drafts))]
-    keyed = [(draft.key, draft.id) for draft in drafts if draft.key is not None]
+    keyed = [(draft.new.key, draft.id) for draft in drafts if draft.new.key is not None]
     if keyed:
         columns = (
             array_literal([key.id for key, _ in keyed]),
@@ -119,24 +143,27 @@ def _columns(drafts: Sequence[Draft]) -> tuple[str, ...]:
         *map(
             text_array_literal,
             (
-                [each.caller for each in drafts],
+                [each.new.caller for each in drafts],
                 [each.batch_id or "" for each in drafts],
-                [each.recipient for each in drafts],
-                [each.channel for each in drafts],
-                [each.priority for each in drafts],
+                [each.new.recipient for each in drafts],
+                [each.new.channel for each in drafts],
+                [each.new.priority for each in drafts],
                 [each.content for each in drafts],
                 ["true" if each.is_rendered else "" for each in drafts],
-                [each.template_id or "" for each in drafts],
+                [each.new.template_id or "" for each in drafts],
                 [each.template_name or "" for each in drafts],
-                [_json(each.variables) for each in drafts],
+                [_json(each.new.variables) for each in drafts],
                 [each.idempotency_key or "" for each in drafts],
-                ["" if each.scheduled_at is None else _exact(each.scheduled_at) for each in drafts],
+                [
+                    "" if each.new.scheduled_at is None else _exact(each.new.scheduled_at)
+                    for each in drafts
+                ],
             ),
         ),
         array_literal([_exact(each.expires_at) for each in drafts]),
-        array_literal([ATTEMPTS_ALLOWED[each.priority] for each in drafts]),
-        text_array_literal([each.trace.traceparent for each in drafts]),
-        text_array_literal([each.trace.correlation_id for each in drafts]),
+        array_literal([ATTEMPTS_ALLOWED[each.new.priority] for each in drafts]),
+        text_array_literal([each.new.trace.traceparent for each in drafts]),
+        text_array_literal([each.new.trace.correlation_id for each in drafts]),
         array_literal([rfc3339(each.created_at) for each in drafts]),
     )
 

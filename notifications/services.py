@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import uuid_utils
@@ -13,8 +12,9 @@ from django.db.models import Func
 
 from notifications.models import Priority, Template
 from notifications.queries import Owner, templates_of_owner
-from notifications.status_log import CHANGED, Changed, changed_of, record
+from notifications.status_log import CHANGED, Changed, changed_of, recording
 from outbox.database.ask import rows_of
+from outbox.database.round_trips import send
 
 __all__ = [
     "NameTaken",
@@ -67,22 +67,19 @@ _RETRY = f"""
 def cancel(ids: Sequence[UUID], *, owner: Owner) -> list[Changed]:
     """Cancel those of these, and of the owner's, that are not under way; returns them. In the open
     transaction: once it is committed nobody begins to send them."""
-    return _change(
-        _CANCEL.format(which="id = ANY(%s::uuid[])"), [list(ids), *_parameters_of(owner)]
-    )
+    return _change(_CANCEL.format(which="id = ANY(%s::uuid[])"), list(ids), owner)
 
 
 def cancel_batch(batch_id: UUID, *, owner: Owner) -> list[Changed]:
     """The same for all of a batch."""
-    return _change(_CANCEL.format(which="batch_id = %s"), [batch_id, *_parameters_of(owner)])
+    return _change(_CANCEL.format(which="batch_id = %s"), batch_id, owner)
 
 
 def retry(ids: Sequence[UUID], *, owner: Owner) -> list[Changed]:
     """Have those of these, and of the owner's, that have failed sent again; returns them. In the
     open transaction."""
     expires = settings.NOTIFICATION_EXPIRES_SECONDS
-    seconds = [expires[priority] for priority in Priority.values]
-    return _change(_RETRY, [list(ids), *_parameters_of(owner), *seconds])
+    return _change(_RETRY, list(ids), owner, *(expires[each] for each in Priority.values))
 
 
 def discard(ids: Sequence[UUID], *, owner: Owner) -> list[UUID]:
@@ -100,19 +97,15 @@ def discard(ids: Sequence[UUID], *, owner: Owner) -> list[UUID]:
         FROM failed WHERE changed.id = failed.id
         RETURNING changed.id
         """,
-        [list(ids), *_parameters_of(owner)],
+        [list(ids), owner.sees_all, owner.caller],
     )
     return [row[0] for row in rows]
 
 
-def _parameters_of(owner: Owner) -> tuple[bool, str]:
-    """Parameters of a condition on whose it is."""
-    return owner.sees_all, owner.caller
-
-
-def _change(sql: str, parameters: Sequence[Any]) -> list[Changed]:
-    changes = [changed_of(row) for row in rows_of(sql, parameters)]
-    record(changes)
+def _change(sql: str, which: object, owner: Owner, *more: float) -> list[Changed]:
+    rows = rows_of(sql, [which, owner.sees_all, owner.caller, *more])
+    changes = [changed_of(row) for row in rows]
+    send(recording(changes))
     return changes
 
 

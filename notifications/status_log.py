@@ -6,18 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import uuid_utils
 
 from notifications.events import NotificationStatusChanged
 from outbox.database.arrays import text_array_literal
-from outbox.database.round_trips import RoundTrip, Row, Statement, send
+from outbox.database.round_trips import RoundTrip, Statement
 from outbox.envelope import NO_TRACE, TraceContext, rfc3339
 from outbox.publish.events import publishing
 from restapi.status_nudge import nudging
 
-__all__ = ["CHANGED", "STATUS_FEED", "Changed", "changed_of", "record", "recording"]
+__all__ = ["CHANGED", "STATUS_FEED", "Changed", "changed_of", "recording"]
 
 STATUS_FEED = "notifications"  # name of the log among those that WebSockets follow
 
@@ -52,7 +53,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     trace: TraceContext = NO_TRACE
 
 
-def changed_of(row: Row) -> Changed:
+def changed_of(row: Sequence[Any]) -> Changed:
     """What the columns of CHANGED say."""
     id_, batch_id, caller, channel, previous, status, at, traceparent, correlation_id, ms = row
     return Changed(
@@ -68,14 +69,9 @@ def changed_of(row: Row) -> Changed:
     )
 
 
-def record(changes: Sequence[Changed]) -> None:
-    """Record changes, in the open transaction, which has made them. Two statements, whatever the
-    number."""
-    send(recording(changes))
-
-
 def recording(changes: Sequence[Changed]) -> RoundTrip:
-    """What `record` sends, for who sends it together with the rest of its change."""
+    """What records changes in the transaction that has made them. Two statements, whatever the
+    number."""
     if not changes:
         return RoundTrip()
     published = publishing(

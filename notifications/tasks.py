@@ -51,21 +51,19 @@ ready_normal = _ready_task("normal")
 ready_low = _ready_task("low")
 
 
-def _deliver(priority: str) -> int:
+def _deliver_task(priority: str) -> Any:
     """Asked for when something becomes ready, and run by beat every five seconds; more than there are turns
     for end at once. Acknowledged early: what is lost with a worker is in rows, under a lease."""
-    try:
-        return deliver(priority)
-    except redis.RedisError as error:
-        redis_client.note_lost(error)
-        return 0
 
-
-def _deliver_task(priority: str) -> Any:
+    @shared_task(name=task_of(priority), acks_late=False, time_limit=TASK_SECONDS)
     def task() -> int:
-        return _deliver(priority)
+        try:
+            return deliver(priority)
+        except redis.RedisError as error:
+            redis_client.note_lost(error)
+            return 0
 
-    return shared_task(name=task_of(priority), acks_late=False, time_limit=TASK_SECONDS)(task)
+    return task
 
 
 deliver_high = _deliver_task("high")

@@ -25,7 +25,7 @@ class MissingVariable(LookupError):
 
 
 class TooLong(ValueError):
-    """What comes of the template is longer than it may be."""
+    """What comes of the template is longer than it may be; the message says how long."""
 
 
 def check_template(body: str) -> None:
@@ -49,7 +49,7 @@ def rendered(body: str, variables: Mapping[str, str], *, at_most: int) -> str:
         length += len(text)
         texts.append(text)
     if length > at_most:
-        raise TooLong(length)
+        raise TooLong(f"Make a text of {length} characters; there may be {at_most}.")
     return "".join(texts)
 
 

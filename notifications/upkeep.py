@@ -95,28 +95,19 @@ _BATCHES = f"""
     SELECT (SELECT count(*) FROM batch), (SELECT max(id::text) FROM batch),
            (SELECT count(*) FROM gone)
 """
-# Whether a key is old is asked once more when it is deleted: it may have been used again meanwhile.
-_KEYS = """
+# Whether a row is old is asked once more when it is deleted: a key may have been used again meanwhile.
+_OLD = """
     WITH batch AS MATERIALIZED (
-        SELECT id FROM notification_keys
-        WHERE created_at < clock_timestamp() - make_interval(hours => %(hours)s)
-        ORDER BY created_at LIMIT %(chunk)s FOR UPDATE SKIP LOCKED
+        SELECT id FROM {table} WHERE {at} < clock_timestamp() - make_interval(hours => %(hours)s)
+        ORDER BY {at} LIMIT %(chunk)s FOR UPDATE SKIP LOCKED
     ), gone AS (
-        DELETE FROM notification_keys AS kept USING batch WHERE kept.id = batch.id RETURNING 1
+        DELETE FROM {table} AS old USING batch WHERE old.id = batch.id RETURNING 1
     )
     SELECT (SELECT count(*) FROM batch), %(after)s::text, (SELECT count(*) FROM gone)
 """
+_KEYS = _OLD.format(table="notification_keys", at="created_at")
 # Processes that have ended. One that was only quiet is there again with its next claim.
-_SENDERS = """
-    WITH batch AS MATERIALIZED (
-        SELECT id FROM notification_senders
-        WHERE seen_at < clock_timestamp() - make_interval(hours => %(hours)s)
-        ORDER BY seen_at LIMIT %(chunk)s FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM notification_senders AS old USING batch WHERE old.id = batch.id RETURNING 1
-    )
-    SELECT (SELECT count(*) FROM batch), %(after)s::text, (SELECT count(*) FROM gone)
-"""
+_SENDERS = _OLD.format(table="notification_senders", at="seen_at")
 _LEAST_ID = "00000000-0000-0000-0000-000000000000"
 
 

@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from notifications.bounds import MAX_BATCH_BYTES
-from notifications.events import (
-    HIGH_TOPIC,
-    LOW_TOPIC,
-    NORMAL_TOPIC,
-    STATUS_TOPIC,
-    HighPending,
-    LowPending,
-    NormalPending,
-    NotificationStatusChanged,
-)
+from notifications.events import PENDING_EVENTS, STATUS_TOPIC, NotificationStatusChanged
 from outbox.declaration import Every, Route, TaskQueue
 from outbox.watching import Alarm
 from restapi.declaration import App, Path, Socket
@@ -20,17 +11,13 @@ from restapi.declaration import App, Path, Socket
 __all__ = ["WIRING"]
 
 
-def _path(pattern: str, *, max_body_bytes: int = 0) -> Path:
+def _path(pattern: str, *, write: str = "notifications:write", max_body_bytes: int = 0) -> Path:
     return Path(
         pattern=f"api/v1/{pattern}",
         read="notifications:read",
-        write="notifications:write",
+        write=write,
         max_body_bytes=max_body_bytes,
     )
-
-
-def _of_templates(pattern: str, *, write: str = "templates:write") -> Path:
-    return Path(pattern=f"api/v1/{pattern}", read="notifications:read", write=write)
 
 
 def _waits(
@@ -107,45 +94,32 @@ _ALARMS = (
 # Handlers, queues and workers of each priority are its own. They have no reset: a replay makes nothing
 # ready that was ready before, so nothing is sent twice by one.
 WIRING = App(
-    routes=(
+    routes=tuple(
         Route(
-            handler="ready_high",
-            event=(HighPending,),
-            topic=HIGH_TOPIC,
+            handler=f"ready_{priority}",
+            event=(event,),
+            topic=event.topic,
             ordered=False,
-            queue="notifications-high",
-        ),
-        Route(
-            handler="ready_normal",
-            event=(NormalPending,),
-            topic=NORMAL_TOPIC,
-            ordered=False,
-            queue="notifications-normal",
-        ),
-        Route(
-            handler="ready_low",
-            event=(LowPending,),
-            topic=LOW_TOPIC,
-            ordered=False,
-            queue="notifications-low",
-        ),
+            queue=f"notifications-{priority}",
+        )
+        for priority, event in PENDING_EVENTS.items()
     ),
-    publishes=(HighPending, NormalPending, LowPending, NotificationStatusChanged),
+    publishes=(*PENDING_EVENTS.values(), NotificationStatusChanged),
     for_others=(STATUS_TOPIC,),
     queues=(
-        TaskQueue("notifications-high", role="notifications-high"),
-        TaskQueue("deliver-high", role="notifications-high"),
-        TaskQueue("notifications-normal", role="notifications-normal"),
-        TaskQueue("deliver-normal", role="notifications-normal"),
-        TaskQueue("notifications-low", role="notifications-low"),
-        TaskQueue("deliver-low", role="notifications-low"),
+        *(
+            TaskQueue(f"{what}-{priority}", role=f"notifications-{priority}")
+            for priority in PENDING_EVENTS
+            for what in ("notifications", "deliver")
+        ),
         # Schedules and leases: an audit that takes long must not stand in front of them.
         TaskQueue("notifications-times", role="notifications-normal"),
     ),
     beat=(
-        Every(5.0, "notifications.deliver_high", queue="deliver-high"),
-        Every(5.0, "notifications.deliver_normal", queue="deliver-normal"),
-        Every(5.0, "notifications.deliver_low", queue="deliver-low"),
+        *(
+            Every(5.0, f"notifications.deliver_{priority}", queue=f"deliver-{priority}")
+            for priority in PENDING_EVENTS
+        ),
         Every(0.5, "notifications.keep_times", queue="notifications-times"),
         Every(5.0, "notifications.measure_waiting"),
         Every(5.0, "notifications.fold_figures"),
@@ -164,10 +138,10 @@ WIRING = App(
         _path("notifications/<str:notification_id>/retry"),
         _path("batches/<str:batch_id>"),
         _path("batches/<str:batch_id>/cancel"),
-        _of_templates("templates"),
-        _of_templates("templates/<str:template_id>"),
+        _path("templates", write="templates:write"),
+        _path("templates/<str:template_id>", write="templates:write"),
         # Nothing is written.
-        _of_templates("templates/<str:template_id>/preview", write="notifications:read"),
+        _path("templates/<str:template_id>/preview", write="notifications:read"),
         _path("metrics"),
     ),
     hot_paths=(

@@ -8,12 +8,12 @@ from functools import partial
 from django.db import OperationalError
 
 from notifications.delivery.channels import (
-    ChannelStatus,
     channel_statuses,
     pause_channel,
     resume_channel,
 )
 from notifications.delivery.standing import reset_breaker, standings
+from notifications.models import ChannelControl
 from operations import words
 from operations.action import Action, ActionRequest, NoSuch, NotNow, Preview
 from outbox import conf
@@ -52,7 +52,7 @@ def _handler_preview(on: Sequence[str], *, paused: bool) -> Preview:
 
 
 def _preview(
-    kind: str, name: str, status: HandlerStatus | ChannelStatus, sentence: str, *, paused: bool
+    kind: str, name: str, status: HandlerStatus | ChannelControl, sentence: str, *, paused: bool
 ) -> Preview:
     standing, nothing = "paused" if status.paused else "running", ""
     if status.paused != paused:
@@ -157,7 +157,7 @@ def _reset(asked: ActionRequest) -> None:
         )
 
 
-def _channel(on: Sequence[str]) -> ChannelStatus:
+def _channel(on: Sequence[str]) -> ChannelControl:
     for status in channel_statuses():
         if [status.channel] == list(on):
             return status

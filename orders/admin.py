@@ -41,9 +41,9 @@ def events_caused_by(text: str) -> tuple[Collection[UUID], str]:
     """The events of the order with this id, and those of the customer's newest orders."""
     order_id = parse_id(text)
     events = set(queries.event_ids_of(order_id) or () if order_id else ())
-    found = queries.events_of_customer(text, orders=ORDERS_OF_CUSTOMER)
+    theirs, more = queries.events_of_customer(text, orders=ORDERS_OF_CUSTOMER)
     left_out = f"Of this customer, only the events of the newest {ORDERS_OF_CUSTOMER} orders."
-    return events.union(found.events), left_out if found.more else ""
+    return events.union(theirs), left_out if more else ""
 
 
 class LineInline(ReadOnlyInline):

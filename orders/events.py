@@ -70,29 +70,35 @@ class OrderItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 _Items = Annotated[tuple[OrderItem, ...], msgspec.Meta(max_length=_MOST_ITEMS)]
 
 
-class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType"):
-    """What every event of topic order-events has. `timestamp` is the moment of the change,
-    `created_at` that of the order."""
+class _Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType"):
+    """What the events of topics order-events and stock have."""
 
-    topic: ClassVar[Topic] = ORDER_EVENTS_TOPIC
     source: ClassVar[str] = "/orders"
     type: ClassVar[str]
 
     event_id: _Id
     order_id: _Id
-    customer_id: _Id
-    total_price: Decimal
-    timestamp: str
-    created_at: str
 
     @property
     def key(self) -> str:
-        """The order: its events keep the order of its changes."""
+        """The order, whose row is locked: its events keep the order of its changes."""
         return self.order_id
 
     def to_json(self) -> str:
         """The message's value."""
         return _encoder.encode(self).decode()
+
+
+class OrderEvent(_Event, frozen=True, kw_only=True):
+    """What every event of topic order-events has. `timestamp` is the moment of the change,
+    `created_at` that of the order."""
+
+    topic: ClassVar[Topic] = ORDER_EVENTS_TOPIC
+
+    customer_id: _Id
+    total_price: Decimal
+    timestamp: str
+    created_at: str
 
 
 class OrderCreated(OrderEvent, frozen=True, kw_only=True, tag="ORDER_CREATED"):
@@ -240,28 +246,15 @@ def decode_simple_order_created(payload: str) -> SimpleOrderCreated:
     return event
 
 
-class StockEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType"):
+class StockEvent(_Event, frozen=True, kw_only=True):
     """What one line of an order does to the stock of its product. Two lines with the same product
     are two events, so that what is released adds up to what was reserved line by line."""
 
     topic: ClassVar[Topic] = STOCK_TOPIC
-    source: ClassVar[str] = "/orders"
-    type: ClassVar[str]
 
-    event_id: str
-    order_id: str
     product_id: str
     quantity: int
     timestamp: str
-
-    @property
-    def key(self) -> str:
-        """The order, whose row is locked; a product's is not."""
-        return self.order_id
-
-    def to_json(self) -> str:
-        """The message's value."""
-        return _encoder.encode(self).decode()
 
 
 class StockReserved(StockEvent, frozen=True, kw_only=True, tag="STOCK_RESERVED"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,10 +13,10 @@ from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import Statement
 from outbox.envelope import rfc3339_of
+from restapi.cursors import from_base64url, to_base64url
 
 __all__ = [
     "Cursor",
-    "EventsOfCustomer",
     "FirstPage",
     "OrderFilter",
     "OrderPage",
@@ -67,18 +65,14 @@ class Cursor:
         """For a URL: microseconds since 1970 and the id, 24 bytes in base64url."""
         micros = (self.created_at - _EPOCH) // timedelta(microseconds=1)
         data = micros.to_bytes(8, "big", signed=True) + self.order_id.bytes
-        return base64.urlsafe_b64encode(data).decode()
+        return to_base64url(data)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         """The inverse of to_text. Raises ValueError for anything else."""
-        try:
-            data = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
-        except (binascii.Error, UnicodeEncodeError) as error:
-            raise ValueError("not base64url") from error
-        # b64decode also takes + and /, and padding where none is needed.
-        if len(data) != 24 or base64.urlsafe_b64encode(data).decode() != text:
-            raise ValueError("not 24 bytes in base64url")
+        data = from_base64url(text)
+        if len(data) != 24:
+            raise ValueError("not 24 bytes")
         micros = int.from_bytes(data[:8], "big", signed=True)
         try:
             created_at = _EPOCH + timedelta(microseconds=micros)
@@ -252,18 +246,11 @@ def event_ids_of(order_id: UUID) -> list[UUID] | None:
     return [event_id for ids in lists for event_id in ids] if lists else None
 
 
-class EventsOfCustomer(NamedTuple):
-    """Event ids of a customer's newest orders; `more`: there are older orders."""
-
-    events: Sequence[UUID]
-    more: bool
-
-
-def events_of_customer(customer_id: str, *, orders: int) -> EventsOfCustomer:
-    """The events of this many orders, newest first, by indexes orders_of_customer and that of the
-    changes' order."""
+def events_of_customer(customer_id: str, *, orders: int) -> tuple[list[UUID], bool]:
+    """The events of this many orders of a customer, the newest, and whether there are older orders; by
+    indexes orders_of_customer and that of the changes' order."""
     of_customer = Order.objects.filter(customer_id=customer_id).order_by("-created_at", "-id")
     order_ids = list(of_customer.values_list("id", flat=True)[: orders + 1])
     changes = OrderChange.objects.filter(order_id__in=order_ids[:orders]).order_by("id")
     events = [event_id for ids in changes.values_list("event_ids", flat=True) for event_id in ids]
-    return EventsOfCustomer(events, len(order_ids) > orders)
+    return events, len(order_ids) > orders

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +10,6 @@ from uuid import UUID
 
 import msgspec
 import uuid_utils
-from django.db import connection
 
 from orders.events import (
     OrderCancelled,
@@ -28,12 +27,12 @@ from orders.events import (
 from orders.models import (
     ALLOWED_NEXT,
     Order,
-    OrderChange,
     OrderLine,
     OrderStatus,
     ProcessedEvent,
 )
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import changed_by
 from outbox.database.round_trips import Change, RoundTrip, Statement, send
 from outbox.database.unit_of_work import joined_unit_of_work
 from outbox.envelope import NO_TRACE, EventEnvelope, TraceContext, json_number, rfc3339
@@ -149,12 +148,7 @@ def _draft(order: NewOrder) -> _Draft:
         total_price=total_price,
         timestamp=created_at,
         created_at=created_at,
-        items=tuple(
-            OrderItem(
-                product_id=line.product_id, quantity=line.quantity, price=json_number(line.price)
-            )
-            for line in order.lines
-        ),
+        items=_items(order.lines),
     )
     if order.amount is None:
         events: tuple[Event, ...] = (created, *_stock(StockReserved, created, order.lines))
@@ -215,12 +209,12 @@ def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) 
 
     Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
     """
-    _change(order_id, OrderStatus.PAID, _payment_completed, actor=actor, at=at, trace=trace)
+    _change(order_id, OrderStatus.PAID, PaymentCompleted, actor=actor, at=at, trace=trace)
 
 
 def ship_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
     """PAID -> SHIPPED. Raises as pay_order."""
-    _change(order_id, OrderStatus.SHIPPED, _order_shipped, actor=actor, at=at, trace=trace)
+    _change(order_id, OrderStatus.SHIPPED, OrderShipped, actor=actor, at=at, trace=trace)
 
 
 def cancel_order(
@@ -230,45 +224,12 @@ def cancel_order(
     _change(
         order_id,
         OrderStatus.CANCELLED,
-        _order_cancelled,
+        OrderCancelled,
         reason=reason,
         actor=actor,
         at=at,
         trace=trace,
     )
-
-
-def _change(
-    order_id: UUID,
-    to_status: OrderStatus,
-    make_events: Callable[..., Sequence[Event]],
-    *,
-    actor: str,
-    at: datetime,
-    trace: TraceContext,
-    reason: str = "",
-) -> None:
-    """Lock the order, check the move, write status, history and events: one winner of any race."""
-    at = _to_milliseconds(at)
-    with joined_unit_of_work():
-        order = Order.objects.select_for_update().filter(id=order_id).first()
-        if order is None:
-            raise OrderNotFound(f"There is no order {order_id}.")
-        status = OrderStatus(order.status)
-        if to_status not in ALLOWED_NEXT[status]:
-            raise IllegalTransition(status, to_status)
-        events = make_events(order, reason, **_common_fields(order, at))
-        change = OrderChange(
-            order=order,
-            from_status=status,
-            to_status=to_status,
-            reason=reason,
-            actor=actor,
-            at=at,
-            event_ids=[UUID(event.event_id) for event in events],
-        )
-        published = publishing(events, traces=[trace] * len(events))
-        send(RoundTrip([_step(change), *published.statements], published.on_commit))
 
 
 MOVE_ORDER = """
@@ -278,50 +239,62 @@ MOVE_ORDER = """
 """
 
 
-def _step(change: OrderChange) -> Statement:
-    """The order's new status and the step in its history, one statement."""
-    return MOVE_ORDER, (
-        change.to_status,
-        str(change.order_id),
-        str(change.order_id),
-        change.from_status,
-        change.to_status,
-        change.reason,
-        change.actor,
-        rfc3339(change.at),
-        array_literal(change.event_ids),
-    )
+def _change(
+    order_id: UUID,
+    to_status: OrderStatus,
+    kind: type[PaymentCompleted | OrderShipped | OrderCancelled],
+    *,
+    actor: str,
+    at: datetime,
+    trace: TraceContext,
+    reason: str = "",
+) -> None:
+    """Lock the order, check the move, write status, history and events: one winner of any race."""
+    with joined_unit_of_work():
+        order = Order.objects.select_for_update().filter(id=order_id).first()
+        if order is None:
+            raise OrderNotFound(f"There is no order {order_id}.")
+        status = OrderStatus(order.status)
+        if to_status not in ALLOWED_NEXT[status]:
+            raise IllegalTransition(status, to_status)
+        events = _events_of(order, kind, reason, timestamp=rfc3339(at))
+        id_, event_ids = str(order_id), array_literal(event.event_id for event in events)
+        # The order's new status and the step in its history, one statement.
+        step = (to_status, id_, id_, status, to_status, reason, actor, rfc3339(at), event_ids)
+        published = publishing(events, traces=[trace] * len(events))
+        send(RoundTrip([(MOVE_ORDER, step), *published.statements], published.on_commit))
 
 
-def _common_fields(order: Order, at: datetime) -> dict[str, Any]:
-    """What every event of an order says."""
-    return {
+def _events_of(
+    order: Order,
+    kind: type[PaymentCompleted | OrderShipped | OrderCancelled],
+    reason: str,
+    *,
+    timestamp: str,
+) -> Sequence[Event]:
+    """The order's event, and what each line of a cancelled one gives back."""
+    common: dict[str, Any] = {
         "event_id": _new_id(),
         "order_id": str(order.id),
         "customer_id": order.customer_id,
         "total_price": json_number(order.total),
-        "timestamp": rfc3339(at),
+        "timestamp": timestamp,
         "created_at": rfc3339(order.created_at),
     }
-
-
-def _payment_completed(order: Order, reason: str, **common: Any) -> Sequence[Event]:
-    return [PaymentCompleted(**common)]
-
-
-def _order_shipped(order: Order, reason: str, **common: Any) -> Sequence[Event]:
-    return [OrderShipped(**common)]
-
-
-def _order_cancelled(order: Order, reason: str, **common: Any) -> Sequence[Event]:
-    """The order's event, and what each of its lines gives back."""
+    if kind is not OrderCancelled:
+        return [kind(**common)]
     lines = list(order.lines.order_by("id"))
-    items = tuple(
+    cancelled = OrderCancelled(
+        items=_items(lines), reason=reason, previous_status=order.status, **common
+    )
+    return [cancelled, *_stock(StockReleased, cancelled, lines)]
+
+
+def _items(lines: Iterable[NewOrderLine | OrderLine]) -> tuple[OrderItem, ...]:
+    return tuple(
         OrderItem(product_id=line.product_id, quantity=line.quantity, price=json_number(line.price))
         for line in lines
     )
-    cancelled = OrderCancelled(items=items, reason=reason, previous_status=order.status, **common)
-    return [cancelled, *_stock(StockReleased, cancelled, lines)]
 
 
 def _stock(
@@ -346,21 +319,20 @@ def record_processed_events(envelopes: Sequence[EventEnvelope]) -> None:
     Raises msgspec.DecodeError for a value that is none.
     """
     events = [decode_simple_order_created(envelope.payload) for envelope in envelopes]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO processed_events (event_id, user_id, amount)
-            SELECT event_id, user_id, amount
-            FROM unnest(%s::uuid[], %s::text[], %s::numeric[]) AS fresh (event_id, user_id, amount)
-            ORDER BY event_id
-            ON CONFLICT (event_id) DO NOTHING
-            """,
-            (
-                array_literal(envelope.event_id.hex for envelope in envelopes),
-                text_array_literal([event.user_id for event in events]),
-                array_literal(event.amount for event in events),
-            ),
-        )
+    changed_by(
+        """
+        INSERT INTO processed_events (event_id, user_id, amount)
+        SELECT event_id, user_id, amount
+        FROM unnest(%s::uuid[], %s::text[], %s::numeric[]) AS fresh (event_id, user_id, amount)
+        ORDER BY event_id
+        ON CONFLICT (event_id) DO NOTHING
+        """,
+        (
+            array_literal(envelope.event_id.hex for envelope in envelopes),
+            text_array_literal([event.user_id for event in events]),
+            array_literal(event.amount for event in events),
+        ),
+    )
 
 
 def reset_processed_events() -> None:
@@ -370,8 +342,3 @@ def reset_processed_events() -> None:
 
 def _new_id() -> str:
     return str(uuid_utils.uuid7())
-
-
-def _to_milliseconds(moment: datetime) -> datetime:
-    """What is stored is what is answered: answers have milliseconds."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

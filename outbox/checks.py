@@ -29,17 +29,15 @@ def check_event_map(
     """Find declarations that would fail at run time."""
     routes = conf.routes()
     return [
-        *_duplicates(routes),
-        *_reserved(routes),
+        *_name_errors(routes),
         *(error for route in routes for error in _route_errors(route)),
-        *(error for route in routes for error in _reset_errors(route)),
         *_topic_errors(routes),
         *_retention_errors(routes),
         *_compression_errors(),
     ]
 
 
-def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
+def _name_errors(routes: Sequence[Route]) -> Iterator[Error]:
     for name, count in Counter(route.handler for route in routes).items():
         if count > 1:
             yield Error(
@@ -47,13 +45,9 @@ def _duplicates(routes: Sequence[Route]) -> Iterator[Error]:
                 hint="Handler names are permanent keys of positions and receipts: give each its own.",
                 id="outbox.E001",
             )
-
-
-def _reserved(routes: Sequence[Route]) -> Iterator[Error]:
-    for route in routes:
-        if route.handler == DRAIN_HANDLER:
+        if name == DRAIN_HANDLER:
             yield Error(
-                f"Route {route.handler!r} has the name of the drain's own dead letters.",
+                f"Route {name!r} has the name of the drain's own dead letters.",
                 hint="Give the handler another name.",
                 id="outbox.E010",
             )
@@ -103,12 +97,9 @@ def _route_errors(route: Route) -> Iterator[Error]:
             hint="Give at least one positive number.",
             id="outbox.E009",
         )
-
-
-def _reset_errors(route: Route) -> Iterator[Error]:
     if route.reset and not callable(_imported(route.reset)):
         yield Error(
-            f"Route {route.handler!r} is reset by {route.reset!r}, which is not a function.",
+            f"{where} is reset by {route.reset!r}, which is not a function.",
             hint="Give the dotted path of one without arguments that empties the handler's tables.",
             id="outbox.E015",
         )

@@ -44,11 +44,6 @@ class Route:
     reset: str = ""
 
     @property
-    def dlq(self) -> str:
-        """Name of the topic that carries a message for each of this handler's dead letters."""
-        return self.topic.dlq
-
-    @property
     def tries(self) -> int:
         """How often an event is tried in all before it is dead."""
         return len(self.retries) + 1

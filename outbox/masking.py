@@ -38,12 +38,7 @@ _IN_TEXT = (
 def masked(text: str) -> str:
     """A payload, an error or a header, without its secrets: JSON with its keys one a line, any other
     text as it is; SHOWN characters at most."""
-    try:
-        value = json.loads(text)
-        if isinstance(value, dict | list):
-            text = json.dumps(_value(value), ensure_ascii=False, indent=2)
-    except (ValueError, RecursionError):
-        pass
+    text = _within(text, indent=2)
     # What is cut off before is never shown, so no secret loses the begin that it is known by.
     told = _text(text[: 2 * SHOWN])
     if len(text) <= SHOWN:
@@ -64,13 +59,15 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _within(text: str) -> str:
-    """A text that is JSON itself, as bodies are that somebody has put into others."""
+def _within(text: str, indent: int | None = None) -> str:
+    """A text that is JSON itself, as bodies are that somebody has put into others; any other as it is."""
     try:
         value = json.loads(text)
+        if isinstance(value, dict | list):
+            return json.dumps(_value(value), ensure_ascii=False, indent=indent)
     except (ValueError, RecursionError):
-        return text
-    return json.dumps(_value(value), ensure_ascii=False)
+        pass
+    return text
 
 
 def _text(text: str) -> str:

@@ -11,7 +11,6 @@ _latest_of_handler = partial(_latest, labelnames=["handler"])
 _sum_of_handler = partial(Gauge, labelnames=["handler"], multiprocess_mode="livesum")
 _count_of_handler = partial(Counter, labelnames=["handler"])
 
-
 DATABASE_GIVEN_UP = Counter(
     "database_given_up_total",
     "Connections closed because PostgreSQL did not answer in time, by what was waited for.",
@@ -96,23 +95,21 @@ UNKNOWN_TYPE_WAITING = Gauge(
     ["handler", "type", "version"],
     multiprocess_mode="livesum",
 )
-UNKNOWN_TYPE_OPEN = Gauge(
+UNKNOWN_TYPE_OPEN = _latest(
     "dead_letters_unknown_type",
     "Events of ours that are parked by type and by the release that does not know it, counted up to "
     "10,000.",
     ["handler", "type", "version"],
-    multiprocess_mode="mostrecent",
 )
 REDRIVEN = Counter(
     "dead_letters_redriven_total",
     "Events tried again, by result: applied, failed, dead.",
     ["handler", "result"],
 )
-LETTERS_OPEN = Gauge(
+LETTERS_OPEN = _latest(
     "dead_letters_open",
     "Dead letters nobody has resolved, counted up to 10,000.",
     ["handler", "state"],
-    multiprocess_mode="mostrecent",
 )
 LETTERS_OLDEST = _latest_of_handler("dead_letters_oldest_seconds", "Age of the oldest of them.")
 HANDLER_PAUSED = _latest_of_handler("handler_paused", "1 while a handler is paused.")
@@ -176,11 +173,10 @@ AUDIT_BEHIND = _latest_of_handler(
     "audit_behind_seconds", "Age of the first event that the audit has not looked at yet."
 )
 PURGED = Counter("outbox_purged_total", "Rows deleted after their retention.", ["table"])
-UPKEEP_AGE = Gauge(
+UPKEEP_AGE = _latest(
     "upkeep_last_done_seconds",
     "Seconds since the audit, the purge, … last ended.",
     ["job"],
-    multiprocess_mode="mostrecent",
 )
 CHUNKS_RETRIED_FOR = ("failed", "deadline", "lost")
 

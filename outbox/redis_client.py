@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 
 import redis
 import structlog
@@ -30,6 +31,7 @@ __all__ = [
     "note_back",
     "note_lost",
     "queue_lengths",
+    "shared",
 ]
 
 PROBE = "outbox:probe"
@@ -56,6 +58,11 @@ def client(
         socket_keepalive=True,
         retry=Retry(NoBackoff(), again),
     )
+
+
+shared = cache(
+    client
+)  # one for all of a process that state the same; its pool is made anew after a fork
 
 
 def async_client(url: str, *, answers_within: float, connects_within: float) -> redis_asyncio.Redis:
@@ -88,54 +95,39 @@ class _Outage:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._since: float | None = None
+        self.since: float | None = None
         self._last = float("-inf")
 
-    @property
-    def is_on(self) -> bool:
-        return self._since is not None
-
-    def within(self, seconds: float) -> bool:
-        return self.is_on and time.monotonic() - self._last < seconds
+    def lost_lately(self, seconds: float) -> bool:
+        """Whether Redis is lost and was found so less than `seconds` ago: for who would rather do
+        without than wait for it again."""
+        return self.since is not None and time.monotonic() - self._last < seconds
 
     def note_lost(self, error: Exception) -> None:
+        """Redis did not take what was sent: logged once until `note_back`."""
         with self._guard:
             self._last = time.monotonic()
-            if self._since is not None:
+            if self.since is not None:
                 return
-            self._since = time.monotonic()
+            self.since = time.monotonic()
         log.warning("redis_lost", error=str(error) or type(error).__name__)
 
     def note_back(self) -> None:
+        """Redis has taken a write: logged if it was lost before."""
         with self._guard:
-            if self._since is None:
+            if self.since is None:
                 return
-            seconds, self._since = time.monotonic() - self._since, None
+            seconds, self.since = time.monotonic() - self.since, None
         log.warning("redis_back", seconds=round(seconds, 1))
 
 
 _outage = _Outage()
-
-
-def note_lost(error: Exception) -> None:
-    """Redis did not take what was sent: logged once until `note_back`."""
-    _outage.note_lost(error)
-
-
-def lost_lately(seconds: float) -> bool:
-    """Whether Redis is lost and was found so less than `seconds` ago: for who would rather do without
-    than wait for it again."""
-    return _outage.within(seconds)
-
-
-def note_back() -> None:
-    """Redis has taken a write: logged if it was lost before."""
-    _outage.note_back()
+lost_lately, note_lost, note_back = _outage.lost_lately, _outage.note_lost, _outage.note_back
 
 
 def ask_if_back(server: redis.Redis) -> None:
     """After an answer that says nothing of writes: if Redis was lost, find out by one. Raises
     redis.RedisError if it still is."""
-    if _outage.is_on:
+    if _outage.since is not None:
         check(server)
-        _outage.note_back()
+        note_back()

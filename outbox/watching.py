@@ -51,7 +51,6 @@ class Alarm:
         return self.figure.partition("{")[0].endswith("_seconds")
 
     def is_met_by(self, value: float) -> bool:
-        """Whether the value meets the alarm's condition."""
         return value == self.bound if self.at else value > self.bound
 
 

@@ -23,7 +23,6 @@ from rest_framework.settings import api_settings
 from outbox.database.unit_of_work import OutcomeUnknown, TurnedAway
 from outbox.tracing import record_error
 from restapi.answers import json_answer, to_response
-from restapi.json import JSONRenderer
 
 __all__ = [
     "READS",
@@ -40,15 +39,13 @@ __all__ = [
 ]
 
 RETRY_AFTER_SECONDS = 2
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
+READS = ("GET", "HEAD", "OPTIONS")
 SUSPICIOUS = "The request is malformed or has too many parameters."
 OUTCOMES = {
     "not_stored": "The database is not available; nothing was stored, try again.",
     "unknown": "The connection was lost while storing; the outcome is unknown, check it before you try again.",
 }
 READ_FAILED = "The database does not answer; try again."  # a read stores nothing, whatever happens
-
-_READS = ("GET", "HEAD", "OPTIONS")
 
 log = structlog.get_logger("restapi")
 
@@ -89,7 +86,7 @@ def _summary(fields: list[dict[str, Any]]) -> str:
     return f"The request is not valid: see {names}{', …' if len(fields) > 5 else ''}."
 
 
-def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
     """DRF's hook. A database that is unavailable is a 503 with the outcome of the change."""
     if isinstance(exc, OperationalError | InterfaceError):
         return _unavailable(context["request"].method, exc)
@@ -131,17 +128,15 @@ def _body(sentence: str, outcome: str | None) -> dict[str, Any]:
     return body if outcome is None else body | {"outcome": outcome}
 
 
-def _unavailable(method: str, exc: OperationalError | InterfaceError) -> Response:
-    status_code, body, headers = unavailable(method, exc)
-    named = {name.decode().title(): value.decode() for name, value in headers}
-    response = Response(body, status=status_code, headers=named)
+def _unavailable(method: str, error: OperationalError | InterfaceError) -> HttpResponse:
+    status_code, body, headers = unavailable(method, error)
+    response = to_response(json_answer(status_code, body, tuple(headers)))
     response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
     return response
 
 
 def _plain(status_code: int, message: str) -> HttpResponse:
-    body = JSONRenderer().render({"error": message, "details": []})
-    return HttpResponse(body, status=status_code, content_type="application/json")
+    return to_response(json_answer(status_code, {"error": message, "details": []}))
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -161,10 +156,10 @@ def reads_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespo
     @csrf_exempt
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.method in _READS:
+        if request.method in READS:
             return view(request, *args, **kwargs)
         answer = _plain(405, f'Method "{request.method}" not allowed.')
-        answer["Allow"] = ", ".join(_READS)
+        answer["Allow"] = ", ".join(READS)
         return answer
 
     return guarded
@@ -179,7 +174,4 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if not hasattr(error, "outcome"):
         # Django's own views commit more than once, or statement by statement.
         error = OutcomeUnknown(str(error))
-    status_code, body, headers = unavailable(str(request.method), error)
-    response = to_response(json_answer(status_code, body, tuple(headers)))
-    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it once more
-    return response
+    return _unavailable(str(request.method), error)

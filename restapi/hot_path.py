@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from outbox.database.round_trips import Change, Row, Statement, Steps
 from restapi.answers import Answer
 from restapi.hot_query import Parser
 from restapi.idempotency import IdempotencyKey, Keyed, once, perform_once, respond_once
-from restapi.lookup import LookupSteps
+from restapi.lookup import Ask, LookupSteps
 
 __all__ = [
     "ANY_UUID",
@@ -87,16 +88,7 @@ class HotPath(Generic[Command, Result]):
         return perform_once(requests, write=self.write, answer=self.answer)
 
     def respond(self, key: IdempotencyKey | None, read: Callable[[], Command]) -> HttpResponse:
-        """What its view answers, by `respond_once`."""
         return respond_once(key, read, write=self.write, answer=self.answer)
-
-
-def _id_of(asked: Asked) -> Any:
-    return asked.id
-
-
-def _one(question: Any) -> int:
-    return 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +114,15 @@ class HotRead(Generic[Question]):
     route: str
     statement: Callable[[Sequence[Question]], Statement]
     answers: Callable[[Sequence[Question], Sequence[Row]], Sequence[Answer | None]]
-    read: Callable[[Asked], Question] = _id_of
-    rows: Callable[[Question], int] = _one
+    read: Callable[[Asked], Question] = attrgetter("id")
+    rows: Callable[[Question], int] = lambda _: 1
     id: re.Pattern[str] = ANY_UUID
     parameters: Mapping[str, Parser] = field(default_factory=dict)
+
+    def steps(self, questions: Sequence[Question]) -> LookupSteps[Sequence[Answer | None]]:
+        """As those of HotLookup: one."""
+        [rows] = yield Ask([self.statement(questions)])
+        return self.answers(questions, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +143,8 @@ class HotLookup(Generic[Question]):
     route: str
     steps: Callable[[Sequence[Question]], LookupSteps[Sequence[Answer | None]]]
     redis: str
-    read: Callable[[Asked], Question] = _id_of
-    rows: Callable[[Question], int] = _one
+    read: Callable[[Asked], Question] = attrgetter("id")
+    rows: Callable[[Question], int] = lambda _: 1
     id: re.Pattern[str] = ANY_UUID
     parameters: Mapping[str, Parser] = field(default_factory=dict)
 

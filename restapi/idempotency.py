@@ -35,10 +35,13 @@ __all__ = [
     "KEPT_HOURS",
     "READ_KEPT",
     "TRY_LOCKS",
+    "Decision",
     "IdempotencyKey",
     "Keyed",
     "NotDone",
     "answer_of_used",
+    "claim",
+    "decide",
     "id_of",
     "key_of",
     "key_of_headers",
@@ -198,28 +201,29 @@ def once(
     if any key turns out to be taken. A result of None has no answer, and its key is not kept.
     An exception of `write` must roll the batch back, keys included. Of several requests with one
     key in a batch the first is performed and the others get its answer."""
-    batch = _Batch([request.key for request in requests])
-    fresh: dict[int, Answer] = {}
-    trip = RoundTrip()
     ahead: list[Change[Result] | Steps[Result | None]] = []
 
     def write_ahead() -> None:
         with suppress(Exception):  # it is raised where it belongs
             ahead.append(write([request.command for request in requests]))
 
-    mine: Sequence[int] = range(len(requests))
-    if batch.keyed:
-        mine = batch.claimed(*(yield batch.claim(write_ahead)))
-    if mine:
-        commands = [requests[position].command for position in mine]
-        made = ahead[0] if ahead and len(mine) == len(requests) else write(commands)
+    rows: Sequence[Sequence[Row]] = ((), ())
+    if statements := claim(requests):
+        rows = yield RoundTrip(statements, meanwhile=write_ahead)
+    decision = decide(requests, *rows)
+    fresh: dict[int, Answer] = {}
+    trip = RoundTrip()
+    if decision.todo:
+        commands = [requests[position].command for position in decision.todo]
+        made = ahead[0] if ahead and len(commands) == len(requests) else write(commands)
         change = made if isinstance(made, Change) else (yield from made)
-        for position, command, result in zip(mine, commands, change.results, strict=True):
+        for position, command, result in zip(decision.todo, commands, change.results, strict=True):
             if result is not None:
                 fresh[position] = json_answer(*answer(command, result))
-        statements = [*batch.forget(), *change.trip.statements, *batch.keep(fresh)]
-        trip = RoundTrip(statements, change.trip.on_commit)
-    return Change(batch.answers(mine, fresh), trip)
+        forget = [(_FORGET, (array_literal(decision.expired),))] if decision.expired else []
+        written = [*forget, *change.trip.statements, *_keep(requests, fresh)]
+        trip = RoundTrip(written, change.trip.on_commit)
+    return Change(_answers(requests, decision, fresh), trip)
 
 
 def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
@@ -231,107 +235,92 @@ def answer_of_used(key: IdempotencyKey | None) -> Answer | None:
     """
     if key is None:
         return None
-    batch = _Batch([key])
+    requests = [Keyed(None, key)]
     with unit_of_work():
-        is_free = bool(batch.claimed(*send(batch.claim())))
-    return None if is_free else batch.answer_to(0)
+        decision = decide(requests, *send(RoundTrip(claim(requests))))
+    return decision.answered.get(0)
+
+
+def claim(requests: Sequence[Keyed[Any]]) -> list[Statement]:
+    """Statements that lock the keys until the transaction ends, as far as nobody else holds them, and
+    read what is kept; none where there are no keys."""
+    keys = [request.key for request in requests if request.key is not None]
+    if not keys:
+        return []
+    locks = array_literal(sorted({key.lock for key in keys}))
+    ids = array_literal(sorted({key.id for key in keys}))
+    return [(TRY_LOCKS, (locks,)), (READ_KEPT, (KEPT_HOURS, ids))]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    fingerprint: str
-    answer: Answer
+class Decision:
+    """What becomes of the requests of a batch, by their positions; each stands in one of the first three.
+
+    todo      to be done
+    answered  already, by what is kept or because the key is held
+    repeats   position -> that of the first request with the same key, which is to be done
+    expired   ids of kept rows to delete, because their keys are used again before the prune came to them
+    """
+
+    todo: Sequence[int]
+    answered: Mapping[int, Answer]
+    repeats: Mapping[int, int]
+    expired: Sequence[str]
 
 
-class _Batch:
-    """The keys of one batch; None where a request has none."""
+def decide(requests: Sequence[Keyed[Any]], tries: Sequence[Row], found: Sequence[Row]) -> Decision:
+    """What the rows of `claim`'s two statements say. A kept answer is given whoever holds the lock:
+    others may be looking it up just now."""
+    locked = {lock for lock, got in tries if got}
+    kept = {row[0].hex: row[1:4] for row in found if not row[4]}
+    expired = [row[0].hex for row in found if row[4] and lock_of(row[0].hex) in locked]
+    todo: list[int] = []
+    answered: dict[int, Answer] = {}
+    repeats: dict[int, int] = {}
+    first: dict[str, int] = {}
+    for position, request in enumerate(requests):
+        key = request.key
+        if key is None:
+            todo.append(position)
+        elif key.id in kept:
+            fingerprint, status, body = kept[key.id]
+            is_same = fingerprint.hex == key.fingerprint
+            answered[position] = Answer(status, bytes(body), _REPLAYED) if is_same else _REUSED
+        elif key.lock not in locked:
+            answered[position] = _RUNNING
+        elif key.id in first:
+            repeats[position] = first[key.id]
+        else:
+            first[key.id] = position
+            todo.append(position)
+    return Decision(todo, answered, repeats, expired)
 
-    def __init__(self, keys: Sequence[IdempotencyKey | None]) -> None:
-        self._keys = keys
-        self._first: dict[str, int] = {}  # of each key its first position
-        for position, key in enumerate(keys):
-            if key is not None:
-                self._first.setdefault(key.id, position)
-        self._kept: dict[str, _Kept] = {}
-        self._expired: list[str] = []
 
-    @property
-    def keyed(self) -> bool:
-        return bool(self._first)
+def _keep(requests: Sequence[Keyed[Any]], fresh: Mapping[int, Answer]) -> list[Statement]:
+    """Writes the answers that have a key."""
+    rows = [(key, fresh[each]) for each in fresh if (key := requests[each].key) is not None]
+    if not rows:
+        return []
+    columns = (
+        array_literal([key.id for key, _ in rows]),
+        array_literal([key.fingerprint for key, _ in rows]),
+        array_literal([answer.status for _, answer in rows]),
+        text_array_literal([f"\\x{answer.body.hex()}" for _, answer in rows]),
+    )
+    return [(KEEP, columns)]
 
-    def claim(self, meanwhile: Callable[[], None] | None = None) -> RoundTrip:
-        """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
-        what is kept. A kept answer is given whoever holds the lock: others may be looking it up
-        just now."""
-        locks = sorted({key.lock for key in self._keys if key is not None})
-        ids = array_literal(sorted(self._first))
-        statements = [(TRY_LOCKS, (array_literal(locks),)), (READ_KEPT, (KEPT_HOURS, ids))]
-        return RoundTrip(statements, meanwhile=meanwhile)
 
-    def claimed(self, tries: Sequence[Row], found: Sequence[Row]) -> list[int]:
-        """What these rows say: the positions that are to be done."""
-        locked = {lock for lock, got in tries if got}
-        for id_, fingerprint, status, body, is_old in found:
-            if not is_old:
-                answer = Answer(status, bytes(body), _REPLAYED)
-                self._kept[id_.hex] = _Kept(fingerprint.hex, answer)
-            elif lock_of(id_.hex) in locked:
-                self._expired.append(id_.hex)
-        return [
-            position
-            for position, key in enumerate(self._keys)
-            if key is None
-            or (self._first[key.id] == position and key.id not in self._kept and key.lock in locked)
-        ]
-
-    def forget(self) -> list[Statement]:
-        """Deletes rows of ours that the prune has not come to yet: their keys are used again."""
-        if not self._expired:
-            return []
-        return [(_FORGET, (array_literal(self._expired),))]
-
-    def keep(self, fresh: Mapping[int, Answer]) -> list[Statement]:
-        """Writes the rows of the keys among these positions."""
-        rows = [
-            (key, fresh[position])
-            for position in self._first.values()
-            if position in fresh and (key := self._keys[position]) is not None
-        ]
-        if not rows:
-            return []
-        for key, answer in rows:
-            repeated = Answer(answer.status, answer.body, _REPLAYED)
-            self._kept[key.id] = _Kept(key.fingerprint, repeated)
-        columns = (
-            array_literal([key.id for key, _ in rows]),
-            array_literal([key.fingerprint for key, _ in rows]),
-            array_literal([answer.status for _, answer in rows]),
-            text_array_literal([f"\\x{answer.body.hex()}" for _, answer in rows]),
-        )
-        return [(KEEP, columns)]
-
-    def answers(self, mine: Sequence[int], fresh: Mapping[int, Answer]) -> Sequence[Answer | None]:
-        """Of all positions, when those of `mine` were tried and those of `fresh` done. None: it
-        could not be done, nor could the first one with its key."""
-        answers: list[Answer | None] = []
-        undone = set(mine) - fresh.keys() if len(fresh) < len(mine) else ()
-        for position, key in enumerate(self._keys):
-            if (done := fresh.get(position)) is not None:
-                answers.append(done)
-            elif (position if key is None else self._first[key.id]) in undone:
-                answers.append(None)
-            else:
-                answers.append(self.answer_to(position))
-        return answers
-
-    def answer_to(self, position: int) -> Answer:
-        """The answer to a request that was not performed."""
-        key = self._keys[position]
-        assert key is not None  # a request without a key is always performed
-        kept = self._kept.get(key.id)
-        if kept is None:
-            return _RUNNING
-        return kept.answer if kept.fingerprint == key.fingerprint else _REUSED
+def _answers(
+    requests: Sequence[Keyed[Any]], decision: Decision, fresh: Mapping[int, Answer]
+) -> list[Answer | None]:
+    """In order. None: it could not be done, nor could the first one with its key."""
+    answers = [fresh.get(each, decision.answered.get(each)) for each in range(len(requests))]
+    for position, first in decision.repeats.items():
+        if (done := fresh.get(first)) is not None:
+            is_same = requests[position].key == requests[first].key
+            again = Answer(done.status, done.body, _REPLAYED)
+            answers[position] = again if is_same else _REUSED
+    return answers
 
 
 TRY_LOCKS = """

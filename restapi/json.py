@@ -59,10 +59,6 @@ class JSONParser(BaseParser):
         body = stream.read(at_most + 1)
         if len(body) > at_most:
             raise BodyTooLarge(f"The body is larger than {at_most} bytes.")
-        return self.read(body)
-
-    def read(self, body: bytes) -> Any:
-        """The body as a value. Raises ParseError."""
         return parse_json(body)
 
 

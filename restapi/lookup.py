@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from outbox.database.round_trips import RoundTrip, Statement, send
+from outbox.database.round_trips import RoundTrip, Statement, drive, send
 
 __all__ = ["Ask", "Command", "LookupSteps", "run"]
 
@@ -38,11 +38,7 @@ def run(
     steps: LookupSteps[Result], *, redis: Callable[[Sequence[Command]], Sequence[Any] | None]
 ) -> Result:
     """All steps, one after the other, on Django's connection; then the result."""
-    try:
-        ask = next(steps)
-        while True:
-            received = redis(ask.commands) if ask.commands else send(RoundTrip(ask.statements))
-            ask = steps.send(received)
-    except StopIteration as end:
-        result: Result = end.value
-        return result
+    return drive(
+        steps,
+        lambda ask: redis(ask.commands) if ask.commands else send(RoundTrip(ask.statements)),
+    )

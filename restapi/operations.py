@@ -50,10 +50,11 @@ class Operations:
         refuses: Collection[int] = (),
     ) -> Any:
         """A GET, answered with 200. `refuses`: status codes beside those of every operation."""
-        return self._declared(
-            operation_id,
-            summary,
-            description,
+        return extend_schema(
+            operation_id=operation_id,
+            tags=[self.tag],
+            summary=summary,
+            description=description,
             parameters=[*parameters],
             responses={200: answer, **errors(*refuses)},
         )
@@ -84,22 +85,14 @@ class Operations:
                 OpenApiExample(name, value=value, request_only=True)
                 for name, value in body.examples.items()
             ]
-        return self._declared(
-            operation_id,
-            summary,
-            description,
-            parameters=[*parameters, *(key_parameters(*answers) if keyed else ())],
-            responses=responses,
-            **request,
-        )
-
-    def _declared(self, operation_id: str, summary: str, description: str, **options: Any) -> Any:
         return extend_schema(
             operation_id=operation_id,
             tags=[self.tag],
             summary=summary,
             description=description,
-            **options,
+            parameters=[*parameters, *(key_parameters(*answers) if keyed else ())],
+            responses=responses,
+            **request,
         )
 
 

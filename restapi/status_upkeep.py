@@ -51,13 +51,11 @@ def prune_status_logs(
 
 
 def measure_status_logs() -> None:
-    """Set the gauges."""
     for log in status_logs():
         metrics.UNNUMBERED.labels(log.name).set(_unnumbered_seconds(log))
 
 
 def hops() -> Sequence[Hop]:
-    """The live feed of each log."""
     found = []
     for log in status_logs():
         seconds = _unnumbered_seconds(log)

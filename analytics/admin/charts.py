@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from math import floor, log10
+from math import ceil, floor, log10
 
 __all__ = ["BarChart", "ChartReading", "Part", "bar_chart", "compact", "parts_of"]
 
@@ -84,7 +84,7 @@ def bar_chart(readings: Sequence[ChartReading]) -> BarChart:
     base = HEADROOM + PLOT_HEIGHT
     highest = max((reading.value for reading in readings), default=0)
     step = _step(highest)
-    top = max(step * _ceiling(highest, step), Decimal(1))
+    top = max(step * ceil(highest / step), Decimal(1))
     place = Decimal(100) / max(1, len(readings))
     bars = [_bar(reading, index, place, top, base) for index, reading in enumerate(readings)]
     return BarChart(
@@ -143,11 +143,6 @@ def _step(highest: Decimal | int) -> Decimal:
     rough = Decimal(highest) / GRID_LINES
     power = Decimal(10) ** floor(log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-
-
-def _ceiling(value: Decimal | int, step: Decimal) -> int:
-    whole, rest = divmod(max(Decimal(value), Decimal(0)), step)
-    return int(whole) + bool(rest)
 
 
 def _percent(value: Decimal) -> str:

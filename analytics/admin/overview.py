@@ -17,7 +17,7 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 
 from analytics import queries
-from analytics.admin.charts import BarChart, ChartReading, Part, bar_chart, parts_of
+from analytics.admin.charts import BarChart, ChartReading, bar_chart, parts_of
 from analytics.models import SalesOverview
 from analytics.queries import SalesFigures
 from outbox.admin.readonly import ReadOnlyAdmin
@@ -76,7 +76,7 @@ class SalesOverviewAdmin(ReadOnlyAdmin):
             "as_of": rfc3339(now),
             "empty": not figures.orders_total,
             "headlines": _headlines(figures),
-            "statuses": _statuses(figures),
+            "statuses": parts_of(list(figures.by_status.items())),
             "minutes": _minutes(figures),
             "days": _days(found.per_day),
             "products": _products(figures.top_products),
@@ -102,10 +102,6 @@ def _headlines(figures: SalesFigures) -> list[tuple[str, str, str]]:
 
 def _money(value: Decimal) -> str:
     return f"{value:,.2f}"
-
-
-def _statuses(figures: SalesFigures) -> list[Part]:
-    return parts_of(list(figures.by_status.items()))
 
 
 def _minutes(figures: SalesFigures) -> _Series:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 from hypothesis import strategies as st
 
+from analytics.models import SalesFigure
 from orders.events import (
     OrderCancelled,
     OrderCreated,
@@ -18,9 +20,9 @@ from orders.events import (
     OrderShipped,
     PaymentCompleted,
 )
-from outbox.envelope import json_number, rfc3339
+from outbox.envelope import EventEnvelope, json_number, rfc3339
 
-__all__ = ["Life", "histories", "recount"]
+__all__ = ["ITEMS", "NOON", "Life", "envelopes", "figures", "histories", "life", "recount"]
 
 MIDNIGHT = datetime(2026, 3, 12, tzinfo=UTC)
 WAYS = (
@@ -124,3 +126,35 @@ def histories(draw: st.DrawFn) -> tuple[list[Life], list[list[OrderEvent]]]:
     events = [waiting[number].pop(0) for number in turns]
     size = draw(st.integers(1, len(events)))
     return lives, [events[start : start + size] for start in range(0, len(events), size)]
+
+
+NOON = datetime(2026, 3, 12, 12, 0, 30, tzinfo=UTC)
+ITEMS = (
+    OrderItem(product_id="p1", quantity=2, price=Decimal(10)),
+    OrderItem(product_id="p2", quantity=1, price=Decimal("42.5")),
+    OrderItem(product_id="p1", quantity=1, price=Decimal("0.1")),
+)
+
+
+def envelopes(events: list[OrderEvent]) -> list[EventEnvelope]:
+    return [
+        EventEnvelope(
+            event_id=uuid4(),
+            type=event.type,
+            topic="order-events",
+            key=event.key,
+            source=event.source,
+            time="",
+            payload=event.to_json(),
+        )
+        for event in events
+    ]
+
+
+def figures() -> dict[tuple[str, str], Decimal]:
+    rows = SalesFigure.objects.values_list("metric_name", "dimension", "value")
+    return {(metric, dimension): value for metric, dimension, value in rows}
+
+
+def life(*way: str, number: int = 1, items: tuple[OrderItem, ...] = ITEMS) -> Life:
+    return Life(number=number, way=way, created_at=NOON, amount=Decimal(0), items=items)

@@ -40,7 +40,7 @@ from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scop
 from eventsite.web.gateway.django_app import middleware_headers  # noqa: E402
 from eventsite.web.gateway.journal import Journal  # noqa: E402
 from eventsite.web.gateway.keyring import Keyring  # noqa: E402
-from eventsite.web.gateway.layer import Gateway, Rules  # noqa: E402
+from eventsite.web.gateway.layer import Gateway, Parts, Rules  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "gateway.json"
 TARGET_US = 20.0
@@ -83,8 +83,7 @@ def read_keys(revision: int, used: Collection[int]) -> list[KeyState]:
 
 def gateway(log_level: str) -> Gateway:
     """The layer as eventsite.web.gateway.wiring makes it, but for the database."""
-    return Gateway(
-        stub,
+    parts = Parts(
         rules=Rules(
             keys_required=False,
             trusted_proxies=0,
@@ -95,6 +94,7 @@ def gateway(log_level: str) -> Gateway:
         limiter=None,
         journal=Journal(service="web", level=log_level),
     )
+    return Gateway(stub, parts)
 
 
 async def _receive() -> Message:

@@ -9,8 +9,7 @@ from django.conf import settings
 from feeds import cache
 from feeds.fanout import follows, modes, trimming, work
 from feeds.fanout.claims import SliceClaims
-from feeds.fanout.slices import SliceBatch, finish
-from feeds.fanout.written import WrittenSlices
+from feeds.fanout.slices import SliceBatch, WrittenSlices, finish
 from feeds.models import AuthorMode, FeedSlice
 from feeds.reading.changes import Changes
 

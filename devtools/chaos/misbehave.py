@@ -31,8 +31,7 @@ import msgspec
 from devtools.chaos.environment import directory
 from devtools.probe import services as probe_services
 from feeds.fanout import claims, slices, work
-from feeds.fanout.slices import SliceBatch
-from feeds.fanout.written import WrittenSlices
+from feeds.fanout.slices import SliceBatch, WrittenSlices
 from feeds.models import SliceKind
 from feeds.reading.reads import Reads
 from outbox.envelope import EventEnvelope

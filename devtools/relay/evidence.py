@@ -7,7 +7,7 @@ from collections import defaultdict
 from devtools.relay.account import FoundMessages
 from devtools.relay.broker import take_all
 from outbox.kafka.log_reader import read_topic
-from outbox.rabbitmq.letters import waiting
+from outbox.rabbitmq.letters import look
 from outbox.rabbitmq.policy import RelayPolicy
 
 __all__ = ["found", "in_kafka", "letters"]
@@ -26,7 +26,7 @@ def in_kafka(topic: str) -> list[tuple[int, str, bytes]]:
 def letters(policy: RelayPolicy) -> dict[bytes, list[str]]:
     """Body -> reasons."""
     seen: dict[bytes, list[str]] = defaultdict(list)
-    for letter in waiting(policy, lambda _: True, limit=ALL):
+    for letter in look(policy).letters:
         seen[letter.body].append(letter.reason)
     return seen
 

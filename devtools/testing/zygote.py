@@ -2,8 +2,8 @@
 
 Importing them is three quarters of what a start costs, and a pipeline is four such processes. What
 is forked is otherwise as if it had been executed: a session, environment, directory and output of
-its own, `manage.py` or `-m celery` run as `__main__`. Nothing of ours is imported beforehand, nor
-what reads the environment when it is.
+its own, `manage.py`, `-m celery` or `-c` run as `__main__`. Nothing of ours is
+imported beforehand, nor what reads the environment when it is.
 
     pytest ── spawn ──► zygote ── fork ──► manage.py run_bridge
                               ── fork ──► python -m celery …
@@ -14,6 +14,7 @@ When pytest dies the zygote is killed, and its processes with it.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -30,18 +32,25 @@ from typing import Any
 
 from devtools.localstack import launch
 from devtools.localstack.spawn import spawn
+from devtools.testing.patience import PATIENCE
 
-__all__ = ["Forked", "can_fork", "fork"]
+__all__ = ["Forked", "can_fork", "fork", "run"]
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARIES = (
     *("billiard.pool", "celery.app", "celery.backends.redis", "celery.beat", "celery.bin.celery"),
-    *("celery.concurrency.prefork", "celery.worker", "confluent_kafka.admin"),
-    *("django.contrib.admin.utils", "django.contrib.staticfiles.finders", "django.core.cache"),
-    *("django.core.management.base", "django.db.backends.postgresql.base", "django.db.models"),
-    *("django.forms", "django.http", "django.template.loader", "django.urls"),
-    *("django.views.debug", "http.server", "jsonschema", "kombu.transport.redis", "msgspec"),
-    *("opentelemetry.sdk.trace", "psutil", "psycopg_binary", "pydantic_settings", "redis.asyncio"),
-    *("requests", "rich", "structlog", "uuid_utils", "yaml"),
+    *("celery.concurrency.prefork", "celery.loaders.app", "celery.worker", "confluent_kafka.admin"),
+    *("django.contrib.admin.utils", "django.contrib.admindocs.views"),
+    *("django.contrib.auth.hashers", "django.contrib.postgres.forms", "django.core.cache"),
+    *("django.contrib.staticfiles.finders", "django.core.handlers.asgi"),
+    *("django.core.mail.backends.smtp", "django.core.management.base"),
+    *("django.db.backends.postgresql.base", "django.db.migrations.operations", "django.db.models"),
+    *("django.forms", "django.http", "django.template.loader", "django.urls", "django.views.debug"),
+    *("drf_spectacular.utils", "email_validator", "http.server", "jsonschema"),
+    *("kombu.transport.redis", "msgspec", "opentelemetry.sdk.trace", "pika", "psutil"),
+    *("psycopg_binary", "pydantic_settings", "pyreqwest.client", "redis.asyncio", "requests"),
+    *("rest_framework.serializers", "rich", "structlog", "unittest", "uritemplate", "uuid_utils"),
+    *("uvloop", "wsgiref.simple_server", "yaml"),
 )
 _ANSWER = b"zygote: "  # before an answer; anything else is an error's text
 # What must find the environment of its process.
@@ -84,16 +93,47 @@ class Forked:
 
 
 def fork(
-    command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    log: Path,
+    errors: Path | None = None,
 ) -> Forked:
-    """Start a command of which `can_fork` is true; `log` takes both its streams."""
+    """Start a command of which `can_fork` is true. `log` takes both its streams, or, with `errors`, what
+    is no error."""
     request = {
         "arguments": list(command[1:]),
         "environment": dict(environment),
         "directory": str(directory),
         "log": str(log),
+        "errors": str(errors or log),
     }
     return Forked(_zygote().ask(request))
+
+
+def run(
+    *arguments: str, environment: Mapping[str, str], timeout: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
+    """What `python` with these arguments gives in the repository: `manage.py …`, `-m celery …`
+    or `-c` with a program. `environment` is all of it. Raises TimeoutExpired after `timeout` seconds;
+    the process is then gone."""
+    with tempfile.TemporaryDirectory(prefix="eventsite-test-") as folder:
+        log, errors = Path(folder, "log"), Path(folder, "errors")
+        child = fork(
+            (sys.executable, *arguments),
+            environment=environment,
+            directory=REPOSITORY,
+            log=log,
+            errors=errors,
+        )
+        try:
+            code = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
+        return subprocess.CompletedProcess(arguments, code, log.read_text(), errors.read_text())
 
 
 class _Zygote:
@@ -151,20 +191,29 @@ def _become(request: Mapping[str, Any], zygote: int) -> list[str]:
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    output = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    for ours, standard in ((nothing, 0), (output, 1), (output, 2)):
+    tempfile.tempdir = None  # where it is, the environment says
+    writing = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    opened = (
+        os.open(os.devnull, os.O_RDONLY),
+        os.open(request["log"], writing),
+        os.open(request["errors"], writing),
+    )
+    for standard, ours in enumerate(opened):
         os.dup2(ours, standard)
-    os.close(nothing)
-    os.close(output)
+        os.close(ours)
     arguments: list[str] = request["arguments"]
     return arguments
 
 
 if __name__ == "__main__":
+    gc.disable()
     for name in LIBRARIES:
         importlib.import_module(name)
     assert not set(LATE) & sys.modules.keys()
+    # What is loaded stays: collections in each process would look through it, and copy it for that.
+    gc.collect()
+    gc.freeze()
+    gc.enable()
     file, *rest = _serve()
     # As Python does at its start: what runs here was started with another environment.
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -173,6 +222,10 @@ if __name__ == "__main__":
         module, *rest = rest
         sys.argv = [module, *rest]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+    elif file == "-c":
+        code, *rest = rest
+        sys.argv = ["-c", *rest]
+        exec(code, {"__name__": "__main__"})
     else:
         sys.argv = [file, *rest]
         runpy.run_path(file, run_name="__main__")

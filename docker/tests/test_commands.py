@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +17,7 @@ from celery.app.utils import find_app
 from celery.bin.celery import celery
 from django.core.management import CommandError, get_commands, load_command_class
 
+from devtools.testing import zygote
 from eventsite.settings.env import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,14 +126,7 @@ def test_every_queue_is_served() -> None:
     }  # of whoever starts the stack
     environment = {**os.environ, **{name: given[name] for name in given.keys() - left_out}}
     del environment["PROMETHEUS_MULTIPROC_DIR"]  # a directory of the container
-    answer = subprocess.run(
-        [sys.executable, "-c", QUEUES_IN_USE],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    answer = zygote.run("-c", QUEUES_IN_USE, environment=environment)
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout.splitlines()[-1])
     assert _roles(OURS.values()) == set(found["roles"])

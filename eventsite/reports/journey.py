@@ -51,12 +51,8 @@ def travels_of(wanted: UUID) -> Travels | None:
     event_ids = event_ids_of(wanted)
     if event_ids is None:
         return None
-    journeys = {event_id: journey_of(event_id) for event_id in event_ids}
-    return Travels(
-        order_id=wanted,
-        journeys=[journey for journey in journeys.values() if journey],
-        let_go=[event_id for event_id, journey in journeys.items() if not journey],
-    )
+    journeys, let_go = _journeys_of(event_ids)
+    return Travels(order_id=wanted, journeys=journeys, let_go=let_go)
 
 
 def travels_of_post(post_id: int) -> Travels | None:
@@ -65,13 +61,16 @@ def travels_of_post(post_id: int) -> Travels | None:
     if known is None:
         return None
     created, deleted = map(UUID, events_of_post(post_id))
-    journeys = {each: journey_of(each) for each in ([created, deleted] if known else [created])}
-    return Travels(
-        post_id=post_id,
-        journeys=[journey for journey in journeys.values() if journey],
-        let_go=[event_id for event_id, journey in journeys.items() if not journey],
-        slices=[_slice(each) for each in feeds.slices_of(post_id)],
-    )
+    journeys, let_go = _journeys_of([created, deleted] if known else [created])
+    slices = [_slice(each) for each in feeds.slices_of(post_id)]
+    return Travels(post_id=post_id, journeys=journeys, let_go=let_go, slices=slices)
+
+
+def _journeys_of(event_ids: Sequence[UUID]) -> tuple[list[Journey], list[UUID]]:
+    """The journeys of those that the outbox holds, and the others."""
+    journeys = {event_id: journey_of(event_id) for event_id in event_ids}
+    held = [journey for journey in journeys.values() if journey]
+    return held, [event_id for event_id, journey in journeys.items() if not journey]
 
 
 def _slice(piece: FeedSlice) -> Stop:

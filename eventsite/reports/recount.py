@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 from django.utils import timezone
@@ -149,7 +149,14 @@ _SQL = f"""
 def compare() -> FigureComparison:
     """Recount all figures: ten seconds or so for a million orders; it locks nothing."""
     figures, different, under_way, rows, foreign_figures, theirs, set_aside = row_of(
-        _SQL, _parameters(timezone.now())
+        _SQL,
+        {
+            "all": ALL,
+            "handler": HANDLER,
+            "parked": InboxReceipt.Outcome.PARKED,
+            "oldest_minute": f"{timezone.now() - MINUTES_KEPT + PRUNING_MARGIN:%Y-%m-%dT%H:%M}",
+            "shown": DIFFERENCES_SHOWN,
+        },
     )
     return FigureComparison(
         differences=[
@@ -165,14 +172,3 @@ def compare() -> FigureComparison:
         foreign_figures=foreign_figures,
         set_aside=set_aside,
     )
-
-
-def _parameters(now: datetime) -> dict[str, str | int]:
-    oldest_minute = now - MINUTES_KEPT + PRUNING_MARGIN
-    return {
-        "all": ALL,
-        "handler": HANDLER,
-        "parked": InboxReceipt.Outcome.PARKED,
-        "oldest_minute": oldest_minute.strftime("%Y-%m-%dT%H:%M"),
-        "shown": DIFFERENCES_SHOWN,
-    }

@@ -1,4 +1,4 @@
-"""The only reader of the environment: every variable, its type and its default on one screen.
+"""The only reader of the environment: every variable, its type and its default.
 
 Our own names win; the names of the programs this project replaces work when ours are unset.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, FilePath, Json, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, Json, ValidationError, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from eventsite.settings.kafka import SaslMechanism, Security, SecurityProtocol
+from eventsite.settings.kafka import KafkaSecurity
 from eventsite.settings.metrics_directory import make_metrics_directory
 from eventsite.settings.names import AmqpAddress, QueueName, RedisAddress, TopicName
 
@@ -24,7 +24,7 @@ __all__ = ["Environment", "environment"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-class Environment(BaseSettings):
+class Environment(KafkaSecurity):
     """Typed view of the process environment (and of an `.env` file at the repository's root)."""
 
     model_config = SettingsConfigDict(
@@ -43,15 +43,7 @@ class Environment(BaseSettings):
     # `consumer` is KIP-848 and needs Kafka 4 (or 3.7+ with it switched on); `classic` works anywhere.
     kafka_group_protocol: str = "classic"
     kafka_replication_factor: int = 1
-    # How it is reached (eventsite/settings/kafka.py); files are PEM
-    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
-    kafka_sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
-    kafka_sasl_username: str = ""
-    kafka_sasl_password: str = ""
-    kafka_ssl_ca_location: FilePath | None = None  # unset: the authorities of the machine
-    kafka_ssl_certificate_location: FilePath | None = None  # of the client, with its key
-    kafka_ssl_key_location: FilePath | None = None
-    kafka_ssl_key_password: str = ""
+    # How it is reached: KafkaSecurity in eventsite/settings/kafka.py
 
     # The relay (docs/relay.md); its Kafka and its Redis are the ones above unless they are named here
     rabbitmq_url: AmqpAddress = "amqp://guest:guest@localhost:5672/"
@@ -162,26 +154,6 @@ class Environment(BaseSettings):
             self.redis_url = f"redis://{credentials}{self.redis_addr}/0"
         self.feed_cache_url = self.feed_cache_url or self.redis_url
         return self
-
-    @model_validator(mode="after")
-    def _kafka_is_reached_in_one_way(self) -> Environment:
-        if found := self.kafka_security.refusals():
-            raise ValueError(" ".join(found))
-        return self
-
-    @property
-    def kafka_security(self) -> Security:
-        """How clients of Kafka show who they are, and see whom they speak to."""
-        return Security(
-            protocol=self.kafka_security_protocol,
-            mechanism=self.kafka_sasl_mechanism,
-            username=self.kafka_sasl_username,
-            password=self.kafka_sasl_password,
-            authorities=self.kafka_ssl_ca_location,
-            certificate=self.kafka_ssl_certificate_location,
-            key=self.kafka_ssl_key_location,
-            key_password=self.kafka_ssl_key_password,
-        )
 
     @property
     def traces_endpoint(self) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,7 +63,10 @@ def line(
     """One line without its end. The time is UTC, with the date unless that is today."""
     name_colour = NAME_COLOURS[zlib.crc32(source.encode()) % len(NAME_COLOURS)]
     level_colour = LEVEL_COLOURS.get(level, "")
-    paint = _paint if colour else _plain
+
+    def paint(text: str, in_colour: str) -> str:
+        return f"{in_colour}{text}{RESET}" if colour and in_colour else text
+
     parts = [
         paint(_clock(at), DIM),
         paint(f"{source:<{NAME_WIDTH}}", name_colour),
@@ -72,14 +75,6 @@ def line(
         *(f"{paint(f'{name}=', DIM)}{value}" for name, value in (fields or {}).items()),
     ]
     return " ".join(parts).rstrip()
-
-
-def _paint(text: str, colour: str) -> str:
-    return f"{colour}{text}{RESET}" if colour else text
-
-
-def _plain(text: str, colour: str) -> str:
-    return text
 
 
 def _clock(at: datetime | None) -> str:
@@ -106,17 +101,12 @@ def _value(value: object) -> str:
         case float():
             return f"{value:.6g}"
         case list() | tuple():
-            return _list(value)
+            shown = ",".join(map(_value, value[:LIST_LENGTH]))
+            return shown + (f",+{len(value) - LIST_LENGTH}" if len(value) > LIST_LENGTH else "")
         case Mapping():
             return _one_line(json.dumps(value, ensure_ascii=False, default=str))
         case _:
             return str(value)
-
-
-def _list(values: Iterable[object]) -> str:
-    shown = [_value(value) for value in values]
-    more = f",+{len(shown) - LIST_LENGTH}" if len(shown) > LIST_LENGTH else ""
-    return ",".join(shown[:LIST_LENGTH]) + more
 
 
 def _one_line(text: str) -> str:

@@ -37,22 +37,19 @@ def configure(level: str, log_format: str) -> None:
 
     Our own lines do not pass through the standard library: that costs as much as a request.
     """
+    steps: list[Any] = [
+        _add_request_ids,
+        structlog.processors.format_exc_info,
+        _shorten,
+        _to_json if log_format == "json" else _to_console,
+    ]
     structlog.configure(
-        processors=[
-            *_shared,
-            _add_logger_name,
-            _add_request_ids,
-            structlog.processors.format_exc_info,
-            _shorten,
-            structlog.processors.JSONRenderer(serializer=_to_json_bytes)
-            if log_format == "json"
-            else _to_console_bytes,
-        ],
+        processors=[*_shared, _add_logger_name, *steps],
         logger_factory=_NamedLogger,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    logging.config.dictConfig(_standard_library(level.upper(), log_format))
+    logging.config.dictConfig(_standard_library(level.upper(), steps))
 
 
 class _NamedLogger:
@@ -61,9 +58,9 @@ class _NamedLogger:
     def __init__(self, name: str = "") -> None:
         self.name = name
 
-    def msg(self, line: bytes) -> None:
+    def msg(self, line: str) -> None:
         """One write a line, so that threads do not mix theirs."""
-        sys.stderr.buffer.write(line + b"\n")
+        sys.stderr.buffer.write(f"{line}\n".encode("utf-8", "backslashreplace"))
         sys.stderr.buffer.flush()
 
     debug = info = warning = error = critical = exception = msg
@@ -74,26 +71,15 @@ def _add_logger_name(logger: _NamedLogger, method: str, event: EventDict) -> Eve
     return event
 
 
-def _standard_library(level: str, log_format: str) -> dict[str, Any]:
+def _standard_library(level: str, steps: list[Any]) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
             "line": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [
-                    *_shared,
-                    structlog.stdlib.add_logger_name,
-                    _add_request_ids,
-                ],
-                "processors": [
-                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    structlog.processors.format_exc_info,
-                    _shorten,
-                    structlog.processors.JSONRenderer(serializer=_to_json)
-                    if log_format == "json"
-                    else _to_console,
-                ],
+                "foreign_pre_chain": [*_shared, structlog.stdlib.add_logger_name],
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *steps],
             }
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
@@ -121,16 +107,12 @@ def _shorten(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _to_json(event: EventDict, **kwargs: Any) -> str:
-    return _to_json_bytes(event).decode()
-
-
-def _to_json_bytes(event: EventDict, **kwargs: Any) -> bytes:
+def _to_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     """Four times as fast as the standard library's encoder, and never fails for an odd value."""
     try:
-        return msgspec.json.encode(event, enc_hook=str)
+        return msgspec.json.encode(event, enc_hook=str).decode()
     except UnicodeEncodeError:  # half a character, of a payload that is no UTF-8
-        return json.dumps(event, default=str).encode()
+        return json.dumps(event, default=str)
 
 
 def console_line(entry: Mapping[str, Any]) -> str:
@@ -141,10 +123,6 @@ def console_line(entry: Mapping[str, Any]) -> str:
 
 def _to_console(logger: WrappedLogger, method: str, event: EventDict) -> str:
     return console_line(event)
-
-
-def _to_console_bytes(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-    return console_line(event).encode("utf-8", "backslashreplace")
 
 
 def _add_request_ids(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
 import uvloop
@@ -52,23 +52,28 @@ def talk(
     application: Application = application,
     *,
     keep_alive: int = 60,
+    ws: Any = SocketProtocol,
+    bounds: Mapping[str, float] | None = None,
     **options: Any,
 ) -> None:
-    """With one client of a server of its own; `options`: uvicorn's, as `ws_ping_interval`."""
+    """With one client of a server of its own; `bounds`: of HttpProtocol, as `head_seconds`;
+    `options`: uvicorn's, as `ws_ping_interval`."""
 
     async def whole() -> None:
         config = Config(
             cast(Any, application),
             log_config=None,
             timeout_keep_alive=keep_alive,
-            ws=SocketProtocol,
+            ws=ws,
             ws_per_message_deflate=False,
             **options,
         )
         config.load()
         state = ServerState()
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
+        server = await loop.create_server(
+            lambda: HttpProtocol(config, state, {}, **bounds or {}), "127.0.0.1", 0
+        )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
             await asyncio.wait_for(scenario(reader, writer), 20)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import redis
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from devtools.testing import zygote
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import child_environment, free_port, running, spec_of
@@ -152,17 +151,12 @@ def test_a_real_bridge_lets_a_real_web_begin() -> None:
     """Another build's bridge does not."""
 
     def web(build: str, seconds: float) -> str:
-        told = subprocess.run(
-            [
-                *(sys.executable, "manage.py", "await_version", "web"),
-                *("--seconds", str(seconds)),
-            ],
-            cwd=settings.BASE_DIR,
-            env=child_environment(BUILD=build),
-            capture_output=True,
-            text=True,
-            check=True,
+        told = zygote.run(
+            *("manage.py", "await_version", "web", "--seconds", str(seconds)),
+            environment=child_environment(BUILD=build),
+            timeout=2 * PATIENCE,
         )
+        assert told.returncode == 0, told.stderr
         return told.stdout
 
     spec = spec_of("bridge", BUILD="sha-2")

@@ -23,7 +23,7 @@ from devtools.probe import services as probe_services
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import apply_probe_log, settles
 from outbox import conf
-from outbox.drain import run, settle
+from outbox.drain import run
 from outbox.drain.run import Drain
 from outbox.kafka import admin, producer
 from outbox.kafka.log_reader import read_topic
@@ -327,7 +327,6 @@ class TestBehindALargeBatch:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Most of a batch was acknowledged, then Kafka went away: it is left alone for a while."""
-        monkeypatch.setattr(settle, "_PART", 10)
         senders = set()
         send = producer.send
         sent = iter(range(100))
@@ -343,7 +342,7 @@ class TestBehindALargeBatch:
         monkeypatch.setattr(producer, "send", away_at_the_third)
         for _ in range(4):
             probe_services.draw(self.KEYS)
-        drain = Drain(self.POLICY)
+        drain = Drain(replace(self.POLICY, part_events=10))
         report = drain.run()
         assert (report.stopped, len(senders)) == ("away", 1)
         assert report.settled >= self.POLICY.much

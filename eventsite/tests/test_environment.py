@@ -115,7 +115,7 @@ FILE = str(REPOSITORY / "manage.py")
     ],
 )
 def test_how_kafka_is_reached(given: dict[str, str], expected: dict[str, str]) -> None:
-    assert read(**given).kafka_security.client_settings() == expected
+    assert read(**given).kafka_client_settings() == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from devtools.testing.processes import free_port
 from devtools.testing.web import Answer, Web, assert_error, web_process
-from outbox.database import jobs
 from outbox.tests.admin_pages import log_in
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -84,16 +83,6 @@ def test_its_place_in_the_metrics_has_a_name(refusing_web: Web) -> None:
     refusing_web.get("/")
     metrics = refusing_web.get("/metrics").body.decode()
     assert re.search(r'http_requests_total\{method="GET",path="/",status="200"\} ', metrics)
-
-
-def test_it_shows_what_the_processes_did_last(web: Web) -> None:
-    text = page(web)
-    assert "last job done: never yet" in text
-    jobs.note_done("fold_additions")
-    jobs.note_done("sweep")
-    text = page(web)
-    assert re.search(r"last job done \d s ago", text)
-    assert re.search(r"last sweep done \d s ago", text)
 
 
 def test_where_keys_are_required_it_says_what_health_says_and_no_more(closed_web: Web) -> None:

@@ -1,6 +1,6 @@
 """What every endpoint refuses over real HTTP: the right code, a sentence, nothing stored.
 
-Bodies of POST /orders are in test_http_contract.py.
+Bodies of POST /orders are in test_http_orders_refused.py.
 """
 
 from __future__ import annotations

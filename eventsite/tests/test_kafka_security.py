@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from devtools.testing.certificates import Authority
 from devtools.testing.installed import needs_apache_kafka, needs_openssl
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import free_port
-from eventsite.settings.kafka import Security
+from eventsite.settings.kafka import KafkaSecurity
 from outbox.kafka import admin, groups, producer
 from outbox.kafka.consumer import TopicConsumer
 from outbox.kafka.log_reader import read_topic
@@ -45,19 +45,16 @@ class Broker:
     authority: Path
     stranger: Path
 
-    def login(self, **changes: Any) -> Security:
+    def login(self, **changes: Any) -> KafkaSecurity:
         """What the SASL_SSL listener wants."""
-        given = Security(
-            protocol="SASL_SSL",
-            mechanism="SCRAM-SHA-512",
-            username="orders",
-            password=PASSWORD,
-            authorities=self.authority,
-            certificate=None,
-            key=None,
-            key_password="",
+        given = KafkaSecurity(
+            kafka_security_protocol="SASL_SSL",
+            kafka_sasl_mechanism="SCRAM-SHA-512",
+            kafka_sasl_username="orders",
+            kafka_sasl_password=PASSWORD,
+            kafka_ssl_ca_location=self.authority,
         )
-        return replace(given, **changes)
+        return given.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +121,10 @@ def _listeners(broker: Broker, controller: int) -> dict[str, str]:
     }
 
 
-def _speaking(port: int, security: Security, host: str = "127.0.0.1") -> override_settings:
+def _speaking(port: int, security: KafkaSecurity, host: str = "127.0.0.1") -> override_settings:
     return override_settings(
         KAFKA_BOOTSTRAP_SERVERS=f"{host}:{port}",
-        KAFKA_SECURITY=security.client_settings(),
+        KAFKA_SECURITY=security.kafka_client_settings(),
         KAFKA_GROUP_PROTOCOL="consumer",
     )
 
@@ -139,19 +136,19 @@ def _no_producer_of_another_broker() -> Iterator[None]:
     producer.discard()
 
 
-def _mutual(broker: Broker) -> Security:
+def _mutual(broker: Broker) -> KafkaSecurity:
     return broker.login(
-        protocol="SSL",
-        username="",
-        password="",
-        certificate=broker.folder / "authority-client.pem",
-        key=broker.folder / "authority-client.key",
+        kafka_security_protocol="SSL",
+        kafka_sasl_username="",
+        kafka_sasl_password="",
+        kafka_ssl_certificate_location=broker.folder / "authority-client.pem",
+        kafka_ssl_key_location=broker.folder / "authority-client.key",
     )
 
 
 @pytest.mark.parametrize("way", ["SCRAM-SHA-512", "PLAIN", "certificate"])
 def test_every_client_gets_in(broker: Broker, way: str) -> None:
-    security = _mutual(broker) if way == "certificate" else broker.login(mechanism=way)
+    security = _mutual(broker) if way == "certificate" else broker.login(kafka_sasl_mechanism=way)
     with _speaking(broker.mutual if way == "certificate" else broker.sasl, security):
         told = way.encode()
         sent = producer.send(
@@ -167,8 +164,7 @@ def test_every_client_gets_in(broker: Broker, way: str) -> None:
 
 
 def _relayed(value: bytes) -> bool:
-    limits = LimitsQuestion("secured").ask(60)
-    stream: Stream[str] = Stream("secured", limit=limits.max_bytes)
+    stream: Stream[str] = Stream("secured", limit=LimitsQuestion("secured").ask(60))
     try:
         assert stream.send("token", key="relay", value=value, headers=[])
         return settles(lambda: stream.poll()[0] == ["token"], within=60)
@@ -204,10 +200,22 @@ def _received(value: bytes) -> int:
 @pytest.mark.parametrize(
     ("changes", "found", "means"),
     [
-        ({"password": "wrong"}, "SASL authentication error", "KAFKA_SASL_PASSWORD. Correct them"),
-        ({"username": "nobody"}, "SASL authentication error", "KAFKA_SASL_USERNAME or"),
-        ({"mechanism": "SCRAM-SHA-256"}, "supported mechanisms", "accept KAFKA_SASL_MECHANISM"),
-        ({"protocol": "SASL_PLAINTEXT"}, "", "does not speak KAFKA_SECURITY_PROTOCOL"),
+        (
+            {"kafka_sasl_password": "wrong"},
+            "SASL authentication error",
+            "KAFKA_SASL_PASSWORD. Correct them",
+        ),
+        ({"kafka_sasl_username": "nobody"}, "SASL authentication error", "KAFKA_SASL_USERNAME or"),
+        (
+            {"kafka_sasl_mechanism": "SCRAM-SHA-256"},
+            "supported mechanisms",
+            "accept KAFKA_SASL_MECHANISM",
+        ),
+        (
+            {"kafka_security_protocol": "SASL_PLAINTEXT"},
+            "",
+            "does not speak KAFKA_SECURITY_PROTOCOL",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -217,7 +225,7 @@ def test_what_is_wrong_is_named(
 
 
 def test_an_authority_that_did_not_sign_is_named(broker: Broker) -> None:
-    stranger = broker.login(authorities=broker.stranger)
+    stranger = broker.login(kafka_ssl_ca_location=broker.stranger)
     _is_told(broker, broker.sasl, stranger, "issuer certificate", "KAFKA_SSL_CA_LOCATION lacks")
 
 
@@ -227,12 +235,14 @@ def test_another_name_than_the_certificate_has_is_named(broker: Broker) -> None:
 
 
 def test_a_missing_certificate_of_the_client_is_named(broker: Broker) -> None:
-    bare = replace(_mutual(broker), certificate=None, key=None)
+    bare = _mutual(broker).model_copy(
+        update={"kafka_ssl_certificate_location": None, "kafka_ssl_key_location": None}
+    )
     _is_told(broker, broker.mutual, bare, "", "The broker asks for a client certificate")
 
 
 def test_a_file_that_is_no_certificate_is_named(broker: Broker) -> None:
-    properties = broker.login(authorities=broker.folder / "kafka.properties")
+    properties = broker.login(kafka_ssl_ca_location=broker.folder / "kafka.properties")
     _is_told(broker, broker.sasl, properties, "", "KAFKA_SSL_CA_LOCATION does not name a PEM file")
 
 
@@ -247,7 +257,12 @@ def test_a_broker_that_is_away_is_just_that(broker: Broker) -> None:
 
 
 def _is_told(
-    broker: Broker, port: int, security: Security, found: str, means: str, host: str = "127.0.0.1"
+    broker: Broker,
+    port: int,
+    security: KafkaSecurity,
+    found: str,
+    means: str,
+    host: str = "127.0.0.1",
 ) -> None:
     with _speaking(port, security, host), pytest.MonkeyPatch.context() as patch:
         patch.setattr(admin, "TIMEOUT", 1.5)

@@ -17,9 +17,9 @@ from devtools.testing.lost_answers import LosingProxy, losing_answers
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
 from eventsite.celery import app
+from outbox import redis_client
 from outbox.drain.run import Drain
 from outbox.models import InboxReceipt
-from outbox.process import task_queue
 from outbox.publish import nudge
 
 SERVER = settings.REDIS_URL
@@ -50,10 +50,10 @@ def ours(url: str, settings: Any) -> Iterator[None]:
     """Our own clients go by the proxy; Celery's do not."""
     settings.REDIS_URL = url
     nudge._redis.cache_clear()
-    task_queue._redis.cache_clear()
+    redis_client.shared.cache_clear()
     yield
     nudge._redis.cache_clear()
-    task_queue._redis.cache_clear()
+    redis_client.shared.cache_clear()
 
 
 @pytest.mark.usefixtures("ours")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.testing.patience import PATIENCE
+from devtools.testing import zygote
 from devtools.testing.processes import REPOSITORY
 
 # Says its directory, then waits for the end of its input.
@@ -62,14 +62,7 @@ def left_in(folder: Path) -> set[Path]:
 
 @pytest.mark.parametrize("command", [("check",), ("generate_load", "--help"), ("nonsense",)])
 def test_a_command_leaves_nothing(tmp_path: Path, command: tuple[str, ...]) -> None:
-    subprocess.run(
-        [sys.executable, "manage.py", *command],
-        cwd=REPOSITORY,
-        env=variables(tmp_path),
-        capture_output=True,
-        check=False,
-        timeout=PATIENCE,
-    )
+    zygote.run("manage.py", *command, environment=variables(tmp_path))
     assert left_in(tmp_path) == set()
 
 

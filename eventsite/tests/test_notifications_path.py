@@ -19,7 +19,7 @@ from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
 from devtools.testing.web import Web
-from eventsite.tests.test_http_notifications import walk
+from eventsite.tests.notification_requests import walk
 from outbox.envelope import rfc3339
 from outbox.models import DeadLetter
 

@@ -16,6 +16,7 @@ from devtools.testing.pipeline import settles
 from eventsite.celery import EARLIER, app
 from eventsite.postgresql.connection import PatientConnection
 from feeds import ids
+from outbox.conf import DrainPolicy
 from outbox.database import patience
 from outbox.database.errors import is_timeout, is_transient
 from outbox.database.patience import Unanswered
@@ -152,7 +153,6 @@ def test_the_thread_that_settles_has_the_time_that_is_left_to_the_drain(
         producer, "send", lambda sent, **_: BatchDelivery(size=len(sent), acknowledged={0: 0})
     )
     monkeypatch.setattr(settle, "_SETTLE", "SELECT pg_sleep(2), %s, %s, %s")
-    monkeypatch.setattr(settle, "_PART", 1)  # a batch of one part is settled without a thread
     threads: list[str] = []
     give_up = patience.give_up
 
@@ -165,7 +165,8 @@ def test_the_thread_that_settles_has_the_time_that_is_left_to_the_drain(
         publish([Noted("k"), Noted("l")])
     drained = connection.cursor()  # the session is opened before the time begins
     with patience.within(0.5), pytest.raises(OperationalError) as raised, drained:
-        drain_batch(DrainState())
+        # A batch of one part is settled without a thread.
+        drain_batch(DrainState(), DrainPolicy(part_events=1))
     assert isinstance(raised.value.__cause__, Unanswered)
     assert threads[0].startswith("settle")
 

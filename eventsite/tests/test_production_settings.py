@@ -6,12 +6,10 @@ import ast
 import os
 import secrets
 import subprocess
-import sys
 
 import pytest
 
-from devtools.testing.patience import PATIENCE
-from devtools.testing.processes import REPOSITORY
+from devtools.testing import zygote
 from eventsite.settings.refusals import refusals
 
 SECRET = secrets.token_urlsafe(50)
@@ -21,20 +19,11 @@ PROGRAMS = {
     "worker": ("-m", "celery", "-A", "eventsite", "worker"),
     "beat": ("-m", "celery", "-A", "eventsite", "beat"),
     "asgi": ("-c", "import eventsite.asgi"),
-    "wsgi": ("-c", "import eventsite.wsgi"),
 }
 
 
 def start(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=REPOSITORY,
-        env={"PATH": os.environ["PATH"], **variables},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return zygote.run(*arguments, environment={"PATH": os.environ["PATH"], **variables})
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

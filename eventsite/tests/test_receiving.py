@@ -98,7 +98,7 @@ def test_behind_others_it_waits_a_moment_for_company(slept: list[float], sent: l
     bridge._receive()
     bridge._dispatch.send_what_is_due()
     land(bridge)
-    bridge._dispatch._interval._next = 0.0  # the pause behind it is over
+    bridge._dispatch.interval._next = 0.0  # the pause behind it is over
     bridge._receive()
     bridge._dispatch.send_what_is_due()
     assert (slept, sent) == ([conf.BRIDGE.gather], [1, 5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -11,11 +12,12 @@ from websockets.frames import Frame, Opcode
 
 from eventsite.tests.one_client import ended, talk
 from eventsite.tests.test_web_requests import HANDSHAKE
-from eventsite.web import socket_protocol
 from eventsite.web.gateway.asgi_types import Receive, Scope, Send
+from eventsite.web.socket_protocol import SocketProtocol, text_frame
 from restapi.sockets import PUSH, CloseCode
 
 MANY = 1_000_000  # frames: more than all buffers between server and client take
+QUICK = partial(SocketProtocol, close_seconds=0.2)
 SOON: dict[str, Any] = {"ws_ping_interval": 0.2, "ws_ping_timeout": 0.2}
 
 
@@ -54,9 +56,8 @@ def test_who_answers_pings_stays() -> None:
     talk(scenario, echoes, **SOON)
 
 
-def test_who_does_not_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_is_cut_off() -> None:
     """And does not keep us waiting for an answer to the close."""
-    monkeypatch.setattr(socket_protocol, "CLOSE_SECONDS", 0.2)
     heard: list[int] = []
 
     async def hears(scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +73,7 @@ def test_who_does_not_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
         assert struct.unpack("!H", payload[:2])[0] == CloseCode.TOO_SLOW
         assert await ended(reader)
 
-    talk(scenario, hears, **SOON)
+    talk(scenario, hears, ws=QUICK, **SOON)
     assert heard == [CloseCode.TOO_SLOW]
 
 
@@ -101,11 +102,8 @@ def test_a_ping_that_we_leave_unread_is_no_fault_of_the_client() -> None:
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
-def test_a_close_does_not_wait_for_a_client_that_does_not_read(
-    who: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_close_does_not_wait_for_a_client_that_does_not_read(who: str) -> None:
     """Whose buffers are full: the transport's own close would wait as long as they are."""
-    monkeypatch.setattr(socket_protocol, "CLOSE_SECONDS", 0.2)
     sends_fail = asyncio.Event()
 
     async def floods(scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +133,7 @@ def test_a_close_does_not_wait_for_a_client_that_does_not_read(
             writer.write(masked(Opcode.CLOSE, b"\x03\xe8"))
         await asyncio.wait_for(sends_fail.wait(), 10)
 
-    talk(scenario, floods)
+    talk(scenario, floods, ws=QUICK)
 
 
 def test_a_push_is_refused_where_a_send_would_wait() -> None:
@@ -144,7 +142,7 @@ def test_a_push_is_refused_where_a_send_would_wait() -> None:
 
     async def pushes(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
-        push, frame = scope["extensions"][PUSH], socket_protocol.text_frame(b"x" * 100)
+        push, frame = scope["extensions"][PUSH], text_frame(b"x" * 100)
         # Nothing is read meanwhile: this is the loop of the client, too.
         pushed.append(next(count for count in range(MANY) if not push(frame)))
         await send({"type": "websocket.send", "text": "end"})
@@ -170,7 +168,7 @@ def test_a_push_is_refused_once_the_socket_is_closed(who: str) -> None:
     async def pushes(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        push, frame = scope["extensions"][PUSH], socket_protocol.text_frame(b"x")
+        push, frame = scope["extensions"][PUSH], text_frame(b"x")
         assert push(frame)
         if who == "server":
             await send({"type": "websocket.close"})

@@ -17,7 +17,8 @@ from apikeys import services as key_services
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Web, web_process
-from notifications.status_log import Changed, record
+from notifications.status_log import Changed, recording
+from outbox.database.round_trips import send
 from outbox.database.unit_of_work import unit_of_work
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -74,7 +75,7 @@ def change(caller: str, status: str, batch_id: str | None = None) -> str:
         at=AT,
     )
     with unit_of_work():
-        record([told])
+        send(recording([told]))
     return id_
 
 

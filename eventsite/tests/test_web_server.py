@@ -29,11 +29,7 @@ from eventsite.web.server import HEAD_BYTES
 
 @pytest.mark.parametrize("first", [b"", REQUEST])
 @pytest.mark.parametrize("begun", [b"GET /he", b"GET /here HTTP/1.1\r\nHost: x\r\n"])
-def test_a_head_that_is_not_complete_in_time_is_a_408(
-    monkeypatch: pytest.MonkeyPatch, first: bytes, begun: bytes
-) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
-
+def test_a_head_that_is_not_complete_in_time_is_a_408(first: bytes, begun: bytes) -> None:
     async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if first:
             writer.write(first)
@@ -41,21 +37,17 @@ def test_a_head_that_is_not_complete_in_time_is_a_408(
         writer.write(begun)
         await assert_refused(reader, 408)
 
-    talk(scenario)
+    talk(scenario, bounds={"head_seconds": 0.3})
 
 
-def test_a_client_that_sends_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
-
+def test_a_client_that_sends_nothing_is_hung_up_on() -> None:
     async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await ended(reader)
 
-    talk(scenario)
+    talk(scenario, bounds={"head_seconds": 0.3})
 
 
-def test_a_trickle_does_not_extend_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.5)
-
+def test_a_trickle_does_not_extend_the_time() -> None:
     async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ended = asyncio.ensure_future(reader.read())
         writer.write(b"GET / HTTP/1.1\r\n")
@@ -65,12 +57,11 @@ def test_a_trickle_does_not_extend_the_time(monkeypatch: pytest.MonkeyPatch) -> 
         [told] = await asyncio.gather(ended, return_exceptions=True)
         assert not isinstance(told, bytes) or told.startswith(b"HTTP/1.1 408 ")
 
-    talk(scenario)
+    talk(scenario, bounds={"head_seconds": 0.5})
 
 
-def test_who_finished_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_finished_may_be_silent() -> None:
     """An idle connection is not an unfinished head, and a body may take longer."""
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
 
     async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(2):
@@ -80,7 +71,7 @@ def test_who_finished_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
             assert await answer_of(reader) == b"ok{}"
             await asyncio.sleep(0.5)
 
-    talk(scenario)
+    talk(scenario, bounds={"head_seconds": 0.2})
 
 
 @pytest.mark.parametrize(
@@ -137,12 +128,7 @@ def test_a_head_of_allowed_size_comes_in_pieces() -> None:
     ],
 )
 @pytest.mark.parametrize("first", [b"", REQUEST])
-def test_nothing_is_waited_for_without_end(
-    monkeypatch: pytest.MonkeyPatch, sent: bytes, status: int, first: bytes
-) -> None:
-    monkeypatch.setattr(server, "BODY_SECONDS", 0.3)
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
-
+def test_nothing_is_waited_for_without_end(sent: bytes, status: int, first: bytes) -> None:
     async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if first:
             writer.write(first)
@@ -153,7 +139,7 @@ def test_nothing_is_waited_for_without_end(
         else:
             assert await ended(reader)
 
-    talk(scenario)
+    talk(scenario, bounds={"body_seconds": 0.3, "head_seconds": 0.3})
 
 
 def test_a_trailer_without_end_is_not_collected() -> None:

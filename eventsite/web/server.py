@@ -65,8 +65,15 @@ class HttpProtocol(HttpToolsProtocol):
     WebSocket handshake, because llhttp would take the body for the new protocol. One request at a time:
     no answer overtakes another one, and nothing is kept in memory for later."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        head_seconds: float = HEAD_SECONDS,
+        body_seconds: float = BODY_SECONDS,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._seconds = {"head": head_seconds, "body": body_seconds}
         self._reading = ""  # "head", "body", or "" between two requests
         self._read = 0  # bytes since the head began, of a body since its last part
         self._stopped = False  # nothing that comes now is read
@@ -251,14 +258,15 @@ class HttpProtocol(HttpToolsProtocol):
             self._too_late = None
         self._awaited = what
         if what:
-            seconds = HEAD_SECONDS if what == "head" else BODY_SECONDS
-            self._too_late = self.loop.call_later(seconds, self._time_is_up, what, seconds)
+            self._too_late = self.loop.call_later(self._seconds[what], self._time_is_up, what)
 
-    def _time_is_up(self, what: str, seconds: float) -> None:
+    def _time_is_up(self, what: str) -> None:
         if not (self._reading or self._method_begun) or self.transport.get_write_buffer_size():
             self.transport.abort()  # nothing to answer, or nobody who reads answers
         else:
-            self._refuse(Refused(408, f"The {what} was not complete within {seconds:g} s."))
+            self._refuse(
+                Refused(408, f"The {what} was not complete within {self._seconds[what]:g} s.")
+            )
 
 
 def _malformed() -> Refused:

@@ -55,8 +55,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     frames that are ready.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, close_seconds: float = CLOSE_SECONDS, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._close_seconds = close_seconds
         self.conn: _Handshake = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
 
     def handle_connect(self, event: Request) -> None:
@@ -114,7 +115,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def _end_in_time(self) -> None:
         """`close` of a transport waits until the client has read everything."""
         if self.close_timer is None:
-            self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+            self.close_timer = self.loop.call_later(self._close_seconds, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         if self.conn.parser_exc is None:  # what follows a violation is dropped

@@ -41,10 +41,6 @@ class _Room:
         self.is_short = True
         redis_client.note_lost(error)
 
-    def note_free(self) -> None:
-        self.is_short = False
-        redis_client.note_back()
-
     def note_answer(self) -> None:
         """An answer to what needs no memory says nothing of a full Redis."""
         if not self.is_short:
@@ -80,7 +76,8 @@ class _QoS(kombu_redis.QoS):
             virtual.QoS.append(self, message, delivery_tag)
         else:
             if _room.is_short:
-                _room.note_free()
+                _room.is_short = False
+                redis_client.note_back()
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """A full Redis makes nothing visible again until it has room."""
@@ -164,17 +161,12 @@ def _kombu(channel: _Channel) -> Any:
 def _or_dropped(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except redis.DataError as error:  # for example a list where kombu wants a text
-        _dropped(error)
-    except (Empty, *OF_REDIS):
-        raise
-    except Exception as error:  # noqa: BLE001  (whatever these bytes lead to)
-        _dropped(error)
+    except Exception as error:
+        # A DataError is, for example, a list where kombu wants a text.
+        if isinstance(error, (Empty, *OF_REDIS)) and not isinstance(error, redis.DataError):
+            raise
+        log.critical("message_dropped", error=describe(error))  # whatever these bytes lead to
     return True
-
-
-def _dropped(error: Exception) -> None:
-    log.critical("message_dropped", error=describe(error))
 
 
 class _Transport(kombu_redis.Transport):

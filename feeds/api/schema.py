@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerFieldExtension
-from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
+    OpenApiResponse,
     extend_schema_field,
     extend_schema_view,
 )
@@ -45,12 +44,6 @@ USER: dict[str, Any] = {
     "pattern": r"^[^\u0000-\u001f\u007f-\u009f/]+$",
     "not": {"enum": [".", ".."]},
 }
-# Base64url of a text of one byte a character: any other that follows this is one too.
-_THREE = "[Q-Za-f][E-HU-Xk-n0-3][BFJNRVZdhlptx159][A-Za-z0-9_-]"
-_CURSORS = {
-    "UserCursor": f"^({_THREE}){{1,80}}$",
-    "FollowerCursor": f"^MC9[A-Za-z0-9_-]({_THREE}){{0,80}}$",
-}
 
 
 field_is("feeds.api.serializers.UserIdField", USER)
@@ -59,14 +52,6 @@ field_is(
 )
 field_is("feeds.api.serializers.FeedLimit", {"type": "string"})
 field_is("feeds.api.serializers.FeedOffset", {"type": "string"})  # whatever is no number is 0
-
-
-class _Cursor(OpenApiSerializerFieldExtension):
-    target_class = "feeds.api.serializers.FeedCursorField"
-
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-        pattern = _CURSORS[self.target.kind.__name__]
-        return {"type": "string", "pattern": pattern, "maxLength": 1500}
 
 
 # Answers, as feeds/api/representations.py and feeds/queries.py make them
@@ -83,24 +68,6 @@ class CreatedPostSerializer(serializers.Serializer[object]):
     post_id = _Number(help_text="May exceed 2^53: read `post_id_str` if your numbers are doubles.")
     post_id_str = serializers.CharField()
     message = serializers.ChoiceField(["Post created successfully"])
-
-
-class DeletedPostSerializer(serializers.Serializer[object]):
-    """Answer to a deletion."""
-
-    message = serializers.ChoiceField(["Post deleted successfully"])
-
-
-class FollowedUser(serializers.Serializer[object]):
-    """Answer to a follow."""
-
-    message = serializers.ChoiceField(["followed successfully"])
-
-
-class UnfollowedUser(serializers.Serializer[object]):
-    """Answer to the end of one."""
-
-    message = serializers.ChoiceField(["unfollowed successfully"])
 
 
 class PostDetail(serializers.Serializer[object]):
@@ -167,6 +134,12 @@ def _queried(name: str, value: str) -> OpenApiParameter:
     )
 
 
+def _said(name: str, description: str, message: str) -> OpenApiResponse:
+    """An answer that is one sentence."""
+    fields = {"__doc__": description, "message": serializers.ChoiceField([message])}
+    return answer(type(name, (serializers.Serializer,), fields), {"message": message})
+
+
 posts = extend_schema_view(
     get=API.read(
         "listPosts",
@@ -204,7 +177,7 @@ post = extend_schema_view(
         "Delete a post",
         "After the answer no feed shows the post. A repeated request gets the same answer.",
         parameters=[POST_ID],
-        answers={200: answer(DeletedPostSerializer, {"message": "Post deleted successfully"})},
+        answers={200: _said("DeletedPost", "Answer to a deletion.", "Post deleted successfully")},
         refuses=[404],
     ),
 )
@@ -216,7 +189,7 @@ follow = extend_schema_view(
         "After the answer the follower's feed has all posts of the followee. A repeated request gets the "
         "same answer. Users cannot follow themselves.",
         body=Body(FollowSerializer, {"pair": PAIR}),
-        answers={200: answer(FollowedUser, {"message": "followed successfully"})},
+        answers={200: _said("FollowedUser", "Answer to a follow.", "followed successfully")},
     ),
     delete=API.write(
         "unfollow",
@@ -225,7 +198,9 @@ follow = extend_schema_view(
         "drop; if both are given, they must be equal. After the answer the follower's feed has no post of "
         "the followee. A repeated request gets the same answer.",
         parameters=[_queried(name, value) for name, value in PAIR.items()],
-        answers={200: answer(UnfollowedUser, {"message": "unfollowed successfully"})},
+        answers={
+            200: _said("UnfollowedUser", "Answer to the end of one.", "unfollowed successfully")
+        },
         refuses=[413, 415],  # of the body, which the view names
     ),
 )

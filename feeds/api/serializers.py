@@ -13,6 +13,7 @@ from feeds.events import MAX_CONTENT, is_user_id
 from feeds.queries import HIGHEST_ID, FollowerCursor, UserCursor
 from feeds.services import Pair
 from restapi.converters import is_path_text
+from restapi.cursors import CursorField
 from restapi.fields import QueryInteger, QuerySerializer, Text
 
 __all__ = [
@@ -145,34 +146,29 @@ class FeedQuery(QuerySerializer):
         return attrs
 
 
-class FeedCursorField(serializers.CharField):
-    """`next_cursor` of the page before."""
+# Base64url of a text of one byte a character: any other that follows this is one too.
+_THREE = "[Q-Za-f][E-HU-Xk-n0-3][BFJNRVZdhlptx159][A-Za-z0-9_-]"
 
-    default_error_messages = {"cursor": "Must be a next_cursor of this list."}
 
-    def __init__(self, kind: type[UserCursor] | type[FollowerCursor], **kwargs: Any) -> None:
-        super().__init__(trim_whitespace=False, max_length=1500, **kwargs)
-        self.kind = kind
-
-    def to_internal_value(self, data: Any) -> Any:
-        try:
-            return self.kind.from_text(super().to_internal_value(data))
-        except ValueError:
-            self.fail("cursor")
+def _cursor(kind: type[UserCursor] | type[FollowerCursor], pattern: str) -> CursorField:
+    wrong = "Must be a next_cursor of this list."
+    return CursorField(
+        kind.from_text, wrong=wrong, pattern=pattern, max_length=1500, required=False
+    )
 
 
 class FollowingQuery(QuerySerializer):
     """Query parameters of the list of users that a user follows."""
 
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
-    cursor = FeedCursorField(UserCursor, required=False)
+    cursor = _cursor(UserCursor, f"^({_THREE}){{1,80}}$")
 
 
 class FollowersQuery(QuerySerializer):
     """Query parameters of the list of a user's followers."""
 
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
-    cursor = FeedCursorField(FollowerCursor, required=False)
+    cursor = _cursor(FollowerCursor, f"^MC9[A-Za-z0-9_-]({_THREE}){{0,80}}$")
 
 
 # Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no

@@ -31,7 +31,6 @@ PAIR = ("follower_id", "followee_id")
 @schema.posts
 class PostsView(APIView):
     def get(self, request: Request) -> Response:
-        """The posts of an author, newest first."""
         wanted = PostsQuery.of(request).validated_data
         author_id = wanted["author_id"]
         page = queries.posts_of_author(author_id, limit=wanted["limit"], before=wanted["before"])
@@ -108,7 +107,6 @@ def _pair_of(request: Request) -> Pair:
 @schema.following
 class FollowingView(APIView):
     def get(self, request: Request, user_id: str) -> Response:
-        """The users that this user follows."""
         user_id = valid_user_id(user_id, request)
         wanted = FollowingQuery.of(request).validated_data
         page = queries.following_page(user_id, limit=wanted["limit"], after=wanted.get("cursor"))
@@ -118,7 +116,6 @@ class FollowingView(APIView):
 @schema.followers
 class FollowersView(APIView):
     def get(self, request: Request, user_id: str) -> Response:
-        """The followers of this user."""
         user_id = valid_user_id(user_id, request)
         wanted = FollowersQuery.of(request).validated_data
         page = queries.followers_page(user_id, limit=wanted["limit"], after=wanted.get("cursor"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db import connection
-
 from feeds import cache
 from feeds.cache import Kept
 from feeds.checking.compare import FeedComparison, FeedDifference
-from feeds.fanout.owed import OWED
+from feeds.fanout.slices import OWED
+from feeds.models import Post
 from feeds.reading.changes import Changes, snapshot_of
 from outbox.database.arrays import text_array_literal
+from outbox.database.ask import rows_of
 
 __all__ = ["compare_cached"]
 
@@ -39,10 +39,8 @@ def compare_cached(users: Sequence[str], found: FeedComparison) -> list[str]:
     Raises CacheUnavailable.
     """
     changes = Changes()
-    with connection.cursor() as cursor:
-        cursor.execute(*changes.statement())
-        rows = cursor.fetchall()
-        changes.learn(rows)
+    rows = rows_of(*changes.statement())
+    changes.learn(rows)
     here = snapshot_of(rows[0][0])
     newer = []
     for user, kept in cache.kept_feeds(users).items():
@@ -59,15 +57,9 @@ def compare_cached(users: Sequence[str], found: FeedComparison) -> list[str]:
 def _differences(user: str, kept: Kept, changes: Changes) -> list[FeedDifference]:
     shown = set(kept.ids) - changes.deleted
     merged = text_array_literal(kept.merged)
-    with connection.cursor() as cursor:
-        cursor.execute(_EXPECTED, (user, merged, kept.floor, user, kept.floor))
-        expected = dict(cursor.fetchall())
-        cursor.execute(
-            "SELECT id, author_id FROM posts WHERE id = ANY(%s)", (sorted(shown - set(expected)),)
-        )
-        # One that this snapshot does not know was posted behind it.
-        wrong = cursor.fetchall()
-    merged_authors = set(kept.merged)
+    expected = dict(rows_of(_EXPECTED, (user, merged, kept.floor, user, kept.floor)))
+    # One that this snapshot does not know was posted behind it.
+    wrong = Post.objects.filter(id__in=shown - set(expected)).exclude(author_id__in=kept.merged)
     return [
         *(
             FeedDifference(user, post, "", "missing in the cache")
@@ -76,7 +68,6 @@ def _differences(user: str, kept: Kept, changes: Changes) -> list[FeedDifference
         ),
         *(
             FeedDifference(user, post, author, "wrong in the cache")
-            for post, author in wrong
-            if author not in merged_authors
+            for post, author in wrong.values_list("id", "author_id")
         ),
     ]

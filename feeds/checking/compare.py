@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
-from feeds.fanout.owed import OWED
+from feeds.fanout.slices import OWED
 from outbox.database.arrays import text_array_literal
 from outbox.database.ask import rows_of
 

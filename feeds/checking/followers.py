@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from feeds.fanout.modes import set_modes
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import changed_by, rows_of
 
 __all__ = ["WrongCount", "recount", "wrong_counts"]
 
@@ -69,16 +70,12 @@ _SET = """
 
 def wrong_counts(authors: Sequence[str] | None = None) -> list[WrongCount]:
     """The wrong numbers, of these authors or of all, as the open transaction sees them."""
-    with connection.cursor() as cursor:
-        if authors is None:
-            cursor.execute(_OF_ALL)
-        else:
-            cursor.execute(_OF_SOME, (text_array_literal(authors),))
-        different = sorted(cursor.fetchall())
-        owed: dict[str, int] = {}
-        if different:
-            cursor.execute(_OWED, (text_array_literal([author for author, _, _ in different]),))
-            owed = dict(cursor.fetchall())
+    if authors is None:
+        different = sorted(rows_of(_OF_ALL))
+    else:
+        different = sorted(rows_of(_OF_SOME, (text_array_literal(authors),)))
+    wrong = text_array_literal([author for author, _, _ in different])
+    owed: dict[str, int] = dict(rows_of(_OWED, (wrong,))) if different else {}
     found = (
         WrongCount(author, kept, following - int(owed.get(author, 0)))
         for author, kept, following in different
@@ -89,10 +86,10 @@ def wrong_counts(authors: Sequence[str] | None = None) -> list[WrongCount]:
 def recount(authors: Sequence[str]) -> None:
     """Correct the numbers of these authors, and change their modes accordingly, in one
     transaction."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_LOCK, (text_array_literal(authors),))
+    with transaction.atomic():
+        changed_by(_LOCK, (text_array_literal(authors),))
         # A statement of its own: its snapshot is newer than the locks.
         if wrong := wrong_counts(authors):
             names, numbers = [each.author_id for each in wrong], [each.right for each in wrong]
-            cursor.execute(_SET, (text_array_literal(names), array_literal(numbers)))
-            set_modes({author: (count, mode) for author, count, mode in cursor.fetchall()})
+            rows = rows_of(_SET, (text_array_literal(names), array_literal(numbers)))
+            set_modes({author: (count, mode) for author, count, mode in rows})

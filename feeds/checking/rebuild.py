@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from feeds import cache
 from feeds.fanout.gate import ALONE
 from outbox.database.arrays import text_array_literal
-from outbox.database.ask import rows_of
+from outbox.database.ask import row_of, rows_of
 from outbox.database.round_trips import RoundTrip, send
 
 __all__ = ["USERS_AT_ONCE", "all_users", "rebuild", "sampled_users"]
@@ -81,11 +81,9 @@ def rebuild(users: Sequence[str]) -> int:
     """Build the entries of these users anew, in one transaction, and have their cached feeds filled
     again; returns how many entries they have now. Raises CacheUnavailable, after the commit."""
     with transaction.atomic():
-        entries = int(
-            send(RoundTrip([ALONE, (_rebuilding(), (text_array_literal(users),))]))[1][0][0]
-        )
+        _, [(entries,)] = send(RoundTrip([ALONE, (_rebuilding(), (text_array_literal(users),))]))
     cache.touch_users(users)
-    return entries
+    return int(entries)
 
 
 _NEXT = """
@@ -110,32 +108,27 @@ _NEXT = """
 def all_users(size: int = USERS_AT_ONCE) -> Iterator[list[str]]:
     """All users who follow or have entries, in order, `size` at a time."""
     last = ""
-    while True:
-        users = [row[0] for row in rows_of(_NEXT, {"last": last, "size": size})]
-        if not users:
-            return
+    while users := [row[0] for row in rows_of(_NEXT, {"last": last, "size": size})]:
         yield users
         last = users[-1]
 
 
 def sampled_users(count: int) -> list[str]:
     """This many users who follow somebody, at random."""
-    with connection.cursor() as cursor:
-        # Twice as many blocks as would do, where the table is large.
-        cursor.execute(
-            """
-            SELECT least(100, 100 * 200.0 * %s / greatest(1, reltuples))
-            FROM pg_class WHERE oid = 'follows'::regclass
-            """,
-            (count,),
-        )
-        share = float(cursor.fetchone()[0])
-        cursor.execute(
-            """
-            SELECT follower_id FROM (
-                SELECT DISTINCT follower_id FROM follows TABLESAMPLE SYSTEM (%s)
-            ) AS sampled ORDER BY random() LIMIT %s
-            """,
-            (share, count),
-        )
-        return sorted(row[0] for row in cursor.fetchall())
+    # Twice as many blocks as would do, where the table is large.
+    [share] = row_of(
+        """
+        SELECT least(100, 100 * 200.0 * %s / greatest(1, reltuples))::float
+        FROM pg_class WHERE oid = 'follows'::regclass
+        """,
+        (count,),
+    )
+    rows = rows_of(
+        """
+        SELECT follower_id FROM (
+            SELECT DISTINCT follower_id FROM follows TABLESAMPLE SYSTEM (%s)
+        ) AS sampled ORDER BY random() LIMIT %s
+        """,
+        (share, count),
+    )
+    return sorted(follower_id for [follower_id] in rows)

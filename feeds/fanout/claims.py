@@ -3,10 +3,9 @@ kind."""
 
 from __future__ import annotations
 
-from django.db import connection
-
 from feeds.fanout.slices import LEASE_SECONDS, LEASES, SliceBatch
 from feeds.models import SliceKind
+from outbox.database.ask import row_of
 
 __all__ = ["SMALL", "SliceClaims"]
 
@@ -64,9 +63,7 @@ class SliceClaims:
 
     def _oldest(self) -> SliceBatch | None:
         """The oldest, with others like it where these may go together."""
-        with connection.cursor() as cursor:
-            cursor.execute(_OLDEST, ([kind.value for kind in SliceKind],))
-            row = cursor.fetchone()
+        row = row_of(_OLDEST, ([kind.value for kind in SliceKind],))
         if row is None:
             return None
         id_, name, is_small, is_sound = row

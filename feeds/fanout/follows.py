@@ -4,12 +4,9 @@ an author whose posts are stored again."""
 from __future__ import annotations
 
 from django.conf import settings
-from django.db import transaction
 
-from feeds.fanout.gate import TOGETHER
-from feeds.fanout.slices import SliceBatch
-from feeds.fanout.written import WrittenSlices
-from outbox.database.round_trips import RoundTrip, send
+from feeds.fanout.gate import together
+from feeds.fanout.slices import SliceBatch, WrittenSlices
 
 __all__ = ["backfill", "clean_up", "fill_range", "filling"]
 
@@ -123,8 +120,7 @@ def backfill(batch: SliceBatch) -> WrittenSlices:
     """Store what the authors have posted before they were followed, in a transaction. Until it
     commits these follows are merged at read."""
     sql = _BACKFILL + filling(taken_over="<>")
-    with transaction.atomic():
-        rows = send(RoundTrip([TOGETHER, (sql, (batch.ids,))]))[1]
+    [rows] = together((sql, (batch.ids,)))
     users = sorted({user for user, _ in rows})
     return WrittenSlices(users=users, grown=users, count=rows[0][1] if rows else 0)
 
@@ -132,13 +128,11 @@ def backfill(batch: SliceBatch) -> WrittenSlices:
 def fill_range(batch: SliceBatch) -> WrittenSlices:
     """Store the posts of an author who is merged at read in the feeds of a range of his followers, in
     a transaction."""
-    with transaction.atomic():
-        rows = send(RoundTrip([TOGETHER, (_RANGE + filling(), (batch.ids,))]))[1]
+    [rows] = together((_RANGE + filling(), (batch.ids,)))
     return WrittenSlices(grown=sorted({user for user, _ in rows}), count=rows[0][1] if rows else 0)
 
 
 def clean_up(batch: SliceBatch) -> WrittenSlices:
     """Delete the entries of follows that have ended, in a transaction. They are hidden already."""
-    with transaction.atomic():
-        rows = send(RoundTrip([TOGETHER, (_CLEAN_UP, (batch.ids,))]))[1]
+    [rows] = together((_CLEAN_UP, (batch.ids,)))
     return WrittenSlices(users=sorted(user for user, _ in rows), count=rows[0][1] if rows else 0)

@@ -25,7 +25,7 @@ from feeds.events import (
 from feeds.fanout.modes import set_modes
 from feeds.fanout.nudge import nudge
 from feeds.fanout.slices import SLICE_FOLLOWERS, NewSlice, inserting, of_buckets
-from feeds.models import AuthorMode, FeedSlice, SliceKind
+from feeds.models import AuthorMode, FeedAuthor, FeedSlice, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.ask import rows_of
 from outbox.database.round_trips import RoundTrip, send
@@ -96,13 +96,8 @@ def _are_deleted(events: Sequence[PostCreated | PostDeleted]) -> dict[int, bool]
 
 def _authors(ids: Sequence[str]) -> dict[str, tuple[int, str]]:
     """Author -> (followers, mode)."""
-    rows = rows_of(
-        """
-        SELECT author_id, followers, mode FROM feed_authors WHERE author_id = ANY(%s::text[])
-        """,
-        (text_array_literal(ids),),
-    )
-    return {author: (followers, mode) for author, followers, mode in rows}
+    rows = FeedAuthor.objects.filter(author_id__in=ids)
+    return {row.author_id: (row.followers, row.mode) for row in rows}
 
 
 def count_follows(envelopes: Sequence[EventEnvelope]) -> None:

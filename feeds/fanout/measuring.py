@@ -4,69 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 from feeds import metrics
 from feeds.fanout.nudge import nudge
 from feeds.ids import first_id_at
+from feeds.models import FeedSlice
 from outbox.database.arrays import array_literal
-from outbox.database.ask import changed_by, row_of, rows_of
+from outbox.database.ask import changed_by, row_of
 from outbox.watching import Hop
 
-__all__ = ["FailedSlice", "failed_slices", "hops", "measure", "posts_between", "retry"]
+__all__ = ["failed_slices", "hops", "measure", "posts_between", "retry"]
 
 COUNTED = 100_000  # at most: more is as bad
 COUNTED_FOR_A_PAGE = 10_000
 
 
-class FailedSlice(NamedTuple):
-    """A slice that waits for an operator."""
-
-    id: int
-    kind: str
-    author_id: str
-    post_id: int | None
-    follower_id: str | None
-    failed_at: datetime
-    error: str
-
-
-class _Standing(NamedTuple):
-    waiting: int
-    oldest_seconds: float
-    failed: int
-
-
 def measure() -> None:
     """Set the gauges."""
-    now = _standing(COUNTED)
-    metrics.SLICES_WAITING.set(now.waiting)
-    metrics.OLDEST_SLICE.set(now.oldest_seconds)
-    metrics.SLICES_FAILED.set(now.failed)
+    waiting, oldest, failed = _standing(COUNTED)
+    metrics.SLICES_WAITING.set(waiting)
+    metrics.OLDEST_SLICE.set(oldest)
+    metrics.SLICES_FAILED.set(failed)
     metrics.MEASURED.set_to_current_time()
 
 
 def hops() -> Sequence[Hop]:
     """The fan-out: pieces of posts on their way into the feeds of followers."""
-    now = _standing(COUNTED_FOR_A_PAGE)
+    waiting, oldest, failed = _standing(COUNTED_FOR_A_PAGE)
     return [
         Hop(
             name="fan-out",
             group="feeds",
-            waits=now.waiting,
+            waits=waiting,
             counted=COUNTED_FOR_A_PAGE,
-            oldest=now.oldest_seconds,
+            oldest=oldest,
             unit="slices",
             figures={
-                "feed_fanout_slices_failed": now.failed,
-                "feed_fanout_oldest_slice_seconds": now.oldest_seconds,
+                "feed_fanout_slices_failed": failed,
+                "feed_fanout_oldest_slice_seconds": oldest,
             },
             page="/admin/feeds/feedslice/",
         )
     ]
 
 
-def _standing(counted: int) -> _Standing:
+def _standing(counted: int) -> tuple[int, float, int]:
+    """How many wait, the age of the oldest in seconds, and how many have failed."""
     waiting, oldest, failed = row_of(
         """
         SELECT (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NULL LIMIT %s) AS open),
@@ -76,7 +59,7 @@ def _standing(counted: int) -> _Standing:
         """,
         (counted, counted),
     )
-    return _Standing(waiting, max(0.0, oldest or 0.0), failed)
+    return waiting, max(0.0, oldest or 0.0), failed
 
 
 def posts_between(begin: datetime, end: datetime) -> int:
@@ -89,15 +72,10 @@ def posts_between(begin: datetime, end: datetime) -> int:
     return int(made)
 
 
-def failed_slices(limit: int) -> Sequence[FailedSlice]:
-    rows = rows_of(
-        """
-        SELECT id, kind, author_id, post_id, follower_id, failed_at, error
-        FROM feed_slices WHERE failed_at IS NOT NULL ORDER BY failed_at, id LIMIT %s
-        """,
-        (limit,),
-    )
-    return [FailedSlice(*row) for row in rows]
+def failed_slices(limit: int) -> Sequence[FeedSlice]:
+    """Those that wait for an operator, the oldest failure first."""
+    failed = FeedSlice.objects.filter(failed_at__isnull=False).order_by("failed_at", "id")
+    return list(failed[:limit])
 
 
 def retry(ids: Sequence[int] | None) -> int:

@@ -8,20 +8,18 @@ storing -> merged   if he grows again before"""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import timedelta
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from feeds.fanout.follows import filling
 from feeds.fanout.gate import TOGETHER
-from feeds.fanout.owed import OWED
-from feeds.fanout.slices import NewSlice, SliceBatch, inserting, of_buckets
-from feeds.fanout.written import WrittenSlices
-from feeds.ids import EPOCH_MS, TIME_SHIFT
-from feeds.models import AuthorMode, ChangeKind, SliceKind
+from feeds.fanout.slices import OWED, NewSlice, SliceBatch, WrittenSlices, inserting, of_buckets
+from feeds.ids import first_id_at
+from feeds.models import AuthorMode, ChangeKind, FeedSlice, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
-from outbox.database.ask import rows_of
+from outbox.database.ask import changed_by, rows_of
 from outbox.database.round_trips import RoundTrip, send
 
 __all__ = ["end_storing", "set_modes"]
@@ -31,7 +29,7 @@ WAIT_SECONDS = 0.2
 # Entries that the last step writes itself: of posts whose slices are not done by then.
 LAST_ENTRIES = 50_000
 # A post commits within this time after its id was drawn.
-ID_MARGIN_MS = 60_000
+ID_MARGIN = timedelta(minutes=1)
 
 
 def set_modes(counts: Mapping[str, tuple[int, str]]) -> None:
@@ -45,7 +43,9 @@ def set_modes(counts: Mapping[str, tuple[int, str]]) -> None:
         elif followers < at / 2 and mode == AuthorMode.MERGED:
             storing.append(author)
     if merged:
-        _forget_storing(merged)
+        # A worker that still holds a slice of a change back to storing finishes nothing.
+        kinds = [SliceKind.STORING, SliceKind.STORED]
+        FeedSlice.objects.filter(kind__in=kinds, author_id__in=merged).delete()
         _set_mode(merged, AuthorMode.MERGED)
     if storing:
         _set_mode(storing, AuthorMode.STORING)
@@ -58,27 +58,16 @@ def _storing(author: str, followers: int) -> Iterable[NewSlice]:
 
 
 def _set_mode(authors: list[str], mode: AuthorMode) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH changed AS (
-                UPDATE feed_authors SET mode = %s WHERE author_id = ANY(%s::text[])
-                RETURNING author_id
-            )
-            INSERT INTO feed_changes (kind, author_id) SELECT %s, author_id FROM changed
-            """,
-            (mode, text_array_literal(authors), ChangeKind.MODE),
+    changed_by(
+        """
+        WITH changed AS (
+            UPDATE feed_authors SET mode = %s WHERE author_id = ANY(%s::text[])
+            RETURNING author_id
         )
-
-
-def _forget_storing(authors: list[str]) -> None:
-    """Drop the slices of a change back to storing; a worker that still holds one finishes
-    nothing."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM feed_slices WHERE kind IN (%s, %s) AND author_id = ANY(%s::text[])",
-            (SliceKind.STORING, SliceKind.STORED, text_array_literal(authors)),
-        )
+        INSERT INTO feed_changes (kind, author_id) SELECT %s, author_id FROM changed
+        """,
+        (mode, text_array_literal(authors), ChangeKind.MODE),
+    )
 
 
 # Who changes the mode or the number of followers of this author holds his row.
@@ -129,7 +118,8 @@ def end_storing(batch: SliceBatch) -> WrittenSlices:
         if unfinished:
             return WrittenSlices(again_in=WAIT_SECONDS)
         at_most = max(1, LAST_ENTRIES // max(1, followers))
-        late = _not_stored(author, _first_id(since), at_most + 1)
+        first = first_id_at(since - ID_MARGIN)
+        late = [post_id for [post_id] in rows_of(_NOT_STORED, (author, first, at_most + 1))]
         if len(late) > at_most:
             return WrittenSlices(again_in=WAIT_SECONDS)
         fill = _ALL_FOLLOWERS + filling(only=_THESE), (author, array_literal(late))
@@ -138,12 +128,3 @@ def end_storing(batch: SliceBatch) -> WrittenSlices:
     return WrittenSlices(
         grown=sorted({user for user, _ in filled}), count=filled[0][1] if filled else 0
     )
-
-
-def _not_stored(author: str, first: int, limit: int) -> list[int]:
-    return [post_id for (post_id,) in rows_of(_NOT_STORED, (author, first, limit))]
-
-
-def _first_id(at: datetime) -> int:
-    """The lowest id of a post that may have committed after this moment."""
-    return max(0, int(at.timestamp() * 1000) - EPOCH_MS - ID_MARGIN_MS) << TIME_SHIFT

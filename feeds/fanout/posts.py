@@ -4,12 +4,9 @@ reads the state at the time when it runs: a slice applied twice or late writes n
 from __future__ import annotations
 
 import msgspec
-from django.db import transaction
 
-from feeds.fanout.gate import TOGETHER
-from feeds.fanout.slices import SliceBatch
-from feeds.fanout.written import WrittenSlices
-from outbox.database.round_trips import RoundTrip, Statement, send
+from feeds.fanout.gate import together
+from feeds.fanout.slices import SliceBatch, WrittenSlices
 
 __all__ = ["LOOK_AT_EVERY", "delete_entries", "write_entries"]
 
@@ -83,7 +80,7 @@ _DELETE = """
 
 def write_entries(batch: SliceBatch) -> WrittenSlices:
     """Store the posts of these slices in the feeds of their followers, in a transaction."""
-    authors, rows = _through_the_gate((_AUTHORS, (batch.ids,)), (_WRITE, (batch.ids,)))
+    authors, rows = together((_AUTHORS, (batch.ids,)), (_WRITE, (batch.ids,)))
     return WrittenSlices(
         entries=[
             (user, post_id, author, number)
@@ -91,7 +88,7 @@ def write_entries(batch: SliceBatch) -> WrittenSlices:
             for user, number in zip(_texts(users), _numbers(numbers), strict=True)
         ],
         as_of=authors[0][1] if authors else 0,
-        authors=[author for author, _ in authors],
+        users=[author for author, _ in authors],
         grown=sorted({user for row in rows for user in _texts(row[5])}),
         count=sum(row[4] for row in rows),
     )
@@ -100,10 +97,5 @@ def write_entries(batch: SliceBatch) -> WrittenSlices:
 def delete_entries(batch: SliceBatch) -> WrittenSlices:
     """Delete the entries of deleted posts, in a transaction. They are hidden already: every reader
     asks the post."""
-    authors, [(count,)] = _through_the_gate((_AUTHORS, (batch.ids,)), (_DELETE, (batch.ids,)))
-    return WrittenSlices(authors=[author for author, _ in authors], count=count)
-
-
-def _through_the_gate(*statements: Statement) -> list[list[tuple]]:  # type: ignore[type-arg]
-    with transaction.atomic():
-        return [list(rows) for rows in send(RoundTrip([TOGETHER, *statements]))[1:]]
+    authors, [(count,)] = together((_AUTHORS, (batch.ids,)), (_DELETE, (batch.ids,)))
+    return WrittenSlices(users=[author for author, _ in authors], count=count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from feeds.cache import Entry
 from feeds.models import BUCKETS, SliceKind
 from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.ask import row_of, rows_of
@@ -17,10 +18,12 @@ __all__ = [
     "LEASES",
     "LEASE_SECONDS",
     "MAX_TRIES",
+    "OWED",
     "SLICE_FOLLOWERS",
     "Finished",
     "NewSlice",
     "SliceBatch",
+    "WrittenSlices",
     "begin_alone",
     "finish",
     "give_up",
@@ -53,6 +56,26 @@ class SliceBatch:
         return array_literal(lease.id for lease in self.leases)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenSlices:
+    """What a batch of slices has written.
+
+    entries  rows that the caches of feeds are to hear of, also where an earlier try has stored them
+    as_of    the lowest transaction that the statement which found them may not have seen
+    users    whose caches are to be filled again; of posts, their authors
+    grown    users whose entries may have outgrown their window
+    count    entries written or deleted
+    again_in seconds after which the batch is to be tried again, because something else comes first
+    """
+
+    entries: Sequence[Entry] = ()
+    as_of: int = 0
+    users: Sequence[str] = ()
+    grown: Sequence[str] = ()
+    count: int = 0
+    again_in: float = 0.0
+
+
 class NewSlice(NamedTuple):
     """One row to insert."""
 
@@ -75,11 +98,34 @@ class Finished(NamedTuple):
     followers: int
 
 
+# SQL: whether `missing` (post_id, bucket; none: of any follower) is still to come: an open slice owes it,
+# or the event that is to be cut into slices. The outbox deletes an event after it is applied; the
+# event's id follows from the post's (feeds/events.py).
+OWED = """
+    EXISTS (
+        SELECT FROM feed_slices slice
+        WHERE slice.post_id = missing.post_id AND slice.kind = 'post'
+          AND (missing.bucket IS NULL
+               OR missing.bucket >= slice.bucket_from AND missing.bucket < slice.bucket_to)
+    ) OR EXISTS (
+        SELECT FROM (SELECT lpad(to_hex(missing.post_id), 16, '0') AS bits) AS of_post
+        JOIN event_outbox event ON event.event_id = (
+            substr(bits, 1, 8) || '-' || substr(bits, 9, 4) || '-8' || substr(bits, 13, 3)
+            || '-8' || substr(bits, 16, 1) || '00-000000000001')::uuid
+        WHERE NOT EXISTS (
+            SELECT FROM inbox_receipt receipt
+            WHERE receipt.event_id = event.event_id AND receipt.handler = 'cut_posts'
+              AND receipt.outcome <> 1)
+    )
+"""
+
 _INSERT = """
     INSERT INTO feed_slices (kind, author_id, post_id, follower_id, follow_number,
                              bucket_from, bucket_to, size)
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::bigint[],
-                         %s::smallint[], %s::smallint[], %s::int[])
+    SELECT kind, author_id, post_id, nullif(follower_id, ''), follow_number, bucket_from, bucket_to, size
+    FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::bigint[],
+                %s::smallint[], %s::smallint[], %s::int[])
+        AS slice (kind, author_id, post_id, follower_id, follow_number, bucket_from, bucket_to, size)
 """
 
 
@@ -95,7 +141,7 @@ def inserting(slices: Sequence[NewSlice]) -> list[Statement]:
                 array_literal(kinds),
                 text_array_literal(authors),
                 _nullable(posts),
-                "{" + ",".join("NULL" if f is None else _quoted(f) for f in followers) + "}",
+                text_array_literal([follower or "" for follower in followers]),
                 _nullable(numbers),
                 array_literal(begins),
                 array_literal(ends),
@@ -107,10 +153,6 @@ def inserting(slices: Sequence[NewSlice]) -> list[Statement]:
 
 def _nullable(numbers: Sequence[int | None]) -> str:
     return array_literal("NULL" if number is None else number for number in numbers)
-
-
-def _quoted(text: str) -> str:
-    return text_array_literal([text])[1:-1]
 
 
 def of_buckets(

@@ -6,11 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from django.conf import settings
-from django.db import transaction
 
-from feeds.fanout.gate import TOGETHER
+from feeds.fanout.gate import together
 from outbox.database.arrays import text_array_literal
-from outbox.database.round_trips import RoundTrip, send
 
 __all__ = ["trim"]
 
@@ -50,6 +48,6 @@ def trim(users: Sequence[str]) -> int:
     deleted = 0
     for begin in range(0, len(users), USERS_AT_ONCE):
         some = text_array_literal(users[begin : begin + USERS_AT_ONCE])
-        with transaction.atomic():
-            deleted += send(RoundTrip([TOGETHER, (_trimming(), (some,))]))[1][0][0]
+        [[(count,)]] = together((_trimming(), (some,)))
+        deleted += count
     return deleted

@@ -4,7 +4,6 @@ between leaves the slice to its lease, and doing all of it again has the same ef
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -15,22 +14,21 @@ from feeds.fanout.claims import SliceClaims
 from feeds.fanout.nudge import nudge, take_nudge
 from feeds.fanout.slices import (
     SliceBatch,
+    WrittenSlices,
     begin_alone,
     finish,
     give_up,
     try_later,
 )
 from feeds.fanout.trimming import trim
-from feeds.fanout.written import WrittenSlices
 from feeds.models import SliceKind
 from outbox.database.errors import describe, is_timeout, is_transient
 
 __all__ = ["apply_batch", "apply_slices"]
 
 RUN_SECONDS = 0.2  # then the other tasks of the queue have their turn
-AGAIN_SECONDS = (
-    1.0  # after something that passes by itself: Redis is unavailable, a lock, a lost connection
-)
+# After something that passes by itself: Redis is unavailable, a lock, a lost connection.
+AGAIN_SECONDS = 1.0
 
 _WRITERS: dict[SliceKind, Callable[[SliceBatch], WrittenSlices]] = {
     SliceKind.POST: posts.write_entries,
@@ -99,8 +97,6 @@ def _update_caches(written: WrittenSlices) -> None:
         cache.add_entries(written.entries, as_of=written.as_of)
     if written.users:
         cache.touch_users(written.users)
-    if written.authors:
-        cache.touch_authors(written.authors)
 
 
 def _failed(batch: SliceBatch, error: Exception) -> int | None:
@@ -112,11 +108,8 @@ def _failed(batch: SliceBatch, error: Exception) -> int | None:
         try_later(batch.leases, AGAIN_SECONDS)
         return None
     if not is_alone:
-        counts = Counter[bool]()
-        for lease in batch.leases:
-            done = apply_batch(SliceBatch(batch.kind, [lease]))
-            counts[done is None] += done or 0
-        return counts[False]
+        alone = (SliceBatch(batch.kind, [lease]) for lease in batch.leases)
+        return sum(apply_batch(each) or 0 for each in alone)
     [lease] = batch.leases
     is_over = give_up(lease, describe(error))
     log.error(

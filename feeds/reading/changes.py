@@ -81,10 +81,10 @@ class Changes:
     """One for a process; any thread may ask. `statement` goes to PostgreSQL, `learn` takes its rows."""
 
     def __init__(self) -> None:
+        self.at_once, self.margin_seconds = AT_ONCE, MARGIN_SECONDS
         self._guard = threading.Lock()
-        self._known: DatabaseSnapshot | None = (
-            None  # every change that it shows is remembered, or too old
-        )
+        # Every change that it shows is remembered, or too old.
+        self._known: DatabaseSnapshot | None = None
         self._horizon = 0  # every change from this transaction on is remembered
         self._remembered: deque[tuple[float, int, _Change]] = deque()  # since when (monotonic)
         self.deleted: set[int] = set()  # posts
@@ -95,9 +95,9 @@ class Changes:
         """What has committed since it was asked last; the first time, what is to be known at all."""
         known = self._known
         if known is None:
-            return _NEWEST, (AT_ONCE,)
+            return _NEWEST, (self.at_once,)
         running = array_literal(known.running)
-        return _SINCE, (str(known.xmax), AT_ONCE, running, AT_ONCE, str(known.xmin))
+        return _SINCE, (str(known.xmax), self.at_once, running, self.at_once, str(known.xmin))
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Take the statement's one row. Learning something twice does no harm."""
@@ -107,10 +107,10 @@ class Changes:
         if not news and self._known == now:
             return
         with self._guard:
-            if len(news) >= AT_ONCE:
+            if len(news) >= self.at_once:
                 # What did not fit is not newer than so many that did, and may be of the same transaction.
                 newest = sorted((int(change.xid) for change in news), reverse=True)
-                self._horizon = max(self._horizon, newest[AT_ONCE - 1] + 1)
+                self._horizon = max(self._horizon, newest[self.at_once - 1] + 1)
             for change in news:
                 self._remember(int(change.xid), change)
             if self._known is None or self._known.xmax <= now.xmax:
@@ -147,7 +147,7 @@ class Changes:
     def _forget(self, oldest_running: int) -> None:
         """What no cached feed can miss any more: a fill after it has seen it. A transaction that runs
         for long keeps it, because fills name that one as the oldest that they may not have seen."""
-        until = time.monotonic() - settings.FEED_CACHE_SECONDS - MARGIN_SECONDS
+        until = time.monotonic() - settings.FEED_CACHE_SECONDS - self.margin_seconds
         while self._remembered:
             since, xid, change = self._remembered[0]
             if since > until or xid >= oldest_running:

@@ -42,10 +42,6 @@ class FeedQuestion:
         is_page = before is None and after is None
         self.is_newest = is_page and self.reach <= cache.IDS_AT_MOST
 
-    def __repr__(self) -> str:
-        where = {"offset": self.offset, "before": self.before, "after": self.after}
-        return f"Question({self.reader!r}, {self.limit}, {where})"
-
     @property
     def newer(self) -> Range:
         """Above which post a page of `after` lies."""

@@ -344,29 +344,25 @@ class TestForgetting:
         FeedChange.objects.exclude(id=first.id).update(at="2026-01-01T00:00:00Z")
         assert prune_changes() == 0
 
-    def test_a_process_forgets_what_no_feed_can_miss(
-        self, cached: int, settings: Any, monkeypatch: Any
-    ) -> None:
+    def test_a_process_forgets_what_no_feed_can_miss(self, cached: int) -> None:
         delete(cached)
         assert ask("ann").ids == []
         assert changes.CHANGES.deleted == {cached}
-        monkeypatch.setattr(changes, "MARGIN_SECONDS", -1_000_000)
+        changes.CHANGES.margin_seconds = -1_000_000
         delete(post("eve"))
         # With what was to be left out of them goes the belief in feeds that may hold it.
         assert_right("ann", hit=False)
         assert not changes.CHANGES.deleted
         assert_right("ann", hit=True)
 
-    def test_one_that_forgets_while_a_page_is_made(
-        self, cached: int, settings: Any, monkeypatch: Any
-    ) -> None:
+    def test_one_that_forgets_while_a_page_is_made(self, cached: int, monkeypatch: Any) -> None:
         """Another thread does, between the look at what was deleted and the question of belief."""
         delete(cached)
         assert ask("ann").hit
         ids = hits._ids
 
         def forgetful(*of: Any) -> Any:
-            monkeypatch.setattr(changes, "MARGIN_SECONDS", -1_000_000)
+            changes.CHANGES.margin_seconds = -1_000_000
             changes.CHANGES._forget(1 << 62)
             return ids(*of)
 
@@ -374,21 +370,19 @@ class TestForgetting:
         page = ask("ann")
         assert (list(page.ids), page.hit) == ([], False)
 
-    def test_a_process_that_was_idle_reads_no_more_than_a_new_one(
-        self, cached: int, monkeypatch: Any
-    ) -> None:
+    def test_a_process_that_was_idle_reads_no_more_than_a_new_one(self, cached: int) -> None:
         """What did not fit may be about any feed, so older ones are not believed."""
         others = [post("eve") for _ in range(4)]
         assert ask("ann").hit
-        monkeypatch.setattr(changes, "AT_ONCE", 3)
+        changes.CHANGES.at_once = 3
         for each in (cached, *others):
             delete(each)
         assert_right("ann", hit=False)
         assert changes.CHANGES.deleted == set(others[1:])
         assert_right("ann", hit=True)
 
-    def test_nor_of_transactions_that_were_running(self, cached: int, monkeypatch: Any) -> None:
-        monkeypatch.setattr(changes, "AT_ONCE", 3)
+    def test_nor_of_transactions_that_were_running(self, cached: int) -> None:
+        changes.CHANGES.at_once = 3
         others = [post("eve") for _ in range(3)]
         with held_open(lambda: delete(cached, *others)):
             post("joe")

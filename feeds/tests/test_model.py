@@ -29,8 +29,7 @@ from hypothesis.stateful import (
 from feeds import cache
 from feeds.fanout import work
 from feeds.fanout.claims import SliceClaims
-from feeds.fanout.slices import SliceBatch
-from feeds.fanout.written import WrittenSlices
+from feeds.fanout.slices import SliceBatch, WrittenSlices
 from feeds.models import AuthorMode, FeedAuthor
 from feeds.reading import changes, reads
 from feeds.reading.changes import Changes

@@ -26,7 +26,7 @@ from feeds.events import (
 )
 from feeds.ids import moment_of
 from feeds.models import FeedChange, FeedLog, Follow, Post
-from feeds.services import Gone, NewPost, Pair, delete_posts, unfollow
+from feeds.services import NewPost, Pair, delete_posts, unfollow
 from feeds.tests.stage import Other, held_open
 from outbox.envelope import TraceContext
 from outbox.models import OutboxEvent
@@ -105,9 +105,9 @@ def test_the_event_of_a_post_says_what_the_contract_says() -> None:
 def test_a_post_is_deleted_once() -> None:
     [post_id, other] = create_posts([new_post("ada", "a"), new_post("ada", "b")])
     before = row_counts()
-    assert delete_posts([post_id, post_id, 1]) == [Gone(post_id, False), Gone(post_id, False)]
+    assert delete_posts([post_id, post_id, 1]) == [True, True]
     assert added(before) == {"event_outbox": 1, "feed_changes": 1, "feed_log": 1}
-    assert delete_posts([post_id]) == [Gone(post_id, True)]
+    assert delete_posts([post_id]) == [False]
     assert added(before) == {"event_outbox": 1, "feed_changes": 1, "feed_log": 1}
     assert Post.objects.get(id=post_id).content == ""
     assert Post.objects.get(id=other).deleted_at is None
@@ -222,7 +222,7 @@ def test_two_deletions_at_once_are_one() -> None:
     with held_open(lambda: delete_posts([post_id])) as first:
         second = meanwhile(lambda: delete_posts([post_id]))
         first.commit()
-        assert second.join() == [Gone(post_id, True)]
+        assert second.join() == [False]
     assert [event.type for event in events("feed-events")] == ["POST_CREATED", "POST_DELETED"]
     assert FeedLog.objects.count() == 2
 

@@ -17,7 +17,6 @@ from notifications import acceptance, queries, services
 from notifications.acceptance import NewBatch
 from notifications.api import schema
 from notifications.api.commands import accepted_batch, asking, owner, whole
-from notifications.api.plain_bodies import read_json
 from notifications.api.reading import read_batch
 from notifications.api.refusals import as_errors
 from notifications.api.views import parse_id, without_fields
@@ -35,9 +34,6 @@ class BatchParser(JSONParser):
     """Bodies of batches, which may be large, and are read on a thread."""
 
     at_most = MAX_BATCH_BYTES
-
-    def read(self, body: bytes) -> Any:
-        return read_json(body)
 
 
 @schema.batches

@@ -10,14 +10,14 @@ import msgspec
 
 from notifications import acceptance, queries
 from notifications.acceptance import Accepted, AcceptedBatch, NewBatch, NewNotification
-from notifications.api.plain_bodies import read_json
 from notifications.api.reading import Asking, read_notification
 from notifications.queries import Owner
-from outbox.database.round_trips import Row, Statement
+from outbox.database.round_trips import Row
 from outbox.envelope import rfc3339
 from restapi.answers import Answer, json_answer
 from restapi.context import caller, is_granted, trace_context
-from restapi.hot_path import Asked, HotPath, HotRead
+from restapi.hot_path import HotPath, HotRead
+from restapi.json import parse_json
 
 __all__ = [
     "CREATE_NOTIFICATION",
@@ -74,39 +74,25 @@ def accepted_batch(new: NewBatch, result: AcceptedBatch) -> tuple[int, Any]:
     }
 
 
-def _read(asked: Asked) -> NewNotification:
-    return read_notification(read_json(asked.body), asking())
-
-
 CREATE_NOTIFICATION = HotPath(
     method="POST",
     path="/api/v1/notifications",
     route="api/v1/notifications",
-    read=_read,
+    read=lambda asked: read_notification(parse_json(asked.body), asking()),
     write=acceptance.accepting,
     answer=accepted,
 )
 
 
-class _Question(msgspec.Struct, frozen=True):
-    id: str
-    owner: Owner
-
-
-def _wanted(asked: Asked) -> _Question:
-    return _Question(asked.id, owner())
-
-
-def _read_notifications(questions: Sequence[_Question]) -> Statement:
-    return queries.notifications_in_words({each.id for each in questions})
+_Question = tuple[str, Owner]
 
 
 def _notifications(questions: Sequence[_Question], rows: Sequence[Row]) -> Sequence[Answer | None]:
     found = {id_: (caller_, words) for id_, caller_, words in rows}
     answers: list[Answer | None] = []
-    for each in questions:
-        whose, words = found.get(each.id, ("", ""))
-        is_theirs = bool(words) and each.owner.may_see(whose)
+    for id_, who in questions:
+        whose, words = found.get(id_, ("", ""))
+        is_theirs = bool(words) and who.may_see(whose)
         answers.append(json_answer(200, whole(words)) if is_theirs else None)
     return answers
 
@@ -114,7 +100,7 @@ def _notifications(questions: Sequence[_Question], rows: Sequence[Row]) -> Seque
 READ_NOTIFICATION = HotRead(
     path="/api/v1/notifications/{id}",
     route="api/v1/notifications/<str:notification_id>",
-    read=_wanted,
-    statement=_read_notifications,
+    read=lambda asked: (asked.id, owner()),
+    statement=lambda questions: queries.notifications_in_words({id_ for id_, _ in questions}),
     answers=_notifications,
 )

@@ -10,12 +10,12 @@ from notifications.api.reading import variables_error
 from notifications.models import Channel, Status
 from notifications.queries import cursor_of
 from notifications.template_text import TemplateError, check_template
+from restapi.cursors import CursorField
 from restapi.fields import QueryInteger, QueryMoment, QuerySerializer, Text
 
 __all__ = [
     "LONGEST_TEMPLATE",
     "ChangedTemplateSerializer",
-    "NotificationCursorField",
     "NotificationPageSerializer",
     "PreviewSerializer",
     "TemplateSerializer",
@@ -24,21 +24,6 @@ __all__ = [
 DEFAULT_PAGE = 20
 LARGEST_PAGE = 100
 LONGEST_TEMPLATE = 20_000
-
-
-class NotificationCursorField(serializers.CharField):
-    """`next_cursor` of the page before."""
-
-    default_error_messages = {"cursor": "Must be the next_cursor of a page."}
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trim_whitespace=False, **kwargs)
-
-    def to_internal_value(self, data: Any) -> Any:
-        try:
-            return cursor_of(super().to_internal_value(data))
-        except ValueError:
-            self.fail("cursor")
 
 
 class NotificationPageSerializer(QuerySerializer):
@@ -51,7 +36,13 @@ class NotificationPageSerializer(QuerySerializer):
     date_from = QueryMoment(required=False, help_text="Created then or later.")
     date_to = QueryMoment(required=False, help_text="Created before.")
     page_size = QueryInteger(min_value=1, max_value=LARGEST_PAGE, default=DEFAULT_PAGE)
-    cursor = NotificationCursorField(required=False, help_text="`next_cursor` of the page before.")
+    cursor = CursorField(
+        cursor_of,
+        wrong="Must be the next_cursor of a page.",
+        pattern=r"^[A-Za-z0-9_-]{21}[AQgw]$",  # 16 bytes in base64url
+        required=False,
+        help_text="`next_cursor` of the page before.",
+    )
 
 
 class TemplateBody(Text):

@@ -4,10 +4,11 @@ a thousand, and each field of a serializer costs as much as all of this."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from rest_framework.exceptions import ValidationError
 
 from notifications.acceptance import NewNotification
@@ -41,22 +42,18 @@ _RFC_3339 = re.compile(
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_CHANNELS: Mapping[str, str] = {each.value: each.value for each in Channel}
-_PRIORITIES: Mapping[str, str] = {each.value: each.value for each in Priority}
+_CHANNELS, _PRIORITIES = tuple(Channel.values), tuple(Priority.values)
 
 Errors = dict[str, Any]
 
 
-class Asking:
+class Asking(msgspec.Struct, kw_only=True):
     """What is the same for all notifications of a request."""
 
-    __slots__ = ("caller", "now", "sees_all", "trace")
-
-    def __init__(self, *, caller: str, sees_all: bool, trace: TraceContext, now: datetime) -> None:
-        self.caller = caller
-        self.sees_all = sees_all
-        self.trace = trace
-        self.now = now
+    caller: str
+    sees_all: bool
+    trace: TraceContext
+    now: datetime
 
 
 def read_batch(body: object, asking: Asking) -> list[NewNotification]:
@@ -103,7 +100,7 @@ def _read(body: object, asking: Asking) -> NewNotification | Errors:
     if not isinstance(body, dict):
         return {"non_field_errors": ["The body must be a JSON object."]}
     errors: Errors = {}
-    channel = _choice(body, "channel", _CHANNELS, None, errors)
+    channel = _choice(body, "channel", _CHANNELS, "", errors)
     priority = _choice(body, "priority", _PRIORITIES, Priority.NORMAL.value, errors)
     recipient = _recipient(body, channel, errors)
     template_id = _uuid(body, "template_id", errors)
@@ -155,21 +152,23 @@ def _note(errors: Errors, field: str, message: str | None) -> None:
         errors[field] = [message]
 
 
-def _choice(
-    body: Mapping[str, Any],
-    field: str,
-    choices: Mapping[str, str],
-    default: str | None,
-    errors: Errors,
-) -> str:
+def _text(body: Mapping[str, Any], field: str, errors: Errors) -> str | None:
+    """The text of a field that may be left out; None also for what is none."""
     value = body.get(field)
+    if value is None or isinstance(value, str):
+        return value
+    errors[field] = [_NOT_TEXT]
+    return None
+
+
+def _choice(
+    body: Mapping[str, Any], field: str, choices: Sequence[str], default: str, errors: Errors
+) -> str:
+    value = _text(body, field, errors)
     if value is None:
-        if default is None:
-            errors[field] = [_REQUIRED]
-        return default or ""
-    if not isinstance(value, str):
-        errors[field] = [_NOT_TEXT]
-        return ""
+        if not default:
+            errors.setdefault(field, [_REQUIRED])
+        return default
     if value not in choices:
         errors[field] = [f"Must be one of {', '.join(choices)}."]
     return value
@@ -224,16 +223,10 @@ def _shown(text: str) -> str:
 
 
 def _uuid(body: Mapping[str, Any], field: str, errors: Errors) -> str | None:
-    value = body.get(field)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        errors[field] = [_NOT_TEXT]
-        return None
-    if not _UUID.fullmatch(value):
+    value = _text(body, field, errors)
+    if value is not None and not _UUID.fullmatch(value):
         errors[field] = ["Must be a UUID."]
-        return None
-    return value.lower()
+    return value and value.lower()
 
 
 def text_error(value: object, *, at_most: int | None = None, blank: bool = False) -> str | None:
@@ -258,11 +251,8 @@ def text_error(value: object, *, at_most: int | None = None, blank: bool = False
 
 
 def _time(body: Mapping[str, Any], field: str, errors: Errors) -> datetime | None:
-    value = body.get(field)
+    value = _text(body, field, errors)
     if value is None:
-        return None
-    if not isinstance(value, str):
-        errors[field] = [_NOT_TEXT]
         return None
     moment = moment_of(value)
     if moment is None:
@@ -284,16 +274,14 @@ def _stale(
     scheduled_at: datetime | None, expires_at: datetime | None, now: datetime
 ) -> Errors | None:
     """What is wrong with the times as of now."""
-    if scheduled_at is None and expires_at is None:
-        return None
     errors: Errors = {}
     for field, moment in (("scheduled_at", scheduled_at), ("expires_at", expires_at)):
         if moment is not None and moment <= now:
             errors[field] = ["Must be in the future."]
         elif moment is not None and moment > _a_year_after(now):
             errors[field] = ["Must be at most a year ahead."]
-    if not errors and scheduled_at is not None and expires_at is not None:
-        _note(errors, "expires_at", _too_early(scheduled_at, expires_at))
+    if not errors and scheduled_at and expires_at and expires_at <= scheduled_at:
+        errors["expires_at"] = ["Must be after scheduled_at."]
     return errors or None
 
 
@@ -302,7 +290,3 @@ def _a_year_after(now: datetime) -> datetime:
         return now.replace(year=now.year + 1)
     except ValueError:  # the 29th of February
         return now.replace(year=now.year + 1, month=3, day=1)
-
-
-def _too_early(scheduled_at: datetime, expires_at: datetime) -> str | None:
-    return "Must be after scheduled_at." if expires_at <= scheduled_at else None

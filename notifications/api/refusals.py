@@ -60,7 +60,7 @@ def _error(refused: NotificationRefused, place: str) -> APIException:
     if isinstance(refused, KeyReused):
         return KeyWasReused({f"{place}{KEY}": ["Belongs to another notification; take a new one."]})
     if isinstance(refused, KeyTaken):
-        stored: dict[str, Any] = parse_json(refused.accepted.words)
+        stored: dict[str, Any] = parse_json(refused.words)
         return Conflict("This idempotency_key belongs to a notification that is there.", **stored)
     return StillRunning(
         "A request with this idempotency_key is still running; try again in a moment."

@@ -81,11 +81,6 @@ TEMPLATE = {
     "updated_at": AT,
 }
 
-# 16 bytes in base64url.
-field_is(
-    "notifications.api.fields.NotificationCursorField",
-    {"type": "string", "pattern": r"^[A-Za-z0-9_-]{21}[AQgw]$"},
-)
 field_is("notifications.api.fields.VariablesField", shapes.VARIABLES)
 # Without two opening braces beside each other, or each of them with a name as it must be.
 field_is(

@@ -137,6 +137,5 @@ class PreviewView(APIView):
         except MissingVariable as error:
             raise ValidationError({"variables": [f"Has no {error.args[0]}."]}) from error
         except TooLong as error:
-            message = f"Make a text of {error} characters; there may be {at_most}."
-            raise ValidationError({"variables": [message]}) from error
+            raise ValidationError({"variables": [str(error)]}) from error
         return Response({"content": content})

@@ -57,19 +57,8 @@ class NotificationsView(APIView):
     def get(self, request: Request) -> Response:
         """One page of what the caller has created, newest first."""
         wanted = NotificationPageSerializer.of(request).validated_data
-        page = queries.notifications_page(
-            owner(),
-            Filter(
-                status=wanted.get("status"),
-                channel=wanted.get("channel"),
-                recipient=wanted.get("recipient"),
-                batch_id=wanted.get("batch_id"),
-                date_from=wanted.get("date_from"),
-                date_to=wanted.get("date_to"),
-            ),
-            limit=wanted["page_size"],
-            after=wanted.get("cursor"),
-        )
+        limit, after = wanted.pop("page_size"), wanted.pop("cursor", None)
+        page = queries.notifications_page(owner(), Filter(**wanted), limit=limit, after=after)
         following = None if page.next is None else cursor_to_text(page.next)
         return Response({"data": [whole(words) for words in page.words], "next_cursor": following})
 
@@ -99,7 +88,6 @@ class NotificationView(APIView):
 @schema.attempts
 class AttemptsView(APIView):
     def get(self, request: Request, notification_id: str) -> Response:
-        """What was tried, in order."""
         id_ = parse_id(notification_id, "notification")
         if queries.state_of(id_, owner()) is None:
             raise NotFound(f"There is no notification {id_}.")
@@ -146,7 +134,6 @@ class CancelNotificationView(_ChangeView):
         return services.cancel(ids, owner=whose)
 
     def patch(self, request: Request, notification_id: str) -> HttpResponse:
-        """Cancel it, if it is not under way."""
         return self.perform(request, notification_id)
 
 
@@ -158,7 +145,6 @@ class RetryView(_ChangeView):
         return services.retry(ids, owner=whose)
 
     def post(self, request: Request, notification_id: str) -> HttpResponse:
-        """Send a failed one again."""
         return self.perform(request, notification_id)
 
 

@@ -3,8 +3,6 @@ paused channel; what was claimed before is sent to its end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -15,13 +13,12 @@ from notifications.delivery.turns import nudge
 from notifications.models import Channel, ChannelControl, Priority
 from outbox.database import operator_log
 from outbox.database.ask import row_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
 from outbox.database.round_trips import Statement
 
 __all__ = [
     "KEEP_OUT_PAUSES",
     "NOT_PAUSED",
-    "ChannelStatus",
     "UnknownChannel",
     "channel_statuses",
     "pause_channel",
@@ -59,26 +56,14 @@ class UnknownChannel(LookupError):
     """There is no channel of this name."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelStatus:
-    """Whether a channel is served, and if not, who said so, why, and since when."""
-
-    channel: str
-    paused: bool = False
-    reason: str = ""
-    changed_by: str = ""
-    changed_at: datetime | None = None
-
-
-def channel_statuses() -> list[ChannelStatus]:
-    """One for each channel; one that was never touched runs."""
-    rows = {
-        row.channel: ChannelStatus(
-            row.channel, row.paused, row.reason, row.changed_by, row.changed_at
-        )
-        for row in ChannelControl.objects.all()
-    }
-    return [rows.get(channel, ChannelStatus(channel)) for channel in Channel.values]
+def channel_statuses() -> list[ChannelControl]:
+    """One for each channel; one that was never touched has no row and runs."""
+    rows = ChannelControl.objects.in_bulk()
+    untouched = {"paused": False, "reason": "", "changed_by": "", "changed_at": None}
+    return [
+        rows.get(channel) or ChannelControl(channel=channel, **untouched)
+        for channel in Channel.values
+    ]
 
 
 def pause_channel(channel: str, *, reason: str, by: str, once: UUID | None = None) -> int:

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from notifications import metrics
 from notifications.delivery import deadlines
 from notifications.delivery.breakers import STATES, Breakers
-from notifications.delivery.channels import ChannelStatus, channel_statuses
-from notifications.delivery.rows import SENDER_SECONDS
-from notifications.models import Channel, ChannelFigures, Priority
+from notifications.delivery.channels import channel_statuses
+from notifications.delivery.rows import SENDER_SECONDS, held
+from notifications.models import Channel, ChannelControl, ChannelFigures, Priority
 from notifications.providers.configured import breaker_name, in_order, providers_of
 from outbox.breaker import machine
 from outbox.breaker.store import BreakerLook
+from outbox.database.ask import row_of, rows_of
 from outbox.database.planner import plan_without
 from outbox.watching import Hop
 
@@ -76,7 +77,6 @@ _NOT_READY_NEAR = """
     ) AS near
     WHERE ready_at IS NULL
 """
-_HELD = "SELECT provider, channel FROM notification_holds WHERE until > clock_timestamp()"
 # Their names are '<priority>@<host>:<pid>'.
 _SENDERS = """
     SELECT split_part(name, '@', 1), count(*) FROM notification_senders
@@ -90,7 +90,7 @@ class _Waiting:
     age of the oldest."""
 
     looks: Mapping[str, BreakerLook]
-    controls: Mapping[str, ChannelStatus]
+    controls: Mapping[str, ChannelControl]
     senders: int
     not_ready: tuple[int, float]
     kinds: Mapping[tuple[str, str, str], tuple[int, float]]  # by channel, priority, reason
@@ -102,9 +102,8 @@ def measure_waiting(breakers: Breakers) -> None:
     for provider, channel in providers_of():
         look = now.looks[breaker_name(provider, channel)]
         metrics.BREAKER_STATE.labels(provider, channel).set(STATES[look.phase])
-        metrics.BREAKER_OPENED.labels(
-            provider, channel
-        )  # exported as 0, so that the first opening is an increase
+        # Exported as 0, so that the first opening is an increase.
+        metrics.BREAKER_OPENED.labels(provider, channel)
     metrics.SENDERS.set(now.senders)
     metrics.NOT_READY.set(now.not_ready[0])
     metrics.NOT_READY_AGE.set(now.not_ready[1])
@@ -167,7 +166,7 @@ def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
             for reason, (_, oldest) in by_reason.items()
         }
         | {PAUSED: float(control.paused)},
-        since={PAUSED: _age(control.changed_at) if control.paused else 0.0},
+        since={PAUSED: _age(control) if control.paused else 0.0},
         notes=tuple(notes),
         page="/admin/notifications/notification/",
         subject=channel,
@@ -175,24 +174,22 @@ def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
     )
 
 
-def _age(moment: datetime | None) -> float:
-    return (datetime.now(UTC) - moment).total_seconds() if moment else 0.0
+def _age(control: ChannelControl) -> float:
+    return (datetime.now(UTC) - control.changed_at).total_seconds()
 
 
 def _hops_of_providers(looks: Mapping[str, BreakerLook]) -> list[Hop]:
     found = []
     for provider, channel in providers_of():
         look = looks[breaker_name(provider, channel)]
-        name = f"provider {provider}, {channel}"
-        figures = {"notification_breaker_state": float(STATES[look.phase])}
         opens = f", tried again in {look.opens_in:.0f} s" if look.opens_in > 0 else ""
         notes = () if look.phase == machine.CLOSED else (f"its breaker is {look.phase}{opens}",)
         found.append(
             Hop(
-                name=name,
+                name=f"provider {provider}, {channel}",
                 group="notifications",
                 unit="notifications",
-                figures=figures,
+                figures={"notification_breaker_state": float(STATES[look.phase])},
                 notes=notes,
                 page="/admin/notifications/providerhold/",
                 subject=f"{provider}/{channel}",
@@ -211,17 +208,15 @@ def _waiting(breakers: Breakers, counted: int) -> _Waiting:
 
 
 def _read_waiting(looks: Mapping[str, BreakerLook], counted: int) -> _Waiting:
-    with connection.cursor() as cursor:
-        cursor.execute(_HELD)
-        held = set(cursor.fetchall())
-        cursor.execute(_SENDERS, (str(SENDER_SECONDS),))
-        senders: dict[str, int] = dict(cursor.fetchall())
-        near = counted <= COUNTED_FOR_A_PAGE
-        cursor.execute(_NOT_READY_NEAR if near else _NOT_READY, (counted,) * (2 if near else 1))
-        not_ready, oldest_not_ready = cursor.fetchone()
+    holds = held()
+    senders: dict[str, int] = dict(rows_of(_SENDERS, (str(SENDER_SECONDS),)))
+    if counted <= COUNTED_FOR_A_PAGE:
+        not_ready, oldest_not_ready = row_of(_NOT_READY_NEAR, (counted, counted))
+    else:
+        not_ready, oldest_not_ready = row_of(_NOT_READY, (counted,))
     controls = {status.channel: status for status in channel_statuses()}
     blocked = {
-        channel: "paused" if controls[channel].paused else _blocked(channel, looks, held)
+        channel: "paused" if controls[channel].paused else _blocked(channel, looks, holds)
         for channel in Channel.values
     }
     found: dict[tuple[str, str, str], tuple[int, float]] = {}
@@ -240,23 +235,20 @@ def _read_waiting(looks: Mapping[str, BreakerLook], counted: int) -> _Waiting:
 
 
 def _counts(counted: int) -> Iterator[tuple[str, str, str, int, float | None]]:
-    with connection.cursor() as cursor:
-        cursor.execute(_WAITING, (Channel.values, Priority.values, counted, counted))
-        yield from cursor.fetchall()
-        cursor.execute(_SCHEDULED, (counted,))
-        for channel, priority, count, oldest in cursor.fetchall():
-            yield channel, priority, "scheduled", count, oldest
+    yield from rows_of(_WAITING, (Channel.values, Priority.values, counted, counted))
+    for channel, priority, count, oldest in rows_of(_SCHEDULED, (counted,)):
+        yield channel, priority, "scheduled", count, oldest
 
 
 def _blocked(
-    channel: str, looks: Mapping[str, BreakerLook], held: Container[tuple[str, str]]
+    channel: str, looks: Mapping[str, BreakerLook], holds: Container[tuple[str, str]]
 ) -> str:
     """Why a channel cannot be served: `breaker` or `held`; "" if it can be served."""
     for provider, _ in in_order(channel):
         look = looks[breaker_name(provider, channel)]
         if look.phase == machine.OPEN:
             continue
-        return "held" if (provider, channel) in held else ""
+        return "held" if (provider, channel) in holds else ""
     return "breaker"
 
 

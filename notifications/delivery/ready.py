@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from notifications.delivery.turns import nudge
 from notifications.events import decode_pending
+from notifications.models import Notification
 from outbox.database.ask import row_of
 from outbox.envelope import EventEnvelope
 
@@ -58,8 +59,6 @@ def decode_known(payload: str) -> str:
     """The id of a notification that there is. Raises msgspec.DecodeError, UnknownNotification: what
     another producer has invented is its fault, and no reason to doubt the handler."""
     id_ = decode_pending(payload)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM notifications WHERE id = %s::uuid", (id_,))
-        if cursor.fetchone() is None:
-            raise UnknownNotification(f"No notification has the id {id_}.")
+    if not Notification.objects.filter(id=id_).exists():
+        raise UnknownNotification(f"No notification has the id {id_}.")
     return id_

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import msgspec
 import structlog
-from django.db import close_old_connections, connection, transaction
+from django.db import transaction
 
 from notifications import metrics
 from notifications.delivery import rows
@@ -74,14 +74,6 @@ class Rounds:
         self._sender = str(uuid4())
         self._seen_at = float("-inf")
         self._probes = 0
-
-    def begin(self) -> None:
-        """Before the first round of a task: a connection that broke meanwhile is not used."""
-        close_old_connections()
-
-    def end(self) -> None:
-        """Give the connection back: nothing is held while providers answer."""
-        connection.close()
 
     def claim(self, under_way: Mapping[tuple[str, str], int]) -> Round:
         """Look, draw tokens, claim. `under_way`: calls by provider and channel. Raises

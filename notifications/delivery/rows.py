@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
-from django.db import connection, transaction
+from django.db import transaction
 
 from notifications.delivery.channels import KEEP_OUT_PAUSES, NOT_PAUSED
 from notifications.delivery.rules import Claim, Result
 from notifications.models import Channel, Outcome, Priority
 from notifications.status_log import CHANGED, changed_of, recording
 from outbox.database.arrays import array_literal, text_array_literal
+from outbox.database.ask import changed_by, rows_of
 from outbox.database.planner import plan_by_index
-from outbox.database.round_trips import RoundTrip, Row, Statement, send
+from outbox.database.round_trips import RoundTrip, Row, send
 
 __all__ = [
     "CHANNELS",
@@ -30,6 +31,7 @@ __all__ = [
     "Written",
     "assign",
     "claim",
+    "held",
     "hold",
     "keep_sender",
     "look",
@@ -93,6 +95,11 @@ _SENDERS = """
     SELECT count(*) FROM notification_senders
     WHERE seen_at > clock_timestamp() - make_interval(secs => %s::float)
 """
+
+
+def held() -> dict[tuple[str, str], float]:
+    """Seconds that providers still ask to wait, by provider and channel."""
+    return {(provider, channel): seconds for provider, channel, seconds in rows_of(_HOLDS)}
 
 
 def look(priority: str, channels: Sequence[str], *, most: int) -> Ready:
@@ -193,7 +200,6 @@ def _claim_of(row: Row, until: float) -> Claim:
         failures=failures,
         attempts_allowed=allowed,
         traceparent=row[7],
-        correlation_id=row[8],
         until=until,
     )
 
@@ -208,15 +214,14 @@ def assign(claims: Sequence[tuple[Claim, str]]) -> None:
     """Write the attempts that the claims of the open transaction begin, each with its provider."""
     if not claims:
         return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _BEGIN_ATTEMPTS,
-            (
-                array_literal(each.id for each, _ in claims),
-                array_literal(each.number for each, _ in claims),
-                text_array_literal([provider for _, provider in claims]),
-            ),
-        )
+    changed_by(
+        _BEGIN_ATTEMPTS,
+        (
+            array_literal(each.id for each, _ in claims),
+            array_literal(each.number for each, _ in claims),
+            text_array_literal([provider for _, provider in claims]),
+        ),
+    )
 
 
 # A result changes a notification only if its attempt still holds the claim. LATERAL finds each row by its key;
@@ -299,20 +304,13 @@ def settle(results: Sequence[Result]) -> Settled:
         return Settled()
     plan_by_index()
     results = sorted(results, key=lambda each: each.claim.id)
-    closed: list[Row] = []
-    with connection.cursor() as cursor:
-        cursor.execute(_SETTLE, _columns(results))
-        rows = cursor.fetchall()
-        changes = [changed_of(row[:_CHANGED_COLUMNS]) for row in rows]
-        written = {
-            (change.notification_id, row[_CHANGED_COLUMNS]): Written(
-                row[_CHANGED_COLUMNS + 1], change.latency_ms
-            )
-            for change, row in zip(changes, rows, strict=True)
-        }
-        if rest := [each for each in results if each.claim.key not in written]:
-            cursor.execute(_TOO_LATE, _columns(rest))
-            closed = cursor.fetchall()
+    changes, written = [], {}
+    for *row, number, priority in rows_of(_SETTLE, _columns(results)):
+        change = changed_of(row)
+        changes.append(change)
+        written[change.notification_id, number] = Written(priority, change.latency_ms)
+    rest = [each for each in results if each.claim.key not in written]
+    closed = rows_of(_TOO_LATE, _columns(rest)) if rest else []
     send(recording(changes))
     late = {(id_, number) for id_, number, outcome in closed if outcome == Outcome.LATE}
     return Settled(written, late)
@@ -338,7 +336,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-_HOLD: str = """
+_HOLD = """
     INSERT INTO notification_holds AS held (provider, channel, until)
     SELECT provider, channel, clock_timestamp() + make_interval(secs => seconds)
     FROM unnest(%s::text[], %s::text[], %s::float[]) AS asked (provider, channel, seconds)
@@ -351,7 +349,7 @@ def hold(seconds: Mapping[tuple[str, str], float]) -> None:
     """Write, in the open transaction, for how long providers asked to wait with channels."""
     if not seconds:
         return
-    statement: Statement = (
+    changed_by(
         _HOLD,
         (
             text_array_literal([provider for provider, _ in seconds]),
@@ -359,14 +357,12 @@ def hold(seconds: Mapping[tuple[str, str], float]) -> None:
             array_literal(seconds.values()),
         ),
     )
-    send(RoundTrip([statement]))
 
 
 def keep_sender(id_: str, name: str) -> None:
     """Write that this process sends, so that it gets its share of the limit while Redis is unavailable."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO notification_senders (id, name) VALUES (%s::uuid, %s::text)"
-            " ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()",
-            (id_, name),
-        )
+    changed_by(
+        "INSERT INTO notification_senders (id, name) VALUES (%s::uuid, %s::text)"
+        " ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()",
+        (id_, name),
+    )

@@ -40,7 +40,6 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     failures: int = 0
     attempts_allowed: int = 1
     traceparent: str = ""
-    correlation_id: str = ""
     until: float = 0.0
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 import uvloop
+from django.db import close_old_connections, connections
 
 from notifications import metrics
 from notifications.delivery.rounds import Call, Done, Round, Rounds
@@ -26,9 +27,8 @@ from outbox.database.errors import DATABASE_AWAY, describe
 
 __all__ = ["deliver"]
 
-RUN_SECONDS = (
-    3.0  # that a task claims; with the longest call and its result less than a stop may take
-)
+# That a task claims; with the longest call and its result less than a stop may take.
+RUN_SECONDS = 3.0
 LINGER_SECONDS = 0.8  # that it looks for more after what was found last
 LOOK_SECONDS = 0.02  # between two looks
 WRITE_SECONDS = 0.05  # results that come within are written together
@@ -61,7 +61,8 @@ class DeliverySender:
         started = time.monotonic()
         made = 0
         try:
-            await self._on_thread(self._rounds.begin)
+            # A connection that broke meanwhile is not used.
+            await self._on_thread(close_old_connections)
             made += await self._claim_and_send(turn, until=started + RUN_SECONDS)
         except DATABASE_AWAY as error:
             log.warning("delivery_database_unavailable", error=str(error))
@@ -208,7 +209,8 @@ class DeliverySender:
     async def _finish(self, *, until: float) -> None:
         """Wait for what is under way, and for its results."""
         if self._calls:
-            await self._on_thread(self._rounds.end)
+            # Nothing is held while providers answer.
+            await self._on_thread(connections.close_all)
         if calls := set(self._calls):  # some may have ended meanwhile
             left = until - WRITE_MARGIN - time.monotonic()
             await asyncio.wait(calls, timeout=max(0.0, left))

@@ -6,13 +6,14 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from django.db import connection, transaction
+from django.db import transaction
 
 from notifications.delivery.breakers import Breakers
-from notifications.models import Priority
+from notifications.delivery.rows import held
+from notifications.models import Priority, ProviderHold
 from notifications.providers.configured import breaker_name, configured, providers_of
 from outbox.database import operator_log
-from outbox.database.ask import rows_of
+from outbox.database.ask import changed_by, row_of
 from outbox.database.planner import plan_by_index
 
 __all__ = ["ProviderStatus", "UnknownProvider", "reset_breaker", "standings"]
@@ -61,27 +62,18 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 def standings() -> list[ProviderStatus]:
     looks = Breakers().look()
-    holds = {
-        (provider, channel): seconds
-        for provider, channel, seconds in rows_of(
-            "SELECT provider, channel, extract(epoch FROM until - clock_timestamp())::float"
-            " FROM notification_holds WHERE until > clock_timestamp()"
+    holds = held()
+    return [
+        ProviderStatus(
+            provider=provider,
+            channel=channel,
+            kind=configured()[provider].kind,
+            breaker=looks[breaker_name(provider, channel)].phase,
+            opens_in=looks[breaker_name(provider, channel)].opens_in,
+            held_for=holds.get((provider, channel), 0.0),
         )
-    }
-    found = []
-    for provider, channel in providers_of():
-        look = looks[breaker_name(provider, channel)]
-        found.append(
-            ProviderStatus(
-                provider=provider,
-                channel=channel,
-                kind=configured()[provider].kind,
-                breaker=look.phase,
-                opens_in=look.opens_in,
-                held_for=holds.get((provider, channel), 0.0),
-            )
-        )
-    return found
+        for provider, channel in providers_of()
+    ]
 
 
 def reset_breaker(
@@ -92,15 +84,11 @@ def reset_breaker(
     if (provider, channel) not in providers_of():
         raise UnknownProvider(f"No provider {provider!r} serves the channel {channel!r}.")
     name = breaker_name(provider, channel)
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         # Before Redis is changed, which has no transaction.
         run = operator_log.begin("reset", f"breaker {name}", by=who, why=reason, asked=1, once=once)
-        cursor.execute(
-            "DELETE FROM notification_holds WHERE provider = %s AND channel = %s",
-            (provider, channel),
-        )
-        cursor.execute("SELECT clock_timestamp()")
-        [(moment,)] = cursor.fetchall()
+        ProviderHold.objects.filter(provider=provider, channel=channel).delete()
+        [moment] = row_of("SELECT clock_timestamp()")
         stored = Breakers().store.reset(name, who=who, reason=reason)
         operator_log.add(run, done=int(stored), skipped=int(not stored))
         operator_log.end(run, "" if stored else "Redis is lost: no worker has heard of it")
@@ -113,7 +101,6 @@ def _release(provider: str, channel: str, *, held_until: datetime) -> None:
     for priority in Priority.values:
         found = RELEASED
         while found == RELEASED:
-            with transaction.atomic(), connection.cursor() as cursor:
+            with transaction.atomic():
                 plan_by_index()
-                cursor.execute(_RELEASE, (channel, priority, held_until, provider, RELEASED))
-                found = cursor.rowcount
+                found = changed_by(_RELEASE, (channel, priority, held_until, provider, RELEASED))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 
 from notifications import metrics
 from notifications.delivery import rows
@@ -25,7 +25,6 @@ __all__ = ["EXPIRED", "close_lapsed", "expire", "keep_times", "start_scheduled"]
 BATCH = 1000
 RUN_SECONDS = 5.0
 EXPIRED = "expired"
-_CHANGED_COLUMNS = 10  # of CHANGED
 
 log = structlog.get_logger("notifications.times")
 
@@ -52,8 +51,7 @@ _EXPIRE = f"""
     RETURNING {CHANGED}
 """
 _LAPSED = """
-    SELECT id::text, attempt, channel, retry_count, max_retries, traceparent, correlation_id
-    FROM notifications
+    SELECT id::text, attempt, channel, retry_count, max_retries FROM notifications
     WHERE status = 'processing' AND due_at <= clock_timestamp()
     ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
 """
@@ -100,9 +98,7 @@ def _in_batches(some: Callable[[], int]) -> int:
 
 
 def _start_some() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(_START, (BATCH,))
-        found = [(changed_of(row[:_CHANGED_COLUMNS]), row[_CHANGED_COLUMNS]) for row in cursor]
+    found = [(changed_of(row), priority) for *row, priority in rows_of(_START, (BATCH,))]
     recorded = recording([change for change, _ in found])
     ready = publishing(
         [
@@ -127,20 +123,10 @@ def _expire_some() -> int:
 
 
 def _close_some() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(_LAPSED, (BATCH,))
-        claims = [
-            Claim(
-                id=id_,
-                number=number,
-                channel=channel,
-                failures=failures,
-                attempts_allowed=allowed,
-                traceparent=traceparent,
-                correlation_id=correlation_id,
-            )
-            for id_, number, channel, failures, allowed, traceparent, correlation_id in cursor
-        ]
+    claims = [
+        Claim(id=id_, number=number, channel=channel, failures=failures, attempts_allowed=allowed)
+        for id_, number, channel, failures, allowed in rows_of(_LAPSED, (BATCH,))
+    ]
     rows.settle([lapsed(claim) for claim in claims])
     for claim in claims:
         metrics.ATTEMPTS.labels(claim.channel, "", "unknown").inc()

@@ -11,7 +11,7 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import RequestTimeoutError
 from pyreqwest.response import BaseResponse
 
-__all__ = ["CallFailed", "CallTimedOut", "HttpClient", "HttpReply"]
+__all__ = ["CallFailed", "HttpReply", "new_client", "post"]
 
 BODY_LIMIT = 65_536  # bytes of an answer that are read; the rest is left, and the connection closed
 
@@ -26,64 +26,47 @@ class HttpReply(msgspec.Struct, frozen=True):
 
 
 class CallFailed(Exception):
-    """No answer: connection, TLS, protocol; the text says what."""
+    """No answer: connection, TLS, protocol, time; the text is a sentence that says what."""
 
 
-class CallTimedOut(CallFailed):
-    """No answer within the time there was."""
+async def post(
+    client: Client, url: str, *, headers: Mapping[str, str], body: bytes, timeout: float
+) -> HttpReply:
+    """Send it once; `timeout` in seconds for all of it. Raises CallFailed.
+
+    Whatever fails behind the status of an answer changes nothing: the status has been said.
+    """
+    request = (
+        client.post(url)
+        .headers(dict(headers))
+        .body_bytes(body)
+        .timeout(timedelta(seconds=timeout))
+        .streamed_read_buffer_limit(0)  # the head is there before the body
+        .build_streamed()
+    )
+    reply: HttpReply | None = None
+    try:
+        async with request as response:
+            reply = HttpReply(
+                response.status, _header(response, "retry-after"), _header(response, "date"), b""
+            )
+            read = await response.body_reader.read(BODY_LIMIT)
+            if read:
+                reply = msgspec.structs.replace(reply, body=bytes(read))
+    except RequestTimeoutError as error:
+        if reply is None:
+            raise CallFailed(f"The provider gave no answer in {timeout:g} s.") from error
+    except Exception as error:  # PyreqwestError, and what else an answer may bring about
+        if reply is None:
+            # The kind alone: in an address there may be a secret.
+            kind = type(error).__name__
+            raise CallFailed(f"The provider could not be reached: {kind}.") from error
+    assert reply is not None
+    return reply
 
 
-class HttpClient:
+def new_client() -> Client:
     """Belongs to one event loop."""
-
-    def __init__(self) -> None:
-        self._client: Client | None = None
-
-    async def post(
-        self, url: str, *, headers: Mapping[str, str], body: bytes, timeout: float
-    ) -> HttpReply:
-        """Send it once; `timeout` in seconds for all of it. Raises CallFailed, CallTimedOut.
-
-        Whatever fails behind the status of an answer changes nothing: the status has been said.
-        """
-        if self._client is None:
-            self._client = _built()
-        request = (
-            self._client.post(url)
-            .headers(dict(headers))
-            .body_bytes(body)
-            .timeout(timedelta(seconds=timeout))
-            .streamed_read_buffer_limit(0)  # the head is there before the body
-            .build_streamed()
-        )
-        reply: HttpReply | None = None
-        try:
-            async with request as response:
-                reply = HttpReply(
-                    response.status,
-                    _header(response, "retry-after"),
-                    _header(response, "date"),
-                    b"",
-                )
-                read = await response.body_reader.read(BODY_LIMIT)
-                if read:
-                    reply = msgspec.structs.replace(reply, body=bytes(read))
-        except RequestTimeoutError as error:
-            if reply is None:
-                raise CallTimedOut(f"no answer in {timeout:g} s") from error
-        except Exception as error:  # PyreqwestError, and what else an answer may bring about
-            if reply is None:
-                raise CallFailed(_said(error)) from error
-        assert reply is not None
-        return reply
-
-    async def close(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
-
-
-def _built() -> Client:
     return (
         ClientBuilder()
         .follow_redirects(False)
@@ -106,8 +89,3 @@ def _header(response: BaseResponse, name: str) -> str | None:
         return response.get_header(name)
     except ValueError:
         return None
-
-
-def _said(error: Exception) -> str:
-    """The kind and the innermost cause; no address, in which there may be a secret."""
-    return type(error).__name__

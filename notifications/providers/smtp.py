@@ -62,7 +62,6 @@ class Smtp:
     Settings: ClassVar[type[words.Settings]] = SmtpSettings
 
     def __init__(self, name: str, settings: Any) -> None:
-        self.name = name
         self._settings: SmtpSettings = settings
         self._threads = ThreadPoolExecutor(settings.connections, thread_name_prefix=f"smtp-{name}")
         self._free = asyncio.Semaphore(settings.connections)

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
+from pyreqwest.client import Client
 
 from notifications.providers import message as words
-from notifications.providers.http import CallFailed, CallTimedOut, HttpClient, HttpReply
+from notifications.providers.http import CallFailed, HttpReply, new_client, post
 from notifications.providers.message import OutgoingText, ProviderAnswer
 from notifications.providers.retry_after import seconds_to_wait
 from notifications.providers.signature import key_of_secret, signed_headers
@@ -49,10 +50,9 @@ class Webhook:
     Settings: ClassVar[type[words.Settings]] = WebhookSettings
 
     def __init__(self, name: str, settings: Any) -> None:
-        self.name = name
         self._settings: WebhookSettings = settings
         self._key = key_of_secret(settings.secret) if settings.secret else b""
-        self._http = HttpClient()
+        self._client: Client | None = None
 
     async def send(self, message: OutgoingText, *, traceparent: str) -> ProviderAnswer:
         body = _encode(
@@ -71,20 +71,19 @@ class Webhook:
                 timestamp=int(time.time()),
                 body=body,
             )
+        if self._client is None:
+            self._client = new_client()
+        url, timeout = self._settings.url, self._settings.timeout
         try:
-            reply = await self._http.post(
-                self._settings.url, headers=headers, body=body, timeout=self._settings.timeout
-            )
-        except CallTimedOut as error:
-            return ProviderAnswer(verdict=words.FAILED, error=f"The provider gave {error}.")
+            reply = await post(self._client, url, headers=headers, body=body, timeout=timeout)
         except CallFailed as error:
-            return ProviderAnswer(
-                verdict=words.FAILED, error=f"The provider could not be reached: {error}."
-            )
+            return ProviderAnswer(verdict=words.FAILED, error=str(error))
         return answer_of(reply, now=datetime.now(UTC))
 
     async def close(self) -> None:
-        await self._http.close()
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
 
 
 def answer_of(reply: HttpReply, *, now: datetime) -> ProviderAnswer:

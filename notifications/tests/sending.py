@@ -120,7 +120,7 @@ def senders() -> Iterator[None]:
         sender._process = None
         if process is not None:
             for each in process.senders.values():
-                each._thread.submit(each._rounds.end).result()
+                each._thread.submit(connections.close_all).result()
                 each._thread.shutdown()
                 for provider in each._providers.values():
                     process.loop.run_until_complete(provider.close())

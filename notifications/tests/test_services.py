@@ -18,7 +18,7 @@ from notifications import services
 from notifications.api.views import CancelNotificationView, RetryView
 from notifications.models import Notification, Status, StatusChange
 from notifications.queries import Owner
-from notifications.status_log import CHANGED, changed_of, record
+from notifications.status_log import CHANGED, changed_of, recording
 from notifications.tests.samples import (
     EMAIL,
     EVERYBODY,
@@ -30,6 +30,7 @@ from notifications.tests.samples import (
     set_status,
     somebody_waits,
 )
+from outbox.database.round_trips import send
 from outbox.models import OutboxEvent
 from restapi.tests.sessions import other_session
 
@@ -191,7 +192,8 @@ def test_a_delivery_tells_how_long_it_took() -> None:
             FROM before WHERE changed.id = before.id RETURNING {CHANGED}
             """
         )
-        record(sorted(map(changed_of, cursor.fetchall()), key=lambda each: each.notification_id))
+        changes = sorted(map(changed_of, cursor.fetchall()), key=lambda each: each.notification_id)
+        send(recording(changes))
     told = StatusChange.objects.order_by("id").values_list("notification_id", "latency_ms")
     assert [(str(id_), ms) for id_, ms in told] == [(id_, 1500) for id_ in ids]
 

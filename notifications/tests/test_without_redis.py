@@ -19,8 +19,7 @@ from notifications.delivery import sender, turns
 from notifications.delivery.pace import Pace
 from notifications.models import Notification
 from notifications.tests.sending import accept, deliver, fresh_redis, providers, senders, webhook
-from outbox.breaker import store
-from outbox.pacing import limiter
+from outbox import redis_client
 from outbox.pacing.limiter import Draw
 from outbox.publish import nudge as outbox_nudge
 
@@ -50,8 +49,9 @@ def way(provider: ProviderProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def _connect_anew() -> None:
-    for module in (turns, store, limiter, outbox_nudge):
+    for module in (turns, outbox_nudge):
         module._redis.cache_clear()
+    redis_client.shared.cache_clear()
 
 
 class Given(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
@@ -16,12 +17,12 @@ __all__ = ["Operator"]
 
 @dataclass
 class Operator:
-    """Somebody at a browser."""
+    """Somebody at a browser, in one session."""
 
     web: Web
     user: User
 
-    @property
+    @cached_property
     def headers(self) -> dict[str, str]:
         return cookie_of(self.user)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection, transaction
 
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Web
 from notifications.delivery.channels import channel_statuses, pause_channel
+from notifications.tests.samples import SMS, failed
 from notifications.tests.sending import accept
 from operations import runs
 from operations.tests.acting import Operator
@@ -20,7 +23,7 @@ from operations.tests.forms import fields_of, post, send
 from operations.tests.people import staff
 from outbox.handlers.pause import handler_statuses, pause_handler, register_handlers
 from outbox.lanes.pause import lane_states
-from outbox.models import DeadLetter, OperatorAction
+from outbox.models import DeadLetter, HandlerControl, OperatorAction
 from outbox.tests.letters import HANDLER, Applied, chunk, create_positions, event, run, states
 
 HANDLERS, LANES = "outbox.change_handlercontrol", "outbox.change_outboxlane"
@@ -112,6 +115,38 @@ def test_a_form_that_is_sent_twice_acts_once(as_one_who_may: Callable[..., Opera
     assert not is_paused(), "an old form that is sent again pauses nothing again"
 
 
+def test_two_copies_of_a_form_at_once_act_once(as_one_who_may: Callable[..., Operator]) -> None:
+    operator = as_one_who_may(HANDLERS)
+    page = operator.look(PAUSE)
+
+    with ThreadPoolExecutor(2) as both, transaction.atomic():
+        HandlerControl.objects.select_for_update().get(handler=HANDLER)
+        copies = [both.submit(operator.confirm, page, PAUSE) for _ in range(2)]
+        assert settles(lambda: waiting_for_a_lock() == 2)
+    first, second = (copy.result() for copy in copies)
+    assert first.status == second.status == 302
+    assert first.header("location") == second.header("location")
+    assert len(kept()) == 1
+
+
+def waiting_for_a_lock() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return int(cursor.fetchone()[0])
+
+
+def test_letters_of_an_app_ask_for_its_permission_too(
+    web: Web, as_one_who_may: Callable[..., Operator]
+) -> None:
+    [id_] = failed(SMS)
+    path = f"/ops/act/discard-letters?on={id_}"
+    operator = as_one_who_may(*LETTERS)
+    refused = operator.look(path)
+    assert (refused.status, b"notifications.change_notification" in refused.body) == (403, True)
+    other = Operator(web, staff("other", *LETTERS, "notifications.change_notification"))
+    assert other.look(path).status == 200
+
+
 @pytest.mark.parametrize("once", ["", "1", "nonsense"])
 def test_a_form_without_its_number_is_given_back(
     as_one_who_may: Callable[..., Operator], once: str
@@ -151,6 +186,12 @@ def test_who_only_reads_is_refused_each_action(web: Web, path: str) -> None:
     form = f"{on}&{urlencode({'once': str(uuid4()), 'why': 'a look'})}"
     assert post(web, page, name, form, viewer.headers).status == 403
     assert kept() == []
+
+
+def test_a_method_that_acts_on_nothing_is_refused(as_one_who_may: Callable[..., Operator]) -> None:
+    operator = as_one_who_may(HANDLERS)
+    answer = operator.web.request("OPTIONS", PAUSE, headers=operator.headers)
+    assert (answer.status, answer.header("allow")) == (405, "GET, HEAD, POST")
 
 
 def test_nobody_and_the_token_of_operators_act_on_nothing(web: Web) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
+from devtools.testing import zygote
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import REPOSITORY, child_environment, free_port
@@ -31,14 +32,10 @@ ENDS_WITHIN = 120.0
 
 def ops_status(*arguments: str, **environment: str) -> tuple[int, str]:
     """Exit code and output of the command, as a process of its own."""
-    ended = subprocess.run(
-        [sys.executable, "manage.py", "ops", "status", *arguments],
-        cwd=REPOSITORY,
-        env=child_environment(**environment),
-        capture_output=True,
-        text=True,
+    ended = zygote.run(
+        *("manage.py", "ops", "status", *arguments),
+        environment=child_environment(**environment),
         timeout=ENDS_WITHIN,
-        check=False,
     )
     assert "Traceback" not in ended.stderr, ended.stderr
     return ended.returncode, ended.stdout

@@ -11,7 +11,7 @@ from orders.api.plain_bodies import plain_order
 from orders.api.serializers import validated_order
 from orders.services import NewOrder, NewOrderLine, PlacedOrder
 from restapi.context import caller, trace_context
-from restapi.hot_path import Asked, HotPath
+from restapi.hot_path import HotPath
 from restapi.json import parse_json
 
 __all__ = ["PLACE_ORDER", "placed", "read_body", "read_order"]
@@ -47,15 +47,11 @@ def placed(order: NewOrder, result: PlacedOrder) -> tuple[int, dict[str, Any]]:
     return 201, representations.placed_order(result)
 
 
-def _read(asked: Asked) -> NewOrder:
-    return read_body(asked.body)
-
-
 PLACE_ORDER = HotPath(
     method="POST",
     path="/orders",
     route="orders",
-    read=_read,
+    read=lambda asked: read_body(asked.body),
     write=services.placing_orders,
     answer=placed,
 )

@@ -18,10 +18,6 @@ from restapi.hot_query import one_of, whole_number
 __all__ = ["LIST_ORDERS", "READ_ORDER"]
 
 
-def _read_orders(order_ids: Sequence[str]) -> Statement:
-    return queries.orders_in_words(set(order_ids))
-
-
 def _orders(order_ids: Sequence[str], rows: Sequence[Row]) -> Sequence[Answer | None]:
     found = {order_id: json_answer(200, whole(words)) for order_id, words in rows}
     return list(map(found.get, order_ids))
@@ -42,11 +38,6 @@ def _wanted(asked: Asked) -> _Wanted:
         return _PLAIN
     page = FirstPage(asked.given.get("limit", DEFAULT_LIMIT), asked.given.get("status"))
     return _Wanted(page, tuple(asked.given.items()))
-
-
-def _rows(wanted: _Wanted) -> int:
-    """The plain page is one for all, whatever waits for it."""
-    return 1 if wanted is _PLAIN else wanted.page.limit
 
 
 def _all_plain(wanted: Sequence[_Wanted]) -> bool:
@@ -81,14 +72,18 @@ def _answer(page: OrderPage, given: Mapping[str, Any]) -> Answer:
 
 
 READ_ORDER = HotRead(
-    path="/orders/{id}", route="orders/<str:order_id>", statement=_read_orders, answers=_orders
+    path="/orders/{id}",
+    route="orders/<str:order_id>",
+    statement=lambda order_ids: queries.orders_in_words(set(order_ids)),
+    answers=_orders,
 )
 LIST_ORDERS = HotRead(
     path="/orders",
     route="orders",
     parameters={"limit": whole_number(1, 100), "status": one_of(OrderStatus.values)},
     read=_wanted,
-    rows=_rows,
+    # The plain page is one for all, whatever waits for it.
+    rows=lambda wanted: 1 if wanted is _PLAIN else wanted.page.limit,
     statement=_read_pages,
     answers=_pages,
 )

@@ -35,16 +35,8 @@ class OrdersView(APIView):
         """One page of orders, newest first, an array; the next page is in the Link header."""
         query = OrderPageSerializer.of(request)
         wanted = query.validated_data
-        page = queries.orders_page(
-            narrowed=OrderFilter(
-                status=wanted.get("status"),
-                customer_id=wanted.get("customerId"),
-                created_from=wanted.get("created_from"),
-                created_to=wanted.get("created_to"),
-            ),
-            limit=wanted["limit"],
-            after=wanted.get("cursor"),
-        )
+        limit, after = wanted.pop("limit"), wanted.pop("cursor", None)
+        page = queries.orders_page(narrowed=OrderFilter(**wanted), limit=limit, after=after)
         response = Response(representations.listed(page.orders))
         link = representations.next_page(request.path, query.given(), page.next)
         if link:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
@@ -28,15 +30,16 @@ class ConfirmedActions(ReadOnlyAdmin):
         """Who may change such rows may run the actions, and nothing else can be changed."""
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
+    # What the preview shows of each row: column -> its value.
+    asked: Mapping[str, Callable[[Any], object]]
+
     def ask(
         self,
         request: HttpRequest,
-        *,
         action: str,
         sentence: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[object]],
-        selected: Sequence[object],
+        rows: Sequence[Model],
+        *,
         left_out: str = "",
     ) -> HttpResponse:
         """The page of the preview; its button posts the same action again, confirmed."""
@@ -48,9 +51,9 @@ class ConfirmedActions(ReadOnlyAdmin):
             "media": self.media,
             "sentence": sentence,
             "left_out": left_out,
-            "columns": columns,
-            "rows": rows,
-            "selected": selected,
+            "columns": list(self.asked),
+            "rows": [[shown(row) for shown in self.asked.values()] for row in rows],
+            "selected": [row.pk for row in rows],
             "action": action,
             "button": f"Yes, {action}",
         }

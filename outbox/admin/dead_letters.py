@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin, messages
@@ -80,6 +82,14 @@ class DeadLetterAdmin(ConfirmedActions):
         ("traceparent", "correlation_id"),
         "payload",
     )
+    asked = {
+        "id": attrgetter("id"),
+        "state": lambda letter: letter.get_state_display(),
+        "handler": attrgetter("handler"),
+        "topic": attrgetter("topic"),
+        "key": lambda letter: shorten(masked(letter.key), KEY_SHOWN),
+        "error": lambda letter: shorten(masked(letter.error)),
+    }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("payload")  # up to 1 MB each
@@ -168,25 +178,8 @@ class DeadLetterAdmin(ConfirmedActions):
             DISCARD: "are never applied",
         }[action]
         followers = f"{beside} or more" if beside == FOLLOWERS_COUNTED else str(beside)
-        return self.ask(
-            request,
-            action=action,
-            sentence=f"These {len(letters)} {effect}; {followers} followers are applied after them.",
-            left_out=left_out,
-            columns=("id", "state", "handler", "topic", "key", "error"),
-            rows=[
-                (
-                    letter.id,
-                    letter.get_state_display(),
-                    letter.handler,
-                    letter.topic,
-                    shorten(masked(letter.key), KEY_SHOWN),
-                    shorten(masked(letter.error)),
-                )
-                for letter in letters
-            ],
-            selected=[letter.id for letter in letters],
-        )
+        sentence = f"These {len(letters)} {effect}; {followers} followers are applied after them."
+        return self.ask(request, action, sentence, letters, left_out=left_out)
 
 
 def _left_out(chosen: int, action: str) -> str:
@@ -220,60 +213,48 @@ class HandlerControlAdmin(ConfirmedActions):
     def standing(self, row: HandlerControl) -> str:
         return "paused" if row.paused else "running"
 
+    asked = {
+        "handler": attrgetter("handler"),
+        "standing": lambda row: "paused" if row.paused else "running",
+        "reason": attrgetter("reason"),
+    }
+
     @admin.action(description="Pause", permissions=["operate"])
     def pause(
         self, request: HttpRequest, queryset: QuerySet[HandlerControl]
     ) -> HttpResponse | None:
-        reason = reason_of(request)
-        if not reason:
-            return self._ask(
-                request, queryset, "pause", "Nothing of these is applied until resumed."
-            )
-        for row in queryset:
-            self._do(request, "paused", row.handler, reason)
-        return None
+        sentence = "Nothing of these is applied until resumed."
+        return self._change(request, queryset, "pause", pause_handler, sentence)
 
     @admin.action(description="Resume", permissions=["operate"])
     def resume(
         self, request: HttpRequest, queryset: QuerySet[HandlerControl]
     ) -> HttpResponse | None:
         """Also after a circuit tripped."""
-        reason = reason_of(request)
-        if not reason:
-            sentence = "These handlers continue where they stopped; what a circuit parked is tried again now."
-            return self._ask(request, queryset, "resume", sentence)
-        for row in queryset:
-            self._do(request, "resumed", row.handler, reason)
-        return None
+        sentence = (
+            "These handlers continue where they stopped; what a circuit parked is tried again now."
+        )
+        return self._change(request, queryset, "resume", resume_handler, sentence)
 
-    def _do(self, request: HttpRequest, word: str, handler: str, reason: str) -> None:
-        by = request.user.get_username()
-        try:
-            if word == "paused":
-                pause_handler(handler, reason=reason, by=by)
-            else:
-                resume_handler(handler, by=by, reason=reason)
-        except OperationalError as error:
-            messages.error(
-                request,
-                f"{handler}: an effect is running and holds its position. Try again: {error}",
-            )
-        else:
-            messages.success(request, f"{handler} is {word}.")
-
-    def _ask(
+    def _change(
         self,
         request: HttpRequest,
         queryset: QuerySet[HandlerControl],
         action: str,
+        change: Callable[..., Any],
         sentence: str,
-    ) -> HttpResponse:
-        rows = list(queryset)
-        return self.ask(
-            request,
-            action=action,
-            sentence=sentence,
-            columns=("handler", "standing", "reason"),
-            rows=[(row.handler, self.standing(row), row.reason) for row in rows],
-            selected=[row.handler for row in rows],
-        )
+    ) -> HttpResponse | None:
+        reason = reason_of(request)
+        if not reason:
+            return self.ask(request, action, sentence, list(queryset))
+        for row in queryset:
+            try:
+                change(row.handler, reason=reason, by=request.user.get_username())
+            except OperationalError as error:
+                messages.error(
+                    request,
+                    f"{row.handler}: an effect is running and holds its position. Try again: {error}",
+                )
+            else:
+                messages.success(request, f"{row.handler} is {action}d.")
+        return None

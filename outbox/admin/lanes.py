@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin, messages
@@ -10,7 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from outbox.admin.confirmed import ConfirmedActions, reason_of
-from outbox.admin.readonly import clipped, utc
+from outbox.admin.readonly import PAUSED, clipped, utc
 from outbox.lanes.pause import LaneBusy, pause_lanes, resume_lanes
 from outbox.models import OutboxLane
 
@@ -24,13 +25,14 @@ class OutboxLaneAdmin(ConfirmedActions):
     ordering = ("lane",)
     list_per_page = 64
     list_filter = ("paused",)
-    list_display = ("lane", "standing", clipped("paused_reason"), "paused_by", utc("paused_at"))
+    list_display = ("lane", PAUSED, clipped("paused_reason"), "paused_by", utc("paused_at"))
     actions = ("pause", "resume")
-
-    @admin.display(description="paused", empty_value="-")
-    def standing(self, lane: OutboxLane) -> str | None:
-        """A word, because Django's icon for False is a red cross."""
-        return "paused" if lane.paused else None
+    asked = {
+        "lane": attrgetter("lane"),
+        "standing": lambda lane: "paused" if lane.paused else "running",
+        "reason": attrgetter("paused_reason"),
+        "by": attrgetter("paused_by"),
+    }
 
     @admin.action(description="Pause: no drain claims them", permissions=["operate"])
     def pause(self, request: HttpRequest, queryset: QuerySet[OutboxLane]) -> HttpResponse | None:
@@ -53,26 +55,11 @@ class OutboxLaneAdmin(ConfirmedActions):
         sentence: str,
     ) -> HttpResponse | None:
         lanes = list(queryset.order_by("lane"))
-        numbers = [each.lane for each in lanes]
         reason = reason_of(request)
         if not reason:
-            return self.ask(
-                request,
-                action=action,
-                sentence=sentence,
-                columns=("lane", "standing", "reason", "by"),
-                rows=[
-                    (
-                        each.lane,
-                        self.standing(each) or "running",
-                        each.paused_reason,
-                        each.paused_by,
-                    )
-                    for each in lanes
-                ],
-                selected=numbers,
-            )
+            return self.ask(request, action, sentence, lanes)
         try:
+            numbers = [each.lane for each in lanes]
             changed = change(numbers, reason=reason, by=request.user.get_username())
         except LaneBusy as error:
             messages.error(request, str(error))

@@ -37,6 +37,7 @@ from outbox.envelope import rfc3339
 from outbox.masking import masked
 
 __all__ = [
+    "PAUSED",
     "ROWS_SHOWN",
     "BoundedChangeList",
     "BoundedPaginator",
@@ -160,7 +161,7 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         known = {field.name: field for field in self.opts.get_fields()}
         match known.get(name):
             case BooleanField():
-                return _yes_or_no(name)
+                return _column(name, lambda value: "yes" if value else "no")
             case DateTimeField():
                 return utc(name)
             case TextField() | JSONField():
@@ -198,8 +199,6 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
 
 
 class ReadOnlyInline(_NoWrites, _TabularInline):
-    """Rows of a detail page."""
-
     extra = 0
     can_delete = False
 
@@ -222,17 +221,9 @@ def outbox_links(events: Iterable[object]) -> SafeString:
     return format_html_join(SafeString("<br>"), '<a href="{}?q={}">{}</a>', links)
 
 
-def short_id(field: str) -> Callable[[Any], str]:
+def short_id(field: str, kind: str = "id short") -> Callable[[Any], str]:
     """A column of ids of which the end is shown: list_display = (…, short_id("event_id"))."""
-    return _id_column(field, "id short")
 
-
-def whole_id(field: str) -> Callable[[Any], str]:
-    """A column of ids, for lists that have the room."""
-    return _id_column(field, "id")
-
-
-def _id_column(field: str, kind: str) -> Callable[[Any], str]:
     def shown(value: Any) -> str:
         text = str(value)
         return format_html(
@@ -240,6 +231,11 @@ def _id_column(field: str, kind: str) -> Callable[[Any], str]:
         )
 
     return _column(field, shown)
+
+
+def whole_id(field: str) -> Callable[[Any], str]:
+    """A column of ids, for lists that have the room."""
+    return short_id(field, "id")
 
 
 def clipped(field: str) -> Callable[[Any], str]:
@@ -255,10 +251,6 @@ def masked_text(field: str) -> Column:
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         ),
     )
-
-
-def _yes_or_no(field: str) -> Callable[[Any], str]:
-    return _column(field, lambda value: "yes" if value else "no")
 
 
 def utc(field: str) -> Column:
@@ -279,3 +271,7 @@ def _column(field: str, shown: Callable[[Any], str], title: str = "") -> Callabl
 
     column.__name__ = title or field
     return column
+
+
+# A word, because Django's icon for False is a red cross.
+PAUSED = _column("paused", lambda paused: "paused" if paused else "-")

@@ -12,7 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from outbox import queries
-from outbox.admin.readonly import ReadOnlyAdmin, clipped, journey, short_id, utc, whole_id
+from outbox.admin.readonly import PAUSED, ReadOnlyAdmin, clipped, journey, short_id, utc, whole_id
 from outbox.admin.search import WantedId, of_events
 from outbox.envelope import rfc3339
 from outbox.models import BridgePosition, InboxReceipt, OperatorAction, OutboxEvent
@@ -25,7 +25,6 @@ __all__ = [
     "OutboxEventAdmin",
 ]
 
-BREAK = SafeString("<br>")
 ANY_ID = "A whole id: of an event, an order or a customer; a key, or a correlation id"
 
 
@@ -99,7 +98,7 @@ class OutboxEventAdmin(ReadOnlyAdmin):
             (receipt.handler, receipt.outcome, rfc3339(receipt.applied_at))
             for receipt in (found.receipts if found else ())
         ]
-        return format_html_join(BREAK, "{}: {} {}", rows) or SafeString("none yet")
+        return format_html_join(SafeString("<br>"), "{}: {} {}", rows) or SafeString("none yet")
 
 
 @admin.register(BridgePosition)
@@ -115,7 +114,7 @@ class BridgePositionAdmin(ReadOnlyAdmin):
         "partition",
         "next_offset",
         "attempts",
-        "standing",
+        PAUSED,
         clipped("last_error"),
         utc("failed_at"),
         utc("updated_at"),
@@ -123,11 +122,6 @@ class BridgePositionAdmin(ReadOnlyAdmin):
 
     def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
         return rows.filter(Q(handler=wanted.text) | Q(topic=wanted.text) | Q(topic_id=wanted.uuid))
-
-    @admin.display(description="paused", empty_value="-")
-    def standing(self, position: BridgePosition) -> str | None:
-        """A word, because Django's icon for False is a red cross."""
-        return "paused" if position.paused else None
 
 
 @admin.register(InboxReceipt)

@@ -100,7 +100,9 @@ def add_up(
         tally.oldest_seconds = max(tally.oldest_seconds, each.age_seconds)
 
 
-def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Finding]]:
+def pages(
+    route: Route, logs: Mapping[str, TopicState], *, size: int = PAGE
+) -> Iterator[Sequence[Finding]]:
     """All events with which one handler is not done, in commit order per key, a page at a time.
 
     Reads the whole outbox, about 100,000 events per second and handler. `logs`: topic -> what Kafka holds; for
@@ -108,7 +110,7 @@ def pages(route: Route, logs: Mapping[str, TopicState]) -> Iterator[Sequence[Fin
     """
     after = 0
     while True:
-        page = read_page(route, logs, NEXT_ROWS, (after, PAGE))
+        page = read_page(route, logs, NEXT_ROWS, (after, size))
         if page.findings:
             yield page.findings
         if page.last_id <= after:
@@ -123,11 +125,11 @@ OPEN_ROWS = "WHERE id IN (SELECT outbox_id FROM audit_open WHERE handler = %s)"
 # One statement, hence one snapshot of positions and receipts, which commit together. Made so that
 # its plan is the same whatever the statistics are like: rows by the primary key with no upper end
 # (one that looks near would have them sorted), and the receipt, by LIMIT 1, a probe for each row.
-_READ = """
+_READ = f"""
     WITH batch AS MATERIALIZED (
         SELECT id, event_id, topic, key, type, status, "partition", "offset", created_at,
                published_at
-        FROM event_outbox {rows}
+        FROM event_outbox {{rows}}
     ), edge AS (
         SELECT coalesce(
             min(id) FILTER (
@@ -141,7 +143,7 @@ _READ = """
             WHERE inbox_receipt.event_id = batch.event_id AND inbox_receipt.handler = %s LIMIT 1
         ) receipt ON true
         WHERE batch.topic = %s AND batch.type <> ALL(%s)
-          AND (receipt.outcome IS NULL OR receipt.outcome = {parked})
+          AND (receipt.outcome IS NULL OR receipt.outcome = {InboxReceipt.Outcome.PARKED.value})
     ), judged AS (
         SELECT undone.*, position.topic_id, position.next_offset,
                extract(epoch FROM clock_timestamp() - undone.created_at)::float AS age,
@@ -154,9 +156,9 @@ _READ = """
         WHERE NOT coalesce(undone."offset" < position.start_offset, false)
           AND NOT (undone.outcome IS NULL AND undone.type <> ALL(%s)
                    AND coalesce(undone."offset" < position.next_offset, false))
-          AND NOT (undone.status = {dead} AND NOT EXISTS (
+          AND NOT (undone.status = {OutboxEvent.Status.DEAD.value} AND NOT EXISTS (
               SELECT FROM dead_letter letter
-              WHERE letter.event_id = undone.event_id AND letter.handler = '{drain}'
+              WHERE letter.event_id = undone.event_id AND letter.handler = '{DRAIN_HANDLER}'
                 AND letter.state < 3))
     )
     SELECT edge.last_id, edge.rows, judged.id, judged.event_id, judged.topic, judged.key,
@@ -180,16 +182,10 @@ def read_page(
 
     `grace`: seconds; only rows before the first that is younger. None: all, whatever their
     times say, for a database's clock may have been set back."""
-    sql = _READ.format(
-        rows=rows,
-        parked=InboxReceipt.Outcome.PARKED.value,
-        dead=OutboxEvent.Status.DEAD.value,
-        drain=DRAIN_HANDLER,
-    )
     state = logs.get(route.topic.name)
     since_read = time.monotonic() - state.read_at if state else 0.0
     found = rows_of(
-        sql,
+        _READ.format(rows=rows),
         (
             *parameters,
             grace,
@@ -207,30 +203,13 @@ def read_page(
     return AuditPage(last_id=last_id, rows=count, findings=findings)
 
 
-_Row = tuple[
-    int,
-    UUID,
-    str,
-    str,
-    str,
-    int | None,
-    int | None,
-    float,
-    int,
-    int | None,
-    UUID | None,
-    int | None,
-    bool,
-]
-
-
-def _finding(handler: str, row: _Row, state: TopicState | None) -> Finding:
+def _finding(handler: str, row: Sequence[Any], state: TopicState | None) -> Finding:
     id_, event_id, topic, key, type_, partition, offset, age = row[:8]
     status, outcome, topic_id, next_, in_log = row[8:]
     if outcome == InboxReceipt.Outcome.PARKED:
         found = MissingReason.PARKED
     elif status != OutboxEvent.Status.PUBLISHED or partition is None or offset is None:
-        found = _UNPUBLISHED[OutboxEvent.Status(status)]
+        found = _UNPUBLISHED.get(status, MissingReason.UNSENT)
     elif topic_id is None or next_ is None:
         found = MissingReason.NO_POSITION
     elif state and state.topic_id != topic_id:
@@ -253,8 +232,6 @@ def _is_gone(state: TopicState, partition: int, offset: int, *, in_log: bool) ->
 
 
 _UNPUBLISHED = {
-    OutboxEvent.Status.NEW: MissingReason.UNSENT,
     OutboxEvent.Status.HELD: MissingReason.HELD,
     OutboxEvent.Status.DEAD: MissingReason.REFUSED,
-    OutboxEvent.Status.PUBLISHED: MissingReason.UNSENT,
 }

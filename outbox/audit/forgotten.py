@@ -3,13 +3,12 @@ committed event stays in the outbox for longer than in Kafka."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
-from uuid import UUID
 
 from outbox import conf
 from outbox.database.ask import rows_of
-from outbox.envelope import EventEnvelope, from_kafka
+from outbox.envelope import EventEnvelope
 from outbox.kafka import admin
 from outbox.kafka.log_reader import read_topic
 
@@ -25,37 +24,12 @@ def forgotten(topic: str) -> Iterator[EventEnvelope]:
     Raises KafkaUnavailable, and TimeoutError when the log stops answering."""
     sources = {event.source for event in conf.published_events() if event.topic.name == topic}
     topic_id = admin.topic_ids([topic])[topic]
-    ours = (
-        envelope
-        for message in read_topic(topic)
-        if (
-            envelope := from_kafka(
-                topic=topic,
-                topic_id=topic_id,
-                partition=message.partition,
-                offset=message.offset,
-                key=message.key,
-                value=message.value,
-                headers=message.headers,
-            )
-        ).source
-        in sources
-    )
-    for page in _pages(ours):
-        known = _known([envelope.event_id for envelope in page])
-        yield from (envelope for envelope in page if envelope.event_id not in known)
-
-
-def _pages(envelopes: Iterable[EventEnvelope]) -> Iterator[Sequence[EventEnvelope]]:
-    rest = iter(envelopes)
-    while page := list(islice(rest, AT_ONCE)):
-        yield page
-
-
-def _known(ids: Sequence[UUID]) -> set[UUID]:
-    return {
-        row[0]
-        for row in rows_of(
-            "SELECT event_id FROM event_outbox WHERE event_id = ANY(%s::uuid[])", (list(ids),)
+    events = (message.envelope(topic_id) for message in read_topic(topic))
+    ours = (event for event in events if event.source in sources)
+    while page := list(islice(ours, AT_ONCE)):
+        rows = rows_of(
+            "SELECT event_id FROM event_outbox WHERE event_id = ANY(%s::uuid[])",
+            ([event.event_id for event in page],),
         )
-    }
+        known = {event_id for (event_id,) in rows}
+        yield from (event for event in page if event.event_id not in known)

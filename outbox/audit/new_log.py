@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import conf
 from outbox.database.ask import changed_by
@@ -82,31 +82,30 @@ def _discard_before_start(route: Route, in_new_log: Collection[UUID]) -> None:
     """A receipt for what was in the old log before the handler began: its offset, which alone says
     so, means nothing in the new one. The same for what passed by while a process knew its type, which
     this one does not. Offsets of what is in the new one by now say nothing either."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO inbox_receipt (event_id, handler, outcome)
-            SELECT event.event_id, position.handler, %s
-            FROM bridge_position position
-            JOIN event_outbox event
-              ON event.topic = position.topic AND event."partition" = position."partition"
-             AND event.status = 1
-            WHERE position.handler = %s AND position.topic = %s
-              AND event.type <> ALL(%s)
-              AND (position.start_offset > 0 AND event."offset" < position.start_offset
-                   OR event.type <> ALL(%s) AND event."offset" < position.next_offset)
-              AND NOT EXISTS (
-                  SELECT FROM unnest(%s::uuid[]) AS held (event_id)
-                  WHERE held.event_id = event.event_id)
-            ORDER BY event.event_id
-            ON CONFLICT (event_id, handler) DO NOTHING
-            """,
-            (
-                InboxReceipt.Outcome.DISCARDED,
-                route.handler,
-                route.topic.name,
-                sorted(conf.passing_types(route)),
-                sorted(conf.known_types(route.topic.name)),
-                list(in_new_log),
-            ),
-        )
+    changed_by(
+        """
+        INSERT INTO inbox_receipt (event_id, handler, outcome)
+        SELECT event.event_id, position.handler, %s
+        FROM bridge_position position
+        JOIN event_outbox event
+          ON event.topic = position.topic AND event."partition" = position."partition"
+         AND event.status = 1
+        WHERE position.handler = %s AND position.topic = %s
+          AND event.type <> ALL(%s)
+          AND (position.start_offset > 0 AND event."offset" < position.start_offset
+               OR event.type <> ALL(%s) AND event."offset" < position.next_offset)
+          AND NOT EXISTS (
+              SELECT FROM unnest(%s::uuid[]) AS held (event_id)
+              WHERE held.event_id = event.event_id)
+        ORDER BY event.event_id
+        ON CONFLICT (event_id, handler) DO NOTHING
+        """,
+        (
+            InboxReceipt.Outcome.DISCARDED,
+            route.handler,
+            route.topic.name,
+            sorted(conf.passing_types(route)),
+            sorted(conf.known_types(route.topic.name)),
+            list(in_new_log),
+        ),
+    )

@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox.audit import compare
 from outbox.audit.compare import Finding, MissingReason
 from outbox.database.ask import rows_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
 from outbox.declaration import Route
 from outbox.envelope import EventEnvelope, TraceContext, correlation_fields, rfc3339
 from outbox.inbox import receipts
-from outbox.inbox.positions import EFFECT_WAIT, RESET, Position, lock_positions
+from outbox.inbox.positions import (
+    EFFECT_WAIT,
+    Position,
+    lock_positions,
+    move_positions,
+    note_letters,
+)
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 from outbox.lanes.lock import lock_all_lanes
@@ -78,7 +84,7 @@ def _repair_page(
         letters = _letters(route, wanted, positions)
         if letters:
             letter_rows.park(letters)
-            _say_that_letters_are_open(letters)
+            note_letters(route.handler, {letter.place[:2] for letter in letters})
     done.handed_over += len(letters)
     done.out_of_order += len(overtaken)
     log.warning(
@@ -172,44 +178,18 @@ def _envelopes(findings: Sequence[Finding]) -> dict[UUID, EventEnvelope]:
     }
 
 
-def _say_that_letters_are_open(letters: Sequence[Letter]) -> None:
-    places = {(letter.event.topic, letter.partition) for letter in letters}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE bridge_position SET letters_open = true
-            WHERE handler = %s AND (topic, "partition") IN
-                (SELECT * FROM unnest(%s::text[], %s::smallint[]))
-            """,
-            (
-                letters[0].handler,
-                [topic for topic, _ in places],
-                [partition for _, partition in places],
-            ),
-        )
-
-
 def _skip_what_is_gone(route: Route, state: TopicState) -> int:
     """Move positions that lie before the start of the log to its start; the events in between are handed over.
     The bridge follows. Without this it would ask for the lost offsets for ever."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         limit_lock_waits(EFFECT_WAIT)
-        cursor.execute(
-            f"""
-            UPDATE bridge_position SET next_offset = log.earliest, {RESET}
-            FROM unnest(%s::smallint[], %s::bigint[]) AS log ("partition", earliest)
-            WHERE handler = %s AND topic = %s AND topic_id = %s
-              AND bridge_position."partition" = log."partition" AND next_offset < log.earliest
-            """,
-            (
-                list(state.earliest),
-                list(state.earliest.values()),
-                route.handler,
-                route.topic.name,
-                state.topic_id,
-            ),
+        return move_positions(
+            route.handler,
+            route.topic.name,
+            state.earliest,
+            where='topic_id = %s AND next_offset < target."offset"',
+            parameters=(state.topic_id,),
         )
-        return int(cursor.rowcount)
 
 
 # -- a log that has lost its end -------------------------------------------------------------------
@@ -235,11 +215,11 @@ def _back_to_the_end(route: Route, state: TopicState) -> int:
     if not beyond:
         return 0
     topic = route.topic.name
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         positions = lock_positions(
             route.handler, [(topic, number) for number in beyond], wait=EFFECT_WAIT
         )
-        cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', '60s', true)")
+        rows_of("SELECT set_config('idle_in_transaction_session_timeout', '60s', true)")
         now = admin.topic_states([topic])[topic]
         ends = {
             position.partition: state.latest[position.partition]
@@ -247,15 +227,7 @@ def _back_to_the_end(route: Route, state: TopicState) -> int:
             if position.topic_id == now.topic_id
             and position.next_offset > now.latest[position.partition]
         }
-        cursor.execute(
-            f"""
-            UPDATE bridge_position SET next_offset = log.latest, {RESET}
-            FROM unnest(%s::smallint[], %s::bigint[]) AS log ("partition", latest)
-            WHERE handler = %s AND topic = %s AND bridge_position."partition" = log."partition"
-            """,
-            (list(ends), list(ends.values()), route.handler, topic),
-        )
-    return len(ends)
+        return move_positions(route.handler, topic, ends)
 
 
 def _beyond(route: Route, state: TopicState) -> list[int]:

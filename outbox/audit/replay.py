@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils.module_loading import import_string
 
 from outbox.audit import watch
 from outbox.bridge import unread
 from outbox.database import operator_log
-from outbox.database.ask import rows_of
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.ask import changed_by, rows_of
+from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
 from outbox.declaration import Route
 from outbox.handlers import pause
-from outbox.inbox.positions import EFFECT_WAIT, RESET, lock_all_positions
+from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions, move_positions
 from outbox.kafka.admin import TopicState
 from outbox.models import DeadLetter
 
@@ -119,32 +119,22 @@ def replay(wanted: ReplayPlan, *, by: str) -> int:
 def _begin_anew(wanted: ReplayPlan, by: str) -> int:
     handler = wanted.route.handler
     empty = cast(Callable[[], None], import_string(wanted.route.reset))
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         limit_lock_waits(EFFECT_WAIT)
         lock_all_positions(handler)
-        cursor.execute("DELETE FROM inbox_receipt WHERE handler = %s", (handler,))
-        receipts = int(cursor.rowcount)
+        receipts = changed_by("DELETE FROM inbox_receipt WHERE handler = %s", (handler,))
         empty()
         watch.forget_handler(handler)
-        cursor.execute(
+        letters = rows_of(
             "SELECT id FROM dead_letter WHERE handler = %s AND state < 3 ORDER BY id", (handler,)
         )
-        letters = [row[0] for row in cursor.fetchall()]
-        letter_rows.resolve(letters, DeadLetter.State.DISCARDED, by=REASON, note="read again")
-        cursor.execute(
-            f"""
-            UPDATE bridge_position
-            SET next_offset = start."offset", start_offset = start."offset", letters_open = false,
-                {RESET}
-            FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", "offset")
-            WHERE handler = %s AND topic = %s AND bridge_position."partition" = start."partition"
-            """,
-            (
-                list(wanted.starts),
-                list(wanted.starts.values()),
-                handler,
-                wanted.route.topic.name,
-            ),
+        ids = [letter_id for (letter_id,) in letters]
+        letter_rows.resolve(ids, DeadLetter.State.DISCARDED, by=REASON, note="read again")
+        move_positions(
+            handler,
+            wanted.route.topic.name,
+            wanted.starts,
+            also=', start_offset = target."offset", letters_open = false',
         )
         outcome = f"{receipts} receipts forgotten"
         operator_log.note("replay", f"handler {handler}", by=by, outcome=outcome)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import queries
 from outbox.audit.compare import (
@@ -20,7 +20,7 @@ from outbox.audit.compare import (
     read_page,
 )
 from outbox.database import jobs
-from outbox.database.ask import row_of
+from outbox.database.ask import changed_by, row_of
 from outbox.declaration import Route
 from outbox.kafka.admin import TopicState
 
@@ -85,12 +85,11 @@ def behind_seconds(handler: str) -> float:
 
 def forget_handler(handler: str) -> None:
     """Start the handler's audit again from the first row; inside the transaction of a replay."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE outbox_upkeep SET row_id = 0, done_at = clock_timestamp() WHERE name = %s",
-            (_mark(handler),),
-        )
-        cursor.execute("DELETE FROM audit_open WHERE handler = %s", (handler,))
+    changed_by(
+        "UPDATE outbox_upkeep SET row_id = 0, done_at = clock_timestamp() WHERE name = %s",
+        (_mark(handler),),
+    )
+    changed_by("DELETE FROM audit_open WHERE handler = %s", (handler,))
 
 
 def _mark(handler: str) -> str:
@@ -116,19 +115,18 @@ def settled_id() -> int:
 
 def _store_open(handler: str, findings: Sequence[Finding], *, replace: bool) -> None:
     ids = [each.outbox_id for each in findings]
-    with connection.cursor() as cursor:
-        if replace:
-            cursor.execute(
-                "DELETE FROM audit_open WHERE handler = %s AND outbox_id <> ALL(%s::bigint[])",
-                (handler, ids),
-            )
-        cursor.execute(
-            """
-            INSERT INTO audit_open (handler, outbox_id, state)
-            SELECT %s, outbox_id, state
-            FROM unnest(%s::bigint[], %s::text[]) AS open (outbox_id, state) ORDER BY outbox_id
-            ON CONFLICT (handler, outbox_id) DO UPDATE SET state = excluded.state
-            WHERE audit_open.state <> excluded.state
-            """,
-            (handler, ids, [each.reason.value for each in findings]),
+    if replace:
+        changed_by(
+            "DELETE FROM audit_open WHERE handler = %s AND outbox_id <> ALL(%s::bigint[])",
+            (handler, ids),
         )
+    changed_by(
+        """
+        INSERT INTO audit_open (handler, outbox_id, state)
+        SELECT %s, outbox_id, state
+        FROM unnest(%s::bigint[], %s::text[]) AS open (outbox_id, state) ORDER BY outbox_id
+        ON CONFLICT (handler, outbox_id) DO UPDATE SET state = excluded.state
+        WHERE audit_open.state <> excluded.state
+        """,
+        (handler, ids, [each.reason.value for each in findings]),
+    )

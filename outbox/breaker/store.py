@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import cast
 
 import msgspec
@@ -20,12 +19,9 @@ from outbox.breaker.machine import BreakerRule, BreakerState, CallOutcome, Permi
 __all__ = ["BreakerLook", "BreakerStore"]
 
 _KEPT_MS = 86_400_000
-_TRIES = (
-    50  # until a state stood still between reading and writing; each failure is another's success
-)
-_AWAY_SECONDS = (
-    3.0  # that an unavailable Redis is not asked again, because waiting for it would delay others
-)
+# Until a state stood still between reading and writing; each failure is another's success.
+_TRIES = 50
+_AWAY_SECONDS = 3.0  # that an unavailable Redis is not asked again: to wait for it delays others
 _REPORT = 64  # outcomes of one step; the machine remembers as many ids
 
 # Gives 1 when the value was what it was read as. Sent again after it was applied, it finds another
@@ -66,7 +62,10 @@ class BreakerStore:
     ) -> None:
         self.rule = rule
         self._prefix = prefix
-        self._server = server if server is not None else _redis()
+        # Once more is harmless, see _MOVE.
+        self._server = server or redis_client.shared(
+            answers_within=0.2, connects_within=0.2, again=1
+        )
         self._move = self._server.register_script(_MOVE)
         self._opened = opened
         self._known: dict[str, BreakerState] = {}
@@ -100,14 +99,18 @@ class BreakerStore:
     def report(self, name: str, outcomes: Sequence[CallOutcome]) -> None:
         """What became of calls. The same outcome counts once."""
         for start in range(0, len(outcomes), _REPORT):
-            part = outcomes[start : start + _REPORT]
-            before, after = self._change(name, self._reporting(part))
-            if after.opened_at is not None and after.opened_at != before.opened_at:
-                log.warning("breaker_opened", breaker=name, seconds=self.rule.open_seconds)
-                if self._opened is not None:
-                    self._opened(name)
-            elif before.opened_at is not None and after.opened_at is None:
-                log.warning("breaker_closed", breaker=name)
+            self._report(name, outcomes[start : start + _REPORT])
+
+    def _report(self, name: str, outcomes: Sequence[CallOutcome]) -> None:
+        before, after = self._change(
+            name, lambda state, now: machine.report(state, self.rule, now, outcomes)
+        )
+        if after.opened_at is not None and after.opened_at != before.opened_at:
+            log.warning("breaker_opened", breaker=name, seconds=self.rule.open_seconds)
+            if self._opened is not None:
+                self._opened(name)
+        elif before.opened_at is not None and after.opened_at is None:
+            log.warning("breaker_closed", breaker=name)
 
     def give_up(self, name: str, ids: Sequence[str]) -> None:
         """Probes that were not made, or say nothing of the other side."""
@@ -119,11 +122,6 @@ class BreakerStore:
         stored = not self._lost
         log.warning("breaker_reset", breaker=name, who=who, reason=reason, stored=stored)
         return stored
-
-    def _reporting(
-        self, outcomes: Sequence[CallOutcome]
-    ) -> Callable[[BreakerState, float], BreakerState]:
-        return lambda state, now: machine.report(state, self.rule, now, outcomes)
 
     def _change(
         self, name: str, step: Callable[[BreakerState, float], BreakerState]
@@ -186,15 +184,7 @@ class BreakerStore:
 
 def _state(raw: bytes) -> BreakerState:
     """What cannot be read, of a version that wrote another shape, is a breaker that is closed."""
-    if not raw:
-        return BreakerState()
     try:
         return _decode(raw)
     except msgspec.DecodeError:
         return BreakerState()
-
-
-@cache
-def _redis() -> redis.Redis:
-    # Once more is harmless, see _MOVE.
-    return redis_client.client(answers_within=0.2, connects_within=0.2, again=1)

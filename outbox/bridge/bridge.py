@@ -62,26 +62,29 @@ class Bridge:
     def run(self) -> None:
         """Work until `stop` is set. Then wait for chunks in flight, mirror the positions and leave the group."""
         with patience.within(each=self._policy.database_wait):
-            self._run()
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                self._cycle(take_more=True)
-            give_up = time.monotonic() + self._policy.stop_timeout
-            while self._partitions.in_flight() and time.monotonic() < give_up:
-                self._cycle(take_more=False)
-            self._mirror()
-        finally:
-            self.group.leave()
-            self._partitions.clear()
-            self._dispatch.measure_waiting()
-            log.info("bridge_stopped", handler=self._route.handler)
+            try:
+                while not self._stop.is_set():
+                    self._cycle(take_more=True)
+                give_up = time.monotonic() + self._policy.stop_timeout
+                partitions = self._partitions.values()
+                while any(p.flight for p in partitions) and time.monotonic() < give_up:
+                    self._cycle(take_more=False)
+                self._mirror()
+            finally:
+                self.group.client.close()
+                self._partitions.clear()
+                self._dispatch.measure_waiting()
+                log.info("bridge_stopped", handler=self._route.handler)
 
     def _cycle(self, *, take_more: bool) -> None:
         self._receive()
-        self._mirror_when_due()  # also while the database is unavailable: the commit shows that this bridge lives
-        if time.monotonic() < self._database_again:
+        now = time.monotonic()
+        if (
+            now >= self._next_mirror
+        ):  # also without a database: the commit shows that this bridge lives
+            self._next_mirror = now + self._policy.mirror_interval
+            self._mirror()
+        if now < self._database_again:
             return
         try:
             self._confirm.compare_flights()
@@ -94,30 +97,28 @@ class Bridge:
             )
             close_old_connections()
             self._database_again = time.monotonic() + 1.0
-            self.watch.forget_unheld()  # the owners of the other partitions may wait for the database, too
+            self.watch.unheld.forget()  # the owners of the other partitions may wait for the database, too
 
     def _receive(self) -> None:
         """Receive messages. A poll costs as much as sending a few events, so while nothing may be sent the
         client only gathers. After a pause, when a drain's batch may be arriving, the bridge waits a moment
         for the whole batch."""
-        rest = self._dispatch.rest(time.monotonic())
+        interval, policy = self._dispatch.interval, self._policy
+        rest = interval.left(time.monotonic())
+        patience = policy.confirm_interval if self._partitions.are_busy() else policy.poll_timeout
         if rest and self._little_waits:
             time.sleep(rest)
             self._take(timeout=0.0)
-        elif self._take(timeout=self._patience()) and self._gathers:
-            time.sleep(self._policy.gather)
+        elif (
+            self._take(timeout=patience)
+            and self._little_waits
+            and interval.is_steady(time.monotonic())
+        ):
+            time.sleep(policy.gather)
             self._take(timeout=0.0)
         self._regulate_fetching()
         self.group.ask_again()
         self.watch.replace_stalled_client()
-
-    @property
-    def _gathers(self) -> bool:
-        return self._little_waits and self._dispatch.is_steady
-
-    def _patience(self) -> float:
-        busy = self._partitions.are_busy()
-        return self._policy.confirm_interval if busy else self._policy.poll_timeout
 
     def _take(self, *, timeout: float) -> int:
         """Put messages into the buffers, waiting up to `timeout` seconds for them. Returns how many came."""
@@ -130,7 +131,7 @@ class Bridge:
             if partition is None:
                 continue
             partition.append(message)
-            self.watch.note_message()
+            self.watch.stalls.reset()
         waiting = sum(len(partition.buffer) for partition in self._partitions.values())
         size = sum(partition.buffered_bytes for partition in self._partitions.values())
         self._little_waits = max(waiting, len(messages)) < limit and size < self._policy.chunk_bytes
@@ -147,12 +148,6 @@ class Bridge:
             if wanted != partition.fetching:
                 (client.resume if wanted else client.pause)([partition.key])
                 partition.fetching = wanted
-
-    def _mirror_when_due(self) -> None:
-        now = time.monotonic()
-        if now >= self._next_mirror:
-            self._next_mirror = now + self._policy.mirror_interval
-            self._mirror()
 
     def _mirror(self) -> None:
         """Commit the positions to Kafka, and measure how far they are behind the log."""

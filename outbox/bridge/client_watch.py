@@ -27,21 +27,13 @@ class ClientWatch:
     def __init__(self, route: Route, policy: BridgePolicy, group: Group) -> None:
         self._route = route
         self._group = group
-        self._stalls = StallWatch(policy.stall_after)
-        self._unheld = StallWatch(policy.unheld_after)
+        self.stalls = StallWatch(policy.stall_after)
+        self.unheld = StallWatch(policy.unheld_after)
         metrics.CONSUMER_STALLED.labels(route.handler)
-
-    def note_message(self) -> None:
-        """Note that a message came."""
-        self._stalls.reset()
-
-    def forget_unheld(self) -> None:
-        """Forget the last look at the partitions that no bridge holds."""
-        self._unheld.forget()
 
     def replace_stalled_client(self) -> None:
         """If a check finds the same partitions waiting twice in a row, join the group again."""
-        stalled = self._stalls.check(self._behind_log) or self._unheld.check(self.left_alone)
+        stalled = self.stalls.check(self._behind_log) or self.unheld.check(self.left_alone)
         if stalled:
             metrics.CONSUMER_STALLED.labels(self._route.handler).inc()
             log.error(
@@ -70,7 +62,7 @@ class ClientWatch:
         """
         held = self._group.partitions.keys() | self._group.unread.keys
         if len(held) >= self._route.topic.partitions:
-            self._unheld.reset()
+            self.unheld.reset()
             return {}
         marks = self._group.client.marks(timeout=_LOOK_SECONDS)
         if held and not any(marks.get(key) for key in held):

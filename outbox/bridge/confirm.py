@@ -69,7 +69,9 @@ class Confirm:
             partition.sent_early = False
         elif position.failed_at and position.failed_at != partition.failed_at:
             partition.failed_at = position.failed_at
-            self._retry_later(partition, "failed", now + self._backoff(position.attempts))
+            delays = self._route.retries
+            backoff = delays[min(position.attempts, len(delays) - 1)]
+            self._retry_later(partition, "failed", now + backoff)
         elif now > flight.deadline:
             self._retry_later(partition, "deadline", now)
 
@@ -97,10 +99,6 @@ class Confirm:
                 self._retry_later(partition, "lost", now)
                 partition.held_was_sent = False
                 partition.sent_early = True
-
-    def _backoff(self, attempts: int) -> float:
-        delays = self._route.retries
-        return delays[min(attempts, len(delays) - 1)]
 
     def _retry_later(self, partition: Partition, reason: str, retry_at: float) -> None:
         assert partition.flight is not None

@@ -16,7 +16,7 @@ from outbox.bridge.send_interval import SendInterval
 from outbox.conf import BridgePolicy
 from outbox.dead_letters.unknown_type import sort_out
 from outbox.declaration import Route
-from outbox.envelope import EventEnvelope, correlation_fields, event_fields, from_kafka
+from outbox.envelope import EventEnvelope, correlation_fields, event_fields
 from outbox.inbox.chunk import Chunk, tell_chunks
 from outbox.inbox.positions import record_retry
 from outbox.kafka.consumer import ReceivedMessage
@@ -47,7 +47,7 @@ class Dispatch:
         self._policy = policy
         self._partitions = partitions
         self._on_sent = on_sent
-        self._interval = SendInterval(policy)
+        self.interval = SendInterval(policy)
         self._queue_length = self._next_queue_check = 0.0
         self._unknown_types: set[str] = set()
 
@@ -67,15 +67,6 @@ class Dispatch:
         for partitions in self._groups(now):
             self._send(partitions)
 
-    def rest(self, now: float) -> float:
-        """Seconds until new messages may be sent; messages that fill a task are sent at once."""
-        return self._interval.left(now)
-
-    @property
-    def is_steady(self) -> bool:
-        """Whether events keep coming."""
-        return self._interval.is_steady(time.monotonic())
-
     def _queued(self, now: float) -> float:
         """Length of the Celery queue, looked up twice a second, so that Redis never grows without
         a bound; infinite while Redis is unavailable."""
@@ -91,9 +82,9 @@ class Dispatch:
             return
         waiting = sum(len(p.buffer) for p in idle)
         size = sum(p.buffered_bytes for p in idle)
-        if not self._interval.is_due(now, events=waiting, size=size):
+        if not self.interval.is_due(now, events=waiting, size=size):
             return
-        self._interval.note_sent(now, events=waiting)
+        self.interval.note_sent(now, events=waiting)
         group: list[Partition] = []
         events = size = 0
         for partition in idle:
@@ -148,7 +139,8 @@ class Dispatch:
         message. It ends before an event that must wait because its type is not known here; None if
         that is the first one."""
         messages = self._first_messages(partition)
-        run = sort_out(self._route, [self._read(partition, message) for message in messages])
+        events = [(each.offset, each.envelope(partition.topic_id)) for each in messages]
+        run = sort_out(self._route, events)
         next_offset = messages[-1].offset + 1
         if run.waits:
             next_offset, event = run.waits
@@ -181,19 +173,6 @@ class Dispatch:
                 break
             messages.append(message)
         return messages
-
-    @staticmethod
-    def _read(partition: Partition, message: ReceivedMessage) -> tuple[int, EventEnvelope]:
-        event = from_kafka(
-            topic=message.topic,
-            topic_id=partition.topic_id,
-            partition=message.partition,
-            offset=message.offset,
-            key=message.key,
-            value=message.value,
-            headers=message.headers,
-        )
-        return message.offset, event
 
     def _wait(self, partition: Partition, event: EventEnvelope) -> None:
         partition.look_again_at = time.monotonic() + _UNKNOWN_TYPE_SECONDS

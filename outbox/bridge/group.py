@@ -40,9 +40,8 @@ class Group:
         self._policy = policy
         self.partitions = Partitions()
         self.unread = Unread(route)
-        metrics.POSITION_LOST.labels(
-            route.handler
-        )  # exported as 0, so that the first loss is an increase
+        # Exported as 0, so that the first loss is an increase.
+        metrics.POSITION_LOST.labels(route.handler)
         self.client = self._join()
 
     def _join(self) -> TopicConsumer:
@@ -54,10 +53,6 @@ class Group:
             on_lost_offset=self._on_lost_offset,
             on_end=self._on_end,
         )
-
-    def leave(self) -> None:
-        """Leave the group."""
-        self.client.close()
 
     def join_again(self) -> None:
         """Leave the group and join it with a new client, which is assigned its partitions anew."""
@@ -108,7 +103,6 @@ class Group:
         return None
 
     def on_revoke(self, keys: Sequence[PartitionKey]) -> None:
-        """Drop partitions that belong to another member now."""
         for key in keys:
             self.partitions.pop(key, None)
         self.unread.discard(keys)

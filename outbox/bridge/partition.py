@@ -48,9 +48,7 @@ class Partition:
     refused: bool = False  # Kafka has refused that offset since it was last asked for
     ask_again_at: float = 0.0
     buffered_bytes: int = 0
-    unknown_type: str = (
-        ""  # type of the first event in the buffer, which waits for code that knows it
-    )
+    unknown_type: str = ""  # of the first event in the buffer, which waits for code that knows it
     look_again_at: float = 0.0  # at that event
     end: int = 0  # last known end of the log; everything before it was received or is no message
 
@@ -69,11 +67,9 @@ class Partition:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of it is held or in flight."""
         return not (self.buffer or self.flight or self.held)
 
     def may_be_cut(self, now: float) -> bool:
-        """Whether the next chunk may be taken off the buffer."""
         free = not (self.flight or self.held or self.paused)
         return bool(self.buffer) and free and now >= self.look_again_at
 
@@ -83,12 +79,10 @@ class Partition:
         return self.is_idle and not (self.paused or self.lost) and self.fetching
 
     def append(self, message: ReceivedMessage) -> None:
-        """Put a message at the end of the buffer."""
         self.buffer.append(message)
         self.buffered_bytes += message.size
 
     def popleft(self) -> ReceivedMessage:
-        """Take the first message off the buffer."""
         message = self.buffer.popleft()
         self.buffered_bytes -= message.size
         return message
@@ -114,10 +108,6 @@ class Partitions(dict[PartitionKey, Partition]):
                 attempts=position.attempts,
                 paused=position.paused,
             )
-
-    def in_flight(self) -> list[Partition]:
-        """The partitions with a chunk that was sent and is not yet confirmed."""
-        return [partition for partition in self.values() if partition.flight]
 
     def are_busy(self) -> bool:
         """Whether anything is in flight or waits to be sent."""

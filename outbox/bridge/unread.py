@@ -39,17 +39,13 @@ class Unread:
 
     def __init__(self, route: Route) -> None:
         self._route = route
-        self._keys: frozenset[PartitionKey] = frozenset()  # also read by the thread of /health
-
-    @property
-    def keys(self) -> Collection[PartitionKey]:
-        return self._keys
+        self.keys: frozenset[PartitionKey] = frozenset()  # also read by the thread of /health
 
     def add(self, keys: Collection[PartitionKey]) -> None:
         """These were given to the bridge; says so, and what to do."""
         if not keys:
             return
-        self._keys |= set(keys)
+        self.keys |= set(keys)
         numbers = sorted(number for _, number in keys)
         log.error(
             "partitions_unread",
@@ -61,8 +57,8 @@ class Unread:
 
     def discard(self, keys: Iterable[PartitionKey]) -> None:
         """These are read from now on, or were taken away."""
-        self._keys -= set(keys)
+        self.keys -= set(keys)
 
     def found(self) -> Mapping[PartitionKey, Position]:
         """Positions that were written meanwhile."""
-        return positions.read_positions(self._route.handler, self._keys) if self._keys else {}
+        return positions.read_positions(self._route.handler, self.keys) if self.keys else {}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connection
+from outbox.database.ask import rows_of
 
 __all__ = ["Lease", "Leases"]
 
@@ -61,25 +61,23 @@ class Leases:
         `renew` says so, and until then a second claim gets the same number.
         """
         started = time.monotonic()
-        with connection.cursor() as cursor:
-            # MATERIALIZED, so that no plan runs the inner statement again for each row and takes
-            # more than it was asked for.
-            cursor.execute(
-                f"""
-                WITH free AS MATERIALIZED (
-                    SELECT id FROM {self.table}
-                    WHERE {self.open} AND {self.due} <= clock_timestamp() AND {where}
-                    ORDER BY {self.due} LIMIT %s FOR UPDATE SKIP LOCKED
-                )
-                UPDATE {self.table} AS taken
-                SET {self.due} = clock_timestamp() + make_interval(secs => %s),
-                    {self.number} = taken.{self.number} + %s
-                FROM free WHERE taken.id = free.id
-                RETURNING taken.id, taken.{self.number}
-                """,
-                (*parameters, limit, seconds, int(begin)),
+        # MATERIALIZED, so that no plan runs the inner statement again for each row and takes
+        # more than it was asked for.
+        rows = rows_of(
+            f"""
+            WITH free AS MATERIALIZED (
+                SELECT id FROM {self.table}
+                WHERE {self.open} AND {self.due} <= clock_timestamp() AND {where}
+                ORDER BY {self.due} LIMIT %s FOR UPDATE SKIP LOCKED
             )
-            rows = cursor.fetchall()
+            UPDATE {self.table} AS taken
+            SET {self.due} = clock_timestamp() + make_interval(secs => %s),
+                {self.number} = taken.{self.number} + %s
+            FROM free WHERE taken.id = free.id
+            RETURNING taken.id, taken.{self.number}
+            """,
+            (*parameters, limit, seconds, int(begin)),
+        )
         return [Lease(id_, number, started + seconds) for id_, number in sorted(rows)]
 
     def renew(self, leases: Sequence[Lease], *, seconds: float, begin: bool = False) -> list[Lease]:
@@ -119,20 +117,19 @@ class Leases:
         if not leases:
             return []
         held = sorted(leases, key=lambda lease: lease.id)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"""
-                WITH mine AS MATERIALIZED (
-                    SELECT {self.table}.id FROM {self.table}
-                    JOIN unnest(%s::bigint[], %s::bigint[]) AS lease (lease_id, lease_number)
-                      ON lease_id = {self.table}.id AND lease_number = {self.table}.{self.number}
-                    WHERE {self.open}
-                    ORDER BY {self.table}.id FOR UPDATE OF {self.table}
-                )
-                UPDATE {self.table} AS held SET {assignments}
-                FROM mine WHERE held.id = mine.id
-                RETURNING held.id, held.{self.number}
-                """,
-                ([each.id for each in held], [each.number for each in held], *parameters),
+        rows = rows_of(
+            f"""
+            WITH mine AS MATERIALIZED (
+                SELECT {self.table}.id FROM {self.table}
+                JOIN unnest(%s::bigint[], %s::bigint[]) AS lease (lease_id, lease_number)
+                  ON lease_id = {self.table}.id AND lease_number = {self.table}.{self.number}
+                WHERE {self.open}
+                ORDER BY {self.table}.id FOR UPDATE OF {self.table}
             )
-            return sorted(cursor.fetchall())
+            UPDATE {self.table} AS held SET {assignments}
+            FROM mine WHERE held.id = mine.id
+            RETURNING held.id, held.{self.number}
+            """,
+            ([each.id for each in held], [each.number for each in held], *parameters),
+        )
+        return sorted(rows)

@@ -3,13 +3,14 @@ many. It is written in the transaction of the action; what takes longer has a ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from django.db import connection
+
+from outbox.database.ask import changed_by, row_of, rows_of
 
 __all__ = [
     "DoneAlready",
@@ -29,8 +30,6 @@ __all__ = [
 KEPT_DAYS = 365
 TEXT_LENGTH = 1000  # of why, and of what came of it
 _CHUNK = 10_000
-
-
 _REASON_LENGTH = 500
 
 
@@ -82,7 +81,8 @@ def note(
 
     `once`: of the form that asks for it. Raises DoneAlready if a row has it, so that nothing is done.
     """
-    return _insert(what, subject, by, why, asked=done, done=done, once=once, outcome=outcome)
+    row = {"asked": done, "done": done, "once": once, "outcome": _text(outcome)}
+    return _insert(what, subject, by, why, row)
 
 
 def begin(
@@ -97,38 +97,25 @@ def begin(
 ) -> int:
     """Write down what has begun and will count how far it is; as `note`. `run`: what somebody needs
     who goes on with it, JSON values."""
-    return _insert(what, subject, by, why, asked=asked, once=once, run=run, ended=False)
-
-
-def _insert(
-    what: str,
-    subject: str,
-    by: str,
-    why: str,
-    *,
-    asked: int | None = None,
-    done: int = 0,
-    once: UUID | None = None,
-    outcome: str = "",
-    run: dict[str, Any] | None = None,
-    ended: bool = True,
-) -> int:
     text = msgspec.json.encode(run).decode() if run is not None else None
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO operator_action
-                (by, what, subject, why, asked, done, once, outcome, run, ended_at)
-            VALUES (%s, %s, %s, %s, %s::int, %s::int, %s::uuid, %s, %s::jsonb,
-                    CASE WHEN %s THEN clock_timestamp() END)
-            ON CONFLICT (once) DO NOTHING RETURNING id
-            """,
-            (
-                *(_text(by), what, _text(subject), _text(why)),
-                *(asked, done, once, _text(outcome), text, ended),
-            ),
-        )
-        row = cursor.fetchone()
+    row = {"asked": asked, "once": once, "run": text, "ended": False}
+    return _insert(what, subject, by, why, row)
+
+
+def _insert(what: str, subject: str, by: str, why: str, columns: Mapping[str, Any]) -> int:
+    default = {"done": 0, "outcome": "", "run": None, "ended": True}
+    texts = {"what": what, "subject": _text(subject), "by": _text(by), "why": _text(why)}
+    row = row_of(
+        """
+        INSERT INTO operator_action
+            (by, what, subject, why, asked, done, once, outcome, run, ended_at)
+        VALUES (%(by)s, %(what)s, %(subject)s, %(why)s, %(asked)s::int, %(done)s::int,
+                %(once)s::uuid, %(outcome)s, %(run)s::jsonb,
+                CASE WHEN %(ended)s THEN clock_timestamp() END)
+        ON CONFLICT (once) DO NOTHING RETURNING id
+        """,
+        default | texts | dict(columns),
+    )
     if row is None:
         raise DoneAlready(DoneAlready.__doc__)
     return int(row[0])
@@ -141,75 +128,65 @@ def _text(text: str) -> str:
 
 def add(entry_id: int, *, done: int = 0, skipped: int = 0) -> None:
     """So many more; in the transaction that has done them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE operator_action SET done = done + %s, skipped = skipped + %s WHERE id = %s",
-            (done, skipped, entry_id),
-        )
+    changed_by(
+        "UPDATE operator_action SET done = done + %s, skipped = skipped + %s WHERE id = %s",
+        (done, skipped, entry_id),
+    )
 
 
 def tell(entry_id: int, outcome: str) -> None:
     """Why it does not get on, while it is under way."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE operator_action SET outcome = %s"
-            " WHERE id = %s AND ended_at IS NULL AND outcome <> %s",
-            (_text(outcome), entry_id, _text(outcome)),
-        )
+    changed_by(
+        "UPDATE operator_action SET outcome = %s"
+        " WHERE id = %s AND ended_at IS NULL AND outcome <> %s",
+        (_text(outcome), entry_id, _text(outcome)),
+    )
 
 
 def end(entry_id: int, outcome: str = "") -> bool:
     """It is over; whether it was under way until now."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE operator_action SET ended_at = clock_timestamp(), outcome = %s"
-            " WHERE id = %s AND ended_at IS NULL",
-            (_text(outcome), entry_id),
-        )
-        return bool(cursor.rowcount)
+    ended = changed_by(
+        "UPDATE operator_action SET ended_at = clock_timestamp(), outcome = %s"
+        " WHERE id = %s AND ended_at IS NULL",
+        (_text(outcome), entry_id),
+    )
+    return bool(ended)
 
 
 def newest(limit: int) -> Sequence[Entry]:
     """The newest rows, and after them older ones that are still in progress."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT {_COLUMNS} FROM (
-                (SELECT {_COLUMNS} FROM operator_action ORDER BY id DESC LIMIT %s)
-                UNION
-                (SELECT {_COLUMNS} FROM operator_action
-                 WHERE ended_at IS NULL AND run IS NOT NULL ORDER BY id LIMIT %s)
-            ) AS found ORDER BY id DESC
-            """,
-            (limit, limit),
-        )
-        return [Entry(*row) for row in cursor.fetchall()]
+    rows = rows_of(
+        f"""
+        SELECT {_COLUMNS} FROM (
+            (SELECT {_COLUMNS} FROM operator_action ORDER BY id DESC LIMIT %s)
+            UNION
+            (SELECT {_COLUMNS} FROM operator_action
+             WHERE ended_at IS NULL AND run IS NOT NULL ORDER BY id LIMIT %s)
+        ) AS found ORDER BY id DESC
+        """,
+        (limit, limit),
+    )
+    return [Entry(*row) for row in rows]
 
 
 def entry(entry_id: int) -> Entry | None:
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {_COLUMNS} FROM operator_action WHERE id = %s", (entry_id,))
-        row = cursor.fetchone()
+    row = row_of(f"SELECT {_COLUMNS} FROM operator_action WHERE id = %s", (entry_id,))
     return Entry(*row) if row else None
 
 
 def under(once: UUID) -> int | None:
     """The id of the row that a form has written."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM operator_action WHERE once = %s::uuid", (once,))
-        row = cursor.fetchone()
+    row = row_of("SELECT id FROM operator_action WHERE once = %s::uuid", (once,))
     return int(row[0]) if row else None
 
 
 def purge() -> int:
     """Let go of what began more than a year ago, oldest first; how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            DELETE FROM operator_action WHERE id IN (
-                SELECT id FROM (SELECT id, at FROM operator_action ORDER BY id LIMIT %s) AS oldest
-                WHERE at < clock_timestamp() - make_interval(days => %s))
-            """,
-            (_CHUNK, KEPT_DAYS),
-        )
-        return int(cursor.rowcount)
+    return changed_by(
+        """
+        DELETE FROM operator_action WHERE id IN (
+            SELECT id FROM (SELECT id, at FROM operator_action ORDER BY id LIMIT %s) AS oldest
+            WHERE at < clock_timestamp() - make_interval(days => %s))
+        """,
+        (_CHUNK, KEPT_DAYS),
+    )

@@ -58,7 +58,6 @@ def begin(seconds: float, *, each: float) -> None:
 
 
 def end() -> None:
-    """No bound any more."""
     _until.set(_FOREVER)
     _each.set(_FOREVER)
 
@@ -72,7 +71,6 @@ def give_up(waited_for: str) -> Unanswered:
 
 
 def note_answer() -> None:
-    """A new connection was answered."""
     global _given_up_at
     _given_up_at = -_FOREVER
 

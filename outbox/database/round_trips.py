@@ -12,9 +12,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from django.db import connection, transaction
 
-__all__ = ["Change", "RoundTrip", "Row", "Statement", "Steps", "run", "send"]
+__all__ = ["Change", "RoundTrip", "Row", "Statement", "Steps", "drive", "run", "send"]
 
 Result = TypeVar("Result")
+Question = TypeVar("Question")
+End = TypeVar("End")
 # SQL with %s for each parameter, which are casted there: `%s::uuid[]` takes an array literal.
 Statement = tuple[str, Sequence[str | int | None]]
 Row = tuple[Any, ...]
@@ -64,14 +66,20 @@ def send(trip: RoundTrip) -> list[Sequence[Row]]:
 
 def run(steps: Steps[Result]) -> Sequence[Result]:
     """All round trips on Django's connection, in the open transaction; the results."""
-    try:
-        trip = next(steps)
-        while True:
-            trip = steps.send(send(trip))
-    except StopIteration as end:
-        change: Change[Result] = end.value
+    change = drive(steps, send)
     send(change.trip)
     return change.results
+
+
+def drive(steps: Generator[Question, Any, End], answer: Callable[[Question], Any]) -> End:
+    """What a generator returns, when each question that it yields is answered so."""
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send(answer(asked))
+    except StopIteration as end:
+        returned: End = end.value
+        return returned
 
 
 @contextmanager

@@ -26,9 +26,7 @@ __all__ = [
     "unit_of_work",
 ]
 
-
 IDLE_TOO_LONG = "25P03"
-
 
 # What the driver files under InternalError though nothing is wrong with us: PostgreSQL ended the session,
 # idle in a transaction or too long in one, or takes no writes, as a standby in the middle of a failover.

@@ -20,9 +20,7 @@ from outbox.topics import DLQ_SUFFIX, DLQ_TYPE, Topic
 
 __all__ = ["bounded_trace", "dlq_headers", "dlq_message", "dlq_topics", "ids_only", "is_dlq"]
 
-
 _ERROR_HEADER_LENGTH = 500
-
 
 _TRACE_LENGTH = 128
 
@@ -79,16 +77,11 @@ def _bytes(headers: dict[str, str]) -> int:
 
 
 def dlq_headers(letter: Letter, failed_at: datetime) -> dict[str, str]:
-    """What the message says about the letter."""
-
-    def number(value: int | None) -> str:
-        return "" if value is None else str(value)
-
     return {
         "original-event-id": str(letter.event.event_id),
         "original-topic": letter.event.topic,
-        "original-partition": number(letter.partition),
-        "original-offset": number(letter.offset),
+        "original-partition": "" if letter.partition is None else str(letter.partition),
+        "original-offset": "" if letter.offset is None else str(letter.offset),
         "handler": letter.handler,
         "error": to_column(letter.error)[:_ERROR_HEADER_LENGTH],
         "failed-at": rfc3339(failed_at),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 from outbox.envelope import (
@@ -15,17 +14,9 @@ from outbox.envelope import (
 )
 from outbox.models import DeadLetter
 
-__all__ = ["COLUMNS", "Letter", "Place", "State"]
-
+__all__ = ["Letter", "Place", "State"]
 
 State = DeadLetter.State
-
-
-COLUMNS = (
-    'id, handler, event_id, topic, topic_id, "partition", "offset", key, type, source, event_time,'
-    " payload, traceparent, correlation_id, state, attempts, error, failed_at, replay_count"
-)
-
 
 Place = tuple[str, int, str]
 """(topic, partition, key): the events of a place keep their order. Messages of other producers may have no
@@ -56,29 +47,27 @@ class Letter:
         return self.event.topic, self.partition, self.event.key
 
     @classmethod
-    def from_row(cls, row: Sequence[Any]) -> Self:
-        (letter_id, handler, event_id, topic, topic_id, partition, offset, key, *fields) = row
-        (type_, source, time, payload, traceparent, correlation_id, *state) = fields
-        (number, attempts, error, failed_at, replay_count) = state
+    def of(cls, row: DeadLetter) -> Self:
+        event = EventEnvelope(
+            event_id=row.event_id,
+            type=from_column(row.type),
+            topic=row.topic,
+            key=from_column(row.key),
+            source=from_column(row.source),
+            time=from_column(row.event_time),
+            payload=from_column(row.payload),
+            trace=TraceContext(from_column(row.traceparent), from_column(row.correlation_id)),
+        )
         return cls(
-            handler=handler,
-            event=EventEnvelope(
-                event_id=event_id,
-                type=from_column(type_),
-                topic=topic,
-                key=from_column(key),
-                source=from_column(source),
-                time=from_column(time),
-                payload=from_column(payload),
-                trace=TraceContext(from_column(traceparent), from_column(correlation_id)),
-            ),
-            topic_id=topic_id,
-            partition=partition,
-            offset=offset,
-            state=number,
-            attempts=attempts,
-            error=error,
-            failed_at=failed_at,
-            replay_count=replay_count,
-            id=letter_id,
+            row.handler,
+            event,
+            row.topic_id,
+            row.partition,
+            row.offset,
+            row.state,
+            row.attempts,
+            row.error,
+            row.failed_at,
+            row.replay_count,
+            row.id,
         )

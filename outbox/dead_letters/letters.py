@@ -11,19 +11,15 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
-
 from outbox import metrics
 from outbox.conf import REDRIVE
-from outbox.database.ask import row_of, rows_of
+from outbox.database.ask import changed_by, rows_of
 from outbox.database.leases import Leases
 from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_message, dlq_topics
-from outbox.dead_letters.letter import COLUMNS, Letter, Place, State
+from outbox.dead_letters.letter import Letter, Place, State
 from outbox.declaration import Route
-from outbox.envelope import (
-    from_column,
-    to_column,
-)
+from outbox.envelope import from_column, to_column
+from outbox.models import DeadLetter
 from outbox.publish.events import publish
 
 __all__ = [
@@ -39,6 +35,7 @@ __all__ = [
     "promote",
     "read_letter",
     "resolve",
+    "try_again",
 ]
 
 # A letter is tried under a lease, whose number is the count of its attempts.
@@ -120,7 +117,6 @@ def park(letters: Sequence[Letter], *, delay: float = 0.0, announce: bool = Fals
 
 
 def _row(letter: Letter) -> tuple[Any, ...]:
-    """The columns of _INSERT."""
     event = letter.event
     texts = (
         event.key,
@@ -150,63 +146,67 @@ def _row(letter: Letter) -> tuple[Any, ...]:
 
 def lock_letters(ids: Iterable[int]) -> list[Letter]:
     """The open ones among these rows, locked, in order."""
-    return [
-        Letter.from_row(row)
-        for row in rows_of(
-            f"SELECT {COLUMNS} FROM dead_letter WHERE id = ANY(%s) AND state < 3"
-            " ORDER BY id FOR UPDATE",
-            (list(ids),),
-        )
-    ]
+    rows = DeadLetter.objects.filter(id__in=list(ids), state__lt=State.APPLIED)
+    return [Letter.of(row) for row in rows.order_by("id").select_for_update()]
 
 
 def read_letter(letter_id: int) -> Letter | None:
     """An open letter, without a lock; None if it is resolved."""
-    row = row_of(f"SELECT {COLUMNS} FROM dead_letter WHERE id = %s AND state < 3", (letter_id,))
-    return Letter.from_row(row) if row else None
+    row = DeadLetter.objects.filter(id=letter_id, state__lt=State.APPLIED).first()
+    return Letter.of(row) if row else None
 
 
 def head_of(handler: str, place: Place, *, limit: int = 1, parked: bool = False) -> list[Letter]:
     """The first open letters of a key, in order; `parked`: of those that wait behind another."""
     topic, partition, key = place
     column = to_column(key)
-    rows = rows_of(
-        f"""
-        SELECT {COLUMNS} FROM dead_letter
+    rows = DeadLetter.objects.raw(
+        """
+        SELECT * FROM dead_letter
         WHERE handler = %s AND topic = %s AND md5(key) = md5(%s) AND key = %s AND state < 3
           AND "partition" = %s AND (state = 1 OR NOT %s)
         ORDER BY id LIMIT %s
         """,
         (handler, topic, column, column, partition, parked, limit),
     )
-    return [Letter.from_row(row) for row in rows]
+    return [Letter.of(row) for row in rows]
 
 
 def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
     """Close letters as applied or discarded."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter
-            SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
-                next_attempt_at = NULL
-            WHERE id = ANY(%s) AND state < 3
-            """,
-            (int(state), by, note, list(ids)),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter
+        SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
+            next_attempt_at = NULL
+        WHERE id = ANY(%s) AND state < 3
+        """,
+        (int(state), by, note, list(ids)),
+    )
+
+
+def try_again(where: str, parameters: Sequence[Any]) -> int:
+    """Make letters due now, with all their tries; returns how many. `where`: SQL, a condition of them."""
+    return changed_by(
+        f"""
+        UPDATE dead_letter SET state = 0, attempts = 0, next_attempt_at = clock_timestamp(),
+            replay_count = replay_count + (state = 2)::int
+        WHERE {where}
+        """,
+        parameters,
+    )
 
 
 def promote(letter_id: int, *, delay: float) -> None:
     """Make a follower the head of its key, due after `delay` seconds."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter
-            SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = %s AND state = 1
-            """,
-            (delay, letter_id),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter
+        SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = %s AND state = 1
+        """,
+        (delay, letter_id),
+    )
 
 
 def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from itertools import takewhile
 
 import structlog
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 
 from outbox import conf, metrics, tracing
 from outbox.conf import BRIDGE, REDRIVE
+from outbox.database.ask import changed_by
 from outbox.database.errors import describe, is_timeout, is_transient
 from outbox.database.leases import Lease
 from outbox.dead_letters import letters as letter_rows
@@ -45,10 +46,6 @@ tried the letter since. JSON turns it into a list."""
 log = structlog.get_logger("outbox.redrive")
 
 
-class _Paused(ConnectionError):
-    """The handler is paused, so its letters wait."""
-
-
 def run_letters(
     *, handler: str, letters: Sequence[Claim], effect: Callable[[Sequence[EventEnvelope]], None]
 ) -> int:
@@ -62,7 +59,8 @@ def run_letters(
     for number, (letter_id, attempts) in enumerate(letters):
         try:
             if time.monotonic() > give_up:
-                _give_up([Lease(*claim) for claim in letters[number:]])
+                # Due again before their leases end, because they were not begun.
+                letter_rows.LEASES.give_back([Lease(*claim) for claim in letters[number:]])
                 break
             applied += _run_key(route, (letter_id, attempts), effect, give_up)
         except (DatabaseError, InterfaceError) as error:
@@ -82,7 +80,7 @@ def _run_key(
     following: Claim | None = claim
     while following is not None:
         if applied and time.monotonic() > give_up:
-            _give_up([Lease(*following)])
+            letter_rows.LEASES.give_back([Lease(*following)])
             break
         batch = _begin(route, following, size)
         if not batch:
@@ -196,7 +194,7 @@ def lock_place(letter: Letter) -> None:
     key = _place(letter)
     position = positions.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait).get(key)
     if position is not None and position.paused:
-        raise _Paused(_Paused.__doc__)
+        raise ConnectionError("The handler is paused, so its letters wait.")
 
 
 def free_place(letter: Letter, *, ordered: bool, delay: float) -> Claim | None:
@@ -218,20 +216,19 @@ def note_if_none_is_open(letter: Letter) -> None:
     """Mark that the partition has no open letters, once that is so; chunks then stop asking for
     parked keys."""
     topic, partition = _place(letter)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE bridge_position SET letters_open = false
-            WHERE handler = %s AND topic = %s AND "partition" = %s AND letters_open
-              AND NOT EXISTS (
-                SELECT FROM dead_letter AS letter
-                WHERE letter.handler = bridge_position.handler
-                  AND letter.topic = bridge_position.topic
-                  AND letter."partition" = bridge_position."partition" AND letter.state < 3
-              )
-            """,
-            (letter.handler, topic, partition),
-        )
+    changed_by(
+        """
+        UPDATE bridge_position SET letters_open = false
+        WHERE handler = %s AND topic = %s AND "partition" = %s AND letters_open
+          AND NOT EXISTS (
+            SELECT FROM dead_letter AS letter
+            WHERE letter.handler = bridge_position.handler
+              AND letter.topic = bridge_position.topic
+              AND letter."partition" = bridge_position."partition" AND letter.state < 3
+          )
+        """,
+        (letter.handler, topic, partition),
+    )
 
 
 def _place(letter: Letter) -> PartitionKey:
@@ -255,7 +252,18 @@ def _failed(route: Route, letter: Letter, error: Exception) -> None:
         if still and letter.attempts >= route.tries:
             bury_letters(still, describe(error))
         elif still:
-            _due_in(letter, letter_rows.backoff(route, letter.attempts), describe(error))
+            changed_by(
+                """
+                UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
+                    next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+                WHERE id = %s AND state = 0
+                """,
+                (
+                    to_column(describe(error)[: letter_rows.ERROR_LENGTH]),
+                    letter_rows.backoff(route, letter.attempts),
+                    letter.id,
+                ),
+            )
 
 
 def bury_letters(letters: Sequence[Letter], error: str = "") -> None:
@@ -285,29 +293,11 @@ def _give_back(letter: Letter, reason: str) -> None:
         reason=reason,
         **event_fields(letter.event.trace),
     )
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET attempts = greatest(attempts - 1, 0),
-                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = %s AND state = 0
-            """,
-            (REDRIVE.again, letter.id),
-        )
-
-
-def _give_up(leases: Sequence[Lease]) -> None:
-    """Make letters due again before their leases end, because they were not begun when the time was up."""
-    letter_rows.LEASES.give_back(leases)
-
-
-def _due_in(letter: Letter, seconds: float, error: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
-                next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-            WHERE id = %s AND state = 0
-            """,
-            (to_column(error[: letter_rows.ERROR_LENGTH]), seconds, letter.id),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter SET attempts = greatest(attempts - 1, 0),
+            next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = %s AND state = 0
+        """,
+        (REDRIVE.again, letter.id),
+    )

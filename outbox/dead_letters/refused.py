@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import structlog
-from django.db import connection
 
 from outbox import metrics
 from outbox.conf import DRAIN_HANDLER
+from outbox.database.ask import changed_by
 from outbox.dead_letters import dlq_message
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters.letter import Letter
@@ -110,23 +110,22 @@ def hold_followers(lanes: Iterable[int]) -> tuple[int, Heads]:
     heads = _open_heads(set(lanes))
     if not heads:
         return 0, {}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE event_outbox SET status = 2
-            FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS head (event_id, topic, key)
-            WHERE event_outbox.status = 0 AND event_outbox.lane = ANY(%s)
-              AND event_outbox.topic = head.topic AND event_outbox.key = head.key
-              AND event_outbox.event_id <> head.event_id
-            """,
-            (
-                list(heads.values()),
-                [topic for topic, _ in heads],
-                [key for _, key in heads],
-                list({lane_of(key) for _, key in heads}),
-            ),
-        )
-        return int(cursor.rowcount), heads
+    held = changed_by(
+        """
+        UPDATE event_outbox SET status = 2
+        FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS head (event_id, topic, key)
+        WHERE event_outbox.status = 0 AND event_outbox.lane = ANY(%s)
+          AND event_outbox.topic = head.topic AND event_outbox.key = head.key
+          AND event_outbox.event_id <> head.event_id
+        """,
+        (
+            list(heads.values()),
+            [topic for topic, _ in heads],
+            [key for _, key in heads],
+            list({lane_of(key) for _, key in heads}),
+        ),
+    )
+    return held, heads
 
 
 def without_followers(pending: Sequence[PendingEvent], heads: Heads) -> list[PendingEvent]:
@@ -138,17 +137,12 @@ def without_followers(pending: Sequence[PendingEvent], heads: Heads) -> list[Pen
 def resolve_published(events: Sequence[PendingEvent]) -> None:
     """Events of lanes with open letters were published: the letters among them are resolved, and
     what was held behind them is published."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT id FROM dead_letter
-            WHERE handler = %s AND event_id = ANY(%s::uuid[]) AND state = 0 FOR UPDATE
-            """,
-            (DRAIN_HANDLER, [event.event_id for event in events]),
-        )
-        ids = [row[0] for row in cursor.fetchall()]
-    letters = letter_rows.lock_letters(ids) if ids else []
-    for letter in letters:
+    rows = DeadLetter.objects.filter(
+        handler=DRAIN_HANDLER,
+        event_id__in=[event.event_id for event in events],
+        state=DeadLetter.State.RETRYING,
+    )
+    for letter in letter_rows.lock_letters(rows.values_list("id", flat=True)):
         letter_rows.resolve([letter.id], DeadLetter.State.APPLIED, by="drain")
         _release(letter)
 
@@ -184,7 +178,6 @@ def _release(letter: Letter) -> None:
 
 
 def _open_heads(lanes: set[int]) -> Heads:
-    """The open letters of these lanes."""
     rows = DeadLetter.objects.filter(
         handler=DRAIN_HANDLER, state__lt=DeadLetter.State.APPLIED
     ).values_list("event_id", "topic", "key")

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 
 from outbox import conf
 from outbox.conf import DRAIN_HANDLER, REDRIVE
 from outbox.database import operator_log
-from outbox.database.ask import row_of, rows_of
+from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters import redrive, refused
 from outbox.dead_letters.letter import Letter
@@ -180,11 +180,14 @@ def _resolve(
 ) -> dict[int, str]:
     """By id: why nothing was done, or an empty string."""
     words = dict.fromkeys((letter.id for letter in batch), "already resolved")
+    first = batch[0]
     with transaction.atomic():
-        if batch[0].handler == DRAIN_HANDLER:
-            words |= _resolve_drains(action, batch[0].id, by, note)
+        if first.handler == DRAIN_HANDLER:
+            words |= _resolve_drains(action, first.id, by, note)
         else:
-            _lock_position(batch[0])
+            assert first.partition is not None  # only letters of the drain have none
+            key = first.topic, first.partition
+            positions.lock_positions(first.handler, [key], wait=REDRIVE.lock_wait)
             # Read now that nobody else can change them.
             open_letters = letter_rows.lock_letters(words)
             if open_letters:
@@ -197,12 +200,6 @@ def _resolve(
         done = sum(not word for word in words.values())
         operator_log.add(run, done=done, skipped=len(words) - done)
     return words
-
-
-def _lock_position(letter: DeadLetter) -> None:
-    assert letter.partition is not None  # only letters of the drain have none
-    key = letter.topic, letter.partition
-    positions.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait)
 
 
 def _resolve_drains(action: str, letter_id: int, by: str, note: str) -> dict[int, str]:
@@ -221,7 +218,7 @@ def _resolve_drains(action: str, letter_id: int, by: str, note: str) -> dict[int
     if letter.state != State.DEAD:
         return {letter_id: "already put back"}
     refused.put_back(letter)
-    _make_due([letter.id])
+    letter_rows.try_again("id = %s", [letter.id])
     return {letter_id: ""}
 
 
@@ -234,20 +231,9 @@ def _replay(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
             [head] = letter_rows.head_of(letter.handler, letter.place)
             if head.id != letter.id:
                 words[letter.id] = "follows its head"
-    _make_due([letter_id for letter_id, word in words.items() if not word])
+    ids = [letter_id for letter_id, word in words.items() if not word]
+    letter_rows.try_again("id = ANY(%s)", [ids])
     return words
-
-
-def _make_due(ids: Sequence[int]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET state = 0, attempts = 0, next_attempt_at = clock_timestamp(),
-                replay_count = replay_count + (state = 2)::int
-            WHERE id = ANY(%s)
-            """,
-            (list(ids),),
-        )
 
 
 def _discard(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
@@ -268,27 +254,26 @@ def _free_places(letters: Sequence[Letter]) -> None:
     """As redrive.free_place for letters of one partition: what waits behind them is due at once."""
     first = letters[0]
     keys = {to_column(letter.event.key) for letter in letters}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
-            FROM unnest(%s::text[]) AS place (key) CROSS JOIN LATERAL (
-                SELECT id FROM dead_letter AS waiting
-                WHERE waiting.handler = %s AND waiting.topic = %s AND waiting."partition" = %s
-                  AND md5(waiting.key) = md5(place.key) AND waiting.key = place.key
-                  AND waiting.state < 3 AND (waiting.state = 1 OR %s)
-                ORDER BY id LIMIT 1
-            ) AS head
-            WHERE dead_letter.id = head.id AND dead_letter.state = 1
-            """,
-            (
-                sorted(keys),
-                first.handler,
-                first.event.topic,
-                first.partition,
-                _is_ordered(first.handler),
-            ),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
+        FROM unnest(%s::text[]) AS place (key) CROSS JOIN LATERAL (
+            SELECT id FROM dead_letter AS waiting
+            WHERE waiting.handler = %s AND waiting.topic = %s AND waiting."partition" = %s
+              AND md5(waiting.key) = md5(place.key) AND waiting.key = place.key
+              AND waiting.state < 3 AND (waiting.state = 1 OR %s)
+            ORDER BY id LIMIT 1
+        ) AS head
+        WHERE dead_letter.id = head.id AND dead_letter.state = 1
+        """,
+        (
+            sorted(keys),
+            first.handler,
+            first.event.topic,
+            first.partition,
+            _is_ordered(first.handler),
+        ),
+    )
     redrive.note_if_none_is_open(first)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
-from django.db import connection
 
 from outbox import conf, metrics
 from outbox.database.ask import changed_by, row_of, rows_of
@@ -152,15 +151,14 @@ def passes_by(route: Route, letter: Letter) -> bool:
 def send_back(letter: Letter, lease: Lease) -> None:
     """Park a letter that was due, and whose type this process does not know; the try that began
     with `lease` is taken back. Inside the transaction that began it."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter SET state = 1, attempts = %s, next_attempt_at = NULL, error = %s,
-                failed_at = clock_timestamp()
-            WHERE id = %s AND state = 0
-            """,
-            (lease.number, to_column(_error(letter.event.type)), letter.id),
-        )
+    changed_by(
+        """
+        UPDATE dead_letter SET state = 1, attempts = %s, next_attempt_at = NULL, error = %s,
+            failed_at = clock_timestamp()
+        WHERE id = %s AND state = 0
+        """,
+        (lease.number, to_column(_error(letter.event.type)), letter.id),
+    )
     report_parked(letter.handler, [letter.event])
 
 

@@ -20,7 +20,6 @@ from outbox.lanes.pending import PendingEvent
 
 __all__ = ["Produced", "produce"]
 
-
 log = structlog.get_logger("outbox.drain")
 
 
@@ -114,10 +113,6 @@ def _send(
 ) -> BatchDelivery:
     """Send some of the messages and add to `whole` what was acknowledged."""
     timeout = max(0.0, deadline - time.monotonic())
-    if len(indexes) == len(messages):
-        sent = producer.send(messages, timeout=timeout)
-        whole.acknowledged = sent.acknowledged
-        return sent
     sent = producer.send([messages[index] for index in indexes], timeout=timeout)
     whole.acknowledged |= {indexes[i]: offset for i, offset in sent.acknowledged.items()}
     return sent

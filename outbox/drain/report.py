@@ -23,7 +23,6 @@ log = structlog.get_logger("outbox.drain")
 
 
 def report_unknown_topics(floors: Floors) -> None:
-    """Log and count what waits for a route."""
     for topic, events, first_id in topics_without_route(floors):
         metrics.DRAIN_FAILED.labels("unknown_topic").inc()
         log.error("topic_without_route", topic=topic, events=events, first_id=first_id)

@@ -5,10 +5,12 @@ parts before it were acknowledged completely, so the order of a key holds."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 from django.db import connection
 
@@ -20,8 +22,6 @@ from outbox.kafka.producer import BatchDelivery
 from outbox.lanes.pending import PendingEvent
 
 __all__ = ["acknowledged_prefix", "send_and_settle"]
-
-_PART = 1000  # events; smaller ones cost more in flushes than they save
 
 _SETTLE = """
     UPDATE event_outbox
@@ -43,9 +43,9 @@ def send_and_settle(
     deadline = time.monotonic() + policy.flush_timeout
     whole = Produced(size=len(pending))
     settled: list[PendingEvent] = []
-    parts = max(1, len(pending) // _PART)
+    parts = max(1, len(pending) // policy.part_events)
     size = max(1, -(-len(pending) // parts))
-    with connection.cursor() as cursor, _Marks(cursor, beside=parts > 1) as marks:
+    with connection.cursor() as cursor, _marking(cursor, beside=parts > 1) as mark:
         for start in range(0, len(pending), size):
             part = pending[start : start + size]
             sent = produce(part, deadline=deadline, refused_before=refused_before)
@@ -53,42 +53,32 @@ def send_and_settle(
             indexes = acknowledged_prefix(part, sent)
             if indexes:
                 rows = [(part[i].id, part[i].partition, sent.acknowledged[i]) for i in indexes]
-                marks.write(_columns(rows))
+                mark([array_literal(column) for column in zip(*rows, strict=True)])
                 settled += [part[i] for i in indexes]
             if not sent.complete:
                 break
     return whole, settled
 
 
-class _Marks:
-    """Marks parts as published; `beside`: on a thread of its own, while the caller sends the next. A
-    batch that is a single part has nothing to send meanwhile, and a thread costs more than its UPDATE
-    waits."""
+@contextmanager
+def _marking(cursor: Any, *, beside: bool) -> Iterator[Callable[[Sequence[str]], object]]:
+    """What marks one part as published, given the columns of _SETTLE; `beside`: on a thread of its own,
+    while the caller sends the next. A batch that is a single part has nothing to send meanwhile, and a
+    thread costs more than its UPDATE waits. What the database raises comes at the call or at the end."""
+    if not beside:
+        yield partial(cursor.execute, _SETTLE)
+        return
+    under_way: list[Future[Any]] = []
 
-    def __init__(self, cursor: Any, *, beside: bool) -> None:
-        self._execute = cursor.execute
-        self._thread = ThreadPoolExecutor(1, "settle") if beside else None
-        self._under_way: list[Future[Any]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._thread is None:
-            return
-        self._thread.shutdown()
-        if kind is None:
-            for mark in self._under_way:
-                mark.result()
-
-    def write(self, columns: Sequence[str]) -> None:
-        """Mark one part, given as the columns of _SETTLE; what the database raises comes here or at the end."""
-        if self._thread is None:
-            self._execute(_SETTLE, columns)
-            return
+    def mark(columns: Sequence[str]) -> None:
         # In the context of the drain: it has the time that is left to wait for PostgreSQL.
         in_context = copy_context().run
-        self._under_way.append(self._thread.submit(in_context, self._execute, _SETTLE, columns))
+        under_way.append(thread.submit(in_context, cursor.execute, _SETTLE, columns))
+
+    with ThreadPoolExecutor(1, "settle") as thread:
+        yield mark
+    for each in under_way:
+        each.result()
 
 
 def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: BatchDelivery) -> Sequence[int]:
@@ -103,7 +93,3 @@ def acknowledged_prefix(pending: Sequence[PendingEvent], delivery: BatchDelivery
         elif event.place not in open_keys:
             settled.append(index)
     return settled
-
-
-def _columns(rows: Sequence[tuple[int, int, int]]) -> list[str]:
-    return [array_literal(column) for column in zip(*rows, strict=True)]

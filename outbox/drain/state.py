@@ -25,7 +25,6 @@ class Backoff:
 
     @property
     def active(self) -> bool:
-        """Whether the pause is not over yet."""
         return time.monotonic() < self.until
 
     def failed(self, policy: DrainPolicy) -> None:
@@ -34,9 +33,7 @@ class Backoff:
         self.until = time.monotonic() + self.delay
 
     def succeeded(self) -> None:
-        """No pause."""
-        self.delay = 0.0
-        self.until = 0.0
+        self.delay = self.until = 0.0
 
 
 @dataclass(slots=True)

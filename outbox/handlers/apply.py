@@ -32,8 +32,6 @@ __all__ = ["Effect", "accepts", "apply_chunks", "followers_of", "park_letters"]
 Effect = Callable[[Sequence[EventEnvelope]], None]
 """Writes the effect of at least one event, in the open transaction."""
 
-_NONE: Mapping[UUID, str] = {}
-
 log = structlog.get_logger("outbox.effects")
 
 
@@ -63,9 +61,9 @@ def park_letters(
     chunks: Iterable[Chunk],
     ids: Collection[UUID],
     *,
-    refused: Mapping[UUID, str] = _NONE,
+    refused: Mapping[UUID, str] = {},
     followers: Collection[UUID] | None = None,
-    unknown: Mapping[UUID, str] = _NONE,
+    unknown: Mapping[UUID, str] = {},
 ) -> None:
     """Write the letters of these events, each once, in the order of the log, one statement for all.
 
@@ -99,8 +97,8 @@ def apply_chunks(
     chunks: Sequence[Chunk],
     effect: Effect,
     wait: float = 0.0,
-    refused: Mapping[UUID, str] = _NONE,
-    unknown: Mapping[UUID, str] = _NONE,
+    refused: Mapping[UUID, str] = {},
+    unknown: Mapping[UUID, str] = {},
 ) -> int:
     """Apply all the chunks in one transaction. Raises what the database or the effect raises.
 
@@ -177,17 +175,12 @@ def _set_aside(
             followers=behind,
             unknown=unknown,
         )
+    parked = [event_id for event_id in events if event_id in new_bad]
     return _Aside(
         ids=behind | bad,
         parked=len(new) + len(new_bad),
-        foreign=[
-            events[event_id]
-            for event_id in events
-            if event_id in new_bad and event_id not in unknown
-        ],
-        unknown=[
-            events[event_id] for event_id in events if event_id in new_bad and event_id in unknown
-        ],
+        foreign=[events[event_id] for event_id in parked if event_id not in unknown],
+        unknown=[events[event_id] for event_id in parked if event_id in unknown],
     )
 
 

@@ -31,16 +31,14 @@ class Sieve:
 
     def __init__(self, decode: Decode, unknown: Mapping[UUID, str] | None = None) -> None:
         self.refused: dict[UUID, str] = {}
-        self.unknown = (
-            unknown or {}
-        )  # events of this system to park because of their type -> the error
+        # Events of this system to park because of their type -> the error.
+        self.unknown = unknown or {}
         self._decode = decode
         self._seen: set[UUID] = set()
 
     def look(self, chunks: Sequence[Chunk]) -> bool:
         """Whether there are more refused events now. Raises what the database raises."""
         failed: dict[UUID, str] = {}
-        topics: dict[str, list[UUID]] = {}
         looked_at: set[UUID] = set()
         for chunk in chunks:
             for _, event in chunk.events:
@@ -51,10 +49,8 @@ class Sieve:
                     continue
                 if error := self._error_of(event):
                     failed[event.event_id] = error
-                    topics.setdefault(event.topic, []).append(event.event_id)
-        for topic, ids in topics.items():
-            for ours in known_event_ids(topic, ids):
-                del failed[ours]
+        for ours in known_event_ids(chunks[0].topic, list(failed)):  # a handler reads one topic
+            del failed[ours]
         self._seen |= looked_at
         self.refused |= failed
         return bool(failed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import structlog
@@ -43,15 +45,11 @@ class Isolation:
         self._sieve = sieve
         self._give_up = time.monotonic() + BRIDGE.effect_timeout
 
-    def run(self, chunk: Chunk, error: Exception) -> int:
-        """Isolate the failing events of a chunk that has failed as a whole. Returns the number of events applied."""
-        self._divide(chunk, error)
-        return self.applied
-
     def attempt(self, chunk: Chunk) -> None:
         """Apply a chunk, or those of its events that can be applied."""
         if time.monotonic() > self._give_up:
-            self._stop(chunk, "out of time, to be continued")
+            self.stopped = True
+            _record_failure(self._handler, chunk, "out of time, to be continued")
         if self.stopped:
             return
         try:
@@ -69,7 +67,7 @@ class Isolation:
             elif self._refuses_more(chunk):
                 self.attempt(chunk)
             elif not self.stopped:
-                self._divide(chunk, error)
+                self.divide(chunk, error)
 
     def park(self, chunk: Chunk, error: str) -> None:
         """Make the only event of a chunk a dead letter."""
@@ -84,9 +82,11 @@ class Isolation:
             return
         if tripped:
             self.stopped = True
-            _spread_pauses(self._handler)
+            with _without_database(self._handler, "pause_not_spread"):
+                pause.spread_pauses()
 
-    def _divide(self, chunk: Chunk, error: Exception) -> None:
+    def divide(self, chunk: Chunk, error: Exception) -> None:
+        """Isolate the failing events of a chunk that has failed as a whole."""
         if not chunk.events:
             self.stopped = True
             _report_failure(self._handler, chunk, error)
@@ -101,7 +101,8 @@ class Isolation:
         self.stopped = True
         report_transient(self._handler, error)
         if not is_timeout(error):
-            _forget_start(self._handler, chunk)
+            with _without_database(self._handler, "start_not_forgotten"):
+                position_rows.forget_start(self._handler, chunk.partition_key)
 
     def _refuses_more(self, chunk: Chunk) -> bool:
         try:
@@ -109,10 +110,6 @@ class Isolation:
         except (DatabaseError, InterfaceError) as unavailable:
             self._leave(chunk, unavailable)
             return False
-
-    def _stop(self, chunk: Chunk, word: str) -> None:
-        self.stopped = True
-        _record_failure(self._handler, chunk, word)
 
 
 def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
@@ -195,21 +192,14 @@ def _report_failure(handler: str, chunk: Chunk, error: Exception) -> None:
 
 
 def _record_failure(handler: str, chunk: Chunk, error: str) -> None:
-    try:
+    with _without_database(handler, "failure_not_recorded"):
         position_rows.record_failure(handler, chunk, to_column(error))
-    except (DatabaseError, InterfaceError) as unavailable:
-        log.warning("failure_not_recorded", handler=handler, error=str(unavailable))
 
 
-def _forget_start(handler: str, chunk: Chunk) -> None:
+@contextmanager
+def _without_database(handler: str, event: str) -> Iterator[None]:
+    """What a database that is unavailable does not take is logged and left out."""
     try:
-        position_rows.forget_start(handler, chunk.partition_key)
+        yield
     except (DatabaseError, InterfaceError) as unavailable:
-        log.warning("start_not_forgotten", handler=handler, error=str(unavailable))
-
-
-def _spread_pauses(handler: str) -> None:
-    try:
-        pause.spread_pauses()
-    except (DatabaseError, InterfaceError) as unavailable:
-        log.warning("pause_not_spread", handler=handler, error=str(unavailable))
+        log.warning(event, handler=handler, error=str(unavailable))

@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Case, Exists, F, OuterRef, When
 from django.db.models.functions import Now
 
 from outbox.database import operator_log
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.ask import changed_by, row_of, rows_of
+from outbox.database.planner import limit_lock_waits
+from outbox.dead_letters import letters
 from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
 from outbox.models import BridgePosition, HandlerControl
 from outbox.topics import PartitionKey
@@ -55,7 +57,6 @@ class HandlerStatus:
 
     @property
     def tripped(self) -> bool:
-        """Paused by its circuit."""
         return self.paused and self.changed_by == CIRCUIT_BREAKER
 
 
@@ -73,11 +74,10 @@ def handler_statuses(handlers: Iterable[str]) -> list[HandlerStatus]:
 
 def register_handlers(handlers: Iterable[str]) -> None:
     """Give each handler its row, so that the admin shows it."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO handler_control (handler) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
-            (list(handlers),),
-        )
+    changed_by(
+        "INSERT INTO handler_control (handler) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
+        (list(handlers),),
+    )
 
 
 def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = None) -> None:
@@ -110,10 +110,12 @@ def resume_handler(
     """
     with transaction.atomic():
         _lock_positions(handler)
-        since = _failing_since(handler)
+        control = HandlerControl.objects.filter(handler=handler).first()
+        since = control.failing_since if control else None
         _set_paused(handler, paused=False)
         write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
-        again = _retry_since(handler, since) if since else 0
+        parked = "handler = %s AND state IN (0, 2) AND created_at >= %s"
+        again = letters.try_again(parked, (handler, since)) if since else 0
         outcome = f"{again} dead letters are tried again now" if again else ""
         subject = f"handler {handler}"
         operator_log.note("resume", subject, by=by, why=reason, once=once, outcome=outcome)
@@ -136,11 +138,11 @@ def spread_pauses() -> None:
     )
     if not lagging.exists():
         return
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))
-        if not cursor.fetchone()[0]:
+    with transaction.atomic():
+        [mine] = row_of("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))
+        if not mine:
             return
-        cursor.execute(
+        changed_by(
             """
             UPDATE bridge_position SET paused = true
             WHERE id IN (
@@ -154,34 +156,31 @@ def spread_pauses() -> None:
 
 def forget_failures(handler: str, key: PartitionKey) -> None:
     """Events that were parked on request do not count as failures afterwards."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE bridge_position
-            SET failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
-            WHERE handler = %s AND topic = %s AND "partition" = %s
-            """,
-            (handler, *key),
-        )
+    changed_by(
+        """
+        UPDATE bridge_position
+        SET failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
+        WHERE handler = %s AND topic = %s AND "partition" = %s
+        """,
+        (handler, *key),
+    )
 
 
 def _lock_positions(handler: str) -> None:
     limit_lock_waits(EFFECT_WAIT)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    rows_of("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     lock_all_positions(handler)
 
 
 def _set_paused(handler: str, *, paused: bool) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE bridge_position
-            SET paused = %s, failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
-            WHERE handler = %s
-            """,
-            (paused, handler),
-        )
+    changed_by(
+        """
+        UPDATE bridge_position
+        SET paused = %s, failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
+        WHERE handler = %s
+        """,
+        (paused, handler),
+    )
 
 
 def write_control(
@@ -194,45 +193,25 @@ def write_control(
     park_failures: timedelta | None = None,
 ) -> None:
     """An operator's pause keeps what the circuit knew, so that a resume still redrives its run."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO handler_control AS control
-                (handler, paused, reason, changed_by, changed_at, failing_since,
-                 parks_failures_until)
-            VALUES (%s, %s, %s, %s, clock_timestamp(), %s, clock_timestamp() + make_interval(secs => %s))
-            ON CONFLICT (handler) DO UPDATE
-            SET paused = excluded.paused, reason = excluded.reason,
-                changed_by = excluded.changed_by, changed_at = excluded.changed_at,
-                failing_since = CASE WHEN excluded.paused
-                    THEN coalesce(control.failing_since, excluded.failing_since) END,
-                parks_failures_until = excluded.parks_failures_until
-            """,
-            (
-                handler,
-                paused,
-                reason,
-                by,
-                since,
-                park_failures.total_seconds() if park_failures else None,
-            ),
-        )
-
-
-def _failing_since(handler: str) -> datetime | None:
-    rows = HandlerControl.objects.filter(handler=handler)
-    return rows.values_list("failing_since", flat=True).first()
-
-
-def _retry_since(handler: str, since: datetime) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE dead_letter
-            SET replay_count = replay_count + CASE WHEN state = 2 THEN 1 ELSE 0 END,
-                state = 0, attempts = 0, next_attempt_at = clock_timestamp()
-            WHERE handler = %s AND state IN (0, 2) AND created_at >= %s
-            """,
-            (handler, since),
-        )
-        return int(cursor.rowcount)
+    changed_by(
+        """
+        INSERT INTO handler_control AS control
+            (handler, paused, reason, changed_by, changed_at, failing_since,
+             parks_failures_until)
+        VALUES (%s, %s, %s, %s, clock_timestamp(), %s, clock_timestamp() + make_interval(secs => %s))
+        ON CONFLICT (handler) DO UPDATE
+        SET paused = excluded.paused, reason = excluded.reason,
+            changed_by = excluded.changed_by, changed_at = excluded.changed_at,
+            failing_since = CASE WHEN excluded.paused
+                THEN coalesce(control.failing_since, excluded.failing_since) END,
+            parks_failures_until = excluded.parks_failures_until
+        """,
+        (
+            handler,
+            paused,
+            reason,
+            by,
+            since,
+            park_failures.total_seconds() if park_failures else None,
+        ),
+    )

@@ -105,7 +105,9 @@ def _run(
         if passing:
             report_transient(handler, error)
             return 0
-        return Isolation(handler, effect, sieve).run(chunks[0], error)
+        isolation = Isolation(handler, effect, sieve)
+        isolation.divide(chunks[0], error)
+        return isolation.applied
 
 
 def _run_again(handler: str, chunk: Chunk, effect: Effect, sieve: Sieve) -> int:

@@ -5,14 +5,16 @@ Everything here but `read_positions`, `step_over` and `record_*` runs inside the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.ask import changed_by, rows_of
+from outbox.database.planner import limit_lock_waits
 from outbox.inbox.chunk import Chunk
 from outbox.inbox.time_limit import transaction_limit
 from outbox.kafka.admin import TopicState
@@ -20,7 +22,6 @@ from outbox.topics import PartitionKey
 
 __all__ = [
     "EFFECT_WAIT",
-    "RESET",
     "Position",
     "Step",
     "Tally",
@@ -31,6 +32,8 @@ __all__ = [
     "free_positions",
     "lock_all_positions",
     "lock_positions",
+    "move_positions",
+    "note_letters",
     "note_start",
     "read_positions",
     "record_failure",
@@ -39,12 +42,11 @@ __all__ = [
     "topic_ids_of",
 ]
 
-
 # Seconds. Longer than the transaction of an effect may take.
 EFFECT_WAIT = 10.0
 
 # For UPDATE bridge_position: the chunk at the position has not been tried yet.
-RESET = """attempts = 0, last_error = '', failed_at = NULL, started_next = NULL, started_tries = 0,
+_RESET = """attempts = 0, last_error = '', failed_at = NULL, started_next = NULL, started_tries = 0,
                 updated_at = clock_timestamp()"""
 
 
@@ -105,10 +107,9 @@ def lock_positions(
     if not wait:
         return _select(f"{sql} NOWAIT", handler, keys, *limit)
     limit_lock_waits(wait)
-    with connection.cursor() as cursor:
-        positions = _select(sql, handler, keys, *limit)
-        # The limit is for the positions alone, not for locks of the effect.
-        cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+    positions = _select(sql, handler, keys, *limit)
+    # The limit is for the positions alone, not for locks of the effect.
+    changed_by("SET LOCAL lock_timeout TO DEFAULT")
     return positions
 
 
@@ -133,20 +134,18 @@ def free_positions(handler: str, keys: Iterable[PartitionKey]) -> dict[Partition
 def lock_all_positions(handler: str) -> None:
     """Lock every position of the handler, in sorted order: no effect of it runs until the transaction
     ends. Raises as lock_positions; see `limit_lock_waits`."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            'SELECT FROM bridge_position WHERE handler = %s ORDER BY topic, "partition" FOR UPDATE',
-            (handler,),
-        )
+    rows_of(
+        'SELECT FROM bridge_position WHERE handler = %s ORDER BY topic, "partition" FOR UPDATE',
+        (handler,),
+    )
 
 
 def _select(
     sql: str, handler: str, keys: Iterable[PartitionKey], *first: str
 ) -> dict[PartitionKey, Position]:
     topics, partitions = _columns(keys)
-    with connection.cursor() as cursor:
-        cursor.execute(sql, (*first, handler, topics, partitions))
-        positions = [Position(*row[:_WIDTH]) for row in cursor.fetchall()]
+    rows = rows_of(sql, (*first, handler, topics, partitions))
+    positions = [Position(*row[:_WIDTH]) for row in rows]
     return {position.partition_key: position for position in positions}
 
 
@@ -172,70 +171,63 @@ def advance_positions(handler: str, chunks: Sequence[Chunk], tallies: Sequence[T
     """
     tallies = tallies or [Tally(len(chunk.events)) for chunk in chunks]
     topics, partitions = _columns(chunk.partition_key for chunk in chunks)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            UPDATE bridge_position
-            SET next_offset = done.next_offset, {RESET},
-                letters_open = letters_open OR done.failed + done.parked > 0,
-                failure_run = CASE WHEN done.failed > 0 THEN failure_run + done.failed
-                                   WHEN done.applied > 0 THEN 0 ELSE failure_run END,
-                failures = failures * done.kept + done.failed,
-                outcomes = least(100, outcomes * done.kept + done.applied + done.failed),
-                failing_since = CASE WHEN done.failed > 0 THEN coalesce(failing_since, now())
-                                     WHEN failures * done.kept >= 1 THEN failing_since END
-            FROM (
-                SELECT *, 1 - least(100, applied + failed) / 100.0::float8 AS kept
-                FROM unnest(%s::text[], %s::smallint[], %s::bigint[], %s::int[], %s::int[],
-                            %s::int[])
-                     AS chunk (topic, "partition", next_offset, applied, failed, parked)
-            ) AS done
-            WHERE handler = %s AND bridge_position.topic = done.topic
-              AND bridge_position."partition" = done."partition"
-            """,
-            (
-                topics,
-                partitions,
-                [chunk.next_offset for chunk in chunks],
-                [tally.applied for tally in tallies],
-                [tally.failed for tally in tallies],
-                [tally.parked for tally in tallies],
-                handler,
-            ),
-        )
+    changed_by(
+        f"""
+        UPDATE bridge_position
+        SET next_offset = done.next_offset, {_RESET},
+            letters_open = letters_open OR done.failed + done.parked > 0,
+            failure_run = CASE WHEN done.failed > 0 THEN failure_run + done.failed
+                               WHEN done.applied > 0 THEN 0 ELSE failure_run END,
+            failures = failures * done.kept + done.failed,
+            outcomes = least(100, outcomes * done.kept + done.applied + done.failed),
+            failing_since = CASE WHEN done.failed > 0 THEN coalesce(failing_since, now())
+                                 WHEN failures * done.kept >= 1 THEN failing_since END
+        FROM (
+            SELECT *, 1 - least(100, applied + failed) / 100.0::float8 AS kept
+            FROM unnest(%s::text[], %s::smallint[], %s::bigint[], %s::int[], %s::int[],
+                        %s::int[])
+                 AS chunk (topic, "partition", next_offset, applied, failed, parked)
+        ) AS done
+        WHERE handler = %s AND bridge_position.topic = done.topic
+          AND bridge_position."partition" = done."partition"
+        """,
+        (
+            topics,
+            partitions,
+            [chunk.next_offset for chunk in chunks],
+            [tally.applied for tally in tallies],
+            [tally.failed for tally in tallies],
+            [tally.parked for tally in tallies],
+            handler,
+        ),
+    )
 
 
-def note_start(handler: str, key: PartitionKey, next_offset: int, tries: int) -> None:
+def note_start(handler: str, key: PartitionKey, next_offset: int | None, tries: int) -> None:
     """Write that effects from the locked position up to `next_offset` are about to begin."""
-    _note_start(handler, key, next_offset, tries)
+    changed_by(
+        """
+        UPDATE bridge_position SET started_next = %s, started_tries = %s
+        WHERE handler = %s AND topic = %s AND "partition" = %s
+        """,
+        (next_offset, tries, handler, *key),
+    )
 
 
 def forget_start(handler: str, key: PartitionKey) -> None:
     """Delete that note: the effect failed, and the process survived."""
-    _note_start(handler, key, None, 0)
-
-
-def _note_start(handler: str, key: PartitionKey, next_offset: int | None, tries: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE bridge_position SET started_next = %s, started_tries = %s
-            WHERE handler = %s AND topic = %s AND "partition" = %s
-            """,
-            (next_offset, tries, handler, *key),
-        )
+    note_start(handler, key, None, 0)
 
 
 def record_failure(handler: str, chunk: Chunk, error: str) -> None:
     """Write the error for the bridge and the admin, unless the position has moved since."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE bridge_position SET last_error = %s, failed_at = clock_timestamp()
-            WHERE handler = %s AND topic = %s AND "partition" = %s AND next_offset < %s
-            """,
-            (error[:2000], handler, chunk.topic, chunk.partition, chunk.next_offset),
-        )
+    changed_by(
+        """
+        UPDATE bridge_position SET last_error = %s, failed_at = clock_timestamp()
+        WHERE handler = %s AND topic = %s AND "partition" = %s AND next_offset < %s
+        """,
+        (error[:2000], handler, chunk.topic, chunk.partition, chunk.next_offset),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,71 +248,97 @@ def step_over(handler: str, steps: Sequence[Step]) -> set[PartitionKey]:
     No event is skipped: those offsets held nothing to apply, and messages are only added at the end of a log.
     """
     topics, partitions = _columns(step.key for step in steps)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH free AS (
-                SELECT position.id, step.new
-                FROM unnest(%s::text[], %s::smallint[], %s::uuid[], %s::bigint[], %s::bigint[])
-                     AS step (topic, "partition", topic_id, old, new)
-                JOIN bridge_position position
-                  ON position.handler = %s AND position.topic = step.topic
-                 AND position."partition" = step."partition" AND position.topic_id = step.topic_id
-                 AND position.next_offset = step.old
-                FOR UPDATE OF position SKIP LOCKED
-            )
-            UPDATE bridge_position SET next_offset = free.new, updated_at = clock_timestamp()
-            FROM free WHERE bridge_position.id = free.id
-            RETURNING topic, "partition"
-            """,
-            (
-                topics,
-                partitions,
-                [step.topic_id for step in steps],
-                [step.old for step in steps],
-                [step.new for step in steps],
-                handler,
-            ),
+    rows = rows_of(
+        """
+        WITH free AS (
+            SELECT position.id, step.new
+            FROM unnest(%s::text[], %s::smallint[], %s::uuid[], %s::bigint[], %s::bigint[])
+                 AS step (topic, "partition", topic_id, old, new)
+            JOIN bridge_position position
+              ON position.handler = %s AND position.topic = step.topic
+             AND position."partition" = step."partition" AND position.topic_id = step.topic_id
+             AND position.next_offset = step.old
+            FOR UPDATE OF position SKIP LOCKED
         )
-        return set(cursor.fetchall())
+        UPDATE bridge_position SET next_offset = free.new, updated_at = clock_timestamp()
+        FROM free WHERE bridge_position.id = free.id
+        RETURNING topic, "partition"
+        """,
+        (
+            topics,
+            partitions,
+            [step.topic_id for step in steps],
+            [step.old for step in steps],
+            [step.new for step in steps],
+            handler,
+        ),
+    )
+    return set(rows)
 
 
 def record_retry(handler: str, keys: Iterable[PartitionKey]) -> None:
     """Count one more attempt at the chunks that start at these positions."""
     topics, partitions = _columns(keys)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE bridge_position SET attempts = attempts + 1 WHERE handler = %s AND {_THESE}",
-            (handler, topics, partitions),
-        )
+    changed_by(
+        f"UPDATE bridge_position SET attempts = attempts + 1 WHERE handler = %s AND {_THESE}",
+        (handler, topics, partitions),
+    )
+
+
+def note_letters(handler: str, keys: Iterable[PartitionKey]) -> None:
+    """Mark these partitions as ones with open dead letters; chunks then ask for parked keys."""
+    changed_by(
+        f"UPDATE bridge_position SET letters_open = true WHERE handler = %s AND {_THESE}",
+        (handler, *_columns(keys)),
+    )
 
 
 def create_positions(handler: str, topic: TopicState, *, since: str) -> int:
     """Write the positions from which a new handler starts (`earliest` or `now`). Returns how many were
     missing. Existing positions stay as they are."""
     start = topic.earliest if since == "earliest" else topic.latest
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO bridge_position
-                (handler, topic, topic_id, "partition", next_offset, start_offset)
-            SELECT %s, %s, %s, "partition", next_offset, next_offset
-            FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
-            ON CONFLICT (handler, topic, "partition") DO NOTHING
-            """,
-            (handler, topic.name, topic.topic_id, list(start), list(start.values())),
-        )
-        return int(cursor.rowcount)
+    return changed_by(
+        """
+        INSERT INTO bridge_position
+            (handler, topic, topic_id, "partition", next_offset, start_offset)
+        SELECT %s, %s, %s, "partition", next_offset, next_offset
+        FROM unnest(%s::smallint[], %s::bigint[]) AS start ("partition", next_offset)
+        ON CONFLICT (handler, topic, "partition") DO NOTHING
+        """,
+        (handler, topic.name, topic.topic_id, list(start), list(start.values())),
+    )
 
 
 def topic_ids_of(handler: str, topic: str) -> set[UUID]:
     """Ids of the logs that the handler's positions on a topic belong to; more than one is damage."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT topic_id FROM bridge_position WHERE handler = %s AND topic = %s",
-            (handler, topic),
-        )
-        return {row[0] for row in cursor.fetchall()}
+    rows = rows_of(
+        "SELECT DISTINCT topic_id FROM bridge_position WHERE handler = %s AND topic = %s",
+        (handler, topic),
+    )
+    return {row[0] for row in rows}
+
+
+def move_positions(
+    handler: str,
+    topic: str,
+    offsets: Mapping[int, int],
+    *,
+    also: str = "",
+    where: str = "true",
+    parameters: Sequence[Any] = (),
+) -> int:
+    """Put positions at these offsets, by partition; returns how many. The chunks there count as not tried.
+    `also`: further columns to set, which begin with a comma; `where`: a condition, with its parameters;
+    both are SQL of the code and may name target."offset"."""
+    return changed_by(
+        f"""
+        UPDATE bridge_position SET next_offset = target."offset", {_RESET} {also}
+        FROM unnest(%s::smallint[], %s::bigint[]) AS target ("partition", "offset")
+        WHERE handler = %s AND topic = %s AND bridge_position."partition" = target."partition"
+          AND {where}
+        """,
+        (list(offsets), list(offsets.values()), handler, topic, *parameters),
+    )
 
 
 def adopt_topic(handler: str, topic: TopicState) -> None:
@@ -328,22 +346,21 @@ def adopt_topic(handler: str, topic: TopicState) -> None:
     (`start_offset` -1), so no offset of this log lies before their start. Positions of partitions that the
     topic no longer has stay for their dead letters; they are put at offset 0, in case the partition comes
     back."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            UPDATE bridge_position
-            SET topic_id = %s, start_offset = -1, {RESET},
-                next_offset = coalesce((
-                    SELECT latest FROM unnest(%s::smallint[], %s::bigint[])
-                        AS log ("partition", latest)
-                    WHERE log."partition" = bridge_position."partition"), 0)
-            WHERE handler = %s AND topic = %s
-            """,
-            (
-                topic.topic_id,
-                list(topic.latest),
-                list(topic.latest.values()),
-                handler,
-                topic.name,
-            ),
-        )
+    changed_by(
+        f"""
+        UPDATE bridge_position
+        SET topic_id = %s, start_offset = -1, {_RESET},
+            next_offset = coalesce((
+                SELECT latest FROM unnest(%s::smallint[], %s::bigint[])
+                    AS log ("partition", latest)
+                WHERE log."partition" = bridge_position."partition"), 0)
+        WHERE handler = %s AND topic = %s
+        """,
+        (
+            topic.topic_id,
+            list(topic.latest),
+            list(topic.latest.values()),
+            handler,
+            topic.name,
+        ),
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.db import connection
 
 from outbox.conf import BRIDGE
+from outbox.database.ask import rows_of
 
 __all__ = ["limit_transaction", "transaction_limit"]
-
 
 TRANSACTION_TIMEOUT_SINCE = 170_000  # PostgreSQL 17
 
@@ -31,7 +31,5 @@ def transaction_limit() -> tuple[str, str]:
 
 
 def limit_transaction() -> None:
-    """Set the limit for the open transaction."""
     columns, limit = transaction_limit()
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {columns}", [limit])
+    rows_of(f"SELECT {columns}", [limit])

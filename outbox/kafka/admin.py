@@ -7,7 +7,7 @@ admin client is not answered in time (https://github.com/confluentinc/librdkafka
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -40,9 +40,12 @@ __all__ = [
     "KafkaUnavailable",
     "TopicConfig",
     "TopicState",
+    "alter",
     "alter_retention",
     "create",
+    "described",
     "ping",
+    "result_of",
     "states_or_none",
     "topic_configs",
     "topic_ids",
@@ -129,7 +132,7 @@ def create(topics: Sequence[Topic], *, replication_factor: int) -> list[str]:
     created = []
     for name, future in client.create_topics(wanted, operation_timeout=TIMEOUT).items():
         try:
-            _result(future)
+            result_of(future)
             created.append(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -194,18 +197,14 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
     client = AdminClient(client_config("admin"))
     ids = {}
     for name, future in client.describe_topics(TopicCollection(list(names))).items():
-        high, low = (
-            value & 0xFFFFFFFFFFFFFFFF
-            for value in (
-                _result(future).topic_id.get_most_significant_bits(),
-                _result(future).topic_id.get_least_significant_bits(),
-            )
-        )
+        found = result_of(future).topic_id
+        high = found.get_most_significant_bits() & 0xFFFFFFFFFFFFFFFF
+        low = found.get_least_significant_bits() & 0xFFFFFFFFFFFFFFFF
         ids[name] = UUID(int=(high << 64) | low) if high or low else uuid5(_NAMESPACE, name)
     return ids
 
 
-def _result(future: Future[Answer]) -> Answer:
+def result_of(future: Future[Answer]) -> Answer:
     """What the broker says. Raises KafkaUnavailable, also when it says nothing in time."""
     try:
         return future.result(TIMEOUT)
@@ -228,7 +227,7 @@ def _offsets(
     while True:
         futures = client.list_offsets(dict.fromkeys(partitions, spec))
         try:
-            return {p.partition: _result(f).offset for p, f in futures.items()}
+            return {p.partition: result_of(f).offset for p, f in futures.items()}
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET or time.monotonic() > give_up:
                 raise
@@ -242,14 +241,8 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
     client = AdminClient(client_config("admin"))
     metadata = client.list_topics(timeout=TIMEOUT)
     present = [name for name in names if name in metadata.topics]
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
-    futures = client.describe_configs(resources) if resources else {}
-    values = {}
-    for resource, future in futures.items():
-        # Tansu knows no such request; brokers that are unavailable have failed the one before.
-        with suppress(KafkaException):
-            entries = _result(future).values()
-            values[resource.name] = {entry.name: str(entry.value) for entry in entries}
+    # Tansu knows no such request; brokers that are unavailable have failed the one before.
+    values = described(client, ResourceType.TOPIC, present)
     return {
         name: TopicConfig(
             partitions=len(metadata.topics[name].partitions),
@@ -263,19 +256,33 @@ def topic_configs(names: Sequence[str]) -> dict[str, TopicConfig]:
 def alter_retention(topics: Sequence[Topic]) -> None:
     """Set retention.ms and segment.ms of existing topics to what the code says."""
     client = AdminClient(client_config("admin"))
-    resources = [
-        ConfigResource(
-            ResourceType.TOPIC,
-            topic.name,
-            incremental_configs=[
-                ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
-                for name, value in (
-                    ("retention.ms", topic.retention_hours * 3_600_000),
-                    ("segment.ms", SEGMENT_MS),
-                )
-            ],
-        )
-        for topic in topics
+    for topic in topics:
+        kept = {"retention.ms": topic.retention_hours * 3_600_000, "segment.ms": SEGMENT_MS}
+        [done] = alter(client, ResourceType.TOPIC, [topic.name], kept)
+        result_of(done)
+
+
+def described(
+    client: AdminClient, kind: ResourceType, names: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    """Name -> settings, of those that the broker shows."""
+    resources = [ConfigResource(kind, name) for name in names]
+    found = {}
+    for resource, future in (client.describe_configs(resources) if resources else {}).items():
+        with suppress(KafkaException):
+            entries = result_of(future).values()
+            found[resource.name] = {entry.name: str(entry.value) for entry in entries}
+    return found
+
+
+def alter(
+    client: AdminClient, kind: ResourceType, names: Iterable[str], values: Mapping[str, int]
+) -> Collection[Future[None]]:
+    """Ask the broker to set these settings, the same for all; `result_of` each tells what it did. They end
+    with the client."""
+    entries = [
+        ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+        for name, value in values.items()
     ]
-    for future in client.incremental_alter_configs(resources).values():
-        _result(future)
+    resources = [ConfigResource(kind, name, incremental_configs=entries) for name in names]
+    return client.incremental_alter_configs(resources).values()

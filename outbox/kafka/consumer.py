@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 from confluent_kafka import (
@@ -19,6 +19,7 @@ from confluent_kafka import (
 )
 from django.conf import settings
 
+from outbox.envelope import EventEnvelope, from_kafka
 from outbox.kafka.config import client_config
 from outbox.topics import PartitionKey
 
@@ -48,6 +49,18 @@ class ReceivedMessage(NamedTuple):
     def event_id(self) -> str:
         """Text of the ce_id header, empty where there is none."""
         return (dict(self.headers).get("ce_id") or b"").decode("utf-8", "replace")
+
+    def envelope(self, topic_id: UUID) -> EventEnvelope:
+        """The event that it carries; see `from_kafka`."""
+        return from_kafka(
+            topic=self.topic,
+            topic_id=topic_id,
+            partition=self.partition,
+            offset=self.offset,
+            key=self.key,
+            value=self.value,
+            headers=self.headers,
+        )
 
 
 class TopicConsumer:
@@ -108,7 +121,6 @@ class TopicConsumer:
         self._consumer.pause(_partitions(keys))
 
     def resume(self, keys: Iterable[PartitionKey]) -> None:
-        """Fetch these again."""
         self._consumer.resume(_partitions(keys))
 
     def seek(self, key: PartitionKey, offset: int) -> None:
@@ -166,7 +178,6 @@ class TopicConsumer:
         return marks
 
     def close(self) -> None:
-        """Leave the group."""
         self._consumer.close()
 
     def _is_message(self, message: Message) -> bool:
@@ -174,15 +185,10 @@ class TopicConsumer:
         if error is None:
             return True
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            topic, partition = message.topic(), message.partition()
-            assert topic is not None
-            assert partition is not None
+            topic, partition, _ = _place_of(message)
             self._on_lost_offset((topic, partition), error.str())
         elif _is_end(message):
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            assert topic is not None
-            assert partition is not None
-            assert offset is not None
+            topic, partition, offset = _place_of(message)
             self._on_end((topic, partition), offset)
         elif error.fatal():
             raise KafkaException(error)
@@ -201,6 +207,10 @@ class TopicConsumer:
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._on_revoke([(p.topic, p.partition) for p in partitions])
         consumer.incremental_unassign(partitions)
+
+
+def _place_of(message: Message) -> tuple[str, int, int]:
+    return cast(tuple[str, int, int], (message.topic(), message.partition(), message.offset()))
 
 
 def _is_end(message: Message) -> bool:
@@ -240,10 +250,7 @@ def _partitions(keys: Iterable[PartitionKey]) -> list[TopicPartition]:
 
 def received(message: Message) -> ReceivedMessage:
     """The client's message as ours; only for messages without an error."""
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
-    assert partition is not None
-    assert offset is not None
+    topic, partition, offset = _place_of(message)
     key, value = message.key(), message.value()
     headers = cast(Sequence[tuple[str, bytes | None]], message.headers() or ())
     size = len(key or b"") + len(value or b"") + _header_bytes(headers)

@@ -5,17 +5,11 @@ the classic protocol the client asks for it. Only settings are asked for, never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, ResourceType  # type: ignore[attr-defined]
 from django.conf import settings
 
 from outbox.kafka import admin
@@ -54,7 +48,7 @@ def sessions(groups: Sequence[str]) -> dict[str, int]:
     client = AdminClient(client_config("admin"))
     client.list_topics(timeout=admin.TIMEOUT)  # away is another matter than unwilling
     found = {}
-    for group, values in _describe(client, ResourceType.GROUP, groups).items():
+    for group, values in admin.described(client, ResourceType.GROUP, groups).items():
         with suppress(KeyError, ValueError):
             found[group] = int(values[_SESSION])
     return found
@@ -64,16 +58,13 @@ def broker_limits() -> GroupLimits | None:
     """None where the broker does not show them. Raises KafkaUnavailable where it does not answer."""
     client = AdminClient(client_config("admin"))
     brokers = client.list_topics(timeout=admin.TIMEOUT).brokers
-    described = _describe(client, ResourceType.BROKER, [str(number) for number in brokers])
+    described = admin.described(client, ResourceType.BROKER, [str(number) for number in brokers])
     try:
-        return GroupLimits(
-            session=max(
-                int(v["group.consumer.min.session.timeout.ms"]) for v in described.values()
-            ),
-            heartbeat=max(
-                int(v["group.consumer.min.heartbeat.interval.ms"]) for v in described.values()
-            ),
+        session, heartbeat = (
+            max(int(values[f"group.consumer.min.{name}.ms"]) for values in described.values())
+            for name in ("session.timeout", "heartbeat.interval")
         )
+        return GroupLimits(session, heartbeat)
     except (KeyError, ValueError):  # an older broker, or one that shows nothing
         return None
 
@@ -95,32 +86,9 @@ def shorten_sessions(groups: Sequence[str]) -> dict[str, int]:
     longer = [group for group, found in before.items() if found > session]
     if not longer:
         return before
-    client = AdminClient(client_config("admin"))
     values = {_SESSION: session, _HEARTBEAT: heartbeat}
-    resources = [_with(values, group) for group in longer]
-    for future in client.incremental_alter_configs(resources).values():
+    client = AdminClient(client_config("admin"))
+    for future in admin.alter(client, ResourceType.GROUP, longer, values):
         with suppress(admin.KafkaUnavailable):
-            future.result(admin.TIMEOUT)
+            admin.result_of(future)
     return sessions(groups)
-
-
-def _with(values: Mapping[str, int], group: str) -> ConfigResource:
-    entries = [
-        ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
-        for name, value in values.items()
-    ]
-    return ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
-
-
-def _describe(
-    client: AdminClient, kind: ResourceType, names: Iterable[str]
-) -> dict[str, dict[str, str]]:
-    """Name -> settings, of those that the broker shows."""
-    resources = [ConfigResource(kind, name) for name in names]
-    found = {}
-    for resource, future in (client.describe_configs(resources) if resources else {}).items():
-        with suppress(admin.KafkaUnavailable):
-            found[resource.name] = {
-                entry.name: str(entry.value) for entry in future.result(admin.TIMEOUT).values()
-            }
-    return found

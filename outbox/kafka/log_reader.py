@@ -24,11 +24,8 @@ def read_topic(
     for `timeout` seconds, as behind a transaction that stays open.
     """
     state = admin.topic_states([name])[name]
-    missing = {
-        partition: max(reported, (ends or {}).get(partition, 0))
-        for partition, reported in state.latest.items()
-    }
-    missing = {p: end for p, end in missing.items() if end > state.earliest[p]}
+    known = {p: max(reported, (ends or {}).get(p, 0)) for p, reported in state.latest.items()}
+    missing = {p: end for p, end in known.items() if end > state.earliest[p]}
     config = client_config("log-reader") | {"group.id": f"log-reader-{uuid.uuid4()}"}
     config |= {"enable.auto.commit": False, "auto.offset.reset": "error"}
     # What lies at the end may be no message: a marker of a transaction, one that was aborted.

@@ -58,7 +58,6 @@ class BatchDelivery:
 
     @property
     def complete(self) -> bool:
-        """Every message is acknowledged."""
         return len(self.acknowledged) == self.size
 
     @property

@@ -82,16 +82,12 @@ def _heard() -> list[str]:
             client_config("check") | {"error_cb": lambda error: heard.append(str(error.str()))}
         )
     except KafkaException as error:
-        return [_text(error)]
+        cause: Any = error.args[0] if error.args else error
+        return [str(cause.str()) if isinstance(cause, KafkaError) else str(error)]
     give_up = time.monotonic() + SECONDS
     while time.monotonic() < give_up and not any(known.search(each) for each in heard):
         client.poll(0.1)
     return heard
-
-
-def _text(error: KafkaException) -> str:
-    cause: Any = error.args[0] if error.args else error
-    return str(cause.str()) if isinstance(cause, KafkaError) else str(error)
 
 
 def _certificate() -> RefusalReason | str:

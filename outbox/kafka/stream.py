@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -24,7 +23,7 @@ from outbox.kafka.admin import DEFAULT_MAX_MESSAGE_BYTES
 from outbox.kafka.config import client_config, idempotent_config
 from outbox.kafka.refusals import REFUSALS_WITH_TIME, may_be_written
 
-__all__ = ["Failure", "Header", "LimitsQuestion", "Stream", "StreamLimits", "record_bytes"]
+__all__ = ["Failure", "Header", "LimitsQuestion", "Stream", "record_bytes"]
 
 Token = TypeVar("Token")
 Header = tuple[str, str | bytes]
@@ -52,12 +51,6 @@ class Failure(NamedTuple, Generic[Token]):
     in_doubt: bool
 
 
-@dataclass(slots=True)
-class _Reports(Generic[Token]):
-    delivered: list[Token] = field(default_factory=list)
-    failed: list[Failure[Token]] = field(default_factory=list)
-
-
 class Stream(Generic[Token]):
     """One idempotent producer to one topic. Not for several threads.
 
@@ -68,7 +61,8 @@ class Stream(Generic[Token]):
 
     def __init__(self, topic: str, *, limit: int, gapless: bool = True) -> None:
         self._topic = topic
-        self._reports: _Reports[Token] = _Reports()
+        self._delivered: list[Token] = []
+        self._failed: list[Failure[Token]] = []
         self._sent: dict[int, tuple[Token, float]] = {}
         self._number = 0
         self.fatal = ""
@@ -117,8 +111,9 @@ class Stream(Generic[Token]):
     def poll(self) -> tuple[list[Token], list[Failure[Token]]]:
         """What Kafka has, and what it has not, since the last time. Never waits."""
         self._serve(0.0)
-        reports, self._reports = self._reports, _Reports()
-        return reports.delivered, reports.failed
+        delivered, self._delivered = self._delivered, []
+        failed, self._failed = self._failed, []
+        return delivered, failed
 
     def waited(self, now: float) -> float:
         """Seconds that the oldest message without a report has waited."""
@@ -156,10 +151,10 @@ class Stream(Generic[Token]):
     def _report(self, number: int, error: KafkaError | None, message: Message) -> None:
         token, _ = self._sent.pop(number)
         if error is None:
-            self._reports.delivered.append(token)
+            self._delivered.append(token)
             return
         code = error.code()
-        self._reports.failed.append(
+        self._failed.append(
             Failure(token, error.str(), code in REFUSALS_WITH_TIME, may_be_written(code))
         )
 
@@ -189,14 +184,6 @@ def _varint(number: int) -> int:
     return max(1, -(-(number << 1).bit_length() // 7))
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """What Kafka says of the topic; `max_bytes` of one batch."""
-
-    partitions: int
-    max_bytes: int
-
-
 class LimitsQuestion:
     """Asks whether Kafka answers and has the topic, over a connection of its own."""
 
@@ -205,8 +192,8 @@ class LimitsQuestion:
         self._client: AdminClient | None = None
         self._failed = 0
 
-    def ask(self, timeout: float) -> StreamLimits:
-        """Raises KafkaException while no broker answers, or there is no such topic."""
+    def ask(self, timeout: float) -> int:
+        """Bytes of the largest batch that the topic takes. Raises KafkaException while no broker answers, or there is no such topic."""
         if self._client is None or self._failed >= _REBUILD_AFTER:
             self._client, self._failed = AdminClient(client_config("relay-watch")), 0
         try:
@@ -217,7 +204,7 @@ class LimitsQuestion:
             self._failed += 1
             raise
         self._failed = 0
-        return StreamLimits(len(found.partitions), self._max_bytes(self._client))
+        return self._max_bytes(self._client)
 
     def _max_bytes(self, client: AdminClient) -> int:
         """Kafka's default where the broker does not show it, or not to us."""

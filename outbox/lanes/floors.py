@@ -22,6 +22,7 @@ from outbox import metrics
 from outbox.conf import DrainPolicy
 from outbox.database import jobs
 from outbox.database.arrays import array_literal
+from outbox.database.ask import row_of, rows_of
 from outbox.database.errors import is_transient
 from outbox.database.planner import plan_without
 from outbox.lanes.lock import lock_lanes
@@ -114,12 +115,12 @@ class Floors:
     def _below(self, seconds: float) -> list[tuple[int, int]]:
         """Lanes with their first pending row, where that lies below the floor; each is rewound."""
         rewinds, floors = self.parameters()
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
+        with transaction.atomic():
+            rows_of("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
             # As a bitmap, page by page: along the index each dead entry costs a visit of its own,
             # and under a snapshot of an hour there are millions.
             plan_without("indexscan", "indexonlyscan", "seqscan")
-            cursor.execute(
+            below = rows_of(
                 """
                 WITH below AS MATERIALIZED (
                     SELECT lane, min(id) AS id FROM event_outbox
@@ -129,7 +130,6 @@ class Floors:
                 """,
                 (max(self._floors), floors, rewinds),
             )
-            below: list[tuple[int, int]] = cursor.fetchall()
             if below:
                 found = [lane for lane, _ in below]
                 lock_lanes(found)
@@ -142,20 +142,18 @@ class Floors:
         A table with more lanes than the code knows is for `compare_lanes` to refuse, in words.
         """
         rewinds, floors = self.parameters()
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"""
-                SELECT lane, rewinds, coalesce((
-                    SELECT id FROM event_outbox
-                    WHERE event_outbox.lane = outbox_lane.lane AND status = 0 AND id <= %s
-                      AND id >= {FLOOR_OF_LANE}
-                    ORDER BY id LIMIT 1
-                ), %s + 1)
-                FROM outbox_lane WHERE lane < %s ORDER BY lane
-                """,
-                (ceiling, rewinds, floors, ceiling, LANES),
-            )
-            rows: list[tuple[int, int, int]] = cursor.fetchall()
+        rows = rows_of(
+            f"""
+            SELECT lane, rewinds, coalesce((
+                SELECT id FROM event_outbox
+                WHERE event_outbox.lane = outbox_lane.lane AND status = 0 AND id <= %s
+                  AND id >= {FLOOR_OF_LANE}
+                ORDER BY id LIMIT 1
+            ), %s + 1)
+            FROM outbox_lane WHERE lane < %s ORDER BY lane
+            """,
+            (ceiling, rewinds, floors, ceiling, LANES),
+        )
         with self._lock:
             for lane, rewinds_now, first in rows:
                 self._floors[lane], self._rewinds[lane] = first, rewinds_now
@@ -168,10 +166,8 @@ def rewind(lanes: Iterable[int]) -> None:
 
 
 def _last_id() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(pg_sequence_last_value("
-            "pg_get_serial_sequence('event_outbox', 'id')::regclass), 0)"
-        )
-        last: int = cursor.fetchone()[0]
-    return last
+    row = row_of(
+        "SELECT coalesce(pg_sequence_last_value("
+        "pg_get_serial_sequence('event_outbox', 'id')::regclass), 0)"
+    )
+    return int(row[0])

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from django.db import connection
-
-from outbox.database.lock_waits import limit_lock_waits
+from outbox.database.ask import rows_of
+from outbox.database.planner import limit_lock_waits
 
 __all__ = ["LANE_WAIT", "lock_all_lanes", "lock_lanes"]
 
@@ -23,18 +22,16 @@ def lock_lanes(lanes: Collection[int], *, wait: float | None = None) -> set[int]
     """
     if wait is not None:
         limit_lock_waits(wait)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT lane FROM outbox_lane WHERE lane = ANY(%s) ORDER BY lane FOR UPDATE",
-            (list(lanes),),
-        )
-        return {row[0] for row in cursor.fetchall()}
+    rows = rows_of(
+        "SELECT lane FROM outbox_lane WHERE lane = ANY(%s) ORDER BY lane FOR UPDATE",
+        (list(lanes),),
+    )
+    return {row[0] for row in rows}
 
 
 def lock_all_lanes() -> None:
     """The same for every lane of the table, also while Kafka is asked: the transaction may be idle
     for longer than the session allows others."""
     limit_lock_waits(15.0)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', '10min', true)")
-        cursor.execute("SELECT FROM outbox_lane ORDER BY lane FOR UPDATE")
+    rows_of("SELECT set_config('idle_in_transaction_session_timeout', '10min', true)")
+    rows_of("SELECT FROM outbox_lane ORDER BY lane FOR UPDATE")

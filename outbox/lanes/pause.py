@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 
 from outbox.database import operator_log
+from outbox.database.ask import rows_of
 from outbox.database.errors import is_busy
 from outbox.lanes.lock import LANE_WAIT, lock_lanes
 
@@ -25,14 +25,6 @@ class LaneBusy(RuntimeError):
 
 class UnknownLane(LookupError):
     """There is no such lane; `manage.py lanes list --all` shows all lanes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    what: str
-    by: str
-    why: str
-    once: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +57,7 @@ def pause_lanes(
     Waits up to `wait` seconds for drains that hold them: once this returns, nothing of the lanes
     is sent. It pauses all of them or none. Raises LaneBusy and UnknownLane, and DoneAlready for a form that was sent before.
     """
-    return _change(
-        _Asked("pause", by, reason, once),
-        lanes,
-        "UPDATE outbox_lane SET paused = true, paused_reason = %s, paused_by = %s,"
-        " paused_at = clock_timestamp() WHERE lane = ANY(%s) AND NOT paused RETURNING lane",
-        (reason, by, list(lanes)),
-        wait,
-    )
+    return _set_paused(True, lanes, by, reason, wait=wait, once=once)
 
 
 def resume_lanes(
@@ -84,34 +69,28 @@ def resume_lanes(
     once: UUID | None = None,
 ) -> list[int]:
     """Let drains claim these lanes again; returns those that were paused. Raises as pause_lanes."""
-    return _change(
-        _Asked("resume", by, reason, once),
-        lanes,
-        "UPDATE outbox_lane SET paused = false, paused_reason = '', paused_by = '',"
-        " paused_at = NULL WHERE lane = ANY(%s) AND paused RETURNING lane",
-        (list(lanes),),
-        wait,
-    )
+    return _set_paused(False, lanes, by, reason, wait=wait, once=once)
 
 
-def _change(
-    asked: _Asked, lanes: Sequence[int], update: str, parameters: tuple[Any, ...], wait: float
+def _set_paused(
+    paused: bool, lanes: Sequence[int], by: str, why: str, *, wait: float, once: UUID | None
 ) -> list[int]:
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
+        with transaction.atomic():
             unknown = set(lanes) - lock_lanes(lanes, wait=wait)
             if unknown:
                 raise UnknownLane(f"Lanes {sorted(unknown)}: {UnknownLane.__doc__}")
-            cursor.execute(update, parameters)
-            changed = sorted(row[0] for row in cursor.fetchall())
-            operator_log.note(
-                asked.what,
-                _named(lanes),
-                by=asked.by,
-                why=asked.why,
-                done=len(changed),
-                once=asked.once,
+            rows = rows_of(
+                """
+                UPDATE outbox_lane SET paused = %s, paused_reason = %s, paused_by = %s,
+                    paused_at = CASE WHEN %s THEN clock_timestamp() END
+                WHERE lane = ANY(%s) AND paused <> %s RETURNING lane
+                """,
+                (paused, why if paused else "", by if paused else "", paused, list(lanes), paused),
             )
+            changed = sorted(lane for (lane,) in rows)
+            what = "pause" if paused else "resume"
+            operator_log.note(what, _named(lanes), by=by, why=why, done=len(changed), once=once)
             return changed
     except OperationalError as error:
         if not is_busy(error):
@@ -136,25 +115,24 @@ def lane_states(*, counted: int = COUNTED) -> list[LaneState]:
 
     `counted`: the bound of the count of pending events in each; with 0 they are not counted.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT lane.lane, lane.paused, lane.paused_reason, lane.paused_by, lane.paused_at,
-                   pending.events,
-                   coalesce(extract(epoch FROM clock_timestamp() - pending.oldest), 0)::float,
-                   coalesce(holder.application_name, ''),
-                   coalesce(holder.application_name || ' (pid ' || holder.pid || ')', ''),
-                   coalesce(extract(epoch FROM clock_timestamp() - holder.xact_start), 0)::float
-            FROM outbox_lane lane
-            LEFT JOIN pg_stat_activity holder ON holder.backend_xid = lane.xmax
-            CROSS JOIN LATERAL (
-                SELECT count(*) AS events, min(created_at) AS oldest
-                FROM (SELECT created_at FROM event_outbox
-                      WHERE event_outbox.lane = lane.lane AND status = 0
-                      ORDER BY id LIMIT %s) first
-            ) pending
-            ORDER BY lane.lane
-            """,
-            (counted,),
-        )
-        return [LaneState(*row) for row in cursor.fetchall()]
+    rows = rows_of(
+        """
+        SELECT lane.lane, lane.paused, lane.paused_reason, lane.paused_by, lane.paused_at,
+               pending.events,
+               coalesce(extract(epoch FROM clock_timestamp() - pending.oldest), 0)::float,
+               coalesce(holder.application_name, ''),
+               coalesce(holder.application_name || ' (pid ' || holder.pid || ')', ''),
+               coalesce(extract(epoch FROM clock_timestamp() - holder.xact_start), 0)::float
+        FROM outbox_lane lane
+        LEFT JOIN pg_stat_activity holder ON holder.backend_xid = lane.xmax
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS events, min(created_at) AS oldest
+            FROM (SELECT created_at FROM event_outbox
+                  WHERE event_outbox.lane = lane.lane AND status = 0
+                  ORDER BY id LIMIT %s) first
+        ) pending
+        ORDER BY lane.lane
+        """,
+        (counted,),
+    )
+    return [LaneState(*row) for row in rows]

@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import conf
+from outbox.database.ask import rows_of
 from outbox.database.planner import plan_by_index
 from outbox.envelope import EventEnvelope, TraceContext, kafka_headers, rfc3339_of
 from outbox.kafka.producer import OutgoingMessage
@@ -52,7 +53,6 @@ class PendingEvent(NamedTuple):
 
     @property
     def partition(self) -> int:
-        """The partition of its message."""
         return partition_of(self.lane, conf.partition_counts()[self.topic])
 
     @property
@@ -125,33 +125,32 @@ def pending_events(
     A statement of its own, after the lock: its snapshot sees everything that the lane's previous
     holder committed. Read by status, never by "id greater than": ids are drawn before commit.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT event.id, event.lane, event.event_id::text, event.type, event.topic, event.key,
-                   event.source, {rfc3339_of("event.created_at")}, event.payload, event.traceparent,
-                   event.correlation_id, event.headers,
-                   extract(epoch FROM event.created_at)::float8, event.letters_open
-            FROM outbox_lane
-            CROSS JOIN LATERAL (
-                SELECT event_outbox.*, letters_open FROM event_outbox
-                WHERE event_outbox.lane = outbox_lane.lane AND {PENDING}
-                ORDER BY id LIMIT %s
-            ) AS event
-            WHERE outbox_lane.lane = ANY(%s)
-            ORDER BY event.id
-            """,
-            (*pending_parameters(floors, left_out), limit // len(lanes) + 1, list(lanes)),
-        )
-        return list(map(PendingEvent._make, cursor.fetchall()))
+    rows = rows_of(
+        f"""
+        SELECT event.id, event.lane, event.event_id::text, event.type, event.topic, event.key,
+               event.source, {rfc3339_of("event.created_at")}, event.payload, event.traceparent,
+               event.correlation_id, event.headers,
+               extract(epoch FROM event.created_at)::float8, event.letters_open
+        FROM outbox_lane
+        CROSS JOIN LATERAL (
+            SELECT event_outbox.*, letters_open FROM event_outbox
+            WHERE event_outbox.lane = outbox_lane.lane AND {PENDING}
+            ORDER BY id LIMIT %s
+        ) AS event
+        WHERE outbox_lane.lane = ANY(%s)
+        ORDER BY event.id
+        """,
+        (*pending_parameters(floors, left_out), limit // len(lanes) + 1, list(lanes)),
+    )
+    return list(map(PendingEvent._make, rows))
 
 
 def topics_without_route(floors: Floors) -> list[tuple[str, int, int]]:
     """(topic, events, the first one's id) of what waits for a route; looks at a bounded number of
     pending rows of each lane."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         plan_by_index()
-        cursor.execute(
+        return rows_of(
             f"""
             SELECT topic, count(*), min(id)
             FROM outbox_lane
@@ -165,5 +164,3 @@ def topics_without_route(floors: Floors) -> list[tuple[str, int, int]]:
             """,
             (*floors.parameters(), _UNKNOWN_LOOKED_AT, list(conf.partition_counts())),
         )
-        rows: list[tuple[str, int, int]] = cursor.fetchall()
-    return rows

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["positive", "spelt_out"]
+from collections.abc import Sequence
+
+from django.core.management.base import CommandError
+
+from outbox import conf
+from outbox.declaration import Route
+
+__all__ = ["positive", "routes_named", "spelt_out"]
 
 
 def positive(text: str) -> int:
@@ -17,3 +24,11 @@ def spelt_out(text: str) -> str:
     """Text of another producer may move a terminal's cursor or colour it: such characters are spelt
     out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def routes_named(names: Sequence[str] | None) -> list[Route]:
+    """The routes of these handlers; of all where none is named. Raises CommandError."""
+    try:
+        return [conf.route_named(name) for name in names] if names else list(conf.routes())
+    except LookupError as error:
+        raise CommandError(str(error)) from error

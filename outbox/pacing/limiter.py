@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from uuid import uuid4
 
 import redis
@@ -56,7 +55,10 @@ class PacedLimiter:
         self.keys = tuple(f"pacing:{{{name}}}:{part}" for part in ("state", "log", "given"))
         self._shares = dict(shares)
         self._listed = [each for share in shares.items() for each in share]
-        self._server = server if server is not None else _redis()
+        # Once more is harmless: a request that was answered gets the same answer.
+        self._server = server or redis_client.shared(
+            answers_within=0.2, connects_within=0.2, again=1
+        )
         self._draw = self._server.register_script(DRAW)
         self._give_back = self._server.register_script(GIVE_BACK)
         self._owner = f"{os.getpid()}-{uuid4().hex[:12]}"
@@ -111,15 +113,8 @@ class LocalShare:
         return Draw(got, max(1, round(min(1 / per_second, 1.0) * 1000)))
 
     def give_back(self, count: int) -> None:
-        """Tokens that were not used."""
         self._tokens += count
 
     def begin_empty(self) -> None:
         """Redis was there until now, and gave what it gave: nothing is saved up."""
         self._tokens, self._at = 0.0, time.monotonic()
-
-
-@cache
-def _redis() -> redis.Redis:
-    # Once more is harmless: a request that was answered gets the same answer.
-    return redis_client.client(answers_within=0.2, connects_within=0.2, again=1)

@@ -6,18 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 from django.db import DatabaseError, InterfaceError, connection
 
 from outbox import redis_client
 from outbox.database import patience
+from outbox.database.ask import rows_of
 from outbox.kafka import admin
 
 __all__ = ["ReadinessAnswer", "readiness"]
 
 TIMEOUT = 2.0
-NOTHING: Mapping[str, Callable[[], bool]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ class ReadinessAnswer:
         return 503 if failed else 200
 
 
-def readiness(own: Mapping[str, Callable[[], bool]] = NOTHING) -> ReadinessAnswer:
+def readiness(own: Mapping[str, Callable[[], bool]] = {}) -> ReadinessAnswer:
     """Ask all three at once. `own`: what the process itself must say yes to, else it is degraded."""
-    servers = _all({"database": _database, "kafka": _kafka, "redis": _redis})
+    servers = _all({"database": _database, "kafka": partial(admin.ping, TIMEOUT), "redis": _redis})
     said = {name: "healthy" if is_well() else "unhealthy" for name, is_well in own.items()}
     return ReadinessAnswer(checks=servers | said)
 
@@ -74,14 +75,9 @@ def _all(checks: Mapping[str, Callable[[], None]]) -> dict[str, str]:
 def _database() -> None:
     with patience.within(2 * TIMEOUT):
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
+            rows_of("SELECT 1")
         finally:
             connection.close()
-
-
-def _kafka() -> None:
-    admin.ping(TIMEOUT)
 
 
 def _redis() -> None:

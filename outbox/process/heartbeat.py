@@ -25,8 +25,6 @@ from outbox import conf, redis_client
 __all__ = [
     "BEAT_SECONDS",
     "GONE_SECONDS",
-    "NOTHING_TO_SAY",
-    "NO_QUEUES",
     "Heartbeat",
     "Said",
     "SeenProcess",
@@ -43,8 +41,6 @@ _INDEX = "outbox:processes"
 _KINDS = "outbox:process-kinds"  # of all that ever ran here
 _END_TRIES = 3  # else it is missed for as long as a heartbeat is kept
 _ANSWERS_WITHIN = 0.5
-NOTHING_TO_SAY: Callable[[], Mapping[str, float]] = dict
-NO_QUEUES: Callable[[], Sequence[str]] = tuple
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +82,8 @@ class Heartbeat:
         self,
         kind: str,
         *,
-        figures: Callable[[], Mapping[str, float]] = NOTHING_TO_SAY,
-        queues: Callable[[], Sequence[str]] = NO_QUEUES,
+        figures: Callable[[], Mapping[str, float]] = dict,
+        queues: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._kind = kind
         self._figures = figures
@@ -99,7 +95,10 @@ class Heartbeat:
         self._speaks = threading.Lock()  # a heartbeat under way would be written behind the end
         # Not at the start, when children are still to come.
         self._next_memory, self._bytes = self._began + 2 * BEAT_SECONDS, 0
-        self._server: redis.Redis | None = None
+        # Once more is harmless: the same is said.
+        self._server = redis_client.client(
+            answers_within=_ANSWERS_WITHIN, connects_within=_ANSWERS_WITHIN, again=1
+        )
 
     def start(self) -> None:
         """Begin, on a daemon thread; the end of the process ends it."""
@@ -114,12 +113,12 @@ class Heartbeat:
         with self._speaks:
             for _ in range(_END_TRIES):
                 with suppress(redis.RedisError, OSError):
-                    self._redis().delete(_PREFIX + self._id)
+                    self._server.delete(_PREFIX + self._id)
                     return
 
     def beat(self) -> None:
         """One heartbeat, and none behind the end. Raises redis.RedisError."""
-        with self._speaks, self._redis().pipeline(transaction=False) as commands:
+        with self._speaks, self._server.pipeline(transaction=False) as commands:
             if self._ended.is_set():
                 return
             commands.set(
@@ -131,7 +130,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         with suppress(redis.RedisError, OSError):
-            _forget_the_gone(self._redis())
+            _forget_the_gone(self._server)
         while True:
             with suppress(redis.RedisError, OSError):
                 self.beat()
@@ -162,14 +161,6 @@ class Heartbeat:
             self._bytes = memory_of(self._pid)
         return self._bytes
 
-    def _redis(self) -> redis.Redis:
-        if self._server is None:
-            # Once more is harmless: the same is said.
-            self._server = redis_client.client(
-                answers_within=_ANSWERS_WITHIN, connects_within=_ANSWERS_WITHIN, again=1
-            )
-        return self._server
-
 
 def processes_seen(server: redis.Redis) -> list[SeenProcess]:
     """Every process that has said something in the last ten minutes and has not ended in order, by kind
@@ -192,7 +183,6 @@ def processes_seen(server: redis.Redis) -> list[SeenProcess]:
 
 
 def _ids(server: redis.Redis) -> list[str]:
-    """Of processes that may be there."""
     return sorted(cast(bytes, each).decode() for each in server.smembers(_INDEX))
 
 

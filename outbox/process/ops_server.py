@@ -16,28 +16,26 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from outbox import metrics
-from outbox.process.health import NOTHING, ReadinessAnswer, readiness
-from outbox.process.heartbeat import NO_QUEUES, NOTHING_TO_SAY, Heartbeat
+from outbox.process.health import ReadinessAnswer, readiness
+from outbox.process.heartbeat import Heartbeat
 
 __all__ = ["serve_in_background"]
 
 PATHS = ("/metrics", "/health", "/health/ready")
-NO_ALIASES: Mapping[str, str] = {}
 ALLOWED = "GET, HEAD, OPTIONS"
 RETRY_AFTER_SECONDS = "2"
-NO_HEADERS: Mapping[str, str] = {}
 
 
 def serve_in_background(
     process: str,
     *,
     is_well: Callable[[], bool] = lambda: True,
-    own_checks: Mapping[str, Callable[[], bool]] = NOTHING,
+    own_checks: Mapping[str, Callable[[], bool]] = {},
     ready: Callable[[], ReadinessAnswer] | None = None,
-    aliases: Mapping[str, str] = NO_ALIASES,
+    aliases: Mapping[str, str] = {},
     port: int | None = None,
-    figures: Callable[[], Mapping[str, float]] = NOTHING_TO_SAY,
-    queues: Callable[[], Sequence[str]] = NO_QUEUES,
+    figures: Callable[[], Mapping[str, float]] = dict,
+    queues: Callable[[], Sequence[str]] = tuple,
 ) -> int:
     """Start the server on a daemon thread; prints and returns its port (METRICS_PORT unless `port`
     says another; 0: any free).
@@ -112,16 +110,16 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         return self.server.aliases.get(path, path) in PATHS
 
-    def _error(self, status: int, message: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def _error(self, status: int, message: str, headers: Mapping[str, str] = {}) -> None:
         self._json(status, {"error": message, "details": []}, headers)
 
-    def _json(self, status: int, body: object, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def _json(self, status: int, body: object, headers: Mapping[str, str] = {}) -> None:
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers = {**headers, "Retry-After": RETRY_AFTER_SECONDS}
         self._answer(status, "application/json", json.dumps(body).encode(), headers)
 
     def _answer(
-        self, status: int, content_type: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS
+        self, status: int, content_type: str, body: bytes, headers: Mapping[str, str] = {}
     ) -> None:
         self.send_response(status)
         for name, value in headers.items():

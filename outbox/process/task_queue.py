@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import redis
@@ -25,7 +24,8 @@ def queue_lengths(queues: Sequence[str]) -> Mapping[str, float]:
     """Tasks that wait in each queue; infinite while Redis takes none, which is logged once. What is
     sent only while this is small keeps Redis bounded when nobody works a queue off."""
     try:
-        lengths = redis_client.queue_lengths(_redis(), queues)
+        server = redis_client.shared(answers_within=1.0, connects_within=0.5)
+        lengths = redis_client.queue_lengths(server, queues)
     except redis.RedisError as error:
         redis_client.note_lost(error)
         return dict.fromkeys(queues, math.inf)
@@ -63,8 +63,3 @@ def sent_by() -> str:
     """The traceparent of the step that sent the running task; empty if it sent none."""
     headers = current_task.request.headers if current_task else None
     return str((headers or {}).get(_STEP, ""))
-
-
-@cache
-def _redis() -> redis.Redis:
-    return redis_client.client(answers_within=1.0, connects_within=0.5)

@@ -57,7 +57,6 @@ class Watchdog:
         self._still = self._stopping = 0.0
 
     def start(self) -> None:
-        """Begin to look, on a daemon thread."""
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def is_well(self) -> bool:

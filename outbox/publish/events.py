@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Protocol
 
-from django.db import (
-    connection,
-)
+from django.db import connection
 
 from outbox import metrics
 from outbox.conf import partition_counts, publishable
@@ -29,7 +27,6 @@ __all__ = [
     "publish",
     "publishing",
 ]
-
 
 _COLUMNS = "event_id, lane, topic, key, type, source, payload, traceparent, correlation_id"
 _ARRAYS = "%s::uuid[], %s::smallint[]" + ", %s::text[]" * 7

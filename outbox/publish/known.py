@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from django.db import connection
-
 from outbox.database.arrays import array_literal
+from outbox.database.ask import rows_of
 
 __all__ = ["known_event_ids", "seconds_since_published"]
 
@@ -20,31 +19,29 @@ def known_event_ids(topic: str, ids: Sequence[UUID]) -> set[UUID]:
         return set()
     # A subquery for each id and no join: PostgreSQL would rather read all of a small outbox. What
     # comes back is what is missing, for that is nearly always nothing.
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT event_id FROM (
-                SELECT event_id, (SELECT true FROM event_outbox event
-                                  WHERE event.event_id = asked.event_id
-                                    AND event.topic = %s) AS held
-                FROM unnest(%s::uuid[]) AS asked (event_id)
-            ) answered WHERE held IS NULL
-            """,
-            (topic, array_literal(event_id.hex for event_id in ids)),
-        )
-        return set(ids).difference(row[0] for row in cursor.fetchall())
+    rows = rows_of(
+        """
+        SELECT event_id FROM (
+            SELECT event_id, (SELECT true FROM event_outbox event
+                              WHERE event.event_id = asked.event_id
+                                AND event.topic = %s) AS held
+            FROM unnest(%s::uuid[]) AS asked (event_id)
+        ) answered WHERE held IS NULL
+        """,
+        (topic, array_literal(event_id.hex for event_id in ids)),
+    )
+    return set(ids).difference(row[0] for row in rows)
 
 
 def seconds_since_published(ids: Sequence[UUID]) -> dict[UUID, float]:
     """How long ago those of these ids that event_outbox holds were published, by the database's
     clock; 0 while the drain has not yet written it down."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT event_id,
-                   coalesce(extract(epoch FROM clock_timestamp() - published_at), 0)::float
-            FROM event_outbox WHERE event_id = ANY(%s::uuid[])
-            """,
-            (array_literal(event_id.hex for event_id in ids),),
-        )
-        return dict(cursor.fetchall())
+    rows = rows_of(
+        """
+        SELECT event_id,
+               coalesce(extract(epoch FROM clock_timestamp() - published_at), 0)::float
+        FROM event_outbox WHERE event_id = ANY(%s::uuid[])
+        """,
+        (array_literal(event_id.hex for event_id in ids),),
+    )
+    return dict(rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from kombu.exceptions import OperationalError
 from outbox import metrics, redis_client
 from outbox.conf import DRAIN
 
-__all__ = ["DRAIN_TASK", "hold_nudges", "nudge", "take_nudge"]
+__all__ = ["DRAIN_TASK", "Nudger", "hold_nudges", "nudge", "take_nudge"]
 
 DRAIN_TASK = "outbox.drain_outbox"
 _KEY = "outbox:nudge"
@@ -32,15 +33,24 @@ def _redis() -> redis.Redis:
     return redis_client.client(answers_within=1.0, connects_within=0.5, again=1)
 
 
-class _Nudger:
-    """One daemon thread of one process, made at the first nudge (after any fork)."""
+class Nudger:
+    """Calls `send` soon after `want`, on one daemon thread of the process, made at the first call (after
+    any fork). `send` returns for how many seconds it is left alone then."""
 
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self._wanted = threading.Event()
-        threading.Thread(target=self._run, name="outbox-nudge", daemon=True).start()
+    def __init__(self, name: str, send: Callable[[], float]) -> None:
+        self._name = name
+        self._send = send
+        self._pid = 0
+        self._guard = threading.Lock()
 
     def want(self) -> None:
+        """Returns at once."""
+        if self._pid != os.getpid():
+            with self._guard:
+                if self._pid != os.getpid():
+                    self._wanted = threading.Event()
+                    threading.Thread(target=self._run, name=self._name, daemon=True).start()
+                    self._pid = os.getpid()
         if not self._wanted.is_set():  # else the thread will see it yet
             self._wanted.set()
 
@@ -48,12 +58,16 @@ class _Nudger:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            try:
-                _send()
-            except (redis.RedisError, OperationalError, OSError) as error:
-                _failed(error)
-                time.sleep(_AWAY_SECONDS)
-            time.sleep(DRAIN.nudge_interval)
+            time.sleep(self._send())
+
+
+def _attempt() -> float:
+    try:
+        _send()
+    except (redis.RedisError, OperationalError, OSError) as error:
+        _failed(error)
+        return _AWAY_SECONDS + DRAIN.nudge_interval
+    return DRAIN.nudge_interval
 
 
 def _send() -> None:
@@ -79,17 +93,11 @@ def _failed(error: Exception) -> None:
     redis_client.note_lost(error)
 
 
-_nudger: _Nudger | None = None
-_guard = threading.Lock()
+_nudger = Nudger("outbox-nudge", _attempt)
 
 
 def nudge() -> None:
     """Ask for a drain soon. Returns at once, never raises for a Redis that is unavailable."""
-    global _nudger
-    if _nudger is None or _nudger.pid != os.getpid():
-        with _guard:
-            if _nudger is None or _nudger.pid != os.getpid():
-                _nudger = _Nudger()
     _nudger.want()
 
 

@@ -12,16 +12,9 @@ __all__ = ["Breaker", "KafkaBreakerState"]
 class KafkaBreakerState(Enum):
     """Open means waiting: nothing is refused and nothing dropped."""
 
-    CLOSED = 0
-    HALF_OPEN = 1
-    OPEN = 2
-
-
-_STATES = {
-    machine.CLOSED: KafkaBreakerState.CLOSED,
-    machine.HALF_OPEN: KafkaBreakerState.HALF_OPEN,
-    machine.OPEN: KafkaBreakerState.OPEN,
-}
+    CLOSED = machine.CLOSED
+    HALF_OPEN = machine.HALF_OPEN
+    OPEN = machine.OPEN
 
 
 class Breaker:
@@ -41,8 +34,7 @@ class Breaker:
         self._looks = 0
 
     def state(self, now: float) -> KafkaBreakerState:
-        """At this moment of the monotonic clock."""
-        return _STATES[machine.phase(self._state, self._rule, now)]
+        return KafkaBreakerState(machine.phase(self._state, self._rule, now))
 
     def note(self, *, success: bool, now: float) -> KafkaBreakerState:
         """An outcome; what comes while it is open changes nothing."""

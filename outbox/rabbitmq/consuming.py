@@ -126,10 +126,10 @@ class Consuming(Link):
         self._loop.call_later(_LOOK_FOR_QUEUE, self._look_for_queue)
 
     def _look_for_queue(self) -> None:
-        connection = self._connection
+        connection = self.usable
         if not self._wants or self._looking or self.is_consuming or not self.is_up:
             return
-        if connection is None or not connection.is_open:
+        if connection is None:
             return
         self._looking = True
         connection.channel(on_open_callback=self._ask_for_queue)
@@ -146,8 +146,8 @@ class Consuming(Link):
         self._looking = False
         self.complain(reason)
         missing = isinstance(reason, exceptions.ChannelClosedByBroker) and reason.reply_code == 404
-        connection = self._connection
-        if connection is None or not connection.is_open:
+        connection = self.usable
+        if connection is None:
             return
         if missing and (not self._found or self._policy.create_always):
             self._looking = True

@@ -77,7 +77,6 @@ class DeadLetters(Link):
         self.refused = 0
 
     def __len__(self) -> int:
-        """Letters without a confirmation."""
         return len(self._waiting) + len(self._sent)
 
     @property

@@ -3,18 +3,17 @@ forgotten when it is acknowledged: RabbitMQ closes a channel that does so twice.
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
 
 from outbox.rabbitmq.body import MessageBody
 from outbox.rabbitmq.properties import Properties
 
-__all__ = ["Ack", "Delivery", "InHand", "MeanSize"]
-
-_SIZES = 1000  # bodies of which the mean size is known
+__all__ = ["Ack", "Delivery", "InHand"]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Delivery:
     """One delivery on its way, and later what is known of its event.
 
@@ -24,49 +23,20 @@ class Delivery:
     followers  deliveries of the same event id behind it, which wait for what becomes of it
     """
 
-    __slots__ = (
-        "arrived",
-        "attempts",
-        "body",
-        "digest",
-        "due",
-        "exchange",
-        "followers",
-        "number",
-        "produced",
-        "properties",
-        "raw",
-        "redelivered",
-        "routing_key",
-        "tag",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        tag: int,
-        raw: bytes,
-        properties: Properties,
-        *,
-        exchange: str,
-        routing_key: str,
-        arrived: float,
-        redelivered: bool = False,
-    ) -> None:
-        self.number = number
-        self.tag: int | None = tag
-        self.raw = raw
-        self.properties = properties
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.arrived = arrived
-        self.redelivered = redelivered
-        self.body: MessageBody | None = None
-        self.digest = ""
-        self.attempts = 0
-        self.due = 0.0
-        self.produced = False
-        self.followers: list[Delivery] = []
+    number: int
+    tag: int | None
+    raw: bytes
+    properties: Properties
+    _: KW_ONLY
+    exchange: str
+    routing_key: str
+    arrived: float
+    redelivered: bool = False
+    body: MessageBody | None = None
+    digest: str = ""
+    attempts: int = 0
+    produced: bool = False
+    followers: list[Delivery] = field(default_factory=list)
 
     @property
     def event_id(self) -> str:
@@ -93,7 +63,6 @@ class InHand:
         return len(self._open)
 
     def add(self, delivery: Delivery) -> None:
-        """A delivery has come; tags rise."""
         assert delivery.tag is not None
         self._open[delivery.tag] = delivery
         self.bytes += len(delivery.raw)
@@ -108,7 +77,6 @@ class InHand:
         first.arrived = again.arrived
 
     def settle(self, delivery: Delivery, now: float) -> None:
-        """It may be acknowledged."""
         if delivery.tag is not None:
             self._settled[delivery.tag] = now
 
@@ -131,11 +99,8 @@ class InHand:
     def oldest(self) -> float | None:
         return min((each.arrived for each in self._open.values()), default=None)
 
-    def sizes(self) -> MeanSize:
-        sizes = MeanSize()
-        for delivery in self._open.values():
-            sizes.add(len(delivery.raw))
-        return sizes
+    def sizes(self) -> list[int]:
+        return [len(delivery.raw) for delivery in self._open.values()]
 
     def lose(self) -> None:
         """The channel is gone: no tag of it means anything any more."""
@@ -150,26 +115,3 @@ class InHand:
         self.bytes -= len(delivery.raw)
         delivery.tag = None
         del self._settled[tag]
-
-
-class MeanSize:
-    """The mean size of the last thousand bodies."""
-
-    def __init__(self) -> None:
-        self._sizes: deque[int] = deque(maxlen=_SIZES)
-        self._sum = 0
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def add(self, size: int) -> None:
-        """One more body."""
-        if len(self._sizes) == _SIZES:
-            self._sum -= self._sizes[0]
-        self._sizes.append(size)
-        self._sum += size
-
-    @property
-    def mean(self) -> float:
-        """Bytes; 0 before the first."""
-        return self._sum / len(self._sizes) if self._sizes else 0.0

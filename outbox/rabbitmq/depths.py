@@ -56,26 +56,21 @@ class Depths:
                 connection.channel(on_open_callback=partial(self._ask, queue, connection))
 
     def _ask(self, queue: str, connection: SelectConnection, probe: Channel) -> None:
-        probe.add_on_close_callback(partial(self._closed, queue, connection))
-        probe.queue_declare(
-            queue, passive=True, callback=partial(self._told, queue, connection, probe)
-        )
+        def told(answer: frame.Method) -> None:
+            self._note(queue, connection, answer.method.message_count)
+            probe.close()
 
-    def _told(
-        self, queue: str, connection: SelectConnection, probe: Channel, answer: frame.Method
-    ) -> None:
-        self._note(queue, connection, answer.method.message_count)
-        probe.close()
+        def closed(_: Channel, reason: Exception) -> None:
+            if isinstance(reason, exceptions.ChannelClosedByClient):
+                return
+            missing = (
+                isinstance(reason, exceptions.ChannelClosedByBroker)
+                and reason.reply_code == _NOT_FOUND
+            )
+            self._note(queue, connection, self._missing[queue] if missing else UNKNOWN)
 
-    def _closed(
-        self, queue: str, connection: SelectConnection, _: Channel, reason: Exception
-    ) -> None:
-        if isinstance(reason, exceptions.ChannelClosedByClient):
-            return
-        missing = (
-            isinstance(reason, exceptions.ChannelClosedByBroker) and reason.reply_code == _NOT_FOUND
-        )
-        self._note(queue, connection, self._missing[queue] if missing else UNKNOWN)
+        probe.add_on_close_callback(closed)
+        probe.queue_declare(queue, passive=True, callback=told)
 
     def _note(self, queue: str, connection: SelectConnection, messages: float) -> None:
         """What an old connection says is of no use, and what a new one is asked stays asked."""

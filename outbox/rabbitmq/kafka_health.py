@@ -32,17 +32,12 @@ class KafkaHealth:
             seconds=policy.breaker_open,
         )
         self._answers = 0
-        self._delivered = 0
+        self.delivered = 0  # acknowledged by Kafka since the last look
         self.is_well = False
         self.wants_more = False
         self._has_answered = False
 
-    def note_delivered(self, messages: int) -> None:
-        """Kafka has acknowledged so many more."""
-        self._delivered += messages
-
     def breaker_state(self, now: float) -> KafkaBreakerState:
-        """At this moment of the monotonic clock."""
         return self._breaker.state(now)
 
     def look(self, now: float) -> None:
@@ -62,7 +57,7 @@ class KafkaHealth:
 
     def _outcome(self, now: float) -> bool | None:
         """None: this look says nothing."""
-        delivered, self._delivered = self._delivered, 0
+        delivered, self.delivered = self.delivered, 0
         answers, self._answers = self._watch.answers - self._answers, self._watch.answers
         if self._waits_too_long(now):
             return False

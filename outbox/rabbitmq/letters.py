@@ -32,7 +32,6 @@ __all__ = [
     "RelayLetter",
     "look",
     "resolve",
-    "waiting",
 ]
 
 # Of a message that is sent again: the copies that RabbitMQ would make of it, and the count of deliveries,
@@ -122,33 +121,23 @@ def _parameters(policy: RelayPolicy, bound: Bound) -> pika.URLParameters:
     return parameters
 
 
-def look(policy: RelayPolicy, bound: Bound) -> Look:
-    """The letters that lie first; they stay where they are. Raises LettersUnavailable. A queue without
-    letters may not exist: that is an empty look."""
+def look(
+    policy: RelayPolicy,
+    bound: Bound = EVERY,
+    *,
+    wanted: Callable[[RelayLetter], bool] | None = None,
+    limit: int | None = None,
+) -> Look:
+    """The first letters, of those that are wanted, up to `limit`; they stay where they are. Raises
+    LettersUnavailable. A queue without letters may not exist: that is an empty look."""
     try:
         with _channel(policy, bound) as (channel, count):
-            letters = list(_staying(policy, channel, count, bound))
+            found = filter(wanted, _staying(policy, channel, count, bound))
+            letters = list(islice(found, limit))
             return Look(letters, count, len(letters) == count)
     except LettersUnavailable as error:
         if isinstance(error.__cause__, exceptions.ChannelClosedByBroker):
             return Look([], 0, True)
-        raise
-
-
-def waiting(
-    policy: RelayPolicy, wanted: Callable[[RelayLetter], bool], *, limit: int
-) -> list[RelayLetter]:
-    """The first letters that are wanted, oldest first; they stay where they are.
-
-    Raises LettersUnavailable. A queue without letters may not exist: that is an empty list.
-    """
-    try:
-        with _channel(policy) as (channel, count):
-            found = filter(wanted, _staying(policy, channel, count, EVERY))
-            return list(islice(found, limit))
-    except LettersUnavailable as error:
-        if isinstance(error.__cause__, exceptions.ChannelClosedByBroker):
-            return []
         raise
 
 

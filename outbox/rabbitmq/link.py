@@ -75,7 +75,6 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a channel to work with."""
         return self.channel is not None
 
     @property
@@ -128,7 +127,7 @@ class Link:
         self._connection = pika.SelectConnection(
             self._parameters,
             on_open_callback=self._connected,
-            on_open_error_callback=self._not_connected,
+            on_open_error_callback=self._disconnected,
             on_close_callback=self._disconnected,
             custom_ioloop=self._loop,
         )
@@ -147,9 +146,6 @@ class Link:
         self.is_blocked = is_blocked
         log.warning("rabbitmq_blocked" if is_blocked else "rabbitmq_unblocked", link=self.name)
 
-    def _not_connected(self, _: pika.SelectConnection, error: BaseException) -> None:
-        self._disconnected(_, error)
-
     def _disconnected(self, _: pika.SelectConnection, reason: object) -> None:
         self._is_opening = False
         self._connection = None
@@ -162,10 +158,8 @@ class Link:
             self._closed()
 
     def _open_channel(self) -> None:
-        connection = self._connection
-        if connection is None or not connection.is_open or self.channel is not None:
-            return
-        if self._wanted and self.reopens:
+        connection = self.usable
+        if connection and self.channel is None and self._wanted and self.reopens:
             connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:

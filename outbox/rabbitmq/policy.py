@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.conf import settings
 
@@ -59,12 +58,10 @@ class RelayPolicy:
 
     @property
     def exchange(self) -> str:
-        """The dead-letter exchange."""
         return f"{self.queue}.dlx"
 
     @property
     def dead_letter_queue(self) -> str:
-        """Where that exchange leads."""
         return f"{self.queue}.dlq"
 
     def prefetch(self, mean_bytes: float) -> int:
@@ -75,5 +72,4 @@ class RelayPolicy:
 
 def configured() -> RelayPolicy:
     """What the settings say; RELAY is a dict of the fields."""
-    fields: dict[str, Any] = settings.RELAY
-    return RelayPolicy(**fields)
+    return RelayPolicy(**settings.RELAY)

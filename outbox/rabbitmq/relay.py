@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from functools import partial
+from statistics import fmean
 
 import structlog
 from pika import spec
@@ -19,7 +21,7 @@ from outbox.rabbitmq.canary import RelayCanary
 from outbox.rabbitmq.claims import EventClaims, OwnerLease, connected
 from outbox.rabbitmq.consuming import Consuming
 from outbox.rabbitmq.dead_letters import DeadLetters
-from outbox.rabbitmq.deliveries import Delivery, InHand, MeanSize
+from outbox.rabbitmq.deliveries import Delivery, InHand
 from outbox.rabbitmq.depths import Depths
 from outbox.rabbitmq.events import Events
 from outbox.rabbitmq.kafka_health import KafkaHealth
@@ -32,6 +34,8 @@ __all__ = ["Relay"]
 
 _TICK = 0.002  # seconds between two looks for reports
 _SLOW_TICK = 0.02
+_BREAKER = list(KafkaBreakerState)  # in the order of its metric
+_SIZES = 1000  # bodies of which the mean size counts
 
 log = structlog.get_logger("outbox.relay")
 
@@ -78,14 +82,13 @@ class Relay:
         )
         self._depths = Depths(policy, self.consuming)
         self._canary = RelayCanary(policy, self._loop)
-        self._sizes = MeanSize()
+        self._sizes: deque[int] = deque(maxlen=_SIZES)  # of the last bodies
         self._number = 0
         self._counted = 0  # of the deliveries, those that are counted in the metrics
         self._scheduled = False
         self._busy_again_at = 0.0
         self._lapse = -1.0
         self._held = False
-        self._held_at_look = 0
         self._stop_at: float | None = None
         self._closing = False
         self.looks = 0
@@ -109,7 +112,6 @@ class Relay:
 
     @property
     def delivered(self) -> int:
-        """Messages that Kafka has acknowledged so far."""
         return self._events.published
 
     @property
@@ -120,11 +122,6 @@ class Relay:
     @property
     def breaker_state(self) -> KafkaBreakerState:
         return self.kafka.breaker_state(time.monotonic())
-
-    @property
-    def looks_since_hold(self) -> int:
-        """Looks since everything was given back; 0 while it takes messages."""
-        return self.looks - self._held_at_look if self._held else 0
 
     def call(self, action: Callable[[], object]) -> None:
         """Have the loop do this soon, from any thread."""
@@ -165,7 +162,7 @@ class Relay:
             redelivered=method.redelivered,
         )
         self._in_hand.add(delivery)
-        self._sizes.add(len(body))
+        self._sizes.append(len(body))
         if self._stop_at is None:
             self._events.fresh.append(delivery)
             self._wake()
@@ -175,7 +172,7 @@ class Relay:
     def _take_fewer(self) -> None:
         """Bodies are so much larger than those before them that the rest of what RabbitMQ sends under
         the old prefetch has no room. It goes back with all in hand, whose mean counts from now on."""
-        self._sizes = self._in_hand.sizes()
+        self._sizes = deque(self._in_hand.sizes(), maxlen=_SIZES)
         if len(self._in_hand) > self._prefetch():
             log.warning("too_large_in_hand", messages=len(self._in_hand), bytes=self._in_hand.bytes)
             self.consuming.give_back()
@@ -183,7 +180,7 @@ class Relay:
 
     def _prefetch(self) -> int:
         """Few until the size of the bodies is known."""
-        wanted = self._policy.prefetch(self._sizes.mean)
+        wanted = self._policy.prefetch(fmean(self._sizes) if self._sizes else 0.0)
         first = self._policy.first_prefetch
         return wanted if len(self._sizes) >= first else min(wanted, first)
 
@@ -213,7 +210,7 @@ class Relay:
         sent = self._sending.step(now)
         now = time.monotonic()
         self._events.settle(sent, now)
-        self.kafka.note_delivered(len(sent.delivered))
+        self.kafka.delivered += len(sent.delivered)
         self._canary.note(sent.delivered, now)
         self.consuming.ack(self._in_hand.due(settled_before=now - self._policy.single_ack_after))
         if self._stop_at is not None:
@@ -252,7 +249,7 @@ class Relay:
         if oldest is not None and now - oldest >= self._policy.hold_seconds:
             # RabbitMQ would close the channel a little later, and all channels to come.
             log.warning("held_too_long", messages=len(self._in_hand), seconds=round(now - oldest))
-            self._held, self._held_at_look = True, self.looks
+            self._held = True
             self.consuming.give_back()
         elif self._held and self.kafka.wants_more and self.kafka.is_well:
             self._held = False
@@ -271,7 +268,7 @@ class Relay:
         metrics.LETTERS_WAITING.set(len(self._letters))
         metrics.CONSUMING.set(self.consuming.is_consuming)
         metrics.KAFKA_UP.set(self.kafka.is_well)
-        metrics.BREAKER.set(self.kafka.breaker_state(now).value)
+        metrics.BREAKER.set(_BREAKER.index(self.kafka.breaker_state(now)))
         oldest = self._in_hand.oldest()
         metrics.OLDEST.set(now - oldest if oldest is not None else 0.0)
 

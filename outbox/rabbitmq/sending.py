@@ -9,14 +9,14 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
 from outbox.envelope import rfc3339
-from outbox.kafka.stream import Failure, Stream
+from outbox.kafka.stream import Failure, Header, Stream
 from outbox.rabbitmq import metrics
 from outbox.rabbitmq.deliveries import Delivery
 from outbox.rabbitmq.message import Headers
@@ -112,7 +112,6 @@ class Sending:
             self._stream = self._new_stream()
 
     def add(self, deliveries: Iterable[Delivery]) -> None:
-        """Send these behind the others."""
         self._ready.extend(deliveries)
 
     def forget_unsent(self) -> list[Delivery]:
@@ -144,7 +143,6 @@ class Sending:
         return sent
 
     def close(self) -> None:
-        """Give up everything."""
         for stream in (self._stream, self._lone.stream):
             if stream is not None:
                 stream.end()
@@ -163,15 +161,7 @@ class Sending:
             if delivery.tag is None:
                 sent.dropped.append(delivery)
                 continue
-            body = delivery.body
-            assert body is not None
-            delivery.produced = self._stream.send(
-                delivery,
-                key=body.event_id,
-                value=bytes(body.payload),
-                headers=self._headers.of(delivery, time_),
-            )
-            if not delivery.produced:
+            if not _is_taken(delivery, self._stream, self._headers.of(delivery, time_)):
                 self._ready.appendleft(delivery)
                 return
 
@@ -304,15 +294,7 @@ class _Lone:
                 continue
             if self.stream is None:
                 self.stream = Stream(self._policy.topic, limit=self._watch.limit, gapless=False)
-            body = delivery.body
-            assert body is not None
-            delivery.produced = self.stream.send(
-                delivery,
-                key=body.event_id,
-                value=bytes(body.payload),
-                headers=self._headers.of(delivery, _now()),
-            )
-            if delivery.produced:
+            if _is_taken(delivery, self.stream, self._headers.of(delivery, _now())):
                 metrics.RETRIES.inc()
                 self._under_way = delivery
             else:
@@ -325,6 +307,16 @@ class _Lone:
         if self._refused and self._refused[0][0] <= now:
             return heapq.heappop(self._refused)[2]
         return None
+
+
+def _is_taken(delivery: Delivery, stream: Stream[Delivery], headers: Sequence[Header]) -> bool:
+    """Give it to Kafka's client, which may have no room."""
+    body = delivery.body
+    assert body is not None
+    delivery.produced = stream.send(
+        delivery, key=body.event_id, value=bytes(body.payload), headers=headers
+    )
+    return delivery.produced
 
 
 def _now() -> str:

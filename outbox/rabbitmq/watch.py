@@ -34,11 +34,9 @@ class Watch:
         self.answers = 0
 
     def start(self) -> None:
-        """Begin to ask."""
         threading.Thread(target=self._run, name="kafka-watch", daemon=True).start()
 
     def ask(self) -> None:
-        """The next question is due now."""
         self._wanted.set()
 
     def _run(self) -> None:
@@ -49,7 +47,7 @@ class Watch:
 
     def _ask(self) -> None:
         try:
-            self.limit = self._question.ask(_TIMEOUT).max_bytes
+            self.limit = self._question.ask(_TIMEOUT)
         except KafkaUnavailable as error:
             if self.is_well is not False:
                 log.warning("kafka_lost", topic=self._topic, error=str(error))

@@ -18,8 +18,9 @@ LOGS = {TOPIC: LOG}
 ROUTE = conf.route_named(HANDLER)
 
 
-def reasons() -> list[MissingReason]:
-    return [each.reason for page in compare.pages(ROUTE, LOGS) for each in page]
+def reasons(size: int = compare.PAGE) -> list[MissingReason]:
+    pages = compare.pages(ROUTE, LOGS, size=size)
+    return [each.reason for page in pages for each in page]
 
 
 def watch() -> dict[MissingReason, int]:

@@ -51,7 +51,7 @@ class TestALetterThatCannotBeBuried:
     def test_keeps_no_other_from_it(self) -> None:
         assert due.claim_due(ROUTE) == []
         assert states() == ["retrying", "dead"]
-        assert OutboxEvent.objects.get(topic=ROUTE.dlq).payload == "b"
+        assert OutboxEvent.objects.get(topic=ROUTE.topic.dlq).payload == "b"
 
     def test_is_looked_at_again_after_its_lease(self) -> None:
         due.claim_due(ROUTE)
@@ -70,7 +70,7 @@ class TestTheMessage:
         )
         with transaction.atomic():
             letter_rows.bury([letter])
-        return OutboxEvent.objects.get(topic=ROUTE.dlq)
+        return OutboxEvent.objects.get(topic=ROUTE.topic.dlq)
 
     def test_carries_the_value_as_it_was(self, db: None) -> None:
         assert self.buried(payload='{"a": 1}').payload == '{"a": 1}'

@@ -201,13 +201,11 @@ class TestARefusedMessage:
 class TestALargeBatch:
     """Goes out part by part, each being settled while the next is on its way."""
 
-    @pytest.fixture(autouse=True)
-    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(settle, "_PART", 4)
+    SMALL = DrainPolicy(part_events=4)
 
     def test_is_settled_whole_in_order(self, kafka: Kafka) -> None:
         write(*[Noted("k", str(number)) for number in range(9)])
-        report = Drain().run()
+        report = Drain(self.SMALL).run()
         assert (report.settled, report.stopped, kafka.requests) == (9, "", [5, 4])
         assert kafka.log == [("k", f'"{number}"') for number in range(9)]
         offsets = OutboxEvent.objects.order_by("id").values_list("offset", flat=True)
@@ -216,14 +214,14 @@ class TestALargeBatch:
 
     def test_whose_first_part_is_refused_somewhere_goes_on_in_the_next(self, kafka: Kafka) -> None:
         write(Noted("a"), Noted("a", "bad"), Noted("a", "after"), Noted("b"), Noted("c"))
-        report = Drain().run()
+        report = Drain(self.SMALL).run()
         assert report.settled == 3
         assert pending_texts("a") == ["bad", "after"]
         assert pending_keys() == {"a"}
 
     def test_whose_first_part_was_not_acknowledged_ends_there(self, kafka: Kafka) -> None:
         write(*[Noted("k", str(number)) for number in range(8)])
-        drain = Drain()
+        drain = Drain(self.SMALL)
         drain.state.connected = kafka.away = True
         assert drain.run().stopped == "away"
         assert kafka.requests == [4]
@@ -236,9 +234,9 @@ class TestALargeBatch:
         with monkeypatch.context() as changed:
             changed.setattr(settle, "_SETTLE", broken)
             with pytest.raises(IntegrityError):
-                drain_batch(DrainState())
+                drain_batch(DrainState(), self.SMALL)
         assert pending_keys() == {"k"}
-        assert Drain().run().settled == 8
+        assert Drain(self.SMALL).run().settled == 8
         assert [key for key, _ in kafka.log] == ["k"] * 16
 
 

@@ -27,6 +27,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from devtools.testing.pipeline import settles
+from outbox.database.arrays import array_literal
 from outbox.drain import settle
 from outbox.drain.settle import acknowledged_prefix
 from outbox.kafka.producer import BatchDelivery
@@ -51,7 +53,8 @@ def settle_batch(settled: Sequence[tuple[int, int, int]]) -> None:
     """Mark (id, partition, offset) as published, as a drain does."""
     if settled:
         with connection.cursor() as cursor:
-            cursor.execute(settle._SETTLE, settle._columns(settled))
+            columns = [array_literal(column) for column in zip(*settled, strict=True)]
+            cursor.execute(settle._SETTLE, columns)
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,16 @@ def _break_connection() -> int | None:
 
 
 def _wait_until_noticed(session: int) -> None:
-    """Its locks go with the session, not with the socket."""
+    """Its locks go with the session, not with the socket. PostgreSQL's own waiting for it looks every
+    100 ms, which was most of the time of these tests."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", (session,))
+        cursor.execute("SELECT pg_terminate_backend(%s)", (session,))
+
+        def gone() -> bool:
+            cursor.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (session,))
+            return not cursor.rowcount
+
+        assert settles(gone)
 
 
 @dataclass

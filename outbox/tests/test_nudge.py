@@ -39,7 +39,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             names.append(name)
 
     monkeypatch.setattr(current_app, "send_task", send_task)
-    monkeypatch.setattr(nudge, "_nudger", None)
+    monkeypatch.setattr(nudge, "_nudger", nudge.Nudger("outbox-nudge", nudge._attempt))
     with redis.Redis.from_url(settings.REDIS_URL) as broker:
         broker.delete("outbox:nudge", "outbox")  # other tests leave nudges that nobody takes
         yield names

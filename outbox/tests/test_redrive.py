@@ -114,7 +114,7 @@ class TestAHead:
         for _ in ROUTE.retries:
             make_due()
             redrive_due(applied)
-        told = OutboxEvent.objects.get(topic=ROUTE.dlq)
+        told = OutboxEvent.objects.get(topic=ROUTE.topic.dlq)
         letter = DeadLetter.objects.earliest("id")
         assert (told.payload, told.key, told.type) == ("1", "k", "DEAD_LETTER")
         assert told.headers is not None

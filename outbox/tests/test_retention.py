@@ -106,10 +106,7 @@ class TestARow:
             cursor.execute("UPDATE event_outbox SET published_at = clock_timestamp()")
         assert purge(KEPT).events == 0
 
-    def test_goes_from_behind_ones_that_were_published_again(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("outbox.upkeep.purge.CHUNK", 2)
+    def test_goes_from_behind_ones_that_were_published_again(self) -> None:
         positions(10)
         events = published([1, 2, 3, 4])
         for event in events:
@@ -117,21 +114,18 @@ class TestARow:
         age(21)
         again = OutboxEvent.objects.filter(id__in=[event.id for event in events[:2]])
         again.update(published_at=timezone.now())
-        purged = purge(KEPT)
+        purged = purge(KEPT, chunk=2)
         assert (purged.events, purged.kept, purged.complete) == (2, 0, True)
         assert offsets() == [1, 2]
 
-    def test_that_is_done_goes_from_behind_ones_that_are_not(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("outbox.upkeep.purge.CHUNK", 2)
+    def test_that_is_done_goes_from_behind_ones_that_are_not(self) -> None:
         positions(10)
         events = published([1, 2, 3, 4, 5, 6, 7])
         for event in events[4:]:
             receipt(event)
         age(21)
         published([8])
-        purged = purge(KEPT)
+        purged = purge(KEPT, chunk=2)
         assert (purged.events, purged.kept, purged.complete) == (3, 4, True)
         assert offsets() == [1, 2, 3, 4, 8]
 
@@ -140,13 +134,12 @@ class TestARow:
 class TestAReceiptWithoutARow:
     """Of a message that somebody else has written to our topic."""
 
-    def test_goes_after_the_retention_of_receipts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("outbox.upkeep.purge.CHUNK", 2)
+    def test_goes_after_the_retention_of_receipts(self) -> None:
         for _ in range(5):
             InboxReceipt.objects.create(event_id=uuid4(), handler=HANDLER)
         age(11)
         young = InboxReceipt.objects.create(event_id=uuid4(), handler=HANDLER)
-        assert purge(KEPT).receipts == 5
+        assert purge(KEPT, chunk=2).receipts == 5
         assert list(InboxReceipt.objects.all()) == [young]
 
     def test_stays_while_it_is_parked(self) -> None:

@@ -9,8 +9,6 @@ __all__ = ["CheckResult", "Level", "judge"]
 
 
 class Level(StrEnum):
-    """How severe a result is."""
-
     OK = "ok"
     WARNING = "warning"
     ERROR = "error"

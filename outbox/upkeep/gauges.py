@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import conf, metrics
 from outbox.audit.compare import MissingReason
@@ -78,46 +78,61 @@ class Backlog:
 
     def pending(self, counted: int) -> tuple[int, float]:
         """Pending events, counted up to so many, and the age of the oldest, in seconds."""
-        return _pending(self.floors, counted)
+        floors = self.floors.parameters()
+        events, oldest_seconds = row_of(
+            f"""
+            SELECT (SELECT count(*) FROM (
+                        SELECT FROM outbox_lane CROSS JOIN LATERAL (
+                            SELECT FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
+                        LIMIT %s) counted),
+                   coalesce((
+                        SELECT extract(epoch FROM clock_timestamp() - min(created_at))
+                        FROM outbox_lane CROSS JOIN LATERAL (
+                            SELECT created_at FROM event_outbox WHERE {_PENDING}
+                            ORDER BY id LIMIT 1) first), 0)::float
+            """,
+            (*floors, counted, counted, *floors),
+        )
+        return events, oldest_seconds
 
     def unclaimable(self, per_lane: int = UNCLAIMABLE_PER_LANE) -> int:
         """Pending rows that no drain will ever claim (guarantees.md#r4): of no topic of the map, or of no lane.
         Looks at so many of each lane, the oldest, which they become."""
-        return _unclaimable(self.floors, per_lane)
+        # Ordered, because the planner may otherwise estimate that half of the table is above, and
+        # read it whole.
+        row = row_of(
+            f"""
+            SELECT (SELECT count(*) FROM outbox_lane CROSS JOIN LATERAL (
+                        SELECT topic FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
+                    WHERE pending.topic <> ALL(%s))
+                 + (SELECT count(*) FROM (
+                        SELECT FROM event_outbox WHERE status = 0
+                        AND lane < (SELECT min(lane) FROM outbox_lane)
+                        ORDER BY lane, id LIMIT %s) below)
+                 + (SELECT count(*) FROM (
+                        SELECT FROM event_outbox WHERE status = 0
+                        AND lane > (SELECT max(lane) FROM outbox_lane)
+                        ORDER BY lane, id LIMIT %s) above)
+            """,
+            (
+                *self.floors.parameters(),
+                *(per_lane, [topic.name for topic in all_topics()]),
+                *(per_lane, per_lane),
+            ),
+        )
+        return int(row[0])
 
 
 _backlog = Backlog()
 
 
-def measure_outbox() -> None:
-    """What is committed and not in Kafka; cheap enough for every two seconds."""
+def measure_outbox(counted: int = BACKLOG_COUNT_LIMIT) -> None:
+    """What is committed and not in Kafka, counted up to so many; cheap enough for every two seconds."""
     _backlog.refresh()
-    events, oldest_seconds = _backlog.pending(BACKLOG_COUNT_LIMIT)
+    events, oldest_seconds = _backlog.pending(counted)
     metrics.BACKLOG.set(events)
     metrics.OLDEST_AGE.set(oldest_seconds)
     metrics.MEASURED.set_to_current_time()
-
-
-def _pending(floors: Floors, counted: int) -> tuple[int, float]:
-    events, oldest_seconds = row_of(
-        f"""
-        SELECT (SELECT count(*) FROM (
-                    SELECT FROM outbox_lane CROSS JOIN LATERAL (
-                        SELECT FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
-                    LIMIT %s) counted),
-               coalesce((
-                    SELECT extract(epoch FROM clock_timestamp() - min(created_at))
-                    FROM outbox_lane CROSS JOIN LATERAL (
-                        SELECT created_at FROM event_outbox WHERE {_PENDING}
-                        ORDER BY id LIMIT 1) first), 0)::float
-        """,
-        (
-            *floors.parameters(),
-            *(counted, counted),
-            *floors.parameters(),
-        ),
-    )
-    return events, oldest_seconds
 
 
 _seen_applications: set[str] = set()
@@ -140,8 +155,7 @@ def measure_handlers(routes: Sequence[Route]) -> None:
     logs, error = admin.states_or_none(route.topic.name for route in routes)
     if error:
         log.warning("handler_backlog_unknown", error=error)
-    for lag in handler_lags(routes, logs):
-        route = next(route for route in routes if route.handler == lag.handler)
+    for route, lag in zip(routes, handler_lags(routes, logs), strict=True):
         if lag.events is not None:
             metrics.HANDLER_BACKLOG.labels(lag.handler).set(lag.events)
         if lag.unread is not None:
@@ -159,7 +173,6 @@ def measure_handlers(routes: Sequence[Route]) -> None:
 
 
 def handler_lags(routes: Sequence[Route], logs: Mapping[str, TopicState]) -> list[HandlerLag]:
-    """How far each handler is behind."""
     ages = oldest_unapplied()
     return [
         HandlerLag(route.handler, *_behind(route.handler, logs.get(route.topic.name)), age)
@@ -221,32 +234,6 @@ def oldest_unapplied() -> dict[str, float]:
     return dict(rows)
 
 
-def _unclaimable(floors: Floors, per_lane: int) -> int:
-    # Ordered, because the planner may otherwise estimate that half of the table is above, and
-    # read it whole.
-    row = row_of(
-        f"""
-        SELECT (SELECT count(*) FROM outbox_lane CROSS JOIN LATERAL (
-                    SELECT topic FROM event_outbox WHERE {_PENDING} ORDER BY id LIMIT %s) pending
-                WHERE pending.topic <> ALL(%s))
-             + (SELECT count(*) FROM (
-                    SELECT FROM event_outbox WHERE status = 0
-                    AND lane < (SELECT min(lane) FROM outbox_lane)
-                    ORDER BY lane, id LIMIT %s) below)
-             + (SELECT count(*) FROM (
-                    SELECT FROM event_outbox WHERE status = 0
-                    AND lane > (SELECT max(lane) FROM outbox_lane)
-                    ORDER BY lane, id LIMIT %s) above)
-        """,
-        (
-            *floors.parameters(),
-            *(per_lane, [topic.name for topic in all_topics()]),
-            *(per_lane, per_lane),
-        ),
-    )
-    return int(row[0])
-
-
 def measure_letters(counts: Iterable[LetterCount]) -> None:
     """Also the zeros: a gauge that is not set keeps its last value."""
     found = {(count.handler, count.state): count for count in counts}
@@ -293,11 +280,11 @@ def held_events() -> int:
 
 def open_letters(limit: int = LETTERS_COUNT_LIMIT) -> list[LetterCount]:
     """Per handler and state; looks at `limit` open letters of each state at most, oldest first."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         # Along the index (state, id): by id alone, a state of which there is none costs the whole
         # table, and to sort it costs all of the state.
         plan_without("bitmapscan", "seqscan", "sort")
-        cursor.execute(
+        rows = rows_of(
             """
             SELECT handler, letter.state, count(*),
                    extract(epoch FROM clock_timestamp() - min(created_at))
@@ -311,7 +298,7 @@ def open_letters(limit: int = LETTERS_COUNT_LIMIT) -> list[LetterCount]:
             """,
             (limit,),
         )
-        return [
-            LetterCount(handler, DeadLetter.State(state).label, count, float(oldest))
-            for handler, state, count, oldest in cursor.fetchall()
-        ]
+    return [
+        LetterCount(handler, DeadLetter.State(state).label, count, float(oldest))
+        for handler, state, count, oldest in rows
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -97,10 +98,6 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"-?\d+", text) else None
 
 
-def _equals(value: str, wanted: str) -> bool:
-    return value == wanted
-
-
 def _at_most(value: str, wanted: str) -> bool:
     number = _number(value)
     return number is not None and number <= int(wanted)
@@ -130,7 +127,7 @@ _TOPIC_SETTINGS = (
     _TopicSetting(
         "unclean.leader.election.enable",
         lambda _: "false",
-        _equals,
+        operator.eq,
         "unclean-election",
         "A replica that lags may become leader and cut off the end of the log.",
         unset="false",
@@ -138,7 +135,7 @@ _TOPIC_SETTINGS = (
     _TopicSetting(
         "retention.ms",
         lambda topic: str(topic.retention_hours * 3_600_000),
-        _equals,
+        operator.eq,
         "other-retention",
         "The retention of receipts and outbox follows the retention in the code.",
         way=_ALTER,
@@ -155,7 +152,7 @@ _TOPIC_SETTINGS = (
     _TopicSetting(
         "cleanup.policy",
         lambda _: "delete",
-        _equals,
+        operator.eq,
         "compacted",
         "A compacted topic forgets earlier events of a key, whether they were applied or not.",
     ),

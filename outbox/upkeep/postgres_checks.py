@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from outbox import conf
-from outbox.database.ask import rows_of
+from outbox.database.ask import row_of, rows_of
 from outbox.topics import LANES
 from outbox.upkeep.check_result import CheckResult, judge
 
 __all__ = ["advice_on", "check_pooler", "check_postgresql", "check_standbys"]
-
 
 # A pattern of libpq's error -> what to do. The first match counts.
 _SAID = (
@@ -67,14 +66,7 @@ _SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_sta
 
 
 def _settings() -> Iterator[CheckResult]:
-    values: dict[str, str] = dict(
-        rows_of(
-            "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)"
-            " UNION ALL SELECT 'wal_writer_delay', setting FROM pg_settings"
-            " WHERE name = 'wal_writer_delay'",
-            (list(_SETTINGS),),
-        )
-    )
+    values = _current(_SETTINGS)
     for name, risk in (("fsync", "no-fsync"), ("full_page_writes", "torn-pages")):
         yield judge(
             "postgresql",
@@ -84,15 +76,20 @@ def _settings() -> Iterator[CheckResult]:
             means=f"A crash of the server's machine may corrupt the whole database. Set {name} = on.",
         )
     commit = values["synchronous_commit"]
-    window = 3 * int(values["wal_writer_delay"])
+    [delay] = row_of("SELECT setting::int FROM pg_settings WHERE name = 'wal_writer_delay'")
     yield judge(
         "postgresql",
         f"synchronous_commit = {commit}",
         good=commit != "off",
         risk="asynchronous-commit",
-        means=f"A crash loses the commits of the last {window} ms. Set synchronous_commit = on.",
+        means=f"A crash loses the commits of the last {3 * delay} ms. Set synchronous_commit = on.",
     )
     yield check_standbys(values["synchronous_standby_names"], commit)
+
+
+def _current(names: Sequence[str]) -> dict[str, str]:
+    sql = "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)"
+    return dict(rows_of(sql, (list(names),)))
 
 
 def check_standbys(names: str, commit: str) -> CheckResult:
@@ -125,12 +122,7 @@ _DEFAULTS = (
 
 def _defaults() -> Iterator[CheckResult]:
     """The check of settings that a database or role may change for every session (ALTER … SET)."""
-    values: dict[str, str] = dict(
-        rows_of(
-            "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS wanted (name)",
-            ([name for name, _, _ in _DEFAULTS],),
-        )
-    )
+    values = _current([name for name, _, _ in _DEFAULTS])
     for name, wanted, breaks in _DEFAULTS:
         yield judge(
             "postgresql",
@@ -208,14 +200,11 @@ def _session() -> CheckResult:
 def _counts() -> Iterator[CheckResult]:
     """The check of the numbers of lanes and partitions in the database: other numbers would move keys
     (guarantees.md#r2)."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT lane FROM outbox_lane")
-        lanes = {row[0] for row in cursor.fetchall()}
-        cursor.execute(
-            'SELECT handler, topic, array_agg("partition") FROM bridge_position'
-            " GROUP BY handler, topic"
-        )
-        positions = {(handler, topic): set(found) for handler, topic, found in cursor.fetchall()}
+    lanes = {lane for (lane,) in rows_of("SELECT lane FROM outbox_lane")}
+    rows = rows_of(
+        'SELECT handler, topic, array_agg("partition") FROM bridge_position GROUP BY handler, topic'
+    )
+    positions = {(handler, topic): set(found) for handler, topic, found in rows}
     yield judge(
         "postgresql",
         f"{len(lanes)} lanes",

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import conf
 from outbox.conf import DRAIN_HANDLER, Retention
 from outbox.database import jobs
+from outbox.database.ask import changed_by, row_of
 from outbox.models import InboxReceipt
 
 __all__ = ["Purged", "purge"]
@@ -35,25 +36,27 @@ class Purged:
     complete: bool = True
 
 
-def purge(retention: Retention | None = None, *, seconds: float = RUN_SECONDS) -> Purged:
+def purge(
+    retention: Retention | None = None, *, seconds: float = RUN_SECONDS, chunk: int = CHUNK
+) -> Purged:
     """Delete what may go, for at most about `seconds`; each chunk is a transaction of its own."""
     kept_for = retention or conf.retention()
     purged = Purged()
     give_up = time.monotonic() + seconds
     after: int | None = 0
     while after is not None and time.monotonic() < give_up:
-        after = _purge_events(after, kept_for.outbox, purged)
+        after = _purge_events(after, kept_for.outbox, chunk, purged)
     purged.complete = after is None
-    _repeat(lambda: _purge_receipts(kept_for.receipts, purged), give_up, purged)
-    _repeat(lambda: _purge_dead_letters(kept_for.dead_letters, purged), give_up, purged)
+    _repeat(lambda: _purge_receipts(kept_for.receipts, chunk, purged), give_up, purged)
+    _repeat(lambda: _purge_dead_letters(kept_for.dead_letters, chunk, purged), give_up, purged)
     if purged.complete:
         jobs.note_done("purge")
     return purged
 
 
-def _repeat(chunk: Callable[[], bool], give_up: float, purged: Purged) -> None:
-    """Until a chunk says that it was the last one, or time is up."""
-    while chunk():
+def _repeat(step: Callable[[], bool], give_up: float, purged: Purged) -> None:
+    """Until a step says that it was the last one, or time is up."""
+    while step():
         if time.monotonic() > give_up:
             purged.complete = False
             return
@@ -115,7 +118,7 @@ _EVENTS = f"""
 """
 
 
-def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
+def _purge_events(after: int, hours: int, chunk: int, purged: Purged) -> int | None:
     """One chunk of rows after `after`. Returns the id from which to continue, or None when no
     old row follows.
 
@@ -131,23 +134,21 @@ def _purge_events(after: int, hours: int, purged: Purged) -> int | None:
         for topic in sorted({route.topic.name for route in conf.routes()})
         for type_ in sorted(conf.known_types(topic))
     ]
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            _EVENTS,
-            {
-                "hours": hours,
-                "after": after,
-                "chunk": CHUNK,
-                "handlers": [handler for handler, _, _ in subscriptions],
-                "topics": [topic for _, topic, _ in subscriptions],
-                "types": [type_ for _, _, type_ in subscriptions],
-                "all_handlers": [route.handler for route in conf.routes()],
-                "all_topics": [route.topic.name for route in conf.routes()],
-                "known_topics": [topic for topic, _ in known],
-                "known_types": [type_ for _, type_ in known],
-            },
-        )
-        last_id, old, due, events, receipts = cursor.fetchone()
+    last_id, old, due, events, receipts = row_of(
+        _EVENTS,
+        {
+            "hours": hours,
+            "after": after,
+            "chunk": chunk,
+            "handlers": [handler for handler, _, _ in subscriptions],
+            "topics": [topic for _, topic, _ in subscriptions],
+            "types": [type_ for _, _, type_ in subscriptions],
+            "all_handlers": [route.handler for route in conf.routes()],
+            "all_topics": [route.topic.name for route in conf.routes()],
+            "known_topics": [topic for topic, _ in known],
+            "known_types": [type_ for _, type_ in known],
+        },
+    )
     purged.events += events
     purged.receipts += receipts
     purged.kept += due - events
@@ -173,15 +174,14 @@ _RECEIPTS = f"""
 """
 
 
-def _purge_receipts(hours: int, purged: Purged) -> bool:
+def _purge_receipts(hours: int, chunk: int, purged: Purged) -> bool:
     """One chunk of receipts of messages that are not from our outbox; whether more may follow.
 
     A mark says how far: those that have a row are passed by for good, they go together with it.
     """
     mark = jobs.read_mark(_RECEIPTS_MARK)
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_RECEIPTS, (hours, mark, CHUNK))
-        last_id, receipts = cursor.fetchone()
+    with transaction.atomic():
+        last_id, receipts = row_of(_RECEIPTS, (hours, mark, chunk))
         if last_id is None or last_id <= mark:
             return False
         jobs.move_mark(_RECEIPTS_MARK, old=mark, new=last_id)
@@ -189,24 +189,22 @@ def _purge_receipts(hours: int, purged: Purged) -> bool:
     return True
 
 
-def _purge_dead_letters(hours: int, purged: Purged) -> bool:
+def _purge_dead_letters(hours: int, chunk: int, purged: Purged) -> bool:
     """One chunk of dead letters that were resolved long ago, with what was done with them; whether
     more may follow."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH due AS (
-                SELECT id FROM dead_letter
-                WHERE state >= 3
-                  AND resolved_at < clock_timestamp() - make_interval(hours => %s)
-                ORDER BY resolved_at LIMIT %s FOR UPDATE SKIP LOCKED
-            ), actions AS (
-                DELETE FROM dead_letter_action WHERE letter_id IN (SELECT id FROM due)
-            )
-            DELETE FROM dead_letter WHERE id IN (SELECT id FROM due)
-            """,
-            (hours, CHUNK),
+    letters = changed_by(
+        """
+        WITH due AS (
+            SELECT id FROM dead_letter
+            WHERE state >= 3
+              AND resolved_at < clock_timestamp() - make_interval(hours => %s)
+            ORDER BY resolved_at LIMIT %s FOR UPDATE SKIP LOCKED
+        ), actions AS (
+            DELETE FROM dead_letter_action WHERE letter_id IN (SELECT id FROM due)
         )
-        letters = int(cursor.rowcount)
+        DELETE FROM dead_letter WHERE id IN (SELECT id FROM due)
+        """,
+        (hours, chunk),
+    )
     purged.dead_letters += letters
-    return letters == CHUNK
+    return letters == chunk

@@ -35,25 +35,20 @@ def slow_takeovers() -> Iterator[tuple[str, str]]:
         f"still, so much longer than {_seconds(MAX_POLL_MS)} (max.poll.interval.ms). "
     )
     if limits and groups.wanted(limits)[0] < longest:
-        yield _found(longest), means + "Run manage.py prepare, which sets less for our groups."
-        return
-    yield (
-        _found(longest),
-        means
-        + ("The broker allows no less for a group" if limits else "The broker does not say more")
-        + ": set group.consumer.min.session.timeout.ms = "
-        f"{groups.SESSION_MS} and group.consumer.min.heartbeat.interval.ms = "
-        f"{groups.HEARTBEAT_MS} there and run manage.py prepare; or set "
-        f"group.consumer.session.timeout.ms = {groups.SESSION_MS} for all groups.",
-    )
+        advice = "Run manage.py prepare, which sets less for our groups."
+    else:
+        reason = "allows no less for a group" if limits else "does not say more"
+        advice = (
+            f"The broker {reason}: set group.consumer.min.session.timeout.ms = "
+            f"{groups.SESSION_MS} and group.consumer.min.heartbeat.interval.ms = "
+            f"{groups.HEARTBEAT_MS} there and run manage.py prepare; or set "
+            f"group.consumer.session.timeout.ms = {groups.SESSION_MS} for all groups."
+        )
+    yield f"consumer.session.timeout.ms of our groups = {longest}", means + advice
 
 
 def _groups() -> list[str]:
     return [route.handler for route in conf.routes()]
-
-
-def _found(milliseconds: int) -> str:
-    return f"consumer.session.timeout.ms of our groups = {milliseconds}"
 
 
 def _seconds(milliseconds: int) -> str:

@@ -3,8 +3,8 @@
 from channels.routing import ProtocolTypeRouter
 
 from eventsite.asgi import hot_paths
-from eventsite.web.gateway.lifespan import Lifespan
+from eventsite.web.gateway.lifespan import lifespan
 
 application = ProtocolTypeRouter(
-    {"http": hot_paths, "lifespan": Lifespan(at_end=[hot_paths.close])}
+    {"http": hot_paths, "lifespan": lifespan(at_end=[hot_paths.close])}
 )

@@ -144,11 +144,10 @@ class NotificationBench:
             self._begin("beat", *PIPELINE)
             rows.lay_scheduled(count, seconds=5.0)
             give_up = time.monotonic() + 5.0 + ARRIVES_SECONDS
-            pending, times = 0, (0.0, 0.0, 0.0)
+            pending, p50, last, ready = 0, 0.0, 0.0, 0.0
             while pending < count and time.monotonic() < give_up:
                 time.sleep(0.5)
-                pending, times = rows.pending_after()
-            p50, last, ready = times
+                pending, (p50, last, ready) = rows.pending_after()
             yield BenchFigure(
                 name=f"{count:,} scheduled for one moment: the last is pending",
                 value=last if pending == count else ARRIVES_SECONDS * 1000,

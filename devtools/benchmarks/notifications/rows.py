@@ -84,13 +84,14 @@ _PENDING_AFTER = """
 """
 
 
-def pending_after() -> tuple[int, tuple[float, ...]]:
+def pending_after() -> tuple[int, tuple[float, float, float]]:
     """How many of those that were scheduled are pending; milliseconds behind their time until they were,
     median and the last, and until the last one's handler had made it ready."""
     with connection.cursor() as cursor:
         cursor.execute(_PENDING_AFTER)
         count, *times = cursor.fetchone()
-        return count, tuple(each.total_seconds() * 1000 if each else 0.0 for each in times)
+        p50, last, ready = (each.total_seconds() * 1000 if each else 0.0 for each in times)
+        return count, (p50, last, ready)
 
 
 def clear() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import pytest
 from devtools.localstack.log_files import merged, read_entries, shown
 from devtools.localstack.state import CLONE, StackState
 from devtools.localstack.tests.commands import command_line
+from devtools.testing import zygote
 from devtools.testing.patience import PATIENCE
 
 TRACE = "61e57a6d866ea2ab4e3a653cafb356f5"
@@ -203,16 +203,14 @@ def test_a_reader_who_stops_ends_the_following(state: StackState) -> None:
 
 
 def test_a_process_may_write_such_lines_itself() -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "manage.py", "shell", "--no-imports", "-c"),
-            "import logging, structlog; structlog.get_logger('a').warning('ours', order_id='"
-            + ORDER
-            + "'); logging.getLogger('b').error('theirs %s', 'x y')",
-        ],
-        cwd=CLONE, env={**os.environ, "LOG_FORMAT": "console", "SERVICE_NAME": "here"},
-        capture_output=True, text=True, check=True, timeout=PATIENCE,
-    )  # fmt: skip
+    done = zygote.run(
+        *("manage.py", "shell", "--no-imports", "-c"),
+        "import logging, structlog; structlog.get_logger('a').warning('ours', order_id='"
+        + ORDER
+        + "'); logging.getLogger('b').error('theirs %s', 'x y')",
+        environment={**os.environ, "LOG_FORMAT": "console", "SERVICE_NAME": "here"},
+    )
+    assert done.returncode == 0, done.stderr
     ours, theirs = done.stderr.splitlines()[-2:]
     assert re.fullmatch(r"[\d:.]{12} here +warn +ours order_id=…2da85f49", ours)
     assert re.fullmatch(r"[\d:.]{12} here +ERROR theirs x y", theirs)

@@ -9,17 +9,16 @@ from dataclasses import asdict
 from datetime import datetime
 from io import StringIO
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 from eventsite.reports.journey import Travels, travels_of, travels_of_post
 from eventsite.reports.stops import Journey, Stop
 from feeds.queries import parse_post_id
-from outbox.envelope import rfc3339
+from outbox.envelope import parse_id, rfc3339
 
 GREEN = ("committed", "published", "applied", "accepted", "ready", "delivered")
 COLOURS = {**dict.fromkeys(GREEN, "green"), "waiting": "yellow", "scheduled": "yellow"}
@@ -38,8 +37,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = options["id"]
-        post_id = parse_post_id(wanted)
-        travels = travels_of_post(post_id) if post_id else travels_of(_parse(wanted))
+        if post_id := parse_post_id(wanted):
+            travels = travels_of_post(post_id)
+        elif id_ := parse_id(wanted):
+            travels = travels_of(id_)
+        else:
+            raise CommandError(
+                f"{wanted!r} is not an id: give the UUID of an event, a notification or an order, or the number of a post."
+            )
         if travels is None:
             raise CommandError(
                 f"Nothing has the id {wanted}: no post, order or notification, and no event in the outbox (an event is deleted when every handler is done with it and its retention is over)."
@@ -48,15 +53,6 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(asdict(travels), default=_plain, indent=2))
         else:
             self.stdout.write(_rendered(travels, colour=self.stdout.isatty()), ending="")
-
-
-def _parse(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise CommandError(
-            f"{text!r} is not an id: give the UUID of an event, a notification or an order, or the number of a post."
-        ) from None
 
 
 def _plain(value: object) -> str:
@@ -96,13 +92,9 @@ def _heading(journey: Journey) -> Text:
 
 def _table(stops: Sequence[Stop]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("time (UTC)", no_wrap=True)
-    table.add_column("+ ms", justify="right", no_wrap=True)
-    table.add_column("total ms", justify="right", no_wrap=True)
-    table.add_column("where", no_wrap=True)
-    table.add_column("what", no_wrap=True)
-    table.add_column("process", no_wrap=True)
-    table.add_column("")
+    for title in ("time (UTC)", "+ ms", "total ms", "where", "what", "process", ""):
+        justify: JustifyMethod = "right" if "ms" in title else "left"
+        table.add_column(title, justify=justify, no_wrap=bool(title))
     for stop in stops:
         table.add_row(
             rfc3339(stop.at) if stop.at else "",

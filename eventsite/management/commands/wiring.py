@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any, cast
 
 from django.conf import settings
@@ -24,13 +24,14 @@ class Command(BaseCommand):
             file=cast(IO[str], self.stdout), width=None if self.stdout.isatty() else 160
         )
         wiring: Wiring = settings.WIRING
+        roles = {queue: role for role, queues in wiring.roles.items() for queue in queues}
         for title, columns, rows in (
             (
                 "Events",
                 ("event", "topic", "handler", "task", "queue", "role"),
-                _events(wiring),
+                _events(wiring, roles),
             ),
-            ("Beat", ("every", "task", "queue", "role"), _beat(wiring)),
+            ("Beat", ("every", "task", "queue", "role"), _beat(wiring, roles)),
             ("Paths", ("path", "read", "write", "before Django, or consumer"), _paths(wiring)),
         ):
             table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
@@ -39,12 +40,7 @@ class Command(BaseCommand):
             console.print(table, end="\n\n")
 
 
-def _role_of(wiring: Wiring) -> dict[str, str]:
-    return {queue: role for role, queues in wiring.roles.items() for queue in queues}
-
-
-def _events(wiring: Wiring) -> Iterator[tuple[str, ...]]:
-    roles = _role_of(wiring)
+def _events(wiring: Wiring, roles: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
     for route in wiring.routes:
         for event in sorted(route.event_types):
             role = roles[route.queue]
@@ -55,8 +51,7 @@ def _events(wiring: Wiring) -> Iterator[tuple[str, ...]]:
             yield published.type, published.topic.name, "other programs", "", "", ""
 
 
-def _beat(wiring: Wiring) -> Iterator[tuple[str, ...]]:
-    roles = _role_of(wiring)
+def _beat(wiring: Wiring, roles: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
     for declaration in wiring.declared.values():
         for every in declaration.beat:
             yield f"{every.seconds:g} s", every.task, every.queue, roles[every.queue]

@@ -40,7 +40,10 @@ class Site(AdminSite):
         if seconds:
             metrics.LOGINS.labels("refused").inc()
             log.warning("login_refused", address=address, seconds=seconds)
-            return self._refusal(request, seconds)
+            context = {**self.each_context(request), "title": "Log in", "seconds": seconds}
+            refusal = render(request, "eventsite/login_refused.html", context, status=429)
+            refusal["Retry-After"] = str(seconds)
+            return refusal
         answer = super().login(request, extra_context)
         # Not whether somebody is logged in: a user who is may try the passwords of others.
         accepted = answer.status_code == HTTPStatus.FOUND
@@ -49,12 +52,6 @@ class Site(AdminSite):
             login_limit().forget_user(user)
         else:
             log.warning("login_failed", address=address)
-        return answer
-
-    def _refusal(self, request: HttpRequest, seconds: int) -> HttpResponse:
-        context = {**self.each_context(request), "title": "Log in", "seconds": seconds}
-        answer = render(request, "eventsite/login_refused.html", context, status=429)
-        answer["Retry-After"] = str(seconds)
         return answer
 
 

@@ -10,61 +10,68 @@ from apikeys.queries import KeyState
 from eventsite.web.gateway.asgi_types import Scope
 from eventsite.web.gateway.keyring import Keyring, KeysUnread
 from eventsite.web.gateway.rate_limit import RateLimiter
-from eventsite.web.gateway.refusals import (
-    key_conflict,
-    key_missing,
-    key_unknown,
-    keys_unread,
-    scope_missing,
-    too_many,
-)
+from eventsite.web.gateway.refusals import Refused, turned_away
 from eventsite.web.gateway.routes import scope_for
+from restapi.context import CURRENT_CALLER, CURRENT_SCOPES
 from restapi.declaration import Path
 
 __all__ = [
     "ANONYMOUS",
     "BEARER",
-    "admitted",
     "bounded_as",
+    "caller_key",
     "client_address",
-    "sent_key",
     "with_offered_key",
     "within_limit",
 ]
 
 ANONYMOUS = "anonymous"
 BEARER = "bearer"
+_INVALID = b', error="invalid_token"'
+_CONFLICT = "Authorization and X-API-Key hold different keys; send one of them."
 _SITE = 64  # bits of an IPv6 address that a client cannot choose
 
 
-async def admitted(keyring: Keyring, sent: str, route: Path, method: str) -> KeyState:
-    """The key that was sent, if it may do this. Raises Refused."""
-    sha256 = hash_of(sent)
+def _challenge(status: int, message: str, why: bytes = b"") -> Refused:
+    return Refused(status, message, [(b"www-authenticate", b'Bearer realm="api"' + why)])
+
+
+async def caller_key(
+    keyring: Keyring, found: Mapping[bytes, bytes], route: Path, method: str, *, required: bool
+) -> KeyState | None:
+    """The key of a request, which may do this and is its caller from now on (restapi.context); None
+    if none was sent and none is required. Raises Refused."""
+    sent = _sent_key(found)
+    if sent is None:
+        if required:
+            message = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
+            raise _challenge(401, message)
+        return None
+    sha256 = hash_of(sent.decode("latin-1"))
     try:
         key = sha256 and (keyring.recall(sha256) or await keyring.find(sha256))
     except KeysUnread:
-        raise keys_unread(method) from None
-    if not key:
-        raise key_unknown()
+        why = "The API key cannot be checked while the database is unavailable"
+        raise turned_away(why, method) from None
+    if not key:  # one sentence for all: a caller without a key does not learn which keys exist
+        raise _challenge(401, "The API key is unknown, expired or revoked.", _INVALID)
     scope = scope_for(route, method)
     if scope and scope not in key.scopes:
-        raise scope_missing(scope)
+        wanted = f', error="insufficient_scope", scope="{scope}"'.encode()
+        raise _challenge(403, f"The API key has no scope {scope}.", wanted)
+    CURRENT_CALLER.set(key.name)
+    CURRENT_SCOPES.set(key.scopes)
     return key
 
 
-def sent_key(found: Mapping[bytes, bytes], *, required: bool) -> str | None:
-    """The text of a request's key; None if none was sent and none is required. Raises Refused."""
+def _sent_key(found: Mapping[bytes, bytes]) -> bytes | None:
     authorization, sent = found.get(b"authorization", b""), found.get(b"x-api-key")
     if authorization[:7].lower() == b"bearer ":
         bearer = authorization[7:].strip()
         if sent is not None and sent != bearer:
-            raise key_conflict()
-        sent = bearer
-    if sent is None:
-        if required:
-            raise key_missing()
-        return None
-    return sent.decode("latin-1")
+            raise _challenge(401, _CONFLICT, _INVALID)
+        return bearer
+    return sent
 
 
 def with_offered_key(
@@ -76,22 +83,17 @@ def with_offered_key(
         return found
     offered = "".join(subprotocols[1:2]).encode("latin-1", "replace")
     if found.get(b"x-api-key", offered) != offered:
-        raise key_conflict()
+        raise _challenge(401, _CONFLICT, _INVALID)
     return {**found, b"x-api-key": offered}
 
 
-async def within_limit(
-    limiter: RateLimiter,
-    caller: str,
-    scope: Scope,
-    found: Mapping[bytes, bytes],
-    *,
-    proxies: int,
-) -> None:
-    """Take a token of the caller's. Raises Refused if there is none."""
-    seconds = await limiter.take(bounded_as(caller, scope, found, proxies=proxies))
+async def within_limit(limiter: RateLimiter, bounded: str) -> None:
+    """Take a token of `bounded_as`. Raises Refused if there is none."""
+    seconds = await limiter.take(bounded)
     if seconds:
-        raise too_many(limiter.limit.text, seconds)
+        limit = limiter.limit.text
+        message = f"Too many requests: the limit is {limit}; try again in {seconds} s."
+        raise Refused(429, message, [(b"retry-after", str(seconds).encode())])
 
 
 def bounded_as(caller: str, scope: Scope, found: Mapping[bytes, bytes], *, proxies: int) -> str:

@@ -23,7 +23,7 @@ from django.urls import set_script_prefix
 
 from eventsite.web.gateway.asgi_types import Receive, Scope, Send
 from eventsite.web.gateway.refusals import stopping, turned_away
-from eventsite.web.gateway.routes import is_apart, is_of_operators
+from eventsite.web.gateway.routes import OF_OPERATORS, find_path
 from outbox.database import patience
 
 __all__ = ["DjangoApplication", "middleware_headers"]
@@ -74,9 +74,10 @@ class DjangoApplication(ASGIHandler):
         await self.send_response(response, cast(Any, send))
 
     def _threads_for(self, path: str) -> ThreadPoolExecutor:
-        if is_of_operators(path):
+        route = find_path(path)
+        if route in OF_OPERATORS:
             return self._of_operators
-        return self._apart if is_apart(path) else self._threads
+        return self._apart if route.apart else self._threads
 
     def gets_nowhere(self, now: float) -> bool:
         """Whether those who wait for a thread should not wait much longer."""

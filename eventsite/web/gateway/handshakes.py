@@ -4,48 +4,45 @@ address."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from django.http.request import validate_host
 
 from apikeys.models import hash_of
-from eventsite.web.gateway import refusals
 from eventsite.web.gateway.asgi_types import Scope
+from eventsite.web.gateway.refusals import Refused
 
-__all__ = ["SocketRules", "check_origin", "check_query"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SocketRules:
-    """What the settings say beside Rules. Pages of `hosts` (as ALLOWED_HOSTS has them) and of
-    `origins` (scheme://host[:port]) may open WebSockets."""
-
-    hosts: Sequence[str]
-    origins: Sequence[str]
+__all__ = ["check_origin", "check_query"]
 
 
-def check_origin(found: Mapping[bytes, bytes], rules: SocketRules) -> None:
+def check_origin(
+    found: Mapping[bytes, bytes], *, hosts: Sequence[str], origins: Sequence[str]
+) -> None:
     """Browsers send cookies and name the page's origin, and let any page open a WebSocket anywhere;
-    programs name none. Raises Refused (403)."""
+    programs name none. Pages of `hosts` (as ALLOWED_HOSTS has them) and of `origins`
+    (scheme://host[:port]) may. Raises Refused (403)."""
     origin = found.get(b"origin")
-    if origin is None:
-        return
-    text = origin.decode("latin-1").lower()
-    if text in rules.origins:
-        return
+    if origin is not None and not _is_known(origin.decode("latin-1").lower(), hosts, origins):
+        raise Refused(403, "Pages of this origin may not open a WebSocket here.")
+
+
+def _is_known(origin: str, hosts: Sequence[str], origins: Sequence[str]) -> bool:
+    if origin in origins:
+        return True
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(origin)
         host = parts.hostname or ""
     except ValueError:
-        raise refusals.foreign_origin() from None
+        return False
     host = f"[{host}]" if ":" in host else host
-    if parts.scheme not in ("http", "https") or not host or not validate_host(host, rules.hosts):
-        raise refusals.foreign_origin()
+    return parts.scheme in ("http", "https") and bool(host) and validate_host(host, hosts)
 
 
 def check_query(scope: Scope) -> None:
-    """Raises Refused (400) for a key in the address."""
+    """Raises Refused (400) for a key in the address, also for one that would have been good: it
+    stands in the logs of what lies between."""
     query = scope["query_string"].decode("latin-1")
     if any(hash_of(value) for _, value in parse_qsl(query)):
-        raise refusals.key_in_query()
+        message = "An API key may not stand in the address, where logs keep it: revoke it, and send another."
+        detail = "Use Authorization, X-API-Key, or the subprotocols bearer, <key>."
+        raise Refused(400, message, details=[{"field": "query", "message": detail}])

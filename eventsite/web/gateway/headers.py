@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from eventsite.web.gateway.asgi_types import Scope
-from eventsite.web.gateway.refusals import bad_host, given_twice
+from eventsite.web.gateway.refusals import bad_host, invalid_header
 
 __all__ = ["check_head", "wanted_headers"]
 
@@ -52,7 +52,9 @@ def check_head(scope: Scope, found: Mapping[bytes, bytes], twice: bytes) -> None
     """Raises Refused (400) for a header that is given twice, and for a Host header that is not
     valid, or missing in HTTP/1.1 (RFC 9112, 3.2)."""
     if twice:
-        raise given_twice(_SINGLE[twice])
+        name = _SINGLE[twice]
+        message = f"The request has more than one {name} header."
+        raise invalid_header(name, message, "Must be given once.")
     host = found.get(b"host")
     if host is None:
         if scope.get("http_version") == "1.1":

@@ -24,24 +24,8 @@ PAUSE = 0.002  # seconds behind a write without another; a kill takes with it wh
 
 
 class _Line(msgspec.Struct):
-    service: str
-    at: datetime
-    method: str
-    path: str
-    route: str
-    status: int
-    duration_ms: float
-    caller: str
-    correlation_id: str
-    trace_id: str
-    span_id: str
-    event: str = "request"
-    logger: str = "gateway"
-    level: str = "info"
-
-
-class _SocketLine(msgspec.Struct):
-    """The beginning of a WebSocket, or (with a code) its end. `received`: from the client."""
+    """An answered request; the beginning of a WebSocket, or (with a code) its end, whose `received`
+    is from the client."""
 
     event: str
     service: str
@@ -52,6 +36,9 @@ class _SocketLine(msgspec.Struct):
     correlation_id: str
     trace_id: str
     span_id: str
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    status: int | msgspec.UnsetType = msgspec.UNSET
+    duration_ms: float | msgspec.UnsetType = msgspec.UNSET
     code: int | msgspec.UnsetType = msgspec.UNSET
     seconds: float | msgspec.UnsetType = msgspec.UNSET
     sent: int | msgspec.UnsetType = msgspec.UNSET
@@ -73,13 +60,15 @@ class Journal:
         service: str,
         level: str,
         console: Callable[[Mapping[str, Any]], str] | None = None,
+        pause: float = PAUSE,
     ) -> None:
         self._console = console
         self._service = service
+        self._pause = pause
         self._silent = logging.getLevelNamesMapping()[level.upper()] > logging.INFO
         self._encoder = msgspec.json.Encoder()
         self._lines: list[_Line] = []
-        self._socket_lines: list[_SocketLine] = []
+        self._answers: dict[metrics.Kind, list[float]] = {}
         self._next = 0.0  # time of the loop before which nothing is written
         self._closed = False
 
@@ -100,45 +89,40 @@ class Journal:
         ids: RequestIds,
     ) -> None:
         """One request; a status of 0 says that it was not answered."""
+        method = method[:_METHOD_SHOWN]
+        kind = method, route, status
+        self._answers.setdefault(kind, []).append(seconds)
+        self.note_socket(
+            "request",
+            path=path,
+            route=route,
+            caller=caller,
+            ids=ids,
+            method=method,
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
+        )
+
+    def note_socket(
+        self, event: str, *, path: str, route: str, caller: str, ids: RequestIds, **more: Any
+    ) -> None:
+        """`websocket_opened`; `websocket_closed`, which has a code, seconds and messages too."""
         if not self._lines:
             self._flush_soon()
         self._lines.append(
             _Line(
+                event,
                 self._service,
                 datetime.now(UTC),
-                method[:_METHOD_SHOWN],
                 path[:_PATH_SHOWN],
                 route,
-                status,
-                round(seconds * 1000, 2),
                 caller,
                 ids.trace.correlation_id,
                 ids.trace_id,
                 ids.span_id,
+                **more,
             )
         )
-        if self._closed:
-            self.flush()
-
-    def note_socket(
-        self, event: str, *, path: str, route: str, caller: str, ids: RequestIds, **of_its_end: Any
-    ) -> None:
-        """`websocket_opened`; `websocket_closed`, which has a code, seconds and messages too."""
-        if not self._socket_lines:
-            self._flush_soon()
-        line = _SocketLine(
-            event,
-            self._service,
-            datetime.now(UTC),
-            path[:_PATH_SHOWN],
-            route,
-            caller,
-            ids.trace.correlation_id,
-            ids.trace_id,
-            ids.span_id,
-            **of_its_end,
-        )
-        self._socket_lines.append(line)
         if self._closed:
             self.flush()
 
@@ -151,24 +135,20 @@ class Journal:
             loop.call_at(self._next, self.flush)
         else:
             loop.call_soon(self.flush)
-        self._next = max(now, self._next) + PAUSE
+        self._next = max(now, self._next) + self._pause
 
     def flush(self) -> None:
         """Count and write what is left."""
-        lines, self._lines = self._lines, []
-        answers: dict[metrics.Kind, list[float]] = {}
-        for line in lines:
-            seconds = answers.setdefault((line.method, line.route, line.status), [])
-            seconds.append(line.duration_ms / 1000)
+        answers, self._answers = self._answers, {}
         for kind, durations in answers.items():
             metrics.count(kind, durations)
-        of_sockets, self._socket_lines = self._socket_lines, []
+        lines, self._lines = self._lines, []
         if not self._silent:
-            for piece in _pieces(self._encoded([*lines, *of_sockets])):
+            for piece in _pieces(self._encoded(lines)):
                 sys.stderr.buffer.write(piece)
                 sys.stderr.buffer.flush()
 
-    def _encoded(self, lines: Sequence[_Line | _SocketLine]) -> bytes:
+    def _encoded(self, lines: Sequence[_Line]) -> bytes:
         if self._console is not None:
             shown = (self._console(msgspec.to_builtins(line)) for line in lines)
             return "".join(f"{line}\n" for line in shown).encode("utf-8", "backslashreplace")

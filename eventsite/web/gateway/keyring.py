@@ -16,6 +16,7 @@ from django.db import close_old_connections
 
 from apikeys import queries, services
 from apikeys.queries import KeyState
+from eventsite.web.futures import tell
 from eventsite.web.gateway import metrics
 from outbox.database import patience
 
@@ -57,12 +58,15 @@ class Keyring:
         read: Callable[[int, Collection[int]], Sequence[KeyState]] = read_keys,
         *,
         clock: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE,
+        misses_a_second: float = MISSES_A_SECOND,
     ) -> None:
         self._read = read
         self._clock = clock
+        self._patience = patience
+        self._pause = 1 / misses_a_second
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api-keys")
         self._keys: dict[bytes, KeyState] = {}
-        self._by_id: dict[int, bytes] = {}
         self._revision = 0
         self._as_of = float("-inf")  # all that was committed before is known
         self._whole_at = float("-inf")
@@ -89,11 +93,7 @@ class Keyring:
     async def find(self, sha256: bytes) -> KeyState | None:
         """The live key with this hash. Raises KeysUnread if it is not known and the database is
         away."""
-        age = self._clock() - self._as_of
-        if age > OLDEST:
-            await self._wait(self._soon())
-        elif age > FRESH:
-            self._soon()
+        age = await self._refresh()
         key = self._keys.get(sha256)
         if key is None:
             if age <= OLDEST:  # it may have been made a moment ago
@@ -109,11 +109,7 @@ class Keyring:
     async def living(self, hashes: Iterable[bytes]) -> dict[bytes, KeyState]:
         """Of keys that have been found before, those that still live; to be asked several times a
         second. While the database is unavailable a key lives until it expires."""
-        age = self._clock() - self._as_of
-        if age > OLDEST:
-            await self._wait(self._soon())
-        elif age > FRESH:
-            self._soon()
+        await self._refresh()
         now = time.time()
         found = {sha256: self._keys.get(sha256) for sha256 in hashes}
         living = {sha256: key for sha256, key in found.items() if key and key.expires > now}
@@ -134,6 +130,15 @@ class Keyring:
             self._used.add(key_id)
             self._soon()
 
+    async def _refresh(self) -> float:
+        """Have them read if it is time; their age in seconds before that."""
+        age = self._clock() - self._as_of
+        if age > OLDEST:
+            await self._wait(self._soon())
+        elif age > FRESH:
+            self._soon()
+        return age
+
     async def _wait(self, read: asyncio.Future[None]) -> None:
         """Not when the last read has failed or hangs: then what is in memory counts."""
         if not self._is_away():
@@ -141,7 +146,7 @@ class Keyring:
 
     def _is_away(self) -> bool:
         now = self._clock()
-        return now < self._away_until or (self._reading and now - self._began > PATIENCE)
+        return now < self._away_until or (self._reading and now - self._began > self._patience)
 
     def _soon(self) -> asyncio.Future[None]:
         """The end of a read that begins after now; shared by all who ask meanwhile."""
@@ -155,7 +160,7 @@ class Keyring:
     async def _read_while_wanted(self) -> None:
         loop = asyncio.get_running_loop()
         while self._next is not None:
-            pause = self._began + 1 / MISSES_A_SECOND - self._clock()
+            pause = self._began + self._pause - self._clock()
             if pause > 0:
                 await asyncio.sleep(pause)
             waiting, self._next = self._next, None
@@ -163,7 +168,7 @@ class Keyring:
             whole = began - self._whole_at > WHOLE_EVERY
             used, self._used = self._used, set()
             self._reading = True
-            patience = loop.call_later(PATIENCE, self._give_up, waiting)
+            patience = loop.call_later(self._patience, self._give_up, waiting)
             try:
                 changed = await loop.run_in_executor(
                     self._thread, self._read, 0 if whole else self._revision, used
@@ -179,7 +184,7 @@ class Keyring:
                 self._found()
             patience.cancel()
             self._reading = False
-            _release(waiting)
+            tell(waiting, None)
         self._reader = None
 
     def _give_up(self, waiting: asyncio.Future[None]) -> None:
@@ -188,7 +193,7 @@ class Keyring:
         behind, self._next = self._next, None
         for waited_for in (waiting, behind):
             if waited_for is not None:
-                _release(waited_for)
+                tell(waited_for, None)
 
     def _lost(self, error: str) -> None:
         metrics.KEYS_UNREAD.inc()
@@ -205,15 +210,10 @@ class Keyring:
 
     def _take(self, changed: Sequence[KeyState], *, whole: bool) -> None:
         if whole:
-            self._keys, self._by_id, self._revision = {}, {}, 0
+            self._keys, self._revision = {}, 0
         for key in changed:
             self._revision = max(self._revision, key.revision)
-            self._keys.pop(self._by_id.pop(key.id, b""), None)
-            if not key.revoked:
+            if key.revoked:
+                self._keys.pop(key.sha256, None)
+            else:
                 self._keys[key.sha256] = key
-                self._by_id[key.id] = key.sha256
-
-
-def _release(waited_for: asyncio.Future[None]) -> None:
-    if not waited_for.done():
-        waited_for.set_result(None)

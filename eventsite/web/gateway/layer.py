@@ -13,7 +13,7 @@ import structlog
 
 from eventsite.web.gateway import refusals, routes
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
-from eventsite.web.gateway.callers import ANONYMOUS, admitted, sent_key, within_limit
+from eventsite.web.gateway.callers import ANONYMOUS, bounded_as, caller_key, within_limit
 from eventsite.web.gateway.headers import check_head, wanted_headers
 from eventsite.web.gateway.ids import RequestIds, request_ids
 from eventsite.web.gateway.journal import Journal
@@ -23,9 +23,8 @@ from eventsite.web.gateway.refusals import BodyIncomplete, Refused, send_refusal
 from eventsite.web.gateway.spans import RequestSpan
 from outbox.tracing import record_error
 from restapi.context import CURRENT_CALLER, CURRENT_SCOPES, CURRENT_TRACE
-from restapi.declaration import Path
 
-__all__ = ["Gateway", "Rules"]
+__all__ = ["Gateway", "Parts", "Rules", "failed"]
 
 # The parser takes no more than 20 digits, but any zeros before them.
 _LENGTH = re.compile(rb"0*([0-9]{1,20})")
@@ -36,40 +35,44 @@ log = structlog.get_logger("gateway")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What the settings say. `headers`: what Django's middleware adds to every answer; `traced`:
-    whether somebody takes spans."""
+    whether somebody takes spans; `hosts`, `origins`: whose pages may open WebSockets."""
 
     keys_required: bool
     trusted_proxies: int
     max_body_bytes: int
     headers: Sequence[tuple[bytes, bytes]]
     traced: bool = False
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What HTTP and WebSockets share."""
+
+    rules: Rules
+    keyring: Keyring
+    limiter: RateLimiter | None
+    journal: Journal
 
 
 class Gateway:
     """Gives every request its ids, its caller and its limit, and every answer its log line and
     its place in the metrics, whoever answers."""
 
-    def __init__(
-        self,
-        application: Application,
-        *,
-        rules: Rules,
-        keyring: Keyring,
-        limiter: RateLimiter | None,
-        journal: Journal,
-    ) -> None:
+    def __init__(self, application: Application, parts: Parts) -> None:
         self._application = application
-        self._rules = rules
-        self._keyring = keyring
-        self._limiter = limiter
-        self._journal = journal
+        self._rules, self._keyring = parts.rules, parts.keyring
+        self._limiter, self._journal = parts.limiter, parts.journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method, path = scope["method"], scope["path"]
         found, twice = wanted_headers(scope["headers"])
         ids = request_ids(found)
-        route = self._route(path)
+        route = routes.find_path(path)
+        if route is routes.METRICS:  # who looks at them finds in them what was answered before
+            self._journal.flush()
         span = RequestSpan(scope, ids, route.label) if self._rules.traced else None
         ids = ids if span is None else span.ids
         answer = _Answer(send, ids)
@@ -80,15 +83,12 @@ class Gateway:
         try:
             check_head(scope, found, twice)
             if route.keyed:
-                sent = sent_key(found, required=self._rules.keys_required)
-                if sent is not None:
-                    key = await admitted(self._keyring, sent, route, method)
-                    caller = key.name
-                    CURRENT_CALLER.set(caller)
-                    CURRENT_SCOPES.set(key.scopes)
+                required = self._rules.keys_required
+                key = await caller_key(self._keyring, found, route, method, required=required)
+                caller = key.name if key else caller
             if self._limiter is not None and route.limited:
                 proxies = self._rules.trusted_proxies
-                await within_limit(self._limiter, caller, scope, found, proxies=proxies)
+                await within_limit(self._limiter, bounded_as(caller, scope, found, proxies=proxies))
             body = b""
             if _may_have_body(scope, found):
                 body = await _read_body(
@@ -100,7 +100,7 @@ class Gateway:
         except Refused as refused:
             await send_refusal(answer, refused, self._rules.headers)
         except BaseException as error:
-            refusal = _failed(error, method)
+            refusal = failed(error, method)
             if answer.status:  # too late for another answer
                 raise
             await send_refusal(answer, refusal, self._rules.headers)
@@ -120,15 +120,8 @@ class Gateway:
                 ids=ids,
             )
 
-    def _route(self, path: str) -> Path:
-        """The line of the table. Who looks at the metrics finds in them what was answered before."""
-        route = routes.find_path(path)
-        if route is routes.METRICS:
-            self._journal.flush()
-        return route
 
-
-def _failed(error: BaseException, method: str) -> Refused:
+def failed(error: BaseException, method: str) -> Refused:
     """The answer to an exception; one that ends the process is raised again."""
     if isinstance(error, asyncio.CancelledError):
         # The server stops and waits no longer; by itself it would say 500, which says nothing.
@@ -136,7 +129,7 @@ def _failed(error: BaseException, method: str) -> Refused:
     if not isinstance(error, Exception):
         raise error
     record_error(error)
-    log.exception("unhandled_error")
+    log.exception("unhandled_error", exc_info=error)
     return refusals.server_error()
 
 
@@ -170,7 +163,8 @@ def _may_have_body(scope: Scope, found: Mapping[bytes, bytes]) -> bool:
 async def _read_body(found: Mapping[bytes, bytes], receive: Receive, at_most: int) -> bytes:
     """The whole body; refused as soon as it is known to be larger than `at_most` bytes."""
     if found.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-        raise refusals.unknown_coding()
+        why = "The only Transfer-Encoding that this server knows is chunked."
+        raise Refused(501, why, [refusals.CLOSE])  # RFC 9112, 6.1
     declared = _LENGTH.fullmatch(found.get(b"content-length", b""))
     if declared and int(declared[1]) > at_most:
         raise refusals.body_too_large(at_most)

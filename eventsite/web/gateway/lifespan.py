@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from eventsite.web.gateway.asgi_types import Receive, Scope, Send
+from eventsite.web.gateway.asgi_types import Application, Receive, Scope, Send
 from outbox import metrics
 
-__all__ = ["Lifespan"]
+__all__ = ["lifespan"]
 
 Step = Callable[[], Awaitable[None]]
 
 
-class Lifespan:
+def lifespan(*, at_start: Sequence[Step] = (), at_end: Sequence[Step] = ()) -> Application:
     """Answers start and stop; servers log the absence of an answer as an error."""
 
-    def __init__(self, *, at_start: Sequence[Step] = (), at_end: Sequence[Step] = ()) -> None:
-        self._at_start = at_start
-        self._at_end = at_end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             starts = message["type"] == "lifespan.startup"
-            for step in self._at_start if starts else self._at_end:
+            for step in at_start if starts else at_end:
                 await step()
             if starts:
                 metrics.PROCESS_UP.labels("web").set(1)
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return
+
+    return answer

@@ -17,9 +17,6 @@ class _Histogram(Histogram):
 
     def observe_all(self, amounts: Sequence[float]) -> None:
         """As `observe` of each, with one addition to the sum and one to each bucket."""
-        if len(amounts) == 1:
-            self.observe(amounts[0])
-            return
         buckets = collections.Counter(bisect_left(self._upper_bounds, each) for each in amounts)
         self._sum.inc(sum(amounts))
         for bucket, times in buckets.items():
@@ -56,22 +53,13 @@ METHODS = frozenset(
 )
 Kind = tuple[str, str, int]  # of answers: method, the route's pattern, status
 
-# Looking a child up by its labels costs as much as counting; these are few (methods and routes
-# are bounded) and are kept.
-_children: dict[Kind, tuple[Counter, _Histogram]] = {}
-
 
 def count(kind: Kind, seconds: Sequence[float]) -> None:
     """Answered requests of one kind, and how long each took. Odd methods are one label."""
-    found = _children.get(kind)
-    if found is None:
-        method, path, status = kind
-        label = method if method in METHODS else "OTHER"
-        found = REQUESTS.labels(label, path, str(status)), DURATION.labels(label, path)
-        if label == method:
-            _children[kind] = found
-    found[0].inc(len(seconds))
-    found[1].observe_all(seconds)
+    method, path, status = kind
+    label = method if method in METHODS else "OTHER"
+    REQUESTS.labels(label, path, str(status)).inc(len(seconds))
+    DURATION.labels(label, path).observe_all(seconds)
 
 
 class RequestTally:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from eventsite.web.gateway.keyring import Keyring
-from eventsite.web.gateway.refusals import too_many_sockets
+from eventsite.web.gateway.refusals import RETRY, Refused
 from restapi.sockets import CloseCode
 
 __all__ = ["Closable", "OpenSockets"]
@@ -49,12 +48,10 @@ class OpenSockets:
         *,
         at_most: int,
         send_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keyring = keyring
         self._at_most = at_most
         self._send_seconds = send_seconds
-        self._clock = clock
         self._of_callers: Counter[str] = Counter()
         self._by_key: dict[bytes, set[Closable]] = {}
         self._sending: dict[Closable, float] = {}  # since when
@@ -63,7 +60,8 @@ class OpenSockets:
     def enter(self, socket: Closable) -> None:
         """Before it is accepted, so that no two take the last place. Raises Refused (429)."""
         if self._at_most and self._of_callers[socket.bounded_as] >= self._at_most:
-            raise too_many_sockets(self._at_most)
+            message = f"Too many open WebSockets: the limit is {self._at_most} for each caller."
+            raise Refused(429, message, RETRY)
         self._of_callers[socket.bounded_as] += 1
         if socket.sha256 is not None:
             self._by_key.setdefault(socket.sha256, set()).add(socket)
@@ -83,7 +81,7 @@ class OpenSockets:
     def begin_send(self, socket: Closable) -> None:
         """From now on, whatever was said before: a message that waits longer than it may closes
         the socket."""
-        self._sending[socket] = self._clock()
+        self._sending[socket] = time.monotonic()
 
     def end_send(self, socket: Closable) -> None:
         self._sending.pop(socket, None)
@@ -104,7 +102,7 @@ class OpenSockets:
         self._watcher = None
 
     async def _close_slow(self) -> None:
-        slow_since = self._clock() - self._send_seconds
+        slow_since = time.monotonic() - self._send_seconds
         for socket in [each for each, since in self._sending.items() if since < slow_since]:
             self._sending.pop(socket, None)
             reason = f"A message has waited for {self._send_seconds:g} s to be read."

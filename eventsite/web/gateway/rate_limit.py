@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
-
+from eventsite.web.futures import tell
 from eventsite.web.gateway import metrics
-from outbox import redis_client
+from eventsite.web.redis_lane import PROBES_EVERY, RedisLane
+from restapi.lookup import Command
 
 __all__ = ["TAKE", "RateLimit", "RateLimiter", "bucket_of"]
 
-CONNECTS_WITHIN = 1.0  # seconds, at start and by the probe, never in a request
-PROBES_EVERY = 0.5  # seconds
 PROBE = "probe"  # a bucket without a caller: callers are `key:...` or `address:...`
 
 # KEYS: the bucket. ARGV: tokens a second, burst, tokens wanted, and the time in microseconds ("" is
@@ -47,8 +44,6 @@ return {taken, math.ceil((1 - tokens) / rate * 1000)}
 
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)/([smh])(?: burst (\d+))?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-log = structlog.get_logger("gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,37 +79,42 @@ class RateLimiter:
     `patience`: seconds for one round trip; a request waits for two at most.
     """
 
-    def __init__(self, limit: RateLimit, redis_url: str, *, patience: float) -> None:
+    def __init__(
+        self,
+        limit: RateLimit,
+        redis_url: str,
+        *,
+        patience: float,
+        probes_every: float = PROBES_EVERY,
+    ) -> None:
         self.limit = limit
-        self.patience = patience
-        self._connects_within = max(CONNECTS_WITHIN, patience)
-        self._redis = redis_client.async_client(
-            redis_url, answers_within=self._connects_within, connects_within=self._connects_within
+        self._lane = RedisLane(
+            redis_url,
+            patience=patience,
+            logger="gateway",
+            lost="rate_limit_open",
+            back="rate_limit_closed",
+            # A Redis that takes no writes answers a PING.
+            probe=self._command(PROBE, 0),
+            probes_every=probes_every,
         )
         self._waiting: dict[str, list[asyncio.Future[int]]] = {}
         self._flusher: asyncio.Task[None] | None = None
-        self._probe: asyncio.Task[None] | None = None
-        self._is_open = True  # the breaker: nobody waits for Redis
 
     async def start(self) -> None:
         """Connect, or leave that to the probe."""
-        try:
-            await self._check()
-        except Exception as error:  # noqa: BLE001
-            self._open(error)
+        await self._lane.connect()
 
     async def close(self) -> None:
         """Let go of the connection."""
-        if self._probe is not None:
-            self._probe.cancel()
-        await self._redis.aclose()
+        await self._lane.close()
 
     async def take(self, caller: str) -> int:
         """0 if the caller may go on, else the whole seconds after which a token is there.
 
         Never raises and never waits long, whatever has become of Redis.
         """
-        if self._is_open:
+        if self._lane.is_open:
             metrics.FAILED_OPEN.inc()
             return 0
         loop = asyncio.get_running_loop()
@@ -127,53 +127,29 @@ class RateLimiter:
     async def _flush(self) -> None:
         while self._waiting:
             asked, self._waiting = self._waiting, {}
-            try:
-                async with asyncio.timeout(self.patience):
-                    answers = await self._take({c: len(each) for c, each in asked.items()})
-            except Exception as error:  # noqa: BLE001  (whatever it is, nobody waits for it)
-                self._open(error)
+            answers = await self._take({caller: len(each) for caller, each in asked.items()})
+            if answers is None:
                 released = [*asked.values(), *self._waiting.values()]
                 self._waiting = {}
                 for future in (future for each in released for future in each):
                     metrics.FAILED_OPEN.inc()
-                    _tell(future, 0)
+                    tell(future, 0)
                 break
             for futures, (taken, milliseconds) in zip(asked.values(), answers, strict=True):
                 for number, future in enumerate(futures):
-                    _tell(future, 0 if number < taken else max(1, math.ceil(milliseconds / 1000)))
+                    tell(future, 0 if number < taken else max(1, math.ceil(milliseconds / 1000)))
         self._flusher = None
 
-    async def _take(self, wanted: Mapping[str, int]) -> list[tuple[int, int]]:
-        """One EVAL a bucket, all in one round trip; each key alone, as a Redis cluster needs."""
-        async with self._redis.pipeline(transaction=False) as commands:
-            for caller, count in wanted.items():
-                rate, burst = self.limit.per_second, self.limit.burst
-                commands.eval(TAKE, 1, bucket_of(caller), repr(rate), burst, count, "")
-            return await commands.execute()
+    async def _take(self, wanted: Mapping[str, int]) -> Sequence[tuple[int, int]] | None:
+        """One EVAL a bucket, all in one round trip; each key alone, as a Redis cluster needs. None
+        where one of them has failed."""
+        answers = await self._lane.replies([self._command(*each) for each in wanted.items()])
+        for refusal in answers or ():
+            if isinstance(refusal, Exception):
+                self._lane.open(refusal)
+                return None
+        return answers
 
-    def _open(self, error: Exception) -> None:
-        log.warning("rate_limit_open", error=str(error) or type(error).__name__)
-        self._is_open = True
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.get_running_loop().create_task(self._probe_until_back())
-
-    async def _probe_until_back(self) -> None:
-        while self._is_open:
-            await asyncio.sleep(PROBES_EVERY)
-            with suppress(Exception):  # not yet
-                await self._check()
-        log.info("rate_limit_closed")
-
-    async def _check(self) -> None:
-        """Close the breaker, once a bucket was asked on an open connection, and quickly enough: a
-        Redis that takes no writes answers a PING."""
-        async with asyncio.timeout(self._connects_within):
-            await self._redis.ping()
-        async with asyncio.timeout(self.patience):
-            await self._take({PROBE: 0})
-        self._is_open = False
-
-
-def _tell(future: asyncio.Future[int], seconds: int) -> None:
-    if not future.done():  # else the caller has hung up
-        future.set_result(seconds)
+    def _command(self, caller: str, count: int) -> Command:
+        rate, burst = self.limit.per_second, self.limit.burst
+        return ("EVAL", TAKE, 1, bucket_of(caller), repr(rate), burst, count, "")

@@ -10,32 +10,20 @@ from restapi.errors import OUTCOMES, READS, RETRY_AFTER_SECONDS, turned_away_bod
 from restapi.json import JSONRenderer
 
 __all__ = [
+    "CLOSE",
     "RETRY",
     "BodyIncomplete",
     "Refused",
     "bad_host",
     "body_too_large",
-    "foreign_origin",
-    "given_twice",
-    "key_conflict",
-    "key_in_query",
-    "key_missing",
-    "key_unknown",
-    "keys_unread",
-    "no_socket",
-    "scope_missing",
+    "invalid_header",
     "send_refusal",
     "server_error",
-    "socket_denied",
     "stopping",
-    "too_many",
-    "too_many_sockets",
     "turned_away",
-    "unknown_coding",
 ]
 
-_REALM = b'Bearer realm="api"'
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
 RETRY = ((b"retry-after", str(RETRY_AFTER_SECONDS).encode()),)
 
 
@@ -72,22 +60,12 @@ async def send_refusal(
     await send({"type": f"{kind}.body", "body": refused.body})
 
 
-def _invalid_header(name: str, message: str, detail: str) -> Refused:
+def invalid_header(name: str, message: str, detail: str) -> Refused:
     return Refused(400, message, details=[{"field": name, "message": detail}])
 
 
 def bad_host(message: str) -> Refused:
-    return _invalid_header("Host", message, "Must be the host that is called, and its port if any.")
-
-
-def given_twice(name: str) -> Refused:
-    message = f"The request has more than one {name} header."
-    return _invalid_header(name, message, "Must be given once.")
-
-
-def unknown_coding() -> Refused:
-    """RFC 9112, 6.1."""
-    return Refused(501, "The only Transfer-Encoding that this server knows is chunked.", [_CLOSE])
+    return invalid_header("Host", message, "Must be the host that is called, and its port if any.")
 
 
 class BodyIncomplete(Refused):
@@ -97,40 +75,12 @@ class BodyIncomplete(Refused):
     """
 
     def __init__(self) -> None:
-        super().__init__(400, "The body could not be read to its end.", [_CLOSE])
+        super().__init__(400, "The body could not be read to its end.", [CLOSE])
 
 
 def body_too_large(limit: int) -> Refused:
     """Said without reading the rest, so the connection cannot be used again."""
-    return Refused(413, f"The body is larger than {limit} bytes.", [_CLOSE])
-
-
-def key_missing() -> Refused:
-    message = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
-    return Refused(401, message, [(b"www-authenticate", _REALM)])
-
-
-def key_conflict() -> Refused:
-    return _invalid("Authorization and X-API-Key hold different keys; send one of them.")
-
-
-def key_unknown() -> Refused:
-    """One sentence for all of these: a caller without a key does not learn which keys exist."""
-    return _invalid("The API key is unknown, expired or revoked.")
-
-
-def _invalid(message: str) -> Refused:
-    return Refused(401, message, [(b"www-authenticate", _REALM + b', error="invalid_token"')])
-
-
-def scope_missing(scope: str) -> Refused:
-    challenge = f', error="insufficient_scope", scope="{scope}"'.encode()
-    message = f"The API key has no scope {scope}."
-    return Refused(403, message, [(b"www-authenticate", _REALM + challenge)])
-
-
-def keys_unread(method: str) -> Refused:
-    return turned_away("The API key cannot be checked while the database is unavailable", method)
+    return Refused(413, f"The body is larger than {limit} bytes.", [CLOSE])
 
 
 def turned_away(why: str, method: str) -> Refused:
@@ -139,42 +89,9 @@ def turned_away(why: str, method: str) -> Refused:
     return Refused(503, body.pop("error"), RETRY, **body)
 
 
-def foreign_origin() -> Refused:
-    return Refused(403, "Pages of this origin may not open a WebSocket here.")
-
-
-def key_in_query() -> Refused:
-    """Also where it would have been a good one: it stands in the logs of what lies between."""
-    message = (
-        "An API key may not stand in the address, where logs keep it: revoke it, and send another."
-    )
-    detail = "Use Authorization, X-API-Key, or the subprotocols bearer, <key>."
-    return Refused(400, message, details=[{"field": "query", "message": detail}])
-
-
-def no_socket(path: str) -> Refused:
-    return Refused(404, f"There is no WebSocket at {path}.")
-
-
-def socket_denied() -> Refused:
-    """Of a consumer that closes before it accepts, and says no more."""
-    return Refused(403, "This WebSocket may not be opened.")
-
-
-def too_many_sockets(limit: int) -> Refused:
-    message = f"Too many open WebSockets: the limit is {limit} for each caller."
-    return Refused(429, message, RETRY)
-
-
-def too_many(limit: str, seconds: int) -> Refused:
-    """`seconds`: when to come again, rounded up."""
-    message = f"Too many requests: the limit is {limit}; try again in {seconds} s."
-    return Refused(429, message, [(b"retry-after", str(seconds).encode())])
-
-
 def stopping(method: str, outcome: str) -> Refused:
     """To whom the server has no time left for; `outcome`: what has become of it, if it is a write."""
-    headers = [*RETRY, _CLOSE]
+    headers = [*RETRY, CLOSE]
     if method in READS:
         return Refused(503, "This process is stopping; try again.", headers)
     return Refused(503, OUTCOMES[outcome], headers, outcome=outcome)

@@ -11,16 +11,15 @@ import re
 from django.conf import settings
 
 from restapi.declaration import Path
+from restapi.errors import READS
 
-__all__ = ["METRICS", "UNKNOWN", "find_path", "is_apart", "is_of_operators", "scope_for"]
-
-_READS = frozenset({"GET", "HEAD", "OPTIONS"})
-
+__all__ = ["METRICS", "OF_OPERATORS", "UNKNOWN", "find_path", "scope_for"]
 
 UNKNOWN = Path(pattern="unknown")
 _DECLARED: tuple[Path, ...] = settings.WIRING.paths
 METRICS = next(path for path in _DECLARED if path.pattern == "metrics")
-_OF_OPERATORS = [
+# Health and metrics.
+OF_OPERATORS = [
     path for path in _DECLARED if not path.keyed and not path.limited and "<" not in path.pattern
 ]
 
@@ -36,19 +35,9 @@ def find_path(path: str) -> Path:
     return UNKNOWN
 
 
-def is_of_operators(path: str) -> bool:
-    """Whether it is health or metrics."""
-    return _EXACT.get(path) in _OF_OPERATORS
-
-
-def is_apart(path: str) -> bool:
-    """Whether it has threads of its own."""
-    return find_path(path).apart
-
-
 def scope_for(path: Path, method: str) -> str:
     """The scope that a call needs; "" if any key will do."""
-    return path.read if method in _READS or not path.write else path.write
+    return path.read if method in READS or not path.write else path.write
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

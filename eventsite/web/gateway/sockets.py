@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -16,28 +15,23 @@ from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scop
 from eventsite.web.gateway.callers import (
     ANONYMOUS,
     BEARER,
-    admitted,
     bounded_as,
-    sent_key,
+    caller_key,
     with_offered_key,
     within_limit,
 )
-from eventsite.web.gateway.handshakes import SocketRules, check_origin, check_query
+from eventsite.web.gateway.handshakes import check_origin, check_query
 from eventsite.web.gateway.headers import check_head, wanted_headers
 from eventsite.web.gateway.ids import RequestIds, request_ids
-from eventsite.web.gateway.journal import Journal
-from eventsite.web.gateway.keyring import Keyring
-from eventsite.web.gateway.layer import Rules
+from eventsite.web.gateway.layer import Parts, failed
 from eventsite.web.gateway.open_sockets import OpenSockets
-from eventsite.web.gateway.rate_limit import RateLimiter
 from eventsite.web.gateway.refusals import Refused, send_refusal
 from eventsite.web.gateway.spans import RequestSpan
-from outbox.tracing import record_error
 from restapi.context import CURRENT_CALLER, CURRENT_SCOPES, CURRENT_TRACE
 from restapi.declaration import Path
 from restapi.sockets import PUSH, CloseCode, Push, SocketRefused, UnknownMessage
 
-__all__ = ["SocketEndpoint", "SocketGateway"]
+__all__ = ["SocketEndpoint"]
 
 _METHOD = "GET"  # of every handshake
 _REGISTERED = range(1000, 1016)  # close codes; of the others clients make up what they like
@@ -47,35 +41,23 @@ _SECRET = frozenset({b"authorization", b"x-api-key", b"sec-websocket-protocol"})
 log = structlog.get_logger("gateway")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SocketGateway:
-    """What all WebSockets share."""
-
-    rules: Rules
-    socket_rules: SocketRules
-    keyring: Keyring
-    limiter: RateLimiter | None
-    journal: Journal
-    sockets: OpenSockets
-
-
 class SocketEndpoint:
     """ASGI application of one declared WebSocket, and of all that nobody has declared."""
 
     def __init__(
         self,
-        gateway: SocketGateway,
+        parts: Parts,
+        sockets: OpenSockets,
         path: Path,
         consumer: Application | None,
         takes: Sequence[str] = (),
     ) -> None:
-        self._gateway = gateway
-        self._path = path
+        self.parts, self.sockets, self.path = parts, sockets, path
         self._consumer = consumer
         self._takes = frozenset(takes)
-        self._sent = metrics.RequestTally(metrics.SOCKET_MESSAGES.labels(path.label, "sent"))
-        self._received = metrics.RequestTally(
-            metrics.SOCKET_MESSAGES.labels(path.label, "received")
+        self.sent, self.received = (
+            metrics.RequestTally(metrics.SOCKET_MESSAGES.labels(path.label, direction))
+            for direction in ("sent", "received")
         )
         for code in (CloseCode.OUR_FAULT, CloseCode.TOO_SLOW):  # as 0, so that the first is a rise
             metrics.SOCKETS_CLOSED.labels(path.label, str(int(code)))
@@ -84,18 +66,17 @@ class SocketEndpoint:
         found, twice = wanted_headers(scope["headers"])
         ids = request_ids(found)
         span = None
-        if self._gateway.rules.traced:
-            span = RequestSpan({"method": _METHOD, **scope}, ids, self._path.label)
+        if self.parts.rules.traced:
+            span = RequestSpan({"method": _METHOD, **scope}, ids, self.path.label)
             ids = span.ids
-        counts = self._sent, self._received
-        socket = _Socket(self._gateway, self._path, scope, send, counts=counts, ids=ids, span=span)
+        socket = _Socket(self, scope, send, ids, span)
         CURRENT_TRACE.set(ids.trace)
         CURRENT_CALLER.set(ANONYMOUS)
         CURRENT_SCOPES.set(None)
         entered = False
         try:
             await self._admit(socket, scope, found, twice)
-            self._gateway.sockets.enter(socket)
+            self.sockets.enter(socket)
             entered = True
             assert self._consumer is not None
             incoming = _incoming(receive, socket, self._takes)
@@ -105,32 +86,30 @@ class SocketEndpoint:
             await socket.fail(error)
         finally:
             if entered:
-                self._gateway.sockets.leave(socket)
+                self.sockets.leave(socket)
             socket.note_end()
 
     async def _admit(
         self, socket: _Socket, scope: Scope, found: Mapping[bytes, bytes], twice: bytes
     ) -> None:
         """Find out who calls. Raises Refused."""
-        gateway, rules = self._gateway, self._gateway.rules
+        limiter, rules = self.parts.limiter, self.parts.rules
         check_head(scope, found, twice)
-        check_origin(found, gateway.socket_rules)
-        if self._path.keyed:
+        check_origin(found, hosts=rules.hosts, origins=rules.origins)
+        if self.path.keyed:
             check_query(scope)
             found = with_offered_key(found, scope["subprotocols"])
             socket.answers_bearer = scope["subprotocols"][:1] == [BEARER]
-            sent = sent_key(found, required=rules.keys_required)
-            if sent is not None:
-                key = await admitted(gateway.keyring, sent, self._path, _METHOD)
+            keyring, required = self.parts.keyring, rules.keys_required
+            key = await caller_key(keyring, found, self.path, _METHOD, required=required)
+            if key is not None:
                 socket.caller, socket.sha256 = key.name, key.sha256
-                CURRENT_CALLER.set(key.name)
-                CURRENT_SCOPES.set(key.scopes)
         proxies = rules.trusted_proxies
         socket.bounded_as = bounded_as(socket.caller, scope, found, proxies=proxies)
-        if gateway.limiter is not None and self._path.limited:
-            await within_limit(gateway.limiter, socket.caller, scope, found, proxies=proxies)
+        if limiter is not None and self.path.limited:
+            await within_limit(limiter, socket.bounded_as)
         if self._consumer is None:
-            raise refusals.no_socket(scope["path"])
+            raise Refused(404, f"There is no WebSocket at {scope['path']}.")
 
 
 class _Socket:
@@ -138,22 +117,19 @@ class _Socket:
 
     def __init__(
         self,
-        gateway: SocketGateway,
-        path: Path,
+        endpoint: SocketEndpoint,
         scope: Scope,
         send: Send,
-        *,
-        counts: tuple[metrics.RequestTally, metrics.RequestTally],
         ids: RequestIds,
         span: RequestSpan | None,
     ) -> None:
         self.bounded_as = ""
         self.sha256: bytes | None = None
-        self.needs = path.read
+        self.needs = endpoint.path.read
         self.caller = ANONYMOUS
         self.answers_bearer = False
-        self._gateway = gateway
-        self._path = path
+        self._endpoint = endpoint
+        self._route = endpoint.path.label
         self._raw_path = scope["path"]
         self._send = send
         self._push: Push = scope.get("extensions", {}).get(PUSH, _never)
@@ -165,7 +141,6 @@ class _Socket:
         self._reason = ""
         self._sent = self._received = 0
         self._waiting = 0  # messages on their way to the client
-        self._counts = counts
 
     @property
     def is_open(self) -> bool:
@@ -183,7 +158,7 @@ class _Socket:
             if self.is_open:
                 await self.close(message.get("code", CloseCode.DONE), message.get("reason") or "")
             else:
-                await self._refuse(refusals.socket_denied())
+                await self._refuse(Refused(403, "This WebSocket may not be opened."))
         elif kind == "websocket.send" and self._status:
             await self._send_message(message)
         else:
@@ -194,7 +169,7 @@ class _Socket:
         if not self.is_open or self._waiting or not self._push(frame):
             return False
         self._sent += 1
-        self._counts[0].inc()
+        self._endpoint.sent.inc()
         return True
 
     async def close(self, code: int, reason: str) -> None:
@@ -216,14 +191,14 @@ class _Socket:
 
     def hear_message(self) -> None:
         self._received += 1
-        self._counts[1].inc()
+        self._endpoint.received.inc()
 
     async def end(self) -> None:
         """The consumer has returned."""
         if self.is_open:
             await self.close(CloseCode.DONE, "")
         elif not self._status and not self._code:
-            log.error("websocket_unanswered", path=self._path.label)
+            log.error("websocket_unanswered", path=self._route)
             await self._refuse(refusals.server_error())
 
     async def fail(self, error: BaseException) -> None:
@@ -239,19 +214,19 @@ class _Socket:
         seconds = time.perf_counter() - self._began
         if self._status != 101:
             self._end_span()
-            self._gateway.journal.note(
+            self._endpoint.parts.journal.note(
                 method=_METHOD,
                 path=self._raw_path,
-                route=self._path.label,
+                route=self._route,
                 status=self._status,
                 seconds=seconds,
                 caller=self.caller,
                 ids=self._ids,
             )
             return
-        metrics.SOCKETS_OPEN.labels(self._path.label).dec()
+        metrics.SOCKETS_OPEN.labels(self._route).dec()
         label = str(int(self._code)) if self._code in _REGISTERED else "other"
-        metrics.SOCKETS_CLOSED.labels(self._path.label, label).inc()
+        metrics.SOCKETS_CLOSED.labels(self._route, label).inc()
         self._note(
             "websocket_closed",
             code=int(self._code),
@@ -270,20 +245,20 @@ class _Socket:
             return
         self._status = 101
         self._end_span()
-        metrics.SOCKETS_OPEN.labels(self._path.label).inc()
-        metrics.SOCKETS_OPENED.labels(self._path.label).inc()
+        metrics.SOCKETS_OPEN.labels(self._route).inc()
+        metrics.SOCKETS_OPENED.labels(self._route).inc()
         self._note("websocket_opened")
 
     async def _send_message(self, message: Message) -> None:
         """Several tasks of a consumer may send at once; the client is slow if none gets through."""
-        sockets = self._gateway.sockets
+        sockets = self._endpoint.sockets
         if not self._waiting:
             sockets.begin_send(self)
         self._waiting += 1
         try:
             if await self._deliver(message):
                 self._sent += 1
-                self._counts[0].inc()
+                self._endpoint.sent.inc()
         finally:
             self._waiting -= 1
             if self._waiting:
@@ -293,7 +268,7 @@ class _Socket:
 
     async def _refuse(self, refused: Refused) -> None:
         self._status = refused.status
-        headers = [*self._gateway.rules.headers, *self._ids.headers()]
+        headers = [*self._endpoint.parts.rules.headers, *self._ids.headers()]
         try:
             await send_refusal(self._send, refused, headers, "websocket.http.response")
         except OSError:
@@ -310,14 +285,14 @@ class _Socket:
     def _end_span(self) -> None:
         """It is of the handshake: a span as long as a socket would be exported at its end."""
         if self._span is not None:
-            self._span.end(self._path.label, self._status)
+            self._span.end(self._route, self._status)
             self._span = None
 
     def _note(self, event: str, **of_its_end: object) -> None:
-        self._gateway.journal.note_socket(
+        self._endpoint.parts.journal.note_socket(
             event,
             path=self._raw_path,
-            route=self._path.label,
+            route=self._route,
             caller=self.caller,
             ids=self._ids,
             **of_its_end,
@@ -334,13 +309,8 @@ def _outcome_of(error: BaseException) -> tuple[Refused, int]:
         return Refused(error.status, error.message, retry, details=details), CloseCode.OUR_FAULT
     if isinstance(error, UnknownMessage):
         return refusals.server_error(), CloseCode.UNKNOWN_KIND
-    if isinstance(error, asyncio.CancelledError):  # the server stops and waits no longer
-        return refusals.stopping(_METHOD, "unknown"), CloseCode.GOING_AWAY
-    if not isinstance(error, Exception):
-        raise error
-    record_error(error)
-    log.exception("unhandled_error", exc_info=error)
-    return refusals.server_error(), CloseCode.OUR_FAULT
+    stops = isinstance(error, asyncio.CancelledError)
+    return failed(error, _METHOD), CloseCode.GOING_AWAY if stops else CloseCode.OUR_FAULT
 
 
 def _incoming(receive: Receive, socket: _Socket, takes: frozenset[str]) -> Receive:

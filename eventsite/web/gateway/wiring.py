@@ -15,14 +15,13 @@ from django.utils.module_loading import import_string
 from eventsite.telemetry.logs import console_line
 from eventsite.web.gateway.asgi_types import Application
 from eventsite.web.gateway.django_app import middleware_headers
-from eventsite.web.gateway.handshakes import SocketRules
 from eventsite.web.gateway.journal import Journal
 from eventsite.web.gateway.keyring import Keyring
-from eventsite.web.gateway.layer import Gateway, Rules
+from eventsite.web.gateway.layer import Gateway, Parts, Rules
 from eventsite.web.gateway.open_sockets import OpenSockets
 from eventsite.web.gateway.rate_limit import RateLimit, RateLimiter
 from eventsite.web.gateway.routes import UNKNOWN
-from eventsite.web.gateway.sockets import SocketEndpoint, SocketGateway
+from eventsite.web.gateway.sockets import SocketEndpoint
 from restapi.declaration import Socket
 
 __all__ = ["Assembled", "gateway_around"]
@@ -36,20 +35,18 @@ class Assembled:
     application: Gateway
     websockets: Application
     sockets: OpenSockets
-    keyring: Keyring
-    limiter: RateLimiter | None
-    journal: Journal
+    parts: Parts
 
     async def start(self) -> None:
-        if self.limiter is not None:
-            await self.limiter.start()
+        if self.parts.limiter is not None:
+            await self.parts.limiter.start()
 
     async def close(self) -> None:
-        self.journal.close()
+        self.parts.journal.close()
         await self.sockets.close()
-        await self.keyring.close()
-        if self.limiter is not None:
-            await self.limiter.close()
+        await self.parts.keyring.close()
+        if self.parts.limiter is not None:
+            await self.parts.limiter.close()
 
 
 def gateway_around(application: Application) -> Assembled:
@@ -61,7 +58,6 @@ def gateway_around(application: Application) -> Assembled:
             settings.REDIS_URL,
             patience=settings.RATE_LIMIT_PATIENCE,
         )
-    keyring = Keyring()
     journal = Journal(
         service=settings.SERVICE_NAME,
         level=settings.LOG_LEVEL,
@@ -73,36 +69,27 @@ def gateway_around(application: Application) -> Assembled:
         max_body_bytes=settings.MAX_BODY_BYTES,
         headers=middleware_headers(),
         traced=bool(settings.TRACES_ENDPOINT),
+        hosts=settings.ALLOWED_HOSTS,
+        origins=settings.WEBSOCKET_ORIGINS,
     )
-    gateway = Gateway(application, rules=rules, keyring=keyring, limiter=limiter, journal=journal)
+    parts = Parts(rules=rules, keyring=Keyring(), limiter=limiter, journal=journal)
     sockets = OpenSockets(
-        keyring,
+        parts.keyring,
         at_most=settings.WEBSOCKETS_PER_CALLER,
         send_seconds=settings.WEBSOCKET_SEND_SECONDS,
     )
-    around_sockets = SocketGateway(
-        rules=rules,
-        socket_rules=SocketRules(hosts=settings.ALLOWED_HOSTS, origins=settings.WEBSOCKET_ORIGINS),
-        keyring=keyring,
-        limiter=limiter,
-        journal=journal,
-        sockets=sockets,
-    )
-    websockets = websockets_of(around_sockets, settings.WIRING.sockets)
-    return Assembled(gateway, websockets, sockets, keyring, limiter, journal)
+    websockets = websockets_of(parts, sockets, settings.WIRING.sockets)
+    return Assembled(Gateway(application, parts), websockets, sockets, parts)
 
 
-def websockets_of(gateway: SocketGateway, sockets: Iterable[Socket]) -> Application:
+def websockets_of(parts: Parts, sockets: OpenSockets, declared: Iterable[Socket]) -> Application:
     """The consumers that the apps declare, each in the gateway; a path of none of them is a 404."""
-    endpoints: list[tuple[str, Any]] = [
-        (
-            socket.path.pattern,
-            SocketEndpoint(gateway, socket.path, _consumer(socket.consumer), socket.takes),
-        )
-        for socket in sockets
-    ]
-    unknown: Any = SocketEndpoint(gateway, UNKNOWN, None)
-    routes = [path(pattern, endpoint) for pattern, endpoint in endpoints]
+    routes = []
+    for socket in declared:
+        consumer = _consumer(socket.consumer)
+        endpoint: Any = SocketEndpoint(parts, sockets, socket.path, consumer, socket.takes)
+        routes.append(path(socket.path.pattern, endpoint))
+    unknown: Any = SocketEndpoint(parts, sockets, UNKNOWN, None)
     router: Application = URLRouter([*routes, re_path("", unknown)])
     return router
 

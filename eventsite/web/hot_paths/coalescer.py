@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from eventsite.web.futures import tell
 from eventsite.web.hot_paths import metrics
 from outbox.database import patience
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
@@ -115,7 +116,7 @@ class Coalescer(Generic[Command, Result]):
                 flusher.cancel()
                 await asyncio.wait(hanging, timeout=self._last_patience)
             while self._waiting:
-                _tell(self._waiting.popleft().future, TurnedAway(STOPPING))
+                tell(self._waiting.popleft().future, TurnedAway(STOPPING))
         for timer in (self._alarm, self._measuring):
             if timer is not None:
                 timer.cancel()
@@ -145,7 +146,7 @@ class Coalescer(Generic[Command, Result]):
             raise
         finally:
             for waiting, outcome in zip(batch, outcomes, strict=True):
-                _tell(waiting.future, outcome)
+                tell(waiting.future, outcome)
 
     def _next_batch(self) -> list[Waiting[Command, Result]]:
         self._drop_expired()
@@ -189,7 +190,7 @@ class Coalescer(Generic[Command, Result]):
         """All wait equally long at most, so the oldest is the first to give up."""
         now = asyncio.get_running_loop().time()
         while self._waiting and self._waiting[0].expires <= now:
-            _tell(
+            tell(
                 self._waiting.popleft().future,
                 TurnedAway("The request waited too long"),
             )
@@ -202,7 +203,7 @@ class Coalescer(Generic[Command, Result]):
         except Exception as error:  # noqa: BLE001  (the requests of the batch get it)
             is_away = isinstance(error, NotStored) and not error.refused
             if is_away or len(commands) == 1:
-                return [_of_each(error)] * len(commands)
+                return [error if isinstance(error, NotStored) else _refused(error)] * len(commands)
             half = len(commands) // 2
             first = await self._outcomes(commands[:half])
             return [*first, *await self._outcomes(commands[half:])]
@@ -212,19 +213,7 @@ class Coalescer(Generic[Command, Result]):
         return [*results]
 
 
-def _of_each(error: Exception) -> Exception:
-    """The answer to a failure that is not examined any further."""
-    if isinstance(error, NotStored):
-        return error
+def _refused(error: Exception) -> BatchRefused:
     refused = BatchRefused()
     refused.__cause__ = error
     return refused
-
-
-def _tell(future: asyncio.Future[Result], outcome: Result | Exception) -> None:
-    if future.done():  # the caller has gone away
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

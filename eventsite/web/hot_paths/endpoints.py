@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from django.conf import settings
@@ -15,7 +13,7 @@ from django.conf import settings
 from eventsite.web.gateway.asgi_types import Scope
 from eventsite.web.hot_paths.coalescer import STOPPING, BatchRefused, Coalescer
 from eventsite.web.hot_paths.pool import SessionPool
-from eventsite.web.hot_paths.redis_lane import RedisLane
+from eventsite.web.redis_lane import RedisLane
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
 from restapi.answers import Answer, json_answer
 from restapi.errors import unavailable
@@ -23,49 +21,14 @@ from restapi.hot_path import AnyHotPath, Asked, HotConstant, HotLookup, HotPath,
 from restapi.hot_query import Parser
 from restapi.idempotency import Keyed, key_of_headers
 
-__all__ = ["Endpoint", "Pools", "endpoint_of"]
+__all__ = ["Endpoint", "endpoint_of"]
 
 # Bytes of a write: validating more would delay all other requests of the event loop.
 BODY_AT_MOST = 65_536
 # What is read is copied on the event loop, where everybody else waits meanwhile.
 READS_AT_MOST = 64  # in a batch
 ROWS_AT_MOST = 1_280  # in a batch, unless one read alone has more
-
-
-@dataclass(frozen=True, slots=True)
-class Pools:
-    """The sessions of a process. Reads have their own, so a slow write holds up no read."""
-
-    reads: SessionPool
-    writes: SessionPool
-
-
-class Endpoint(Protocol):
-    """What the layer needs of a path."""
-
-    method: str
-    route: str
-    takes_body: bool
-    parameters: Mapping[str, Parser]
-
-    async def answer(self, scope: Scope, asked: Asked) -> Answer | None:
-        """None: Django answers."""
-
-    async def close(self) -> None:
-        """Finish what has been accepted, take no more."""
-
-
-def endpoint_of(path: AnyHotPath, pools: Pools) -> Endpoint:
-    """The path at work."""
-    match path:
-        case HotPath():
-            return _Write(path, pools.writes)
-        case HotRead():
-            return _Read(path, pools.reads)
-        case HotLookup():
-            return _Lookup(path, pools.reads)
-        case HotConstant():
-            return _Constant(path)
+REDIS_SECONDS = 0.1  # for an answer; PostgreSQL has it as well
 
 
 class _Write:
@@ -76,7 +39,7 @@ class _Write:
         self._path = path
         self._turn = pool.turn()
         self._coalescer: Coalescer[Any, Answer | None] = Coalescer(
-            self._perform, name=_name(self), turn=self._turn
+            self._perform, name=f"{self.method} {self.route}", turn=self._turn
         )
         self._running: set[str] = set()  # ids of idempotency keys that wait or are being stored
 
@@ -113,7 +76,7 @@ class _Write:
         await self._coalescer.close()
 
 
-class _Reading(ABC):
+class _Read:
     """Questions in, answers out, many at a time."""
 
     method = "GET"
@@ -121,11 +84,12 @@ class _Reading(ABC):
 
     def __init__(self, path: HotRead[Any] | HotLookup[Any], pool: SessionPool) -> None:
         self.route, self.parameters = path.route, path.parameters
-        self._question, self._rows_of = path.read, path.rows
+        self._path = path
         self._turn = pool.turn()
+        self._redis: RedisLane | None = None  # belongs to the loop of the first question
         self._coalescer: Coalescer[Any, Answer | None] = Coalescer(
             self._find,
-            name=_name(self),
+            name=f"{self.method} {self.route}",
             turn=self._turn,
             max_batch=READS_AT_MOST,
             max_weight=ROWS_AT_MOST,
@@ -135,55 +99,41 @@ class _Reading(ABC):
         if asked.body:
             return None
         try:
-            question = self._question(asked)
-            rows = self._rows_of(question)
+            question = self._path.read(asked)
+            rows = self._path.rows(question)
         except Exception:  # noqa: BLE001  (as for a write)
             return None
         return await _submitted(self, question, rows)
 
-    @abstractmethod
-    async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]: ...
-
-    async def close(self) -> None:
-        await self._coalescer.close()
-
-
-class _Read(_Reading):
-    def __init__(self, path: HotRead[Any], pool: SessionPool) -> None:
-        super().__init__(path, pool)
-        self._path = path
-
     async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]:
-        with _away_for_all():
-            rows = await self._turn.session.rows(self._path.statement(questions))
-        return self._path.answers(questions, rows)
-
-
-class _Lookup(_Reading):
-    def __init__(self, path: HotLookup[Any], pool: SessionPool) -> None:
-        super().__init__(path, pool)
-        self._path = path
-        self._redis: RedisLane | None = None  # belongs to the loop of the first question
-
-    async def _find(self, questions: Sequence[Any]) -> Sequence[Answer | None]:
-        if self._redis is None:
-            self._redis = RedisLane(getattr(settings, self._path.redis))
         steps = self._path.steps(questions)
         try:
             ask = next(steps)
             while True:
                 if ask.commands:
-                    ask = steps.send(await self._redis.replies(ask.commands))
+                    received: Any = await self._lane().replies(ask.commands)
                 else:
                     with _away_for_all():
                         received = await self._turn.session.read(ask.statements)
-                    ask = steps.send(received)
+                ask = steps.send(received)
         except StopIteration as end:
             answers: Sequence[Answer | None] = end.value
             return answers
 
+    def _lane(self) -> RedisLane:
+        if self._redis is None:
+            assert isinstance(self._path, HotLookup)
+            self._redis = RedisLane(
+                getattr(settings, self._path.redis),
+                patience=REDIS_SECONDS,
+                logger="hot_paths",
+                lost="hot_path_redis_lost",
+                back="hot_path_redis_back",
+            )
+        return self._redis
+
     async def close(self) -> None:
-        await super().close()
+        await self._coalescer.close()
         if self._redis is not None:
             await self._redis.close()
 
@@ -213,11 +163,7 @@ class _Constant:
         pass
 
 
-def _name(endpoint: _Write | _Reading) -> str:
-    return f"{endpoint.method} {endpoint.route}"
-
-
-async def _submitted(endpoint: _Write | _Reading, command: Any, weight: int = 0) -> Answer | None:
+async def _submitted(endpoint: _Write | _Read, command: Any, weight: int = 0) -> Answer | None:
     """Its answer, a 503 if the database fails, None if it is refused."""
     waiting = None
     try:
@@ -236,3 +182,18 @@ async def _submitted(endpoint: _Write | _Reading, command: Any, weight: int = 0)
 def _unavailable(method: str, error: NotStored | OutcomeUnknown) -> Answer:
     status, body, headers = unavailable(method, error)
     return json_answer(status, body, tuple(headers))
+
+
+Endpoint = _Write | _Read | _Constant
+
+
+def endpoint_of(path: AnyHotPath, *, reads: SessionPool, writes: SessionPool) -> Endpoint:
+    """The path at work. Its `answer` is None where Django answers; its `close` finishes what has been
+    accepted and takes no more. Reads have their own sessions, so a slow write holds up no read."""
+    match path:
+        case HotPath():
+            return _Write(path, writes)
+        case HotConstant():
+            return _Constant(path)
+        case _:
+            return _Read(path, reads)

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.urls import Resolver404, ResolverMatch, resolve
 
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
-from eventsite.web.hot_paths.endpoints import Endpoint, Pools, endpoint_of
+from eventsite.web.hot_paths.endpoints import Endpoint, endpoint_of
 from eventsite.web.hot_paths.pool import SessionPool
 from eventsite.web.hot_paths.table import ID, Table
 from restapi.hot_path import AnyHotPath, Asked, HotConstant
@@ -60,10 +60,10 @@ class HotPaths:
         sessions: int = 2,
     ) -> None:
         self._django = django
-        self._pools = Pools(SessionPool(sessions), SessionPool(sessions))
+        self._reads, self._writes = SessionPool(sessions), SessionPool(sessions)
         self._table: Table[tuple[Endpoint, Headers]] = Table()
         for path in paths:
-            endpoint = endpoint_of(path, self._pools)
+            endpoint = endpoint_of(path, reads=self._reads, writes=self._writes)
             ids = None if isinstance(path, HotConstant) else path.id
             always = [(b"content-type", _JSON), (b"allow", _allowed(path)), *headers]
             self._table.add(endpoint.method, path.path, ids, (endpoint, always))
@@ -105,7 +105,7 @@ class HotPaths:
     async def close(self) -> None:
         """Store what has been accepted; for the end of the process."""
         await asyncio.gather(*(endpoint.close() for endpoint, _ in self._table.all()))
-        for pool in (self._pools.reads, self._pools.writes):
+        for pool in (self._reads, self._writes):
             await pool.close()
 
 

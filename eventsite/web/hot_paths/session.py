@@ -62,17 +62,22 @@ class Session:
         Raises psycopg.Error."""
         lasting, begin = self._wire, asyncio.get_running_loop().time()
         try:
-            return await self._trip(statements)
+            return await self.trip(statements)
         except psycopg.OperationalError:
             over = asyncio.get_running_loop().time() - begin >= self._patience
             if lasting is None or not lasting.closed or over:
                 raise
-        return await self._trip(statements)
+        return await self.trip(statements)
 
     async def trip(self, statements: Sequence[Statement]) -> list[Sequence[Row]]:
         """The rows of each statement, in one round trip and one transaction: committed when this
         returns. Nothing is sent again. Raises psycopg.Error."""
-        return await self._trip(statements)
+        wire = await self._live()
+        left = patience.left()
+        seconds = self._patience if left is None else min(left, self._patience)
+        before = self._old_plans()
+        with _closed_after(seconds, wire):
+            return (await wire.trip([*before, *statements]))[len(before) :]
 
     async def transact(self, steps: Steps[Result]) -> Sequence[Result]:
         """All round trips in one transaction, COMMIT with the last of them; then the results.
@@ -119,14 +124,6 @@ class Session:
             await _roll_back(wire)
             raise
         return change
-
-    async def _trip(self, statements: Sequence[Statement]) -> list[Sequence[Row]]:
-        wire = await self._live()
-        left = patience.left()
-        seconds = self._patience if left is None else min(left, self._patience)
-        before = self._old_plans()
-        with _closed_after(seconds, wire):
-            return (await wire.trip([*before, *statements]))[len(before) :]
 
     async def _live(self) -> Wire:
         if self._wire is not None and self._wire.state != TransactionStatus.IDLE:

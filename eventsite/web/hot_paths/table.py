@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 __all__ = ["ID", "Table"]
 
 ID = "{id}"
-_NOWHERE = -1
 
 Found = TypeVar("Found")
 
@@ -21,8 +20,7 @@ class Table(Generic[Found]):
     def __init__(self) -> None:
         self._exact: dict[tuple[str, str], Found] = {}
         self._with_id: dict[tuple[str, str], tuple[re.Pattern[str], Found]] = {}
-        self._at_end: dict[tuple[str, str], tuple[re.Pattern[str], Found]] = {}  # what is before it
-        self._places: list[int] = []  # segments, but the last, in which ids stand
+        self._places: list[int] = []  # segments in which ids stand
 
     def add(self, method: str, path: str, ids: re.Pattern[str] | None, found: Found) -> None:
         """`ids`: which are sure. Raises ValueError for a path that could match the same request as another."""
@@ -30,17 +28,14 @@ class Table(Generic[Found]):
         key = method, path
         if key in self._exact or key in self._with_id:
             raise ValueError(f"{method} {path}: is declared twice")
-        if place == _NOWHERE or ids is None:
+        if place is None or ids is None:
             self._exact[key] = found
             return
         for other_method, other in self._with_id:
             if other_method == method and _overlap(path, other):
                 raise ValueError(f"{method} {path}: a request could also match {other}")
         self._with_id[key] = ids, found
-        head, _, last = path.rpartition("/")
-        if last == ID:
-            self._at_end[method, head] = ids, found
-        elif place not in self._places:
+        if place not in self._places:
             self._places.append(place)
 
     def find(self, method: str, path: str) -> tuple[Found, str] | None:
@@ -48,15 +43,9 @@ class Table(Generic[Found]):
         exact = self._exact.get((method, path))
         if exact is not None:
             return exact, ""
-        head, slash, last = path.rpartition("/")
-        at_end = self._at_end.get((method, head))
-        if at_end is not None and slash and at_end[0].fullmatch(last):
-            return at_end[1], last
-        return self._within(method, path.split("/"))
-
-    def _within(self, method: str, parts: list[str]) -> tuple[Found, str] | None:
+        parts = path.split("/")
         for place in self._places:
-            if place < len(parts) - 1:
+            if place < len(parts):
                 id_, parts[place] = parts[place], ID
                 known = self._with_id.get((method, "/".join(parts)))
                 if known is not None and known[0].fullmatch(id_):
@@ -69,11 +58,11 @@ class Table(Generic[Found]):
         yield from (found for _, found in self._with_id.values())
 
 
-def _place_of(path: str, method: str, ids: re.Pattern[str] | None) -> int:
+def _place_of(path: str, method: str, ids: re.Pattern[str] | None) -> int | None:
     parts = path.split("/")
     given = [place for place, part in enumerate(parts) if "{" in part]
     if not given:
-        return _NOWHERE
+        return None
     if ids is None or len(given) > 1 or parts[given[0]] != ID:
         raise ValueError(
             f"{method} {path}: only one whole segment can be {ID}, and none in a HotConstant"

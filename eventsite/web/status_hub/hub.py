@@ -7,8 +7,6 @@ from collections.abc import Hashable, Sequence
 
 import psycopg
 import structlog
-from django.conf import settings
-from django.utils.module_loading import import_string
 
 from eventsite.web.gateway.asgi_types import Application, Receive, Scope, Send
 from eventsite.web.hot_paths.pool import SessionPool
@@ -18,16 +16,11 @@ from eventsite.web.status_hub.reader import LogReader
 from restapi.sockets import Push, SocketRefused
 from restapi.status_log import HUB, Seat, StatusLog
 
-__all__ = ["Hub", "declared_logs"]
+__all__ = ["Hub"]
 
 SESSIONS = 2  # with PostgreSQL: looks, and what clients have missed
 
 log = structlog.get_logger("status_hub")
-
-
-def declared_logs() -> Sequence[StatusLog]:
-    """Those of the installed apps."""
-    return tuple(map(import_string, settings.WIRING.status_logs))
 
 
 class Hub:
@@ -35,10 +28,9 @@ class Hub:
 
     def __init__(self, logs: Sequence[StatusLog], redis_url: str) -> None:
         self._logs = logs
-        self._redis_url = redis_url
         self._sessions = SessionPool(SESSIONS)
         self._readers: dict[str, LogReader] = {}
-        self._nudges: Nudges | None = None
+        self._nudges = Nudges(redis_url, wanted=self._has_seats, heard=self._nudge)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -47,7 +39,6 @@ class Hub:
         self._readers = {each.name: LogReader(each, self._sessions) for each in self._logs}
         self._tasks = [loop.create_task(reader.run()) for reader in self._readers.values()]
         if self._readers:
-            self._nudges = Nudges(self._redis_url, wanted=self._has_seats, heard=self._nudge)
             self._tasks.append(loop.create_task(self._nudges.run()))
 
     async def close(self) -> None:
@@ -70,7 +61,6 @@ class Hub:
         close: seat.Close,
     ) -> Seat:
         """As StatusHub says."""
-        assert self._nudges is not None
         try:
             line = seat.SendLine(send, push, close)
             place = await self._readers[log].enter(subject, since=since, line=line)

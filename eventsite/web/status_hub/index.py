@@ -40,14 +40,9 @@ class Index(Generic[Seat]):
     def subjects(self) -> Collection[Hashable]:
         return self._subjects.keys()
 
-    def enter(self, subject: Hashable) -> bool:
-        """One seat more, which gets nothing yet; whether the subject is new."""
-        found = self._subjects.get(subject)
-        is_new = found is None
-        if found is None:
-            found = self._subjects[subject] = _Subject()
-        found.seats += 1
-        return is_new
+    def enter(self, subject: Hashable) -> None:
+        """One seat more, which gets nothing yet."""
+        self._subjects.setdefault(subject, _Subject()).seats += 1
 
     def leave(self, subject: Hashable, seat: Seat | None = None) -> None:
         """One seat less: this one, or one that was never live."""
@@ -79,12 +74,10 @@ class Index(Generic[Seat]):
                 subjects.discard(found)
                 if not subjects:
                     del self._by_key[key]
-        had = set(found.keys)
         kept = []
         for key in wanted:
             known, subjects = self._by_key.setdefault(key, (key, set()))
-            if key not in had:
-                subjects.add(found)
+            subjects.add(found)
             kept.append(known)
         found.keys = tuple(kept)
 

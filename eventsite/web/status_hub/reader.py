@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from datetime import datetime
 
 import msgspec
 import psycopg
 import structlog
 
+from eventsite.web.futures import tell
 from eventsite.web.hot_paths.pool import SessionPool
 from eventsite.web.status_hub import metrics, statements
 from eventsite.web.status_hub.floor import Floor
@@ -124,11 +125,13 @@ class LogReader:
                 pause = await self._look()
             except Exception as error:  # noqa: BLE001  (whatever it is, the next look may do better)
                 self._note_failure(error)
-                _tell(asked, error)
+                for future in asked:
+                    tell(future, error)
                 await asyncio.sleep(FAILED)
                 continue
             self._note_success()
-            _tell(asked, None)
+            for future in asked:
+                tell(future, None)
             await self._pause(began + SPACING - loop.time(), pause)
 
     async def close(self) -> None:
@@ -307,13 +310,3 @@ class LogReader:
         if self._failed:
             log.info("status_log_read_again", log=self._log.name)
         self._failed = False
-
-
-def _tell(asked: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
-    for future in asked:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from feeds.cache import CacheUnavailable
 from feeds.erasure import ErasedUser, erase_user
-from feeds.events import is_user_id
+from feeds.management.arguments import user_id
 
 
 class Command(BaseCommand):
@@ -21,14 +21,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("user", help="id of the user")
+        parser.add_argument("user", type=user_id, help="id of the user")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not is_user_id(options["user"]):
-            raise CommandError(
-                f"{options['user']!r} is not a user id: it must have 1 to 255 characters, none of them "
-                "/ or a control character."
-            )
         try:
             erased = erase_user(options["user"], on_piece=self._show)
         except CacheUnavailable as error:

@@ -10,12 +10,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
 from notifications.delivery.channels import (
-    ChannelStatus,
     UnknownChannel,
     channel_statuses,
     pause_channel,
     resume_channel,
 )
+from notifications.models import ChannelControl
 from outbox.envelope import rfc3339
 
 
@@ -62,8 +62,8 @@ class Command(BaseCommand):
             ) from error
 
 
-def _line(status: ChannelStatus) -> str:
+def _line(status: ChannelControl) -> str:
     if not status.paused:
         return f"{status.channel}  running"
-    since = rfc3339(status.changed_at) if status.changed_at else "?"
+    since = rfc3339(status.changed_at)
     return f"{status.channel}  paused since {since} by {status.changed_by}: {status.reason}"

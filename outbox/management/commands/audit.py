@@ -10,14 +10,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from outbox import conf
 from outbox.audit import compare
 from outbox.audit.compare import MISSING, AuditTally, Finding, MissingReason
 from outbox.audit.repair import repair
 from outbox.declaration import Route
 from outbox.kafka import admin
+from outbox.management.words import routes_named
 
 SHOWN = 20
+_HANDED_OVER = "events handed to the redrive as dead letters that are due now."
+_OUT_OF_ORDER = "events left out, because later events of their keys are applied or parked: --out-of-order applies them anyway."
+_OTHER_LOG = "events were lost with a topic that was recreated: manage.py sync_routes --recreated publishes them again."
 
 
 class Command(BaseCommand):
@@ -38,7 +41,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        routes = _routes(options["handler"])
+        routes = routes_named(options["handler"])
         logs, error = admin.states_or_none(route.topic.name for route in routes)
         warning = (
             f"Kafka did not answer ({error}): what its logs have lost is not seen." if error else ""
@@ -74,23 +77,14 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"Kafka did not answer ({error}). Run the command again."
                 ) from error
-            if done.handed_over:
-                self.stderr.write(
-                    f"{route.handler}: {done.handed_over} events handed to the redrive as dead "
-                    "letters that are due now."
-                )
-            if done.positions_moved:
-                self.stderr.write(
-                    f"{route.handler}: {done.positions_moved} positions moved to where the log begins or ends now."
-                )
-            if done.out_of_order:
-                self.stderr.write(
-                    f"{route.handler}: {done.out_of_order} events left out, because later events of their keys are applied or parked: --out-of-order applies them anyway."
-                )
-            if done.other_log:
-                self.stderr.write(
-                    f"{route.handler}: {done.other_log} events were lost with a topic that was recreated: manage.py sync_routes --recreated publishes them again."
-                )
+            for count, what in (
+                (done.handed_over, _HANDED_OVER),
+                (done.positions_moved, "positions moved to where the log begins or ends now."),
+                (done.out_of_order, _OUT_OF_ORDER),
+                (done.other_log, _OTHER_LOG),
+            ):
+                if count:
+                    self.stderr.write(f"{route.handler}: {count} {what}")
 
     def _print(
         self,
@@ -137,10 +131,3 @@ class Command(BaseCommand):
             "first": [asdict(each) for each in missing[:SHOWN]],
         }
         self.stdout.write(json.dumps(report, default=str))
-
-
-def _routes(names: list[str] | None) -> list[Route]:
-    try:
-        return [conf.route_named(name) for name in names] if names else list(conf.routes())
-    except LookupError as error:
-        raise CommandError(str(error)) from error

@@ -33,19 +33,16 @@ class Command(BaseCommand):
             case "list":
                 self._list(everything=options["all"])
             case "pause":
-                changed = self._attempt(
-                    pause.pause_lanes, options, reason=options["reason"], by=options["by"]
-                )
+                changed = self._attempt(pause.pause_lanes, options)
                 self.stdout.write(f"Paused: {changed or 'none, they were paused before'}.")
             case "resume":
-                changed = self._attempt(
-                    pause.resume_lanes, options, reason=options["reason"], by=options["by"]
-                )
+                changed = self._attempt(pause.resume_lanes, options)
                 self.stdout.write(f"Resumed: {changed or 'none, they were not paused'}.")
 
-    def _attempt(self, change: Any, options: dict[str, Any], **more: str) -> list[int]:
+    def _attempt(self, change: Any, options: dict[str, Any]) -> list[int]:
         try:
-            changed: list[int] = change(self._numbers(options["lanes"]), **more)
+            lanes = self._numbers(options["lanes"])
+            changed: list[int] = change(lanes, reason=options["reason"], by=options["by"])
         except (pause.LaneBusy, pause.UnknownLane) as error:
             raise CommandError(str(error)) from error
         return changed
@@ -60,15 +57,13 @@ class Command(BaseCommand):
 
     def _list(self, *, everything: bool) -> None:
         states = pause.lane_states()
-        shown = [each for each in states if everything or _is_news(each)]
+        shown = [
+            each for each in states if everything or each.paused or each.pending or each.holder
+        ]
         for state in shown:
             self.stdout.write(_line(state))
         paused = sum(state.paused for state in states)
         self.stdout.write(f"{len(states)} lanes, {paused} paused, {len(shown)} shown.")
-
-
-def _is_news(state: LaneState) -> bool:
-    return bool(state.paused or state.pending or state.holder)
 
 
 def _line(state: LaneState) -> str:

@@ -15,7 +15,7 @@ from django.db import DatabaseError, InterfaceError
 
 from outbox.database import operator_log
 from outbox.management.words import positive, spelt_out
-from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, resolve, waiting
+from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, look, resolve
 from outbox.rabbitmq.metrics import KINDS
 from outbox.rabbitmq.policy import configured
 
@@ -51,7 +51,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted, action, limit = _selection(options), options["action"], options["limit"]
-        if action == DISCARD and not (_is_choice(options) or options["all"]):
+        choices = ("ids", "event_id", "kind", "reason", "all")
+        if action == DISCARD and not any(options[name] for name in choices):
             raise CommandError("Say which: ids, --event-id, --kind or --reason; or --all.")
         try:
             if action in (REPLAY, DISCARD) and not options["dry_run"]:
@@ -61,7 +62,7 @@ class Command(BaseCommand):
                     self.stdout.write(_line(letter))
                 self.stdout.write(f"{done} {action}ed.")
                 return
-            letters = waiting(configured(), wanted, limit=limit)
+            letters = look(configured(), wanted=wanted, limit=limit).letters
         except LettersUnavailable as error:
             raise CommandError(str(error)) from error
         for letter in letters:
@@ -116,10 +117,6 @@ def _subject(options: dict[str, Any]) -> str:
         ),
     ]
     return f"dead letters of the relay{': ' if chosen else ''}{', '.join(chosen)}"
-
-
-def _is_choice(options: dict[str, Any]) -> bool:
-    return any(options[name] for name in ("ids", "event_id", "kind", "reason"))
 
 
 def _selection(options: dict[str, Any]) -> Callable[[RelayLetter], bool]:

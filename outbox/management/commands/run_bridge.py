@@ -12,9 +12,9 @@ from celery import current_app
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from outbox import conf
 from outbox.bridge.bridge import Bridge
 from outbox.declaration import Route
+from outbox.management.words import routes_named
 from outbox.process import gc_tuning, ops_server
 from outbox.process.watchdog import StopFlag, ThreadProgress, Watchdog
 
@@ -33,11 +33,7 @@ class Command(BaseCommand):
         parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            names = options["handler"]
-            routes = [conf.route_named(name) for name in names] if names else list(conf.routes())
-        except LookupError as error:
-            raise CommandError(str(error)) from error
+        routes = routes_named(options["handler"])
         stop = StopFlag()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

@@ -12,7 +12,7 @@ from devtools.relay import broker, evidence
 from devtools.relay.messages import BAD, Message, numbered
 from devtools.testing.installed import needs_rabbitmq, on_the_stand_in
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
-from outbox.rabbitmq.letters import waiting
+from outbox.rabbitmq.letters import look
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.properties import Properties
 
@@ -35,7 +35,7 @@ def test_exchange_and_queue_are_made_durable_and_a_letter_says_where_it_came_fro
         # Refused if they were there in any other way.
         channel.exchange_declare(policy.exchange, "direct", durable=True)
         channel.queue_declare(policy.dead_letter_queue, durable=True)
-    [letter] = waiting(policy, lambda _: True, limit=10)
+    [letter] = look(policy).letters
     assert (letter.exchange, letter.routing_key) == ("letters-source", "orders.new")
     assert (letter.kind, letter.body) == ("unreadable", BAD["array"].body)
     assert letter.time.endswith("Z")
@@ -90,7 +90,7 @@ def test_headers_of_every_type_do_no_harm_and_stay_what_they_were() -> None:
     with relaying(policy) as relay:
         settled(policy, relay)
     assert [event_id for _, event_id, _ in evidence.in_kafka(policy.topic)] == ["odd-1"]
-    [letter] = waiting(policy, lambda _: True, limit=10)
+    [letter] = look(policy).letters
     assert table in letter.properties.raw
     assert letter.properties.headers_shown()["hT"] == f"T:{2**41:016x}"
 

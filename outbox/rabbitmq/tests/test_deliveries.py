@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.rabbitmq.deliveries import Delivery, InHand, MeanSize
+from outbox.rabbitmq.deliveries import Delivery, InHand
 from outbox.rabbitmq.properties import Properties
 
 
@@ -89,11 +89,3 @@ def test_what_is_settled_after_its_channel_is_gone_is_acknowledged_nowhere() -> 
     hand.lose()
     hand.settle(delivery, 0.0)
     assert hand.due(settled_before=1.0) == []
-
-
-def test_the_mean_of_the_last_thousand() -> None:
-    sizes = MeanSize()
-    assert sizes.mean == 0
-    for size in [100] * 1000 + [1_000_000] * 500:
-        sizes.add(size)
-    assert (len(sizes), sizes.mean) == (1000, 500_050)

@@ -26,7 +26,6 @@ from outbox.rabbitmq.letters import (
     RelayLetter,
     look,
     resolve,
-    waiting,
 )
 from outbox.rabbitmq.message import DELIVERY_COUNT
 from outbox.rabbitmq.policy import RelayPolicy
@@ -199,7 +198,7 @@ def test_a_look_that_stops_early_loses_none_either() -> None:
     policy, before = with_worn_letters("looked-at-in-part")
     for _ in range(16):
         all_back(policy, 3)
-        assert len(waiting(policy, lambda _: True, limit=1)) == 1
+        assert len(look(policy, limit=1).letters) == 1
         all_back(policy, 3)
         assert len(look(policy, Bound(letters=2)).letters) == 2
     all_back(policy, 3)
@@ -226,7 +225,7 @@ def test_the_count_of_the_queue_before_is_not_taken_for_looks() -> None:
     counted = Message(b"no JSON", headers={"kept": "yes", DELIVERY_COUNT: 9})
     policy = with_letters("counted-before", counted, BAD["array"])
     for _ in range(3):
-        [first] = waiting(policy, lambda _: True, limit=1)
+        [first] = look(policy, limit=1).letters
         assert first.body == counted.body
     assert first.properties.text("kept") == "yes"
 

@@ -13,7 +13,6 @@ import pytest
 
 from devtools.testing.patience import PATIENCE
 from eventsite.telemetry.logs import console_line
-from eventsite.web.gateway import journal as journal_module
 from eventsite.web.gateway.ids import request_ids
 from eventsite.web.gateway.journal import PAUSE, Journal
 from eventsite.web.gateway.metrics import DURATION, REQUESTS
@@ -110,13 +109,10 @@ def test_a_line_may_be_one_for_people(capfd: pytest.CaptureFixture[str]) -> None
     )
 
 
-def test_a_busy_process_writes_less_often(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal_module, "PAUSE", 0.5)  # so that no stall of this test ends it
-
+def test_a_busy_process_writes_less_often(capfd: pytest.CaptureFixture[str]) -> None:
     async def turns() -> None:
-        journal = Journal(service="web", level="INFO")
+        # A pause so long that no stall of this test ends it.
+        journal = Journal(service="web", level="INFO", pause=0.5)
         for size, written_at_once in ((2, 2), (3, 0), (1, 0)):
             for _ in range(size):
                 note(journal, 0.001)
@@ -130,13 +126,9 @@ def test_a_busy_process_writes_less_often(
     asyncio.run(turns())
 
 
-def test_who_cannot_wait_has_it_at_once(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal_module, "PAUSE", 60.0)
-
+def test_who_cannot_wait_has_it_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     async def turns() -> None:
-        journal = Journal(service="web", level="INFO")
+        journal = Journal(service="web", level="INFO", pause=60.0)
         for kept_back in (0, 3):
             for _ in range(3):
                 note(journal, 0.001)

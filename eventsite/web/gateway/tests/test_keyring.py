@@ -68,17 +68,13 @@ class Clock:
 Scenario = Callable[[Keyring, Table, Clock], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring, "MISSES_A_SECOND", 1e9)
-    monkeypatch.setattr(keyring, "PATIENCE", 20.0)
-
-
-def play(scenario: Scenario, *rows: KeyState) -> Table:
+def play(
+    scenario: Scenario, *rows: KeyState, patience: float = 20.0, misses_a_second: float = 1e9
+) -> Table:
     table, clock = Table(*rows), Clock()
 
     async def run() -> None:
-        ring = Keyring(table.read, clock=clock)
+        ring = Keyring(table.read, clock=clock, patience=patience, misses_a_second=misses_a_second)
         try:
             await asyncio.wait_for(scenario(ring, table, clock), 20)
         finally:
@@ -177,14 +173,13 @@ def test_misses_are_paced(monkeypatch: pytest.MonkeyPatch) -> None:
         pauses.append(seconds)
         return await really(0)
 
-    monkeypatch.setattr(keyring, "MISSES_A_SECOND", 10)
     monkeypatch.setattr(asyncio, "sleep", sleep)
 
     async def scenario(ring: Keyring, table: Table, clock: Clock) -> None:
         for number in range(5):
             assert await ring.find(b"%d" % number) is None
 
-    play(scenario)
+    play(scenario, misses_a_second=10)
     assert pauses == [pytest.approx(0.1)] * 4
 
 
@@ -235,8 +230,6 @@ def test_a_database_away_from_the_start() -> None:
 def test_a_database_that_hangs_holds_up_the_first_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keyring, "PATIENCE", 0.1)
-
     async def scenario(ring: Keyring, table: Table, clock: Clock) -> None:
         assert await ring.find(b"\x01")
         await settle(ring)
@@ -250,7 +243,7 @@ def test_a_database_that_hangs_holds_up_the_first_and_nobody_else(
             assert await ring.find(b"\x01")
         assert waits == []
 
-    play(scenario, key(1))
+    play(scenario, key(1), patience=0.1)
 
 
 def test_an_outage_is_one_line_in_the_log() -> None:

@@ -21,7 +21,7 @@ from eventsite.web.gateway import metrics
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.web.gateway.journal import Journal
 from eventsite.web.gateway.keyring import Keyring
-from eventsite.web.gateway.layer import Gateway, Rules
+from eventsite.web.gateway.layer import Gateway, Parts, Rules
 from restapi.context import caller, trace_context
 
 KEY = make_key()
@@ -60,8 +60,7 @@ def call(
 
     async def run() -> None:
         keyring = Keyring(read_keys)
-        gateway = Gateway(
-            application,
+        parts = Parts(
             rules=Rules(
                 keys_required=False,
                 trusted_proxies=0,
@@ -78,7 +77,7 @@ def call(
             "headers": headers or [], "client": ("1.2.3.4", 5), "http_version": version,
         }  # fmt: skip
         try:
-            await gateway(scope, receive, send)
+            await Gateway(application, parts)(scope, receive, send)
         finally:
             await keyring.close()
 

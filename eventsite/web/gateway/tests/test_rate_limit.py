@@ -15,8 +15,9 @@ from devtools.testing.lost_answers import losing_answers
 from devtools.testing.processes import free_port
 from devtools.testing.refusing_redis import REFUSALS, refusing
 from devtools.testing.weather import Fault, proxy_to
-from eventsite.web.gateway import metrics, rate_limit
+from eventsite.web.gateway import metrics
 from eventsite.web.gateway.rate_limit import TAKE, RateLimit, RateLimiter, bucket_of
+from eventsite.web.redis_lane import RedisLane
 
 SLOW = "1/h burst 50"  # nothing comes back during a test
 SECOND = 1_000_000
@@ -141,7 +142,12 @@ def with_limiter(
     text: str, use: Callable[[RateLimiter], Awaitable[None]], url: str | None = None
 ) -> None:
     async def run() -> None:
-        limiter = RateLimiter(RateLimit.parse(text), url or settings.REDIS_URL, patience=PATIENT)
+        limiter = RateLimiter(
+            RateLimit.parse(text),
+            url or settings.REDIS_URL,
+            patience=PATIENT,
+            probes_every=0.02,
+        )
         await limiter.start()
         try:
             await asyncio.wait_for(use(limiter), 60)
@@ -224,8 +230,7 @@ def test_without_redis_everybody_goes_through_and_is_counted(caller: str) -> Non
     with_limiter(SLOW, use, f"redis://127.0.0.1:{free_port()}/0")
 
 
-def test_redis_lost_and_back(caller: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "PROBES_EVERY", 0.02)
+def test_redis_lost_and_back(caller: str) -> None:
     with proxy_to("127.0.0.1", PORT) as proxy:
 
         async def use(limiter: RateLimiter) -> None:
@@ -246,8 +251,8 @@ def test_a_frozen_redis_is_waited_for_once(caller: str, monkeypatch: pytest.Monk
 
         async def use(limiter: RateLimiter) -> None:
             assert await limiter.take(caller) == 0
-            limiter.patience = 0.05
-            monkeypatch.setattr(rate_limit, "PROBES_EVERY", 3600)
+            limiter._lane.patience = 0.05
+            limiter._lane.probes_every = 3600
             waits: list[float | None] = []
             really = asyncio.timeout
 
@@ -283,15 +288,14 @@ def test_a_redis_that_takes_no_writes_opens_the_breaker_once(
     kind: str, caller: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may answer a PING, which says nothing of the buckets."""
-    monkeypatch.setattr(rate_limit, "PROBES_EVERY", 0.02)
     opened: list[Exception] = []
-    really = RateLimiter._open
+    really = RedisLane.open
 
-    def opens(limiter: RateLimiter, error: Exception) -> None:
+    def opens(lane: RedisLane, error: Exception) -> None:
         opened.append(error)
-        really(limiter, error)
+        really(lane, error)
 
-    monkeypatch.setattr(RateLimiter, "_open", opens)
+    monkeypatch.setattr(RedisLane, "open", opens)
 
     async def use(limiter: RateLimiter) -> None:
         assert [await limiter.take(caller) for _ in range(51)] == [0] * 50 + [3600]

@@ -15,12 +15,11 @@ from apikeys.models import hash_of, make_key
 from apikeys.queries import KeyState
 from devtools.testing.receiver import spans_in_memory
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
-from eventsite.web.gateway.handshakes import SocketRules
 from eventsite.web.gateway.journal import Journal
 from eventsite.web.gateway.keyring import Keyring
-from eventsite.web.gateway.layer import Rules
+from eventsite.web.gateway.layer import Parts, Rules
 from eventsite.web.gateway.open_sockets import OpenSockets
-from eventsite.web.gateway.sockets import SocketEndpoint, SocketGateway
+from eventsite.web.gateway.sockets import SocketEndpoint
 from eventsite.web.gateway.wiring import websockets_of
 from restapi.declaration import Path, Socket
 from restapi.sockets import PUSH
@@ -47,7 +46,7 @@ class World:
         self.incoming: asyncio.Queue[Message] = asyncio.Queue()
         self.keyring = Keyring(self.read_keys)
         self.sockets = OpenSockets(self.keyring, at_most=0, send_seconds=send_seconds)
-        gateway = SocketGateway(
+        parts = Parts(
             rules=Rules(
                 keys_required=False,
                 trusted_proxies=0,
@@ -55,13 +54,11 @@ class World:
                 headers=[(b"x-frame-options", b"DENY")],
                 traced=traced,
             ),
-            socket_rules=SocketRules(hosts=[], origins=[]),
             keyring=self.keyring,
             limiter=None,
             journal=Journal(service="web", level="INFO"),
-            sockets=self.sockets,
         )
-        self.endpoint = SocketEndpoint(gateway, PATH, consumer, ("text",))
+        self.endpoint = SocketEndpoint(parts, self.sockets, PATH, consumer, ("text",))
 
     def read_keys(self, revision: int, used: Collection[int]) -> list[KeyState]:
         if self.away:
@@ -279,7 +276,7 @@ def test_a_push_is_for_an_open_socket_for_which_nothing_waits(
     asyncio.run(world.run())
     assert pushed == [False, True, False, True, False]
     assert world.frames == [b"first", b"second"]
-    world.endpoint._gateway.journal.flush()
+    world.endpoint.parts.journal.flush()
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
     assert [line["sent"] for line in lines if line["event"] == "websocket_closed"] == [3]
 
@@ -342,4 +339,4 @@ def test_a_synchronous_consumer_is_refused_at_the_start() -> None:
     world = World(accepts)
     socket = Socket(path=PATH, consumer=f"{__name__}.Synchronous")
     with pytest.raises(TypeError, match="not an asynchronous consumer"):
-        websockets_of(world.endpoint._gateway, [socket])
+        websockets_of(world.endpoint.parts, world.sockets, [socket])

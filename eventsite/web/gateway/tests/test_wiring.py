@@ -24,7 +24,7 @@ def test_the_end_of_the_process_writes_what_the_journal_keeps(
     async def end() -> None:
         assembled = gateway_around(nobody)
         for _ in range(2):
-            assembled.journal.note(
+            assembled.parts.journal.note(
                 method="GET",
                 path="/health",
                 route="health",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -12,8 +11,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from devtools.testing.web import Web, web_process
-from eventsite.web.hot_paths.tests.test_equal import coalesced, headers_of
+from devtools.testing.web import Web
+from eventsite.web.hot_paths.tests.both_ways import coalesced, headers_of
 from feeds.tests.stage import delete, follow, post, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,17 +33,11 @@ USERS = ["ann", "nobody", "a~b-c._", "...", "x" * 255]
 ODD_USERS = [".", "..", "x" * 256, "a%20b", "a%2Fb", "a%00b", "%C3%A4", "ann/", "a%25", "%FF"]
 
 
-@pytest.fixture(scope="module")
-def ways_of_module(django_db_setup: None) -> Iterator[tuple[Web, Web]]:
-    with web_process(HOT_PATHS="on") as hot, web_process(HOT_PATHS="off") as django:
-        yield hot, django
-
-
 @pytest.fixture
-def ways(ways_of_module: tuple[Web, Web], transactional_db: None) -> tuple[Web, Web]:
+def ways(ways_of_session: tuple[Web, Web], transactional_db: None) -> tuple[Web, Web]:
     with redis.Redis.from_url(settings.FEED_CACHE_URL) as server:
         server.flushdb()
-    return ways_of_module
+    return ways_of_session
 
 
 @pytest.fixture

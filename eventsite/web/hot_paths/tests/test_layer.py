@@ -97,11 +97,11 @@ def test_what_is_not_sure_waits_for_django() -> None:
     [("user-7", True), ("u" * 36, True), ("", False), ("user 7", False), ("user-7/feed", False)],
 )
 def test_ids_of_another_shape(monkeypatch: pytest.MonkeyPatch, wanted: str, sure: bool) -> None:
-    async def no_rows(self: Session, statement: Statement) -> list[Row]:
-        return []
+    async def no_rows(self: Session, statements: Sequence[Statement]) -> list[list[Row]]:
+        return [[]]
 
     async def scenario() -> None:
-        monkeypatch.setattr(Session, "rows", no_rows)
+        monkeypatch.setattr(Session, "read", no_rows)
         opaque = dataclasses.replace(ECHO, id=re.compile(r"[\w-]{1,64}"))
         first, *rest = await ask(HotPaths(django, [opaque], headers=[]), f"/orders/{wanted}")
         if sure:
@@ -145,10 +145,10 @@ def test_what_would_lose_its_id_is_refused_at_the_start(path: AnyHotPath) -> Non
 
 
 def test_a_read_whose_answers_are_lost_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_rows(self: Session, statement: Statement) -> list[Row]:
-        return []
+    async def no_rows(self: Session, statements: Sequence[Statement]) -> list[list[Row]]:
+        return [[]]
 
-    monkeypatch.setattr(Session, "rows", no_rows)
+    monkeypatch.setattr(Session, "read", no_rows)
     forgetful: HotRead[str] = HotRead(
         path="/orders",
         route="orders",
@@ -219,20 +219,20 @@ def test_a_long_body_is_djangos(weights: list[int]) -> None:
 
 
 class Held:
-    """In place of a session's `rows`: writes down what it is asked, waits for `gate`, then fails or
+    """In place of a session's `read`: writes down what it is asked, waits for `gate`, then fails or
     finds nothing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.gate = asyncio.Event()
         self.asked: list[list[str]] = []
-        monkeypatch.setattr(Session, "rows", lambda _, statement: self._rows(statement, error))
+        monkeypatch.setattr(Session, "read", lambda _, statements: self._read(statements[0], error))
 
-    async def _rows(self, statement: Statement, error: Exception | None) -> list[Row]:
+    async def _read(self, statement: Statement, error: Exception | None) -> list[list[Row]]:
         self.asked.append(str(statement[1][0]).split())
         await self.gate.wait()
         if error is not None:
             raise error
-        return []
+        return [[]]
 
     async def ask(self, layer: HotPaths, count: int) -> list[asyncio.Task[list[Message]]]:
         """One thing, then as many as `count` while that is looked up."""

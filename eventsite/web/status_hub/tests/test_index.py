@@ -27,7 +27,7 @@ def test_it_finds_whoever_wants_a_key(steps: list[Step]) -> None:
     keys: dict[str, frozenset[int]] = {}
     for number, (what, subject, wanted) in enumerate(steps):
         if what == "enter":
-            assert index.enter(subject) == (subject not in seats)
+            index.enter(subject)
             seats.setdefault(subject, []).append(number)
             if number % 3:  # the others are not live yet
                 index.set_live(subject, number)

@@ -1,52 +1,27 @@
-"""Doing a batch of keyed requests once: scope, statements, and what a batch leaves out."""
+"""Keys of a batch: which are new, used, or held elsewhere, and what it costs."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
-import psycopg
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import ValidationError
 
 from devtools.testing.patience import PATIENCE
-from outbox.database import jobs
-from outbox.database.arrays import array_literal
-from outbox.database.round_trips import Change, RoundTrip, Steps, run, send
-from outbox.database.unit_of_work import unit_of_work
+from outbox.database.round_trips import Change
 from restapi.answers import Answer
-from restapi.context import CURRENT_CALLER
 from restapi.idempotency import (
     IdempotencyKey,
     Keyed,
-    NotDone,
     answer_of_used,
     key_of_headers,
-    once,
     perform_once,
 )
 from restapi.models import IdempotencyRow
-from restapi.retention import prune_idempotency_keys
-from restapi.tasks import prune_idempotency_keys as prune_task
-
-REPLAYED = ((b"idempotent-replayed", b"true"),)
-
-
-def key(
-    text: str = "k", *, body: str = "{}", caller: str = "anonymous", endpoint: str = "POST /things"
-) -> IdempotencyKey:
-    token = CURRENT_CALLER.set(caller)
-    try:
-        headers = [(b"idempotency-key", text.encode())]
-        found = key_of_headers(headers, endpoint=endpoint, body=body.encode())
-    finally:
-        CURRENT_CALLER.reset(token)
-    assert found is not None
-    return found
+from restapi.tests.keyed_things import REPLAYED, Things, age, held_elsewhere, key
 
 
 def test_the_query_belongs_to_the_body_where_the_command_is_made_of_it() -> None:
@@ -61,42 +36,9 @@ def test_the_query_belongs_to_the_body_where_the_command_is_made_of_it() -> None
     assert fingerprint(b"{}", b"") == key(body="{}").fingerprint  # as of keys that are kept
 
 
-class Things:
-    """Commands are numbers; what is done is written down, and a negative one is refused."""
-
-    def __init__(self) -> None:
-        self.done: list[int] = []
-
-    def write(self, numbers: Sequence[int]) -> Change[int]:
-        assert connection.in_atomic_block
-        assert numbers
-        if any(number < 0 for number in numbers):
-            raise ValueError("negative")
-        self.done += numbers
-        return Change([number * number for number in numbers])
-
-    def answer(self, number: int, square: int) -> tuple[int, dict[str, Any]]:
-        return 201, {"number": number, "square": square, "turn": len(self.done)}
-
-    def perform(self, *requests: tuple[int, IdempotencyKey | None]) -> Sequence[Answer]:
-        keyed = [Keyed(number, key) for number, key in requests]
-        return perform_once(keyed, write=self.write, answer=self.answer)
-
-
 @pytest.fixture
 def things() -> Things:
     return Things()
-
-
-@contextmanager
-def held_elsewhere(*keys: IdempotencyKey) -> Iterator[psycopg.Connection]:
-    """Another session holds the locks of these keys."""
-    given = connection.get_connection_params()
-    names = ("host", "port", "user", "password", "dbname")
-    with psycopg.connect(**{name: given[name] for name in names if name in given}) as other:
-        for each in keys:
-            other.execute("SELECT pg_advisory_xact_lock(%s)", [each.lock])
-        yield other
 
 
 # Keys
@@ -260,69 +202,6 @@ def test_a_row_that_must_not_be_there_stops_the_batch(things: Things) -> None:
     assert IdempotencyRow.objects.get().status == 200
 
 
-# Ahead
-
-
-class Drafts:
-    """Squares, as an event loop has them made: while the keys are looked up."""
-
-    def __init__(self) -> None:
-        self.asked: list[list[int]] = []
-
-    def write(self, numbers: Sequence[int]) -> Change[int]:
-        self.asked.append(list(numbers))
-        if any(number < 0 for number in numbers):
-            raise ValueError("negative")
-        return Change([number * number for number in numbers])
-
-    def answer(self, number: int, square: int) -> tuple[int, dict[str, Any]]:
-        return 201, {"number": number, "square": square}
-
-    def perform(self, *requests: tuple[int, IdempotencyKey | None]) -> Sequence[Answer]:
-        keyed = [Keyed(number, key) for number, key in requests]
-        steps = once(keyed, write=self.write, answer=self.answer)
-        with unit_of_work():
-            claim = next(steps)
-            assert claim.meanwhile is not None
-            claim.meanwhile()
-            with pytest.raises(StopIteration) as end:
-                steps.send(send(claim))
-            change: Change[Answer] = end.value.value
-            send(change.trip)
-        return change.results
-
-
-@pytest.mark.django_db(transaction=True)
-def test_what_was_made_ahead_is_what_is_written() -> None:
-    drafts = Drafts()
-    answers = drafts.perform((1, key("a")), (2, None), (3, key("b")))
-    assert drafts.asked == [[1, 2, 3]]
-    assert [answer.body for answer in answers] == [
-        b'{"number":%d,"square":%d}' % (n, n * n) for n in (1, 2, 3)
-    ]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_what_was_made_ahead_is_dropped_if_a_key_turns_out_to_be_used() -> None:
-    drafts = Drafts()
-    [first] = drafts.perform((1, key("a")))
-    again, second, same = drafts.perform((1, key("a")), (2, key("b")), (2, key("b")))
-    assert drafts.asked == [[1], [1, 2, 2], [2]]
-    assert (again.body, again.headers) == (first.body, REPLAYED)
-    assert (second.body, second.headers) == (b'{"number":2,"square":4}', ())
-    assert (same.body, same.headers) == (second.body, REPLAYED)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_what_cannot_be_made_ahead_is_refused_in_its_turn() -> None:
-    """Not while the statements are under way, where nobody could tell what became of them."""
-    drafts = Drafts()
-    with pytest.raises(ValueError, match="negative"):
-        drafts.perform((-1, key("a")))
-    assert drafts.asked == [[-1], [-1]]
-    assert IdempotencyRow.objects.count() == 0
-
-
 # Statements
 
 
@@ -345,76 +224,6 @@ def test_three_statements_whatever_the_size_and_none_without_keys(things: Things
     assert statements(things, *batches[100]) == 2  # replays
     assert statements(things, (1, None), (2, None)) == 0
     assert statements(things, (1, None), (2, key("mixed"))) == 3
-
-
-# For how long
-
-
-def age(hours: float, *keys: IdempotencyKey) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE idempotency_keys SET created_at = created_at - make_interval(secs => %s)"
-            " WHERE id = ANY(%s::uuid[])",
-            [hours * 3600, [each.id for each in keys]],
-        )
-
-
-@pytest.mark.django_db(transaction=True)
-def test_old_keys_in_a_batch_are_used_again(things: Things) -> None:
-    old, young = key("old"), key("young")
-    things.perform((1, old), (2, young))
-    age(24.01, old)
-    age(23.99, young)
-    answers = things.perform((3, old), (4, young), (5, key("fresh")))
-    assert [answer.headers for answer in answers] == [(), REPLAYED, ()]
-    assert things.done == [1, 2, 3, 5]
-    [again] = things.perform((6, old))
-    assert again == Answer(201, answers[0].body, REPLAYED)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_an_old_key_that_is_held_elsewhere_is_left_alone(things: Things) -> None:
-    things.perform((1, key()))
-    age(25, key())
-    with held_elsewhere(key()):
-        assert things.perform((2, key()))[0].status == 409
-    assert IdempotencyRow.objects.count() == 1
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_prune_lets_go_of_what_is_old(things: Things) -> None:
-    old = [key(f"old {number}") for number in range(25)]
-    young = [key(f"young {number}") for number in range(5)]
-    things.perform(*((1, each) for each in old + young))
-    age(24.01, *old)
-    age(23.99, *young)
-    with CaptureQueriesContext(connection) as captured:
-        assert prune_idempotency_keys(chunk=10) == 25
-    assert sum("DELETE" in query["sql"] for query in captured) == 3
-    assert {row.id.hex for row in IdempotencyRow.objects.all()} == {each.id for each in young}
-    assert jobs.ages()["prune_idempotency_keys"] >= 0
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_prune_has_a_bound(things: Things) -> None:
-    old = [key(f"old {number}") for number in range(25)]
-    things.perform(*((1, each) for each in old))
-    age(25, *old)
-    assert prune_idempotency_keys(chunk=10, seconds=0) == 0
-    assert "prune_idempotency_keys" not in jobs.ages()
-    assert prune_task() == 25
-    assert prune_task() == 0
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_prune_waits_for_nobody(things: Things) -> None:
-    old = [key(f"old {number}") for number in range(3)]
-    things.perform(*((1, each) for each in old))
-    age(25, *old)
-    with held_elsewhere(old[1]):
-        assert prune_idempotency_keys() == 2
-    assert IdempotencyRow.objects.get().id.hex == old[1].id
-    assert prune_idempotency_keys() == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -441,31 +250,3 @@ def test_two_sessions_at_once_do_each_key_once(things: Things) -> None:
     fresh = [answer for answer in told if answer.status == 201 and not answer.headers]
     assert len(fresh) == len(things.done) == IdempotencyRow.objects.count()
     assert {answer.status for answer in told} <= {201, 409}
-
-
-def odd_ones(numbers: Sequence[int]) -> Steps[int | None]:
-    """An even number cannot be done; which are even is asked of the database."""
-    sql = "SELECT number FROM unnest(%s::int[]) AS number WHERE number %% 2 = 1"
-    [rows] = yield RoundTrip([(sql, (array_literal(numbers),))])
-    odd = {number for (number,) in rows}
-    return Change([number if number in odd else None for number in numbers])
-
-
-@pytest.mark.django_db(transaction=True)
-def test_what_cannot_be_done_has_no_answer_and_leaves_its_key_free() -> None:
-    asked = [(1, None), (2, None), (3, key("a")), (4, key("b")), (4, key("b")), (5, key("c"))]
-    requests = [Keyed(number, its) for number, its in asked]
-    for headers in ((), REPLAYED):
-        with unit_of_work():
-            answers = run(once(requests, write=odd_ones, answer=lambda _, odd: (200, odd)))
-        told = [answer and (answer.body, answer.headers) for answer in answers]
-        assert told == [(b"1", ()), None, (b"3", headers), None, None, (b"5", headers)]
-        assert IdempotencyRow.objects.count() == 2
-
-
-@pytest.mark.django_db(transaction=True)
-def test_on_djangos_connection_it_is_an_error_that_leaves_nothing() -> None:
-    requests = [Keyed(1, key("a")), Keyed(2)]
-    with pytest.raises(NotDone):
-        perform_once(requests, write=odd_ones, answer=lambda _, odd: (200, odd))
-    assert IdempotencyRow.objects.count() == 0

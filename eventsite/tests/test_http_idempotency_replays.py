@@ -1,34 +1,39 @@
-"""Idempotency keys over real HTTP, before Django and in it: done once, answered again."""
+"""Idempotency keys over real HTTP: what is answered again, what is refused, which keys stay free, and for how long."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
 from django.db import connection
 
 from devtools.testing.patience import PATIENCE
-from devtools.testing.processes import child_environment
-from devtools.testing.weather import Fault, Proxy, proxy_to
-from devtools.testing.web import JSON, Answer, Web, web_process
+from devtools.testing.web import JSON, Web, web_process
+from eventsite.tests.keyed_requests import (
+    ORDER,
+    OTHER,
+    SIMPLE,
+    WAYS,
+    assert_done,
+    assert_replay,
+    assert_running,
+    commits_held,
+    insisting,
+    is_replay,
+    new_key,
+    post,
+    session,
+    wait_until_held,
+)
 from orders.models import Order
 from restapi.models import IdempotencyRow
 from restapi.tests.tables import row_counts
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-ORDER = {"customerId": "c1", "items": [{"productId": "p1", "quantity": 2, "price": 10.10}]}
-OTHER = {"customerId": "c2", "items": [{"productId": "p1", "quantity": 2, "price": 10.10}]}
-SIMPLE = {"user_id": "u1", "amount": 42.5}
-HELD = 4_711  # an advisory lock of this test; a trigger waits for it inside COMMIT
-WAYS = ("on", "off")
 
 
 @pytest.fixture(scope="module")
@@ -46,89 +51,6 @@ def way(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def web(webs: dict[str, Web], way: str, transactional_db: None) -> Web:
     return webs[way]
-
-
-def new_key() -> str:
-    return f"key-{uuid4()}"
-
-
-def post(web: Web, key: str, body: Mapping[str, Any] = ORDER) -> Answer:
-    return web.post("/orders", body, {"Idempotency-Key": key})
-
-
-def is_replay(answer: Answer) -> bool:
-    return answer.header("idempotent-replayed") == "true"
-
-
-def assert_done(answer: Answer, status: int = 201) -> None:
-    assert answer.status == status, answer.body
-    assert answer.header("idempotent-replayed") == ""
-
-
-def assert_replay(answer: Answer, first: Answer) -> None:
-    assert is_replay(answer)
-    assert (answer.status, answer.body) == (first.status, first.body)
-    for name in ("content-type", "content-length", "x-frame-options", "x-content-type-options"):
-        assert answer.header(name) == first.header(name)
-
-
-def assert_running(answer: Answer) -> None:
-    assert answer.status == 409, answer.body
-    assert answer.json.keys() == {"error", "details"}
-    assert int(answer.header("retry-after")) > 0
-    assert answer.header("idempotent-replayed") == ""
-
-
-def insisting(web: Web, key: str, body: Mapping[str, Any] = ORDER) -> Answer:
-    """As a client does: while it is told 409 it tries again."""
-    for _ in range(500):
-        answer = post(web, key, body)
-        if answer.status != 409:
-            return answer
-        threading.Event().wait(0.02)
-    raise AssertionError("Always 409.")
-
-
-@contextmanager
-def session() -> Iterator[psycopg.Connection]:
-    """A second connection to the test database."""
-    given = connection.get_connection_params()
-    names = ("host", "port", "user", "password", "dbname")
-    with psycopg.connect(
-        **{name: given[name] for name in names if name in given}, autocommit=True
-    ) as other:
-        yield other
-
-
-@contextmanager
-def commits_held() -> Iterator[psycopg.Connection]:
-    """Until the end of the block no order's COMMIT gets further than this."""
-    with session() as holder:
-        holder.execute(f"""
-            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN PERFORM pg_advisory_xact_lock_shared({HELD}); RETURN NULL; END $$;
-            CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON orders
-            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()
-            """)
-        try:
-            holder.execute("SELECT pg_advisory_lock(%s)", [HELD])
-            try:
-                yield holder
-            finally:
-                holder.execute("SELECT pg_advisory_unlock(%s)", [HELD])
-        finally:
-            holder.execute("DROP FUNCTION hold CASCADE")
-
-
-def wait_until_held(holder: psycopg.Connection, count: int = 1) -> None:
-    """Until so many transactions stand still; a statement waits at most 5 s for a lock."""
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    for _ in range(400):
-        [found] = holder.execute(waiting).fetchone() or [0]
-        if found >= count:
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("Nobody waits.")
 
 
 # Answered again
@@ -343,74 +265,6 @@ def test_a_transition_that_is_not_allowed_leaves_the_key_free(web: Web) -> None:
     assert_done(web.post(f"{order}/ship", headers=key), 200)
 
 
-# All at once
-
-
-def test_a_hundred_at_once_make_one_order(web: Web) -> None:
-    key = new_key()
-    answers = at_once([web] * 100, key)
-    assert_one_order(answers)
-    assert_replay(post(web, key), next(answer for answer in answers if answer.status == 201))
-
-
-def test_a_hundred_by_both_ways_make_one_order(webs: dict[str, Web]) -> None:
-    assert_one_order(at_once([webs["on"], webs["off"]] * 50, new_key()))
-
-
-def at_once(webs: list[Web], key: str) -> list[Answer]:
-    start = threading.Barrier(len(webs))
-
-    def run(web: Web) -> Answer:
-        start.wait(PATIENCE)
-        return post(web, key)
-
-    with ThreadPoolExecutor(len(webs)) as pool:
-        return list(pool.map(run, webs))
-
-
-def assert_one_order(answers: list[Answer]) -> None:
-    done = [answer for answer in answers if answer.status == 201 and not is_replay(answer)]
-    assert len(done) == 1
-    for answer in answers:
-        if answer.status == 201:
-            assert answer.body == done[0].body
-        else:
-            assert_running(answer)
-    counts = row_counts()
-    assert (counts["orders"], counts["event_outbox"], counts["idempotency_keys"]) == (1, 2, 1)
-
-
-def test_many_keys_at_once_are_each_done_once(web: Web) -> None:
-    keys = [new_key() for _ in range(20)]
-    with ThreadPoolExecutor(60) as pool:
-        answers = list(pool.map(lambda key: (key, insisting(web, key)), keys * 3))
-    bodies = {(key, answer.body) for key, answer in answers}
-    assert len(bodies) == Order.objects.count() == IdempotencyRow.objects.count() == 20
-    assert sum(not is_replay(answer) for _, answer in answers) == 20
-    assert {answer.status for _, answer in answers} == {201}
-
-
-def test_a_batch_that_is_halved_meets_no_lock_of_its_own(webs: dict[str, Web]) -> None:
-    """One order of a batch is refused at COMMIT; the others are tried again with their keys."""
-    web = webs["on"]
-    bodies = [OTHER] * 20
-    bodies[7] = ORDER
-    keys = [new_key() for _ in bodies]
-    with ThreadPoolExecutor(30) as pool, refused("c1"):
-        with commits_held() as holder:
-            pool.submit(web.post, "/orders", SIMPLE)  # the rest gathers behind it
-            wait_until_held(holder)
-            answers = [pool.submit(post, web, *pair) for pair in zip(keys, bodies, strict=True)]
-            threading.Event().wait(0.5)
-        statuses = [answer.result(PATIENCE).status for answer in answers]
-    assert statuses == [201] * 7 + [500] + [201] * 12
-    assert IdempotencyRow.objects.count() == 19
-    assert_done(post(web, keys[7], ORDER))
-    for key in keys[:7] + keys[8:]:
-        assert is_replay(post(web, key, OTHER))
-    assert Order.objects.count() == 21
-
-
 # For how long
 
 
@@ -432,54 +286,3 @@ def test_a_key_is_kept_for_24_hours(web: Web) -> None:
     assert_done(second)
     assert_replay(post(web, key, OTHER), second)
     assert (Order.objects.count(), IdempotencyRow.objects.count()) == (2, 1)
-
-
-# What became of it
-
-
-@pytest.fixture(scope="module")
-def proxy(django_db_setup: None) -> Iterator[Proxy]:
-    given = connection.settings_dict
-    with proxy_to(given["HOST"], int(given["PORT"])) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def webs_of_proxy(proxy: Proxy) -> Iterator[dict[str, Web]]:
-    port = connection.settings_dict["PORT"]
-    url = child_environment()["DATABASE_URL"].replace(f":{port}/", f":{proxy.port}/")
-    with (
-        web_process(DATABASE_URL=url, HOT_PATHS="on") as hot,
-        web_process(DATABASE_URL=url, HOT_PATHS="off") as django,
-    ):
-        yield {"on": hot, "off": django}
-
-
-@pytest.mark.parametrize(
-    ("fault", "outcomes", "stored"),
-    [
-        # A hot path sends COMMIT along, and does not know how far the server came.
-        (Fault.BEFORE_INSERT, {"on": "unknown", "off": "not_stored"}, 0),
-        (Fault.BEFORE_COMMIT, {"on": "unknown", "off": "unknown"}, 0),
-        (Fault.AFTER_COMMIT, {"on": "unknown", "off": "unknown"}, 1),
-    ],
-)
-def test_the_same_key_again_is_safe_whatever_became_of_the_first(
-    webs_of_proxy: dict[str, Web],
-    proxy: Proxy,
-    way: str,
-    fault: Fault,
-    outcomes: dict[str, str],
-    stored: int,
-) -> None:
-    web, key = webs_of_proxy[way], new_key()
-    proxy.set(Fault.AWAY)  # connections of this test: on older ones statements have no text
-    proxy.set(fault)
-    lost = post(web, key)
-    assert (lost.status, lost.json["outcome"]) == (503, outcomes[way])
-    assert proxy.happened.is_set()
-    assert row_counts()["orders"] == row_counts()["idempotency_keys"] == stored
-    again = insisting(web, key)
-    assert again.status == 201
-    assert is_replay(again) == bool(stored)
-    assert again.json["orderId"] == str(Order.objects.get().id)

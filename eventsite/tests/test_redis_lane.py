@@ -8,28 +8,27 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import pytest
 import redis
 from django.conf import settings
 
 from devtools.testing.processes import free_port
 from devtools.testing.weather import Fault, Proxy, proxy_to
-from eventsite.web.hot_paths import redis_lane
-from eventsite.web.hot_paths.redis_lane import RedisLane
+from eventsite.web.redis_lane import RedisLane
 
 PORT = urlsplit(settings.REDIS_URL).port or 6379
 PATIENT = 30.0  # seconds; a machine that is busy with other tests answers late
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_lane, "PATIENCE", PATIENT)
-    monkeypatch.setattr(redis_lane, "PROBES_EVERY", 0.01)
-
-
 @asynccontextmanager
 async def lane_to(port: int) -> AsyncIterator[RedisLane]:
-    lane = RedisLane(f"redis://127.0.0.1:{port}/0")
+    lane = RedisLane(
+        f"redis://127.0.0.1:{port}/0",
+        patience=PATIENT,
+        logger="test",
+        lost="lost",
+        back="back",
+        probes_every=0.01,
+    )
     try:
         yield lane
     finally:
@@ -79,20 +78,18 @@ def test_one_that_breaks_off_is_left_alone_until_it_is_back() -> None:
     behind_a_proxy(check)
 
 
-def test_one_that_hangs_keeps_one_batch_waiting_and_no_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_that_hangs_keeps_one_batch_waiting_and_no_other() -> None:
     async def check(lane: RedisLane, proxy: Proxy) -> None:
         assert await lane.replies([("PING",)])
-        monkeypatch.setattr(redis_lane, "PATIENCE", 0.01)
+        lane.patience = 0.01
         proxy.set(Fault.SILENT)
         assert await lane.replies([("PING",)]) is None
-        monkeypatch.setattr(redis_lane, "PATIENCE", 3600.0)
+        lane.patience = 3600.0
         async with asyncio.timeout(20):  # it is not asked
             assert await lane.replies([("PING",)]) is None
         proxy.set(Fault.AWAY)
         proxy.set(Fault.NONE)
-        monkeypatch.setattr(redis_lane, "PATIENCE", PATIENT)
+        lane.patience = PATIENT
         await is_back(lane)
 
     behind_a_proxy(check)
