@@ -31,8 +31,13 @@ class Version:
         """Of this process."""
         return cls(conf.release(), conf.build())
 
+    @property
+    def name(self) -> str:
+        """Release and build, without the word before them."""
+        return self.release + (f", build {self.build}" if self.build else "")
+
     def __str__(self) -> str:
-        return f"release {self.release}" + (f", build {self.build}" if self.build else "")
+        return f"release {self.name}"
 
 
 def awaited_by(role: str, seen: Iterable[SeenProcess], version: Version) -> list[str]:

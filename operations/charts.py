@@ -1,6 +1,7 @@
 """The last hour or day as lines: the business above the pipeline, on one axis of time, with what happened.
 
-Drawn here, so a browser needs no script for it. A minute of which nothing is known is a gap in the line.
+Drawn here, so a browser needs no script for it. A minute of which nothing is known is a gap in the line, also
+at its end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 from operations import words
 from operations.judge import Station
-from operations.past import Past, Row
+from operations.past import ACTIONS, Past, Row
 from outbox.database.operator_log import Entry
 
 __all__ = ["CHARTS", "SPANS", "Chart", "Drawn", "Line", "Mark", "Picture", "draw", "series_of"]
@@ -107,14 +108,14 @@ class Mark:
     number: int
     at: float
     when: datetime
-    kind: str  # deploy, migration, action, alarm
+    kind: str  # deploy, migration, action, alarm (a critical one), warning
     words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """All charts of one span. `ticks`: times along the axis, from its begin to its end; `until`: the end of each
-    point."""
+    """All charts of one span. `earlier`: marks that are left out before the first; `at_least`: there may be more of
+    them; `ticks`: times along the axis, from its begin to its end; `until`: the end of each point."""
 
     span: str
     words: str
@@ -123,6 +124,13 @@ class Picture:
     marks: Sequence[Mark]
     ticks: Sequence[str]
     until: Sequence[datetime] = ()
+    earlier: int = 0
+    at_least: bool = False
+
+    @property
+    def left_out(self) -> str:
+        """Says how many marks are left out; empty if all are there."""
+        return f"and {'at least ' * self.at_least}{self.earlier} earlier" if self.earlier else ""
 
 
 def series_of(stations: Sequence[Station]) -> dict[str, float]:
@@ -144,9 +152,8 @@ def _is_of(name: str, chart: Chart) -> bool:
 
 
 def draw(past: Past, span: str) -> Picture:
-    """The picture of what is known up to the newest minute."""
-    bounds = SPANS[span]
-    end = past.rows[-1].at if past.rows else None
+    """The picture of what is known, up to the end of the past."""
+    bounds, end = SPANS[span], past.end
     if end is None:
         return Picture(span=span, words=bounds.words, known=False, groups=(), marks=(), ticks=())
     step = timedelta(minutes=bounds.minutes)
@@ -161,6 +168,7 @@ def draw(past: Past, span: str) -> Picture:
             slots[place].append(row)
     drawn = [_draw(chart, slots, before, begin=begin, step=step) for chart in CHARTS]
     kept = [each for each in drawn if each.lines]
+    happened = _happened(past, begin, end)
     return Picture(
         span=span,
         words=bounds.words,
@@ -169,7 +177,9 @@ def draw(past: Past, span: str) -> Picture:
             (group, [each for each in kept if each.chart.group == group])
             for group in ("business", "pipeline")
         ],
-        marks=_marks(past, begin, end),
+        marks=_marks(happened[-MARKS:], begin, end),
+        earlier=len(happened[:-MARKS]),
+        at_least=len(past.actions) >= ACTIONS,
         ticks=[f"{begin + (end - begin) * part / 4:%H:%M}" for part in range(5)],
         until=[begin + step * (number + 1) for number in range(bounds.points)],
     )
@@ -282,17 +292,21 @@ def _told(chart: Chart, value: float | None) -> str:
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
 
 
-def _marks(past: Past, begin: datetime, end: datetime) -> list[Mark]:
+def _happened(past: Past, begin: datetime, end: datetime) -> list[tuple[datetime, str, str]]:
+    """Time, kind and words of all that happened within."""
     last = end + timedelta(minutes=1)  # a minute's row is written at its begin
     found = [
-        *_new(
-            [row for row in past.rows if row.told.releases], "releases", "deploy", "release {} runs"
-        ),
+        *_deploys(past.rows),
         *((at, "migration", f"migration {name}") for at, name in past.migrations),
         *((each.at, "action", _of_action(each)) for each in past.actions),
-        *_new(past.rows, "red", "alarm", "alarm {}"),
+        *_alarms(past.rows),
     ]
-    within = sorted(each for each in found if begin <= each[0] <= last)[-MARKS:]
+    return sorted(each for each in found if begin <= each[0] <= last)
+
+
+def _marks(
+    happened: Sequence[tuple[datetime, str, str]], begin: datetime, end: datetime
+) -> list[Mark]:
     return [
         Mark(
             number=number,
@@ -301,7 +315,7 @@ def _marks(past: Past, begin: datetime, end: datetime) -> list[Mark]:
             kind=kind,
             words=told,
         )
-        for number, (at, kind, told) in enumerate(within, start=1)
+        for number, (at, kind, told) in enumerate(happened, start=1)
     ]
 
 
@@ -310,11 +324,23 @@ def _of_action(entry: Entry) -> str:
     return f"{entry.what} of {entry.subject} by {entry.by}{why}"
 
 
-def _new(
-    rows: Sequence[Row], field: str, kind: str, sentence: str
-) -> Iterator[tuple[datetime, str, str]]:
-    """What a row has in this field of MinuteFigures, and the row before has not."""
+def _deploys(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
+    """A release or build that runs and did not run a minute before."""
+    known = [row for row in rows if row.told.releases]
+    for before, row in pairwise(known):
+        for release in row.told.releases:
+            if release not in before.told.releases:
+                yield row.at, "deploy", f"release {release} runs"
+
+
+def _alarms(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
+    """One that is on and was not a minute before."""
     for before, row in pairwise(rows):
-        for each in getattr(row.told, field):
-            if each not in getattr(before.told, field):
-                yield row.at, kind, sentence.format(each)
+        for alarm in _on(row):
+            if alarm not in _on(before):
+                kind = "alarm" if alarm in row.told.red else "warning"
+                yield row.at, kind, f"alarm {alarm}"
+
+
+def _on(row: Row) -> Sequence[str]:
+    return row.told.on or row.told.red

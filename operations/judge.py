@@ -16,7 +16,17 @@ from operations import words
 from operations.reading import Reading
 from outbox.watching import AMBER, GREEN, GREY, RED, Alarm, Hop, State
 
-__all__ = ["GREY_AFTER", "RED_AFTER", "Alert", "Judge", "Station", "by_age", "worst"]
+__all__ = [
+    "GREY_AFTER",
+    "RED_AFTER",
+    "Alert",
+    "Judge",
+    "News",
+    "Station",
+    "by_age",
+    "news_of",
+    "worst",
+]
 
 GREY_AFTER, RED_AFTER = 15.0, 60.0  # seconds without news
 RATE_SECONDS = 60.0
@@ -38,6 +48,27 @@ def by_age(reading: Reading[object]) -> tuple[State, str]:
     if reading.age > GREY_AFTER:
         return GREY, f"no news for {words.span(reading.silent)}: {why}"
     return GREEN, ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """How old a part of the page is. `age`: seconds since it was read; `reason`: why there is nothing newer."""
+
+    state: State
+    age: float
+    reason: str
+
+    @property
+    def told(self) -> str:
+        """The age and the reason in words."""
+        read = f"read {words.ago(self.age)}"
+        return f"{read}; {self.reason}" if self.reason else read
+
+
+def news_of(reading: Reading[object]) -> News:
+    """The age of what was read together."""
+    state, reason = by_age(reading)
+    return News(state=state, age=reading.age, reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from the row before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
 from typing import TypeVar
@@ -19,7 +19,7 @@ from feeds.fanout.measuring import posts_between
 from operations import past
 from operations.broker import ask_redis
 from operations.charts import POSTS, series_of
-from operations.judge import Judge
+from operations.judge import Alert, Judge
 from operations.log_ends import ask_kafka
 from operations.past import MinuteFigures
 from operations.pipeline import ask_postgres
@@ -49,21 +49,23 @@ def note_minute() -> bool:
         if minute is None:
             return False
         snapshot = _look()
+        on = [each for each in snapshot.alerts if each.is_on]
         told = MinuteFigures(
             series=series_of(snapshot.stations)
             | {POSTS: posts_between(minute - timedelta(minutes=1), minute)},
             alarms={each.key: round(each.held, 1) for each in snapshot.alerts},
-            red=tuple(
-                f"{each.name} ({each.station})"
-                for each in snapshot.alerts
-                if each.is_on and each.state == RED
-            ),
-            releases=tuple(snapshot.releases),
+            on=_names(on),
+            red=_names(each for each in on if each.state == RED),
+            releases=tuple(version.name for version in snapshot.versions),
         )
         written = past.write(minute, told)
         past.purge()
         operator_log.purge()
     return written
+
+
+def _names(alerts: Iterable[Alert]) -> tuple[str, ...]:
+    return tuple(f"{each.name} ({each.station})" for each in alerts)
 
 
 def _look() -> Snapshot:

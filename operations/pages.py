@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from django.template.loader import render_to_string
 from django.urls import reverse
 
+from eventsite.rollout import Version
 from operations import words
 from operations.charts import Picture, draw
 from operations.judge import Alert, Station
@@ -34,6 +35,7 @@ __all__ = [
     "picture_of",
     "progress",
     "spans_of",
+    "what_it_is",
 ]
 
 Made = TypeVar("Made")
@@ -54,6 +56,7 @@ def as_json(snapshot: Snapshot, *, span: str = "hour", letters: bool) -> dict[st
     charts; `letters`: errors of dead letters may be seen, else there is null."""
     return {
         "at": rfc3339(snapshot.at),
+        "asOf": rfc3339(snapshot.as_of) if snapshot.as_of else None,
         "state": snapshot.state,
         "sentence": snapshot.sentence,
         "alarms": [_alert(alert) for alert in snapshot.alerts],
@@ -62,7 +65,8 @@ def as_json(snapshot: Snapshot, *, span: str = "hour", letters: bool) -> dict[st
         ],
         "hops": [_station(station) for station in snapshot.stations],
         "timeLeft": [
-            _named(each, "name", "state", "left", "standing", "ends") for each in snapshot.deadlines
+            _named(each, "name", "state", "left", "standing", "ends", "age", "reason")
+            for each in snapshot.deadlines
         ],
         "deadLetters": [
             {"error": each.shown, **_named(each, "handler", "letters", "oldest", "like")}
@@ -72,8 +76,16 @@ def as_json(snapshot: Snapshot, *, span: str = "hour", letters: bool) -> dict[st
         else None,
         "actions": [_action(entry) for entry in snapshot.actions],
         "past": _past(picture_of(snapshot, span)),
+        "read": {
+            part: _named(news, "state", "age", "reason")
+            for part, news in (
+                ("deadLetters", snapshot.stored),
+                ("actions", snapshot.stored),
+                ("past", snapshot.charted),
+            )
+        },
         "processes": [_process(row) for row in snapshot.processes],
-        "releases": list(snapshot.releases),
+        "versions": [_named(each, "release", "build") for each in snapshot.versions],
         "unread": [
             {"name": each.app, **_named(each, "state", "reason")} for each in snapshot.unread
         ],
@@ -129,6 +141,7 @@ def _past(picture: Picture) -> dict[str, Any]:
             {"at": rfc3339(mark.when), "kind": mark.kind, "what": mark.words}
             for mark in picture.marks
         ],
+        "earlierMarks": picture.earlier,
     }
 
 
@@ -140,9 +153,9 @@ def _action(entry: Entry) -> dict[str, Any]:
 def _process(row: ProcessRow) -> dict[str, Any]:
     said = row.seen.said
     return {
-        **_named(said, "name", "kind", "host", "pid", "release", "up", "memory"),
-        **_named(row, "state", "replaced"),
-        "heartbeat": _number(row.seen.age),
+        **_named(said, "name", "kind", "host", "pid", "release", "build", "up", "memory"),
+        **_named(row, "state", "replaced", "reason"),
+        "heartbeat": _number(row.age),
     }
 
 
@@ -159,7 +172,7 @@ class _Card:
 
 
 def live_part(snapshot: Snapshot, permissions: frozenset[str]) -> str:
-    """The HTML of both parts that the page renews."""
+    """The HTML of the parts that the page renews."""
     parts = live_parts(snapshot, permissions)
     return "".join(f'<div data-part="{name}">{html}</div>' for name, html in parts.items())
 
@@ -170,7 +183,7 @@ def live_parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, 
 
     def make() -> Mapping[str, str]:
         context = _context(snapshot, asked)
-        names = ("now", "rest")
+        names = ("now", "charted", "rest")
         return {name: render_to_string(f"operations/{name}.html", context) for name in names}
 
     return _parts.of(snapshot, asked, make)
@@ -180,13 +193,14 @@ class _Kept(Generic[Made]):
     """What was made of the newest source, by key."""
 
     def __init__(self) -> None:
-        self._made: tuple[object, dict[Any, Made]] = (None, {})
+        self._made: tuple[object, object, dict[Any, Made]] = (None, None, {})
 
-    def of(self, source: object, key: Any, make: Callable[[], Made]) -> Made:
-        of, made = self._made
-        if of is not source:
+    def of(self, source: object, key: Any, make: Callable[[], Made], *, at: object = None) -> Made:
+        """`at`: when it has changed, nothing is kept either."""
+        of, since, made = self._made
+        if of is not source or since != at:
             made = {}
-            self._made = source, made
+            self._made = source, at, made
         if key not in made:
             made[key] = make()
         return made[key]
@@ -199,21 +213,22 @@ _pictures: _Kept[tuple[Picture, str]] = _Kept()
 def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
     return {
         "snapshot": snapshot,
-        "at": rfc3339(snapshot.at),
+        "as_of": rfc3339(snapshot.as_of) if snapshot.as_of else "",
         "groups": [
             (name, [_card(station, permissions) for station in stations])
             for name, stations in snapshot.groups.items()
         ],
         "deadlines": [
-            (each, "–" if each.left is None else words.span(each.left))
+            (each, "–" if each.left is None else words.span(each.left), words.span(each.age))
             for each in snapshot.deadlines
         ],
         "processes": [
             (
                 row,
                 words.span(row.seen.said.up),
-                words.span(row.seen.age),
+                words.span(row.age),
                 words.bytes_of(row.seen.said.memory),
+                what_it_is(row),
             )
             for row in snapshot.processes
         ],
@@ -225,8 +240,15 @@ def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
             for entry in snapshot.actions
             if entry.ended_at is None
         ],
-        "actions": snapshot.actions,
+        "actions": [(entry, progress(entry)) for entry in snapshot.actions],
     }
+
+
+def what_it_is(row: ProcessRow) -> str:
+    """Kind, version and place of a process, and why it is not heard."""
+    said = row.seen.said
+    told = f"{said.kind}, {Version(said.release, said.build)}, pid {said.pid} on {said.host}"
+    return f"{told}; {row.reason}" if row.reason else told
 
 
 def spans_of(groups: Sequence[LetterGroup]) -> list[tuple[LetterGroup, str]]:
@@ -241,7 +263,7 @@ def done_part(entry: Entry, *, stops: bool) -> str:
 
 
 def charts_part(snapshot: Snapshot, span: str) -> str:
-    """The HTML of the charts, drawn once for all viewers when there is a new minute."""
+    """The HTML of the charts, drawn once for all viewers when there is a new minute or one passes without."""
     return _drawn(snapshot.past, span)[1]
 
 
@@ -255,7 +277,7 @@ def _drawn(past: Past, span: str) -> tuple[Picture, str]:
         picture = draw(past, span)
         return picture, render_to_string("operations/charts.html", {"picture": picture})
 
-    return _pictures.of(past, span, draw_now)
+    return _pictures.of(past, span, draw_now, at=past.end)
 
 
 def progress(entry: Entry) -> str:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from django.db import transaction
@@ -35,6 +35,9 @@ __all__ = [
 KEPT_HOURS = 25
 ACTIONS = 200  # of one day, the newest
 READ_AGAIN_SECONDS = 20.0
+# The row of a minute is here at most so long after the minute has begun, unless nobody writes it: beat starts
+# the task every 20 s, and this is read as often.
+LATE_SECONDS = 120.0
 _ROWS = """
     SELECT at, told FROM operations_minute
     WHERE at > statement_timestamp() - make_interval(hours => %s) ORDER BY at DESC LIMIT %s
@@ -60,12 +63,14 @@ class MinuteFigures(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     series    name -> value, for the charts; unknown values are left out
     alarms    "<hop>/<alarm>" -> seconds for which its condition was met
-    red       names of the alarms that were critical and on
-    releases  releases whose processes ran
+    on        names of the alarms that were on
+    red       those of them that were critical; older rows have only these
+    releases  release and build of the processes that ran
     """
 
     series: dict[str, float] = {}
     alarms: dict[str, float] = {}
+    on: tuple[str, ...] = ()
     red: tuple[str, ...] = ()
     releases: tuple[str, ...] = ()
 
@@ -83,11 +88,34 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """The last day, oldest first. `migrations`: pairs of time and name."""
+    """The last day, oldest first. `migrations`: pairs of time and name; `clock`: PostgreSQL's at `read_at`, which
+    is a moment of time.monotonic()."""
 
     rows: Sequence[Row] = ()
     actions: Sequence[Entry] = ()
     migrations: Sequence[tuple[datetime, str]] = ()
+    clock: datetime | None = None
+    read_at: float = 0.0
+
+    @property
+    def late(self) -> float:
+        """Seconds since the newest row, if the next one should be here; otherwise 0."""
+        if not self.rows or self.clock is None:
+            return 0.0
+        since = (self._now(self.clock) - self.rows[-1].at).total_seconds()
+        return since if since > LATE_SECONDS else 0.0
+
+    @property
+    def end(self) -> datetime | None:
+        """Where the charts end: at the clock, which goes on while nobody writes or PostgreSQL is away. The newest
+        row is the end as long as the next one need not be here. None if there are no rows."""
+        if self.late and self.clock is not None:
+            return self._now(self.clock).replace(second=0, microsecond=0)
+        return self.rows[-1].at if self.rows else None
+
+    def _now(self, clock: datetime) -> datetime:
+        """Of PostgreSQL, whose clock the rows are written by."""
+        return clock + timedelta(seconds=time.monotonic() - self.read_at)
 
 
 NOTHING = Past()
@@ -116,7 +144,13 @@ def _read() -> Past:
     migrations = rows_of(_MIGRATIONS, (KEPT_HOURS,))
     since = rows[0].at if rows else None
     actions = [each for each in operator_log.newest(ACTIONS) if since and each.at >= since]
-    return Past(rows=rows, actions=actions[::-1], migrations=migrations)
+    return Past(
+        rows=rows,
+        actions=actions[::-1],
+        migrations=migrations,
+        clock=row_of("SELECT clock_timestamp()")[0],
+        read_at=time.monotonic(),
+    )
 
 
 def last_alarms() -> tuple[Mapping[str, float], float]:

@@ -43,6 +43,11 @@ class Reading(Generic[Value_co]):
         """Seconds without a new answer."""
         return time.monotonic() - max(self.read_at, self.since)
 
+    def older(self, seconds: float, why: str) -> Reading[Value_co]:
+        """The same for a number that was so old already when the server told it. `why` nobody told a newer one,
+        if the server answers."""
+        return Reading(self.value, self.read_at - seconds, self.error or why, self.since)
+
     def failed(self, error: str) -> Reading[Value_co]:
         """The same reading after a call that failed: it keeps the last answer."""
         since = time.monotonic() if self.since == _NEVER else self.since

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from operations import words
 from operations.broker import FromRedis
-from operations.judge import GREY_AFTER, RED_AFTER, Judge, Station, by_age, worst
+from operations.judge import GREY_AFTER, Judge, Station, by_age
 from operations.reading import Reading
 from outbox.process.heartbeat import SeenProcess
-from outbox.watching import AMBER, GREEN, GREY, RED, Hop, State
+from outbox.watching import AMBER, GREEN, GREY, Hop, State
 
 __all__ = ["ProcessRow", "process_rows", "stations_of"]
 
@@ -20,10 +20,13 @@ EXPECTED = ("web", "worker", "beat", "bridge")  # a relay is expected once one h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRow:
-    """A process. `replaced`: a newer process of the same name on its machine has taken its place."""
+    """A process. `age`: seconds since its last heartbeat; `reason`: why there is no newer one; `replaced`: a newer
+    process of the same name on its machine has taken its place."""
 
     seen: SeenProcess
     state: State
+    age: float
+    reason: str
     replaced: bool
 
 
@@ -133,19 +136,19 @@ def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:
 
 
 def process_rows(seen: Sequence[SeenProcess], reading: Reading[FromRedis]) -> list[ProcessRow]:
-    """The processes. A silent one is red, unless a newer one of its name runs."""
-    asked, _ = by_age(reading)
+    """The processes. One is as old as its last heartbeat, unless a newer one of its name runs."""
     fresh = {(each.said.name, each.said.host) for each in seen if each.age <= GREY_AFTER}
     rows = []
     for each in seen:
         replaced = each.age > GREY_AFTER and (each.said.name, each.said.host) in fresh
-        state: State = GREEN if each.age <= GREY_AFTER else AMBER
-        if each.age > RED_AFTER:
-            state = RED
+        last = reading.older(each.age, "it does not say that it runs")
+        state, reason = by_age(last)
         rows.append(
             ProcessRow(
                 seen=each,
-                state=GREY if replaced else worst([state, asked]),
+                state=GREY if replaced else state,
+                age=last.age,
+                reason="" if replaced else reason,
                 replaced=replaced,
             )
         )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 
+from eventsite.rollout import Version
 from operations import words
 from operations.broker import FromRedis
-from operations.judge import Alert, Judge, Station, by_age, worst
+from operations.judge import Alert, Judge, News, Station, by_age, news_of, worst
 from operations.letters import LetterGroup
 from operations.past import NOTHING, Past
 from operations.pipeline import FromPostgres, HandlerRow
@@ -71,9 +72,17 @@ class Unread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The state of everything at one moment. `releases`: those of the running processes."""
+    """The state of everything at one moment.
+
+    at        when it was judged
+    as_of     when the oldest of the servers' last answers came; None: no server has answered
+    versions  those of the running processes
+    stored    the age of letters and actions, which PostgreSQL tells
+    charted   the age of the past, which ends where no new row comes
+    """
 
     at: datetime
+    as_of: datetime | None
     state: State
     servers: Sequence[Server]
     stations: Sequence[Station]
@@ -81,9 +90,11 @@ class Snapshot:
     deadlines: Sequence[Deadline]
     letters: Sequence[LetterGroup]
     actions: Sequence[Entry]
-    releases: Sequence[str]
+    versions: Sequence[Version]
     unread: Sequence[Unread]
     past: Past
+    stored: News
+    charted: News
 
     @property
     def alerts(self) -> list[Alert]:
@@ -98,6 +109,14 @@ class Snapshot:
         for station in self.stations:
             groups.setdefault(station.hop.group, []).append(station)
         return groups
+
+    @property
+    def several(self) -> str:
+        """Says which versions run at once; empty if it is one."""
+        if len(self.versions) < 2:
+            return ""
+        many = "Two" if len(self.versions) == 2 else len(self.versions)
+        return f"{many} versions run at once: {_listed([str(each) for each in self.versions])}."
 
     @property
     def sentence(self) -> str:
@@ -136,18 +155,31 @@ def take(heard: Heard, judge: Judge) -> Snapshot:
     ]
     servers = _servers(heard)
     unread = _unread(postgres, judge) if postgres else []
-    at = max(heard.postgres.read_at, heard.redis.read_at)
-    left = deadlines(postgres, redis, judge, at=at)
-    running = [row.seen.said.release for row in processes if row.state == GREEN]
+    left = _by_left(
+        [
+            *_aged(deadlines(postgres, None, judge, at=heard.postgres.read_at), heard.postgres),
+            *_aged(deadlines(None, redis, judge, at=heard.redis.read_at), heard.redis),
+        ]
+    )
+    running = [row.seen.said for row in processes if row.state == GREEN]
+    past = postgres.past if postgres else NOTHING
+    stored = news_of(heard.postgres)
+    charted = _charted(past, stored)
     states = [
         *(station.state for station in stations),
         *(server.state for server in servers),
         *(row.state for row in processes if not row.replaced),
         *(each.state for each in left),
         *(each.state for each in unread),
+        charted.state,
+    ]
+    now = datetime.now(UTC)
+    ages = [
+        each.age for each in (heard.postgres, heard.redis, heard.kafka) if each.value is not None
     ]
     return Snapshot(
-        at=datetime.now(UTC),
+        at=now,
+        as_of=now - timedelta(seconds=max(ages)) if ages else None,
         state=worst(states),
         servers=servers,
         stations=_in_order(stations),
@@ -155,10 +187,35 @@ def take(heard: Heard, judge: Judge) -> Snapshot:
         deadlines=left,
         letters=postgres.letters if postgres else (),
         actions=postgres.actions if postgres else (),
-        releases=sorted(set(running)),
+        versions=sorted({Version(said.release, said.build) for said in running}, key=str),
         unread=unread,
-        past=postgres.past if postgres else NOTHING,
+        past=past,
+        stored=stored,
+        charted=charted,
     )
+
+
+def _aged(found: Iterable[Deadline], reading: Reading[object]) -> Iterator[Deadline]:
+    """Deadlines with the age of their numbers. Some were old already when the server told them."""
+    for each in found:
+        last = (
+            reading.older(each.age, "no process there says that it runs") if each.age else reading
+        )
+        state, reason = by_age(last)
+        yield replace(each, state=worst([each.state, state]), age=last.age, reason=reason)
+
+
+def _by_left(found: Iterable[Deadline]) -> list[Deadline]:
+    return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
+
+
+def _charted(past: Past, stored: News) -> News:
+    """A past that ends is grey, however new the answer is that says so."""
+    if not past.late:
+        return stored
+    ended = f"last row {words.span(past.late)} ago"
+    reason = "; ".join(filter(None, [stored.reason, ended]))
+    return replace(stored, state=worst([stored.state, GREY]), reason=reason)
 
 
 def _unread(postgres: FromPostgres, judge: Judge) -> list[Unread]:

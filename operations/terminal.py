@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from operations import words
-from operations.pages import cards, picture_of, progress, spans_of
+from operations.charts import Picture
+from operations.pages import cards, picture_of, progress, spans_of, what_it_is
 from operations.snapshot import Snapshot
 from outbox.envelope import rfc3339
 from outbox.watching import AMBER, GREEN, GREY, RED, State
@@ -23,8 +24,8 @@ PIPE_WIDTH = 160
 NUMBERS = ("waits", "oldest", "rate", "age")
 
 
-def rendered(snapshot: Snapshot, *, colour: bool) -> str:
-    """The snapshot as text; `colour`: with the colours of a terminal."""
+def rendered(snapshot: Snapshot, *, colour: bool, span: str = "hour") -> str:
+    """The snapshot as text; `colour`: with the colours of a terminal; `span`: of the charts."""
     console = Console(
         file=StringIO(),
         force_terminal=colour,
@@ -32,48 +33,46 @@ def rendered(snapshot: Snapshot, *, colour: bool) -> str:
         highlight=False,
     )
     with console.capture() as captured:
-        console.print(view(snapshot))
+        console.print(view(snapshot, span))
     return captured.get()
 
 
-def view(snapshot: Snapshot) -> RenderableType:
+def view(snapshot: Snapshot, span: str = "hour") -> RenderableType:
     """The snapshot as rich draws it."""
+    as_of = f"as of {rfc3339(snapshot.as_of)}" if snapshot.as_of else "no server has answered yet"
+    stored, picture = snapshot.stored.told, picture_of(snapshot, span)
     head = Text.assemble(
         (snapshot.state.upper(), f"bold {COLOURS[snapshot.state]}"),
-        f"  {snapshot.sentence}  as of {rfc3339(snapshot.at)}",
+        f"  {snapshot.sentence}  {as_of}",
     )
     stations: list[RenderableType] = ["", _stations(snapshot)] if snapshot.stations else []
     return Group(
         head,
         *_reasons(snapshot),
         *stations,
-        *_headed("Under way", _under_way(snapshot)),
-        *_headed("Dead letters, by handler and error", _letters(snapshot)),
-        "",
-        *_releases(snapshot),
-        _table(_rest(snapshot)),
-        *_headed("Who did what", _actions(snapshot)),
-        *_headed("The last hour", _past(snapshot)),
+        *_headed(f"Business and pipeline, {picture.words}", _past(picture), snapshot.charted.told),
+        *_headed("Under way", _under_way(snapshot), stored),
+        *_headed("Dead letters, by handler and error", _letters(snapshot), stored),
+        *_headed("Time left", _deadlines(snapshot)),
+        *_headed("Servers and processes", _running(snapshot), snapshot.several),
+        *_headed("Who did what", _actions(snapshot), stored),
     )
 
 
-def _headed(title: str, rows: Iterable[Sequence[RenderableType]]) -> list[RenderableType]:
-    """Nothing without rows."""
+def _headed(
+    title: str, rows: Iterable[Sequence[RenderableType]], more: str = ""
+) -> list[RenderableType]:
+    """Nothing without rows. `more`: what is said of all of them."""
     table = _table(rows)
-    return ["", Text(title, style="bold"), table] if table.row_count else []
+    head = Text.assemble((title, "bold"), f"  {more}")
+    return ["", head, table] if table.row_count else []
 
 
 def _table(rows: Iterable[Sequence[RenderableType]]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(_plain(cell) for cell in row))
     return table
-
-
-def _releases(snapshot: Snapshot) -> list[RenderableType]:
-    if len(snapshot.releases) < 2:
-        return []
-    return [f"Two releases run at once: {', '.join(snapshot.releases)}."]
 
 
 def _under_way(snapshot: Snapshot) -> Iterator[Sequence[str]]:
@@ -84,7 +83,7 @@ def _under_way(snapshot: Snapshot) -> Iterator[Sequence[str]]:
 
 def _letters(snapshot: Snapshot) -> Iterator[Sequence[str]]:
     for group, oldest in spans_of(snapshot.letters):
-        count, error = words.count(group.letters), group.shown or "no error told"
+        count, error = words.count(group.letters), group.shown or "no error text"
         yield group.handler, f"{count} letters", f"oldest {oldest}", error
 
 
@@ -94,13 +93,14 @@ def _actions(snapshot: Snapshot) -> Iterator[Sequence[str]]:
         yield at, entry.by, what, progress(entry), entry.why
 
 
-def _past(snapshot: Snapshot) -> Iterator[Sequence[str]]:
+def _past(picture: Picture) -> Iterator[Sequence[str]]:
     """Each chart in one line, and the marks."""
-    picture = picture_of(snapshot, "hour")
     for _, charts in picture.groups:
         for drawn in charts:
             title, _, told = drawn.label.partition(": ")
             yield title, told
+    if picture.left_out:
+        yield "", picture.left_out
     for mark in picture.marks:
         yield f"{mark.when:%H:%M}", mark.words
 
@@ -134,24 +134,38 @@ def _stations(snapshot: Snapshot) -> Table:
                 card.oldest,
                 card.rate,
                 card.age,
-                "; ".join([card.station.reason, *card.station.hop.notes]).strip("; "),
+                Text("; ".join([card.station.reason, *card.station.hop.notes]).strip("; ")),
             )
     return table
 
 
-def _rest(snapshot: Snapshot) -> Iterator[Sequence[RenderableType]]:
+def _running(snapshot: Snapshot) -> Iterator[Sequence[RenderableType]]:
     for server in snapshot.servers:
-        yield _dot(server.state), server.name, "", "; ".join(server.facts)
+        told = "; ".join([*server.facts, *filter(None, [server.reason])])
+        yield _dot(server.state), server.name, "", f"heard {words.ago(server.age)}", "", told
     for row in snapshot.processes:
         said = row.seen.said
-        told = (
-            f"{said.kind} {said.release}, up {words.span(said.up)}, "
-            f"heartbeat {words.span(row.seen.age)} ago, {words.bytes_of(said.memory)}"
+        yield (
+            Text("replaced" if row.replaced else row.state, style=COLOURS[row.state]),
+            said.name,
+            f"up {words.span(said.up)}",
+            f"heard {words.ago(row.age)}",
+            words.bytes_of(said.memory),
+            what_it_is(row),
         )
-        yield _dot(row.state), said.name, f"{said.host} {said.pid}", told
+
+
+def _deadlines(snapshot: Snapshot) -> Iterator[Sequence[RenderableType]]:
     for each in snapshot.deadlines:
         left = "" if each.left is None else f"{words.span(each.left)} left"
-        yield _dot(each.state), each.name, left, each.standing
+        standing = f"{each.standing}; {each.reason}" if each.reason else each.standing
+        read = f"read {words.ago(each.age)}"
+        yield _dot(each.state), each.name, left, read, standing, each.ends
+
+
+def _plain(cell: RenderableType) -> RenderableType:
+    """Without a meaning for what stands in brackets, as in the text of an error."""
+    return Text(cell) if isinstance(cell, str) else cell
 
 
 def _dot(state: State) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from operations import words
 from operations.broker import FEED_CACHE, FromRedis, OtherRedis
@@ -31,13 +31,15 @@ NEAR_SECONDS, SOON_SECONDS = 3_600.0, 600.0
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """One deadline. `left`: seconds, None if there is no trend towards it; `standing`: how far it is; `ends`:
-    what happens then."""
+    what happens then; `age`: seconds since its numbers were read; `reason`: why there are no newer ones."""
 
     name: str
     left: float | None
     standing: str
     ends: str
     state: State = GREEN
+    age: float = 0.0
+    reason: str = ""
 
 
 def deadlines(
@@ -144,8 +146,10 @@ def _of_slot(name: str, kept: int, more: int | None, judge: Judge, at: float) ->
 
 
 def _relay(redis: FromRedis) -> Iterator[Deadline]:
-    ages = [each.said.figures.get("oldest_unacked_seconds", 0.0) for each in redis.processes]
-    oldest = max(ages, default=0.0)
+    ages = [
+        (each.said.figures.get("oldest_unacked_seconds", 0.0), each.age) for each in redis.processes
+    ]
+    oldest, age = max(ages, default=(0.0, 0.0))
     if oldest > LONG:
         time = TimeLeft(
             name="RabbitMQ's consumer timeout",
@@ -154,14 +158,17 @@ def _relay(redis: FromRedis) -> Iterator[Deadline]:
             standing=f"a relay has held a message for {words.span(oldest)}",
             ends="RabbitMQ closes the channel and delivers everything in hand again",
         )
-        yield _of_hop(time)
+        yield replace(_of_hop(time), age=age)
 
 
 def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
-    hosts: Mapping[str, tuple[int, int]] = {
-        each.said.host: each.said.disk for each in redis.processes if each.said.disk[1]
+    # The newest word of each host.
+    hosts: Mapping[str, tuple[int, int, float]] = {
+        each.said.host: (*each.said.disk, each.age)
+        for each in sorted(redis.processes, key=lambda each: -each.age)
+        if each.said.disk[1]
     }
-    for host, (free, total) in sorted(hosts.items()):
+    for host, (free, total, age) in sorted(hosts.items()):
         left = _until_empty(judge, f"disk {host}", free, at)
         yield Deadline(
             name=f"disk of {host}",
@@ -169,6 +176,7 @@ def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
             standing=f"{words.bytes_of(free)} of {words.bytes_of(total)} are free",
             ends="processes there cannot write logs, and servers that store data on it stop",
             state=worst([_of_space(free / total), _of_trend(left)]),
+            age=age,
         )
 
 

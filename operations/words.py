@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["NOT_KNOWN", "bytes_of", "count", "figure", "rate", "span"]
+__all__ = ["NOT_KNOWN", "ago", "bytes_of", "count", "figure", "rate", "span"]
 
 NOT_KNOWN = "?"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -21,6 +21,11 @@ def span(seconds: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was: 12 s ago; `never` if the time is infinite."""
+    return "never" if math.isinf(seconds) else f"{span(seconds)} ago"
 
 
 def count(number: float | None, *, stopped_at: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""The journey of one event: committed, published, applied by each handler, with the times between,
+"""The journey of one event: its request, committed, published, applied by each handler, with the times between,
 which are the database's. A handler may be through before the drain has noted that it published."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from eventsite.reports.sending import notification_of, sending
-from eventsite.reports.stops import Journey, Stop, between, worker_of
+from eventsite.reports.stops import Journey, Stop, between, request_of, worker_of
 from feeds import queries as feeds
 from feeds.events import events_of_post
 from feeds.models import FeedSlice
@@ -98,8 +98,14 @@ def journey_of(event_id: UUID) -> Journey | None:
         key=event.key,
         traceparent=event.traceparent,
         correlation_id=event.correlation_id,
-        stops=[*_behind(known), *_ahead(known)],
+        stops=[*_request(known), *_behind(known), *_ahead(known)],
     )
+
+
+def _request(known: Timeline) -> list[Stop]:
+    event = known.event
+    request = request_of(event.traceparent, event.correlation_id, source=event.source)
+    return [request] if request else []
 
 
 def _behind(known: Timeline) -> list[Stop]:

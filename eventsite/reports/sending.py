@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from eventsite.reports.stops import Journey, Stop, between, worker_of
+from eventsite.reports.stops import Journey, Stop, between, request_of, worker_of
 from notifications.delivery.channels import channel_statuses
 from notifications.delivery.turns import queue_of
 from notifications.events import PENDING_EVENTS
@@ -27,7 +27,10 @@ def sending(notification: Notification, event: Journey | None) -> Journey:
     """Its journey; `event`: that of its event, if the outbox holds it."""
     attempts = list(Attempt.objects.filter(notification_id=notification.id).order_by("number"))
     behind = [stop for stop in event.stops if stop.at] if event else []
-    ahead = [stop for stop in event.stops if not stop.at] if event else []
+    # Its own row knows of the request what the event's knows, and when it was accepted.
+    ahead = (
+        [each for each in event.stops if not each.at and each.name != "request"] if event else []
+    )
     happened = [*behind, *_happened(notification, attempts)]
     still = [*(ahead if notification.ready_at is None else ()), *_ahead(notification)]
     return Journey(
@@ -51,7 +54,14 @@ def _timed(start: datetime, stops: Sequence[Stop]) -> Iterator[Stop]:
 
 
 def _happened(notification: Notification, attempts: Sequence[Attempt]) -> Iterator[Stop]:
-    yield Stop(name="request", state="accepted", at=notification.created_at, process="web")
+    request = request_of(notification.traceparent, notification.correlation_id)
+    yield Stop(
+        name="request",
+        state="accepted",
+        at=notification.created_at,
+        detail=request.detail if request else "",
+        process="web",
+    )
     sender = worker_of(queue_of(notification.priority))
     if notification.ready_at is not None:
         yield Stop(name="notification", state="ready", at=notification.ready_at, process=sender)

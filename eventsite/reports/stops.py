@@ -10,8 +10,9 @@ from uuid import UUID
 from django.conf import settings
 
 from eventsite.roles import ROLES
+from outbox.envelope import span_fields
 
-__all__ = ["Journey", "Stop", "between", "worker_of"]
+__all__ = ["Journey", "Stop", "between", "request_of", "worker_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,20 @@ def worker_of(queue: str) -> str:
         if queue in queues:
             return ROLES[role].process
     return ""
+
+
+def request_of(traceparent: str, correlation_id: str, *, source: str = "") -> Stop | None:
+    """The request that an event or a notification comes from, as its row names it. The row does not say
+    when it came. None if the row names none, because something else wrote it: a command, a test."""
+    if not (traceparent or correlation_id):
+        return None
+    known = {
+        "source": source,
+        "correlation id": correlation_id,
+        "trace": span_fields(traceparent).get("trace_id", traceparent),
+    }
+    told = ", ".join(f"{name} {value}" for name, value in known.items() if value)
+    return Stop(name="request", state="accepted", detail=told, process="web")
 
 
 def between(start: datetime, end: datetime) -> float:

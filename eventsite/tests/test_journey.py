@@ -140,6 +140,26 @@ def test_the_times_between_are_milliseconds() -> None:
     ]
 
 
+def test_a_journey_begins_with_its_request_whose_time_is_not_known() -> None:
+    """An event that no request asked for has none."""
+    event = _event()
+    assert _stops(event)[0] == ("outbox", "committed")
+    event.correlation_id = "corr-1"
+    event.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    event.save()
+    _publish(event)
+    _receipt(event, after_ms=45)
+    stops = _journey(event).stops
+    assert [stop.name for stop in stops] == ["request", "outbox", "kafka", "record_sales"]
+    assert stops[0] == Stop(
+        name="request",
+        state="accepted",
+        detail="source /orders, correlation id corr-1, trace 0af7651916cd43dd8448eb211c80319c",
+        process="web",
+    )
+    assert [stop.step_ms for stop in stops[1:3]] == [0, 20]
+
+
 def test_a_handler_may_be_through_before_the_drain_has_settled() -> None:
     event = _event()
     _publish(event, after_ms=30)
@@ -235,12 +255,13 @@ def test_the_page_shows_ids_times_and_traces_each_on_one_line() -> None:
         f"topic order-events, key {placed.order_id}",
         f"correlation id corr-1, trace {trace.traceparent}",
     ]
-    assert [" ".join(line.split()) for line in lines[5:7]] == [
+    assert [" ".join(line.split()) for line in lines[5:8]] == [
+        "request accepted web source /orders, correlation id corr-1, trace 0af7651916cd43dd8448eb211c80319c",
         f"{rfc3339(COMMITTED)} 0.0 0.0 outbox committed",
         "2026-03-11T22:00:00.020Z 20.0 20.0 kafka published worker-outbox order-events, partition 3,"
         " offset 57",
     ]
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert "\x1b" not in "".join(lines)
 
 
@@ -324,6 +345,9 @@ def test_a_notification_is_told_from_request_to_answer() -> None:
     assert told[2] == ("kafka", "waiting")  # and then the handlers of the topic
     assert told[-1] == ("notification", "waiting")
     assert (journey.topic, journey.correlation_id) == ("notifications.normal", "c-1")
+    [request] = [stop for stop in journey.stops if stop.name == "request"]
+    assert request.at == Notification.objects.get().created_at
+    assert "correlation id c-1" in request.detail
     assert {stop.process for stop in journey.stops if stop.name != "outbox"} == {
         *("web", "worker-outbox", "worker-notifications-normal")
     }

@@ -13,10 +13,12 @@ from django.conf import settings
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
+from eventsite.rollout import Version
 from operations.broker import ask_redis
 from operations.judge import Judge
 from operations.reading import Reading, answered
 from operations.snapshot import Heard, Snapshot, take
+from outbox import conf
 from outbox.process import heartbeat
 from outbox.process.heartbeat import Heartbeat, SeenProcess, kinds_seen, processes_seen
 
@@ -50,7 +52,10 @@ def snapshot() -> Snapshot:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("alone")
 def test_processes_are_seen_while_they_live_and_gone_when_they_stop(server: redis.Redis) -> None:
-    specs = [spec_of(name, SERVICE_NAME=HERE) for name in ("worker-outbox", "beat")]
+    specs = [
+        spec_of(name, SERVICE_NAME=HERE, BUILD=build)
+        for name, build in (("worker-outbox", "sha-1"), ("beat", "sha-2"))
+    ]
     with running_together(specs) as processes:
         assert settles(lambda: len(ours(server)) == 2)
         beat, worker = ours(server)
@@ -58,6 +63,11 @@ def test_processes_are_seen_while_they_live_and_gone_when_they_stop(server: redi
         assert {beat.said.pid, worker.said.pid} == {process.pid for process in processes}
         assert worker.said.queues == ("outbox",)
         assert worker.age < heartbeat.GONE_SECONDS
+        assert (worker.said.build, beat.said.build) == ("sha-1", "sha-2")
+        versions = [Version(beat.said.release, build) for build in ("sha-1", "sha-2")]
+        told = snapshot()
+        assert set(versions) <= set(told.versions)
+        assert all(f"{version}" in told.several for version in versions)
         assert {"beat", "worker"} <= kinds_seen(server)
         for process in processes:
             process.stop()
@@ -79,7 +89,11 @@ def test_one_that_ends_without_a_word_is_missed_until_another_has_its_name(
 
     assert [row.state for row in silent_for(2).processes] == ["green"]
     assert "WebAbsent" not in {alert.name for alert in silent_for(2).alerts}
-    assert [row.state for row in silent_for(20).processes] == ["amber"]
+    [silent] = silent_for(20).processes
+    assert silent.state == "grey"
+    assert silent.age >= 20
+    assert silent.reason.startswith("no news for ")
+    assert silent.reason.endswith(": it does not say that it runs")
     assert "WebAbsent" in {alert.name for alert in silent_for(20).alerts}
     assert [row.state for row in silent_for(61).processes] == ["red"]
 
@@ -108,14 +122,16 @@ def test_a_relay_is_missed_where_one_has_run(server: redis.Redis) -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_two_releases_and_queues_without_a_worker_are_named(
+def test_two_versions_and_queues_without_a_worker_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    before = conf.release()
     Heartbeat("worker", queues=lambda: ["outbox"]).beat()
     monkeypatch.setattr("outbox.conf.release", lambda: "a later one")
     Heartbeat("worker", queues=lambda: ["upkeep"]).beat()
     told = snapshot()
-    assert len(told.releases) == 2
+    assert {each.release for each in told.versions} == {before, "a later one"}
+    assert "versions run at once: " in told.several
     [tasks] = [station for station in told.stations if station.hop.name == "tasks"]
     assert tasks.state == "amber"
     [note] = [note for note in tasks.hop.notes if note.startswith("no worker serves")]

@@ -71,7 +71,8 @@ def closed_with(client: ClientConnection) -> int | None:
 def test_the_parts_of_the_page_come_again_and_again(web: Web) -> None:
     with live(web, cookie_of(staff("viewer"))) as client:
         first = heard(client)
-        assert set(first) == {"now", "rest"}
+        assert set(first) == {"now", "charted", "rest"}
+        assert "read " in first["charted"]
         assert "The way of an event" in first["now"]
         assert "Time left" in first["rest"]
         assert settles(lambda: moment(heard(client)) != moment(first))

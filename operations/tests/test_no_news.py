@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings
 from django.db import connection
 
+from operations import words
 from operations.judge import GREY_AFTER, RED_AFTER, Judge, Station
+from operations.letters import LetterGroup
 from operations.management.commands.ops import EXIT_CODES
-from operations.pages import as_json, live_part
-from operations.pipeline import ask_postgres
-from operations.snapshot import Snapshot
+from operations.pages import LETTERS, as_json, charts_part, live_part
+from operations.past import LATE_SECONDS, MinuteFigures, Past, PastReader, Row, write
+from operations.pipeline import FromPostgres, ask_postgres
+from operations.reading import Reading
+from operations.snapshot import Heard, Snapshot
 from operations.terminal import rendered
 from operations.tests.test_judge import Clock
-from operations.tests.well import PROCESSES, process, redis, snapshot
+from operations.tests.well import PROCESSES, heard, judged, postgres, process, redis, snapshot
+from operations.time_left import Deadline
+from outbox.database.ask import rows_of
+from outbox.database.operator_log import Entry
+from outbox.envelope import rfc3339
 from outbox.process.heartbeat import SeenProcess
 from outbox.upkeep.gauges import Backlog
 
@@ -161,3 +171,173 @@ def test_counters_of_relays_raise_their_alarms(judge: Judge, clock: Clock) -> No
         "RelayDeadLetters": True,
         "RelayWithoutDedupe": False,
     }
+
+
+# -- what a server told last ------------------------------------------------------------------
+
+REFUSED = "Connection refused"
+AWAY = [(16.0, "grey"), (61.0, "red")]
+
+
+def part(page: str, heading: str) -> str:
+    """The HTML of one section."""
+    [found] = [each for each in page.split("<section")[1:] if f">{heading}</h2>" in each]
+    return found
+
+
+@pytest.fixture
+def full(clock: Clock) -> FromPostgres:
+    """With letters, actions and a past whose newest row is from now."""
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    entry = Entry(1, noon, "ada", "pause", "handler x", "a look", 1, 1, 0, noon, "")
+    letters = [LetterGroup(handler="record_sales", error="boom", letters=1, oldest=1.0, like="9")]
+    row = Row(noon, MinuteFigures(series={"pipeline/outbox#waits": 17.0}))
+    past = Past(rows=[row], clock=noon, read_at=clock.now)
+    return postgres(letters=letters, actions=[entry], past=past)
+
+
+@pytest.mark.parametrize(("seconds", "state"), AWAY)
+def test_all_that_postgresql_told_last_is_as_old_as_its_answer(
+    judge: Judge, clock: Clock, full: FromPostgres, seconds: float, state: str
+) -> None:
+    before = heard(from_postgres=full)
+    assert judged(judge, before).state == "green"
+    silent = before.postgres.failed(REFUSED)
+    clock.now += seconds
+    told = judged(judge, replace(heard(), postgres=silent))
+    [left] = [each for each in told.deadlines if each.name == "transaction ids"]
+    assert (left.state, left.age) == (state, seconds)
+    [disk] = [each for each in told.deadlines if each.name == "disk of here"]
+    assert (disk.state, disk.age) == ("green", 1.0), "Redis answers"
+
+    page, answer = live_part(told, frozenset({LETTERS})), as_json(told, letters=True)
+    why = f"no news for {words.span(seconds)}: {REFUSED}"
+    age = f'<p class="read {state}">read {words.span(seconds)} ago; {why}</p>'
+    for heading in ("Dead letters, by handler and error", "Who did what"):
+        assert age in part(page, heading), heading
+    assert age in page[page.index('data-part="charted"') : page.index('data-part="rest"')]
+    row = f'<tr class="{state}"><th scope="row">transaction ids</th><td class="state">{state}</td>'
+    assert row in part(page, "Time left")
+    assert why in part(page, "Time left")
+
+    terminal = rendered(told, colour=False)
+    assert terminal.count(f"read {words.span(seconds)} ago; {why}") == 3
+
+    news = {"state": state, "age": seconds, "reason": why}
+    assert answer["read"] == {"deadLetters": news, "actions": news, "past": news}
+    ages = {each["name"]: (each["age"], each["state"]) for each in answer["timeLeft"]}
+    assert ages["transaction ids"] == (seconds, state)
+    assert ages["disk of here"] == (1.0, "green")
+
+
+@pytest.mark.parametrize(("seconds", "state"), AWAY)
+def test_a_disk_is_known_as_long_as_a_process_there_speaks(
+    judge: Judge, clock: Clock, seconds: float, state: str
+) -> None:
+    def disk(*processes: SeenProcess) -> Deadline:
+        told = snapshot(judge, from_redis=redis(processes))
+        [found] = [each for each in told.deadlines if each.name == "disk of here"]
+        return found
+
+    silent = process("web", age=seconds)
+    found = disk(silent)
+    assert (found.state, found.age) == (state, seconds)
+    assert "no process there says that it runs" in found.reason
+    assert disk(process("beat"), silent, process("bridge", age=3.0)).age == 1.0
+
+
+@pytest.mark.parametrize(("seconds", "state"), AWAY)
+def test_a_heartbeat_grows_old_with_the_answer_that_told_it(
+    judge: Judge, clock: Clock, seconds: float, state: str
+) -> None:
+    silent = heard().redis.failed(REFUSED)
+    clock.now += seconds
+    for row in judged(judge, replace(heard(), redis=silent)).processes:
+        assert (row.state, row.age) == (state, seconds + 1.0)
+        assert REFUSED in row.reason
+
+
+def test_the_page_is_of_the_time_of_its_oldest_answer_and_each_card_has_its_age(
+    judge: Judge, clock: Clock
+) -> None:
+    kafka = heard().kafka
+    clock.now += 4.0
+    redis = heard().redis
+    clock.now += 3.0
+    told = judged(judge, replace(heard(), kafka=kafka, redis=redis))
+    assert told.as_of == told.at - timedelta(seconds=7)
+    as_of = rfc3339(told.as_of)
+    page, terminal = live_part(told, frozenset()), rendered(told, colour=False)
+    assert f'as of <time datetime="{as_of}">' in page
+    assert f"as of {as_of}" in terminal
+    assert as_json(told, letters=True)["asOf"] == as_of
+    cards = page.split('<p class="name">')[1:]
+    for name, age in (("tasks", "3.0 s"), ("accepted", "0.0 s")):
+        [card] = [each for each in cards if each.startswith(name)]
+        assert f"<dt>age</dt><dd>{age}</dd>" in card
+
+
+def test_before_any_server_has_answered_the_page_is_of_no_time(judge: Judge) -> None:
+    never = Heard(postgres=Reading.begun(), redis=Reading.begun(), kafka=Reading.begun())
+    told = judged(judge, never)
+    assert told.as_of is None
+    assert "no server has answered yet" in live_part(told, frozenset())
+    assert "no server has answered yet" in rendered(told, colour=False)
+    assert as_json(told, letters=True)["asOf"] is None
+
+
+def test_charts_end_at_the_clock_and_say_how_old_their_last_row_is(
+    judge: Judge, clock: Clock
+) -> None:
+    """Beat or the worker that writes the rows has stopped: everything else goes on."""
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    rows = [
+        Row(
+            noon - timedelta(minutes=ago),
+            MinuteFigures(series={"pipeline/outbox#waits": 10.0 + ago}),
+        )
+        for ago in (2, 1, 0)
+    ]
+    past = Past(rows=rows, clock=noon, read_at=clock.now)
+
+    def later(seconds: float) -> Snapshot:
+        clock.now = past.read_at + seconds
+        return snapshot(judge, from_postgres=postgres(past=past))
+
+    for seconds in (0, LATE_SECONDS):
+        told = later(seconds)
+        assert (told.state, told.charted.state) == ("green", "green")
+        picture = as_json(told, letters=True)["past"]
+        assert picture["until"][-1] == "2026-03-01T12:00:00.000Z"
+        assert picture["charts"][0]["lines"][0]["values"][-3:] == [12.0, 11.0, 10.0]
+        assert "10 now" in charts_part(told, "hour")
+
+    told = later(600)
+    assert (told.state, told.charted.state) == ("grey", "grey")
+    picture = as_json(told, letters=True)["past"]
+    assert picture["until"][-1] == "2026-03-01T12:10:00.000Z"
+    values = picture["charts"][0]["lines"][0]["values"]
+    assert values[-13:] == [12.0, 11.0, 10.0, *[None] * 10]
+    assert "? now" in charts_part(told, "hour")
+    assert "10 now" not in charts_part(told, "hour")
+    said = '<p class="read grey">read 0.0 s ago; last row 10 min ago</p>'
+    assert said in live_part(told, frozenset())
+    assert "last row 10 min ago" in rendered(told, colour=False)
+
+    told = later(7200)
+    assert "last row 2 h ago" in live_part(told, frozenset())
+    assert not as_json(told, letters=True)["past"]["charts"], "nothing is known of the last hour"
+    day = as_json(told, span="day", letters=True)["past"]["charts"][0]["lines"][0]["values"]
+    assert day[-13:] == [12.0, *[None] * 12]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_clock_of_the_charts_is_that_of_postgresql() -> None:
+    [[now]] = rows_of("SELECT date_trunc('minute', clock_timestamp())")
+    write(now - timedelta(minutes=30), MinuteFigures())
+    read = PastReader().read()
+    assert read.late >= 30 * 60
+    assert read.end is not None
+    assert read.end >= now
+    write(now, MinuteFigures())
+    assert PastReader().read().late == 0

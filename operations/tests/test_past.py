@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
+import redis
 from django.core.management import call_command
 from django.db import connection
 
 from devtools.testing.histories import place
 from devtools.testing.posts import create_posts, new_post
 from operations import charts, minute, past
-from operations.charts import CHARTS, Drawn, Picture, draw
+from operations.charts import CHARTS, MARKS, Drawn, Picture, draw
+from operations.judge import Judge
 from operations.models import Minute
-from operations.past import MinuteFigures, Past, PastReader, Row
+from operations.pages import as_json, charts_part
+from operations.past import ACTIONS, MinuteFigures, Past, PastReader, Row
+from operations.terminal import rendered
+from operations.tests.well import postgres, snapshot
+from outbox import conf
 from outbox.database.operator_log import Entry
 from outbox.handlers.pause import pause_handler
 from outbox.models import OutboxEvent
+from outbox.process import heartbeat as heartbeats
+from outbox.process.heartbeat import Heartbeat
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 
@@ -67,6 +76,12 @@ def test_how_long_it_has_been_so_is_taken_over_from_the_row_before() -> None:
     assert minute.note_minute()
     told = rows()[-1].told
     assert told.alarms["handlers: record_sales/HandlerPaused"] >= 1_750.0 + 60
+    warning = "HandlerPaused (handlers: record_sales)"
+    assert warning in told.on
+    assert warning not in told.red
+    assert ("warning", f"alarm {warning}") in [
+        (mark.kind, mark.words) for mark in draw(PastReader().read(), "hour").marks
+    ]
 
 
 @pytest.mark.usefixtures("routes")
@@ -173,14 +188,17 @@ def marks(picture: Picture) -> Iterator[tuple[str, str, float]]:
 def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> None:
     quiet = {"releases": ("1",)}
     red = "HandlerLag (handlers: record_sales)"
+    paused = "HandlerPaused (handlers: other)"
     made = [
         Row(NOW - timedelta(minutes=minute), MinuteFigures(**told))
         for minute, told in (
             (40, quiet),
             (30, {"releases": ("1", "2")}),
-            (20, {"releases": ("2",), "red": (red,)}),
-            (15, {"releases": ("2",), "red": (red,)}),
-            (0, {"releases": ("2",)}),
+            (20, {"releases": ("2",), "red": (red,)}),  # as releases wrote it that kept no warnings
+            (15, {"releases": ("2",), "on": (red, paused), "red": (red,)}),
+            (9, {"releases": ("2", "2, build sha-2"), "on": (paused,)}),
+            (3, {"releases": ("2, build sha-2",), "on": (paused, red), "red": (red,)}),
+            (0, {"releases": ("2, build sha-2",)}),
         )
     ]
     action = Entry(
@@ -194,6 +212,72 @@ def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> N
         ("action", "pause of handler x by ada: a look", 25.0),
         ("deploy", "release 2 runs", 50.0),
         ("alarm", f"alarm {red}", 66.67),
+        ("warning", f"alarm {paused}", 75.0),
+        ("deploy", "release 2, build sha-2 runs", 85.0),
         ("migration", "migration outbox 0009_operator_actions", 90.0),
+        ("alarm", f"alarm {red}", 95.0),
     ]
-    assert [mark.number for mark in picture.marks] == [1, 2, 3, 4]
+    assert [mark.number for mark in picture.marks] == [1, 2, 3, 4, 5, 6, 7]
+    assert picture.left_out == ""
+
+
+@pytest.mark.parametrize(
+    ("actions", "said"),
+    [(MARKS, ""), (MARKS + 3, "and 3 earlier"), (ACTIONS, "and at least 160 earlier")],
+)
+def test_marks_that_are_left_out_are_counted(actions: int, said: str) -> None:
+    """Of the actions of a day only the newest are read."""
+    acted = [
+        Entry(
+            number,
+            NOW - timedelta(minutes=actions - number),
+            "ada",
+            "pause",
+            "x",
+            "",
+            1,
+            1,
+            0,
+            NOW,
+            "",
+        )
+        for number in range(actions)
+    ]
+    past = Past(rows=minutes([("pipeline/outbox#waits", 1)]), actions=acted)
+    picture = draw(past, "day")
+    assert (picture.left_out, len(picture.marks)) == (said, MARKS)
+    told = snapshot(Judge(()), from_postgres=postgres(past=past))
+    page, terminal = charts_part(told, "day"), rendered(told, colour=False, span="day")
+    assert (f"The newest {MARKS}, {said}." in page) == bool(said)
+    assert (said in page, said in terminal) == (True, True)
+    assert as_json(told, span="day", letters=True)["past"]["earlierMarks"] == actions - MARKS
+
+
+@pytest.mark.usefixtures("routes")
+def test_an_ordinary_deploy_leaves_a_mark(settings: Any) -> None:
+    """The release stays, the image is another."""
+    with redis.Redis.from_url(settings.REDIS_URL) as server:
+        server.delete(heartbeats._INDEX)
+
+    def heartbeat(build: str) -> Heartbeat:
+        settings.OUTBOX_BUILD = build
+        made = Heartbeat("web")
+        made.beat()
+        return made
+
+    first = heartbeat("sha-1")
+    assert minute.note_minute()
+    [row] = rows()
+    earlier = row.at - timedelta(minutes=1)
+    Minute.objects.update(at=earlier)
+    second = heartbeat("sha-2")
+    assert minute.note_minute()
+    builds = {f"{conf.release()}, build sha-1", f"{conf.release()}, build sha-2"}
+    assert builds <= set(rows()[-1].told.releases)
+    deploys = {
+        mark.words for mark in draw(PastReader().read(), "hour").marks if mark.kind == "deploy"
+    }
+    assert f"release {conf.release()}, build sha-2 runs" in deploys
+    assert f"release {conf.release()}, build sha-1 runs" not in deploys, "it ran before"
+    first.end()
+    second.end()

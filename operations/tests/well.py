@@ -15,15 +15,17 @@ from operations.snapshot import Heard, Snapshot, take
 from outbox.process.heartbeat import Said, SeenProcess
 from outbox.watching import Hop
 
-__all__ = ["PROCESSES", "postgres", "process", "redis", "snapshot"]
+__all__ = ["PROCESSES", "heard", "judged", "postgres", "process", "redis", "snapshot"]
 
 
-def process(kind: str, *, age: float = 1.0, **figures: float) -> SeenProcess:
+def process(
+    kind: str, *, age: float = 1.0, name: str = "", build: str = "", **figures: float
+) -> SeenProcess:
     """One that was heard `age` seconds ago; a worker has all queues."""
     queues = tuple(queue for queues in settings.WIRING.roles.values() for queue in queues)
     said = Said(
         kind=kind,
-        name=kind,
+        name=name or kind,
         host="here",
         pid=1,
         release="r",
@@ -32,6 +34,7 @@ def process(kind: str, *, age: float = 1.0, **figures: float) -> SeenProcess:
         disk=(50, 100),
         figures=figures,
         queues=queues if kind == "worker" else (),
+        build=build,
     )
     return SeenProcess(said=said, age=age)
 
@@ -90,9 +93,18 @@ def snapshot(
     from_postgres: FromPostgres | None = None,
 ) -> Snapshot:
     """All three servers have just answered."""
-    heard = Heard(
-        postgres=answered(from_postgres or postgres(failed=failed or {})),
+    told = heard(from_redis, from_postgres or postgres(failed=failed or {}))
+    return judged(judge, told)
+
+
+def heard(from_redis: FromRedis | None = None, from_postgres: FromPostgres | None = None) -> Heard:
+    """All three servers have just answered."""
+    return Heard(
+        postgres=answered(from_postgres or postgres()),
         redis=answered(from_redis or redis()),
         kafka=answered({}),
     )
+
+
+def judged(judge: Judge, heard: Heard) -> Snapshot:
     return take(heard, judge)

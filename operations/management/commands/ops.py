@@ -6,11 +6,13 @@ import json
 import sys
 import time
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand
 from rich.live import Live
 
+from operations.charts import SPANS
 from operations.observer import Observer
 from operations.pages import as_json
 from operations.snapshot import Snapshot
@@ -34,21 +36,27 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("what", choices=["status"])
+        parser.add_argument("--span", choices=SPANS, default="hour", help="of the charts")
         shape = parser.add_mutually_exclusive_group()
         shape.add_argument("--json", action="store_true", help="for scripts, as /ops/status.json")
-        shape.add_argument("--watch", action="store_true", help="again and again, until Ctrl+C")
+        shape.add_argument(
+            "--watch", action="store_true", help="again and again, until Ctrl+C (exit code 0)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         # A new observer, so that no earlier answer counts as new.
         observer = Observer()
+        span = options["span"]
         if options["watch"]:
-            _watch(observer)
+            with suppress(KeyboardInterrupt):
+                _watch(observer, span)
             return
         snapshot = _look(observer)
         if options["json"]:
-            self.stdout.write(json.dumps(as_json(snapshot, letters=True), indent=2))
+            self.stdout.write(json.dumps(as_json(snapshot, span=span, letters=True), indent=2))
         else:
-            self.stdout.write(rendered(snapshot, colour=self.stdout.isatty()), ending="")
+            text = rendered(snapshot, colour=self.stdout.isatty(), span=span)
+            self.stdout.write(text, ending="")
         self.stdout.flush()
         sys.exit(EXIT_CODES[snapshot.state])
 
@@ -62,11 +70,9 @@ def _look(observer: Observer) -> Snapshot:
     return observer.look(wait=0.0)
 
 
-def _watch(observer: Observer) -> None:
-    with Live(view(observer.look(wait=ANSWERS_WITHIN)), auto_refresh=False) as screen:
-        try:
-            while True:
-                time.sleep(WATCH_SECONDS)
-                screen.update(view(observer.look(wait=0.0)), refresh=True)
-        except KeyboardInterrupt:
-            return
+def _watch(observer: Observer, span: str) -> None:
+    first = view(observer.look(wait=ANSWERS_WITHIN), span)
+    with Live(first, auto_refresh=False) as screen:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            screen.update(view(observer.look(wait=0.0), span), refresh=True)
