@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
+from msgspec.structs import replace
 
 from operations.broker import FromRedis
 from operations.judge import Judge
@@ -15,7 +16,7 @@ from operations.snapshot import Heard, Snapshot, take
 from outbox.process.heartbeat import Said, SeenProcess
 from outbox.watching import Hop
 
-__all__ = ["PROCESSES", "postgres", "process", "redis", "snapshot"]
+__all__ = ["PROCESSES", "postgres", "process", "redis", "rising", "snapshot"]
 
 
 def process(kind: str, *, age: float = 1.0, **figures: float) -> SeenProcess:
@@ -34,6 +35,11 @@ def process(kind: str, *, age: float = 1.0, **figures: float) -> SeenProcess:
         queues=queues if kind == "worker" else (),
     )
     return SeenProcess(said=said, age=age)
+
+
+def rising(seen: SeenProcess, **risen: float) -> SeenProcess:
+    """The same, of which these counters have risen by so much."""
+    return replace(seen, said=replace(seen.said, risen=risen))
 
 
 PROCESSES = tuple(process(kind) for kind in ("web", "worker", "beat", "bridge"))
