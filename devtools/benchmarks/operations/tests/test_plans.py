@@ -18,7 +18,7 @@ from outbox.upkeep.gauges import Backlog
 # All of the positions: the planner reads a hundred of them whole, and rightly.
 AMOUNTS = replace(FULL.share(0.01), positions=FULL.positions)
 FILLED = {"orders", "order_changes", "event_outbox", "dead_letter", "bridge_position"}
-# What a look may touch: pending rows are counted to 10,000, those of one id are few.
+# What a look may touch: pending rows and positions are read to 10,000, those of one id are few.
 OF_A_LOOK = 25_000
 OF_A_JOURNEY = 1_000
 SEARCHED = 300  # newest events that are looked through for what has no index
