@@ -13,6 +13,7 @@ import structlog
 from celery import Celery, beat, bootsteps
 from celery.signals import (
     beat_init,
+    before_task_publish,
     setup_logging,
     task_postrun,
     task_prerun,
@@ -107,6 +108,14 @@ def _keep_our_logging(**kwargs: Any) -> None:
     """Celery leaves logging alone when somebody listens: eventsite.apps has configured it."""
 
 
+@before_task_publish.connect
+def _say_when(headers: dict[str, Any], **kwargs: Any) -> None:
+    """So that the age of what waits in a queue is known."""
+    from outbox.process.task_queue import SENT_AT
+
+    headers[SENT_AT] = time.time()
+
+
 @task_prerun.connect
 def _begin_like_a_request(task: Any, **kwargs: Any) -> None:
     """Celery would reconnect for each task (see CELERY_DB_REUSE_MAX); this keeps the
@@ -132,6 +141,8 @@ def _end_like_a_request(**kwargs: Any) -> None:
 
 @worker_init.connect
 def _serve_worker_endpoints(sender: Any, **kwargs: Any) -> None:
+    from celery.worker import state
+
     from eventsite.worker.progress import WorkerProgress
     from outbox.process import gc_tuning, ops_server
     from outbox.process.watchdog import Watchdog
@@ -140,7 +151,10 @@ def _serve_worker_endpoints(sender: Any, **kwargs: Any) -> None:
     progress = WorkerProgress(sender)
     watchdog = Watchdog("worker", progress, before_end=progress.kill_children)
     ops_server.serve_in_background(
-        "worker", is_well=watchdog.is_well, queues=lambda: sorted(app.amqp.queues.consume_from)
+        "worker",
+        is_well=watchdog.is_well,
+        figures=lambda: {"tasks_begun": state.all_total_count[0]},
+        queues=lambda: sorted(app.amqp.queues.consume_from),
     )
     worker_ready.connect(lambda **_: watchdog.start(), weak=False)
 

@@ -62,6 +62,15 @@ WIRING = App(
             absent=True,
             sentence="Last prune of the table feed_changes: {value}. The table grows.",
         ),
+        Alarm(
+            name="FeedNodesNotHeld",
+            figure="feed_nodes_not_held_total",
+            bound=10,
+            rises=300,
+            seconds=60,
+            critical=True,
+            sentence="Processes could not hold a node number {value} times in five minutes; without one, new posts are refused.",
+        ),
     ),
     urls="feeds.urls",
     paths=(

@@ -89,6 +89,20 @@ _ALARMS = (
         critical=True,
         sentence="The provider fails: its breaker is not closed.",
     ),
+    Alarm(
+        name="NotificationsExpire",
+        figure="notifications_expired_total",
+        bound=0,
+        rises=600,
+        sentence="{value} notifications were not sent in time within ten minutes, and have failed.",
+    ),
+    Alarm(
+        name="LateSends",
+        figure="notification_late_sends_total",
+        bound=0,
+        rises=600,
+        sentence="{value} senders reported after their lease had ended: a provider may have been called twice, or after a cancel.",
+    ),
 )
 
 # Handlers, queues and workers of each priority are its own. They have no reset: a replay makes nothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from django.conf import settings
 from operations.reading import reason_of
 from outbox import redis_client
 from outbox.process.heartbeat import SeenProcess, kinds_seen, processes_seen
+from outbox.process.task_queue import oldest_tasks
 from outbox.rabbitmq.policy import configured
 
 __all__ = ["FEED_CACHE", "FromRedis", "OtherRedis", "ask_redis", "has_run", "processes"]
@@ -29,6 +30,7 @@ class FromRedis:
 
     kinds          kinds of processes that ever ran here
     queues         Celery queue -> number of waiting tasks
+    oldest         Celery queue -> age of its oldest task in seconds, where it is known
     up             seconds since Redis started
     memory, limit  bytes; limit 0: there is none
     policy         what Redis does at the limit (`maxmemory-policy`)
@@ -43,6 +45,7 @@ class FromRedis:
     limit: int
     policy: str
     others: Sequence[OtherRedis] = ()
+    oldest: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +65,17 @@ def ask_redis() -> FromRedis:
     server = _redis()
     names = [queue for queues in settings.WIRING.roles.values() for queue in queues]
     lengths = redis_client.queue_lengths(server, names)
+    queues = dict(zip(names, lengths, strict=True))
     told = _info(server)
     return FromRedis(
         processes=processes_seen(server),
         kinds=kinds_seen(server),
-        queues=dict(zip(names, lengths, strict=True)),
+        queues=queues,
         version=str(told.get("redis_version", "")),
         up=float(told.get("uptime_in_seconds", 0)),
         **_memory(told),
         others=_others(str(told.get("run_id", ""))),
+        oldest=oldest_tasks(server, [name for name, length in queues.items() if length]),
     )
 
 

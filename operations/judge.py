@@ -191,19 +191,11 @@ class Judge:
         lasted = last_at - first_at
         return (last - first) / lasted if lasted > least else None
 
-    def _risen(self, series: str, value: float, at: float, seconds: float) -> float:
-        """By how much a counter has risen of late, since it was seen first; it may have begun anew meanwhile."""
-        before = [was for then, was in self._series.get(series, ()) if at - then <= seconds]
-        self.note(series, value, at)
-        return value - min([*before, value])
-
     def _alert(
         self, alarm: Alarm, value: float, hop: Hop, now: float, read_at: float
     ) -> Alert | None:
         name, station = f"{hop.group}/{hop.name}", f"{hop.group}: {hop.name}"
         series = f"{name}#{alarm.figure}"
-        if alarm.rises:
-            value = self._risen(series, value, read_at, alarm.rises)
         if alarm.growing:
             self.note(series, value, read_at)
             grows = (self.slope(series, GROWING_SECONDS) or 0.0) > 0

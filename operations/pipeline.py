@@ -40,16 +40,24 @@ AUDIT_ROWS = 5_000
 ANSWER_SECONDS = 3.0  # for one whole reading
 STATEMENT_MS = 1500
 _OPEN_TRANSACTION = """
-    SELECT extract(epoch FROM clock_timestamp() - xact_start)::float,
-           coalesce(application_name, '') || ', pid ' || pid || ', ' || coalesce(state, '')
-    FROM pg_stat_activity
-    WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-      AND datname = current_database()
-    ORDER BY xact_start LIMIT 1
+    SELECT extract(epoch FROM clock_timestamp() - since)::float, who FROM (
+        SELECT xact_start AS since,
+               coalesce(application_name, '') || ', pid ' || pid || ', ' || coalesce(state, '') AS who
+        FROM pg_stat_activity
+        WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+          AND datname = current_database()
+        UNION ALL
+        SELECT prepared, 'prepared as ' || gid FROM pg_prepared_xacts WHERE database = current_database()
+    ) AS open ORDER BY since LIMIT 1
 """
 _SNAPSHOT = """
-    SELECT coalesce(max(age(backend_xmin)), 0) FROM pg_stat_activity
-    WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+    SELECT since, who FROM (
+        SELECT age(backend_xmin) AS since, 'pid ' || pid AS who FROM pg_stat_activity
+        WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+        UNION ALL SELECT age(transaction), 'prepared as ' || gid FROM pg_prepared_xacts
+        UNION ALL SELECT greatest(age(xmin), age(catalog_xmin)), 'replication slot ' || slot_name
+                  FROM pg_replication_slots
+    ) AS held WHERE since IS NOT NULL ORDER BY since DESC LIMIT 1
 """
 _SERVER = """
     SELECT current_setting('server_version'),
@@ -61,8 +69,13 @@ _SERVER = """
            (SELECT coalesce(reltuples, 0)::bigint FROM pg_class
             WHERE oid = to_regclass('event_outbox_pending')),
            coalesce(pg_sequence_last_value(
-               pg_get_serial_sequence('event_outbox', 'id')::regclass), 0)
+               pg_get_serial_sequence('event_outbox', 'id')::regclass), 0),
+           pg_stat_get_tuples_updated('event_outbox'::regclass),
+           coalesce(pg_sequence_last_value(
+               pg_get_serial_sequence('dead_letter', 'id')::regclass), 0),
+           has_function_privilege('pg_ls_waldir()', 'execute')
 """
+_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 # For each replication slot, how much of the log is kept for it and how much more may be.
 _SLOTS = """
     SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size
@@ -84,17 +97,20 @@ _MISSING = """
 """
 _POSITIONS = """
     SELECT handler, topic, "partition", next_offset, last_error
-    FROM bridge_position ORDER BY handler, topic, "partition" LIMIT 50000
+    FROM unnest(%s::text[]) AS of (name) CROSS JOIN LATERAL (
+        SELECT handler, topic, "partition", next_offset, last_error FROM bridge_position
+        WHERE handler = of.name ORDER BY handler, topic, "partition" LIMIT %s) AS known
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerRow:
     """What PostgreSQL knows about one handler; times are seconds. `positions`: (topic, partition) -> next
-    offset; `canary`: age of the newest canary that it passed, None if it is paused or none was sent."""
+    offset, None if there are more than ENOUGH; `canary`: age of the newest canary that it passed, None if it is
+    paused or none was sent."""
 
     status: HandlerStatus
-    positions: Mapping[tuple[str, int], int]
+    positions: Mapping[tuple[str, int], int] | None
     last_error: str
     oldest: float
     paused_for: float
@@ -105,7 +121,8 @@ class HandlerRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """The server. Seconds, bytes, transactions; `open_transaction`: age of the oldest, and whose.
+    """The server. Seconds, bytes, transactions; `open_transaction`: age of the oldest, and whose;
+    `snapshot_of`: who holds the oldest snapshot; `wal`: size of pg_wal, None if this login may not see it.
     `slots`: (name, bytes of log kept, bytes that may still come or None). `archiver`: how often archive_command has
     failed, how long ago the last time, and for how long it has archived nothing; None while it does its work."""
 
@@ -119,6 +136,8 @@ class Database:
     open_transaction: tuple[float, str]
     slots: Sequence[tuple[str, int, int | None]]
     archiver: tuple[int, float, float] | None = None
+    snapshot_of: str = ""
+    wal: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +164,8 @@ def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgr
         return FromPostgres(
             server=_database(server),
             hops=[
-                *_outbox(backlog, about=server[6], last_id=server[7]),
-                *_letters(),
+                *_outbox(backlog, about=server[6], last_id=server[7], settled=server[8]),
+                *_letters(written=server[9]),
                 _upkeep(),
                 *_hops_of_apps(failed),
             ],
@@ -159,7 +178,8 @@ def ask_postgres(backlog: Backlog, past: PastReader | None = None) -> FromPostgr
 
 
 def _database(row: Sequence[Any]) -> Database:
-    version, up, size, sessions, most, frozen, _, _ = row
+    version, up, size, sessions, most, frozen, *_, may_see_wal = row
+    snapshot_age, snapshot_of = row_of(_SNAPSHOT) or (0, "")
     return Database(
         version=version,
         up=up,
@@ -167,14 +187,17 @@ def _database(row: Sequence[Any]) -> Database:
         sessions=sessions,
         most_sessions=most,
         frozen_age=frozen,
-        snapshot_age=row_of(_SNAPSHOT)[0],
+        snapshot_age=snapshot_age,
+        snapshot_of=snapshot_of,
         open_transaction=row_of(_OPEN_TRANSACTION) or (0.0, ""),
         slots=rows_of(_SLOTS),
         archiver=row_of(_ARCHIVER),
+        wal=row_of(_WAL)[0] if may_see_wal else None,
     )
 
 
-def _outbox(backlog: Backlog, *, about: int, last_id: int) -> list[Hop]:
+def _outbox(backlog: Backlog, *, about: int, last_id: int, settled: int) -> list[Hop]:
+    """`settled`: changes of rows; a drain changes each row once, when Kafka has acknowledged or refused it."""
     pending, oldest = backlog.pending(ENOUGH)
     lanes = pause.lane_states(counted=0)
     paused = [lane for lane in lanes if lane.paused]
@@ -184,13 +207,20 @@ def _outbox(backlog: Backlog, *, about: int, last_id: int) -> list[Hop]:
     if paused:
         notes.append(f"lanes paused by {paused[0].by}: {paused[0].reason or 'no reason given'}")
     return [
-        Hop(name="accepted", group="pipeline", done=last_id, page="/admin/outbox/outboxevent/"),
+        Hop(
+            name="accepted",
+            group="pipeline",
+            done=last_id,
+            notes=("nothing waits here: what is committed waits in the outbox",),
+            page="/admin/outbox/outboxevent/",
+        ),
         Hop(
             name="outbox",
             group="pipeline",
             waits=pending,
             counted=ENOUGH,
             oldest=oldest,
+            done=settled,
             figures={
                 "outbox_pending_events": pending,
                 "outbox_oldest_pending_seconds": oldest,
@@ -220,14 +250,13 @@ def _handlers() -> list[HandlerRow]:
     missing = dict(rows_of(_MISSING, (names, AUDIT_ROWS, [reason.value for reason in MISSING])))
     positions: dict[str, dict[tuple[str, int], int]] = {name: {} for name in names}
     errors = dict.fromkeys(names, "")
-    for handler, topic, partition, offset, error in rows_of(_POSITIONS):
-        if handler in positions:
-            positions[handler][topic, partition] = offset
-            errors[handler] = errors[handler] or error
+    for handler, topic, partition, offset, error in rows_of(_POSITIONS, (names, ENOUGH + 1)):
+        positions[handler][topic, partition] = offset
+        errors[handler] = errors[handler] or error
     return [
         HandlerRow(
             status=status,
-            positions=positions[status.handler],
+            positions=known if len(known := positions[status.handler]) <= ENOUGH else None,
             last_error=errors[status.handler][:ERROR_SHOWN],
             oldest=ages.get(status.handler, 0.0),
             paused_for=_age(status.changed_at) if status.paused else 0.0,
@@ -239,7 +268,8 @@ def _handlers() -> list[HandlerRow]:
     ]
 
 
-def _letters() -> list[Hop]:
+def _letters(*, written: int) -> list[Hop]:
+    """First all of them, with the rate at which they are written, then those of each handler that has some."""
     unknown: dict[str, int] = {}
     for (handler, _, _), letters in unknown_type.count_open(ENOUGH).items():
         unknown[handler] = unknown.get(handler, 0) + letters
@@ -247,15 +277,17 @@ def _letters() -> list[Hop]:
     for each in gauges.open_letters(ENOUGH):
         found.setdefault(each.handler, []).append(each)
     hops = [_of_letters(handler, counts, unknown) for handler, counts in sorted(found.items())]
-    return hops or [
-        Hop(
-            name="none open",
-            group="dead letters",
-            waits=0,
-            unit="letters",
-            page="/admin/outbox/deadletter/",
-        )
-    ]
+    written_so_far = Hop(
+        name="written",
+        group="dead letters",
+        waits=None if hops else 0,
+        oldest=None if hops else 0.0,
+        done=written,
+        unit="letters",
+        notes=("what is open stands at its handler",) if hops else ("none is open",),
+        page="/admin/outbox/deadletter/",
+    )
+    return [written_so_far, *hops]
 
 
 def _of_letters(handler: str, counts: Sequence[LetterCount], unknown: Mapping[str, int]) -> Hop:
@@ -274,7 +306,7 @@ def _of_letters(handler: str, counts: Sequence[LetterCount], unknown: Mapping[st
             "dead_letters_oldest_seconds": oldest,
             "dead_letters_unknown_type": unknown.get(handler, 0),
         },
-        notes=(told,),
+        notes=(told, "the rate of all handlers is at: written"),
         page="/admin/outbox/deadletter/?open=dead",
     )
 

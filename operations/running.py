@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from django.conf import settings
+
 from operations import words
 from operations.broker import FromRedis
 from operations.judge import GREY_AFTER, Judge, Station, by_age
@@ -15,6 +17,7 @@ from outbox.watching import AMBER, GREEN, GREY, Hop, State
 
 __all__ = ["ProcessRow", "process_rows", "stations_of"]
 
+TASKS_BEGUN = "tasks_begun"
 EXPECTED = ("web", "worker", "beat", "bridge")  # a relay is expected once one has run
 
 
@@ -51,17 +54,33 @@ def _queues(value: FromRedis, unserved: Sequence[str]) -> Hop:
     notes = [f"no worker serves {', '.join(unserved)}"] if unserved else []
     if waits:
         notes.append(f"most in {longest}: {value.queues[longest]:,}")
-    return Hop(name="tasks", group="Celery queues", waits=waits, unit="tasks", notes=tuple(notes))
+    oldest = max(value.oldest.values(), default=None if waits else 0.0)
+    begun = [
+        seen.said.figures[TASKS_BEGUN]
+        for seen in value.processes
+        if TASKS_BEGUN in seen.said.figures
+    ]
+    return Hop(
+        name="tasks",
+        group="Celery queues",
+        waits=waits,
+        oldest=oldest,
+        done=int(sum(begun)) if begun else None,
+        unit="tasks",
+        notes=tuple(notes),
+    )
 
 
 def _kinds(value: FromRedis, alive: Sequence[SeenProcess]) -> Hop:
     kinds = [*EXPECTED, *(["relay"] if "relay" in value.kinds else ())]
+    others = [seen for seen in value.processes if seen.said.kind != "relay"]
     counts = {kind: sum(seen.said.kind == kind for seen in alive) for kind in kinds}
     return Hop(
         name="running",
         group="processes",
         unit="processes",
-        figures={f'process_up{{process="{kind}"}}': number for kind, number in counts.items()},
+        figures={f'process_up{{process="{kind}"}}': number for kind, number in counts.items()}
+        | _risen(others),
         notes=(", ".join(f"{number} {kind}" for kind, number in counts.items()),),
     )
 
@@ -79,16 +98,18 @@ def _relay(value: FromRedis, reading: Reading[FromRedis], judge: Judge) -> Stati
     )
     hop = _relay_hop(speaking or relays, alarms=bool(speaking))
     if speaking:
-        hop = replace(hop, figures={**hop.figures, **_counted(relays)})
+        hop = replace(hop, figures={**hop.figures, **_risen(relays)})
     return judge.judge(hop, [reading, last])
 
 
-def _counted(relays: Sequence[SeenProcess]) -> dict[str, float]:
-    """Counters, of the silent ones too: one that speaks again has not counted all of it anew."""
-    told = [seen.said.figures for seen in relays]
+def _risen(processes: Sequence[SeenProcess]) -> dict[str, float]:
+    """What counters have risen by, of processes that have died too: figure of an alarm -> sum."""
     return {
-        series: sum(figures.get(series, 0.0) for figures in told)
-        for series in ("dead_letter_total", "dedupe_unavailable_total")
+        alarm.figure: sum(
+            seen.said.risen.get(alarm.figure, 0.0) for seen in processes if seen.age <= alarm.rises
+        )
+        for alarm in settings.WIRING.alarms
+        if alarm.rises
     }
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 
 from eventsite.rollout import Version
-from operations import words
+from operations import pipeline, words
 from operations.broker import FromRedis
 from operations.judge import Alert, Judge, News, Station, by_age, news_of, worst
 from operations.letters import LetterGroup
@@ -21,7 +21,7 @@ from operations.time_left import Deadline, deadlines
 from outbox import conf
 from outbox.database.operator_log import Entry
 from outbox.kafka.admin import TopicState
-from outbox.watching import AMBER, GREEN, GREY, RED, Hop, State
+from outbox.watching import GREEN, GREY, RED, WITHOUT, Hop, State
 
 __all__ = ["Heard", "Server", "Snapshot", "Unread", "take"]
 
@@ -169,7 +169,7 @@ def take(heard: Heard, judge: Judge) -> Snapshot:
         *(station.state for station in stations),
         *(server.state for server in servers),
         *(row.state for row in processes if not row.replaced),
-        *(each.state for each in left),
+        *(each.state for each in left if each.has_end),
         *(each.state for each in unread),
         charted.state,
     ]
@@ -273,7 +273,7 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
         figures["handler_canary_age_seconds"] = row.canary
     waits = None
     state = (logs or {}).get(route.topic.name)
-    if state is not None:
+    if state is not None and row.positions is not None:
         own = {part: at for (name, part), at in row.positions.items() if name == state.name}
         waits = sum(
             max(0, state.latest[part] - at) for part, at in own.items() if part in state.latest
@@ -288,6 +288,10 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
         notes.append(f"paused by {row.status.changed_by}: {row.status.reason or 'no reason given'}")
     if row.canary is not None:
         notes.append(f"last canary {words.span(row.canary)} ago")
+    if row.positions is None:
+        notes.append(
+            f"it has more than {pipeline.ENOUGH:,} positions: they are not read, so its backlog is not known"
+        )
     if row.last_error:
         notes.append(row.last_error)
     return Hop(
@@ -295,7 +299,7 @@ def _handler(row: HandlerRow, logs: Logs | None) -> Hop:
         group="handlers",
         waits=waits,
         oldest=row.oldest,
-        done=sum(row.positions.values()),
+        done=None if row.positions is None else sum(row.positions.values()),
         unit="messages",
         figures=figures,
         since={"handler_paused": row.paused_for, "handler_circuit_open": row.paused_for},
@@ -310,6 +314,7 @@ def _of_kafka(logs: Logs, reading: Reading[Logs], judge: Judge) -> list[Station]
         group="pipeline",
         done=sum(sum(state.latest.values()) for state in logs.values()),
         unit="messages",
+        notes=("what waits, and since when, is at each handler: each reads by itself",),
     )
     return [judge.judge(hop, [reading])]
 
@@ -317,9 +322,14 @@ def _of_kafka(logs: Logs, reading: Reading[Logs], judge: Judge) -> list[Station]
 def _servers(heard: Heard) -> list[Server]:
     postgres, redis, kafka = heard.postgres.value, heard.redis.value, heard.kafka.value
     return [
-        _server(POSTGRESQL, heard.postgres, RED, _facts_of_postgres(postgres) if postgres else ()),
-        _server(REDIS, heard.redis, AMBER, _facts_of_redis(redis) if redis else ()),
-        _server(KAFKA, heard.kafka, AMBER, (f"{len(kafka)} topics",) if kafka else ()),
+        _server(
+            POSTGRESQL,
+            heard.postgres,
+            WITHOUT["database"],
+            _facts_of_postgres(postgres) if postgres else (),
+        ),
+        _server(REDIS, heard.redis, WITHOUT["redis"], _facts_of_redis(redis) if redis else ()),
+        _server(KAFKA, heard.kafka, WITHOUT["kafka"], (f"{len(kafka)} topics",) if kafka else ()),
     ]
 
 
@@ -335,6 +345,7 @@ def _facts_of_postgres(value: FromPostgres) -> Sequence[str]:
     return (
         f"version {server.version}, up {words.span(server.up)}",
         f"{words.bytes_of(server.size)}, {server.sessions} of {server.most_sessions} sessions",
+        f"pg_wal: {words.bytes_of(server.wal)}",
     )
 
 

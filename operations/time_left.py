@@ -21,8 +21,11 @@ TRANSACTION_IDS = 2**31
 LONG = 60.0  # seconds; a younger transaction is not shown
 OLD_TRANSACTION = 600.0
 TREND_SECONDS = 300.0  # for which a trend must be known before a time is computed from it
+LETTERS_QUEUED = "relay_dead_letter_queue_messages"
 LONG_WITHOUT_ARCHIVE = 3_600.0
 OLD_SNAPSHOT = 10_000_000  # transactions that began since the snapshot
+# Of log that a slot without a bound may keep; how large the disk is, nobody says.
+SLOT_BYTES = 16 * 2**30
 NEAR, SOON = 0.5, 0.25  # with less than this share left, it is amber or red
 # With so few seconds left by the trend, it is amber or red; few, because a burst of work has a trend too.
 NEAR_SECONDS, SOON_SECONDS = 3_600.0, 600.0
@@ -31,7 +34,8 @@ NEAR_SECONDS, SOON_SECONDS = 3_600.0, 600.0
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """One deadline. `left`: seconds, None if there is no trend towards it; `standing`: how far it is; `ends`:
-    what happens then; `age`: seconds since its numbers were read; `reason`: why there are no newer ones."""
+    what happens then; `age`: seconds since its numbers were read; `reason`: why there are no newer ones;
+    `has_end`: False if nobody can say how far it is, which does not colour the page."""
 
     name: str
     left: float | None
@@ -40,6 +44,7 @@ class Deadline:
     state: State = GREEN
     age: float = 0.0
     reason: str = ""
+    has_end: bool = True
 
 
 def deadlines(
@@ -54,9 +59,8 @@ def deadlines(
     if redis is not None:
         found += _relay(redis)
         found += _disks(redis, judge, at)
-        if redis.limit:
-            ends = "Redis takes no tasks; bridges and beat send them again later"
-            found.append(_memory(redis, "memory of Redis", judge, at, ends=ends))
+        ends = "Redis takes no tasks; bridges and beat send them again later"
+        found.append(_memory(redis, "memory of Redis", judge, at, ends=ends))
         found += [each for other in redis.others for each in _other_redis(other, judge, at)]
     return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
 
@@ -107,7 +111,7 @@ def _of_database(server: Database, judge: Judge, at: float) -> Iterator[Deadline
         yield Deadline(
             name="oldest snapshot",
             left=None,
-            standing=f"{server.snapshot_age:,} transactions have begun since",
+            standing=f"{server.snapshot_age:,} transactions have begun since: {server.snapshot_of}",
             ends="VACUUM removes nothing that it might still see: tables and indexes grow",
             state=AMBER,
         )
@@ -134,14 +138,17 @@ def _of_database(server: Database, judge: Judge, at: float) -> Iterator[Deadline
 
 
 def _of_slot(name: str, kept: int, more: int | None, judge: Judge, at: float) -> Deadline:
-    left, state, bound = None, GREEN, "without a bound"
-    ends = "the disk of the database is full, and it stops"
-    if more is not None:
-        left = _until_empty(judge, f"slot {name}", more, at)
-        state = worst([_of_share(max(0, more) / max(1, kept + more)), _of_trend(left)])
-        bound = f"{words.bytes_of(more)} more at most"
+    standing = f"{words.bytes_of(kept)} of log are kept for it"
+    if more is None:
+        more = SLOT_BYTES - kept
+        standing += f", without a bound; judged as if {words.bytes_of(SLOT_BYTES)} were the most"
+        ends = "the disk of the database is full, and it stops"
+    else:
+        standing += f", {words.bytes_of(more)} more at most"
         ends = "its replica can no longer follow, and begins from a new copy"
-    standing = f"{words.bytes_of(kept)} of log are kept for it, {bound}"
+    more = max(0, more)
+    left = _until_empty(judge, f"slot {name}", more, at)
+    state = worst([_of_share(more / max(1, kept + more)), _of_trend(left)])
     return Deadline(f"replication slot {name}", left, standing, ends, state)
 
 
@@ -159,6 +166,20 @@ def _relay(redis: FromRedis) -> Iterator[Deadline]:
             ends="RabbitMQ closes the channel and delivers everything in hand again",
         )
         yield replace(_of_hop(time), age=age)
+    kept, age = max(
+        ((each.said.figures.get(LETTERS_QUEUED, 0.0), each.age) for each in redis.processes),
+        default=(0.0, 0.0),
+    )
+    if kept:
+        yield Deadline(
+            name="dead letters of the relay",
+            left=None,
+            standing=f"{words.count(kept)} lie in RabbitMQ, and the relay gives them no end",
+            ends="a TTL or length limit in a policy of RabbitMQ deletes the oldest; the relay cannot see policies",
+            state=GREY,
+            age=age,
+            has_end=False,
+        )
 
 
 def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
@@ -186,7 +207,7 @@ def _other_redis(other: OtherRedis, judge: Judge, at: float) -> Iterator[Deadlin
     if other.error:
         standing = f"it cannot be asked: {other.error}"
         yield Deadline(name=name, left=None, standing=standing, ends=other.ends, state=GREY)
-    elif other.limit and not (other.name == FEED_CACHE and other.policy != "noeviction"):
+    elif not (other.limit and other.name == FEED_CACHE and other.policy != "noeviction"):
         evicted = ": what is forgotten is published again when it is repeated"
         yield _memory(other, name, judge, at, ends=other.ends, evicted=evicted)
 
@@ -200,7 +221,16 @@ def _memory(
     ends: str,
     evicted: str = "",
 ) -> Deadline:
-    """Of a server with a limit. `ends`: what happens at the limit; `evicted`: the same if it evicts."""
+    """`ends`: what happens at the limit; `evicted`: the same if it evicts."""
+    if not server.limit:
+        return Deadline(
+            name=name,
+            left=None,
+            standing=f"{words.bytes_of(server.memory)} are used, no bound (maxmemory)",
+            ends="its machine has no more memory, and the kernel ends it",
+            state=GREY,
+            has_end=False,
+        )
     free = server.limit - server.memory
     left = _until_empty(judge, name, free, at)
     return Deadline(
@@ -222,6 +252,6 @@ def _until_empty(judge: Judge, series: str, free: float, at: float) -> float | N
     is used up in that time."""
     judge.note(series, free, at)
     slope = judge.slope(series, GROWING_SECONDS, least=TREND_SECONDS)
-    if slope is None or -slope * GROWING_SECONDS < free / 10_000:
+    if not slope or -slope * GROWING_SECONDS < free / 10_000:
         return None
     return free / -slope

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["AMBER", "GREEN", "GREY", "RED", "Alarm", "Hop", "State", "TimeLeft"]
+__all__ = ["AMBER", "GREEN", "GREY", "RED", "WITHOUT", "Alarm", "Hop", "State", "TimeLeft"]
 
 State = Literal["green", "grey", "amber", "red"]
 GREEN: State = "green"
 GREY: State = "grey"  # not known
 AMBER: State = "amber"
 RED: State = "red"
+# How bad it is that a server is unavailable, for the page and for /health/ready.
+WITHOUT: Mapping[str, State] = {"database": RED, "redis": AMBER, "kafka": AMBER}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,8 @@ class Alarm:
     critical  the alarm is red, otherwise amber
     growing   the figure must also be higher than it was ten minutes before
     absent    a figure that is not there counts as too high
-    rises     the figure is a counter: what it has risen by within so many seconds counts; 0: it is none
+    rises     the figure is a counter: what it has risen by within so many seconds counts (outbox/process/rises.py); 0: it
+              is none
     sentence  `{value}` is the figure in words
     """
 

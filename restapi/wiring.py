@@ -1,4 +1,4 @@
-"""The upkeep of idempotency keys and status logs."""
+"""The upkeep of idempotency keys and status logs, and the alarms of the web process."""
 
 from __future__ import annotations
 
@@ -31,6 +31,31 @@ WIRING = App(
             seconds=60,
             critical=True,
             sentence="A committed change has waited {value} for its number: live feeds get no news.",
+        ),
+        Alarm(
+            name="StatusFeedUnread",
+            figure="status_feed_unread_total",
+            bound=5,
+            rises=300,
+            seconds=60,
+            critical=True,
+            sentence="Web processes could not read a status log {value} times in five minutes: its live feeds get no news.",
+        ),
+        Alarm(
+            name="WebSocketsFail",
+            figure='websockets_closed_total{code="1011"}',
+            bound=0,
+            rises=300,
+            critical=True,
+            sentence="An error in this program closed {value} WebSockets in five minutes.",
+        ),
+        Alarm(
+            name="RateLimitOpen",
+            figure="rate_limit_failed_open_total",
+            bound=0,
+            rises=300,
+            seconds=60,
+            sentence="The rate limiter gets no answer from Redis in time: {value} requests were not limited in five minutes.",
         ),
     ),
 )

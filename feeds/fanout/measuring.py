@@ -21,7 +21,7 @@ COUNTED_FOR_A_PAGE = 10_000
 
 def measure() -> None:
     """Set the gauges."""
-    waiting, oldest, failed = _standing(COUNTED)
+    waiting, oldest, failed, _ = _standing(COUNTED)
     metrics.SLICES_WAITING.set(waiting)
     metrics.OLDEST_SLICE.set(oldest)
     metrics.SLICES_FAILED.set(failed)
@@ -30,7 +30,7 @@ def measure() -> None:
 
 def hops() -> Sequence[Hop]:
     """The fan-out: pieces of posts on their way into the feeds of followers."""
-    waiting, oldest, failed = _standing(COUNTED_FOR_A_PAGE)
+    waiting, oldest, failed, deleted = _standing(COUNTED_FOR_A_PAGE)
     return [
         Hop(
             name="fan-out",
@@ -38,6 +38,7 @@ def hops() -> Sequence[Hop]:
             waits=waiting,
             counted=COUNTED_FOR_A_PAGE,
             oldest=oldest,
+            done=deleted,
             unit="slices",
             figures={
                 "feed_fanout_slices_failed": failed,
@@ -48,18 +49,20 @@ def hops() -> Sequence[Hop]:
     ]
 
 
-def _standing(counted: int) -> tuple[int, float, int]:
-    """How many wait, the age of the oldest in seconds, and how many have failed."""
-    waiting, oldest, failed = row_of(
+def _standing(counted: int) -> tuple[int, float, int, int]:
+    """How many wait, the age of the oldest in seconds, how many have failed, and how many were deleted since the
+    statistics of PostgreSQL began: a slice that is done is deleted."""
+    waiting, oldest, failed, deleted = row_of(
         """
         SELECT (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NULL LIMIT %s) AS open),
                (SELECT extract(epoch FROM clock_timestamp() - created_at)::float
                 FROM feed_slices WHERE failed_at IS NULL ORDER BY id LIMIT 1),
-               (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NOT NULL LIMIT %s) AS failed)
+               (SELECT count(*) FROM (SELECT FROM feed_slices WHERE failed_at IS NOT NULL LIMIT %s) AS failed),
+               pg_stat_get_tuples_deleted('feed_slices'::regclass)
         """,
         (counted, counted),
     )
-    return waiting, max(0.0, oldest or 0.0), failed
+    return waiting, max(0.0, oldest or 0.0), failed, deleted
 
 
 def posts_between(begin: datetime, end: datetime) -> int:

@@ -129,6 +129,7 @@ def hops() -> Sequence[Hop]:
         oldest=now.not_ready[1],
         unit="notifications",
         figures={"notifications_oldest_not_ready_seconds": now.not_ready[1]},
+        notes=("its rate is that of the handlers ready_high, ready_normal and ready_low",),
         page="/admin/notifications/notification/",
         times=deadlines.of_failed(),
     )
@@ -145,11 +146,15 @@ def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
         if of == channel:
             before = by_reason[reason]
             by_reason[reason] = (before[0] + count, max(before[1], oldest))
-    told = [f"{count:,} {reason}" for reason, (count, _) in by_reason.items() if count]
+    told = [
+        f"{count:,} {reason}, the oldest {oldest:.0f} s"
+        for reason, (count, oldest) in by_reason.items()
+        if count
+    ]
     control = now.controls[channel]
     notes = [f"{figures.delivered:,} delivered, {figures.failed:,} failed"]
     if told:
-        notes.append(", ".join(told))
+        notes.append("; ".join(told))
     if control.paused:
         notes.append(f"paused by {control.changed_by}: {control.reason or 'no reason given'}")
     return Hop(

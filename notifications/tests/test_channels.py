@@ -107,7 +107,7 @@ def test_what_waits_says_why(provider: ProviderProcess) -> None:
     assert metrics.CHANNEL_PAUSED.labels("sms")._value.get() == 1
     assert metrics.CHANNEL_PAUSED.labels("push")._value.get() == 0
     [hop] = [hop for hop in hops() if hop.name == "sms"]
-    assert "1 paused" in hop.notes
+    assert any(note.startswith("1 paused, the oldest ") for note in hop.notes)
     assert "paused by ada: a bad text" in hop.notes
     [time] = hop.times
     assert time.name == "channel sms, paused"

@@ -12,7 +12,7 @@ from operations.letters import LetterGroup
 from operations.past import MinuteFigures, Past, Row
 from operations.reading import Reading
 from operations.snapshot import Snapshot
-from operations.tests.well import PROCESSES, heard, judged, postgres, process, redis
+from operations.tests.well import PROCESSES, heard, judged, named, postgres, process, redis
 from outbox.database.operator_log import Entry
 from outbox.watching import Hop, TimeLeft
 
@@ -55,9 +55,9 @@ def everything() -> Snapshot:
         LetterGroup(handler="record_sales", error="no [such] row", letters=4, oldest=61.0, like="9")
     ]
     more = (
-        process("web", name="web-2", build="sha-2"),
+        named(process("web"), "web-2", build="sha-2"),
         process("web", age=20.0),
-        process("worker", name="worker-2", age=20.0),
+        named(process("worker", age=20.0), "worker-2"),
     )
     hops = [
         *postgres().hops,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from subprocess import PIPE
 
 import pytest
 import redis
@@ -13,7 +18,10 @@ from django.conf import settings
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
+from devtools.testing.series import metrics_of_ours
 from eventsite.rollout import Version
+from eventsite.web.gateway.metrics import SOCKETS_CLOSED
+from notifications.metrics import LATE_SENDS
 from operations.broker import ask_redis
 from operations.judge import Judge
 from operations.reading import Reading, answered
@@ -21,6 +29,8 @@ from operations.snapshot import Heard, Snapshot, take
 from outbox import conf
 from outbox.process import heartbeat
 from outbox.process.heartbeat import Heartbeat, SeenProcess, kinds_seen, processes_seen
+from outbox.process.rises import Rises
+from outbox.watching import Alarm
 
 HERE = "here"  # SERVICE_NAME of the processes of these tests
 
@@ -68,6 +78,7 @@ def test_processes_are_seen_while_they_live_and_gone_when_they_stop(server: redi
         told = snapshot()
         assert set(versions) <= set(told.versions)
         assert all(f"{version}" in told.several for version in versions)
+        assert settles(lambda: ours(server)[1].said.figures["tasks_begun"] > 0)
         assert {"beat", "worker"} <= kinds_seen(server)
         for process in processes:
             process.stop()
@@ -119,6 +130,70 @@ def test_a_relay_is_missed_where_one_has_run(server: redis.Redis) -> None:
     assert "RelayNotConsuming" in {alert.name for alert in told.alerts}
     relay.end()
     assert "RelayAbsent" in {alert.name for alert in snapshot().alerts}
+
+
+OF_COUNTERS = [alarm for alarm in settings.WIRING.alarms if alarm.rises]
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("alarm", OF_COUNTERS, ids=lambda alarm: alarm.name)
+def test_a_counter_that_rises_is_an_alarm_for_who_looks_once(alarm: Alarm) -> None:
+    """Of the process itself."""
+    kind = "relay" if alarm.name.startswith("Relay") else "web"
+    process = Heartbeat(kind)
+    process.beat()
+    assert alarm.name not in {alert.name for alert in snapshot().alerts}
+    name, _, selector = alarm.figure.partition("{")
+    counter = metrics_of_ours()[name.removesuffix("_total")]
+    labels = dict.fromkeys(counter._labelnames, "x") | dict(re.findall(r'(\w+)="(.*?)"', selector))
+    (counter.labels(**labels) if labels else counter).inc(alarm.bound + 1)  # type: ignore[attr-defined]
+    process.beat()
+    assert alarm.name in {alert.name for alert in snapshot().alerts}
+
+
+@pytest.mark.usefixtures("alone")
+def test_another_label_of_the_counter_is_none_of_the_alarm() -> None:
+    process = Heartbeat("web")
+    SOCKETS_CLOSED.labels("ws", "1000").inc()
+    process.beat()
+    assert "WebSocketsFail" not in {alert.name for alert in snapshot().alerts}
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_a_child_counts_is_said_by_its_parent() -> None:
+    """A worker's children work, and have no heartbeat."""
+    parent = Heartbeat("worker")
+    count = (
+        "from prometheus_client import Counter;"
+        "Counter('outbox_floor_undercut_total', 'x').inc();"
+        "print('counted', flush=True); input()"
+    )
+    command = [sys.executable, "-c", count]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "counted\n"
+        parent.beat()
+        assert "FloorUndercut" in {alert.name for alert in snapshot().alerts}
+        child.communicate("\n")
+    parent.beat()
+    assert "FloorUndercut" in {alert.name for alert in snapshot().alerts}, "although it has ended"
+
+
+def test_what_has_risen_counts_for_its_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    alarm = next(alarm for alarm in OF_COUNTERS if alarm.name == "LateSends")
+    rises, own = Rises([alarm], [os.getpid()]), [os.getpid()]
+    assert rises.within(own) == {}, "what it was before"
+    LATE_SENDS.inc(2)
+    assert rises.within(own) == {alarm.figure: 2}
+    now += 300
+    LATE_SENDS.inc()
+    assert rises.within(own) == {alarm.figure: 3}
+    now += 301
+    assert rises.within(own) == {alarm.figure: 1}
+    now += 300
+    assert rises.within(own) == {}
 
 
 @pytest.mark.usefixtures("alone")

@@ -154,20 +154,3 @@ def test_the_worst_counts() -> None:
     assert worst([GREEN, GREY]) == GREY
     assert worst([RED, GREY, AMBER]) == RED
     assert worst([GREY, AMBER]) == AMBER
-
-
-def test_what_a_counter_rises_by_counts_within_its_time(clock: Clock) -> None:
-    alarm = Alarm(name="A", figure="a_total", bound=2, rises=300, sentence="{value}")
-    judge = Judge([alarm])
-    assert station(judge, alarm, 100).state == GREEN, "what it was before somebody looked"
-    clock.now += 10
-    assert station(judge, alarm, 102).state == GREEN
-    clock.now += 10
-    [alert] = station(judge, alarm, 103).alerts
-    assert (alert.sentence, alert.is_on) == ("3", True)
-    clock.now += 400
-    assert station(judge, alarm, 103).state == GREEN
-    clock.now += 10
-    assert station(judge, alarm, 0).state == GREEN, "it has begun anew"
-    clock.now += 10
-    assert [alert.sentence for alert in station(judge, alarm, 4).alerts] == ["4"]

@@ -5,29 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from typing import Any
 
 import pytest
 from django.conf import settings
 from django.db import connection
 
 from operations import words
-from operations.judge import GREY_AFTER, RED_AFTER, Judge, Station
+from operations.judge import GREY_AFTER, RED_AFTER, Judge, Station, worst
 from operations.letters import LetterGroup
 from operations.management.commands.ops import EXIT_CODES
 from operations.pages import LETTERS, as_json, charts_part, live_part
 from operations.past import LATE_SECONDS, MinuteFigures, Past, PastReader, Row, write
 from operations.pipeline import FromPostgres, ask_postgres
-from operations.reading import Reading
-from operations.snapshot import Heard, Snapshot
+from operations.reading import Reading, answered
+from operations.snapshot import Heard, Snapshot, take
 from operations.terminal import rendered
 from operations.tests.test_judge import Clock
-from operations.tests.well import PROCESSES, heard, judged, postgres, process, redis, snapshot
+from operations.tests.well import (
+    PROCESSES,
+    heard,
+    judged,
+    postgres,
+    process,
+    redis,
+    rising,
+    snapshot,
+)
 from operations.time_left import Deadline
 from outbox.database.ask import rows_of
 from outbox.database.operator_log import Entry
 from outbox.envelope import rfc3339
+from outbox.process.health import ReadinessAnswer
 from outbox.process.heartbeat import SeenProcess
 from outbox.upkeep.gauges import Backlog
+from outbox.watching import WITHOUT, Alarm
 
 WHY = "canceling statement due to statement timeout"
 
@@ -153,24 +166,56 @@ def test_what_lies_in_rabbitmq_is_on_the_card_and_an_alarm(judge: Judge, clock: 
     assert {alert.name for alert in found.alerts} == {"RelayBacklogGrowing", "RelayDeadLettersWait"}
 
 
-def test_counters_of_relays_raise_their_alarms(judge: Judge, clock: Clock) -> None:
-    def relay(age: float, letters: float, away: float) -> SeenProcess:
-        return process(
-            "relay", age=age, dead_letter_total=letters, dedupe_unavailable_total=away, **WELL
-        )
+def test_counters_of_relays_raise_their_alarms(judge: Judge) -> None:
+    def relay(age: float, **risen: float) -> SeenProcess:
+        return rising(process("relay", age=age, **WELL), **risen)
 
-    assert card(judge, relay(1, 5, 7), relay(1, 100, 100)).state == "green"
-    clock.now += 10
-    silent = card(judge, relay(1, 5, 7), relay(GREY_AFTER + 1, 100, 100))
-    assert silent.state == "green"
-    clock.now += 10
-    assert card(judge, relay(1, 5, 7), relay(1, 100, 100)).state == "green", "it speaks again"
-    clock.now += 10
-    found = card(judge, relay(1, 6, 9), relay(1, 100, 100))
+    assert card(judge, relay(1)).state == "green"
+    found = card(
+        judge, relay(1, dead_letter_total=1), relay(GREY_AFTER + 1, dedupe_unavailable_total=2)
+    )
     assert {alert.name: alert.is_on for alert in found.alerts} == {
         "RelayDeadLetters": True,
         "RelayWithoutDedupe": False,
     }
+    silent = relay(301, dedupe_unavailable_total=2)
+    assert not card(judge, relay(1), silent).alerts, "it was longer ago than the alarm asks"
+
+
+@pytest.mark.parametrize(
+    "alarm", [each for each in settings.WIRING.alarms if each.rises], ids=lambda each: each.name
+)
+def test_counters_of_processes_are_judged_on_the_page(judge: Judge, alarm: Alarm) -> None:
+    def told(by: float) -> Snapshot:
+        others = [rising(process("web"), **{alarm.figure: by / 2}), *PROCESSES]
+        relay = rising(process("relay", **WELL), **{alarm.figure: by / 2})
+        return snapshot(judge, from_redis=redis([*others, relay]))
+
+    assert told(0).state == "green"
+    found = {alert.name: alert.state for alert in told(4 * (alarm.bound + 1)).alerts}
+    assert found[alarm.name] == ("red" if alarm.critical and not alarm.seconds else "amber")
+
+
+@pytest.mark.parametrize("away", [set(each) for n in range(4) for each in combinations(WITHOUT, n)])
+def test_page_and_readiness_say_the_same_of_the_servers(
+    judge: Judge, clock: Clock, away: set[str]
+) -> None:
+    said = {name: "unhealthy" if name in away else "healthy" for name in WITHOUT}
+    readiness = ReadinessAnswer(said).status
+    values: dict[str, Any] = {"database": postgres(), "redis": redis(), "kafka": {}}
+    for seconds in (0.0, GREY_AFTER + 1, RED_AFTER + 1):
+        silent = {name: answered(values[name]).failed("no answer") for name in away}
+        clock.now += seconds
+        heard = {name: silent.get(name) or answered(value) for name, value in values.items()}
+        told = take(
+            Heard(postgres=heard["database"], redis=heard["redis"], kafka=heard["kafka"]),
+            judge,
+        )
+        page = worst(server.state for server in told.servers)
+        if seconds > RED_AFTER and away:
+            assert page == "red", "no news for so long is red, whatever it is about"
+        else:
+            assert page == {"ready": "green", "degraded": "amber", "not ready": "red"}[readiness]
 
 
 # -- what a server told last ------------------------------------------------------------------

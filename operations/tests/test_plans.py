@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -17,13 +18,17 @@ from feeds.fanout import measuring
 from feeds.fanout.measuring import posts_between
 from feeds.ids import EPOCH
 from operations import journey, letters, pipeline, runs
+from operations.judge import Judge
 from operations.letters import GroupKey
 from operations.past import KEPT_HOURS, PastReader
+from operations.reading import answered
+from operations.snapshot import Heard, Snapshot, take
+from operations.tests.well import redis
 from outbox.admin import search
 from outbox.database import operator_log
-from outbox.models import BridgePosition
+from outbox.kafka.admin import TopicState
 from outbox.tests.admin_pages import rows_touched
-from outbox.tests.backbone_rows import HANDLER, positions
+from outbox.tests.backbone_rows import HANDLER, TOPIC, TOPIC_ID
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog
 
@@ -34,7 +39,7 @@ COUNT = 5_000  # rows of each table
 LARGE = {
     *("event_outbox", "inbox_receipt", "dead_letter", "audit_open", "notifications", "feed_slices"),
     *("orders", "order_changes", "idempotency_keys", "notification_keys", "operator_action"),
-    *("operations_minute", "posts"),
+    *("operations_minute", "posts", "bridge_position"),
 }
 FILLED = (
     f"""
@@ -55,6 +60,10 @@ FILLED = (
     SELECT '{HANDLER}', md5(i::text)::uuid, 'order-events', 'k' || i, 'T', '', '', '{{}}', '', 'c' || i,
         i % 5, CASE WHEN i % 5 = 1 THEN 'unknown type T: release x does not know it' ELSE 'boom' END
     FROM generate_series(1, {COUNT}) i
+    """,
+    f"""
+    INSERT INTO bridge_position (handler, topic, "partition", topic_id, next_offset)
+    SELECT '{HANDLER}', '{TOPIC}', i, '{TOPIC_ID}', 0 FROM generate_series(0, {2 * COUNT - 1}) i
     """,
     f"INSERT INTO orders (id, customer_id, total, status, created_at)"
     f" SELECT md5(i::text)::uuid, 'c' || i, 1, 'CREATED', now() FROM generate_series(1, {COUNT}) i",
@@ -105,7 +114,6 @@ def much(monkeypatch: pytest.MonkeyPatch) -> None:
         for statement in FILLED:
             cursor.execute(statement)
         cursor.execute("ANALYZE")
-    positions(0)
 
 
 def costs(look: Callable[[], object]) -> Iterator[tuple[str, int, set[str]]]:
@@ -200,4 +208,25 @@ def _saw_what_there_is() -> None:
     assert hops["notifications", "push"].waits
     assert hops["notifications", "made ready"].waits == 50
     assert [group.letters for group in told.letters] == [ROWS]
-    assert BridgePosition.objects.count() == sum(len(row.positions) for row in told.handlers)
+    [cut] = [row for row in told.handlers if row.positions is None]
+    assert cut.status.handler == HANDLER
+    card = next(each for each in _page(told).stations if each.hop.name == HANDLER)
+    assert "it has more than 250 positions" in " ".join(card.hop.notes)
+    assert (card.hop.waits, card.hop.done) == (None, None)
+
+
+@pytest.mark.usefixtures("much")
+def test_ten_thousand_partitions_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "ENOUGH", 2 * COUNT)
+    told = pipeline.ask_postgres(Backlog())
+    [row] = [row for row in told.handlers if row.status.handler == HANDLER]
+    assert row.positions is not None
+    assert len(row.positions) == 2 * COUNT
+
+
+def _page(told: pipeline.FromPostgres) -> Snapshot:
+    log = TopicState(
+        TOPIC, TOPIC_ID, dict.fromkeys(range(2 * COUNT), 0), dict.fromkeys(range(2 * COUNT), 1)
+    )
+    heard = Heard(postgres=answered(told), redis=answered(redis()), kafka=answered({TOPIC: log}))
+    return take(heard, Judge(settings.WIRING.alarms))

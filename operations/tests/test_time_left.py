@@ -25,7 +25,16 @@ from devtools.testing.pipeline import settles
 from devtools.testing.processes import free_port
 from operations.broker import FromRedis, ask_redis
 from operations.judge import Judge
-from operations.pipeline import _ARCHIVER, Database, FromPostgres, HandlerRow, ask_postgres
+from operations.pipeline import (
+    _ARCHIVER,
+    _OPEN_TRANSACTION,
+    _SNAPSHOT,
+    Database,
+    FromPostgres,
+    HandlerRow,
+    ask_postgres,
+)
+from operations.tests.well import snapshot
 from operations.time_left import Deadline, deadlines
 from outbox.conf import routes
 from outbox.handlers.pause import HandlerStatus
@@ -118,12 +127,28 @@ def test_transaction_ids(used: float, state: State) -> None:
 
 @pytest.mark.parametrize(
     ("kept", "more", "state"),
-    [(1, 9, GREEN), (6, 4, AMBER), (8, 2, RED), (12, -1, RED), (50, None, GREEN)],
+    [
+        *((1, 9, GREEN), (6, 4, AMBER), (8, 2, RED), (12, -1, RED)),
+        *((7, None, GREEN), (9, None, AMBER), (13, None, RED), (50, None, RED)),
+    ],
 )
 def test_log_that_is_kept_for_a_replica(kept: int, more: int | None, state: State) -> None:
     slots = [("replica", kept * GIB, None if more is None else more * GIB)]
     found = one("replication slot replica", database(slots=slots))
     assert state_of(found) == state
+
+
+@pytest.mark.parametrize(
+    ("gib", "mib_a_minute", "state"),
+    [(1, 0, GREEN), (1, 10, GREEN), (1, 300, AMBER), (1, 1_000, RED), (50, 0, RED)],
+)
+def test_the_trend_of_log_without_a_bound(gib: int, mib_a_minute: int, state: State) -> None:
+    """So much is kept at first; the trend is seen for six minutes."""
+    judge = Judge(())
+    for minute in range(7):
+        slots = [("replica", gib * GIB + minute * mib_a_minute * MIB, None)]
+        told = deadlines(database(slots=slots), None, judge, at=1000.0 + 60 * minute)
+    assert state_of(named("replication slot replica", told)) == state
 
 
 @pytest.mark.parametrize(("free", "state"), [(50, GREEN), (13, GREEN), (12, AMBER), (6, RED)])
@@ -166,8 +191,19 @@ def test_the_memory_of_redis(used: int, state: State) -> None:
     assert state_of(one("memory of Redis", redis=broker(memory=used, limit=100))) == state
 
 
-def test_a_redis_without_a_bound_has_no_end() -> None:
-    assert one("memory of Redis", redis=broker(memory=50)) is None
+def test_what_has_no_end_is_named_and_does_not_colour_the_page() -> None:
+    told = broker(process(50 * GIB, relay_dead_letter_queue_messages=5.0), memory=50 * MIB)
+    memory = one("memory of Redis", redis=told)
+    dead = one("dead letters of the relay", redis=told)
+    assert memory is not None
+    assert dead is not None
+    assert {(each.state, each.has_end) for each in (memory, dead)} == {(GREY, False)}
+    assert memory.standing == "50 MiB are used, no bound (maxmemory)"
+    assert dead.standing.startswith("5 lie in RabbitMQ")
+    assert one("dead letters of the relay", redis=broker(process(50 * GIB))) is None
+    found = snapshot(Judge(()))
+    assert "memory of Redis" in {each.name for each in found.deadlines if not each.has_end}
+    assert found.state == GREEN
 
 
 @pytest.mark.parametrize(
@@ -238,6 +274,13 @@ def test_postgresql_says_whose_transaction_is_open(other: psycopg.Connection) ->
     assert who.startswith("a report, pid ")
 
 
+@pytest.mark.django_db
+def test_postgresql_says_how_large_its_log_is() -> None:
+    wal = ask_postgres(Backlog()).server.wal
+    assert wal
+    assert wal % MIB == 0
+
+
 @pytest.mark.parametrize(("nothing", "state"), [(61.0, AMBER), (3599.0, AMBER), (3601.0, RED)])
 def test_an_archive_command_that_fails(nothing: float, state: State) -> None:
     assert one("archive of the log", database()) is None
@@ -248,15 +291,16 @@ def test_an_archive_command_that_fails(nothing: float, state: State) -> None:
 
 
 @pytest.fixture(scope="module")
-def archiving() -> Iterator[tuple[psycopg.Connection, Path]]:
-    """A PostgreSQL that cannot archive until this file is there."""
+def own_postgres() -> Iterator[tuple[psycopg.Connection, Path]]:
+    """A PostgreSQL that cannot archive until this file is there. It takes prepared transactions and slots."""
     state = ephemeral_state()
     needed: list[Path] = []
 
     def wanted(installation: Installation) -> Mapping[str, str]:
         needed.append(installation.data / "may-archive")
         command = f"test -e {shlex.quote(str(needed[0]))}"
-        return {"archive_mode": "on", "archive_command": command}
+        settings = {"archive_mode": "on", "archive_command": command}
+        return settings | {"max_prepared_transactions": "1", "wal_level": "logical"}
 
     server = embedded_postgres(state, free_port(), os.environ, ephemeral=True, prepare=wanted)
     assert server.unit is not None
@@ -273,9 +317,9 @@ def archiving() -> Iterator[tuple[psycopg.Connection, Path]]:
 
 
 def test_postgresql_says_whether_its_archive_command_fails(
-    archiving: tuple[psycopg.Connection, Path],
+    own_postgres: tuple[psycopg.Connection, Path],
 ) -> None:
-    session, needed = archiving
+    session, needed = own_postgres
 
     def told() -> Any:
         return session.execute(_ARCHIVER).fetchone()
@@ -293,6 +337,29 @@ def test_postgresql_says_whether_its_archive_command_fails(
     needed.touch()
     written()  # so that it tries again now
     assert settles(lambda: told() is None)
+
+
+def test_what_holds_old_rows_without_a_session_is_found(
+    own_postgres: tuple[psycopg.Connection, Path],
+) -> None:
+    session, _ = own_postgres
+
+    def held() -> list[Any]:
+        found = [session.execute(sql).fetchone() for sql in (_OPEN_TRANSACTION, _SNAPSHOT)]
+        return [row and row[1] for row in found]
+
+    assert settles(lambda: held()[0] is None)
+    session.execute("BEGIN")
+    session.execute("SELECT txid_current()")
+    session.execute("PREPARE TRANSACTION 'forgotten'")
+    assert held()[0] == "prepared as forgotten"
+    assert settles(lambda: held()[1] == "prepared as forgotten")
+    session.execute("ROLLBACK PREPARED 'forgotten'")
+    session.execute("SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')")
+    session.execute("SELECT txid_current()")
+    assert settles(lambda: held() == [None, "replication slot left_behind"])
+    session.execute("SELECT pg_drop_replication_slot('left_behind')")
+    assert settles(lambda: held()[1] is None)
 
 
 @contextmanager

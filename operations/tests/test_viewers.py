@@ -49,7 +49,7 @@ def postgresql_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     now = time.monotonic
-    monkeypatch.setattr(viewers.time, "monotonic", lambda: now() + seconds)
+    monkeypatch.setattr(time, "monotonic", lambda: now() + seconds)
 
 
 def test_without_postgresql_who_is_known_looks_and_changes_nothing(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
+from msgspec.structs import replace
 
 from operations.broker import FromRedis
 from operations.judge import Judge
@@ -15,17 +16,25 @@ from operations.snapshot import Heard, Snapshot, take
 from outbox.process.heartbeat import Said, SeenProcess
 from outbox.watching import Hop
 
-__all__ = ["PROCESSES", "heard", "judged", "postgres", "process", "redis", "snapshot"]
+__all__ = [
+    "PROCESSES",
+    "heard",
+    "judged",
+    "named",
+    "postgres",
+    "process",
+    "redis",
+    "rising",
+    "snapshot",
+]
 
 
-def process(
-    kind: str, *, age: float = 1.0, name: str = "", build: str = "", **figures: float
-) -> SeenProcess:
+def process(kind: str, *, age: float = 1.0, **figures: float) -> SeenProcess:
     """One that was heard `age` seconds ago; a worker has all queues."""
     queues = tuple(queue for queues in settings.WIRING.roles.values() for queue in queues)
     said = Said(
         kind=kind,
-        name=name or kind,
+        name=kind,
         host="here",
         pid=1,
         release="r",
@@ -34,9 +43,18 @@ def process(
         disk=(50, 100),
         figures=figures,
         queues=queues if kind == "worker" else (),
-        build=build,
     )
     return SeenProcess(said=said, age=age)
+
+
+def named(seen: SeenProcess, name: str, *, build: str = "") -> SeenProcess:
+    """The same by another name, of this build."""
+    return replace(seen, said=replace(seen.said, name=name, build=build))
+
+
+def rising(seen: SeenProcess, **risen: float) -> SeenProcess:
+    """The same, of which these counters have risen by so much."""
+    return replace(seen, said=replace(seen.said, risen=risen))
 
 
 PROCESSES = tuple(process(kind) for kind in ("web", "worker", "beat", "bridge"))

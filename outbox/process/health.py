@@ -15,6 +15,7 @@ from outbox import redis_client
 from outbox.database import patience
 from outbox.database.ask import rows_of
 from outbox.kafka import admin
+from outbox.watching import RED, WITHOUT
 
 __all__ = ["ReadinessAnswer", "readiness"]
 
@@ -27,7 +28,7 @@ class ReadinessAnswer:
     done."""
 
     checks: Mapping[str, str]
-    needed: frozenset[str] = frozenset({"database"})
+    needed: frozenset[str] = frozenset(name for name, state in WITHOUT.items() if state == RED)
 
     @property
     def status(self) -> str:

@@ -21,6 +21,7 @@ import redis
 from django.conf import settings
 
 from outbox import conf, redis_client
+from outbox.process.rises import Rises
 
 __all__ = [
     "BEAT_SECONDS",
@@ -50,6 +51,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     up       seconds since it began; memory: bytes, its own processes together
     disk     bytes free and bytes in all, of where it works
     figures  series -> value, of what nobody else knows
+    risen    figure of an alarm -> by how much it has risen within the alarm's time, in the process and its children
     build    what it was made of, as BUILD says it; empty where nobody does
     passes_canaries  its code lets them pass; older code would park each as of an unknown type
     """
@@ -64,6 +66,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     disk: tuple[int, int]
     queues: tuple[str, ...] = ()
     figures: dict[str, float] = {}
+    risen: dict[str, float] = {}
     build: str = ""
     passes_canaries: bool = False
 
@@ -93,6 +96,7 @@ class Heartbeat:
         self._id = f"{socket.gethostname()}:{self._pid}:{os.urandom(4).hex()}"
         self._ended = threading.Event()
         self._speaks = threading.Lock()  # a heartbeat under way would be written behind the end
+        self._rises = Rises(settings.WIRING.alarms, self._pids())
         # Not at the start, when children are still to come.
         self._next_memory, self._bytes = self._began + 2 * BEAT_SECONDS, 0
         # Once more is harmless: the same is said.
@@ -150,9 +154,13 @@ class Heartbeat:
             disk=(usage.free, usage.total),
             queues=tuple(self._queues()),
             figures=dict(self._figures()),
+            risen=dict(self._rises.within(self._pids())),
             build=conf.build(),
             passes_canaries=True,
         )
+
+    def _pids(self) -> list[int]:
+        return [self._pid, *_children(self._pid)]
 
     def _memory(self) -> int:
         now = time.monotonic()

@@ -3,8 +3,11 @@ carries the step that sent it as a header of its message."""
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -14,9 +17,18 @@ from kombu.exceptions import OperationalError
 from outbox import redis_client, tracing
 from outbox.declaration import Route
 
-__all__ = ["COMPRESSION", "queue_length", "queue_lengths", "send", "sent_by"]
+__all__ = [
+    "COMPRESSION",
+    "SENT_AT",
+    "oldest_tasks",
+    "queue_length",
+    "queue_lengths",
+    "send",
+    "sent_by",
+]
 
 _STEP = "traceparent"
+SENT_AT = "sent_at"  # the header of each task: seconds since 1970
 COMPRESSION = "application/zstd"  # kombu's name; a chunk takes a fifth of its bytes
 
 
@@ -36,6 +48,20 @@ def queue_lengths(queues: Sequence[str]) -> Mapping[str, float]:
 def queue_length(queue: str) -> float:
     """The same of one."""
     return queue_lengths([queue])[queue]
+
+
+def oldest_tasks(server: redis.Redis, queues: Sequence[str]) -> Mapping[str, float]:
+    """Queue -> age in seconds of the task that is next in it; a queue is left out if it is empty, or if a release
+    sent the task that did not say when. Raises redis.RedisError."""
+    with server.pipeline(transaction=False) as commands:
+        for queue in queues:
+            commands.lindex(queue, -1)
+        found = dict(zip(queues, commands.execute(), strict=True))
+    now, ages = time.time(), {}
+    for queue, message in found.items():
+        with suppress(TypeError, ValueError, KeyError):  # none, or no message of ours
+            ages[queue] = max(0.0, now - float(json.loads(message)["headers"][SENT_AT]))
+    return ages
 
 
 def send(route: Route, **arguments: Any) -> bool:

@@ -25,8 +25,6 @@ _METRICS: tuple[MetricWrapperBase, ...] = (
     metrics.LETTERS_WAITING,
     metrics.QUEUED,
     metrics.LETTERS_QUEUED,
-    metrics.DEAD_LETTERS,
-    metrics.DEDUPE_AWAY,
     metrics.CANARY_AGE,
 )
 

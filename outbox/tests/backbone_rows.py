@@ -18,6 +18,7 @@ __all__ = [
     "LOG",
     "ORDER_EVENTS",
     "TOPIC",
+    "TOPIC_ID",
     "age",
     "positions",
     "published",

@@ -31,6 +31,14 @@ _OUTBOX = (
         sentence="Kafka refuses a message; {value} later events of its key are held.",
     ),
     Alarm(
+        name="FloorUndercut",
+        figure="outbox_floor_undercut_total",
+        bound=0,
+        rises=600,
+        critical=True,
+        sentence="{value} committed events were found below a drain's floor: claims have skipped them for a minute or more.",
+    ),
+    Alarm(
         name="EventsWithoutRoute",
         figure="outbox_unclaimable_events",
         bound=0,
@@ -182,6 +190,14 @@ def _absent(name: str, kind: str, sentence: str) -> Alarm:
 
 
 _PROCESSES = (
+    Alarm(
+        name="DatabaseSilent",
+        figure="database_given_up_total",
+        bound=0,
+        rises=300,
+        critical=True,
+        sentence="PostgreSQL does not answer: {value} connections were given up in five minutes.",
+    ),
     _absent("WebAbsent", "web", "No web process answers."),
     _absent("WorkerAbsent", "worker", "No worker answers: nothing is drained or applied."),
     _absent("BridgeAbsent", "bridge", "No bridge answers: nothing is read from Kafka."),

@@ -195,7 +195,9 @@ def _behind(handler: str, state: TopicState | None) -> tuple[int | None, int | N
 
 
 def oldest_unapplied() -> dict[str, float]:
-    """Handler -> seconds. Of the newest rows by the positions; of older ones what the audit left open."""
+    """Handler -> seconds. Of the newest rows by the positions; of older ones what the audit left open. Only the
+    positions on partitions of these rows are read, each by its key: there may be many idle ones."""
+    routes = conf.routes()
     rows = rows_of(
         """
         WITH newest AS MATERIALIZED (
@@ -203,7 +205,13 @@ def oldest_unapplied() -> dict[str, float]:
             ORDER BY id DESC LIMIT %s
         ), oldest AS (
             SELECT position.handler, min(newest.created_at) AS created_at
-            FROM newest JOIN bridge_position position USING (topic, "partition")
+            FROM (SELECT DISTINCT topic, "partition" FROM newest) AS place
+            CROSS JOIN unnest(%s::text[]) AS route (handler)
+            CROSS JOIN LATERAL (
+                SELECT handler, next_offset FROM bridge_position
+                WHERE bridge_position.handler = route.handler AND bridge_position.topic = place.topic
+                  AND bridge_position."partition" = place."partition" LIMIT 1) AS position
+            JOIN newest ON newest.topic = place.topic AND newest."partition" = place."partition"
             WHERE newest."offset" >= position.next_offset
             GROUP BY position.handler
             UNION ALL
@@ -221,7 +229,8 @@ def oldest_unapplied() -> dict[str, float]:
         """,
         (
             NEWEST,
-            [route.handler for route in conf.routes()],
+            [route.handler for route in routes],
+            [route.handler for route in routes],
             OPEN_LOOKED_AT,
             [
                 MissingReason.PARKED,

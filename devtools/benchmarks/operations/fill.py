@@ -1,4 +1,4 @@
-"""Rows as a bad week leaves them, written by SQL: pending events, dead letters, orders."""
+"""Rows as a bad week leaves them, written by SQL: pending events, dead letters, orders, positions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ class Amounts:
     events: int
     letters: int
     orders: int
+    positions: int
 
     def share(self, of_it: float) -> Amounts:
         """A part of each, at least one."""
         return Amounts(
-            *(max(1, round(n * of_it)) for n in (self.events, self.letters, self.orders))
+            *(
+                max(1, round(n * of_it))
+                for n in (self.events, self.letters, self.orders, self.positions)
+            )
         )
 
 
-FULL = Amounts(events=1_000_000, letters=100_000, orders=10_000_000)
+FULL = Amounts(events=1_000_000, letters=100_000, orders=10_000_000, positions=10_000)
 
 # The first orders are those whose event is pending, and of these the first have a dead letter.
 ORDER_ID = "('01980000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid"
@@ -55,6 +59,12 @@ LETTERS = f"""
         '/orders', '', '{{}}', '', 'correlation-' || i, 2, 'ValueError: number ' || i %% 7
     FROM generate_series(%s::int, %s::int) i
 """
+# Of idle partitions; those that the handler reads already stay as they are.
+POSITIONS = """
+    INSERT INTO bridge_position (handler, topic, "partition", topic_id, next_offset)
+    SELECT 'record_sales', 'order-events', i - 1, gen_random_uuid(), 0
+    FROM generate_series(%s::int, %s::int) i ON CONFLICT DO NOTHING
+"""
 
 
 class FillCursor(Protocol):
@@ -82,6 +92,7 @@ def fill(cursor: FillCursor, amounts: Amounts) -> Iterator[str]:
         ("changes of orders", CHANGES, amounts.orders),
         ("pending events", EVENTS, amounts.events),
         ("dead letters", LETTERS, amounts.letters),
+        ("positions", POSITIONS, amounts.positions),
     ):
         for first in range(1, count + 1, PART):
             cursor.execute(statement, (first, min(count, first + PART - 1)))

@@ -3,17 +3,20 @@ does not answer."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 
 from devtools.relay import broker
 from devtools.relay.messages import BAD, Message, numbered
 from devtools.testing.installed import needs_rabbitmq
 from devtools.testing.relay import a_policy, relaying, until
 from devtools.testing.weather import Fault, Proxy, proxy_to
+from outbox.process.rises import Rises
 from outbox.rabbitmq.relay_health import figures
 
 pytestmark = needs_rabbitmq
@@ -33,12 +36,13 @@ def test_the_depths_of_both_queues_are_told() -> None:
     with relaying(replace(policy, topic="relayed-nowhere")) as relay:
         until(lambda: told() == (5, 0), "five wait, and there is no dead-letter queue yet")
         assert relay.consuming.channels == 1, "it asks on channels of their own"
-    before = figures()["dead_letter_total"]
+    rises = Rises(settings.WIRING.alarms, [os.getpid()])
     large = Message(b'{"event_id": "large-1", "payload": "%b"}' % (b"l" * 1_100_000))
     broker.publish(policy.url, policy.queue, [BAD["no-json"], large])
     with relaying(policy) as relay:
         until(lambda: told() == (0, 2), "two are dead letters")
-        assert figures()["dead_letter_total"] == before + 2, "of both kinds together"
+        risen = rises.within([os.getpid()])
+        assert risen["dead_letter_total"] == 2, "of both kinds together"
         assert relay.consuming.channels == 1
 
 
