@@ -25,6 +25,7 @@ from operations.pipeline import FromPostgres, ask_postgres
 from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, answered
 from operations.snapshot import Heard, Snapshot, take
 from outbox.kafka.admin import KafkaUnavailable
+from outbox.kafka.reasons import words_of
 from outbox.upkeep.gauges import Backlog
 
 __all__ = ["Observer", "observer"]
@@ -117,7 +118,7 @@ class Observer:
         try:
             return answered(ask())
         except AWAY as error:
-            words = str(error).strip().splitlines()
+            words = words_of(error).strip().splitlines()
             connection.close()
             return before.failed(words[0] if words else type(error).__name__)
         except Exception as error:

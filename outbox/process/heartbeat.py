@@ -32,6 +32,7 @@ __all__ = [
     "SeenProcess",
     "kinds_seen",
     "memory_of",
+    "processes_here",
     "processes_seen",
 ]
 
@@ -103,6 +104,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin, on a daemon thread; the end of the process ends it."""
+        _here.append(self)
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
         atexit.register(self.end)
 
@@ -128,6 +130,12 @@ class Heartbeat:
             commands.sadd(_INDEX, self._id)
             commands.sadd(_KINDS, self._kind)
             commands.execute()
+
+    def now(self) -> SeenProcess | None:
+        """What it would say now; None once it has ended, and in a child of its process."""
+        if os.getpid() != self._pid or self._ended.is_set():
+            return None
+        return SeenProcess(said=self._said(), age=0.0)
 
     def _run(self) -> None:
         with suppress(redis.RedisError, OSError):
@@ -169,6 +177,14 @@ class Heartbeat:
                 answers_within=_ANSWERS_WITHIN, connects_within=_ANSWERS_WITHIN, again=1
             )
         return self._server
+
+
+_here: list[Heartbeat] = []  # those that this process has begun
+
+
+def processes_here() -> list[SeenProcess]:
+    """What this process says of itself; no server is asked. Empty if it has no heartbeat."""
+    return [said for said in (heartbeat.now() for heartbeat in _here) if said is not None]
 
 
 def processes_seen(server: redis.Redis) -> list[SeenProcess]:
