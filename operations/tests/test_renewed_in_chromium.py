@@ -60,24 +60,26 @@ def test_it_is_pushed(page: str, tab: Tab) -> None:
         assert not tab.value(LOST)
 
 
-def test_where_no_websocket_comes_through_it_is_asked_for(page: str, tab: Tab) -> None:
-    with blocked(tab, "*/ops/ws"):
-        tab.go(page)
-        assert is_renewed(tab)
-        assert is_renewed(tab)
-        assert not {PUSHED, GREETED} & set(happened(tab))
-        assert any(url.endswith("/ops/live") for url in tab.requested())
-        assert not tab.value(LOST)
-
-
 @pytest.fixture
 def between(web: Web) -> Iterator[Proxy]:
     with proxy_to("127.0.0.1", web.port) as proxy:
         yield proxy
 
 
+def test_where_no_websocket_comes_through_it_is_asked_for(
+    between: Proxy, tab: Tab, permissions: None
+) -> None:
+    between.set(Fault.NO_WEBSOCKET)
+    tab.go(f"{logged_in(tab, between.port)}/ops/")
+    assert is_renewed(tab)
+    assert is_renewed(tab)
+    assert not {PUSHED, GREETED} & set(happened(tab))
+    assert any(url.endswith("/ops/live") for url in tab.requested())
+    assert not tab.value(LOST)
+
+
 def test_without_news_it_says_so_until_there_is_some(
-    between: Proxy, web: Web, tab: Tab, permissions: None
+    between: Proxy, tab: Tab, permissions: None
 ) -> None:
     tab.go(f"{logged_in(tab, between.port)}/ops/")
     assert is_renewed(tab)
