@@ -108,7 +108,7 @@ upgrade-test: $(RUN) ## upgrade from the commit in UPGRADE_FROM under load, and 
 chaos: $(RUN) ## break everything under load and judge what became of it (QUICK=1, MUTANTS=1, ARGS="name …")
 	@$(PY) -m devtools.chaos $(if $(QUICK),--quick) $(if $(MUTANTS),--mutants) $(ARGS)
 
-picture: $(DEV) ## make README's picture of the page of operators, of the running stack or one with load (needs Chromium)
+picture: $(DEV) ## make README's picture of the page of operators, or all pictures (ARGS="--all DIR"; needs Chromium)
 	@$(PY) -m devtools.picture $(ARGS)
 
 image-size: $(RUN) ## say how large what goes into the image is; exit 1 above 150 MB

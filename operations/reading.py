@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from outbox.kafka.reasons import words_of
+
 __all__ = ["KAFKA", "POSTGRESQL", "REDIS", "Reading", "answered", "reason_of"]
 
 POSTGRESQL, REDIS, KAFKA = "PostgreSQL", "Redis", "Kafka"
@@ -56,7 +58,7 @@ class Reading(Generic[Value_co]):
 
 def reason_of(error: Exception) -> str:
     """The first line of an error; its kind where it has no text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (words_of(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def answered(value: Said) -> Reading[Said]:

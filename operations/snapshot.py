@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from operations.time_left import Deadline, deadlines
 from outbox import conf
 from outbox.database.operator_log import Entry
 from outbox.kafka.admin import TopicState
+from outbox.process.heartbeat import processes_here
 from outbox.watching import GREEN, GREY, RED, WITHOUT, Hop, State
 
 __all__ = ["Heard", "Server", "Snapshot", "Unread", "take"]
@@ -147,7 +149,7 @@ def _listed(names: Sequence[str]) -> str:
 def take(heard: Heard, judge: Judge) -> Snapshot:
     """Judge the readings."""
     postgres, redis, kafka = heard.postgres.value, heard.redis.value, heard.kafka.value
-    processes = process_rows(redis.processes, heard.redis) if redis else []
+    processes = _processes(heard.redis)
     stations = [
         *_of_postgres(heard, judge),
         *(_of_kafka(kafka, heard.kafka, judge) if kafka else ()),
@@ -317,6 +319,18 @@ def _of_kafka(logs: Logs, reading: Reading[Logs], judge: Judge) -> list[Station]
         notes=("what waits, and since when, is at each handler: each reads by itself",),
     )
     return [judge.judge(hop, [reading])]
+
+
+def _processes(reading: Reading[FromRedis]) -> list[ProcessRow]:
+    """What Redis knows of the processes. While it does not answer, this process speaks for itself."""
+    seen = reading.value.processes if reading.value else ()
+    if reading.value and not reading.error:
+        return process_rows(seen, reading)
+    here = processes_here()
+    ours = {(each.said.host, each.said.pid) for each in here}
+    others = [each for each in seen if (each.said.host, each.said.pid) not in ours]
+    just_said: Reading[FromRedis] = Reading(read_at=time.monotonic())
+    return [*process_rows(here, just_said), *process_rows(others, reading)]
 
 
 def _servers(heard: Heard) -> list[Server]:

@@ -188,11 +188,14 @@ class Tab:
         )
         self.call("Input.dispatchKeyEvent", type="keyUp", **given)
 
-    def picture(self, path: str) -> None:
-        """The whole page as a PNG."""
-        answer = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
-        with open(path, "wb") as file:
-            file.write(base64.b64decode(answer["data"]))
+    def whole(self) -> bytes:
+        """The page from its head to its end, as a PNG."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        answer = self.call(
+            "Page.captureScreenshot", captureBeyondViewport=True, format="png", clip=clip
+        )
+        return base64.b64decode(answer["data"])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ __all__ = ["Fault", "Proxy", "proxy_to", "read_only"]
 
 
 class Fault(Enum):
-    """When the connection breaks; each happens once."""
+    """When the connection breaks; those about one statement happen once."""
 
     NONE = auto()
     BEFORE_INSERT = auto()  # the statement does not reach the server
@@ -24,6 +24,7 @@ class Fault(Enum):
     AFTER_COMMIT = auto()  # COMMIT is done, its answer does not reach the client
     SILENT = auto()  # connections stay, and nothing comes through any more
     SILENT_AT_COMMIT = auto()  # the same from the first COMMIT on, which does not come through
+    NO_WEBSOCKET = auto()  # each request for one breaks, all else comes through
     CLOSED = auto()  # connections stay, no new one is accepted
     AWAY = auto()  # no connection is accepted, those there are have broken
 
@@ -88,6 +89,8 @@ class Proxy:
                     self.happened.set()
                 if self._fault is Fault.SILENT:
                     continue
+                if self._fault is Fault.NO_WEBSOCKET and b"\r\nUpgrade: websocket" in data:
+                    return
                 if end is server:
                     client.sendall(data)
                 elif self._breaks_at(data):

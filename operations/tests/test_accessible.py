@@ -4,31 +4,24 @@ reached and pressed by keyboard. At a desk's and a phone's width, in light and d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from importlib import resources
 from itertools import product
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 
+from devtools.picture.unwell import make_unwell
 from devtools.testing.browser import Tab, chromium
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Web
-from notifications.delivery.channels import channel_statuses, pause_channel
-from operations import past, runs
-from operations.letters import group_like
-from operations.past import MinuteFigures
+from notifications.delivery.channels import channel_statuses
 from operations.tests.people import cookie_of
-from outbox.handlers.pause import handler_statuses, pause_handler, register_handlers
-from outbox.lanes.pause import pause_lanes
-from outbox.models import DeadLetter, OperatorAction, OutboxEvent
+from outbox.handlers.pause import handler_statuses, register_handlers
+from outbox.models import OperatorAction
 
 WIDTHS = (1440, 390)
-EVENT = UUID("0198f7a4-5c1e-7b3a-9d2f-4e6a8c0b1d3f")
-LONG = "ValueError: " + "quantity_of_a_line_must_be_a_positive_number, " * 6
 AXE = """
     axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(each =>
         [each.id, each.nodes.map(node => node.html.slice(0, 200) + ' ' + node.failureSummary)]))
@@ -75,47 +68,7 @@ def site(web: Web, tab: Tab, permissions: None) -> str:
 @pytest.fixture
 def unwell(site: str) -> list[str]:
     """Much is wrong, and somebody is at it. The pages that then have something to show."""
-    register_handlers(["record_sales"])
-    event = OutboxEvent.objects.create(
-        event_id=EVENT,
-        lane=1,
-        topic="order-events",
-        key="k" * 200,
-        type="ORDER_CREATED",
-        source="/orders",
-        payload="{}",
-    )
-    ids = [
-        DeadLetter.objects.create(
-            handler="record_sales",
-            event_id=event.event_id if number == 0 else uuid4(),
-            topic="order-events",
-            key=f"key {number}",
-            state=DeadLetter.State.DEAD,
-            attempts=4,
-            error=LONG,
-            payload='{"order_id": "6f2", "password": "secret"}',
-        ).id
-        for number in range(3)
-    ]
-    group = group_like(str(ids[-1]))
-    assert group is not None
-    run = runs.begin_run("replay", group, by="ada", why="mended " * 20, rate=1)
-    pause_handler("record_sales", reason="a bad release", by="ada")
-    pause_channel("sms", reason="a bad text", by="ada")
-    pause_lanes([3], reason="a bad key", by="ada")
-    minute = datetime.now(UTC).replace(second=0, microsecond=0)
-    for ago in range(1, 40):
-        alarms = {"handlers: record_sales/HandlerPaused": 60.0} if ago < 9 else {}
-        series = {"pipeline/outbox#waits": float(ago % 7), "pipeline/accepted#done": 9.0 * -ago}
-        past.write(minute - timedelta(minutes=ago), MinuteFigures(series=series, alarms=alarms))
-    return [
-        *("/ops/?span=day", "/ops/letters", f"/ops/letters/{ids[0]}", f"/ops/done/{run}"),
-        *(f"/ops/act/replay-letters?on={ids[-1]}", f"/ops/act/discard-letter?on={ids[0]}"),
-        *(f"/ops/act/stop-run?on={run}", "/ops/act/resume-channel?on=sms"),
-        *("/ops/act/resume-handler?on=record_sales", "/ops/act/pause-handler?on=record_sales"),
-        *("/ops/act/resume-lanes?on=3", f"/ops/journey?id={EVENT}", "/ops/lanes"),
-    ]
+    return [*make_unwell().values()]
 
 
 WELL = (

@@ -1,57 +1,30 @@
-"""The page while servers are away, or there and silent: it answers within two seconds, and says so."""
+"""The page while servers are away, or there and silent: it answers within two seconds, and says so.
+Who looks first: test_first_look.py."""
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from django.conf import settings
-from django.db import connection
 
 from devtools.testing.pipeline import settles
-from devtools.testing.processes import child_environment, free_port
-from devtools.testing.weather import Fault, Proxy, proxy_to
-from devtools.testing.web import Answer, Web, web_process
-from operations.tests.conftest import TOKEN
+from devtools.testing.weather import Fault
+from devtools.testing.web import Answer, Web
+from operations.tests.away import ANSWERED_WITHIN, BEARER, Weather, weathered
 from operations.tests.people import cookie_of, staff
+from outbox.process.heartbeat import Heartbeat
 
-ANSWERED_WITHIN = 2.0  # the contract's, on a machine that has time for it
 TRIES = 5
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-
-
-@dataclass(frozen=True)
-class Weather:
-    """A web process, and what lies between it and its servers; Kafka is not there at all."""
-
-    web: Web
-    postgres: Proxy
-    redis: Proxy
-
-    def clear(self) -> None:
-        self.postgres.set(Fault.NONE)
-        self.redis.set(Fault.NONE)
 
 
 @pytest.fixture(scope="module")
 def weather_of_module(django_db_setup: None) -> Iterator[Weather]:
-    database, broker = connection.settings_dict, urlsplit(settings.REDIS_URL)
-    with (
-        proxy_to(database["HOST"], int(database["PORT"])) as postgres,
-        proxy_to(str(broker.hostname), int(broker.port or 6379)) as redis,
-    ):
-        url = child_environment()["DATABASE_URL"]
-        with web_process(
-            DATABASE_URL=url.replace(f":{database['PORT']}/", f":{postgres.port}/"),
-            REDIS_URL=f"redis://127.0.0.1:{redis.port}/0",
-            KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}",
-            OPS_TOKEN=TOKEN,
-        ) as web:
-            yield Weather(web, postgres, redis)
+    with weathered() as started:
+        yield started
 
 
 @pytest.fixture
@@ -82,8 +55,14 @@ def server(web: Web, name: str) -> dict[str, Any]:
     return next(each for each in told(web)["servers"] if each["name"] == name)
 
 
+def state_of(web: Web, pid: int) -> str:
+    """In the table of processes; empty if it is not there."""
+    return "".join(each["state"] for each in told(web)["processes"] if each["pid"] == pid)
+
+
 def test_kafka_away_hides_nothing_else(weather: Weather) -> None:
     assert settles(lambda: bool(server(weather.web, "Kafka")["reason"]))
+    assert "KafkaError" not in server(weather.web, "Kafka")["reason"], "its words, not its object"
     told = in_time(weather.web, "/ops/status.json", **BEARER).json
     names = {hop["name"] for hop in told["hops"]}
     assert {"outbox", "record_sales", "fan-out", "running"} <= names
@@ -109,6 +88,7 @@ def test_without_postgresql_those_who_are_known_and_the_token_go_on(
     assert page.status == 200
     assert b"PostgreSQL" in page.body
     assert b"fan-out" in page.body, "what was heard last is still there, with its age"
+    assert weather.row in page.body, "Redis has the table of processes"
     assert b'class="banner red"' in page.body
     assert in_time(weather.web, "/ops/", **BEARER).status == 200
     unknown = in_time(weather.web, "/ops/", **others)
@@ -132,14 +112,28 @@ def test_without_redis_the_pipeline_is_still_told(weather: Weather, fault: Fault
     [outbox] = [hop for hop in told["hops"] if hop["name"] == "outbox"]
     assert outbox["state"] == "green"
     assert outbox["age"] < 15
+    page = in_time(weather.web, "/ops/", **BEARER)
+    assert page.status == 200
+    assert re.search(rb"Redis( and Kafka)? cannot be asked", page.body)
+    assert b"fan-out" in page.body
+    assert weather.row in page.body
     weather.redis.set(Fault.AWAY)
     weather.redis.set(Fault.NONE)
     assert settles(lambda: server(weather.web, "Redis")["state"] == "green")
 
 
 def test_everything_away(weather: Weather) -> None:
+    other = Heartbeat("beat")
+    other.beat()
+    assert settles(lambda: state_of(weather.web, os.getpid()) == "green")
     weather.postgres.set(Fault.AWAY)
     weather.redis.set(Fault.AWAY)
     assert settles(lambda: all(each["reason"] for each in told(weather.web)["servers"]))
     assert told(weather.web)["state"] == "red"
-    assert in_time(weather.web, "/ops/", **BEARER).status == 200
+    page = in_time(weather.web, "/ops/", **BEARER)
+    assert page.status == 200
+    assert f"pid {os.getpid()} on".encode() in page.body
+    assert state_of(weather.web, weather.web.process.pid) == "green", "it knows itself"
+    # What others said last is there, and grows old.
+    assert settles(lambda: state_of(weather.web, os.getpid()) == "grey")
+    other.end()

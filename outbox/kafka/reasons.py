@@ -15,7 +15,7 @@ from django.conf import settings
 
 from outbox.kafka.config import client_config
 
-__all__ = ["RefusalReason", "why_away"]
+__all__ = ["RefusalReason", "why_away", "words_of"]
 
 SECONDS = 5.0
 
@@ -60,6 +60,12 @@ _SAID = (
         " KAFKA_SSL_KEY_LOCATION.",
     ),
 )
+
+
+def words_of(error: Exception) -> str:
+    """What an error says, for people. One of Kafka's client has its words inside."""
+    told = error.args[0] if error.args else None
+    return str(told.str()) if isinstance(told, KafkaError) else str(error)
 
 
 def why_away(error: object) -> RefusalReason:

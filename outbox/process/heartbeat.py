@@ -31,6 +31,7 @@ __all__ = [
     "SeenProcess",
     "kinds_seen",
     "memory_of",
+    "processes_here",
     "processes_seen",
 ]
 
@@ -106,6 +107,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin, on a daemon thread; the end of the process ends it."""
+        _here.append(self)
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
         atexit.register(self.end)
 
@@ -131,6 +133,12 @@ class Heartbeat:
             commands.sadd(_INDEX, self._id)
             commands.sadd(_KINDS, self._kind)
             commands.execute()
+
+    def now(self) -> SeenProcess | None:
+        """What it would say now; None once it has ended, and in a child of its process."""
+        if os.getpid() != self._pid or self._ended.is_set():
+            return None
+        return SeenProcess(said=self._said(), age=0.0)
 
     def _run(self) -> None:
         with suppress(redis.RedisError, OSError):
@@ -168,6 +176,14 @@ class Heartbeat:
             self._next_memory = now + MEMORY_SECONDS
             self._bytes = memory_of(self._pid)
         return self._bytes
+
+
+_here: list[Heartbeat] = []  # those that this process has begun
+
+
+def processes_here() -> list[SeenProcess]:
+    """What this process says of itself; no server is asked. Empty if it has no heartbeat."""
+    return [said for said in (heartbeat.now() for heartbeat in _here) if said is not None]
 
 
 def processes_seen(server: redis.Redis) -> list[SeenProcess]:

@@ -13,7 +13,7 @@ from outbox.upkeep import takeover
 
 
 class Command(BaseCommand):
-    """migrate, create_topics, sync_routes, check_servers, ensure_admin; any of them can stop it.
+    """migrate, create_topics, sync_routes, check_servers, ensure_groups, ensure_admin; any of them can stop it.
 
     Beside them it has the broker replace a dead bridge as soon as it allows."""
 
@@ -39,4 +39,5 @@ class Command(BaseCommand):
         if reached:
             self.stdout.write(reached)
         call_command("check_servers", stdout=self.stdout)
+        call_command("ensure_groups", stdout=self.stdout)
         call_command("ensure_admin", stdout=self.stdout)

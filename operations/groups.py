@@ -1,0 +1,53 @@
+"""The groups of people who look at the page and of those who act on it, so that an admin need not collect
+permissions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from django.contrib.auth.models import Group, Permission
+from django.db import transaction
+
+from operations.acting import ACTIONS
+from operations.pages import LETTERS
+from outbox import conf
+
+__all__ = ["GROUPS", "make_groups"]
+
+VIEWER = frozenset(
+    {
+        "outbox.view_outboxevent",  # journeys
+        LETTERS,  # errors and payloads of dead letters, without their secrets
+        "outbox.view_operatoraction",  # all of who did what, in the admin
+    }
+)
+
+
+def _operator() -> frozenset[str]:
+    """What a viewer may, and what any action of the page needs."""
+    acts = {action.permission for action in ACTIONS.values()}
+    return VIEWER | acts | {source.permission for source in conf.letter_sources()}
+
+
+GROUPS: Mapping[str, frozenset[str]] = {"viewer": VIEWER, "operator": _operator()}
+
+
+def make_groups() -> Sequence[str]:
+    """Make those that are not there; the names of those that were made. One that is there keeps the
+    permissions that an admin gave it. Raises LookupError if the table of permissions lacks one."""
+    made = []
+    for name, permissions in GROUPS.items():
+        with transaction.atomic():
+            group, is_new = Group.objects.get_or_create(name=name)
+            if is_new:
+                group.permissions.set(map(_permission, sorted(permissions)))
+                made.append(name)
+    return made
+
+
+def _permission(name: str) -> Permission:
+    app, _, codename = name.partition(".")
+    found = Permission.objects.filter(content_type__app_label=app, codename=codename).first()
+    if found is None:
+        raise LookupError(f"There is no permission {name}. Run manage.py migrate.")
+    return found
