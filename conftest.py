@@ -17,7 +17,7 @@ gc.disable()  # until everything is imported, of which nothing is garbage
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 ROOT = Path(__file__).parent
-# Files that take minutes, the longest first, as `--durations` tells of a whole run.
+# Files that take minutes, the longest first, as `--durations` of a whole run says.
 LONGEST = (
     "eventsite/tests/test_weather.py",
     "docker/tests/test_in_prometheus.py",

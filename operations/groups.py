@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from django.apps import apps
+from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Group, Permission
 from django.db import transaction
 
@@ -34,7 +36,7 @@ GROUPS: Mapping[str, frozenset[str]] = {"viewer": VIEWER, "operator": _operator(
 
 def make_groups() -> Sequence[str]:
     """Make those that are not there; the names of those that were made. One that is there keeps the
-    permissions that an admin gave it. Raises LookupError if the table of permissions lacks one."""
+    permissions that an admin gave it. Permissions that the table lacks are made, as `migrate` makes them."""
     made = []
     for name, permissions in GROUPS.items():
         with transaction.atomic():
@@ -47,7 +49,5 @@ def make_groups() -> Sequence[str]:
 
 def _permission(name: str) -> Permission:
     app, _, codename = name.partition(".")
-    found = Permission.objects.filter(content_type__app_label=app, codename=codename).first()
-    if found is None:
-        raise LookupError(f"There is no permission {name}. Run manage.py migrate.")
-    return found
+    create_permissions(apps.get_app_config(app), verbosity=0)
+    return Permission.objects.get(content_type__app_label=app, codename=codename)

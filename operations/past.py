@@ -107,7 +107,7 @@ class Past:
 
     @property
     def end(self) -> datetime | None:
-        """Where the charts end: at the clock, which goes on while nobody writes or PostgreSQL is away. The newest
+        """Where the charts end: at the clock, which goes on while nobody writes or PostgreSQL is unavailable. The newest
         row is the end as long as the next one need not be here. None if there are no rows."""
         if self.late and self.clock is not None:
             return self._now(self.clock).replace(second=0, microsecond=0)

@@ -60,9 +60,8 @@ def client(
     )
 
 
-shared = cache(
-    client
-)  # one for all of a process that state the same; its pool is made anew after a fork
+# One for all of a process that state the same; its pool is a new one after a fork.
+shared = cache(client)
 
 
 def async_client(url: str, *, answers_within: float, connects_within: float) -> redis_asyncio.Redis:

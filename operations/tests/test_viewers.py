@@ -29,7 +29,7 @@ def _nobody_known() -> Iterator[None]:
 
 
 @pytest.fixture
-def ada() -> User:
+def ada(permissions: None) -> User:
     return staff("ada", HANDLERS)
 
 

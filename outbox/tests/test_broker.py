@@ -31,7 +31,7 @@ def test_chunks_lie_in_redis_compressed_and_come_out_whole(waiting: redis.Redis)
     raw = waiting.lindex(route.queue, 0)
     assert isinstance(raw, bytes)
     assert json.loads(raw)["headers"]["compression"] == task_queue.COMPRESSION
-    assert len(raw) < len(text) / 5
+    assert len(raw) < len(text) / 4
     with current_app.connection_for_read() as connection:
         message = connection.SimpleQueue(route.queue).get(timeout=10)
         assert message.payload[1] == {"chunks": [{"payload": text}]}

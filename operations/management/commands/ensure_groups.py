@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from operations.groups import make_groups
 
@@ -15,9 +15,5 @@ class Command(BaseCommand):
     help = "Creates the groups viewer and operator with their permissions unless they exist."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            made = make_groups()
-        except LookupError as error:
-            raise CommandError(str(error)) from error
-        for name in made:
+        for name in make_groups():
             self.stdout.write(f"Group {name} was made.")
