@@ -127,7 +127,7 @@ def reaches_everything(tab: Tab, url: str) -> bool:
         assert at["seen"] or tab.promised(AT_NEXT_FRAME)["seen"], at
         reached.append(at["what"])
     assert reached[0] == "To the content"
-    return len(reached) >= min(there, tab.value(FOCUSABLE))
+    return bool(len(reached) >= min(there, tab.value(FOCUSABLE)))
 
 
 @pytest.mark.parametrize("path", ["/ops/", "/ops/letters", "/ops/lanes", "/ops/journey"])
