@@ -42,12 +42,16 @@ def make_groups() -> Sequence[str]:
         with transaction.atomic():
             group, is_new = Group.objects.get_or_create(name=name)
             if is_new:
-                group.permissions.set(map(_permission, sorted(permissions)))
+                group.permissions.set(_made(permissions))
                 made.append(name)
     return made
 
 
-def _permission(name: str) -> Permission:
-    app, _, codename = name.partition(".")
-    create_permissions(apps.get_app_config(app), verbosity=0)
-    return Permission.objects.get(content_type__app_label=app, codename=codename)
+def _made(names: frozenset[str]) -> list[Permission]:
+    wanted = [name.split(".") for name in sorted(names)]
+    for app in {app for app, _ in wanted}:
+        create_permissions(apps.get_app_config(app), verbosity=0)
+    return [
+        Permission.objects.get(content_type__app_label=app, codename=codename)
+        for app, codename in wanted
+    ]

@@ -70,7 +70,7 @@ def assert_running(answer: Answer) -> None:
 
 
 def insisting(web: Web, key: str, body: Mapping[str, Any] = ORDER) -> Answer:
-    """As a client does: while it is told 409 it tries again."""
+    """Sends the request again, as clients do, as long as the answer is 409."""
     for _ in range(500):
         answer = post(web, key, body)
         if answer.status != 409:

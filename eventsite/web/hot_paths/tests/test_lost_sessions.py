@@ -1,4 +1,4 @@
-"""A session that is lost, silent or cancelled while it writes: what becomes of the rows, and what the caller is told."""
+"""A session is lost, falls silent or is cancelled while it writes: which rows are stored, and which answer the caller gets."""
 
 from __future__ import annotations
 
