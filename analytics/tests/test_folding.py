@@ -23,6 +23,7 @@ from analytics.models import (
     SetAsideFigure,
 )
 from analytics.services import fold_additions, prune_orders_per_minute, record_sales, reset_sales
+from analytics.tests import lives
 from analytics.tests.lives import Life
 from orders.events import OrderEvent, OrderItem
 from outbox.envelope import EventEnvelope
@@ -44,22 +45,10 @@ def events(*way: str, product: str = "p1", number: int = 1) -> list[OrderEvent]:
 
 def envelopes(of: Sequence[OrderEvent], *, ours: bool) -> list[EventEnvelope]:
     """As a handler gets them; ours are in the outbox."""
-    found = []
-    for event in of:
-        event_id = uuid4()
-        if ours:
-            _publish(event_id, event)
-        found.append(
-            EventEnvelope(
-                event_id=event_id,
-                type=event.type,
-                topic="order-events",
-                key=event.key,
-                source=event.source,
-                time="",
-                payload=event.to_json(),
-            )
-        )
+    found = lives.envelopes(list(of))
+    if ours:
+        for envelope, event in zip(found, of, strict=True):
+            _publish(envelope.event_id, event)
     return found
 
 
