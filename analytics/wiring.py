@@ -44,7 +44,7 @@ WIRING = App(
             figure="sales_figures_set_aside",
             bound=0,
             seconds=60,
-            sentence="{value} additions could not be folded into their sales figures and are missing in them.",
+            sentence="Additions that could not be folded: {value}. The sales figures lack them.",
         ),
     ),
     urls="analytics.urls",

@@ -44,7 +44,7 @@ WIRING = App(
             bound=0,
             seconds=60,
             critical=True,
-            sentence="{value} slices of the fan-out failed five times: posts are missing in feeds.",
+            sentence="Slices of the fan-out that failed five times: {value}. Posts are missing in feeds.",
         ),
         Alarm(
             name="FeedFanoutBehind",

@@ -94,14 +94,14 @@ _ALARMS = (
         figure="notifications_expired_total",
         bound=0,
         rises=600,
-        sentence="{value} notifications were not sent in time within ten minutes, and have failed.",
+        sentence="Notifications that failed within ten minutes because they were not sent in time: {value}.",
     ),
     Alarm(
         name="LateSends",
         figure="notification_late_sends_total",
         bound=0,
         rises=600,
-        sentence="{value} senders reported after their lease had ended: a provider may have been called twice, or after a cancel.",
+        sentence="Senders that reported after their lease had ended: {value}. A provider may have been called twice, or after a cancel.",
     ),
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Literal
 
 from operations import words
@@ -297,7 +297,7 @@ def _happened(past: Past, begin: datetime, end: datetime) -> list[tuple[datetime
     last = end + timedelta(minutes=1)  # a minute's row is written at its begin
     found = [
         *_deploys(past.rows),
-        *((at, "migration", f"migration {name}") for at, name in past.migrations),
+        *_migrated(past.migrations),
         *((each.at, "action", _of_action(each)) for each in past.actions),
         *_alarms(past.rows),
     ]
@@ -322,6 +322,14 @@ def _marks(
 def _of_action(entry: Entry) -> str:
     why = f": {entry.why}" if entry.why else ""
     return f"{entry.what} of {entry.subject} by {entry.by}{why}"
+
+
+def _migrated(migrations: Sequence[tuple[datetime, str]]) -> Iterator[tuple[datetime, str, str]]:
+    """One for each minute: a new database has dozens at once."""
+    for _, group in groupby(sorted(migrations), lambda each: f"{each[0]:%d %H:%M}"):
+        (at, name), *others = group
+        many = f"{len(others) + 1} migrations, the last {others[-1][1]}" if others else ""
+        yield at, "migration", many or f"migration {name}"
 
 
 def _deploys(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:

@@ -155,7 +155,7 @@ def test_what_lies_in_rabbitmq_is_on_the_card_and_an_alarm(judge: Judge, clock: 
     more["relay_dead_letter_queue_messages"] = 5.0
     found = card(judge, process("relay", **more), process("relay", **more))
     assert [(alert.name, alert.is_on) for alert in found.alerts] == [("RelayDeadLettersWait", True)]
-    assert "5 messages lie in the dead-letter queue" in found.alerts[0].sentence
+    assert "Messages in the dead-letter queue: 5." in found.alerts[0].sentence
     unknown = {"relay_consuming": 1.0, "relay_kafka_up": 1.0, "in_flight_events": 3.0}
     found = card(judge, process("relay", **unknown))
     assert (found.hop.waits, found.hop.notes[0]) == (None, "? in RabbitMQ, 3 on the way to Kafka")

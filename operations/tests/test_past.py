@@ -221,6 +221,15 @@ def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> N
     assert picture.left_out == ""
 
 
+def test_migrations_of_a_new_database_are_one_mark() -> None:
+    begin = NOW - timedelta(minutes=9)
+    moved = [(begin + timedelta(seconds=number), f"orders 000{number}_x") for number in range(3)]
+    picture = draw(Past(rows=[Row(NOW, MinuteFigures())], migrations=moved), "hour")
+    assert [(kind, words) for kind, words, _ in marks(picture)] == [
+        ("migration", "3 migrations, the last orders 0002_x")
+    ]
+
+
 @pytest.mark.parametrize(
     ("actions", "said"),
     [(MARKS, ""), (MARKS + 3, "and 3 earlier"), (ACTIONS, "and at least 160 earlier")],

@@ -21,7 +21,7 @@ _OUTBOX = (
         bound=1000,
         seconds=600,
         growing=True,
-        sentence="{value} committed events wait for Kafka, and their number grows.",
+        sentence="Committed events that wait for Kafka: {value}, and more come than go.",
     ),
     Alarm(
         name="KafkaRefuses",
@@ -36,7 +36,7 @@ _OUTBOX = (
         bound=0,
         rises=600,
         critical=True,
-        sentence="{value} committed events were found below a drain's floor: claims have skipped them for a minute or more.",
+        sentence="Committed events below a drain's floor: {value}. Claims have skipped them for a minute or more.",
     ),
     Alarm(
         name="EventsWithoutRoute",
@@ -51,7 +51,7 @@ _OUTBOX = (
         figure="outbox_lanes_paused",
         bound=0,
         seconds=1800,
-        sentence="{value} lanes are paused: no drain claims them.",
+        sentence="Paused lanes: {value}. No drain claims them.",
     ),
     Alarm(
         name="LaneHeld",
@@ -130,21 +130,21 @@ _LETTERS = (
         figure='dead_letters_open{state="dead"}',
         bound=0,
         critical=True,
-        sentence="{value} events have used up their tries.",
+        sentence="Events that have used up their tries: {value}.",
     ),
     Alarm(
         name="KeysParked",
         figure='dead_letters_open{state="parked"}',
         bound=0,
         seconds=600,
-        sentence="{value} events wait behind a dead letter of their key.",
+        sentence="Events that wait behind a dead letter of their key: {value}.",
     ),
     Alarm(
         name="UnknownEventType",
         figure="dead_letters_unknown_type",
         bound=0,
         critical=True,
-        sentence="{value} events wait, because a running release does not know their type.",
+        sentence="Events that wait because a running release does not know their type: {value}.",
     ),
     Alarm(
         name="DeadLettersOld",
@@ -167,7 +167,7 @@ _UPKEEP = (
         figure="audit_missing_events",
         bound=0,
         critical=True,
-        sentence="{value} committed events never reached the handler.",
+        sentence="Committed events that never reached the handler: {value}.",
     ),
     Alarm(
         name="AuditBehind",
@@ -244,14 +244,14 @@ _RELAY = (
         bound=1000,
         seconds=600,
         growing=True,
-        sentence="{value} messages wait in RabbitMQ, and they grow.",
+        sentence="Messages that wait in RabbitMQ: {value}, and more come than go.",
     ),
     Alarm(
         name="RelayDeadLetters",
         figure="dead_letter_total",
         bound=0,
         rises=600,
-        sentence="{value} messages could not be relayed in ten minutes.",
+        sentence="Messages that could not be relayed in ten minutes: {value}.",
     ),
     Alarm(
         name="RelayWithoutDedupe",
@@ -265,7 +265,7 @@ _RELAY = (
         name="RelayDeadLettersWait",
         figure="relay_dead_letter_queue_messages",
         bound=0,
-        sentence="{value} messages lie in the dead-letter queue until somebody replays or discards them.",
+        sentence="Messages in the dead-letter queue: {value}. They stay until somebody replays or discards them.",
     ),
     Alarm(
         name="RelayDeadLettersRefused",
@@ -273,7 +273,7 @@ _RELAY = (
         bound=0,
         seconds=300,
         critical=True,
-        sentence="{value} messages can neither be relayed nor become dead letters.",
+        sentence="Messages that can neither be relayed nor become dead letters: {value}.",
     ),
 )
 ALARMS = (*_OUTBOX, *_HANDLERS, *_LETTERS, *_UPKEEP, *_PROCESSES, *_RELAY)

@@ -53,15 +53,21 @@ def main() -> int:
     console = Console(stderr=True)
     figures: list[report.BenchFigure] = []
     described = describe_machine()
-    if "page" in parts:
-        figures += _page(options, console)
-    if "idle" in parts:
-        figures += _idle(options, console)
-    if "size" in parts:
-        figures.append(_size())
-    report.show("The page of operators, and rest", figures)
-    path = report.write("operations", described, figures)
-    console.print(f"{described['date']}, {described['cores']} × {described['processor']}; {path}")
+    for part in parts:
+        match part:
+            case "page":
+                found = _page(options, console)
+            case "idle":
+                found = _idle(options, console)
+            case _:
+                found = [_size()]
+        figures += found
+        # A part takes up to half an hour: what came before one that is broken off is not lost.
+        report.show(f"The page of operators, and rest: {part}", found)
+        path = report.write("operations", described, figures)
+        console.print(
+            f"{described['date']}, {described['cores']} × {described['processor']}; {path}"
+        )
     return report.exit_code(figures)
 
 
