@@ -216,7 +216,9 @@ class Judge:
             station=station,
             state=RED if is_on and alarm.critical else AMBER,
             is_on=is_on,
-            sentence=alarm.sentence.format(value=words.figure(alarm.figure, value)),
+            sentence=alarm.sentence.format(
+                value=words.figure(alarm.figure, value, stopped_at=hop.counted)
+            ),
             held=held,
             left=max(0.0, alarm.seconds - held),
             page=hop.page,

@@ -45,8 +45,8 @@ def rate(per_second: float | None) -> str:
     return f"{per_second:.1f}/s" if per_second >= 0.5 else f"{per_second * 60:.0f}/min"
 
 
-def figure(series: str, value: float) -> str:
-    """The value of a series in the unit that its name ends with."""
+def figure(series: str, value: float, *, stopped_at: int = 0) -> str:
+    """The value of a series in the unit that its name ends with; a number as `count` says it."""
     name = series.partition("{")[0]
     if name == "upkeep_last_done_seconds":
         return "not yet" if math.isinf(value) else f"{span(value)} ago"
@@ -54,7 +54,7 @@ def figure(series: str, value: float) -> str:
         return span(value)
     if name.endswith("_ratio"):
         return f"{value:.0%}"
-    return count(value)
+    return count(value, stopped_at=stopped_at)
 
 
 def bytes_of(number: float | None) -> str:

@@ -94,6 +94,15 @@ def test_so_does_a_figure_whose_beginning_is_known(clock: Clock) -> None:
     assert late.is_on
 
 
+def test_a_number_that_was_counted_to_its_bound_has_a_plus(clock: Clock) -> None:
+    alarm = next(each for each in ALARMS if each.name == "DeadLetters")
+    sentences = [
+        station(Judge(ALARMS), alarm, value, counted=10_000).alerts[0].sentence
+        for value in (9_999, 10_000)
+    ]
+    assert sentences == [alarm.sentence.format(value=value) for value in ("9,999", "10,000+")]
+
+
 def test_a_backlog_that_shrinks_is_none_that_grows(clock: Clock) -> None:
     alarm = Alarm(name="A", figure="a", bound=1000, growing=True, sentence="")
     judge = Judge([alarm])
