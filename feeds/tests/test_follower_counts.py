@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connection, transaction
 
 from feeds.checking.followers import WrongCount, recount, wrong_counts
+from feeds.events import Unfollowed
 from feeds.fanout.handlers import count_follows
 from feeds.models import AuthorMode, FeedAuthor
 from feeds.tests.stage import (
@@ -19,11 +20,14 @@ from feeds.tests.stage import (
     envelopes,
     follow,
     held_open,
+    number_of,
     post,
     settle,
     shown,
     unfollow,
 )
+from feeds.tests.test_handlers import follow_event
+from outbox.inbox import receipts
 from outbox.models import InboxReceipt
 
 pytestmark = [
@@ -31,6 +35,11 @@ pytestmark = [
     pytest.mark.usefixtures("no_cached_feeds"),
 ]
 
+# As docs/operations.md has it, behind a restore.
+FORGET_RECEIPTS = """
+    DELETE FROM inbox_receipt receipt WHERE handler IN ('cut_posts', 'count_follows')
+    AND NOT EXISTS (SELECT FROM event_outbox event WHERE event.event_id = receipt.event_id)
+"""
 FANS = [f"fan{number}" for number in range(4)]
 
 
@@ -119,6 +128,33 @@ def test_a_handler_that_is_at_work_meanwhile_is_waited_for() -> None:
         handler.commit()
         counting.join()
     assert count() == 5
+
+
+@pytest.mark.usefixtures("followed")
+@pytest.mark.parametrize("forgotten", [False, True], ids=["with its receipt", "without it"])
+def test_an_unfollow_that_a_database_set_back_has_forgotten(forgotten: bool) -> None:
+    """Read once more it changes nothing, and has a receipt. The follow ends again, with an event of the
+    same id: it is dropped as long as the receipt is there, and check_feeds finds what it would have done."""
+    first = post("bob")
+    settle()
+    event = follow_event(Unfollowed.of("fan0", "bob", number_of("fan0", "bob"), 0))
+    with transaction.atomic():
+        receipts.insert_receipts("count_follows", [event.event_id])
+        count_follows([event])
+    assert (count(), list(entries("fan0"))) == (4, [first])
+    if forgotten:
+        with connection.cursor() as cursor:
+            cursor.execute(FORGET_RECEIPTS)
+            assert cursor.rowcount == 1
+    unfollow("fan0", "bob")
+    settle()
+    assert shown("fan0") == []
+    assert (count(), list(entries("fan0"))) == ((3, []) if forgotten else (4, [first]))
+    if not forgotten:
+        with pytest.raises(CommandError, match=r"^1 differences"):
+            check("--repair")
+    assert " 3 entries are right, 0 are litter" in check()
+    assert count() == 3
 
 
 def test_the_mode_follows_from_the_right_number(settings: Any) -> None:
