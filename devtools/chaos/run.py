@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,10 @@ class ScenarioStage:
         except Exception as error:  # noqa: BLE001  (the next scenario is still to be played)
             result.broken.append(f"{type(error).__name__}: {error}")
             self.say(traceback.format_exc())
+            with suppress(
+                Exception
+            ):  # what it left unfinished would count as the next one's damage
+                ground.settled(scenario.settle_within)
         result.broken += ground.broken
         result.figures = ground.figures
         result.seconds = round(time.monotonic() - begin, 1)

@@ -67,7 +67,7 @@ def kill_drain_in_a_backlog(ground: Ground) -> None:
                 names = [f"behind-{(number + key) % 500}" for key in range(BACKLOG_COMMIT // 4)]
                 ground.write(*names * 4)
         for _ in range(2):
-            ground.wait(lambda: ground.evidence.lane_holders() == 2, 20, "two claims at once")
+            ground.wait(lambda: ground.evidence.lane_holders() == 2, 60, "two claims at once")
             ground.kill("worker-outbox")
 
 
