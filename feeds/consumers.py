@@ -23,7 +23,7 @@ class LiveFeed(StatusConsumer):
             raise SocketRefused(400, "The user id is not valid.", [("user_id", "Must be UTF-8.")])
         if not is_user_id(user_id):
             message = (
-                "Must have 1 to 255 characters, no control characters, no /, and not be . or ..."
+                "Must have 1 to 255 characters, no control characters, no /, and not be . or .."
             )
             raise SocketRefused(400, "The user id is not valid.", [("user_id", message)])
         return user_id

@@ -102,16 +102,14 @@ class Generator:
         with self._guard:
             lease, now = self._lease, self._monotonic()
             if lease is None or now >= lease.until:
-                raise NoNode(
-                    "This process holds no node number, so it cannot make an id for the post"
-                )
+                raise NoNode("This process cannot create post ids now")
             ms, sequence = lease.clock_ms + int((now - lease.read_at) * 1000), 0
             if ms <= self._ms:
                 ms, sequence = self._ms, self._sequence + 1
                 if sequence == A_MILLISECOND:
                     ms, sequence = ms + 1, 0
             if ms > lease.highest_ms:
-                raise NoNode("This process has used up the ids of its lease")
+                raise NoNode("This process cannot create more post ids now")
             self._ms, self._sequence = ms, sequence
             return ms << TIME_SHIFT | lease.node << NODE_SHIFT | sequence << 1
 

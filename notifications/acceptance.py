@@ -160,7 +160,10 @@ def _drafted(
     if template is None or not (new.sees_all or template.caller == new.caller):
         return _unfit("template_id", "There is no such template.")
     if template.channel != new.channel:
-        return _unfit("template_id", f"Is a template of channel {template.channel}.")
+        return _unfit(
+            "template_id",
+            f"Must be a template of the notification's channel; this one is for {template.channel}.",
+        )
     return _from_template(new, template, batch_id)
 
 
@@ -175,7 +178,7 @@ def _from_template(
     except MissingVariable as error:
         return _fallen_back(new, template, missing=str(error.args[0]), batch_id=batch_id)
     if not text.strip():
-        return _unfit("template_variables", "Make a text with nothing in it.")
+        return _unfit("template_variables", "Render to an empty text.")
     return _draft(new, text, template=template, is_rendered=True, batch_id=batch_id)
 
 
@@ -186,7 +189,10 @@ def _fallen_back(
     if new.unfit_content is not None:
         return _unfit("content", new.unfit_content)
     if new.content is None:
-        return _unfit("template_variables", f"Has no {missing}, and there is no content instead.")
+        return _unfit(
+            "template_variables",
+            f"Lacks the variable {missing}; send it, or content to use instead.",
+        )
     return _draft(new, new.content, template=template, batch_id=batch_id)
 
 

@@ -233,7 +233,7 @@ def _left_out(chosen: int) -> str:
         return ""
     more = chosen - AT_ONCE
     count = f"{more:,}" if chosen <= COUNTED else f"{COUNTED - AT_ONCE:,} or more"
-    return f"{count} of those that were chosen are left out: a page takes {AT_ONCE} at most."
+    return f"{count} of the selected notifications are left out: one action takes at most {AT_ONCE}. Repeat it for them."
 
 
 @admin.register(Batch)
@@ -268,7 +268,7 @@ class BatchAdmin(ConfirmedActions):
         batches = list(queryset.order_by("id")[:AT_ONCE])
         why = reason_of(request)
         if not why:
-            sentence = "Of these, what is not under way is not sent."
+            sentence = "Notifications of these batches that are not being sent are cancelled."
             return self.ask(request, "cancel", sentence, batches)
         done, by = 0, request.user.get_username()
         for batch in batches:

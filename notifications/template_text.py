@@ -49,7 +49,7 @@ def rendered(body: str, variables: Mapping[str, str], *, at_most: int) -> str:
         length += len(text)
         texts.append(text)
     if length > at_most:
-        raise TooLong(f"Make a text of {length} characters; there may be {at_most}.")
+        raise TooLong(f"Render to {length} characters; at most {at_most} are allowed.")
     return "".join(texts)
 
 

@@ -73,7 +73,7 @@ def _done(
     rate = request.POST.get("rate", str(RATES[0]))
     once = parse_id(request.POST.get("once", ""))  # None: this server did not make the form
     if once is None:
-        problem = "The form has no valid number. Send this one."
+        problem = "The form was incomplete. Send this new one."
         return _form(request, name, preview, on=on, problem=problem)
     if (before := _sent_before(request)) is not None:
         return before

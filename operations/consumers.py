@@ -39,7 +39,9 @@ class LivePage(AsyncWebsocketConsumer):  # type: ignore[misc]
         except MayNot as error:
             raise SocketRefused(403, str(error)) from None
         except Unasked:
-            raise SocketRefused(503, "PostgreSQL cannot say who you are.") from None
+            raise SocketRefused(
+                503, "PostgreSQL is unavailable, so your login cannot be checked."
+            ) from None
         await self.accept()
         self._watcher = Watcher(
             cookie=cookie,
@@ -50,7 +52,7 @@ class LivePage(AsyncWebsocketConsumer):  # type: ignore[misc]
         room().enter(self._watcher)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        raise UnknownMessage("This WebSocket takes no messages.")
+        raise UnknownMessage("This WebSocket accepts no messages.")
 
 
 def _header(scope: Any, wanted: bytes) -> str:

@@ -80,11 +80,17 @@ def of_scripts(view: View) -> Callable[..., Any]:
         try:
             answer = view(request, viewer_of(request), *args, **more)
         except NotKnown:
-            answer = _error(401, "Log in at /admin/, or send the token of operators.")
+            answer = _error(
+                401,
+                "Log in at /admin/, or send the operator token: Authorization: Bearer <OPS_TOKEN>.",
+            )
         except MayNot as error:
             answer = _error(403, str(error))
         except Unasked:
-            answer = _error(503, "PostgreSQL cannot say who you are; send the token of operators.")
+            answer = _error(
+                503,
+                "PostgreSQL is unavailable, so your login cannot be checked; send the operator token: Authorization: Bearer <OPS_TOKEN>.",
+            )
             answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return answer
 

@@ -44,9 +44,9 @@ def by_age(reading: Reading[object]) -> tuple[State, str]:
     """The state of a number by the age of its reading, and the reason why there is no newer one."""
     why = reading.error or "no answer yet"
     if min(reading.age, reading.silent) > RED_AFTER:
-        return RED, f"no news for {words.span(reading.silent)}: {why}"
+        return RED, f"no data for {words.span(reading.silent)}: {why}"
     if reading.age > GREY_AFTER:
-        return GREY, f"no news for {words.span(reading.silent)}: {why}"
+        return GREY, f"no data for {words.span(reading.silent)}: {why}"
     return GREEN, ""
 
 

@@ -22,15 +22,15 @@ from outbox.dead_letters.resolve import (
 __all__ = ["LETTER_ACTIONS", "NO_LETTER", "NO_RELAY_LETTER"]
 
 NO_LETTER = "There is no such dead letter."
-NO_RELAY_LETTER = "The relay has no such dead letter among the first of its queue."
+NO_RELAY_LETTER = "The letter is not among the first dead letters of the relay. Find others by manage.py rabbitmq_dead_letters."
 LETTERS = "outbox.change_deadletter"
 _EFFECTS = {
-    REPLAY: "are due at once, with all their tries",
+    REPLAY: "are due at once, with all their attempts",
     DISCARD: "are never applied, and are kept for 90 days with the name of who discarded them",
 }
 
 _ONE = {
-    REPLAY: "It is due at once, with all its tries",
+    REPLAY: "It is due at once, with all its attempts",
     DISCARD: "It is never applied, and is kept for 90 days with the name of who discarded it",
 }
 

@@ -110,7 +110,7 @@ class Room:
                 watcher.heard_at = now
             elif now - watcher.heard_at > SLOW_SECONDS:
                 self.leave(watcher)
-                await watcher.close(CloseCode.TOO_SLOW, "The client does not read.")
+                await watcher.close(CloseCode.TOO_SLOW, "The client reads too slowly.")
 
     async def _ask_again(self, watcher: Watcher) -> None:
         watcher.asked_at = time.monotonic()

@@ -38,7 +38,7 @@ def trace_of(event_id: str) -> RelayTrace:
         if not has_run("relay"):
             return RelayTrace()
     except (redis.RedisError, OSError):
-        return RelayTrace(notes=("Redis cannot be asked, so nothing of the relay is known.",))
+        return RelayTrace(notes=("Redis is unavailable, so the state of the relay is unknown.",))
     policy = configured()
     notes = [
         f"Topic {policy.topic} of the relay cannot be looked up by an id; a record there has it in its"
@@ -51,7 +51,7 @@ def trace_of(event_id: str) -> RelayTrace:
             stops.append(_stop(claim, policy))
         notes.append(f"The relay remembers an id for {words.span(policy.dedupe_ttl)}.")
     except (redis.RedisError, OSError):
-        notes.append("The Redis of the relay's claims cannot be asked.")
+        notes.append("The Redis of the relay's claims is unavailable.")
     try:
         letters, whole = of_event(event_id)
         if not whole:

@@ -93,7 +93,7 @@ def _relay(value: FromRedis, reading: Reading[FromRedis], judge: Judge) -> Stati
     last = Reading(
         value,
         reading.read_at - min((seen.age for seen in relays), default=math.inf),
-        "no relay says that it runs",
+        "no relay sends heartbeats",
         -math.inf if relays else since,
     )
     hop = _relay_hop(speaking or relays, alarms=bool(speaking))
@@ -162,7 +162,7 @@ def process_rows(seen: Sequence[SeenProcess], reading: Reading[FromRedis]) -> li
     rows = []
     for each in seen:
         replaced = each.age > GREY_AFTER and (each.said.name, each.said.host) in fresh
-        last = reading.older(each.age, "it does not say that it runs")
+        last = reading.older(each.age, "it sends no heartbeats")
         state, reason = by_age(last)
         rows.append(
             ProcessRow(

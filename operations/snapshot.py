@@ -127,13 +127,13 @@ class Snapshot:
         on = [alert for alert in self.alerts if alert.is_on]
         parts = []
         if away:
-            parts.append(f"{_listed(away)} cannot be asked")
+            parts.append(f"{_listed(away)} {'are' if len(away) > 1 else 'is'} unavailable")
         if self.unread:
             parts.append(f"{_listed([each.app for each in self.unread])} cannot be read")
         if on:
             parts.append(f"{len(on)} alarm{'s are' if len(on) > 1 else ' is'} on")
         if coming := len(self.alerts) - len(on):
-            parts.append(f"{coming} more may come")
+            parts.append(f"{coming} alarm{'s' if coming > 1 else ''} may follow")
         if not parts:
             return {
                 GREEN: "Everything is as it should be.",
@@ -200,9 +200,7 @@ def take(heard: Heard, judge: Judge) -> Snapshot:
 def _aged(found: Iterable[Deadline], reading: Reading[object]) -> Iterator[Deadline]:
     """Deadlines with the age of their numbers. Some were old already when the server told them."""
     for each in found:
-        last = (
-            reading.older(each.age, "no process there says that it runs") if each.age else reading
-        )
+        last = reading.older(each.age, "no process there sends heartbeats") if each.age else reading
         state, reason = by_age(last)
         yield replace(each, state=worst([each.state, state]), age=last.age, reason=reason)
 

@@ -205,7 +205,7 @@ def _other_redis(other: OtherRedis, judge: Judge, at: float) -> Iterator[Deadlin
     """A cache that evicts has no deadline: it is meant to be full."""
     name = f"memory of Redis of {other.name}"
     if other.error:
-        standing = f"it cannot be asked: {other.error}"
+        standing = f"it is unavailable: {other.error}"
         yield Deadline(name=name, left=None, standing=standing, ends=other.ends, state=GREY)
     elif not (other.limit and other.name == FEED_CACHE and other.policy != "noeviction"):
         evicted = ": what is forgotten is published again when it is repeated"

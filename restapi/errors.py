@@ -42,8 +42,8 @@ RETRY_AFTER_SECONDS = 2
 READS = ("GET", "HEAD", "OPTIONS")
 SUSPICIOUS = "The request is malformed or has too many parameters."
 OUTCOMES = {
-    "not_stored": "The database is not available; nothing was stored, try again.",
-    "unknown": "The connection was lost while storing; the outcome is unknown, check it before you try again.",
+    "not_stored": "The database is unavailable; nothing was stored, try again.",
+    "unknown": "It is unknown whether the change was stored; check before you try again.",
 }
 READ_FAILED = "The database does not answer; try again."  # a read stores nothing, whatever happens
 

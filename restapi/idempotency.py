@@ -72,7 +72,7 @@ _RUNNING = json_answer(
 _REUSED = json_answer(
     422,
     {
-        "error": f"This {HEADER} belongs to a request with another body; take a new one.",
+        "error": f"This {HEADER} was used with another body; send a new key.",
         "details": [{"field": HEADER, "message": "Was used with another body."}],
     },
 )

@@ -20,7 +20,7 @@ __all__ = ["BodyTooLarge", "JSONParser", "JSONRenderer", "OnlyJSON", "parse_json
 # How deep Python itself can go depends on who asks it: a thread of Django's less deep than others.
 DEEPEST = 100
 _CONTAINERS = (dict, list)
-TOO_DEEP = f"The body has more than {DEEPEST} objects and arrays in each other."
+TOO_DEEP = f"The body is nested more than {DEEPEST} levels deep."
 
 _encoder = msgspec.json.Encoder(decimal_format="number", uuid_format="canonical")
 

@@ -47,13 +47,13 @@ ERRORS: dict[int, tuple[str, str]] = {
     415: ("The body is not application/json.", 'Unsupported media type "text/plain" in request.'),
     422: (
         "The idempotency key came with another body before.",
-        "This key was used with another body.",
+        "This Idempotency-Key was used with another body; send a new key.",
     ),
     429: ("Too many requests.", "Too many requests; try again later."),
     503: (
         "The database is unavailable, or does not answer. For a write `outcome` says what is known: "
         "`not_stored`, or `unknown`.",
-        "The database is not available; nothing was stored, try again.",
+        "The database is unavailable; nothing was stored, try again.",
     ),
 }
 

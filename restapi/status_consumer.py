@@ -57,7 +57,7 @@ class StatusConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         seat.begin()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        raise UnknownMessage("This WebSocket takes no messages.")
+        raise UnknownMessage("This WebSocket accepts no messages.")
 
 
 def refused_query(parameter: str, message: str) -> SocketRefused:
@@ -73,12 +73,12 @@ def _parameters(query: bytes, names: tuple[str, ...]) -> dict[str, str]:
             query.decode("ascii"), keep_blank_values=True, errors="strict"
         )
     except ValueError:
-        raise refused_query("query", "Must be UTF-8 and have few parameters.") from None
+        raise refused_query("query", "Must be percent-encoded UTF-8.") from None
     for name, value in pairs:
         if name not in names:
             continue
         if name in given:
-            raise refused_query(name, "May be given only once.")
+            raise refused_query(name, "Must be given once.")
         given[name] = value
     return given
 

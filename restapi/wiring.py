@@ -30,7 +30,7 @@ WIRING = App(
             bound=30,
             seconds=60,
             critical=True,
-            sentence="A committed change has waited {value} for its number: live feeds get no news.",
+            sentence="A committed change has waited {value} for its number: live feeds get no changes.",
         ),
         Alarm(
             name="StatusFeedUnread",
@@ -39,7 +39,7 @@ WIRING = App(
             rises=300,
             seconds=60,
             critical=True,
-            sentence="Web processes could not read a status log {value} times in five minutes: its live feeds get no news.",
+            sentence="Web processes could not read a status log {value} times in five minutes: its live feeds get no changes.",
         ),
         Alarm(
             name="WebSocketsFail",

@@ -93,7 +93,9 @@ def _names(options: argparse.Namespace) -> Sequence[str]:
     known = [one.name for table in tables for one in table]
     names: list[str] = options.names
     if unknown := set(names) - set(known):
-        raise SystemExit(f"Unknown: {', '.join(sorted(unknown))}; there are: " + ", ".join(known))
+        raise SystemExit(
+            f"There is no {', '.join(sorted(unknown))}; choose from: " + ", ".join(known)
+        )
     return names
 
 

@@ -76,7 +76,9 @@ def restart(state: StackState, name: str) -> int:
         raise LocalStackError("Nothing is running. `make up` starts it.")
     units = {unit.name: unit for unit in record.units}
     if name not in units:
-        raise LocalStackError(f"{name} is unknown; use one of: {', '.join(units)}.")
+        raise LocalStackError(
+            f"There is no server or process {name}; use one of: {', '.join(units)}."
+        )
     before = units[name].identity
     _stop(units[name])
     deadline = time.monotonic() + 60

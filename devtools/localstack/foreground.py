@@ -70,7 +70,7 @@ def run_processes(state: StackState, names: Sequence[str], *, plan: Plan) -> int
     specs = {spec.name: spec for spec in plan.processes}
     if unknown := set(names) - set(specs):
         raise LocalStackError(
-            f"{', '.join(sorted(unknown))}: unknown; use one of {', '.join(specs)}."
+            f"There is no process {', '.join(sorted(unknown))}; use one of {', '.join(specs)}."
         )
     variables = _variables_of_running(state)
     children: list[subprocess.Popen[bytes]] = []

@@ -104,7 +104,9 @@ def earlier(commit: str, folder: Path, report: Report) -> EarlierRelease:
     """The code of a commit, unpacked into an empty folder. Raises LocalStackError."""
     _unpack(commit, folder)
     if not (folder / COURIER.parent).exists():
-        raise LocalStackError(f"Commit {commit} is older than this test, which adds an app to it.")
+        raise LocalStackError(
+            f"Commit {commit} is older than this test. Choose a newer one with --from."
+        )
     # Today's, if that commit has one of its own: both sides run the same files.
     shutil.rmtree(folder / COURIER, ignore_errors=True)
     shutil.copytree(CLONE / COURIER, folder / COURIER)
@@ -131,7 +133,7 @@ def _settings(release_of_courier: str) -> dict[str, str]:
 def _unpack(commit: str, folder: Path) -> None:
     git = shutil.which("git")
     if git is None:
-        raise LocalStackError("There is no git, which has the code to upgrade from.")
+        raise LocalStackError("Install git: the test takes the earlier code from it.")
     with tempfile.TemporaryDirectory(prefix="eventsite-upgrade-") as name:
         archive = Path(name, "code.tar")
         answer = subprocess.run(  # noqa: S603  (found on PATH, with a hash)
@@ -205,6 +207,6 @@ def _ask(python: Path, folder: Path, settings: Mapping[str, str]) -> dict[str, A
         check=False,
     )
     if answer.returncode:
-        raise LocalStackError(f"The earlier code does not tell its processes:\n{answer.stderr}")
+        raise LocalStackError(f"The earlier code cannot list its processes:\n{answer.stderr}")
     told: dict[str, Any] = json.loads(answer.stdout)
     return told

@@ -208,4 +208,4 @@ def _complaint(error: ValidationError) -> str:
     for each in error.errors(include_input=False, include_url=False):
         name = ".".join(str(part) for part in each["loc"]).upper()  # none: of several together
         lines.append(f"  {name}: {each['msg']}" if name else f"  {each['msg']}")
-    return "\n".join(["The environment has values that cannot be used:", *lines])
+    return "\n".join(["Invalid environment variables:", *lines])

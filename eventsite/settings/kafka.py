@@ -42,12 +42,12 @@ class KafkaSecurity(BaseSettings):
         if self._signs_in and not (self.kafka_sasl_username and self.kafka_sasl_password):
             yield f"{name} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
         if not self._signs_in and (self.kafka_sasl_username or self.kafka_sasl_password):
-            yield f"{name} signs nobody in, and KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD is set."
+            yield f"{name} uses no login, but KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD is set. Unset them, or use SASL_SSL or SASL_PLAINTEXT."
         encrypts = self.kafka_security_protocol.endswith("SSL")
         if not encrypts and (self.kafka_ssl_ca_location or certificate or key):
-            yield f"{name} does not encrypt, and a KAFKA_SSL_ variable is set."
+            yield f"{name} does not encrypt, but a KAFKA_SSL_ variable is set. Unset it, or use SSL or SASL_SSL."
         if bool(certificate) != bool(key):
-            yield "KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION go together."
+            yield "Set both KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION, or neither."
 
     def kafka_client_settings(self) -> dict[str, str]:
         """For every client; empty where nothing is said, so that librdkafka's defaults hold."""

@@ -17,7 +17,7 @@ if found := refusals(
     debug=env.debug,  # noqa: F405
     opens_the_api="api_keys_required" in env.model_fields_set and not env.api_keys_required,  # noqa: F405
 ):
-    sys.exit("\n  ".join(["These settings do not start in production:", *found]))
+    sys.exit("\n  ".join(["Production does not start with these settings:", *found]))
 if env.admin_password == "admin":  # noqa: F405, S105
     ADMIN_PASSWORD = ""  # `ensure_admin` then asks for one instead of making admin / admin
 

@@ -46,8 +46,8 @@ def refusals(
     found += _opened(debug, opens_the_api=opens_the_api)
     if not sends:
         found.append(
-            "Neither PROVIDERS nor WEBHOOK_URL is set: name who sends notifications, or say"
-            ' PROVIDERS={"log": {"kind": "log"}} where lines in the log are meant.'
+            "Neither PROVIDERS nor WEBHOOK_URL is set, so no provider sends notifications. Set one;"
+            ' PROVIDERS={"log": {"kind": "log"}} only logs them.'
         )
     if ops_token and not _is_secret(ops_token):
         found.append(
@@ -58,9 +58,9 @@ def refusals(
 
 def _opened(debug: str, *, opens_the_api: bool) -> Iterator[str]:
     if debug.strip().lower() not in OFF:
-        yield "DEBUG is on: its pages show settings and source. Take it away."
+        yield "DEBUG is on: its pages show settings and source. Unset it."
     if opens_the_api:
-        yield "API_KEYS_REQUIRED is off: production always asks for a key. Take it away."
+        yield "API_KEYS_REQUIRED is off, but production always requires a key. Unset it."
 
 
 def _is_secret(key: str) -> bool:

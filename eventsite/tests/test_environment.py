@@ -124,11 +124,11 @@ def test_how_kafka_is_reached(given: dict[str, str], expected: dict[str, str]) -
         ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "SASL_SSL"),
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "needs KAFKA_SASL_USERNAME"),
         # What would go out without encryption, or not at all, though somebody meant it to.
-        (LOGIN, "signs nobody in"),
+        (LOGIN, "uses no login"),
         ({"KAFKA_SSL_CA_LOCATION": FILE}, "does not encrypt"),
         (
             {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CERTIFICATE_LOCATION": FILE},
-            "go together",
+            "or neither",
         ),
         (
             {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_LOCATION": "/no/such/file"},

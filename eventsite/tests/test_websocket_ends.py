@@ -197,7 +197,7 @@ def test_1013_for_a_client_that_pings_and_does_not_read(web: Web) -> None:
         pytest.fail("It takes pings without end.")
     assert settles(lambda: bool(lines(web, "websocket_closed", path="/ws/obey/pings")))
     [line] = lines(web, "websocket_closed", path="/ws/obey/pings")
-    assert (line["code"], line["reason"]) == (1013, "The answers to pings are not read.")
+    assert (line["code"], line["reason"]) == (1013, "The client reads too slowly.")
 
 
 def test_1006_for_a_connection_that_broke(web: Web) -> None:

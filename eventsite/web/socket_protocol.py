@@ -134,7 +134,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= FRAGMENTS:
-            self._close(CloseCode.TOO_BIG, f"A message has at most {FRAGMENTS} fragments.")
+            self._close(CloseCode.TOO_BIG, f"The message has more than {FRAGMENTS} fragments.")
         else:
             super().handle_cont(event)
 
@@ -144,13 +144,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
                 b"".join(self.frames).decode()
             except UnicodeDecodeError:  # by itself uvicorn would log a traceback
                 self.frames = []
-                self._close(CloseCode.NO_TEXT, "A text message is UTF-8.")
+                self._close(CloseCode.NO_TEXT, "The text message is not UTF-8.")
                 return
         super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         if self.transport.get_write_buffer_size() > PONG_BYTES:
-            self._close(CloseCode.TOO_SLOW, "The answers to pings are not read.")
+            self._close(CloseCode.TOO_SLOW, "The client reads too slowly: pongs wait.")
         else:
             super().handle_ping()
 

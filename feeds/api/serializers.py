@@ -88,7 +88,7 @@ class FollowSerializer(serializers.Serializer[object]):
 class PostId(serializers.Field[int, Any, int, int]):
     """An unsigned number of 64 bits in a query. Those above all ids stand for the highest."""
 
-    default_error_messages = {"invalid": "Must be an unsigned number of 64 bits."}
+    default_error_messages = {"invalid": "Must be an integer from 0 to 18446744073709551615."}
 
     def to_internal_value(self, data: Any) -> int:
         if not _DIGITS.fullmatch(str(data)) or int(data) >= 1 << 64:
@@ -116,7 +116,7 @@ class FeedOffset(serializers.Field[int, Any, int, Any]):
     """Posts to skip, at most as many as are stored; anything that is not a number is 0."""
 
     default_error_messages = {
-        "beyond": "Must not be above {window}; to read on give `before`, the `next_before` of a page."
+        "beyond": "Must be at most {window}. For older posts, send `before` with the `next_before` of the last page."
     }
 
     def to_internal_value(self, data: Any) -> int:
@@ -142,7 +142,9 @@ class FeedQuery(QuerySerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = [name for name in ("before", "after", "offset") if name in self.initial_data]
         if len(given) > 1:
-            raise serializers.ValidationError({name: ["Give only one of these."] for name in given})
+            raise serializers.ValidationError(
+                {name: ["Only one of before, after and offset may be sent."] for name in given}
+            )
         return attrs
 
 

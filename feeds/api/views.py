@@ -100,7 +100,9 @@ def _pair_of(request: Request) -> Pair:
     pair = validated_pair(queried)
     # No body is an empty form, or an empty object, for Django REST framework.
     if request.data != {} and validated_pair(request.data) != pair:
-        raise ValidationError("The body and the query name different pairs.")
+        raise ValidationError(
+            "The body and the query have different ids; send the ids in one of them only."
+        )
     return pair
 
 

@@ -38,7 +38,7 @@ MAX_TRIES = 5
 RETRY_SECONDS = 1.0  # after the first failure; each time twice as long
 SLICE_FOLLOWERS = 1000  # followers for whom one slice is cut
 ERROR_LENGTH = 500
-NEVER_ENDED = "begun, and its worker did not come back"
+NEVER_ENDED = "the worker ended before it finished the slice"
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,8 +389,7 @@ def test_without_a_node_a_post_is_refused_and_can_be_sent_again(
         answer = client.post("/posts", post, content_type="application/json")
         assert (answer.status_code, answer["Retry-After"]) == (503, "2")
         assert answer.json() == {
-            "error": "This process holds no node number, so it cannot make an id for the post; nothing was "
-            "stored, try again.",
+            "error": "This process cannot create post ids now; nothing was stored, try again.",
             "details": [],
             "outcome": "not_stored",
         }

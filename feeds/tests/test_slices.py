@@ -209,7 +209,7 @@ class TestASliceThatFails:
         assert metrics.SLICES_WAITING._value.get() == 0
         assert metrics.OLDEST_SLICE._value.get() == 0
         assert f"post of post {refused} by bob" in told("list")
-        with pytest.raises(CommandError, match="Name slices"):
+        with pytest.raises(CommandError, match="Give slice ids"):
             told("retry")
         with pytest.raises(CommandError, match="1 of the named slices have not failed"):
             told("retry", "1")

@@ -80,7 +80,9 @@ def read_batch(body: object, asking: Asking) -> list[NewNotification]:
         if found.key is not None:
             first = seen.setdefault(found.key.id, index)
             if first != index:
-                errors[str(index)] = {"idempotency_key": [f"Is that of entry {first} too."]}
+                errors[str(index)] = {
+                    "idempotency_key": [f"Must be unique in the batch; entry {first} has the same."]
+                }
         read.append(found)
     if errors:
         raise ValidationError({"notifications": errors})

@@ -58,10 +58,12 @@ def _error(refused: NotificationRefused, place: str) -> APIException:
             {f"{place}{field}": message for field, message in refused.errors.items()}
         )
     if isinstance(refused, KeyReused):
-        return KeyWasReused({f"{place}{KEY}": ["Belongs to another notification; take a new one."]})
+        return KeyWasReused(
+            {f"{place}{KEY}": ["Was used for another notification; send a new one."]}
+        )
     if isinstance(refused, KeyTaken):
         stored: dict[str, Any] = parse_json(refused.words)
-        return Conflict("This idempotency_key belongs to a notification that is there.", **stored)
+        return Conflict("This idempotency_key belongs to an existing notification.", **stored)
     return StillRunning(
         "A request with this idempotency_key is still running; try again in a moment."
     )

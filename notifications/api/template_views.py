@@ -106,7 +106,7 @@ class TemplateView(APIView):
             # Behind the key: who asks again is answered again, also when it was deleted meanwhile.
             there = _found(template_id)
             if fields.get("channel", there.channel) != there.channel:
-                raise ValidationError({"channel": [f"Is {there.channel}, and cannot be changed."]})
+                raise ValidationError({"channel": [f"Cannot be changed; it is {there.channel}."]})
             changed = services.change_template(
                 there.id, owner=owner(), name=fields["name"], body=fields["body"]
             )
@@ -135,7 +135,9 @@ class PreviewView(APIView):
         try:
             content = rendered(template.body, body.validated_data["variables"], at_most=at_most)
         except MissingVariable as error:
-            raise ValidationError({"variables": [f"Has no {error.args[0]}."]}) from error
+            raise ValidationError(
+                {"variables": [f"Lacks the variable {error.args[0]}."]}
+            ) from error
         except TooLong as error:
             raise ValidationError({"variables": [str(error)]}) from error
         return Response({"content": content})

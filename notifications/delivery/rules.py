@@ -24,7 +24,7 @@ __all__ = [
 
 FIRST_WAIT, FACTOR, LONGEST_WAIT, JITTER = 2.0, 4.0, 300.0, 0.2
 HELD_AHEAD = 0.1  # of the time to wait: not all come back in the same moment
-LOST = "The sender was lost while it sent; whether the provider took it is not known."
+LOST = "The sender ended during the call; it is unknown whether the provider accepted the message."
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):

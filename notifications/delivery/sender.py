@@ -137,7 +137,7 @@ class DeliverySender:
         claim, settings = call.claim, configured()[call.provider]
         # The last look at the lease: a process that was stopped since its claim begins nothing.
         if time.monotonic() + settings.timeout + WRITE_MARGIN > claim.until:
-            reason = "Not sent: its lease no longer covered the call."
+            reason = "Not sent: the lease would have ended during the call."
             return Done(call, not_begun(claim, reason))
         if (provider := self._providers.get(call.provider)) is None:
             provider = self._providers[call.provider] = build(call.provider)

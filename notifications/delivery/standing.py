@@ -91,7 +91,7 @@ def reset_breaker(
         [moment] = row_of("SELECT clock_timestamp()")
         stored = Breakers().store.reset(name, who=who, reason=reason)
         operator_log.add(run, done=int(stored), skipped=int(not stored))
-        operator_log.end(run, "" if stored else "Redis is lost: no worker has heard of it")
+        operator_log.end(run, "" if stored else "Redis was unavailable: no worker got the reset")
     _release(provider, channel, held_until=moment)
     return stored
 

@@ -77,7 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         unknown = set(self.channels).difference(("sms", "email", "push"))
         if unknown or not self.channels:
-            raise ValueError(f"channels: {', '.join(sorted(unknown)) or 'none'}")
+            raise ValueError("channels must be one or more of sms, email and push")
         if not 1 <= self.in_flight <= 1000:
             raise ValueError("in_flight must be a number from 1 to 1000")
         if not 0 < self.timeout <= LONGEST_TIMEOUT:

@@ -54,7 +54,7 @@ def test_without_any_server_it_says_what_it_could_not_ask(django_db_setup: None)
     away = nowhere()
     code, told = ops_status(**away)
     assert code == EXIT_CODES["red"]
-    assert told.startswith("RED  PostgreSQL, Redis and Kafka cannot be asked.")
+    assert told.startswith("RED  PostgreSQL, Redis and Kafka are unavailable.")
     assert "Connection refused" in told
 
     code, told = ops_status("--json", "--span", "day", **away)

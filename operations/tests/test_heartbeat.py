@@ -103,8 +103,8 @@ def test_one_that_ends_without_a_word_is_missed_until_another_has_its_name(
     [silent] = silent_for(20).processes
     assert silent.state == "grey"
     assert silent.age >= 20
-    assert silent.reason.startswith("no news for ")
-    assert silent.reason.endswith(": it does not say that it runs")
+    assert silent.reason.startswith("no data for ")
+    assert silent.reason.endswith(": it sends no heartbeats")
     assert "WebAbsent" in {alert.name for alert in silent_for(20).alerts}
     assert [row.state for row in silent_for(61).processes] == ["red"]
 

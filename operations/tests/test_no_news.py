@@ -64,7 +64,7 @@ def told_everywhere(told: Snapshot, state: str) -> None:
     assert f'<li class="{state}"><strong>notifications</strong>' in page
     terminal = rendered(told, colour=False)
     assert terminal.startswith(state.upper())
-    assert "notifications: no news for" in terminal
+    assert "notifications: no data for" in terminal
     answer = as_json(told, letters=True)
     assert answer["state"] == state
     assert [(each["name"], each["state"]) for each in answer["unread"]] == [
@@ -128,7 +128,7 @@ def test_the_card_of_a_relay_is_as_old_as_its_heartbeat(
     found = card(judge, process("relay", age=age, **WELL))
     assert found.state == state
     assert found.age == pytest.approx(age)
-    assert ("no relay says that it runs" in found.reason) == (state != "green")
+    assert ("no relay sends heartbeats" in found.reason) == (state != "green")
     assert found.hop.waits == 7
 
 
@@ -256,7 +256,7 @@ def test_all_that_postgresql_told_last_is_as_old_as_its_answer(
     assert (disk.state, disk.age) == ("green", 1.0), "Redis answers"
 
     page, answer = live_part(told, frozenset({LETTERS})), as_json(told, letters=True)
-    why = f"no news for {words.span(seconds)}: {REFUSED}"
+    why = f"no data for {words.span(seconds)}: {REFUSED}"
     age = f'<p class="read {state}">read {words.span(seconds)} ago; {why}</p>'
     for heading in ("Dead letters, by handler and error", "Who did what"):
         assert age in part(page, heading), heading
@@ -287,7 +287,7 @@ def test_a_disk_is_known_as_long_as_a_process_there_speaks(
     silent = process("web", age=seconds)
     found = disk(silent)
     assert (found.state, found.age) == (state, seconds)
-    assert "no process there says that it runs" in found.reason
+    assert "no process there sends heartbeats" in found.reason
     assert disk(process("beat"), silent, process("bridge", age=3.0)).age == 1.0
 
 

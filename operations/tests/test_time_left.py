@@ -412,4 +412,4 @@ def test_the_other_servers_of_redis_have_lines_of_their_own(tmp_path: Path, sett
         process.kill()
         process.wait()
         assert lines()[CACHE].state == GREY
-        assert "cannot be asked" in lines()[CACHE].standing
+        assert "is unavailable" in lines()[CACHE].standing

@@ -174,7 +174,7 @@ class DeadLetterAdmin(ConfirmedActions):
             messages.warning(request, words.strip())
             return None
         effect = {
-            REPLAY: "are due at once, with all their tries",
+            REPLAY: "are due at once, with all their attempts",
             DISCARD: "are never applied",
         }[action]
         followers = f"{beside} or more" if beside == FOLLOWERS_COUNTED else str(beside)
@@ -189,8 +189,8 @@ def _left_out(chosen: int, action: str) -> str:
     more = chosen - LETTERS_AT_ONCE
     count = f"{more:,}" if chosen <= COUNTED else f"{COUNTED - LETTERS_AT_ONCE:,} or more"
     return (
-        f"{count} of those that were chosen are left out, because a page takes {LETTERS_AT_ONCE} at"
-        f" most: do it again for them, or use the command `dead_letters {action}`."
+        f"{count} of the selected letters are left out: one action takes at most {LETTERS_AT_ONCE}."
+        f" Repeat it for them, or use `manage.py dead_letters {action}`."
     )
 
 
@@ -223,7 +223,7 @@ class HandlerControlAdmin(ConfirmedActions):
     def pause(
         self, request: HttpRequest, queryset: QuerySet[HandlerControl]
     ) -> HttpResponse | None:
-        sentence = "Nothing of these is applied until resumed."
+        sentence = "These handlers apply nothing until they are resumed."
         return self._change(request, queryset, "pause", pause_handler, sentence)
 
     @admin.action(description="Resume", permissions=["operate"])
@@ -253,7 +253,7 @@ class HandlerControlAdmin(ConfirmedActions):
             except OperationalError as error:
                 messages.error(
                     request,
-                    f"{row.handler}: an effect is running and holds its position. Try again: {error}",
+                    f"{row.handler} was not changed: a running effect holds its position ({error}). Try again.",
                 )
             else:
                 messages.success(request, f"{row.handler} is {action}d.")

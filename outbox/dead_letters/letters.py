@@ -40,7 +40,7 @@ __all__ = [
 
 # A letter is tried under a lease, whose number is the count of its attempts.
 LEASES = Leases(table="dead_letter", due="next_attempt_at", number="attempts", open="state = 0")
-NEVER_ENDED = "The process ended, or its time was up, while it ran this event."
+NEVER_ENDED = "The process ended or reached its time limit while it applied this event."
 ERROR_LENGTH = 4000
 
 

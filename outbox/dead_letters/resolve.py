@@ -48,8 +48,7 @@ State = DeadLetter.State
 
 
 class FollowersWithoutHead(ValueError):
-    """Some of these letters wait behind another of their key, which is not among them. Name the head
-    too (by its id, or all of the key by --key): it goes first, and its followers go after it."""
+    """Some of the letters follow a head of their key that is not among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +152,7 @@ def _resolve_all(
         try:
             words = _resolve(action, batch, by, note, run)
         except OperationalError as error:
-            word = f"not now: {str(error).strip()}"
+            word = f"not done, try again: {str(error).strip()}"
             with suppress(DatabaseError, InterfaceError):
                 operator_log.add(run, skipped=len(batch))
             yield from (Resolved(letter, False, word) for letter in batch)
@@ -318,8 +317,10 @@ def _refuse_headless(letters: Sequence[DeadLetter]) -> None:
     headless = [row[0] for row in rows]
     if headless:
         some = ", ".join(str(letter_id) for letter_id in headless[:_NAMED])
-        sentence = " ".join((FollowersWithoutHead.__doc__ or "").split())
-        raise FollowersWithoutHead(f"{sentence} Such as: {some}.")
+        raise FollowersWithoutHead(
+            f"Some letters wait behind another of their key, a head that is not selected: {some}. Name"
+            " the head too: a head is applied before its followers."
+        )
 
 
 def _followers_beside(letters: Sequence[DeadLetter]) -> int:

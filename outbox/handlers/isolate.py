@@ -49,7 +49,7 @@ class Isolation:
         """Apply a chunk, or those of its events that can be applied."""
         if time.monotonic() > self._give_up:
             self.stopped = True
-            _record_failure(self._handler, chunk, "out of time, to be continued")
+            _record_failure(self._handler, chunk, "time limit reached; the rest is sent again")
         if self.stopped:
             return
         try:

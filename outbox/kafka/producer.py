@@ -67,9 +67,7 @@ class BatchDelivery:
 
 
 class PartitionMismatch(RuntimeError):
-    """A topic is missing or has fewer partitions than the code says; order per key depends on the
-    number. Run `manage.py create_topics`, which makes it or says what to do.
-    """
+    """A topic is missing or has fewer partitions than the code says."""
 
 
 class _Own(threading.local):
@@ -117,8 +115,9 @@ def warm_up(partitions: dict[str, int], *, timeout: float) -> None:
         found = len(topics[name].partitions) if name in topics else 0
         if found < expected:
             raise PartitionMismatch(
-                f"Topic {name} has {found} partitions, the code expects {expected}. "
-                + (PartitionMismatch.__doc__ or "")
+                f"Topic {name} has {found} partitions, the code expects {expected}, and the order of a key"
+                " depends on the number. Run `manage.py create_topics`: it creates the topic or says what"
+                " to do."
             )
 
 

@@ -18,11 +18,7 @@ __all__ = ["LaneMismatch", "claim_lanes", "compare_lanes"]
 
 
 class LaneMismatch(RuntimeError):
-    """The table outbox_lane and LANES in the code differ, and order per key depends on the number.
-
-    Go back to the number of the table; or drain the outbox, stop every writer and drain, change
-    LANES, empty the table and run `manage.py migrate`, which fills it.
-    """
+    """The table outbox_lane and LANES in the code differ."""
 
 
 def compare_lanes() -> None:
@@ -31,8 +27,9 @@ def compare_lanes() -> None:
     found = set(OutboxLane.objects.values_list("lane", flat=True))
     if found != set(range(LANES)):
         raise LaneMismatch(
-            f"outbox_lane holds {len(found)} lanes, the code expects {LANES}. "
-            + (LaneMismatch.__doc__ or "")
+            f"outbox_lane holds {len(found)} lanes, the code expects {LANES}, and the order of a key"
+            " depends on the number. Set LANES back; or drain the outbox, stop all writers and drains,"
+            " change LANES, empty outbox_lane and run `manage.py migrate`, which fills it."
         )
 
 

@@ -20,7 +20,7 @@ COUNTED = 1000
 
 
 class LaneBusy(RuntimeError):
-    """A drain did not release a lane in time; nothing was changed. Try again."""
+    """A drain did not release a lane in time; nothing was changed."""
 
 
 class UnknownLane(LookupError):
@@ -97,8 +97,8 @@ def _set_paused(
             raise
         holders = {state.holder for state in lane_states() if state.holder and state.lane in lanes}
         raise LaneBusy(
-            f"Held for more than {wait:g} s by {', '.join(sorted(holders)) or 'a drain'}: "
-            f"{LaneBusy.__doc__}"
+            f"{', '.join(sorted(holders)) or 'A drain'} did not release a lane within {wait:g} s; nothing"
+            " was changed. Try again."
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -23,8 +24,11 @@ Write = Callable[[str], None]
 
 
 def letter_id(text: str) -> int | UUID:
-    """A number, or the UUID of a letter of an app. Raises ValueError."""
-    return int(text) if text.isascii() and text.isdigit() else UUID(text)
+    """A number, or the UUID of a letter of an app. Raises ArgumentTypeError."""
+    try:
+        return int(text) if text.isascii() and text.isdigit() else UUID(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is neither a number nor a UUID") from error
 
 
 def concerns_handlers(options: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 
 from django.core.management.base import CommandError
@@ -13,11 +14,10 @@ __all__ = ["positive", "routes_named", "spelt_out"]
 
 
 def positive(text: str) -> int:
-    """A whole number from 1. Raises ValueError."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    """A whole number from 1. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def spelt_out(text: str) -> str:

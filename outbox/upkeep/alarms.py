@@ -21,7 +21,7 @@ _OUTBOX = (
         bound=1000,
         seconds=600,
         growing=True,
-        sentence="Committed events that wait for Kafka: {value}, and more come than go.",
+        sentence="Committed events that wait for Kafka: {value}, and their number grows.",
     ),
     Alarm(
         name="KafkaRefuses",
@@ -130,7 +130,7 @@ _LETTERS = (
         figure='dead_letters_open{state="dead"}',
         bound=0,
         critical=True,
-        sentence="Events that have used up their tries: {value}.",
+        sentence="Dead letters without an attempt left: {value}.",
     ),
     Alarm(
         name="KeysParked",
@@ -228,7 +228,7 @@ _RELAY = (
         figure="oldest_unacked_seconds",
         bound=300,
         seconds=60,
-        sentence="A message has been in a relay's hands for {value}.",
+        sentence="A relay has not acknowledged a message for {value}.",
     ),
     Alarm(
         name="RelayCanaryLate",
@@ -244,7 +244,7 @@ _RELAY = (
         bound=1000,
         seconds=600,
         growing=True,
-        sentence="Messages that wait in RabbitMQ: {value}, and more come than go.",
+        sentence="Messages that wait in RabbitMQ: {value}, and their number grows.",
     ),
     Alarm(
         name="RelayDeadLetters",

@@ -210,7 +210,7 @@ def _counts() -> Iterator[CheckResult]:
         f"{len(lanes)} lanes",
         good=lanes == set(range(LANES)),
         risk="",
-        means=f"The code expects {LANES}, and the order of keys depends on it. See LaneMismatch in outbox/lanes/claim.py.",
+        means=f"The code expects {LANES}, and the order of keys depends on it. Set LANES back to the number in outbox_lane.",
     )
     for route in conf.routes():
         found = positions.get((route.handler, route.topic.name), set())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -87,10 +87,10 @@ class Command(BaseCommand):
 
 
 def duration(text: str) -> timedelta:
-    """90d, 12h, 15m, 30s. Raises ValueError."""
+    """90d, 12h, 15m, 30s. Raises ArgumentTypeError."""
     found = DURATION.fullmatch(text)
     if found is None:
-        raise ValueError
+        raise ArgumentTypeError(f"{text!r} is not a duration like 90d, 12h, 15m or 30s")
     return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 

@@ -32,7 +32,7 @@ PAUSED = "record_sales"
 WITHOUT_LETTERS = (
     "record_processed_events"  # the fill leaves it alone, so its first one is an alarm
 )
-ALARM = "have used up their tries"
+ALARM = "Dead letters without an attempt left"
 SEEN_WITHIN = 30.0
 SETTLES_SECONDS = 3.0  # from the last socket to the measure
 FRAMES_A_SECOND = 0.5  # below that the page was not live, and its price says nothing

@@ -43,6 +43,6 @@ def check_query(scope: Scope) -> None:
     stands in the logs of what lies between."""
     query = scope["query_string"].decode("latin-1")
     if any(hash_of(value) for _, value in parse_qsl(query)):
-        message = "An API key may not stand in the address, where logs keep it: revoke it, and send another."
+        message = "An API key must not be in the URL, because logs keep URLs. Revoke this key and send another."
         detail = "Use Authorization, X-API-Key, or the subprotocols bearer, <key>."
         raise Refused(400, message, details=[{"field": "query", "message": detail}])

@@ -105,7 +105,7 @@ class OpenSockets:
         slow_since = time.monotonic() - self._send_seconds
         for socket in [each for each, since in self._sending.items() if since < slow_since]:
             self._sending.pop(socket, None)
-            reason = f"A message has waited for {self._send_seconds:g} s to be read."
+            reason = f"The client reads too slowly: a message waited {self._send_seconds:g} s."
             await socket.close(CloseCode.TOO_SLOW, reason)
 
     async def _close_revoked(self) -> None:

@@ -65,7 +65,9 @@ def invalid_header(name: str, message: str, detail: str) -> Refused:
 
 
 def bad_host(message: str) -> Refused:
-    return invalid_header("Host", message, "Must be the host that is called, and its port if any.")
+    return invalid_header(
+        "Host", message, "Must be the host of the URL, and its port if it has one."
+    )
 
 
 class BodyIncomplete(Refused):
@@ -75,7 +77,7 @@ class BodyIncomplete(Refused):
     """
 
     def __init__(self) -> None:
-        super().__init__(400, "The body could not be read to its end.", [CLOSE])
+        super().__init__(400, "The body is incomplete or malformed.", [CLOSE])
 
 
 def body_too_large(limit: int) -> Refused:

@@ -322,7 +322,9 @@ def _incoming(receive: Receive, socket: _Socket, takes: frozenset[str]) -> Recei
         if message["type"] == "websocket.receive":
             kind = "binary" if message.get("text") is None else "text"
             if kind not in takes:
-                await socket.close(CloseCode.UNKNOWN_KIND, f"No {kind} messages are taken here.")
+                await socket.close(
+                    CloseCode.UNKNOWN_KIND, f"This WebSocket accepts no {kind} messages."
+                )
                 return {"type": "websocket.disconnect", "code": int(CloseCode.UNKNOWN_KIND)}
             socket.hear_message()
         elif message["type"] == "websocket.disconnect":

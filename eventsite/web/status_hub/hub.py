@@ -65,7 +65,7 @@ class Hub:
             line = seat.SendLine(send, push, close)
             place = await self._readers[log].enter(subject, since=since, line=line)
         except (psycopg.Error, TimeoutError) as error:
-            raise SocketRefused(503, "The live feed cannot be read now.") from error
+            raise SocketRefused(503, "The live feed is unavailable; try again.") from error
         self._nudges.wake()
         return place
 

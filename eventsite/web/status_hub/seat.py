@@ -102,7 +102,7 @@ class QueuePlace:
             self._queue = deque()
         if len(self._queue) >= QUEUE:
             self._reader.note_cut_off()
-            self._end(CloseCode.TOO_SLOW, f"{QUEUE} messages have waited to be read.")
+            self._end(CloseCode.TOO_SLOW, f"The client reads too slowly: {QUEUE} messages wait.")
             return
         self._queue.append(outgoing)
         if self._sender is None:

@@ -31,7 +31,7 @@ class Command(BaseCommand):
             self._list(options["limit"])
             return
         if bool(options["ids"]) == options["all"]:
-            raise CommandError("Name slices, or give --all.")
+            raise CommandError("Give slice ids or --all, not both.")
         count = retry(None if options["all"] else options["ids"])
         self.stdout.write(f"{count} slices are tried again.")
         if count < len(options["ids"]):

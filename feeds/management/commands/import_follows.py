@@ -30,7 +30,9 @@ class Command(BaseCommand):
             wanted = count_follows(path)
         except BadFile as error:
             self.stderr.write("\n".join(error.lines))
-            raise CommandError(f"{path} is not imported: some lines are not follows.") from None
+            raise CommandError(
+                f"Nothing of {path} was imported: some lines are invalid. Correct them and import it again."
+            ) from None
         except OSError as error:
             raise CommandError(f"{path} cannot be read: {error.strerror}.") from None
         begun = time.monotonic()

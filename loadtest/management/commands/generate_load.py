@@ -278,11 +278,11 @@ def _refuse_of_orders(options: dict[str, Any], metrics: Sequence[str]) -> None:
     """What only a load of orders has. `metrics`: those of the profile."""
     profile = f"--profile {options['profile']}"
     if options["html"]:
-        raise CommandError(f"--profile {profile} has no HTML page; use --json.", returncode=2)
+        raise CommandError(f"{profile} has no HTML page; use --json.", returncode=2)
     unknown = [each for each in options["fail_if"] if each.key not in metrics]
     if unknown:
         raise CommandError(
-            f"{unknown[0].text!r} is not a threshold of --profile {profile}; metrics: {', '.join(metrics)}.",
+            f"{unknown[0].text!r} is not a threshold of {profile}; metrics: {', '.join(metrics)}.",
             returncode=2,
         )
     if options["json"]:

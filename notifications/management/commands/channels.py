@@ -58,7 +58,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except OperationalError as error:
             raise CommandError(
-                f"Nothing was changed: a worker is claiming notifications. Try again: {error}"
+                f"Nothing was changed: a worker is claiming notifications ({error}). Try again."
             ) from error
 
 

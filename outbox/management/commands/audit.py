@@ -44,7 +44,9 @@ class Command(BaseCommand):
         routes = routes_named(options["handler"])
         logs, error = admin.states_or_none(route.topic.name for route in routes)
         warning = (
-            f"Kafka did not answer ({error}): what its logs have lost is not seen." if error else ""
+            f"Kafka did not answer ({error}): events that its logs have lost are not reported."
+            if error
+            else ""
         )
         if options["repair"]:
             self._repair(routes, logs, out_of_order=options["out_of_order"])

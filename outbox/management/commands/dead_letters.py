@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,7 +36,10 @@ class Command(BaseCommand):
         for name, text in (
             ("list", "one line a letter"),
             ("inspect", "everything that is known of each letter, as JSON, one a line"),
-            (REPLAY, "dead heads are due at once with all their tries; followers go after them"),
+            (
+                REPLAY,
+                "dead heads are due at once with all their attempts; their followers are applied after them",
+            ),
             (DISCARD, "the events are never applied; what waits behind them is applied"),
         ):
             action = actions.add_parser(name, help=text)
@@ -154,20 +157,23 @@ def _selection(options: dict[str, Any]) -> Selection:
 
 
 def duration(text: str) -> timedelta:
-    """For example 15m, 2h, 3d. Raises ValueError."""
-    if text[-1:] not in UNITS or not (text[:-1].isascii() and text[:-1].isdigit()):
-        raise ValueError(text)
+    """For example 15m, 2h, 3d. Raises ArgumentTypeError."""
     try:
-        return timedelta(**{UNITS[text[-1]]: int(text[:-1])})
-    except OverflowError as error:
-        raise ValueError(text) from error
+        if text[-1:] in UNITS and text[:-1].isascii() and text[:-1].isdigit():
+            return timedelta(**{UNITS[text[-1]]: int(text[:-1])})
+    except OverflowError:
+        pass
+    raise ArgumentTypeError(f"{text!r} is not a duration like 15m, 2h or 3d")
 
 
 def since(text: str) -> datetime:
-    """A moment, or how long ago. Raises ValueError."""
+    """A moment, or how long ago. Raises ArgumentTypeError."""
     if text[-1:] in UNITS:
         return timezone.now() - duration(text)
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is neither a time nor a duration like 2h") from error
     return moment if moment.tzinfo else timezone.make_aware(moment)
 
 

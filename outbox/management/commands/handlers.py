@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
@@ -89,7 +89,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except OperationalError as error:
             raise CommandError(
-                f"An effect of {options['handler']} is running and holds its position. Try again: {error}"
+                f"{options['handler']} was not changed: a running effect holds its position ({error}). Try again."
             ) from error
 
     def _take(self, handler: str, type_: str) -> None:
@@ -103,10 +103,10 @@ class Command(BaseCommand):
 
 
 def parking_time(text: str) -> timedelta:
-    """A duration above zero, at most a day. Raises ValueError."""
+    """A duration above zero, at most a day. Raises ArgumentTypeError."""
     time = duration(text)
     if not timedelta() < time <= LONGEST_PARKING:
-        raise ValueError(text)
+        raise ArgumentTypeError(f"{text!r} is not a time of at most a day, like 10m or 2h")
     return time
 
 

@@ -53,7 +53,7 @@ class Command(BaseCommand):
         try:
             return sorted({int(word) for word in words})
         except ValueError as error:
-            raise CommandError(f"{error}: give numbers of lanes, or `all`.") from error
+            raise CommandError("Give lane numbers, or `all`.") from error
 
     def _list(self, *, everything: bool) -> None:
         states = pause.lane_states()

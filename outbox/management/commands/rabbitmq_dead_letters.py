@@ -53,7 +53,7 @@ class Command(BaseCommand):
         wanted, action, limit = _selection(options), options["action"], options["limit"]
         choices = ("ids", "event_id", "kind", "reason", "all")
         if action == DISCARD and not any(options[name] for name in choices):
-            raise CommandError("Say which: ids, --event-id, --kind or --reason; or --all.")
+            raise CommandError("Give ids, --event-id, --kind or --reason, or --all.")
         try:
             if action in (REPLAY, DISCARD) and not options["dry_run"]:
                 done = 0
@@ -87,7 +87,7 @@ def _resolved(
         )
     except (DatabaseError, InterfaceError) as error:
         raise CommandError(
-            f"PostgreSQL cannot keep who does it, so nothing was done: {error}"
+            f"Nothing was done, because PostgreSQL cannot record the action: {error}. Try again when it answers."
         ) from error
     done, outcome = 0, "ended early"
     try:

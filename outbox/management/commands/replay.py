@@ -52,10 +52,12 @@ class Command(BaseCommand):
         except (LookupError, ReplayRefused) as error:
             raise CommandError(str(error)) from error
         except admin.KafkaUnavailable as error:
-            raise CommandError(f"Kafka did not answer: {error}") from error
+            raise CommandError(
+                f"Kafka did not answer: {error}. Run the command again when it does."
+            ) from error
         except OperationalError as error:
             raise CommandError(
-                f"{error} Nothing was emptied, and the handler is paused. Run the command again."
+                f"Nothing was emptied, and the handler is paused: {error}. Run the command again."
             ) from error
         self.stdout.write(
             f"{receipts} receipts deleted; the handler applies the log again. It is done when its backlog is 0: manage.py audit shows what is left."

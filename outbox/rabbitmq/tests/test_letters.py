@@ -85,7 +85,7 @@ def test_listed_inspected_and_discarded() -> None:
     [bytes_] = map(json.loads, command(policy, "inspect", "--reason", "UTF-8"))
     assert bytes_["body_base64"]
     assert command(policy, "list", "--limit", "1") == lines[:1], "they keep their place"
-    with pytest.raises(CommandError, match="Say which"):
+    with pytest.raises(CommandError, match="Give ids"):
         command(policy, "discard")
     assert (
         command(policy, "discard", "--kind", "too_large", "--dry-run")[-1]
