@@ -97,7 +97,7 @@ def accepting_or_refusing(new: Sequence[NewNotification]) -> Steps[Accepted | No
 
 
 def accepting_batches(batches: Sequence[NewBatch]) -> Steps[AcceptedBatch | None]:
-    """All of one batch or none of it. Raises what is refused, but for a known key."""
+    """Store one batch, all of it or nothing. Raises the first refusal; a KeyTaken is none, its entry keeps the existing notification."""
     [batch] = batches
     id_, created_at = _new_id()
     found = yield from drafts_of(batch.notifications, batch_id=id_)
@@ -234,7 +234,7 @@ def _expiry(new: NewNotification, created_at: datetime) -> datetime:
 
 def writing(drafts: Sequence[Draft]) -> RoundTrip:
     """What stores them with their keys, and with the events of those that are to be sent now. The
-    event of a notification has its id: there is one in its life."""
+    NOTIFICATION_PENDING of a notification has its id, so there is only one."""
     if not drafts:
         return RoundTrip()
     due = [draft for draft in drafts if draft.new.scheduled_at is None]

@@ -1,4 +1,4 @@
-"""What the world hears of notifications: which are to be made ready, and what becomes of each.
+"""The events of notifications: that one is to be made ready, and that its status changed.
 
 Shapes: the contract of the topics notifications.high|normal|low and notification-status.
 """

@@ -1,4 +1,4 @@
-"""The idempotency keys of bodies: what is asked for again is answered with what there is.
+"""Idempotency keys of bodies: a repeated request is answered with the stored notification.
 
 *Equal* means the same parsed values with their defaults, unlike for the header
 (restapi/idempotency.py), which compares bytes. The locks are as there."""
@@ -91,8 +91,8 @@ class Keys:
         self._kept: dict[str, tuple[str, str, str]] = {}
 
     def claim(self) -> list[Statement]:
-        """Locks the keys until the transaction ends, as far as nobody else holds them, and reads
-        what is kept. None without keys."""
+        """Statements that try to lock the keys until the transaction ends and read the stored ones; an empty list
+        without keys."""
         if not self._first:
             return []
         locks = sorted({key.lock for key in self._keys if key is not None})
@@ -110,7 +110,7 @@ class Keys:
         }
 
     def refusal_of(self, place: int) -> NotificationRefused | None:
-        """Why the one at this place is not to be done; None: it is."""
+        """Why the notification at this place is refused; None: it is accepted."""
         key = self._keys[place]
         if key is None:
             return None

@@ -65,7 +65,7 @@ FAILED_NOTIFICATIONS = FailedNotifications()
 
 
 def _letter(row: Notification) -> AppLetter:
-    """Neither recipient nor text: they are nobody's business who looks for what has failed."""
+    """Without recipient and text: who looks for failures needs neither."""
     failed_at = row.failed_at or row.updated_at
     details: dict[str, Any] = {
         "channel": row.channel,

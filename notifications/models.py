@@ -61,7 +61,8 @@ class Outcome(models.TextChoices):
     delivered  the provider took it
     failed     it did not, and the attempt is used up
     refused    it never will: no further attempt
-    held       the provider asked to wait, or a probe of the breaker failed: no attempt is used up
+    held       the provider asked to wait, a probe of the breaker failed, or the claim led to no call: no
+               attempt is used up
     unknown    its lease ended without a word; the attempt is used up
     late       its sender reported after its lease had ended and another had taken the row, or
                after a cancel
@@ -229,8 +230,8 @@ class Notification(models.Model):
 class NotificationKey(models.Model):
     """An idempotency key of a body: what was accepted under it, for 24 hours.
 
-    A transaction that inserts or deletes a row holds the advisory lock of its id
-    (notifications/keys.py)."""
+    A transaction that inserts a row holds the advisory lock of its id (notifications/keys.py). The prune
+    deletes old rows under their row locks alone (notifications/upkeep.py)."""
 
     id = models.UUIDField(primary_key=True)  # hash of caller and key
     fingerprint = models.UUIDField()  # hash of the parsed fields with their defaults

@@ -51,7 +51,7 @@ class ProviderAdmin(ReadOnlyAdmin):
         provider, channel = request.POST.get("provider", ""), request.POST.get("channel", "")
         reason = request.POST.get("reason", "").strip()
         if not reason:
-            messages.error(request, "Give a reason; it is kept in the log.")
+            messages.error(request, "Give a reason; it is kept with your name.")
             return
         try:
             stored = reset_breaker(

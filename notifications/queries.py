@@ -77,7 +77,7 @@ class Owner(NamedTuple):
 
 
 def notifications_in_words(ids: Collection[str]) -> Statement:
-    """What reads those of these that there are, as (id, caller, JSON object of the contract)."""
+    """The statement that reads these notifications, as (id, caller, JSON object of the contract); unknown ids have no row."""
     sql = f"SELECT id::text, caller, ({WORDS})::text FROM notifications WHERE id = ANY(%s::uuid[])"
     return sql, (array_literal(ids),)
 
@@ -103,7 +103,7 @@ def state_of(id_: UUID, owner: Owner, *, locked: bool = False) -> NotificationSt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What a list is narrowed to; None: not by this. `date_from` is included, `date_to` not."""
+    """The conditions of a list; None: any. `date_from` is included, `date_to` not."""
 
     status: str | None = None
     channel: str | None = None

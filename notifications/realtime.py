@@ -14,7 +14,7 @@ __all__ = ["STATUS_LOG", "WantedChanges"]
 
 
 class WantedChanges(NamedTuple):
-    """What a socket follows; None: whichever it is. A change is found under all that it matches."""
+    """What a socket follows; None: any. A change has one entry for each combination that it matches."""
 
     caller: str | None = None
     notification_id: str | None = None

@@ -65,8 +65,8 @@ _RETRY = f"""
 
 
 def cancel(ids: Sequence[UUID], *, owner: Owner) -> list[Changed]:
-    """Cancel those of these, and of the owner's, that are not under way; returns them. In the open
-    transaction: once it is committed nobody begins to send them."""
+    """Cancel those of the owner's notifications that are pending or scheduled; returns them. Runs in the open
+    transaction: after its COMMIT nobody begins to send them."""
     return _change(_CANCEL.format(which="id = ANY(%s::uuid[])"), list(ids), owner)
 
 
@@ -76,15 +76,14 @@ def cancel_batch(batch_id: UUID, *, owner: Owner) -> list[Changed]:
 
 
 def retry(ids: Sequence[UUID], *, owner: Owner) -> list[Changed]:
-    """Have those of these, and of the owner's, that have failed sent again; returns them. In the
-    open transaction."""
+    """Make those of the owner's notifications that failed pending again; returns them. Runs in the open
+    transaction."""
     expires = settings.NOTIFICATION_EXPIRES_SECONDS
     return _change(_RETRY, list(ids), owner, *(expires[each] for each in Priority.values))
 
 
 def discard(ids: Sequence[UUID], *, owner: Owner) -> list[UUID]:
-    """Let those of these that have failed stay so, and be listed as dead letters no more; returns
-    them. Their status is what it was."""
+    """Take failed notifications off the list of dead letters; returns their ids. Their status stays `failed`."""
     rows = rows_of(
         f"""
         WITH failed AS MATERIALIZED (

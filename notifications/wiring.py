@@ -105,8 +105,8 @@ _ALARMS = (
     ),
 )
 
-# Handlers, queues and workers of each priority are its own. They have no reset: a replay makes nothing
-# ready that was ready before, so nothing is sent twice by one.
+# Handlers, queues and workers of each priority are its own. They have no reset, so they
+# cannot be replayed: a notification is made ready once, and nothing is sent twice.
 WIRING = App(
     routes=tuple(
         Route(

@@ -41,8 +41,8 @@ def _sms(text: str) -> str | None:
 
 
 def _email(text: str) -> str | None:
-    """Its syntax alone: no DNS is asked. A local part of other letters than ASCII needs SMTPUTF8 of
-    every server on the way, and most have it not."""
+    """Its syntax alone: no DNS is asked. A local part that is not ASCII needs SMTPUTF8 on every
+    server on the way, and most do not support it."""
     if is_plain_address(text):
         return None
     try:

@@ -97,7 +97,7 @@ ATTEMPT = {
     "outcome": "failed",
     "status_code": 503,
     "latency_ms": 41,
-    "error": "503 Service Unavailable",
+    "error": "The provider answered 503.",
     "next_attempt_at": "2026-03-11T22:00:02.113Z",
 }
 

@@ -68,8 +68,8 @@ class NewNotificationSerializer(serializers.Serializer[object]):
         required=False,
         allow_null=True,
         help_text="At most 160 characters for sms, 10,000 for email, 4,096 for push. With a "
-        "template it is what is sent where a variable is missing, and is not looked at otherwise; "
-        "without one it is required.",
+        "template it is sent only if a variable is missing, and is not checked otherwise; "
+        "without a template it is required.",
     )
     priority = serializers.ChoiceField(
         Priority.choices, required=False, allow_null=True, help_text="Without one: normal."
@@ -78,8 +78,8 @@ class NewNotificationSerializer(serializers.Serializer[object]):
         max_length=255,
         required=False,
         allow_null=True,
-        help_text="Kept for 24 hours. An equal notification with a key that is known is a 409 with "
-        "the first one's fields, another one with it a 422.",
+        help_text="Kept for 24 hours. The same notification with a known key gets a 409 with "
+        "the fields of the first one; a different notification gets a 422.",
     )
     scheduled_at = Ahead(required=False, help_text="Not sent before.")
     expires_at = Ahead(

@@ -1,4 +1,4 @@
-"""What of the notifications ends badly by itself: a paused channel, and what has failed and waits for somebody."""
+"""How much time is left: until notifications of a paused channel expire, and until failed ones are deleted."""
 
 from __future__ import annotations
 

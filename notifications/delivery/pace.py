@@ -46,7 +46,7 @@ class Pace:
         return self._shares[channel].draw(wanted, per_second=self._limit / max(1, senders))
 
     def give_back(self, channel: str, draw: Draw, count: int) -> None:
-        """What was not used. Where Redis does not hear of it, it counts as sent."""
+        """Give back unused tokens. If Redis does not get the command, they count as used."""
         if not count:
             return
         if not draw.request:

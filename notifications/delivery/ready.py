@@ -56,8 +56,8 @@ def _make_ready(priority: str, envelopes: Sequence[EventEnvelope]) -> None:
 
 
 def decode_known(payload: str) -> str:
-    """The id of a notification that there is. Raises msgspec.DecodeError, UnknownNotification: what
-    another producer has invented is its fault, and no reason to doubt the handler."""
+    """The id of a notification that there is. Raises msgspec.DecodeError, UnknownNotification: an
+    unknown id of another producer is parked and does not count as a failure of the handler."""
     id_ = decode_pending(payload)
     if not Notification.objects.filter(id=id_).exists():
         raise UnknownNotification(f"No notification has the id {id_}.")

@@ -56,8 +56,8 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """What one round has claimed, and from which monotonic time on the next is worth it; None: when
-    something may have become ready, or an answer made room. `ready`: whether anything is."""
+    """What one round has claimed. `next_at`: monotonic time from which the next round can claim more; None: not known, so the
+    sender looks every 20 ms. `ready`: whether anything is."""
 
     calls: Sequence[Call] = ()
     next_at: float | None = None
@@ -96,7 +96,7 @@ class Rounds:
             return Round(calls, next_at=0.0 if more and calls else min(times, default=None))
 
     def write(self, done: Sequence[Done]) -> None:
-        """The results of calls, in one statement; then the breakers. Raises DATABASE_AWAY: then it
+        """Write the results of calls in one transaction, then report them to the breakers. Raises DATABASE_AWAY: then it
         may be called again with the same ones."""
         holds: dict[tuple[str, str], float] = {}
         for each in done:

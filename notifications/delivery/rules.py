@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 FIRST_WAIT, FACTOR, LONGEST_WAIT, JITTER = 2.0, 4.0, 300.0, 0.2
-HELD_AHEAD = 0.1  # of the time to wait: not all come back in the same moment
+HELD_AHEAD = 0.1  # share of a wait that is added at random, so that not all notifications come back at the same moment
 LOST = "The sender ended during the call; it is unknown whether the provider accepted the message."
 
 

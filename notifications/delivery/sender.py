@@ -1,5 +1,5 @@
-"""Sending, many at once, on one event loop for each worker process. Nothing of the database is held
-while a provider is asked: claims and results are single steps on a thread."""
+"""Sending, many at once, on one event loop for each worker process. No transaction is open
+during a call: claims and results are short transactions on a thread."""
 
 from __future__ import annotations
 

@@ -66,19 +66,19 @@ def keep_times() -> int:
 
 
 def start_scheduled() -> int:
-    """What is due becomes pending, with the event that has it made ready; returns how many."""
+    """Make scheduled notifications whose time has come pending, each with its NOTIFICATION_PENDING; returns how many."""
     return _in_batches(_start_some)
 
 
 def expire() -> int:
-    """What still waits after its time has failed; returns how many."""
+    """Fail what still waits at its `expires_at`; returns how many."""
     count = _in_batches(_expire_some)
     metrics.EXPIRED.inc(count)
     return count
 
 
 def close_lapsed() -> int:
-    """Attempts whose lease has ended are unknown, and count; returns how many."""
+    """Close attempts whose lease has ended as `unknown`; each uses up an attempt. Returns how many."""
     count = _in_batches(_close_some)
     if count:
         log.warning("leases_lapsed", notifications=count)

@@ -1,5 +1,5 @@
-"""Who claims for a priority: a few senders at a time, which saves work and protects nothing. Kept in
-Redis, under keys that end by themselves when their holder dies."""
+"""Turns bound how many delivery tasks of a priority claim at a time. They only save work: rows are protected by
+their locks. A turn is a key in Redis that expires when its holder dies."""
 
 from __future__ import annotations
 
@@ -79,8 +79,7 @@ class Turn:
             self._run(_KEEP, TURN_MS)
 
     def leave(self) -> None:
-        """Before the last look: notifications that become ready after it ask for another
-        task."""
+        """Give the turn back, before the last look: what becomes ready after that look asks for another task."""
         if self._key:
             self._run(_LEAVE)
             self._key = ""
@@ -110,7 +109,7 @@ def nudge(priority: str) -> None:
 
 
 def nudge_all(priorities: Sequence[str]) -> None:
-    """The same for several, also if Redis was lost a moment ago: who calls got a task from it since."""
+    """The same for several priorities, also if Redis was lost a moment ago: the caller's own task came through it since."""
     try:
         redis_client.ask_if_back(_redis())
     except redis.RedisError as error:

@@ -1,4 +1,4 @@
-"""A provider that only says so: for a machine without any."""
+"""A provider that only writes a log line: for a stack without a real one."""
 
 from __future__ import annotations
 

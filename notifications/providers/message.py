@@ -1,4 +1,4 @@
-"""What a provider is given, and what it says of it."""
+"""What a provider gets, and how it answers."""
 
 from __future__ import annotations
 

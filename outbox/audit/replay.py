@@ -99,7 +99,7 @@ def _began(route: Route, state: TopicState) -> dict[int, int]:
 
 
 def replay(wanted: ReplayPlan, *, by: str) -> int:
-    """Delete the handler's rows, receipts and dead letters, move its positions back, and let it start again.
+    """Delete the handler's rows and receipts, discard its open dead letters, move its positions back, and resume it.
     Returns the number of deleted receipts.
 
     The pause is committed first and taken back last: a replay that is killed leaves the handler

@@ -29,7 +29,7 @@ class Command(BaseCommand):
         )
         reset.add_argument("provider")
         reset.add_argument("channel")
-        reset.add_argument("--reason", required=True, help="kept in the log")
+        reset.add_argument("--reason", required=True, help="kept with the name of who did it")
         reset.add_argument("--by", default="", help="default: the user of this system")
 
     def handle(self, *args: Any, **options: Any) -> None:
