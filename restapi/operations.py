@@ -6,17 +6,20 @@ every operation may answer is in restapi/openapi.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
 
 from restapi.openapi import errors, key_parameters
 
-__all__ = ["ANY_OBJECT", "Body", "Operations", "answer", "field_is", "uuid_in_path"]
+__all__ = ["ANY_OBJECT", "Body", "Operations", "answer", "field_is", "shape", "uuid_in_path"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _OF_A_BODY = (400, 413, 415)
 _OF_A_KEY = (400, 409, 422)
@@ -48,7 +51,7 @@ class Operations:
         answer: OpenApiResponse,
         parameters: Sequence[Any] = (),
         refuses: Collection[int] = (),
-    ) -> Any:
+    ) -> Callable[[F], F]:
         """A GET, answered with 200. `refuses`: status codes beside those of every operation."""
         return extend_schema(
             operation_id=operation_id,
@@ -71,7 +74,7 @@ class Operations:
         parameters: Sequence[Any] = (),
         refuses: Collection[int] = (),
         conflict: OpenApiResponse | None = None,
-    ) -> Any:
+    ) -> Callable[[F], F]:
         """A change. `keyed`: it takes an Idempotency-Key; `refuses`: status codes beside those of its
         body, its key and every operation; `conflict`: its own 409, where it has one."""
         codes = {*refuses, *(_OF_A_BODY if body else ()), *(_OF_A_KEY if keyed else ())}
@@ -94,6 +97,14 @@ class Operations:
             responses=responses,
             **request,
         )
+
+
+def shape(
+    name: str, description: str, base: type = serializers.Serializer, /, **fields: Any
+) -> Any:
+    """A serializer class for the document alone: its component's name, what that says, and its fields
+    beside those of `base`."""
+    return type(name, (base,), {"__doc__": description, **fields})
 
 
 def answer(

@@ -90,8 +90,8 @@ READ_FEED = HotLookup(
 )
 
 
-@schema.feed
 class FeedView(APIView):
+    @schema.get_feed
     def get(self, request: Request, user_id: str) -> HttpResponse:
         """A page of the feed: the newest, or what is before or after a post."""
         reader = valid_user_id(user_id, request)

@@ -28,21 +28,22 @@ __all__ = ["FollowView", "FollowersView", "FollowingView", "PostView", "PostsVie
 PAIR = ("follower_id", "followee_id")
 
 
-@schema.posts
 class PostsView(APIView):
+    @schema.list_posts
     def get(self, request: Request) -> Response:
         wanted = PostsQuery.of(request).validated_data
         author_id = wanted["author_id"]
         page = queries.posts_of_author(author_id, limit=wanted["limit"], before=wanted["before"])
         return Response(representations.posts(author_id, page))
 
+    @schema.create_post
     def post(self, request: Request) -> HttpResponse:
         """Store a post; once for each Idempotency-Key."""
         return CREATE_POST.respond(key_of(request), lambda: read_post(request.data))
 
 
-@schema.post
 class PostView(APIView):
+    @schema.get_post
     def get(self, request: Request, post_id: str) -> Response:
         number = _parse_id(post_id)
         words = queries.posts_of([number]).get(number)
@@ -50,6 +51,7 @@ class PostView(APIView):
             raise _no_post(post_id)
         return Response(representations.post(words))
 
+    @schema.delete_post
     def delete(self, request: Request, post_id: str) -> HttpResponse:
         """Delete it; again is the same answer."""
         key, number = key_of(request), _parse_id(post_id)
@@ -64,10 +66,10 @@ class PostView(APIView):
             raise _no_post(post_id) from None
 
 
-@schema.follow
 class FollowView(APIView):
     body_of_delete = FollowSerializer, schema.PAIR  # restapi/openapi.py
 
+    @schema.follow
     def post(self, request: Request) -> HttpResponse:
         """Follow; again is the same answer."""
         return respond_once(
@@ -77,6 +79,7 @@ class FollowView(APIView):
             answer=lambda *_: (200, {"message": "followed successfully"}),
         )
 
+    @schema.unfollow
     def delete(self, request: Request) -> HttpResponse:
         """Follow no more; again is the same answer. Proxies may drop the body of a DELETE, so the two
         ids may stand in the query."""
@@ -106,8 +109,8 @@ def _pair_of(request: Request) -> Pair:
     return pair
 
 
-@schema.following
 class FollowingView(APIView):
+    @schema.list_following
     def get(self, request: Request, user_id: str) -> Response:
         user_id = valid_user_id(user_id, request)
         wanted = FollowingQuery.of(request).validated_data
@@ -115,8 +118,8 @@ class FollowingView(APIView):
         return Response(representations.users(user_id, page))
 
 
-@schema.followers
 class FollowersView(APIView):
+    @schema.list_followers
     def get(self, request: Request, user_id: str) -> Response:
         user_id = valid_user_id(user_id, request)
         wanted = FollowersQuery.of(request).validated_data

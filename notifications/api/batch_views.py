@@ -36,10 +36,10 @@ class BatchParser(JSONParser):
     at_most = MAX_BATCH_BYTES
 
 
-@schema.batches
 class BatchesView(APIView):
     parser_classes = (BatchParser,)
 
+    @schema.create_batch
     def post(self, request: Request) -> HttpResponse:
         """Accept up to 1,000 at once, all or none; once for each Idempotency-Key."""
         key = key_of(request)  # before DRF reads the body
@@ -52,15 +52,15 @@ class BatchesView(APIView):
             )
 
 
-@schema.batch
 class BatchView(APIView):
+    @schema.get_batch
     def get(self, request: Request, batch_id: str) -> Response:
         """A batch with its counts as they are now."""
         return Response(whole(_words_of(parse_id(batch_id, "batch"), owner())))
 
 
-@schema.cancel_batch
 class CancelBatchView(APIView):
+    @schema.cancel_batch
     def patch(self, request: Request, batch_id: str) -> HttpResponse:
         """Cancel those that are not under way; once for each Idempotency-Key."""
         id_, key = parse_id(batch_id, "batch"), key_of(request)

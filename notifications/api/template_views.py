@@ -79,12 +79,13 @@ def _stored(
         raise Conflict(f"There is a template named {error} already.") from error
 
 
-@schema.templates
 class TemplatesView(APIView):
+    @schema.list_templates
     def get(self, request: Request) -> Response:
         """The caller's templates, by name."""
         return Response({"data": [shown(each) for each in templates_of_owner(owner())]})
 
+    @schema.create_template
     def post(self, request: Request) -> HttpResponse:
         return _stored(request, TemplateSerializer, self._create, 201)
 
@@ -92,12 +93,13 @@ class TemplatesView(APIView):
         return services.create_template(caller=caller(), **fields)
 
 
-@schema.template
 class TemplateView(APIView):
+    @schema.get_template
     def get(self, request: Request, template_id: str) -> Response:
         """One of the caller's."""
         return Response(shown(_found(template_id)))
 
+    @schema.change_template
     def put(self, request: Request, template_id: str) -> HttpResponse:
         """Another name and body; it keeps its channel."""
         parse_id(template_id, "template")
@@ -116,6 +118,7 @@ class TemplateView(APIView):
 
         return _stored(request, ChangedTemplateSerializer, change, 200)
 
+    @schema.delete_template
     def delete(self, request: Request, template_id: str) -> Response:
         """Delete it; notifications keep its text and its id."""
         id_ = parse_id(template_id, "template")
@@ -124,8 +127,8 @@ class TemplateView(APIView):
         return Response(status=204)
 
 
-@schema.preview
 class PreviewView(APIView):
+    @schema.preview_template
     def post(self, request: Request, template_id: str) -> Response:
         """The text that these variables make of it; nothing is stored."""
         template = _found(template_id)

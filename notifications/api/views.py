@@ -52,8 +52,8 @@ def without_fields(request: Request, id_: UUID) -> UUID:
     return id_
 
 
-@schema.notifications
 class NotificationsView(APIView):
+    @schema.list_notifications
     def get(self, request: Request) -> Response:
         """One page of what the caller has created, newest first."""
         wanted = NotificationPageSerializer.of(request).validated_data
@@ -62,6 +62,7 @@ class NotificationsView(APIView):
         following = None if page.next is None else cursor_to_text(page.next)
         return Response({"data": [whole(words) for words in page.words], "next_cursor": following})
 
+    @schema.create_notification
     def post(self, request: Request) -> HttpResponse:
         """Accept one; once for each Idempotency-Key, and for each idempotency_key of a body."""
         key = key_of(request)  # before DRF reads the body
@@ -74,8 +75,8 @@ class NotificationsView(APIView):
             )
 
 
-@schema.notification
 class NotificationView(APIView):
+    @schema.get_notification
     def get(self, request: Request, notification_id: str) -> Response:
         """One of the caller's."""
         id_ = parse_id(notification_id, "notification")
@@ -85,8 +86,8 @@ class NotificationView(APIView):
         return Response(whole(words))
 
 
-@schema.attempts
 class AttemptsView(APIView):
+    @schema.list_attempts
     def get(self, request: Request, notification_id: str) -> Response:
         id_ = parse_id(notification_id, "notification")
         if queries.state_of(id_, owner()) is None:
@@ -126,30 +127,30 @@ class _ChangeView(APIView):
         return Change([self.becomes])
 
 
-@schema.cancel
 class CancelNotificationView(_ChangeView):
     done = becomes = "cancelled"
 
     def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
         return services.cancel(ids, owner=whose)
 
+    @schema.cancel_notification
     def patch(self, request: Request, notification_id: str) -> HttpResponse:
         return self.perform(request, notification_id)
 
 
-@schema.retry
 class RetryView(_ChangeView):
     done, becomes = "sent again", "pending"
 
     def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
         return services.retry(ids, owner=whose)
 
+    @schema.retry_notification
     def post(self, request: Request, notification_id: str) -> HttpResponse:
         return self.perform(request, notification_id)
 
 
-@schema.metrics
 class NotificationMetricsView(APIView):
+    @schema.get_metrics
     def get(self, request: Request) -> Response:
         """What was sent on each channel, and what failed."""
         channels: dict[str, Any] = {}

@@ -29,8 +29,8 @@ from restapi.idempotency import key_of, respond_once
 __all__ = ["CancelOrderView", "OrderView", "OrdersView", "PayView", "ShipView"]
 
 
-@schema.orders
 class OrdersView(APIView):
+    @schema.list_orders
     def get(self, request: Request) -> Response:
         """One page of orders, newest first, an array; the next page is in the Link header."""
         query = OrderPageSerializer.of(request)
@@ -43,13 +43,14 @@ class OrdersView(APIView):
             response["Link"] = link
         return response
 
+    @schema.place_order
     def post(self, request: Request) -> HttpResponse:
         """Place an order, in either body; once for each Idempotency-Key."""
         return PLACE_ORDER.respond(key_of(request), lambda: read_order(request.data))
 
 
-@schema.order
 class OrderView(APIView):
+    @schema.get_order
     def get(self, request: Request, order_id: str) -> Response:
         """One order with items, history and event ids."""
         parsed = _parse_id(order_id)
