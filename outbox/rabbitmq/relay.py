@@ -15,8 +15,8 @@ from pika import spec
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
+from outbox.breaker import machine
 from outbox.rabbitmq import metrics
-from outbox.rabbitmq.breaker import KafkaBreakerState
 from outbox.rabbitmq.canary import RelayCanary
 from outbox.rabbitmq.claims import EventClaims, OwnerLease, connected
 from outbox.rabbitmq.consuming import Consuming
@@ -34,7 +34,7 @@ __all__ = ["Relay"]
 
 _TICK = 0.002  # seconds between two looks for reports
 _SLOW_TICK = 0.02
-_BREAKER = list(KafkaBreakerState)  # in the order of its metric
+_BREAKER = [machine.CLOSED, machine.HALF_OPEN, machine.OPEN]  # in the order of its metric
 _SIZES = 1000  # bodies of which the mean size counts
 
 log = structlog.get_logger("outbox.relay")
@@ -120,7 +120,7 @@ class Relay:
         return len(self._events.busy)
 
     @property
-    def breaker_state(self) -> KafkaBreakerState:
+    def breaker_state(self) -> str:
         return self.kafka.breaker_state(time.monotonic())
 
     def call(self, action: Callable[[], object]) -> None:
