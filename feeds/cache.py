@@ -270,7 +270,12 @@ def store(feeds: Iterable[tuple[str, bytes]], *, token: bytes) -> Command:
 def ask(command: Command) -> Any:
     """Send one on this process's connection. Raises CacheUnavailable."""
     try:
-        return _server(settings.FEED_CACHE_URL).execute_command(*command)  # type: ignore[no-untyped-call]
+        server = redis_client.shared(
+            url=settings.FEED_CACHE_URL,
+            answers_within=ANSWERS_WITHIN,
+            connects_within=ANSWERS_WITHIN,
+        )
+        return server.execute_command(*command)  # type: ignore[no-untyped-call]
     except (redis.RedisError, OSError) as error:
         raise CacheUnavailable(f"The cache of feeds did not answer: {error}") from error
 
@@ -345,13 +350,6 @@ def cached_users() -> set[str]:
         at, keys = ask(("EVAL", _SCAN, 0, at or b"0"))
         users.update(key.split(b":", 2)[2].decode() for key in keys)
     return users
-
-
-@lru_cache(maxsize=4)
-def _server(url: str) -> redis.Redis:
-    return redis_client.client(
-        url=url, answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN
-    )
 
 
 def _at_once(users: Sequence[str]) -> Iterable[Sequence[str]]:
