@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from feeds import cache, metrics, queries
-from feeds.api import representations, schema
+from feeds.api import schema
 from feeds.api.serializers import DEFAULT_LIMIT, MOST, FeedQuery, valid_user_id
 from feeds.reading.pages import pages
 from feeds.reading.questions import FeedPage, FeedQuestion
@@ -68,7 +69,7 @@ def _answer(
         "next_before": next_before,
     }
     if expanded is not None:
-        body["posts"] = [representations.post(expanded[id_]) for id_ in ids]
+        body["posts"] = [msgspec.Raw(expanded[id_]) for id_ in ids]
     return json_answer(200, body, _HIT if page.hit else _MISS)
 
 

@@ -8,17 +8,13 @@ import msgspec
 
 from feeds.queries import PostsPage, UsersPage
 
-__all__ = ["post", "posts", "users"]
-
-
-def post(words: str) -> msgspec.Raw:
-    return msgspec.Raw(words.encode())
+__all__ = ["posts", "users"]
 
 
 def posts(author_id: str, page: PostsPage) -> dict[str, Any]:
     return {
         "author_id": author_id,
-        "posts": [post(words) for words in page.posts],
+        "posts": [msgspec.Raw(words) for words in page.posts],
         "next_before": page.next_before,
     }
 

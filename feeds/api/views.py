@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from django.http import HttpResponse
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -49,7 +50,7 @@ class PostView(APIView):
         words = queries.posts_of([number]).get(number)
         if words is None:
             raise _no_post(post_id)
-        return Response(representations.post(words))
+        return Response(msgspec.Raw(words))
 
     @schema.delete_post
     def delete(self, request: Request, post_id: str) -> HttpResponse:

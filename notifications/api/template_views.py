@@ -20,7 +20,6 @@ from notifications.api.fields import (
     PreviewSerializer,
     TemplateSerializer,
 )
-from notifications.api.views import parse_id
 from notifications.models import LENGTHS, Template
 from notifications.queries import templates_of_owner
 from notifications.services import NameTaken
@@ -28,7 +27,7 @@ from notifications.template_text import MissingVariable, TooLong, rendered
 from outbox.database.round_trips import Change
 from outbox.envelope import rfc3339
 from restapi.context import caller
-from restapi.errors import Conflict
+from restapi.errors import Conflict, id_in_path
 from restapi.idempotency import key_of, respond_once
 
 __all__ = ["PreviewView", "TemplateView", "TemplatesView"]
@@ -49,7 +48,7 @@ def shown(template: Template) -> Fields:
 
 
 def _found(template_id: str) -> Template:
-    id_ = parse_id(template_id, "template")
+    id_ = id_in_path(template_id, "template")
     template = templates_of_owner(owner()).filter(id=id_).first()
     if template is None:
         raise NotFound(f"There is no template {id_}.")
@@ -102,7 +101,7 @@ class TemplateView(APIView):
     @schema.change_template
     def put(self, request: Request, template_id: str) -> HttpResponse:
         """Another name and body; it keeps its channel."""
-        parse_id(template_id, "template")
+        id_in_path(template_id, "template")
 
         def change(fields: Fields) -> Template:
             # Behind the key: who asks again is answered again, also when it was deleted meanwhile.
@@ -121,7 +120,7 @@ class TemplateView(APIView):
     @schema.delete_template
     def delete(self, request: Request, template_id: str) -> Response:
         """Delete it; notifications keep its text and its id."""
-        id_ = parse_id(template_id, "template")
+        id_ = id_in_path(template_id, "template")
         if not services.delete_template(id_, owner=owner()):
             raise NotFound(f"There is no template {id_}.")
         return Response(status=204)

@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 import msgspec
 
 from orders.models import OrderStatus
-from orders.queries import Cursor, ToldOrder
+from orders.queries import Cursor, ListedOrder
 from orders.services import PlacedOrder
 from outbox.envelope import json_number
 
-__all__ = ["listed", "next_page", "placed_order", "placed_simple_order", "whole"]
+__all__ = ["listed", "next_page", "placed_order", "placed_simple_order"]
 
 
 def placed_simple_order(placed: PlacedOrder) -> dict[str, Any]:
@@ -35,9 +35,9 @@ def placed_order(placed: PlacedOrder) -> dict[str, Any]:
     }
 
 
-def listed(orders: Sequence[ToldOrder]) -> list[msgspec.Raw]:
+def listed(orders: Sequence[ListedOrder]) -> list[msgspec.Raw]:
     """A page of the list."""
-    return [whole(order.words) for order in orders]
+    return [msgspec.Raw(order.words) for order in orders]
 
 
 def next_page(path: str, parameters: Mapping[str, str], cursor: Cursor | None) -> str:
@@ -45,8 +45,3 @@ def next_page(path: str, parameters: Mapping[str, str], cursor: Cursor | None) -
     if cursor is None:
         return ""
     return f'<{path}?{urlencode({**parameters, "cursor": cursor.to_text()})}>; rel="next"'
-
-
-def whole(words: str) -> msgspec.Raw:
-    """One order with items, history and event ids."""
-    return msgspec.Raw(words.encode())
