@@ -25,5 +25,5 @@ def users(user_id: str, page: UsersPage) -> dict[str, Any]:
         "user_id": user_id,
         "count": page.in_all,
         "users": page.users,
-        "next_cursor": page.next.to_text() if page.next else None,
+        "next_cursor": page.next,
     }

@@ -115,7 +115,9 @@ class FollowingView(APIView):
     def get(self, request: Request, user_id: str) -> Response:
         user_id = valid_user_id(user_id, request)
         wanted = FollowingQuery.of(request).validated_data
-        page = queries.following_page(user_id, limit=wanted["limit"], after=wanted.get("cursor"))
+        page = queries.following_page(
+            user_id, limit=wanted["limit"], after=wanted.get("cursor", "")
+        )
         return Response(representations.users(user_id, page))
 
 
@@ -124,7 +126,9 @@ class FollowersView(APIView):
     def get(self, request: Request, user_id: str) -> Response:
         user_id = valid_user_id(user_id, request)
         wanted = FollowersQuery.of(request).validated_data
-        page = queries.followers_page(user_id, limit=wanted["limit"], after=wanted.get("cursor"))
+        page = queries.followers_page(
+            user_id, limit=wanted["limit"], after=wanted.get("cursor", (0, ""))
+        )
         return Response(representations.users(user_id, page))
 
 
