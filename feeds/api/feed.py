@@ -28,16 +28,9 @@ _HIT, _MISS = ((b"x-cache", b"HIT"),), ((b"x-cache", b"MISS"),)
 
 
 def _question(asked: Asked) -> FeedQuestion:
-    given = asked.given
-    if len(given.keys() & {"before", "after", "offset"}) > 1:
+    if len(asked.given.keys() & {"before", "after", "offset"}) > 1:
         raise ValueError("two of them")
-    return FeedQuestion(
-        asked.id,
-        given.get("limit", DEFAULT_LIMIT),
-        given.get("offset", 0),
-        given.get("before"),
-        given.get("after"),
-    )
+    return FeedQuestion(asked.id, **{"limit": DEFAULT_LIMIT, **asked.given})
 
 
 def _steps(questions: Sequence[FeedQuestion]) -> LookupSteps[Sequence[Answer | None]]:
@@ -97,11 +90,10 @@ class FeedView(APIView):
         """A page of the feed: the newest, or what is before or after a post."""
         reader = valid_user_id(user_id, request)
         wanted = FeedQuery.of(request).validated_data
-        question = FeedQuestion(
-            reader, wanted["limit"], wanted["offset"], wanted.get("before"), wanted.get("after")
-        )
+        expands = wanted.pop("expand", None) is not None
+        question = FeedQuestion(reader, **wanted)
         [page] = run(pages([question], deep=True), redis=cache.replies)
         assert page is not None
         _count([page])
-        expanded = queries.posts_of(page.ids) if "expand" in wanted else None
+        expanded = queries.posts_of(page.ids) if expands else None
         return to_response(_answer(question, page, expanded))
