@@ -292,14 +292,6 @@ class TestWhatComesLate:
         cache.add_entries(written.entries, as_of=written.as_of)
         assert ask("ann").ids == []
 
-    def test_who_does_not_say_as_of_when_has_it_looked_at(self, cached: int) -> None:
-        late, other = post("bob"), post("bob")
-        apply_events()
-        written = fanout_posts.write_entries(claim(SliceKind.POST))
-        delete(late)
-        cache.add_entries(written.entries)
-        assert cache.kept_feeds(["ann"])["ann"].ids == [other, cached]
-
     @staticmethod
     def forget_all_changes(monkeypatch: Any) -> None:
         FeedChange.objects.update(at="2026-01-01T00:00:00Z")
