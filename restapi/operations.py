@@ -52,14 +52,16 @@ class Operations:
         parameters: Sequence[Any] = (),
         refuses: Collection[int] = (),
     ) -> Callable[[F], F]:
-        """A GET, answered with 200. `refuses`: status codes beside those of every operation."""
+        """A GET, answered with 200. `refuses`: status codes beside those of every operation, and of query
+        parameters where it has a serializer of them (400)."""
+        asks = any(isinstance(each, type) for each in parameters)
         return extend_schema(
             operation_id=operation_id,
             tags=[self.tag],
             summary=summary,
             description=description,
             parameters=[*parameters],
-            responses={200: answer, **errors(*refuses)},
+            responses={200: answer, **errors(*refuses, *([400] if asks else []))},
         )
 
     def write(

@@ -94,7 +94,6 @@ list_metrics = API.read(
         "An array, by name and dimension.",
         name="revenue of a day",
     ),
-    refuses=[400],
 )
 list_top_products = API.read(
     "listTopProducts",
@@ -103,5 +102,4 @@ list_top_products = API.read(
     answer=answer(
         ProductUnits(many=True), PRODUCT, "An array, the most sold first.", name="best sellers"
     ),
-    refuses=[400],
 )

@@ -152,7 +152,6 @@ list_posts = API.read(
     "Returns one page. Pages neither repeat nor skip a post that exists all the time.",
     parameters=[PostsQuery],
     answer=answer(PostList, {"author_id": "ada", "posts": [POST], "next_before": None}),
-    refuses=[400],
 )
 create_post = API.write(
     "createPost",
@@ -231,7 +230,6 @@ get_feed = API.read(
             "next_before": None,
         },
     ),
-    refuses=[400],
 )
 
 
@@ -243,7 +241,6 @@ def _users(operation_id: str, summary: str, counted: str, query: type[Any]) -> A
         f"One page. `count` is {counted}.",
         parameters=[USER_ID, query],
         answer=answer(UserList, page),
-        refuses=[400],
     )
 
 

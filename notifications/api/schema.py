@@ -118,7 +118,6 @@ list_notifications = API.read(
     "first page was read.",
     parameters=[NotificationPageSerializer],
     answer=answer(shapes.Listed, {"data": [EXAMPLE], "next_cursor": None}, name="page"),
-    refuses=[400],
 )
 create_notification = API.write(
     "createNotification",

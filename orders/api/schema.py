@@ -141,7 +141,6 @@ list_orders = API.read(
     "read, and a deep page costs no more than the first one.",
     parameters=[OrderPageSerializer, LINK],
     answer=answer(OrderSummary(many=True), SUMMARY, "An array.", name="page"),
-    refuses=[400],
 )
 place_order = API.write(
     "placeOrder",

@@ -90,12 +90,8 @@ class Events:
     def release(self) -> None:
         """Give up claims of what is not in hand any more; what Redis does not take now is tried
         again at the next look."""
-        if not self._policy.dedupe:
-            self._to_release.clear()
-        if ids := sorted(self._to_release - self._by_id.keys()):
-            if self._claims.release(ids):
-                self._to_release.clear()
-        else:
+        ids = sorted(self._to_release - self._by_id.keys())
+        if not self._policy.dedupe or not ids or self._claims.release(ids):
             self._to_release.clear()
 
     def take(self, now: float) -> None:
