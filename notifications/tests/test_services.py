@@ -194,8 +194,8 @@ def test_a_delivery_tells_how_long_it_took() -> None:
         )
         changes = sorted(map(changed_of, cursor.fetchall()), key=lambda each: each.notification_id)
         send(recording(changes))
-    told = StatusChange.objects.order_by("id").values_list("notification_id", "latency_ms")
-    assert [(str(id_), ms) for id_, ms in told] == [(id_, 1500) for id_ in ids]
+    logged = StatusChange.objects.order_by("id").values_list("notification_id", "latency_ms")
+    assert [(str(id_), ms) for id_, ms in logged] == [(id_, 1500) for id_ in ids]
 
 
 @pytest.mark.parametrize(
