@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
@@ -17,12 +17,27 @@ from rest_framework import serializers
 
 from restapi.openapi import errors, key_parameters
 
-__all__ = ["ANY_OBJECT", "Body", "Operations", "answer", "field_is", "shape", "uuid_in_path"]
+__all__ = [
+    "ANY_OBJECT",
+    "Body",
+    "Documents",
+    "Operations",
+    "answer",
+    "field_is",
+    "shape",
+    "uuid_in_path",
+]
 
-F = TypeVar("F", bound=Callable[..., Any])
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 _OF_A_BODY = (400, 413, 415)
 _OF_A_KEY = (400, 409, 422)
+
+
+class Documents(Protocol):
+    """A decorator of a view's method."""
+
+    def __call__(self, method: Method, /) -> Method: ...
 
 
 class Body(NamedTuple):
@@ -51,7 +66,7 @@ class Operations:
         answer: OpenApiResponse,
         parameters: Sequence[Any] = (),
         refuses: Collection[int] = (),
-    ) -> Callable[[F], F]:
+    ) -> Documents:
         """A GET, answered with 200. `refuses`: status codes beside those of every operation, and of query
         parameters where it has a serializer of them (400)."""
         asks = any(isinstance(each, type) for each in parameters)
@@ -76,7 +91,7 @@ class Operations:
         parameters: Sequence[Any] = (),
         refuses: Collection[int] = (),
         conflict: OpenApiResponse | None = None,
-    ) -> Callable[[F], F]:
+    ) -> Documents:
         """A change. `keyed`: it takes an Idempotency-Key; `refuses`: status codes beside those of its
         body, its key and every operation; `conflict`: its own 409, where it has one."""
         codes = {*refuses, *(_OF_A_BODY if body else ()), *(_OF_A_KEY if keyed else ())}

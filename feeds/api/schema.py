@@ -21,7 +21,7 @@ from feeds.api.serializers import (
     PostsQuery,
 )
 from restapi.openapi import Moment
-from restapi.operations import Body, Operations, answer, field_is, shape
+from restapi.operations import Body, Documents, Operations, answer, field_is, shape
 
 __all__ = [
     "USER",
@@ -233,7 +233,7 @@ get_feed = API.read(
 )
 
 
-def _users(operation_id: str, summary: str, counted: str, query: type[Any]) -> Any:
+def _users(operation_id: str, summary: str, counted: str, query: type[Any]) -> Documents:
     page = {"user_id": "ada", "count": 1, "users": ["grace"], "next_cursor": None}
     return API.read(
         operation_id,

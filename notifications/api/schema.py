@@ -14,7 +14,15 @@ from notifications.api.fields import (
     TemplateSerializer,
 )
 from restapi.openapi import ErrorBody
-from restapi.operations import ANY_OBJECT, Body, Operations, answer, field_is, uuid_in_path
+from restapi.operations import (
+    ANY_OBJECT,
+    Body,
+    Documents,
+    Operations,
+    answer,
+    field_is,
+    uuid_in_path,
+)
 
 __all__ = [
     "cancel_batch",
@@ -166,7 +174,9 @@ list_attempts = API.read(
 )
 
 
-def _moved(operation_id: str, summary: str, description: str, *, becomes: str, done: str) -> Any:
+def _moved(
+    operation_id: str, summary: str, description: str, *, becomes: str, done: str
+) -> Documents:
     """Documents what moves one notification to another status."""
     return API.write(
         operation_id,
