@@ -117,7 +117,7 @@ class Operations:
 
 
 def shape(
-    name: str, description: str, base: type = serializers.Serializer, /, **fields: Any
+    name: str, description: str, base: type[Any] = serializers.Serializer, /, **fields: Any
 ) -> Any:
     """A serializer class for the document alone: its component's name, what that says, and its fields
     beside those of `base`."""

@@ -64,7 +64,7 @@ field_is("feeds.api.serializers.FeedLimit", {"type": "string"})
 field_is("feeds.api.serializers.FeedOffset", {"type": "string"})  # whatever is no number is 0
 
 
-# Answers, as feeds/api/representations.py and feeds/queries.py make them
+# Answers, as feeds/api/views.py and feeds/queries.py make them
 
 
 @extend_schema_field({"type": "integer", "format": "int64", "minimum": 0})

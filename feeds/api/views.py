@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from django.http import HttpResponse
 from rest_framework.exceptions import NotFound, ValidationError
@@ -10,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from feeds import queries, services
-from feeds.api import representations, schema
+from feeds.api import schema
 from feeds.api.commands import CREATE_POST, read_post
 from feeds.api.serializers import (
     FollowersQuery,
@@ -20,6 +22,7 @@ from feeds.api.serializers import (
     valid_user_id,
     validated_pair,
 )
+from feeds.queries import UsersPage
 from feeds.services import Pair
 from restapi.context import trace_context
 from restapi.idempotency import NotDone, key_of, respond_once
@@ -35,7 +38,13 @@ class PostsView(APIView):
         wanted = PostsQuery.of(request).validated_data
         author_id = wanted["author_id"]
         page = queries.posts_of_author(author_id, limit=wanted["limit"], before=wanted["before"])
-        return Response(representations.posts(author_id, page))
+        return Response(
+            {
+                "author_id": author_id,
+                "posts": [msgspec.Raw(words) for words in page.posts],
+                "next_before": page.next_before,
+            }
+        )
 
     @schema.create_post
     def post(self, request: Request) -> HttpResponse:
@@ -110,6 +119,16 @@ def _pair_of(request: Request) -> Pair:
     return pair
 
 
+def _shown(user_id: str, page: UsersPage) -> dict[str, Any]:
+    """The users that a user follows, or the followers of a user."""
+    return {
+        "user_id": user_id,
+        "count": page.in_all,
+        "users": page.users,
+        "next_cursor": page.next,
+    }
+
+
 class FollowingView(APIView):
     @schema.list_following
     def get(self, request: Request, user_id: str) -> Response:
@@ -118,7 +137,7 @@ class FollowingView(APIView):
         page = queries.following_page(
             user_id, limit=wanted["limit"], after=wanted.get("cursor", "")
         )
-        return Response(representations.users(user_id, page))
+        return Response(_shown(user_id, page))
 
 
 class FollowersView(APIView):
@@ -129,7 +148,7 @@ class FollowersView(APIView):
         page = queries.followers_page(
             user_id, limit=wanted["limit"], after=wanted.get("cursor", (0, ""))
         )
-        return Response(representations.users(user_id, page))
+        return Response(_shown(user_id, page))
 
 
 def _parse_id(text: str) -> int:

@@ -46,7 +46,7 @@ CREATED = {"from": None, "to": "CREATED", "reason": "", "actor": "anonymous", "a
 DETAIL = {**SUMMARY, "items": ITEMS, "history": [CREATED], "eventIds": [EVENT_ID]}
 
 
-# Answers, as orders/api/representations.py makes them
+# Answers, as orders/api/commands.py and orders/queries.py make them
 
 
 SimpleOrderPlaced = shape(

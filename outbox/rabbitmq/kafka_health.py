@@ -27,7 +27,7 @@ class KafkaHealth:
         self._policy = policy
         self._watch = watch
         self._sending = sending
-        self._breaker = Breaker(
+        self.breaker = Breaker(
             requests=policy.breaker_requests,
             share=policy.breaker_share,
             seconds=policy.breaker_open,
@@ -38,14 +38,11 @@ class KafkaHealth:
         self.wants_more = False
         self._has_answered = False
 
-    def breaker_state(self, now: float) -> str:
-        return self._breaker.state(now)
-
     def look(self, now: float) -> None:
         """Once a second."""
         outcome = self._outcome(now)
-        before = self._breaker.state(now)
-        after = before if outcome is None else self._breaker.note(success=outcome, now=now)
+        before = self.breaker.state(now)
+        after = before if outcome is None else self.breaker.note(success=outcome, now=now)
         if after != before:
             log.warning("breaker", state=after.replace(" ", "_"), error=self._sending.trouble)
         if self._watch.is_well:

@@ -59,8 +59,7 @@ class Relay:
             seconds=policy.lease,
             every=policy.lease_every,
         )
-        watch = Watch(policy.topic)
-        self._watch = watch
+        self._watch = watch = Watch(policy.topic)
         self._sending = Sending(policy, watch)
         self.kafka = KafkaHealth(policy, watch, self._sending)
         self._in_hand = InHand()
@@ -121,7 +120,7 @@ class Relay:
 
     @property
     def breaker_state(self) -> str:
-        return self.kafka.breaker_state(time.monotonic())
+        return self.kafka.breaker.state(time.monotonic())
 
     def call(self, action: Callable[[], object]) -> None:
         """Have the loop do this soon, from any thread."""
@@ -268,7 +267,7 @@ class Relay:
         metrics.LETTERS_WAITING.set(len(self._letters))
         metrics.CONSUMING.set(self.consuming.is_consuming)
         metrics.KAFKA_UP.set(self.kafka.is_well)
-        metrics.BREAKER.set(_BREAKER.index(self.kafka.breaker_state(now)))
+        metrics.BREAKER.set(_BREAKER.index(self.kafka.breaker.state(now)))
         oldest = self._in_hand.oldest()
         metrics.OLDEST.set(now - oldest if oldest is not None else 0.0)
 
