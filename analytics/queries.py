@@ -15,9 +15,7 @@ from outbox.database.ask import rows_of
 __all__ = [
     "STATUSES",
     "Figure",
-    "Overview",
     "SalesFigures",
-    "overview",
     "sales_metrics",
     "summary",
     "top_products",
@@ -30,13 +28,15 @@ PRODUCTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SalesFigures:
-    """The figures a person asks for first; `per_minute` has the last 60, zeros included."""
+    """The figures a person asks for first, of one moment. `per_minute` has the last 60, zeros included;
+    `per_day` the revenue of each of the last days that were asked for, today the last."""
 
     orders_total: int
     revenue_total: Decimal
     by_status: dict[str, int]
     per_minute: Sequence[tuple[str, int]]
     top_products: Sequence[tuple[str, int]]
+    per_day: Sequence[tuple[str, Decimal]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +49,9 @@ class Figure:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """The summary and the revenue of each of the last days, today the last, of one moment."""
-
-    summary: SalesFigures
-    per_day: Sequence[tuple[str, Decimal]]
-
-
-def summary(*, now: datetime) -> SalesFigures:
-    """All of them from one statement, hence from one moment."""
-    return overview(now=now, days=0).summary
-
-
-def overview(*, now: datetime, days: int) -> Overview:
-    """The summary, and (YYYY-MM-DD, revenue) of the last `days` in UTC, zeros included: one statement,
-    hence one snapshot, in which every order counts in all figures or in none."""
+def summary(*, now: datetime, days: int = 0) -> SalesFigures:
+    """With (YYYY-MM-DD, revenue) of the last `days` in UTC, zeros included: one statement, hence one
+    snapshot, in which every order counts in all figures or in none."""
     minutes = [
         (now - timedelta(minutes=back)).strftime("%Y-%m-%dT%H:%M")
         for back in reversed(range(MINUTES))
@@ -78,16 +65,14 @@ def overview(*, now: datetime, days: int) -> Overview:
         ],
         products=PRODUCTS,
     )
-    return Overview(
-        summary=SalesFigures(
-            orders_total=int(found[MetricName.ORDERS_TOTAL, "all"]),
-            revenue_total=found[MetricName.REVENUE_TOTAL, "all"],
-            by_status={status: int(found[MetricName.ORDERS_TOTAL, status]) for status in STATUSES},
-            per_minute=[
-                (minute, int(found[MetricName.ORDERS_PER_MINUTE, minute])) for minute in minutes
-            ],
-            top_products=products,
-        ),
+    return SalesFigures(
+        orders_total=int(found[MetricName.ORDERS_TOTAL, "all"]),
+        revenue_total=found[MetricName.REVENUE_TOTAL, "all"],
+        by_status={status: int(found[MetricName.ORDERS_TOTAL, status]) for status in STATUSES},
+        per_minute=[
+            (minute, int(found[MetricName.ORDERS_PER_MINUTE, minute])) for minute in minutes
+        ],
+        top_products=products,
         per_day=[(date, found[MetricName.REVENUE_TOTAL, date]) for date in dates],
     )
 

@@ -10,8 +10,8 @@ from restapi.declaration import App, Path
 __all__ = ["WIRING"]
 
 
-def _path(pattern: str) -> Path:
-    return Path(pattern=pattern, read="analytics:read")
+def _path(pattern: str, view: str) -> Path:
+    return Path(pattern=pattern, view=f"analytics.api.views.{view}", read="analytics:read")
 
 
 WIRING = App(
@@ -47,11 +47,10 @@ WIRING = App(
             sentence="Additions that could not be folded: {value}. The sales figures lack them.",
         ),
     ),
-    urls="analytics.urls",
     paths=(
-        _path("analytics/summary"),
-        _path("analytics/metrics"),
-        _path("analytics/top-products"),
+        _path("analytics/summary", "SummaryView"),
+        _path("analytics/metrics", "SalesMetricsView"),
+        _path("analytics/top-products", "TopProductsView"),
     ),
     tag="analytics",
 )

@@ -4,6 +4,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.staticfiles.views import serve
 from django.urls import include, path, re_path
+from django.utils.module_loading import import_string
 from django.views.generic import RedirectView
 
 from eventsite.web import health, openapi
@@ -13,6 +14,11 @@ from restapi import errors
 urlpatterns = [
     path("", HomeView.as_view(), name="home"),
     *(path("", include(app.urls)) for app in settings.WIRING.web if app.urls),
+    *(
+        path(each.pattern, import_string(each.view).as_view())
+        for each in settings.WIRING.paths
+        if each.view
+    ),
     path("metrics", health.metrics),
     path("health", health.alive),
     path("health/ready", health.ready),

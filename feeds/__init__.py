@@ -1,0 +1,1 @@
+"""Posts, follows, and the feeds that are made of them."""

@@ -31,8 +31,6 @@ import structlog
 from django.conf import settings
 
 from outbox import redis_client
-from outbox.database.arrays import array_literal, text_array_literal
-from outbox.database.ask import rows_of
 
 __all__ = [
     "CacheUnavailable",
@@ -53,7 +51,7 @@ __all__ = [
 ]
 
 Command = tuple[str | int | bytes, ...]
-Entry = tuple[str, int, str, int]  # user, post, author, number of the follow
+Entry = tuple[str, int]  # user, post
 
 IDS_AT_MOST = 120  # of one feed
 MARK_SECONDS = 10  # a fill that takes longer is not stored
@@ -186,12 +184,6 @@ if over > 0 then
     for i = 1, #gone, 2 do redis.call('UNLINK', key_of(gone[i])) end
 end
 """
-# ARGV: users. Gives 1 for each of whom a feed or a mark is there.
-_ARE_THERE = f"""{_RUN}
-local there = {{}}
-for i = 1, #ARGV do there[i] = redis.call('EXISTS', key_of(ARGV[i])) end
-return there
-"""
 # ARGV: where to go on. Gives where to go on next, and keys of feeds and marks.
 _SCAN = f"""{_RUN} return redis.call('SCAN', ARGV[1], 'MATCH', key_of('*'), 'COUNT', 1000)"""
 # ARGV: users.
@@ -270,7 +262,12 @@ def store(feeds: Iterable[tuple[str, bytes]], *, token: bytes) -> Command:
 def ask(command: Command) -> Any:
     """Send one on this process's connection. Raises CacheUnavailable."""
     try:
-        return _server(settings.FEED_CACHE_URL).execute_command(*command)  # type: ignore[no-untyped-call]
+        server = redis_client.shared(
+            url=settings.FEED_CACHE_URL,
+            answers_within=ANSWERS_WITHIN,
+            connects_within=ANSWERS_WITHIN,
+        )
+        return server.execute_command(*command)  # type: ignore[no-untyped-call]
     except (redis.RedisError, OSError) as error:
         raise CacheUnavailable(f"The cache of feeds did not answer: {error}") from error
 
@@ -293,23 +290,17 @@ def replies(commands: Sequence[Command]) -> Sequence[Any] | None:
 _away_until = 0.0
 
 
-def add_entries(rows: Sequence[Entry], *, as_of: int | None = None) -> None:
+def add_entries(rows: Sequence[Entry], *, as_of: int) -> None:
     """Show committed entries in the cached feeds that there are, and drop what is being filled.
 
-    rows   (user, post, author, number of the follow), each committed
-    as_of  xmin of the snapshot of the statement that found the posts not deleted and the follows
-           active; None: they are looked at again, where a feed is cached
-
-    Without either a process that was stopped between its COMMIT and this would bring back a post that
+    `as_of` is the xmin of the snapshot of the statement that found the posts not deleted and the follows
+    active: without it a process that was stopped between its COMMIT and this would bring back a post that
     was deleted meanwhile. Raises CacheUnavailable.
     """
-    if not is_on() or not rows:
+    if not is_on():
         return
-    if as_of is None:
-        there = _are_there(sorted({row[0] for row in rows}))
-        rows, as_of = _still_valid([row for row in rows if row[0] in there])
     posts: dict[str, list[int]] = {}
-    for user, post, _, _ in rows:
+    for user, post in rows:
         posts.setdefault(user, []).append(post)
     xmin = as_of.to_bytes(8, "big")
     for users in _at_once(list(posts)):
@@ -347,46 +338,5 @@ def cached_users() -> set[str]:
     return users
 
 
-@lru_cache(maxsize=4)
-def _server(url: str) -> redis.Redis:
-    return redis_client.client(
-        url=url, answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN
-    )
-
-
 def _at_once(users: Sequence[str]) -> Iterable[Sequence[str]]:
     return (users[at : at + USERS_AT_ONCE] for at in range(0, len(users), USERS_AT_ONCE))
-
-
-def _are_there(users: Sequence[str]) -> set[str]:
-    there: set[str] = set()
-    for some in _at_once(users):
-        replies = ask(("EVAL", _ARE_THERE, 0, *some))
-        there.update(user for user, is_there in zip(some, replies, strict=True) if is_there)
-    return there
-
-
-_VALID = """
-    SELECT place, pg_snapshot_xmin(pg_current_snapshot())::text
-    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bigint[])
-        WITH ORDINALITY AS entry (user_id, post_id, author_id, number, place)
-    JOIN follows ON follower_id = entry.user_id AND followee_id = entry.author_id
-        AND follows.number = entry.number AND active
-    JOIN posts ON posts.id = entry.post_id AND deleted_at IS NULL
-"""
-
-
-def _still_valid(rows: Sequence[Entry]) -> tuple[list[Entry], int]:
-    """The entries that may be shown, and as of which transaction."""
-    if not rows:
-        return [], 0
-    valid = rows_of(
-        _VALID,
-        (
-            text_array_literal([row[0] for row in rows]),
-            array_literal(row[1] for row in rows),
-            text_array_literal([row[2] for row in rows]),
-            array_literal(row[3] for row in rows),
-        ),
-    )
-    return [rows[place - 1] for place, _ in valid], int(valid[0][1]) if valid else 0

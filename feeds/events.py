@@ -6,6 +6,7 @@ The value of a message has a 64-bit `event_id`, the envelope a UUID; each follow
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Self
 
 import msgspec
@@ -217,18 +218,11 @@ class Unfollowed(FollowEvent, frozen=True, kw_only=True, tag="UNFOLLOWED"):
 
 FOLLOW_EVENTS = (Followed, Unfollowed)
 
-_feed_event_decoder = msgspec.json.Decoder(PostCreated | PostDeleted)
-_follow_event_decoder = msgspec.json.Decoder(Followed | Unfollowed)
-
-
-def decode_feed_event(payload: str) -> PostCreated | PostDeleted:
-    """Read a value of topic feed-events. Raises msgspec.DecodeError for anything else, also for what
-    exceeds the bounds of the contract."""
-    event: PostCreated | PostDeleted = _feed_event_decoder.decode(payload)
-    return event
-
-
-def decode_follow_event(payload: str) -> Followed | Unfollowed:
-    """Read a value of topic follow-events. Raises as decode_feed_event."""
-    event: Followed | Unfollowed = _follow_event_decoder.decode(payload)
-    return event
+# Each reads a value of its topic. Raises msgspec.DecodeError for anything else, also for what exceeds
+# the bounds of the contract.
+decode_feed_event: Callable[[str], PostCreated | PostDeleted] = msgspec.json.Decoder(
+    PostCreated | PostDeleted
+).decode
+decode_follow_event: Callable[[str], Followed | Unfollowed] = msgspec.json.Decoder(
+    Followed | Unfollowed
+).decode

@@ -54,7 +54,7 @@ class NoNode(TurnedAway):
     """This process has no node number at the moment, so it can make no ids."""
 
 
-class NodeLease(msgspec.Struct, frozen=True, kw_only=True):
+class NodeLease(msgspec.Struct, frozen=True):
     """A node number, held. Milliseconds are those of ids, `read_at` and `until` of time.monotonic().
 
     first_ms    nobody was promised this one or a later one before
@@ -207,15 +207,7 @@ def hold_node(
     for sql in [_RENEW, *ways] if node is not None else ways:
         row = row_of(sql, parameters)
         if row is not None:
-            held, first_ms, highest_ms, clock_ms = row
-            return NodeLease(
-                node=held,
-                first_ms=first_ms,
-                highest_ms=highest_ms,
-                clock_ms=clock_ms,
-                read_at=monotonic(),
-                until=begun + LEASE_SECONDS,
-            )
+            return NodeLease(*row, read_at=monotonic(), until=begun + LEASE_SECONDS)
     return None
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import Counter, Gauge, Histogram
+
+# Of all processes the one that has measured last counts.
+_gauge = partial(Gauge, multiprocess_mode="mostrecent")
 
 EVENTS_PROCESSED = Counter(
     "feed_events_processed_total", "Events of posts and follows applied, by type.", ["type"]
@@ -18,25 +23,17 @@ ENTRIES = Counter(
     "Entries written or deleted by slices, by the kind of the slice.",
     ["kind"],
 )
-SLICES_WAITING = Gauge(
+SLICES_WAITING = _gauge(
     "feed_fanout_slices_waiting",
     "Slices that are not finished, counted up to 100,000; failed ones are not among them.",
-    multiprocess_mode="mostrecent",
 )
-OLDEST_SLICE = Gauge(
-    "feed_fanout_oldest_slice_seconds",
-    "Age of the oldest of them.",
-    multiprocess_mode="mostrecent",
-)
-SLICES_FAILED = Gauge(
+OLDEST_SLICE = _gauge("feed_fanout_oldest_slice_seconds", "Age of the oldest of them.")
+SLICES_FAILED = _gauge(
     "feed_fanout_slices_failed",
     "Slices whose attempts are used up and that wait for an operator, counted up to 100,000.",
-    multiprocess_mode="mostrecent",
 )
-MEASURED = Gauge(
-    "feed_fanout_measured_timestamp_seconds",
-    "When the gauges of slices were last set.",
-    multiprocess_mode="mostrecent",
+MEASURED = _gauge(
+    "feed_fanout_measured_timestamp_seconds", "When the gauges of slices were last set."
 )
 LAG = Histogram(
     "feed_lag_seconds",

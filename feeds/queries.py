@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
 
@@ -18,10 +18,9 @@ from restapi.cursors import from_base64url, to_base64url
 __all__ = [
     "HIGHEST_ID",
     "POST_IN_WORDS",
-    "FollowerCursor",
     "PostsPage",
-    "UserCursor",
     "UsersPage",
+    "follower_of",
     "followers_page",
     "following_page",
     "is_deleted",
@@ -34,6 +33,7 @@ __all__ = [
     "slices_of",
     "some_followers_of",
     "state_of_slice",
+    "user_of",
 ]
 
 HIGHEST_ID = (1 << 63) - 1
@@ -94,53 +94,29 @@ def posts_of_author(author_id: str, *, limit: int, before: int = HIGHEST_ID) -> 
     return PostsPage(words, rows[limit - 1][0] if len(rows) > limit else None)
 
 
-class UserCursor(NamedTuple):
-    """The last user of a page."""
-
-    user_id: str = ""
-
-    def to_text(self) -> str:
-        """For a URL."""
-        return to_base64url(self.user_id.encode())
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        """The inverse of to_text. Raises ValueError for anything else."""
-        return cls(_decoded(text))
-
-
-class FollowerCursor(NamedTuple):
-    """The last follower of a page: they are listed by bucket, along the index that fan-out reads."""
-
-    bucket: int = 0
-    user_id: str = ""
-
-    def to_text(self) -> str:
-        """For a URL."""
-        return to_base64url(f"{self.bucket}/{self.user_id}".encode())
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        """The inverse of to_text. Raises ValueError for anything else."""
-        bucket, slash, user_id = _decoded(text).partition("/")
-        if not slash or not bucket.isascii() or not bucket.isdigit() or int(bucket) >= BUCKETS:
-            raise ValueError("no bucket")
-        return cls(int(bucket), user_id)
-
-
-def _decoded(text: str) -> str:
-    found = from_base64url(text).decode()
+def user_of(cursor: str) -> str:
+    """The last user of the page that has named this cursor. Raises ValueError for anything else."""
+    found = from_base64url(cursor).decode()
     if "\0" in found:
         raise ValueError("no id has a NUL")
     return found
 
 
+def follower_of(cursor: str) -> tuple[int, str]:
+    """Bucket and id of the last follower of a page: they are listed by bucket, along the index that
+    fan-out reads. Raises ValueError for anything else."""
+    bucket, slash, user_id = user_of(cursor).partition("/")
+    if not slash or not bucket.isascii() or not bucket.isdigit() or int(bucket) >= BUCKETS:
+        raise ValueError("no bucket")
+    return int(bucket), user_id
+
+
 class UsersPage(NamedTuple):
-    """User ids, how many there are in all, and where the next page begins (None: nowhere)."""
+    """User ids, how many there are in all, and the cursor of the next page (None: this is the last)."""
 
     users: Sequence[str]
     in_all: int
-    next: UserCursor | FollowerCursor | None
+    next: str | None
 
 
 # Each is one statement, so that the page and the number are of one snapshot.
@@ -160,17 +136,18 @@ _FOLLOWERS = """
 """
 
 
-def following_page(user_id: str, *, limit: int, after: UserCursor | None = None) -> UsersPage:
+def following_page(user_id: str, *, limit: int, after: str = "") -> UsersPage:
     """Whom a user follows, along index follows_of_follower. `in_all` is exact."""
-    last = (after or UserCursor()).user_id
-    count, users = row_of(_FOLLOWING, {"user": user_id, "after": last, "most": limit + 1})
+    count, users = row_of(_FOLLOWING, {"user": user_id, "after": after, "most": limit + 1})
     more = len(users) > limit
-    return UsersPage(users[:limit], count, UserCursor(users[limit - 1]) if more else None)
+    return UsersPage(
+        users[:limit], count, to_base64url(users[limit - 1].encode()) if more else None
+    )
 
 
-def followers_page(user_id: str, *, limit: int, after: FollowerCursor | None = None) -> UsersPage:
+def followers_page(user_id: str, *, limit: int, after: tuple[int, str] = (0, "")) -> UsersPage:
     """Who follows a user, along index follows_of_followee. `in_all` is of the events applied so far."""
-    bucket, last = after or FollowerCursor()
+    bucket, last = after
     counted, buckets, users = row_of(
         _FOLLOWERS, {"user": user_id, "bucket": bucket, "after": last, "most": limit + 1}
     )
@@ -178,7 +155,7 @@ def followers_page(user_id: str, *, limit: int, after: FollowerCursor | None = N
     return UsersPage(
         (users or [])[:limit],
         max(0, counted),  # an unfollow may be counted before its follow
-        FollowerCursor(buckets[limit - 1], users[limit - 1]) if more else None,
+        to_base64url(f"{buckets[limit - 1]}/{users[limit - 1]}".encode()) if more else None,
     )
 
 

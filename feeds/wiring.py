@@ -10,8 +10,8 @@ from restapi.declaration import App, Path, Socket
 __all__ = ["WIRING"]
 
 
-def _path(pattern: str) -> Path:
-    return Path(pattern=pattern, read="feeds:read", write="feeds:write")
+def _path(pattern: str, view: str) -> Path:
+    return Path(pattern=pattern, view=f"feeds.api.{view}", read="feeds:read", write="feeds:write")
 
 
 WIRING = App(
@@ -72,17 +72,22 @@ WIRING = App(
             sentence="Processes could not hold a node number {value} times in five minutes; without one, new posts are refused.",
         ),
     ),
-    urls="feeds.urls",
+    # What cannot be a user's id, a slash in it for one, is refused in words: hence <text:…>.
     paths=(
-        _path("posts"),
-        _path("posts/<str:post_id>"),
-        _path("follow"),
-        _path("feeds/<text:user_id>"),
-        _path("users/<text:user_id>/following"),
-        _path("users/<text:user_id>/followers"),
+        _path("posts", "views.PostsView"),
+        _path("posts/<str:post_id>", "views.PostView"),
+        _path("follow", "views.FollowView"),
+        _path("feeds/<text:user_id>", "feed.FeedView"),
+        _path("users/<text:user_id>/following", "views.FollowingView"),
+        _path("users/<text:user_id>/followers", "views.FollowersView"),
     ),
     hot_paths=("feeds.api.commands.CREATE_POST", "feeds.api.feed.READ_FEED"),
-    sockets=(Socket(path=_path("ws/feeds/<text:user_id>"), consumer="feeds.consumers.LiveFeed"),),
+    sockets=(
+        Socket(
+            path=Path(pattern="ws/feeds/<text:user_id>", read="feeds:read"),
+            consumer="feeds.consumers.LiveFeed",
+        ),
+    ),
     status_logs=("feeds.realtime.FEED_LOG",),
     tag="feeds",
 )

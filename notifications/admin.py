@@ -251,9 +251,6 @@ class BatchAdmin(ConfirmedActions):
     list_display = (whole_id("id"), "caller", "total_count", utc("created_at"))
     fields = ("id", "caller", "total_count", "created_at", "counts", "notifications")
 
-    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
-        return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()
-
     @admin.display(description="now")
     def counts(self, batch: Batch) -> str:
         return queries.batch_in_words(batch.id, EVERYBODY) or "-"
@@ -289,9 +286,6 @@ class TemplateAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     list_display = (whole_id("id"), clipped("name"), "channel", "caller", utc("updated_at"))
     fields = (("id", "name", "channel", "caller"), ("created_at", "updated_at"), "body")
-
-    def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
-        return rows.filter(id=wanted.uuid) if wanted.uuid else rows.none()
 
 
 @admin.register(ChannelControl)

@@ -32,8 +32,6 @@ class StatusFeed(StatusConsumer):
 
 def _id(given: Mapping[str, str], name: str) -> str | None:
     text = given.get(name)
-    if text is None:
-        return None
-    if not _UUID.fullmatch(text):
+    if text is not None and not _UUID.fullmatch(text):
         raise refused_query(name, "Must be a UUID.")
-    return text.lower()
+    return text and text.lower()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 from prometheus_client import Counter, Gauge, Histogram
+
+# Of all processes the one that has measured last counts.
+_gauge = partial(Gauge, multiprocess_mode="mostrecent")
 
 ACCEPTED = Counter(
     "notifications_accepted_total",
@@ -34,40 +37,29 @@ LATE_SENDS = Counter(
     "cancel.",
 )
 EXPIRED = Counter("notifications_expired_total", "Notifications that failed because they expired.")
-WAITING = Gauge(
+WAITING = _gauge(
     "notifications_waiting",
     "Notifications that wait, by reason: ready, paced, retry, held, breaker, paused, scheduled; "
     "counted up to 100,000.",
     ["channel", "priority", "reason"],
-    multiprocess_mode="mostrecent",
 )
-OLDEST_WAITING = Gauge(
+OLDEST_WAITING = _gauge(
     "notifications_oldest_waiting_seconds",
     "Age of the oldest of them since it could first have been sent.",
     ["channel", "priority", "reason"],
-    multiprocess_mode="mostrecent",
 )
-NOT_READY = Gauge(
+NOT_READY = _gauge(
     "notifications_not_ready",
     "Accepted notifications that no handler has made ready, counted up to 100,000.",
-    multiprocess_mode="mostrecent",
 )
-NOT_READY_AGE = Gauge(
-    "notifications_oldest_not_ready_seconds",
-    "Age of the oldest of them.",
-    multiprocess_mode="mostrecent",
-)
-CHANNEL_PAUSED = Gauge(
+NOT_READY_AGE = _gauge("notifications_oldest_not_ready_seconds", "Age of the oldest of them.")
+CHANNEL_PAUSED = _gauge(
     "notification_channel_paused",
     "1: somebody has paused the channel, and nothing of it is sent.",
     ["channel"],
-    multiprocess_mode="mostrecent",
 )
-BREAKER_STATE = Gauge(
-    "notification_breaker_state",
-    "0 closed, 1 half open, 2 open.",
-    ["provider", "channel"],
-    multiprocess_mode="mostrecent",
+BREAKER_STATE = _gauge(
+    "notification_breaker_state", "0 closed, 1 half open, 2 open.", ["provider", "channel"]
 )
 BREAKER_OPENED = Counter(
     "notification_breaker_opened_total", "Times that a breaker opened.", ["provider", "channel"]
@@ -77,11 +69,7 @@ PACED_WITHOUT_REDIS = Gauge(
     "Senders that use a share of the limit of their own, because Redis is unavailable.",
     multiprocess_mode="livesum",
 )
-SENDERS = Gauge(
-    "notification_senders",
-    "Processes that send, as PostgreSQL knows them.",
-    multiprocess_mode="mostrecent",
-)
+SENDERS = _gauge("notification_senders", "Processes that send, as PostgreSQL knows them.")
 
 
 _accepted = cache(ACCEPTED.labels)  # a look by label costs more than to count

@@ -12,7 +12,7 @@ from django.db.models import Func
 
 from notifications.models import Priority, Template
 from notifications.queries import Owner, templates_of_owner
-from notifications.status_log import CHANGED, Changed, changed_of, recording
+from notifications.status_log import CHANGED, Changed, recording
 from outbox.database.ask import rows_of
 from outbox.database.round_trips import send
 
@@ -103,7 +103,7 @@ def discard(ids: Sequence[UUID], *, owner: Owner) -> list[UUID]:
 
 def _change(sql: str, which: object, owner: Owner, *more: float) -> list[Changed]:
     rows = rows_of(sql, [which, owner.sees_all, owner.caller, *more])
-    changes = [changed_of(row) for row in rows]
+    changes = [Changed(*row) for row in rows]
     send(recording(changes))
     return changes
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 import uuid_utils
@@ -14,28 +13,28 @@ import uuid_utils
 from notifications.events import NotificationStatusChanged
 from outbox.database.arrays import text_array_literal
 from outbox.database.round_trips import RoundTrip, Statement
-from outbox.envelope import NO_TRACE, TraceContext, rfc3339
+from outbox.envelope import TraceContext, rfc3339
 from outbox.publish.events import publishing
 from restapi.status_nudge import nudging
 
-__all__ = ["CHANGED", "STATUS_FEED", "Changed", "changed_of", "recording"]
+__all__ = ["CHANGED", "STATUS_FEED", "Changed", "recording"]
 
 STATUS_FEED = "notifications"  # name of the log among those that WebSockets follow
 
-# What an update returns, so that `changed_of` can read it: `changed` is the updated row, `before` the
-# one that was locked.
+# What an update returns, in the order of the fields of `Changed`: `changed` is the updated row, `before`
+# the one that was locked.
 CHANGED = """
     changed.id::text, changed.batch_id::text, changed.caller, changed.channel, before.status,
     changed.status, changed.updated_at, changed.traceparent, changed.correlation_id,
     CASE WHEN changed.status = 'delivered' THEN
-        least(2147483647, extract(
+        greatest(0, least(2147483647, extract(
             epoch FROM changed.sent_at - greatest(changed.created_at, changed.scheduled_at)
-        ) * 1000)::int
+        ) * 1000))::int
     END
 """
 
 
-class Changed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Changed(msgspec.Struct, frozen=True, gc=False):
     """A notification whose status is another now.
 
     at          `updated_at` of its row
@@ -49,24 +48,13 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     previous: str
     status: str
     at: datetime
+    traceparent: str = ""
+    correlation_id: str = ""
     latency_ms: int | None = None
-    trace: TraceContext = NO_TRACE
 
-
-def changed_of(row: Sequence[Any]) -> Changed:
-    """What the columns of CHANGED say."""
-    id_, batch_id, caller, channel, previous, status, at, traceparent, correlation_id, ms = row
-    return Changed(
-        notification_id=id_,
-        batch_id=batch_id,
-        caller=caller,
-        channel=channel,
-        previous=previous,
-        status=status,
-        at=at,
-        latency_ms=None if ms is None else max(ms, 0),
-        trace=TraceContext(traceparent, correlation_id),
-    )
+    @property
+    def trace(self) -> TraceContext:
+        return TraceContext(self.traceparent, self.correlation_id)
 
 
 def recording(changes: Sequence[Changed]) -> RoundTrip:

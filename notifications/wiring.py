@@ -11,25 +11,15 @@ from restapi.declaration import App, Path, Socket
 __all__ = ["WIRING"]
 
 
-def _path(pattern: str, *, write: str = "notifications:write", max_body_bytes: int = 0) -> Path:
+def _path(
+    pattern: str, view: str, *, write: str = "notifications:write", max_body_bytes: int = 0
+) -> Path:
     return Path(
         pattern=f"api/v1/{pattern}",
+        view=f"notifications.api.{view}",
         read="notifications:read",
         write=write,
         max_body_bytes=max_body_bytes,
-    )
-
-
-def _waits(
-    name: str, reason: str, bound: float, *, critical: bool, seconds: float, sentence: str
-) -> Alarm:
-    return Alarm(
-        name=name,
-        figure=f'notifications_oldest_waiting_seconds{{reason="{reason}"}}',
-        bound=bound,
-        seconds=seconds,
-        critical=critical,
-        sentence=sentence,
     )
 
 
@@ -42,36 +32,34 @@ _ALARMS = (
         critical=True,
         sentence="An accepted notification has waited {value} to be made ready.",
     ),
-    _waits(
-        "NotificationsWait",
-        "ready",
-        60,
-        critical=True,
+    Alarm(
+        name="NotificationsWait",
+        figure='notifications_oldest_waiting_seconds{reason="ready"}',
+        bound=60,
         seconds=60,
+        critical=True,
         sentence="Ready notifications have waited {value}, and nothing delays them.",
     ),
-    _waits(
-        "NotificationsPaced",
-        "paced",
-        600,
-        critical=False,
+    Alarm(
+        name="NotificationsPaced",
+        figure='notifications_oldest_waiting_seconds{reason="paced"}',
+        bound=600,
         seconds=300,
         sentence="Notifications have waited {value} for their turn under the limit.",
     ),
-    _waits(
-        "ProviderAsksToWait",
-        "held",
-        900,
-        critical=False,
+    Alarm(
+        name="ProviderAsksToWait",
+        figure='notifications_oldest_waiting_seconds{reason="held"}',
+        bound=900,
         seconds=300,
         sentence="Notifications have waited {value}, because their provider asks to wait.",
     ),
-    _waits(
-        "ScheduleLate",
-        "scheduled",
-        10,
-        critical=True,
+    Alarm(
+        name="ScheduleLate",
+        figure='notifications_oldest_waiting_seconds{reason="scheduled"}',
+        bound=10,
         seconds=60,
+        critical=True,
         sentence="Scheduled notifications are {value} past their time.",
     ),
     Alarm(
@@ -142,21 +130,26 @@ WIRING = App(
     letters=("notifications.letters.FAILED_NOTIFICATIONS",),
     hops=("notifications.delivery.measure.hops",),
     alarms=_ALARMS,
-    urls="notifications.urls",
     paths=(
-        _path("notifications"),
-        _path("notifications/batch", max_body_bytes=MAX_BATCH_BYTES),
-        _path("notifications/<str:notification_id>"),
-        _path("notifications/<str:notification_id>/attempts"),
-        _path("notifications/<str:notification_id>/cancel"),
-        _path("notifications/<str:notification_id>/retry"),
-        _path("batches/<str:batch_id>"),
-        _path("batches/<str:batch_id>/cancel"),
-        _path("templates", write="templates:write"),
-        _path("templates/<str:template_id>", write="templates:write"),
+        _path("notifications", "views.NotificationsView"),
+        _path("notifications/batch", "batch_views.BatchesView", max_body_bytes=MAX_BATCH_BYTES),
+        _path("notifications/<str:notification_id>", "views.NotificationView"),
+        _path("notifications/<str:notification_id>/attempts", "views.AttemptsView"),
+        _path("notifications/<str:notification_id>/cancel", "views.CancelNotificationView"),
+        _path("notifications/<str:notification_id>/retry", "views.RetryView"),
+        _path("batches/<str:batch_id>", "batch_views.BatchView"),
+        _path("batches/<str:batch_id>/cancel", "batch_views.CancelBatchView"),
+        _path("templates", "template_views.TemplatesView", write="templates:write"),
+        _path(
+            "templates/<str:template_id>", "template_views.TemplateView", write="templates:write"
+        ),
         # Nothing is written.
-        _path("templates/<str:template_id>/preview", write="notifications:read"),
-        _path("metrics"),
+        _path(
+            "templates/<str:template_id>/preview",
+            "template_views.PreviewView",
+            write="notifications:read",
+        ),
+        _path("metrics", "views.NotificationMetricsView"),
     ),
     hot_paths=(
         "notifications.api.commands.CREATE_NOTIFICATION",

@@ -18,9 +18,9 @@ from restapi.cursors import from_base64url, to_base64url
 __all__ = [
     "Cursor",
     "FirstPage",
+    "ListedOrder",
     "OrderFilter",
     "OrderPage",
-    "ToldOrder",
     "event_ids_of",
     "events_of_customer",
     "first_pages_of",
@@ -35,7 +35,7 @@ __all__ = [
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class ToldOrder(NamedTuple):
+class ListedOrder(NamedTuple):
     """An entry of a list: the order's id, when it was created (microseconds since 1970), and the
     JSON object that the contract shows."""
 
@@ -85,7 +85,7 @@ class Cursor:
 class OrderPage:
     """Orders, newest first; `next` is None on the last page."""
 
-    orders: Sequence[ToldOrder]
+    orders: Sequence[ListedOrder]
     next: Cursor | None
 
 
@@ -129,7 +129,7 @@ def page_statement(
 
 def page_of(rows: Sequence[tuple[Any, ...]], *, limit: int) -> OrderPage:
     """What its rows say."""
-    orders = list(map(ToldOrder._make, rows))
+    orders = list(map(ListedOrder._make, rows))
     if len(orders) <= limit:
         return OrderPage(orders, None)
     last = orders[limit - 1]

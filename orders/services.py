@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -204,34 +205,6 @@ def _insertion(drafts: Sequence[_Draft]) -> Statement:
     )
 
 
-def pay_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
-    """CREATED -> PAID, in the open transaction, else in one of its own.
-
-    Raises OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
-    """
-    _change(order_id, OrderStatus.PAID, PaymentCompleted, actor=actor, at=at, trace=trace)
-
-
-def ship_order(*, order_id: UUID, actor: str, at: datetime, trace: TraceContext) -> None:
-    """PAID -> SHIPPED. Raises as pay_order."""
-    _change(order_id, OrderStatus.SHIPPED, OrderShipped, actor=actor, at=at, trace=trace)
-
-
-def cancel_order(
-    *, order_id: UUID, reason: str, actor: str, at: datetime, trace: TraceContext
-) -> None:
-    """CREATED or PAID -> CANCELLED. Raises as pay_order."""
-    _change(
-        order_id,
-        OrderStatus.CANCELLED,
-        OrderCancelled,
-        reason=reason,
-        actor=actor,
-        at=at,
-        trace=trace,
-    )
-
-
 MOVE_ORDER = """
     WITH moved AS (UPDATE orders SET status = %s WHERE id = %s::uuid)
     INSERT INTO order_changes (order_id, from_status, to_status, reason, actor, at, event_ids)
@@ -240,10 +213,10 @@ MOVE_ORDER = """
 
 
 def _change(
+    *,
     order_id: UUID,
     to_status: OrderStatus,
     kind: type[PaymentCompleted | OrderShipped | OrderCancelled],
-    *,
     actor: str,
     at: datetime,
     trace: TraceContext,
@@ -263,6 +236,13 @@ def _change(
         step = (to_status, id_, id_, status, to_status, reason, actor, rfc3339(at), event_ids)
         published = publishing(events, traces=[trace] * len(events))
         send(RoundTrip([(MOVE_ORDER, step), *published.statements], published.on_commit))
+
+
+# Each in the open transaction, else in one of its own: CREATED -> PAID, PAID -> SHIPPED, and CREATED or
+# PAID -> CANCELLED, with a reason. Raise OrderNotFound, IllegalTransition, NotStored, OutcomeUnknown.
+pay_order = partial(_change, to_status=OrderStatus.PAID, kind=PaymentCompleted)
+ship_order = partial(_change, to_status=OrderStatus.SHIPPED, kind=OrderShipped)
+cancel_order = partial(_change, to_status=OrderStatus.CANCELLED, kind=OrderCancelled)
 
 
 def _events_of(

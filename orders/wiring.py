@@ -16,8 +16,13 @@ from restapi.declaration import App, Path
 __all__ = ["WIRING"]
 
 
-def _path(pattern: str) -> Path:
-    return Path(pattern=pattern, read="orders:read", write="orders:write")
+def _path(pattern: str, view: str) -> Path:
+    return Path(
+        pattern=pattern,
+        view=f"orders.api.views.{view}",
+        read="orders:read",
+        write="orders:write",
+    )
 
 
 WIRING = App(
@@ -33,13 +38,12 @@ WIRING = App(
     publishes=(*ORDER_EVENTS, SimpleOrderCreated, StockReserved, StockReleased),
     for_others=(STOCK_TOPIC,),
     queues=(TaskQueue("orders"),),
-    urls="orders.urls",
     paths=(
-        _path("orders"),
-        _path("orders/<str:order_id>"),
-        _path("orders/<str:order_id>/pay"),
-        _path("orders/<str:order_id>/ship"),
-        _path("orders/<str:order_id>/cancel"),
+        _path("orders", "OrdersView"),
+        _path("orders/<str:order_id>", "OrderView"),
+        _path("orders/<str:order_id>/pay", "PayView"),
+        _path("orders/<str:order_id>/ship", "ShipView"),
+        _path("orders/<str:order_id>/cancel", "CancelOrderView"),
     ),
     hot_paths=(
         "orders.api.commands.PLACE_ORDER",

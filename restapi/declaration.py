@@ -14,6 +14,7 @@ class Path:
     """One path of the routing table: who may call it, and what the gateway does around it.
 
     pattern  as Django writes it, without the first slash
+    view     dotted path of the view class that answers it; "": the app's URL configuration says
     keyed    whether API keys are looked at; required or not is a setting
     read     scope of GET, HEAD and OPTIONS; "": any key will do
     write    scope of every other method; "": as `read` (the answer is a 405 then)
@@ -24,6 +25,7 @@ class Path:
     """
 
     pattern: str
+    view: str = ""
     keyed: bool = True
     read: str = ""
     write: str = ""
@@ -55,8 +57,8 @@ class Socket:
 class App(Backbone):
     """One app's whole declaration.
 
-    urls       dotted path of its URL configuration; "": it serves no HTTP
-    paths      every path of that configuration
+    urls       dotted path of a URL configuration, for paths that need names or are answered by functions
+    paths      every path that it serves
     hot_paths  dotted paths of what is answered before Django: HotPath, HotRead or HotConstant
     sockets    its WebSockets
     status_logs  dotted paths of its logs that WebSockets follow: StatusLog (restapi/status_log.py)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, cast
+from uuid import UUID
 
 import structlog
 from django.core.exceptions import SuspiciousOperation
@@ -31,6 +32,7 @@ __all__ = [
     "ErrorFormatter",
     "bad_request",
     "exception_handler",
+    "id_in_path",
     "not_found",
     "reads_only",
     "server_error",
@@ -58,6 +60,14 @@ class Conflict(APIException):
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
         self.fields = fields
+
+
+def id_in_path(text: str, kind: str) -> UUID:
+    """The id of a path, of what this kind names in the error. Raises NotFound."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"There is no {kind} {text}.") from None
 
 
 class ErrorFormatter(ExceptionFormatter):

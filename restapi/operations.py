@@ -6,20 +6,38 @@ every operation may answer is in restapi/openapi.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
 
 from restapi.openapi import errors, key_parameters
 
-__all__ = ["ANY_OBJECT", "Body", "Operations", "answer", "field_is", "uuid_in_path"]
+__all__ = [
+    "ANY_OBJECT",
+    "Body",
+    "Documents",
+    "Operations",
+    "answer",
+    "field_is",
+    "shape",
+    "uuid_in_path",
+]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 _OF_A_BODY = (400, 413, 415)
 _OF_A_KEY = (400, 409, 422)
+
+
+class Documents(Protocol):
+    """A decorator of a view's method."""
+
+    def __call__(self, method: Method, /) -> Method: ...
 
 
 class Body(NamedTuple):
@@ -48,15 +66,17 @@ class Operations:
         answer: OpenApiResponse,
         parameters: Sequence[Any] = (),
         refuses: Collection[int] = (),
-    ) -> Any:
-        """A GET, answered with 200. `refuses`: status codes beside those of every operation."""
+    ) -> Documents:
+        """A GET, answered with 200. `refuses`: status codes beside those of every operation, and of query
+        parameters where it has a serializer of them (400)."""
+        asks = any(isinstance(each, type) for each in parameters)
         return extend_schema(
             operation_id=operation_id,
             tags=[self.tag],
             summary=summary,
             description=description,
             parameters=[*parameters],
-            responses={200: answer, **errors(*refuses)},
+            responses={200: answer, **errors(*refuses, *([400] if asks else []))},
         )
 
     def write(
@@ -71,7 +91,7 @@ class Operations:
         parameters: Sequence[Any] = (),
         refuses: Collection[int] = (),
         conflict: OpenApiResponse | None = None,
-    ) -> Any:
+    ) -> Documents:
         """A change. `keyed`: it takes an Idempotency-Key; `refuses`: status codes beside those of its
         body, its key and every operation; `conflict`: its own 409, where it has one."""
         codes = {*refuses, *(_OF_A_BODY if body else ()), *(_OF_A_KEY if keyed else ())}
@@ -94,6 +114,14 @@ class Operations:
             responses=responses,
             **request,
         )
+
+
+def shape(
+    name: str, description: str, base: type[Any] = serializers.Serializer, /, **fields: Any
+) -> Any:
+    """A serializer class for the document alone: its component's name, what that says, and its fields
+    beside those of `base`."""
+    return type(name, (base,), {"__doc__": description, **fields})
 
 
 def answer(

@@ -67,8 +67,7 @@ class SalesOverviewAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         now = timezone.now()
-        found = queries.overview(now=now, days=DAYS)
-        figures = found.summary
+        figures = queries.summary(now=now, days=DAYS)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -78,7 +77,7 @@ class SalesOverviewAdmin(ReadOnlyAdmin):
             "headlines": _headlines(figures),
             "statuses": parts_of(list(figures.by_status.items())),
             "minutes": _minutes(figures),
-            "days": _days(found.per_day),
+            "days": _days(figures.per_day),
             "products": _products(figures.top_products),
         }
         response = TemplateResponse(request, "admin/analytics/overview.html", context)

@@ -18,8 +18,8 @@ from outbox.envelope import json_number, rfc3339
 __all__ = ["SalesMetricsView", "SummaryView", "TopProductsView"]
 
 
-@schema.summary
 class SummaryView(APIView):
+    @schema.get_summary
     def get(self, request: Request) -> Response:
         """The figures a person asks for first."""
         now = timezone.now()
@@ -38,8 +38,8 @@ class SummaryView(APIView):
         )
 
 
-@schema.metrics
 class SalesMetricsView(APIView):
+    @schema.list_metrics
     def get(self, request: Request) -> Response:
         """Rows of sales_metrics."""
         query = MetricsQuery.of(request)
@@ -61,8 +61,8 @@ class SalesMetricsView(APIView):
         )
 
 
-@schema.top_products
 class TopProductsView(APIView):
+    @schema.list_top_products
     def get(self, request: Request) -> Response:
         """The best sellers, an array."""
         query = TopProductsQuery.of(request)

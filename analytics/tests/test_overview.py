@@ -82,9 +82,9 @@ def charts(text: str) -> list[ET.Element]:
 def test_every_chart_is_told_to_those_who_do_not_see_it(operator: Client) -> None:
     a_shop(timezone.now())
     text = operator.get(PAGE).content.decode()
-    told = [chart for chart in charts(text) if chart.get("role") == "img"]
-    assert len(told) == 2
-    for chart in told:
+    drawn = [chart for chart in charts(text) if chart.get("role") == "img"]
+    assert len(drawn) == 2
+    for chart in drawn:
         ids = (chart.get("aria-labelledby") or "").split()
         title, description = chart.find("title"), chart.find("desc")
         assert title is not None

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from analytics import queries
 from analytics.models import SalesAddition
-from analytics.queries import Overview
+from analytics.queries import SalesFigures
 from analytics.services import fold_additions
 from devtools.testing.patience import PATIENCE
 from outbox.tests.admin_pages import log_in
@@ -73,16 +73,15 @@ def writing(now: datetime) -> Iterator[None]:
 
 
 def of_summary(now: datetime) -> Mapping[str, int]:
-    return _numbers(Overview(summary=queries.summary(now=now), per_day=()))
+    return _numbers(queries.summary(now=now))
 
 
 def of_overview(now: datetime) -> Mapping[str, int]:
-    found = queries.overview(now=now, days=30)
+    found = queries.summary(now=now, days=30)
     return {**_numbers(found), "today": int(found.per_day[-1][1])}
 
 
-def _numbers(found: Overview) -> dict[str, int]:
-    summary = found.summary
+def _numbers(summary: SalesFigures) -> dict[str, int]:
     return {
         "orders": summary.orders_total,
         "CREATED": summary.by_status["CREATED"],

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from feeds import cache, metrics, queries
-from feeds.api import representations, schema
+from feeds.api import schema
 from feeds.api.serializers import DEFAULT_LIMIT, MOST, FeedQuery, valid_user_id
 from feeds.reading.pages import pages
 from feeds.reading.questions import FeedPage, FeedQuestion
@@ -27,16 +28,9 @@ _HIT, _MISS = ((b"x-cache", b"HIT"),), ((b"x-cache", b"MISS"),)
 
 
 def _question(asked: Asked) -> FeedQuestion:
-    given = asked.given
-    if len(given.keys() & {"before", "after", "offset"}) > 1:
+    if len(asked.given.keys() & {"before", "after", "offset"}) > 1:
         raise ValueError("two of them")
-    return FeedQuestion(
-        asked.id,
-        given.get("limit", DEFAULT_LIMIT),
-        given.get("offset", 0),
-        given.get("before"),
-        given.get("after"),
-    )
+    return FeedQuestion(asked.id, **{"limit": DEFAULT_LIMIT, **asked.given})
 
 
 def _steps(questions: Sequence[FeedQuestion]) -> LookupSteps[Sequence[Answer | None]]:
@@ -68,7 +62,7 @@ def _answer(
         "next_before": next_before,
     }
     if expanded is not None:
-        body["posts"] = [representations.post(expanded[id_]) for id_ in ids]
+        body["posts"] = [msgspec.Raw(expanded[id_]) for id_ in ids]
     return json_answer(200, body, _HIT if page.hit else _MISS)
 
 
@@ -90,17 +84,16 @@ READ_FEED = HotLookup(
 )
 
 
-@schema.feed
 class FeedView(APIView):
+    @schema.get_feed
     def get(self, request: Request, user_id: str) -> HttpResponse:
         """A page of the feed: the newest, or what is before or after a post."""
         reader = valid_user_id(user_id, request)
         wanted = FeedQuery.of(request).validated_data
-        question = FeedQuestion(
-            reader, wanted["limit"], wanted["offset"], wanted.get("before"), wanted.get("after")
-        )
+        expands = wanted.pop("expand", None) is not None
+        question = FeedQuestion(reader, **wanted)
         [page] = run(pages([question], deep=True), redis=cache.replies)
         assert page is not None
         _count([page])
-        expanded = queries.posts_of(page.ids) if "expand" in wanted else None
+        expanded = queries.posts_of(page.ids) if expands else None
         return to_response(_answer(question, page, expanded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -10,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from feeds.events import MAX_CONTENT, is_user_id
-from feeds.queries import HIGHEST_ID, FollowerCursor, UserCursor
+from feeds.queries import HIGHEST_ID, follower_of, user_of
 from feeds.services import Pair
 from restapi.converters import is_path_text
 from restapi.cursors import CursorField
@@ -152,25 +153,23 @@ class FeedQuery(QuerySerializer):
 _THREE = "[Q-Za-f][E-HU-Xk-n0-3][BFJNRVZdhlptx159][A-Za-z0-9_-]"
 
 
-def _cursor(kind: type[UserCursor] | type[FollowerCursor], pattern: str) -> CursorField:
-    wrong = "Must be a next_cursor of this list."
-    return CursorField(
-        kind.from_text, wrong=wrong, pattern=pattern, max_length=1500, required=False
-    )
+_cursor = partial(
+    CursorField, wrong="Must be a next_cursor of this list.", max_length=1500, required=False
+)
 
 
 class FollowingQuery(QuerySerializer):
     """Query parameters of the list of users that a user follows."""
 
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
-    cursor = _cursor(UserCursor, f"^({_THREE}){{1,80}}$")
+    cursor = _cursor(user_of, pattern=f"^({_THREE}){{1,80}}$")
 
 
 class FollowersQuery(QuerySerializer):
     """Query parameters of the list of a user's followers."""
 
     limit = QueryInteger(min_value=1, max_value=MOST, default=DEFAULT_LIMIT)
-    cursor = _cursor(FollowerCursor, f"^MC9[A-Za-z0-9_-]({_THREE}){{0,80}}$")
+    cursor = _cursor(follower_of, pattern=f"^MC9[A-Za-z0-9_-]({_THREE}){{0,80}}$")
 
 
 # Made once: a serializer copies all its fields when it is made, and `run_validation` keeps no

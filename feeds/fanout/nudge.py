@@ -3,7 +3,7 @@ worker calls it after an effect has committed, so it waits for Redis only for a 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 
 import redis
 from celery import current_app
@@ -22,9 +22,7 @@ _ASKED_FOR_MS = 500
 _WAITING = 4  # tasks at most that a nudge puts into the queue
 
 
-@cache
-def _redis() -> redis.Redis:
-    return redis_client.client(answers_within=1.0, connects_within=0.5)
+_redis = partial(redis_client.shared, answers_within=1.0, connects_within=0.5)
 
 
 def nudge() -> None:

@@ -48,16 +48,14 @@ _WRITE = f"""
         ON CONFLICT (user_id, post_id) DO UPDATE SET follow_number = excluded.follow_number
         WHERE feed_entries.follow_number < excluded.follow_number
     )
-    SELECT post_id, author_id, json_agg(follower_id)::text, json_agg(number)::text,
-           count(*) FILTER (WHERE is_stored),
+    SELECT post_id, json_agg(follower_id)::text, count(*) FILTER (WHERE is_stored),
            coalesce(json_agg(follower_id) FILTER (
                WHERE is_stored AND (hashint8(post_id) + bucket) & {LOOK_AT_EVERY - 1} = 0), '[]')::text
-    FROM target GROUP BY post_id, author_id
+    FROM target GROUP BY post_id
 """
 
 # Followers come as one text a post: thousands of rows would cost more than the rest of it.
 _texts = msgspec.json.Decoder(list[str]).decode
-_numbers = msgspec.json.Decoder(list[int]).decode
 
 # Former followers are not read either: their clean-up is a slice of its own.
 _DELETE = """
@@ -82,15 +80,11 @@ def write_entries(batch: SliceBatch) -> WrittenSlices:
     """Store the posts of these slices in the feeds of their followers, in a transaction."""
     authors, rows = together((_AUTHORS, (batch.ids,)), (_WRITE, (batch.ids,)))
     return WrittenSlices(
-        entries=[
-            (user, post_id, author, number)
-            for post_id, author, users, numbers, _, _ in rows
-            for user, number in zip(_texts(users), _numbers(numbers), strict=True)
-        ],
+        entries=[(user, post_id) for post_id, users, _, _ in rows for user in _texts(users)],
         as_of=authors[0][1] if authors else 0,
         users=[author for author, _ in authors],
-        grown=sorted({user for row in rows for user in _texts(row[5])}),
-        count=sum(row[4] for row in rows),
+        grown=sorted({user for row in rows for user in _texts(row[3])}),
+        count=sum(row[2] for row in rows),
     )
 
 

@@ -178,4 +178,4 @@ class TestRedis:
         with pytest.raises(CacheUnavailable):
             cache.touch_users(["ann"])
         with pytest.raises(CacheUnavailable):
-            cache.add_entries([("ann", cached, "bob", 1)])
+            cache.add_entries([("ann", cached)], as_of=1)

@@ -52,19 +52,19 @@ class Slowly:
     def step(self) -> None:
         """What it asks next is answered."""
         assert self._ask is not None
-        told = _told(self._ask)
+        answer = _answer_to(self._ask)
         try:
-            self._ask = self._steps.send(told)
+            self._ask = self._steps.send(answer)
         except StopIteration as end:
             self._ask, [self.page] = None, end.value
 
-    def not_told(self, told: Any) -> Sequence[cache.Command]:
-        """The commands that it asks next are not answered in time: it is sent `told`. They may be done
+    def not_answered(self, answer: Any) -> Sequence[cache.Command]:
+        """The commands that it asks next are not answered in time: it is sent `answer`. They may be done
         all the same, and late."""
         assert self._ask is not None
         commands = self._ask.commands
         assert commands
-        self._ask = self._steps.send(told)
+        self._ask = self._steps.send(answer)
         return commands
 
     def finish(self) -> FeedPage:
@@ -74,7 +74,7 @@ class Slowly:
         return self.page
 
 
-def _told(ask_: Ask) -> Any:
+def _answer_to(ask_: Ask) -> Any:
     if ask_.commands:
         return [cache.ask(command) for command in ask_.commands]
     rows = []
@@ -148,8 +148,8 @@ def test_what_many_who_wait_together_cost(cached: int) -> None:
             [FeedQuestion(reader, 20) for reader in ("ann", "eve", "joe", "zoe")], deep=True
         )
         with CaptureQueriesContext(connection) as captured:
-            told = run(steps, redis=replies)
-        assert [list(page.ids) for page in told if page] == [[cached], [cached], [], []]
+            answer = run(steps, redis=replies)
+        assert [list(page.ids) for page in answer if page] == [[cached], [cached], [], []]
         assert (asked, len(captured)) == (commands, statements)
 
 
@@ -196,16 +196,16 @@ class TestFills:
         assert_right("ann", hit=False)
 
     @pytest.mark.parametrize(
-        "told", [None, [redis.ResponseError("READONLY")]], ids=["none", "an error"]
+        "answer", [None, [redis.ResponseError("READONLY")]], ids=["none", "an error"]
     )
-    def test_nor_one_whose_mark_was_not_confirmed(self, cached: int, told: Any) -> None:
+    def test_nor_one_whose_mark_was_not_confirmed(self, cached: int, answer: Any) -> None:
         """In place of a cached feed that is not believed. The mark is set when a slice has long been
         finished, of which what was read knows nothing."""
         follow("ann", "eve")
         reading = Slowly("ann")
         reading.step()  # looks
         reading.step()  # asks what has changed: the follow
-        mark = reading.not_told(told)
+        mark = reading.not_answered(answer)
         reading.step()  # reads PostgreSQL
         post("bob")
         settle()
@@ -291,14 +291,6 @@ class TestWhatComesLate:
         assert_right("ann", hit=True)
         cache.add_entries(written.entries, as_of=written.as_of)
         assert ask("ann").ids == []
-
-    def test_who_does_not_say_as_of_when_has_it_looked_at(self, cached: int) -> None:
-        late, other = post("bob"), post("bob")
-        apply_events()
-        written = fanout_posts.write_entries(claim(SliceKind.POST))
-        delete(late)
-        cache.add_entries(written.entries)
-        assert cache.kept_feeds(["ann"])["ann"].ids == [other, cached]
 
     @staticmethod
     def forget_all_changes(monkeypatch: Any) -> None:

@@ -68,10 +68,10 @@ def posted() -> list[int]:
 
 def test_nothing_differs(posted: list[int]) -> None:
     assert shown("ann") == posted
-    told = check()
-    assert "2 users: 6 entries are right, 0 are litter" in told
-    assert "1 cached feeds compared" in told
-    assert told.endswith("All feeds equal the truth.\n")
+    output = check()
+    assert "2 users: 6 entries are right, 0 are litter" in output
+    assert "1 cached feeds compared" in output
+    assert output.endswith("All feeds equal the truth.\n")
 
 
 def test_what_is_missing(posted: list[int]) -> None:
@@ -214,17 +214,17 @@ def test_a_cached_feed_that_is_filled_while_it_runs(
         shown("ann")
 
     monkeypatch.setattr(cache, "kept_feeds", behind_a_fill)
-    told = check()
-    assert f"{2 - times} cached feeds compared, {times - 1} not" in told
-    assert ("1 cached feeds were not compared: they were filled" in told) == (times == 2)
+    output = check()
+    assert f"{2 - times} cached feeds compared, {times - 1} not" in output
+    assert ("1 cached feeds were not compared: they were filled" in output) == (times == 2)
 
 
 def test_a_cached_feed_that_no_reader_believes(posted: list[int]) -> None:
     shown("ann")
     unfollow("ann", "bob")
-    told = check()
-    assert "0 cached feeds compared, 0 not" in told
-    assert "1 cached feeds are older than a change of theirs" in told
+    output = check()
+    assert "0 cached feeds compared, 0 not" in output
+    assert "1 cached feeds are older than a change of theirs" in output
 
 
 def _keys() -> list[str]:

@@ -37,7 +37,7 @@ def entries_of_all() -> None:
         )
 
 
-def told(topic: str) -> list[tuple[str, str]]:
+def published(topic: str) -> list[tuple[str, str]]:
     decode = decode_feed_event if topic == "feed-events" else decode_follow_event
     rows = OutboxEvent.objects.filter(topic=topic).order_by("id")
     return [(event.type, event.key) for event in rows if decode(event.payload)]
@@ -88,9 +88,9 @@ def test_in_pieces_and_nothing_is_left() -> None:
     assert erased.entries == 3 * 5 + 3  # ada's posts in three feeds, bob's in hers
     assert max(b - a for a, b in itertools.pairwise(pieces)) <= 2
 
-    assert told("feed-events") == [("POST_DELETED", "ada")] * 4
+    assert published("feed-events") == [("POST_DELETED", "ada")] * 4
     followers = ["ada"] * 3 + ["bob", "cyd", "dee"]
-    assert sorted(told("follow-events")) == [("UNFOLLOWED", name) for name in followers]
+    assert sorted(published("follow-events")) == [("UNFOLLOWED", name) for name in followers]
     assert set(Post.objects.filter(id__in=mine).values_list("author_id", "content")) == {("", "")}
     assert not Post.objects.filter(id__in=mine, deleted_at=None).exists()
     assert not FeedEntry.objects.filter(author_id="ada").exists()

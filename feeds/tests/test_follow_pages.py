@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from feeds.queries import FollowerCursor, UserCursor, followers_page, following_page
+from feeds.queries import follower_of, followers_page, following_page, user_of
 from feeds.tests.stage import Other, apply_events, follow, unfollow
 
 pytestmark = [
@@ -58,11 +58,11 @@ def test_pages_together_have_everybody_once(limit: int) -> None:
     apply_events()
     whom, who = following_page("ann", limit=limit), followers_page("bob", limit=limit)
     following, followers = list(whom.users), list(who.users)
-    while isinstance(whom.next, UserCursor):
-        whom = following_page("ann", limit=limit, after=whom.next)
+    while whom.next:
+        whom = following_page("ann", limit=limit, after=user_of(whom.next))
         following += whom.users
-    while isinstance(who.next, FollowerCursor):
-        who = followers_page("bob", limit=limit, after=who.next)
+    while who.next:
+        who = followers_page("bob", limit=limit, after=follower_of(who.next))
         followers += who.users
     assert following == NAMES
     assert sorted(followers) == NAMES

@@ -37,10 +37,10 @@ def test_pieces_with_their_events_and_again_nothing(tmp_path: Path) -> None:
     assert "5 of 5 lines, 3 new follows" in out.getvalue()
     pairs = {("a", "b"), ("a", "c"), ("x, y", 'say "é"'), ("b", "a")}
     assert active() == pairs
-    told = [decode_follow_event(e.payload) for e in OutboxEvent.objects.order_by("id")]
-    assert {(e.payload.follower_id, e.payload.followee_id) for e in told} == pairs
+    published = [decode_follow_event(e.payload) for e in OutboxEvent.objects.order_by("id")]
+    assert {(e.payload.follower_id, e.payload.followee_id) for e in published} == pairs
     numbers = dict(Follow.objects.values_list("follower_id", "number"))
-    assert all(e.payload.number == numbers[e.key] for e in told if e.key != "a")
+    assert all(e.payload.number == numbers[e.key] for e in published if e.key != "a")
     assert FeedChange.objects.filter(kind="follow").count() == 4
     assert not Follow.objects.filter(backfilled=True).exists()  # merged at read until then
 

@@ -218,8 +218,8 @@ class Feeds(RuleBasedStateMachine):
             asked = [page for reader in "abcdef" for page in self.pages_of(reader)]
             for _ in range(2):
                 steps = pages([question for question, _, _ in asked], deep=True)
-                told = run(steps, redis=cache.replies)
-                for page, (question, ids, more) in zip(told, asked, strict=True):
+                made = run(steps, redis=cache.replies)
+                for page, (question, ids, more) in zip(made, asked, strict=True):
                     assert page is not None
                     assert (list(page.ids), page.next_before) == (ids, more), question
             self.is_settled = False

@@ -137,13 +137,13 @@ def test_a_follow_has_a_number_and_again_changes_nothing() -> None:
     assert not second.backfilled  # it is merged until it is filled again
     assert second.number > first.number
     assert added(before) == {"event_outbox": 2, "feed_changes": 2}
-    told = [decode_follow_event(event.payload) for event in events("follow-events")]
-    assert [(event.type, event.payload.number, event.key) for event in told] == [
+    published = [decode_follow_event(event.payload) for event in events("follow-events")]
+    assert [(event.type, event.payload.number, event.key) for event in published] == [
         ("FOLLOWED", first.number, "grace"),
         ("UNFOLLOWED", first.number, "grace"),
         ("FOLLOWED", second.number, "grace"),
     ]
-    assert len({UUID(event.event_id) for event in told}) == 3
+    assert len({UUID(event.event_id) for event in published}) == 3
     value = json.loads(events("follow-events")[1].payload)
     assert abs(value.pop("timestamp") - time.time()) < 300
     assert value == {
@@ -211,9 +211,9 @@ def test_a_follow_that_waits_for_an_unfollow_begins_behind_it() -> None:
         second = meanwhile(lambda: follow([PAIR]))
         first.commit()
         assert second.join() == [True]
-    told = [decode_follow_event(event.payload) for event in events("follow-events")]
-    assert [event.type for event in told] == ["FOLLOWED", "UNFOLLOWED", "FOLLOWED"]
-    assert told[2].payload.number == Follow.objects.get().number > told[0].payload.number
+    published = [decode_follow_event(event.payload) for event in events("follow-events")]
+    assert [event.type for event in published] == ["FOLLOWED", "UNFOLLOWED", "FOLLOWED"]
+    assert published[2].payload.number == Follow.objects.get().number > published[0].payload.number
 
 
 @pytest.mark.django_db(transaction=True)
@@ -245,9 +245,9 @@ def test_batches_in_any_order_never_wait_for_each_other_in_a_circle() -> None:
         list(pool.map(storm, [True, False, True, False]))
     balance = dict.fromkeys(pairs, 0)
     for event in events("follow-events"):
-        told = decode_follow_event(event.payload)
-        pair = Pair(told.payload.follower_id, told.payload.followee_id)
-        balance[pair] += 1 if isinstance(told, Followed) else -1
+        published = decode_follow_event(event.payload)
+        pair = Pair(published.payload.follower_id, published.payload.followee_id)
+        balance[pair] += 1 if isinstance(published, Followed) else -1
         assert balance[pair] in (0, 1)  # the events of a pair keep their order
     active = Follow.objects.filter(active=True).values_list("follower_id", "followee_id")
     assert {Pair(*row) for row in active} == {pair for pair, count in balance.items() if count}

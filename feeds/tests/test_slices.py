@@ -208,17 +208,17 @@ class TestASliceThatFails:
         assert metrics.SLICES_FAILED._value.get() == 1
         assert metrics.SLICES_WAITING._value.get() == 0
         assert metrics.OLDEST_SLICE._value.get() == 0
-        assert f"post of post {refused} by bob" in told("list")
+        assert f"post of post {refused} by bob" in output_of("list")
         with pytest.raises(CommandError, match="Give slice ids"):
-            told("retry")
+            output_of("retry")
         with pytest.raises(CommandError, match="1 of the named slices have not failed"):
-            told("retry", "1")
-        assert told("retry", "--all") == "1 slices are tried again.\n"
+            output_of("retry", "1")
+        assert output_of("retry", "--all") == "1 slices are tried again.\n"
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE feed_entries DROP CONSTRAINT refused")
         settle()
         assert list(entries("ann")) == [refused]
-        assert told("list") == "No slice has failed.\n"
+        assert output_of("list") == "No slice has failed.\n"
 
 
 def test_the_age_of_the_oldest_open_slice_is_measured() -> None:
@@ -233,7 +233,7 @@ def test_the_age_of_the_oldest_open_slice_is_measured() -> None:
     assert FeedSlice.objects.get().id == young
 
 
-def told(*arguments: str) -> str:
+def output_of(*arguments: str) -> str:
     out = StringIO()
     call_command("feed_slices", *arguments, stdout=out)
     return out.getvalue()

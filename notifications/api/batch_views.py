@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.http import HttpResponse
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -16,14 +17,15 @@ from rest_framework.views import APIView
 from notifications import acceptance, queries, services
 from notifications.acceptance import NewBatch
 from notifications.api import schema
-from notifications.api.commands import accepted_batch, asking, owner, whole
+from notifications.api.commands import accepted_batch, asking, owner
 from notifications.api.reading import read_batch
 from notifications.api.refusals import as_errors
-from notifications.api.views import parse_id, without_fields
+from notifications.api.views import without_fields
 from notifications.bounds import MAX_BATCH_BYTES
 from notifications.queries import Owner
 from outbox.database.round_trips import Change
 from restapi.context import caller
+from restapi.errors import id_in_path
 from restapi.idempotency import key_of, respond_once
 from restapi.json import JSONParser
 
@@ -36,10 +38,10 @@ class BatchParser(JSONParser):
     at_most = MAX_BATCH_BYTES
 
 
-@schema.batches
 class BatchesView(APIView):
     parser_classes = (BatchParser,)
 
+    @schema.create_batch
     def post(self, request: Request) -> HttpResponse:
         """Accept up to 1,000 at once, all or none; once for each Idempotency-Key."""
         key = key_of(request)  # before DRF reads the body
@@ -52,18 +54,18 @@ class BatchesView(APIView):
             )
 
 
-@schema.batch
 class BatchView(APIView):
+    @schema.get_batch
     def get(self, request: Request, batch_id: str) -> Response:
         """A batch with its counts as they are now."""
-        return Response(whole(_words_of(parse_id(batch_id, "batch"), owner())))
+        return Response(msgspec.Raw(_words_of(id_in_path(batch_id, "batch"), owner())))
 
 
-@schema.cancel_batch
 class CancelBatchView(APIView):
+    @schema.cancel_batch
     def patch(self, request: Request, batch_id: str) -> HttpResponse:
         """Cancel those that are not under way; once for each Idempotency-Key."""
-        id_, key = parse_id(batch_id, "batch"), key_of(request)
+        id_, key = id_in_path(batch_id, "batch"), key_of(request)
         return respond_once(
             key,
             lambda: without_fields(request, id_),
@@ -75,7 +77,7 @@ class CancelBatchView(APIView):
 def _cancel(ids: Sequence[UUID], *, whose: Owner) -> Change[dict[str, Any]]:
     [id_] = ids
     changed = services.cancel_batch(id_, owner=whose)
-    return Change([{"cancelled": len(changed), "batch": whole(_words_of(id_, whose))}])
+    return Change([{"cancelled": len(changed), "batch": msgspec.Raw(_words_of(id_, whose))}])
 
 
 def _words_of(id_: UUID, whose: Owner) -> str:

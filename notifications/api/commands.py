@@ -27,7 +27,6 @@ __all__ = [
     "accepted_batch",
     "asking",
     "owner",
-    "whole",
 ]
 
 SEES_ALL = "notifications:all"
@@ -47,14 +46,9 @@ def asking() -> Asking:
     )
 
 
-def whole(words: str | bytes) -> msgspec.Raw:
-    """A JSON object or array as it is."""
-    return msgspec.Raw(words.encode() if isinstance(words, str) else words)
-
-
 def accepted(new: NewNotification, result: Accepted) -> tuple[int, Any]:
     """Status and body."""
-    return 201, whole(result.words)
+    return 201, msgspec.Raw(result.words)
 
 
 def accepted_batch(new: NewBatch, result: AcceptedBatch) -> tuple[int, Any]:
@@ -70,7 +64,7 @@ def accepted_batch(new: NewBatch, result: AcceptedBatch) -> tuple[int, Any]:
     }
     return 201, {
         "batch": batch,
-        "notifications": [whole(each.words) for each in result.notifications],
+        "notifications": [msgspec.Raw(each.words) for each in result.notifications],
     }
 
 
@@ -93,7 +87,7 @@ def _notifications(questions: Sequence[_Question], rows: Sequence[Row]) -> Seque
     for id_, who in questions:
         whose, words = found.get(id_, ("", ""))
         is_theirs = bool(words) and who.may_see(whose)
-        answers.append(json_answer(200, whole(words)) if is_theirs else None)
+        answers.append(json_answer(200, msgspec.Raw(words)) if is_theirs else None)
     return answers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiResponse, extend_schema_view
+from drf_spectacular.utils import OpenApiResponse
 
 from notifications.api import shapes
 from notifications.api.fields import (
@@ -14,21 +14,33 @@ from notifications.api.fields import (
     TemplateSerializer,
 )
 from restapi.openapi import ErrorBody
-from restapi.operations import ANY_OBJECT, Body, Operations, answer, field_is, uuid_in_path
+from restapi.operations import (
+    ANY_OBJECT,
+    Body,
+    Documents,
+    Operations,
+    answer,
+    field_is,
+    uuid_in_path,
+)
 
 __all__ = [
-    "attempts",
-    "batch",
-    "batches",
-    "cancel",
     "cancel_batch",
-    "metrics",
-    "notification",
-    "notifications",
-    "preview",
-    "retry",
-    "template",
-    "templates",
+    "cancel_notification",
+    "change_template",
+    "create_batch",
+    "create_notification",
+    "create_template",
+    "delete_template",
+    "get_batch",
+    "get_metrics",
+    "get_notification",
+    "get_template",
+    "list_attempts",
+    "list_notifications",
+    "list_templates",
+    "preview_template",
+    "retry_notification",
 ]
 
 API = Operations("notifications")
@@ -107,71 +119,64 @@ def _conflict(shape: Any, description: str, fields: dict[str, Any]) -> OpenApiRe
     return answer(shape, value, description, name="conflict")
 
 
-notifications = extend_schema_view(
-    get=API.read(
-        "listNotifications",
-        "Notifications, newest first",
-        "The caller's notifications. Pages neither repeat nor skip a notification that existed when the "
-        "first page was read.",
-        parameters=[NotificationPageSerializer],
-        answer=answer(shapes.Listed, {"data": [EXAMPLE], "next_cursor": None}, name="page"),
-        refuses=[400],
+list_notifications = API.read(
+    "listNotifications",
+    "Notifications, newest first",
+    "The caller's notifications. Pages neither repeat nor skip a notification that existed when the "
+    "first page was read.",
+    parameters=[NotificationPageSerializer],
+    answer=answer(shapes.Listed, {"data": [EXAMPLE], "next_cursor": None}, name="page"),
+)
+create_notification = API.write(
+    "createNotification",
+    "Accept a notification",
+    "It is sent as soon as the limits allow, or from `scheduled_at` on. It fails if it was not sent "
+    "before `expires_at`.",
+    body=Body(
+        shapes.NewNotification,
+        {"direct": {**ASKED, "priority": "high"}, "by a template": BY_TEMPLATE},
     ),
-    post=API.write(
-        "createNotification",
-        "Accept a notification",
-        "It is sent as soon as the limits allow, or from `scheduled_at` on. It fails if it was not sent "
-        "before `expires_at`.",
-        body=Body(
-            shapes.NewNotificationSerializer,
-            {"direct": {**ASKED, "priority": "high"}, "by a template": BY_TEMPLATE},
-        ),
-        answers={201: answer(shapes.NotificationSerializer, EXAMPLE, name="accepted")},
-        conflict=_conflict(
-            shapes.KeyTakenSerializer,
-            "This idempotency_key belongs to an existing notification.",
-            {**EXAMPLE, "idempotency_key": "order-17-paid"},
-        ),
+    answers={201: answer(shapes.Notification, EXAMPLE, name="accepted")},
+    conflict=_conflict(
+        shapes.KeyTakenSerializer,
+        "This idempotency_key belongs to an existing notification.",
+        {**EXAMPLE, "idempotency_key": "order-17-paid"},
     ),
 )
-batches = extend_schema_view(
-    post=API.write(
-        "createBatch",
-        "Accept up to 1,000 notifications",
-        "Stores all of them or none. An entry with a known `idempotency_key` is answered with the existing "
-        "notification, which does not belong to the batch. The body may have 8 MiB.",
-        body=Body(shapes.NewBatchSerializer, {"batch": {"notifications": [ASKED]}}),
-        answers={
-            201: answer(
-                shapes.AcceptedBatchSerializer,
-                {"batch": COUNTS, "notifications": [{**EXAMPLE, "batch_id": BATCH_ID}]},
-                name="accepted",
-            )
-        },
-    )
+create_batch = API.write(
+    "createBatch",
+    "Accept up to 1,000 notifications",
+    "Stores all of them or none. An entry with a known `idempotency_key` is answered with the existing "
+    "notification, which does not belong to the batch. The body may have 8 MiB.",
+    body=Body(shapes.NewBatch, {"batch": {"notifications": [ASKED]}}),
+    answers={
+        201: answer(
+            shapes.AcceptedBatch,
+            {"batch": COUNTS, "notifications": [{**EXAMPLE, "batch_id": BATCH_ID}]},
+            name="accepted",
+        )
+    },
 )
-notification = extend_schema_view(
-    get=API.read(
-        "getNotification",
-        "One notification",
-        parameters=[NOTIFICATION_ID],
-        answer=answer(shapes.NotificationSerializer, EXAMPLE, name="notification"),
-        refuses=[404],
-    )
+get_notification = API.read(
+    "getNotification",
+    "One notification",
+    parameters=[NOTIFICATION_ID],
+    answer=answer(shapes.Notification, EXAMPLE, name="notification"),
+    refuses=[404],
 )
-attempts = extend_schema_view(
-    get=API.read(
-        "listAttempts",
-        "The attempts to send a notification",
-        "The attempts in order; if there are very many, only the newest. A running attempt has no outcome yet.",
-        parameters=[NOTIFICATION_ID],
-        answer=answer(shapes.Attempts, {"data": [ATTEMPT]}, name="attempts"),
-        refuses=[404],
-    )
+list_attempts = API.read(
+    "listAttempts",
+    "The attempts to send a notification",
+    "The attempts in order; if there are very many, only the newest. A running attempt has no outcome yet.",
+    parameters=[NOTIFICATION_ID],
+    answer=answer(shapes.Attempts, {"data": [ATTEMPT]}, name="attempts"),
+    refuses=[404],
 )
 
 
-def _moved(operation_id: str, summary: str, description: str, *, becomes: str, done: str) -> Any:
+def _moved(
+    operation_id: str, summary: str, description: str, *, becomes: str, done: str
+) -> Documents:
     """Documents what moves one notification to another status."""
     return API.write(
         operation_id,
@@ -179,138 +184,116 @@ def _moved(operation_id: str, summary: str, description: str, *, becomes: str, d
         description,
         parameters=[NOTIFICATION_ID],
         body=ANY_OBJECT,
-        answers={200: answer(shapes.ChangedSerializer, {"status": becomes}, name="changed")},
+        answers={200: answer(shapes.Changed, {"status": becomes}, name="changed")},
         refuses=[404],
         conflict=_conflict(
-            shapes.NotNowSerializer,
+            shapes.NotNow,
             f"A notification that is processing cannot be {done}.",
             {"status": "processing"},
         ),
     )
 
 
-cancel = extend_schema_view(
-    patch=_moved(
-        "cancelNotification",
-        "Cancel a notification",
-        "While it is pending or scheduled, also between two attempts: nobody begins to send it "
-        "afterwards.",
-        becomes="cancelled",
-        done="cancelled",
-    )
+cancel_notification = _moved(
+    "cancelNotification",
+    "Cancel a notification",
+    "While it is pending or scheduled, also between two attempts: nobody begins to send it "
+    "afterwards.",
+    becomes="cancelled",
+    done="cancelled",
 )
-retry = extend_schema_view(
-    post=_moved(
-        "retryNotification",
-        "Send a failed notification again",
-        "It gets new attempts and a new time to live.",
-        becomes="pending",
-        done="sent again",
-    )
+retry_notification = _moved(
+    "retryNotification",
+    "Send a failed notification again",
+    "It gets new attempts and a new time to live.",
+    becomes="pending",
+    done="sent again",
 )
-batch = extend_schema_view(
-    get=API.read(
-        "getBatch",
-        "A batch",
-        "The batch with its present counts; `pending_count` includes scheduled and processing.",
-        parameters=[BATCH],
-        answer=answer(shapes.BatchSerializer, COUNTS, name="batch"),
-        refuses=[404],
-    )
+get_batch = API.read(
+    "getBatch",
+    "A batch",
+    "The batch with its present counts; `pending_count` includes scheduled and processing.",
+    parameters=[BATCH],
+    answer=answer(shapes.Batch, COUNTS, name="batch"),
+    refuses=[404],
 )
-cancel_batch = extend_schema_view(
-    patch=API.write(
-        "cancelBatch",
-        "Cancel a batch",
-        "Cancels all notifications of the batch that can still be cancelled; `cancelled` is their number.",
-        parameters=[BATCH],
-        body=ANY_OBJECT,
-        answers={
-            200: answer(
-                shapes.CancelledBatch,
-                {"cancelled": 1, "batch": {**COUNTS, "pending_count": 0, "cancelled_count": 1}},
-                name="cancelled",
-            )
-        },
-        refuses=[404],
-    )
+cancel_batch = API.write(
+    "cancelBatch",
+    "Cancel a batch",
+    "Cancels all notifications of the batch that can still be cancelled; `cancelled` is their number.",
+    parameters=[BATCH],
+    body=ANY_OBJECT,
+    answers={
+        200: answer(
+            shapes.CancelledBatch,
+            {"cancelled": 1, "batch": {**COUNTS, "pending_count": 0, "cancelled_count": 1}},
+            name="cancelled",
+        )
+    },
+    refuses=[404],
 )
 NAME_TAKEN = _conflict(ErrorBody, "There is a template named welcome_email already.", {})
-templates = extend_schema_view(
-    get=API.read(
-        "listTemplates",
-        "Templates, by name",
-        answer=answer(shapes.Templates, {"data": [TEMPLATE]}, name="templates"),
-    ),
-    post=API.write(
-        "createTemplate",
-        "Create a template",
-        "A variable is written in the body as `{{.Name}}`, with any spaces inside the braces.",
-        body=Body(
-            TemplateSerializer,
-            {"template": {k: TEMPLATE[k] for k in ("name", "channel", "body")}},
-        ),
-        answers={201: answer(shapes.TemplateShape, TEMPLATE, name="template")},
-        conflict=NAME_TAKEN,
-    ),
+list_templates = API.read(
+    "listTemplates",
+    "Templates, by name",
+    answer=answer(shapes.Templates, {"data": [TEMPLATE]}, name="templates"),
 )
-template = extend_schema_view(
-    get=API.read(
-        "getTemplate",
-        "One template",
-        parameters=[TEMPLATE_PARAMETER],
-        answer=answer(shapes.TemplateShape, TEMPLATE, name="template"),
-        refuses=[404],
+create_template = API.write(
+    "createTemplate",
+    "Create a template",
+    "A variable is written in the body as `{{.Name}}`, with any spaces inside the braces.",
+    body=Body(
+        TemplateSerializer,
+        {"template": {k: TEMPLATE[k] for k in ("name", "channel", "body")}},
     ),
-    put=API.write(
-        "changeTemplate",
-        "Change a template",
-        "The template keeps its channel. Accepted notifications keep their text.",
-        parameters=[TEMPLATE_PARAMETER],
-        body=Body(
-            ChangedTemplateSerializer, {"template": {k: TEMPLATE[k] for k in ("name", "body")}}
-        ),
-        answers={200: answer(shapes.TemplateShape, TEMPLATE, name="template")},
-        refuses=[404],
-        conflict=NAME_TAKEN,
-    ),
-    delete=API.write(
-        "deleteTemplate",
-        "Delete a template",
-        "Notifications keep its text and its id.",
-        parameters=[TEMPLATE_PARAMETER],
-        keyed=False,
-        answers={204: None},
-        refuses=[404],
-    ),
+    answers={201: answer(shapes.Template, TEMPLATE, name="template")},
+    conflict=NAME_TAKEN,
 )
-preview = extend_schema_view(
-    post=API.write(
-        "previewTemplate",
-        "Render a template with variables",
-        "Nothing is stored.",
-        parameters=[TEMPLATE_PARAMETER],
-        body=Body(PreviewSerializer, {"variables": {"variables": {"Name": "Ann", "Code": "42"}}}),
-        keyed=False,
-        answers={
-            200: answer(
-                shapes.PreviewShape, {"content": "Hello Ann, your code is 42."}, name="text"
-            )
-        },
-        refuses=[404],
-    )
+get_template = API.read(
+    "getTemplate",
+    "One template",
+    parameters=[TEMPLATE_PARAMETER],
+    answer=answer(shapes.Template, TEMPLATE, name="template"),
+    refuses=[404],
+)
+change_template = API.write(
+    "changeTemplate",
+    "Change a template",
+    "The template keeps its channel. Accepted notifications keep their text.",
+    parameters=[TEMPLATE_PARAMETER],
+    body=Body(ChangedTemplateSerializer, {"template": {k: TEMPLATE[k] for k in ("name", "body")}}),
+    answers={200: answer(shapes.Template, TEMPLATE, name="template")},
+    refuses=[404],
+    conflict=NAME_TAKEN,
+)
+delete_template = API.write(
+    "deleteTemplate",
+    "Delete a template",
+    "Notifications keep its text and its id.",
+    parameters=[TEMPLATE_PARAMETER],
+    keyed=False,
+    answers={204: None},
+    refuses=[404],
+)
+preview_template = API.write(
+    "previewTemplate",
+    "Render a template with variables",
+    "Nothing is stored.",
+    parameters=[TEMPLATE_PARAMETER],
+    body=Body(PreviewSerializer, {"variables": {"variables": {"Name": "Ann", "Code": "42"}}}),
+    keyed=False,
+    answers={200: answer(shapes.Preview, {"content": "Hello Ann, your code is 42."}, name="text")},
+    refuses=[404],
 )
 CHANNEL = {"sent": 9, "failed": 1, "avg_latency_ms": 41.5, "success_rate": 90}
-metrics = extend_schema_view(
-    get=API.read(
-        "getChannelMetrics",
-        "Figures of each channel",
-        "`avg_latency_ms` is the time from acceptance, or the scheduled time, until the notification was sent; "
-        "`success_rate` is the percentage of delivered among delivered and failed ones.",
-        answer=answer(
-            shapes.Metrics,
-            {"channels": {"sms": CHANNEL, "email": CHANNEL, "push": CHANNEL}},
-            name="metrics",
-        ),
-    )
+get_metrics = API.read(
+    "getChannelMetrics",
+    "Figures of each channel",
+    "`avg_latency_ms` is the time from acceptance, or the scheduled time, until the notification was sent; "
+    "`success_rate` is the percentage of delivered among delivered and failed ones.",
+    answer=answer(
+        shapes.Metrics,
+        {"channels": {"sms": CHANNEL, "email": CHANNEL, "push": CHANNEL}},
+        name="metrics",
+    ),
 )

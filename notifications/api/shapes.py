@@ -7,30 +7,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
-from rest_framework import serializers
+from drf_spectacular.utils import extend_schema_field
+from rest_framework.serializers import (
+    BooleanField,
+    CharField,
+    ChoiceField,
+    Field,
+    FloatField,
+    IntegerField,
+    ListSerializer,
+    UUIDField,
+)
 
 from notifications.models import Channel, Outcome, Priority, Status
 from restapi.fields import Text
 from restapi.openapi import WITHOUT_NUL, ErrorBody, Moment
+from restapi.operations import shape
 
 __all__ = [
     "TEMPLATE_BODY",
     "VARIABLES",
-    "AcceptedBatchSerializer",
+    "AcceptedBatch",
     "Attempts",
-    "BatchSerializer",
+    "Batch",
     "CancelledBatch",
-    "ChangedSerializer",
+    "Changed",
     "KeyTakenSerializer",
     "Listed",
     "Metrics",
-    "NewBatchSerializer",
-    "NewNotificationSerializer",
-    "NotNowSerializer",
-    "NotificationSerializer",
-    "PreviewShape",
-    "TemplateShape",
+    "NewBatch",
+    "NewNotification",
+    "NotNow",
+    "Notification",
+    "Preview",
+    "Template",
     "Templates",
 ]
 
@@ -47,86 +57,83 @@ TEMPLATE_BODY = (
 
 
 @extend_schema_field(VARIABLES | {"type": ["object", "null"]})
-class Variables(serializers.Field[Any, Any, Any, Any]):
+class Variables(Field[Any, Any, Any, Any]):
     """Name -> text."""
 
 
 @extend_schema_field({"type": ["string", "null"], "format": "date-time"})
-class Ahead(serializers.Field[Any, Any, Any, Any]):
+class Ahead(Field[Any, Any, Any, Any]):
     """A time with its zone, later than now and at most a year ahead."""
 
 
-class NewNotificationSerializer(serializers.Serializer[object]):
-    """What to send, to whom, and when."""
+@extend_schema_field({"type": ["object", "null"], "additionalProperties": {"type": "string"}})
+class ShownVariables(Field[Any, Any, Any, Any]):
+    """As they were given."""
 
-    recipient = Text(
+
+NewNotification = shape(
+    "NewNotification",
+    "What to send, to whom, and when.",
+    recipient=Text(
         max_length=2048,
         help_text="sms: a number in E.164. email: an address. push: a token, at most 2,048 bytes.",
-    )
-    channel = serializers.ChoiceField(Channel.choices)
-    content = Text(
+    ),
+    channel=ChoiceField(Channel.choices),
+    content=Text(
         required=False,
         allow_null=True,
         help_text="At most 160 characters for sms, 10,000 for email, 4,096 for push. With a "
         "template it is sent only if a variable is missing, and is not checked otherwise; "
         "without a template it is required.",
-    )
-    priority = serializers.ChoiceField(
+    ),
+    priority=ChoiceField(
         Priority.choices, required=False, allow_null=True, help_text="Without one: normal."
-    )
-    idempotency_key = Text(
+    ),
+    idempotency_key=Text(
         max_length=255,
         required=False,
         allow_null=True,
         help_text="Kept for 24 hours. The same notification with a known key gets a 409 with "
         "the fields of the first one; a different notification gets a 422.",
-    )
-    scheduled_at = Ahead(required=False, help_text="Not sent before.")
-    expires_at = Ahead(
+    ),
+    scheduled_at=Ahead(required=False, help_text="Not sent before."),
+    expires_at=Ahead(
         required=False,
         help_text="Not sent later. Without one: a day, for high an hour, after creation or schedule.",
-    )
-    template_id = serializers.UUIDField(required=False, allow_null=True)
-    template_variables = Variables(required=False)
-
-
-class NewBatchSerializer(serializers.Serializer[object]):
-    """Notifications to accept together."""
-
-    notifications = serializers.ListSerializer[object](
-        child=NewNotificationSerializer(), min_length=1, max_length=1000
-    )
-
-
-@extend_schema_field({"type": ["object", "null"], "additionalProperties": {"type": "string"}})
-class ToldVariables(serializers.Field[Any, Any, Any, Any]):
-    """As they were given."""
-
-
-class NotificationSerializer(serializers.Serializer[object]):
-    """A notification as it is."""
-
-    id = serializers.UUIDField()
-    batch_id = serializers.UUIDField(allow_null=True)
-    idempotency_key = serializers.CharField(allow_null=True)
-    recipient = serializers.CharField()
-    channel = serializers.ChoiceField(Channel.choices)
-    content = serializers.CharField(help_text="As it is sent.")
-    priority = serializers.ChoiceField(Priority.choices)
-    status = serializers.ChoiceField(Status.choices)
-    provider_message_id = serializers.CharField(allow_null=True)
-    scheduled_at = Moment(allow_null=True)
-    expires_at = Moment()
-    sent_at = Moment(allow_null=True)
-    failed_at = Moment(allow_null=True)
-    retry_count = serializers.IntegerField(help_text="Attempts that failed.")
-    max_retries = serializers.IntegerField(help_text="Attempts allowed.")
-    error_message = serializers.CharField(allow_null=True)
-    template_id = serializers.UUIDField(allow_null=True)
-    template_variables = ToldVariables()
-    rendered = serializers.BooleanField(help_text="Whether the content is the template's.")
-    created_at = Moment()
-    updated_at = Moment()
+    ),
+    template_id=UUIDField(required=False, allow_null=True),
+    template_variables=Variables(required=False),
+)
+NewBatch = shape(
+    "NewBatch",
+    "Notifications to accept together.",
+    notifications=ListSerializer[object](child=NewNotification(), min_length=1, max_length=1000),
+)
+Notification = shape(
+    "Notification",
+    "A notification as it is.",
+    id=UUIDField(),
+    batch_id=UUIDField(allow_null=True),
+    idempotency_key=CharField(allow_null=True),
+    recipient=CharField(),
+    channel=ChoiceField(Channel.choices),
+    content=CharField(help_text="As it is sent."),
+    priority=ChoiceField(Priority.choices),
+    status=ChoiceField(Status.choices),
+    provider_message_id=CharField(allow_null=True),
+    scheduled_at=Moment(allow_null=True),
+    expires_at=Moment(),
+    sent_at=Moment(allow_null=True),
+    failed_at=Moment(allow_null=True),
+    retry_count=IntegerField(help_text="Attempts that failed."),
+    max_retries=IntegerField(help_text="Attempts allowed."),
+    error_message=CharField(allow_null=True),
+    template_id=UUIDField(allow_null=True),
+    template_variables=ShownVariables(),
+    rendered=BooleanField(help_text="Whether the content is the template's."),
+    created_at=Moment(),
+    updated_at=Moment(),
+)
 
 
 class KeyTakenSerializer(ErrorBody):
@@ -134,120 +141,83 @@ class KeyTakenSerializer(ErrorBody):
     request with it still runs."""
 
     def get_fields(self) -> dict[str, Any]:
-        stored = NotificationSerializer().get_fields()
+        stored = Notification().get_fields()
         for field in stored.values():
             field.required = False
         return {**super().get_fields(), **stored}
 
 
-class Listed(serializers.Serializer[object]):
-    """A page."""
-
-    data = NotificationSerializer(many=True)  # type: ignore[assignment]  # it becomes no attribute
-    next_cursor = serializers.CharField(allow_null=True, help_text="Null on the last page.")
-
-
-class AttemptSerializer(serializers.Serializer[object]):
-    """One try to send it."""
-
-    attempt = serializers.IntegerField()
-    at = Moment()
-    provider = serializers.CharField(allow_null=True)
-    outcome = serializers.ChoiceField(Outcome.choices, allow_null=True)
-    status_code = serializers.IntegerField(allow_null=True)
-    latency_ms = serializers.IntegerField(allow_null=True)
-    error = serializers.CharField(allow_null=True)
-    next_attempt_at = Moment(allow_null=True)
-
-
-class Attempts(serializers.Serializer[object]):
-    """In order."""
-
-    data = AttemptSerializer(many=True)  # type: ignore[assignment]  # it becomes no attribute
-
-
-class ChangedSerializer(serializers.Serializer[object]):
-    """What it is now."""
-
-    status = serializers.ChoiceField(Status.choices)
-
-
-class NotNowSerializer(ErrorBody):
-    """Its status does not allow this."""
-
-    # Not there in the 409 of an idempotency key whose first request still runs.
-    status = serializers.ChoiceField(Status.choices, required=False)
-
-
-class BatchSerializer(serializers.Serializer[object]):
-    """A batch and what has become of its notifications."""
-
-    id = serializers.UUIDField()
-    total_count = serializers.IntegerField()
-    pending_count = serializers.IntegerField(help_text="Scheduled and processing included.")
-    delivered_count = serializers.IntegerField()
-    failed_count = serializers.IntegerField()
-    cancelled_count = serializers.IntegerField()
-    created_at = Moment()
-
-
-class AcceptedBatchSerializer(serializers.Serializer[object]):
-    """The batch, and its notifications in the order they were given."""
-
-    batch = BatchSerializer()
-    notifications = NotificationSerializer(many=True)
-
-
-class CancelledBatch(serializers.Serializer[object]):
-    """How many were cancelled, and the batch as it is then."""
-
-    cancelled = serializers.IntegerField()
-    batch = BatchSerializer()
-
-
-@extend_schema_serializer(component_name="Template")
-class TemplateShape(serializers.Serializer[object]):
-    """A template."""
-
-    id = serializers.UUIDField()
-    name = serializers.CharField()
-    channel = serializers.ChoiceField(Channel.choices)
-    body = serializers.CharField()
-    created_at = Moment()
-    updated_at = Moment()
-
-
-class Templates(serializers.Serializer[object]):
-    """By name."""
-
-    data = TemplateShape(many=True)  # type: ignore[assignment]  # it becomes no attribute
-
-
-@extend_schema_serializer(component_name="Preview")
-class PreviewShape(serializers.Serializer[object]):
-    """The text."""
-
-    content = serializers.CharField(allow_blank=True)
-
-
-class ChannelMetrics(serializers.Serializer[object]):
-    """Of one channel."""
-
-    sent = serializers.IntegerField()
-    failed = serializers.IntegerField()
-    avg_latency_ms = serializers.FloatField()
-    success_rate = serializers.FloatField(help_text="0 to 100.")
-
-
-class Channels(serializers.Serializer[object]):
-    """Each channel's."""
-
-    sms = ChannelMetrics()
-    email = ChannelMetrics()
-    push = ChannelMetrics()
-
-
-class Metrics(serializers.Serializer[object]):
-    """Since the beginning."""
-
-    channels = Channels()
+Listed = shape(
+    "Listed",
+    "A page.",
+    data=Notification(many=True),
+    next_cursor=CharField(allow_null=True, help_text="Null on the last page."),
+)
+Attempt = shape(
+    "Attempt",
+    "One try to send it.",
+    attempt=IntegerField(),
+    at=Moment(),
+    provider=CharField(allow_null=True),
+    outcome=ChoiceField(Outcome.choices, allow_null=True),
+    status_code=IntegerField(allow_null=True),
+    latency_ms=IntegerField(allow_null=True),
+    error=CharField(allow_null=True),
+    next_attempt_at=Moment(allow_null=True),
+)
+Attempts = shape("Attempts", "In order.", data=Attempt(many=True))
+Changed = shape("Changed", "What it is now.", status=ChoiceField(Status.choices))
+# Its status is not there in the 409 of an idempotency key whose first request still runs.
+NotNow = shape(
+    "NotNow",
+    "Its status does not allow this.",
+    ErrorBody,
+    status=ChoiceField(Status.choices, required=False),
+)
+Batch = shape(
+    "Batch",
+    "A batch and what has become of its notifications.",
+    id=UUIDField(),
+    total_count=IntegerField(),
+    pending_count=IntegerField(help_text="Scheduled and processing included."),
+    delivered_count=IntegerField(),
+    failed_count=IntegerField(),
+    cancelled_count=IntegerField(),
+    created_at=Moment(),
+)
+AcceptedBatch = shape(
+    "AcceptedBatch",
+    "The batch, and its notifications in the order they were given.",
+    batch=Batch(),
+    notifications=Notification(many=True),
+)
+CancelledBatch = shape(
+    "CancelledBatch",
+    "How many were cancelled, and the batch as it is then.",
+    cancelled=IntegerField(),
+    batch=Batch(),
+)
+Template = shape(
+    "Template",
+    "A template.",
+    id=UUIDField(),
+    name=CharField(),
+    channel=ChoiceField(Channel.choices),
+    body=CharField(),
+    created_at=Moment(),
+    updated_at=Moment(),
+)
+Templates = shape("Templates", "By name.", data=Template(many=True))
+Preview = shape("Preview", "The text.", content=CharField(allow_blank=True))
+ChannelMetrics = shape(
+    "ChannelMetrics",
+    "Of one channel.",
+    sent=IntegerField(),
+    failed=IntegerField(),
+    avg_latency_ms=FloatField(),
+    success_rate=FloatField(help_text="0 to 100."),
+)
+Channels = shape(
+    "Channels", "Each channel's.", **{channel: ChannelMetrics() for channel in Channel.values}
+)
+Metrics = shape("Metrics", "Since the beginning.", channels=Channels())

@@ -20,7 +20,6 @@ from notifications.api.fields import (
     PreviewSerializer,
     TemplateSerializer,
 )
-from notifications.api.views import parse_id
 from notifications.models import LENGTHS, Template
 from notifications.queries import templates_of_owner
 from notifications.services import NameTaken
@@ -28,7 +27,7 @@ from notifications.template_text import MissingVariable, TooLong, rendered
 from outbox.database.round_trips import Change
 from outbox.envelope import rfc3339
 from restapi.context import caller
-from restapi.errors import Conflict
+from restapi.errors import Conflict, id_in_path
 from restapi.idempotency import key_of, respond_once
 
 __all__ = ["PreviewView", "TemplateView", "TemplatesView"]
@@ -49,7 +48,7 @@ def shown(template: Template) -> Fields:
 
 
 def _found(template_id: str) -> Template:
-    id_ = parse_id(template_id, "template")
+    id_ = id_in_path(template_id, "template")
     template = templates_of_owner(owner()).filter(id=id_).first()
     if template is None:
         raise NotFound(f"There is no template {id_}.")
@@ -79,12 +78,13 @@ def _stored(
         raise Conflict(f"There is a template named {error} already.") from error
 
 
-@schema.templates
 class TemplatesView(APIView):
+    @schema.list_templates
     def get(self, request: Request) -> Response:
         """The caller's templates, by name."""
         return Response({"data": [shown(each) for each in templates_of_owner(owner())]})
 
+    @schema.create_template
     def post(self, request: Request) -> HttpResponse:
         return _stored(request, TemplateSerializer, self._create, 201)
 
@@ -92,15 +92,16 @@ class TemplatesView(APIView):
         return services.create_template(caller=caller(), **fields)
 
 
-@schema.template
 class TemplateView(APIView):
+    @schema.get_template
     def get(self, request: Request, template_id: str) -> Response:
         """One of the caller's."""
         return Response(shown(_found(template_id)))
 
+    @schema.change_template
     def put(self, request: Request, template_id: str) -> HttpResponse:
         """Another name and body; it keeps its channel."""
-        parse_id(template_id, "template")
+        id_in_path(template_id, "template")
 
         def change(fields: Fields) -> Template:
             # Behind the key: who asks again is answered again, also when it was deleted meanwhile.
@@ -116,16 +117,17 @@ class TemplateView(APIView):
 
         return _stored(request, ChangedTemplateSerializer, change, 200)
 
+    @schema.delete_template
     def delete(self, request: Request, template_id: str) -> Response:
         """Delete it; notifications keep its text and its id."""
-        id_ = parse_id(template_id, "template")
+        id_ = id_in_path(template_id, "template")
         if not services.delete_template(id_, owner=owner()):
             raise NotFound(f"There is no template {id_}.")
         return Response(status=204)
 
 
-@schema.preview
 class PreviewView(APIView):
+    @schema.preview_template
     def post(self, request: Request, template_id: str) -> Response:
         """The text that these variables make of it; nothing is stored."""
         template = _found(template_id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
+import msgspec
 from django.http import HttpResponse
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -15,13 +16,14 @@ from rest_framework.views import APIView
 
 from notifications import acceptance, queries, services
 from notifications.api import schema
-from notifications.api.commands import accepted, asking, owner, whole
+from notifications.api.commands import accepted, asking, owner
 from notifications.api.fields import NotificationPageSerializer
 from notifications.api.reading import read_notification
 from notifications.api.refusals import StateConflict, as_errors
 from notifications.queries import Filter, Owner, cursor_to_text
 from notifications.status_log import Changed
 from outbox.database.round_trips import Change
+from restapi.errors import id_in_path
 from restapi.idempotency import key_of, respond_once
 
 __all__ = [
@@ -31,17 +33,8 @@ __all__ = [
     "NotificationView",
     "NotificationsView",
     "RetryView",
-    "parse_id",
     "without_fields",
 ]
-
-
-def parse_id(text: str, kind: str) -> UUID:
-    """The id of a path. Raises NotFound."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound(f"There is no {kind} {text}.") from None
 
 
 def without_fields(request: Request, id_: UUID) -> UUID:
@@ -52,16 +45,19 @@ def without_fields(request: Request, id_: UUID) -> UUID:
     return id_
 
 
-@schema.notifications
 class NotificationsView(APIView):
+    @schema.list_notifications
     def get(self, request: Request) -> Response:
         """One page of what the caller has created, newest first."""
         wanted = NotificationPageSerializer.of(request).validated_data
         limit, after = wanted.pop("page_size"), wanted.pop("cursor", None)
         page = queries.notifications_page(owner(), Filter(**wanted), limit=limit, after=after)
         following = None if page.next is None else cursor_to_text(page.next)
-        return Response({"data": [whole(words) for words in page.words], "next_cursor": following})
+        return Response(
+            {"data": [msgspec.Raw(words) for words in page.words], "next_cursor": following}
+        )
 
+    @schema.create_notification
     def post(self, request: Request) -> HttpResponse:
         """Accept one; once for each Idempotency-Key, and for each idempotency_key of a body."""
         key = key_of(request)  # before DRF reads the body
@@ -74,24 +70,24 @@ class NotificationsView(APIView):
             )
 
 
-@schema.notification
 class NotificationView(APIView):
+    @schema.get_notification
     def get(self, request: Request, notification_id: str) -> Response:
         """One of the caller's."""
-        id_ = parse_id(notification_id, "notification")
+        id_ = id_in_path(notification_id, "notification")
         words = queries.notification_in_words(id_, owner())
         if words is None:
             raise NotFound(f"There is no notification {id_}.")
-        return Response(whole(words))
+        return Response(msgspec.Raw(words))
 
 
-@schema.attempts
 class AttemptsView(APIView):
+    @schema.list_attempts
     def get(self, request: Request, notification_id: str) -> Response:
-        id_ = parse_id(notification_id, "notification")
+        id_ = id_in_path(notification_id, "notification")
         if queries.state_of(id_, owner()) is None:
             raise NotFound(f"There is no notification {id_}.")
-        return Response({"data": whole(queries.attempts_in_words(id_))})
+        return Response({"data": msgspec.Raw(queries.attempts_in_words(id_))})
 
 
 class _ChangeView(APIView):
@@ -99,14 +95,11 @@ class _ChangeView(APIView):
 
     done: ClassVar[str]
     becomes: ClassVar[str]
-
-    def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
-        """The one call into the domain."""
-        raise NotImplementedError
+    change: Callable[..., Sequence[Changed]]  # the one call into the domain
 
     def perform(self, request: Request, notification_id: str) -> HttpResponse:
         """200 with the new status, 404, or 409 with the true one; once for each Idempotency-Key."""
-        id_, key = parse_id(notification_id, "notification"), key_of(request)
+        id_, key = id_in_path(notification_id, "notification"), key_of(request)
         return respond_once(
             key,
             lambda: without_fields(request, id_),
@@ -116,40 +109,36 @@ class _ChangeView(APIView):
 
     def _write(self, ids: Sequence[UUID], *, whose: Owner) -> Change[str]:
         [id_] = ids
-        if not self.change(ids, whose):
+        if not self.change(ids, owner=whose):
             # It may be another by now. Under its lock it stays what the answer says it is.
             state = queries.state_of(id_, whose, locked=True)
             if state is None:
                 raise NotFound(f"There is no notification {id_}.")
-            if not self.change(ids, whose):
+            if not self.change(ids, owner=whose):
                 raise StateConflict(self.done, state)
         return Change([self.becomes])
 
 
-@schema.cancel
 class CancelNotificationView(_ChangeView):
     done = becomes = "cancelled"
+    change = staticmethod(services.cancel)
 
-    def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
-        return services.cancel(ids, owner=whose)
-
+    @schema.cancel_notification
     def patch(self, request: Request, notification_id: str) -> HttpResponse:
         return self.perform(request, notification_id)
 
 
-@schema.retry
 class RetryView(_ChangeView):
     done, becomes = "sent again", "pending"
+    change = staticmethod(services.retry)
 
-    def change(self, ids: Sequence[UUID], whose: Owner) -> Sequence[Changed]:
-        return services.retry(ids, owner=whose)
-
+    @schema.retry_notification
     def post(self, request: Request, notification_id: str) -> HttpResponse:
         return self.perform(request, notification_id)
 
 
-@schema.metrics
 class NotificationMetricsView(APIView):
+    @schema.get_metrics
     def get(self, request: Request) -> Response:
         """What was sent on each channel, and what failed."""
         channels: dict[str, Any] = {}

@@ -146,15 +146,15 @@ def _hop_of(channel: str, now: _Waiting, figures: ChannelFigures) -> Hop:
         if of == channel:
             before = by_reason[reason]
             by_reason[reason] = (before[0] + count, max(before[1], oldest))
-    told = [
+    by_reasons = [
         f"{count:,} {reason}, the oldest {oldest:.0f} s"
         for reason, (count, oldest) in by_reason.items()
         if count
     ]
     control = now.controls[channel]
     notes = [f"{figures.delivered:,} delivered, {figures.failed:,} failed"]
-    if told:
-        notes.append("; ".join(told))
+    if by_reasons:
+        notes.append("; ".join(by_reasons))
     if control.paused:
         notes.append(f"paused by {control.changed_by}: {control.reason or 'no reason given'}")
     return Hop(

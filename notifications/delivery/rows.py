@@ -17,7 +17,7 @@ from django.db import transaction
 from notifications.delivery.channels import KEEP_OUT_PAUSES, NOT_PAUSED
 from notifications.delivery.rules import Claim, Result
 from notifications.models import Channel, Outcome, Priority
-from notifications.status_log import CHANGED, changed_of, recording
+from notifications.status_log import CHANGED, Changed, recording
 from outbox.database.arrays import array_literal, text_array_literal
 from outbox.database.ask import changed_by, rows_of
 from outbox.database.planner import plan_by_index
@@ -183,7 +183,7 @@ def claim(priority: str, counts: Mapping[str, int], *, seconds: float) -> list[C
     )
     # A pause waits for claims that have begun. A claim that begins after it reads that the channel is paused.
     _, rows = send(RoundTrip([KEEP_OUT_PAUSES, (_CLAIM, parameters)]))
-    send(recording([changed_of(row[:_CHANGED_COLUMNS]) for row in rows]))
+    send(recording([Changed(*row[:_CHANGED_COLUMNS]) for row in rows]))
     return [_claim_of(row, started + seconds) for row in rows]
 
 
@@ -306,7 +306,7 @@ def settle(results: Sequence[Result]) -> Settled:
     results = sorted(results, key=lambda each: each.claim.id)
     changes, written = [], {}
     for *row, number, priority in rows_of(_SETTLE, _columns(results)):
-        change = changed_of(row)
+        change = Changed(*row)
         changes.append(change)
         written[change.notification_id, number] = Written(priority, change.latency_ms)
     rest = [each for each in results if each.claim.key not in written]

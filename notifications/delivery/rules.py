@@ -116,8 +116,7 @@ def lapsed(claim: Claim) -> Result:
 
 def not_begun(claim: Claim, reason: str) -> Result:
     """It was claimed and not sent: it waits as before."""
-    result = Result(claim=claim, outcome=Outcome.HELD, status=Status.PENDING, error=reason)
-    return _waiting(result, Outcome.HELD, 0.0, "")
+    return Result(claim=claim, outcome=Outcome.HELD, status=Status.PENDING, wait=0.0, error=reason)
 
 
 def _waiting(result: Result, outcome: str, seconds: float, waits_for: str) -> Result:

@@ -15,7 +15,7 @@ from notifications.delivery.rules import Claim, lapsed
 from notifications.delivery.turns import nudge_all
 from notifications.events import PENDING_EVENTS
 from notifications.providers.configured import in_order
-from notifications.status_log import CHANGED, changed_of, recording
+from notifications.status_log import CHANGED, Changed, recording
 from outbox.database.ask import rows_of
 from outbox.database.round_trips import send
 from outbox.publish.events import publishing
@@ -98,7 +98,7 @@ def _in_batches(some: Callable[[], int]) -> int:
 
 
 def _start_some() -> int:
-    found = [(changed_of(row), priority) for *row, priority in rows_of(_START, (BATCH,))]
+    found = [(Changed(*row), priority) for *row, priority in rows_of(_START, (BATCH,))]
     recorded = recording([change for change, _ in found])
     ready = publishing(
         [
@@ -117,7 +117,7 @@ def _start_some() -> int:
 
 
 def _expire_some() -> int:
-    changes = [changed_of(row) for row in rows_of(_EXPIRE, (BATCH, EXPIRED))]
+    changes = [Changed(*row) for row in rows_of(_EXPIRE, (BATCH, EXPIRED))]
     send(recording(changes))
     return len(changes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import partial
 from uuid import uuid4
 
 import redis
@@ -17,6 +17,8 @@ from outbox import redis_client
 
 __all__ = ["Turn", "nudge", "nudge_all", "queue_of", "task_of"]
 
+# Once more is harmless: each command has the same effect twice as once.
+_redis = partial(redis_client.shared, answers_within=0.2, connects_within=0.2, again=1)
 TURN_MS = 2_000
 NUDGE_MS = 1_000
 AWAY_SECONDS = 3.0  # that a lost Redis is not asked again
@@ -125,9 +127,3 @@ def _turn_key(priority: str, number: int) -> str:
 
 def _nudge_key(priority: str) -> str:
     return f"notifications:{{{priority}}}:nudge"
-
-
-@cache
-def _redis() -> redis.Redis:
-    # Once more is harmless: each command has the same effect twice as once.
-    return redis_client.client(answers_within=0.2, connects_within=0.2, again=1)

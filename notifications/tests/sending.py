@@ -172,9 +172,9 @@ def changes_of(notification: Notification) -> list[str]:
     logged = list(changes.values_list("previous", "status"))
     assert all(after == before for (_, after), (before, _) in pairwise(logged)), logged
     events = OutboxEvent.objects.filter(topic="notification-status", key=str(notification.id))
-    told = [json.loads(event.payload)["status"] for event in events.order_by("id")]
-    assert told == [status for _, status in logged]
-    return told
+    published = [json.loads(event.payload)["status"] for event in events.order_by("id")]
+    assert published == [status for _, status in logged]
+    return published
 
 
 def keys_of(provider: ProviderProcess, notification: Notification) -> list[str]:

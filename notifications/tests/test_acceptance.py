@@ -56,7 +56,7 @@ def count_of_accepted() -> float:
     return REGISTRY.get_sample_value("notifications_accepted_total", labels) or 0.0
 
 
-def told(id_: str) -> Any:
+def shown(id_: str) -> Any:
     """What the API says of it now."""
     words = notification_in_words(
         Notification.objects.get(id=id_).id, Owner("shop", sees_all=False)
@@ -77,8 +77,8 @@ def test_the_answer_is_what_is_stored() -> None:
         {**SMS, "template_id": mine.upper(), "template_variables": {}},
     ):
         [accepted] = accept(body)
-        assert json.loads(accepted.words) == told(accepted.id), body
-        assert list(json.loads(accepted.words)) == list(told(accepted.id))
+        assert json.loads(accepted.words) == shown(accepted.id), body
+        assert list(json.loads(accepted.words)) == list(shown(accepted.id))
 
 
 def test_an_accepted_one_leaves_a_row_and_an_event() -> None:
@@ -140,7 +140,7 @@ class TestKeys:
         ):
             with pytest.raises(KeyTaken) as taken:
                 accept(equal)
-            assert json.loads(taken.value.words) == told(first.id)
+            assert json.loads(taken.value.words) == shown(first.id)
         assert Notification.objects.count() == 1
 
     @pytest.mark.parametrize(
@@ -241,14 +241,14 @@ class TestTemplates:
         [accepted] = accept({**SMS, "template_id": id_})
         row = Notification.objects.get(id=accepted.id)
         assert (row.content, row.rendered) == (SMS["content"], False)
-        assert told(accepted.id)["template_id"] == id_
+        assert shown(accepted.id)["template_id"] == id_
 
     def test_content_is_looked_at_only_if_it_is_used(self) -> None:
         id_ = template("Hi {{.Name}}")
         for content in ("x" * 161, "", "  ", 1, 2**70, Decimal("0.1"), ["a"], "a\0b", "\ud800"):
             unfit_content = {**SMS, "content": content, "template_id": id_}
             [accepted] = accept({**unfit_content, "template_variables": {"Name": "Ann"}})
-            assert told(accepted.id)["content"] == "Hi Ann"
+            assert shown(accepted.id)["content"] == "Hi Ann"
             with pytest.raises(Unfit) as unfit:
                 accept(unfit_content)
             assert list(unfit.value.errors) == ["content"]
@@ -307,7 +307,7 @@ class TestBatches:
         batch = Batch.objects.get()
         assert (str(batch.id), batch.total_count) == (accepted.id, 2)
         assert Notification.objects.filter(batch_id=batch.id).count() == 2
-        assert told(first.id)["batch_id"] is None
+        assert shown(first.id)["batch_id"] is None
         assert OutboxEvent.objects.filter(key=first.id).count() == 1
 
     def test_a_key_of_another_body_stops_all(self) -> None:

@@ -73,7 +73,7 @@ def test_a_pause_waits_for_a_claim_that_has_begun(provider: ProviderProcess) -> 
     """So when it returns, whatever was claimed is known."""
     accept()
     claimed, ended = threading.Event(), threading.Event()
-    told: list[int] = []
+    output: list[int] = []
 
     def claims() -> None:
         with transaction.atomic():
@@ -84,9 +84,9 @@ def test_a_pause_waits_for_a_claim_that_has_begun(provider: ProviderProcess) -> 
 
     with meanwhile(claims):
         assert claimed.wait(60)
-        told.append(pause())
+        output.append(pause())
         assert ended.is_set(), "it did not wait"
-    assert told == [1]
+    assert output == [1]
 
 
 def _somebody_waits() -> bool:
@@ -141,8 +141,8 @@ def test_who_did_it_and_why_is_kept_once_for_each_form() -> None:
     with pytest.raises(DoneAlready):
         pause_channel("sms", reason="a bad text", by="ada", once=once)
     assert paused() == []
-    told = [(each.by, each.what, each.subject, each.why) for each in operator_log.newest(5)]
-    assert told == [
+    output = [(each.by, each.what, each.subject, each.why) for each in operator_log.newest(5)]
+    assert output == [
         ("bob", "resume", "channel sms", "mended"),
         ("ada", "pause", "channel sms", "a bad text"),
     ]
@@ -150,8 +150,8 @@ def test_who_did_it_and_why_is_kept_once_for_each_form() -> None:
 
 def test_the_command_has_the_words_of_the_others() -> None:
     assert command("list").splitlines() == ["sms  running", "email  running", "push  running"]
-    told = command("pause", "push", "--reason", "a bad text", "--by", "ada")
-    assert told == "push is paused; 0 attempts still run.\n"
+    output = command("pause", "push", "--reason", "a bad text", "--by", "ada")
+    assert output == "push is paused; 0 attempts still run.\n"
     assert paused() == ["push"]
     assert command("list").splitlines()[2].endswith("by ada: a bad text")
     assert command("resume", "push", "--by", "ada", "--reason", "mended") == "push is resumed.\n"

@@ -160,8 +160,8 @@ class TestOutcomes:
         assert 6.39 <= waits[1] <= 9.61
         assert keys_of(provider, notification) == [str(notification.id)] * 3
         assert deliver("normal") == 0
-        told = ["processing", "pending", "processing", "pending", "processing", "failed"]
-        assert changes_of(notification) == told
+        statuses = ["processing", "pending", "processing", "pending", "processing", "failed"]
+        assert changes_of(notification) == statuses
 
     def test_what_is_refused_has_failed_at_once(self, provider: ProviderProcess) -> None:
         notification = accept()

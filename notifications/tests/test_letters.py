@@ -42,11 +42,11 @@ def test_they_are_listed_beside_the_others() -> None:
 
 def test_they_tell_neither_recipient_nor_text() -> None:
     [id_] = failed()
-    told = run("inspect", id_)
-    assert json.loads(told)["id"] == id_
-    assert json.loads(told)["correlation_id"] == "c-1"
-    assert SMS["recipient"] not in told
-    assert SMS["content"] not in told
+    output = run("inspect", id_)
+    assert json.loads(output)["id"] == id_
+    assert json.loads(output)["correlation_id"] == "c-1"
+    assert SMS["recipient"] not in output
+    assert SMS["content"] not in output
 
 
 def test_a_replay_sends_again() -> None:

@@ -154,13 +154,13 @@ def test_attempts_are_told_in_order() -> None:
         Attempt.objects.create(
             notification_id=accepted.id, number=number, provider="webhook", outcome=outcome
         )
-    told = json.loads(attempts_in_words(UUID(accepted.id)))
-    assert [(each["attempt"], each["outcome"]) for each in told] == [
+    shown = json.loads(attempts_in_words(UUID(accepted.id)))
+    assert [(each["attempt"], each["outcome"]) for each in shown] == [
         (1, "failed"),
         (2, "held"),
         (3, None),
     ]
-    assert list(told[0]) == [
+    assert list(shown[0]) == [
         "attempt", "at", "provider", "outcome", "status_code", "latency_ms", "error", "next_attempt_at"
     ]  # fmt: skip
 

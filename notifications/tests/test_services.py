@@ -18,7 +18,7 @@ from notifications import services
 from notifications.api.views import CancelNotificationView, RetryView
 from notifications.models import Notification, Status, StatusChange
 from notifications.queries import Owner
-from notifications.status_log import CHANGED, changed_of, recording
+from notifications.status_log import CHANGED, Changed, recording
 from notifications.tests.samples import (
     EMAIL,
     EVERYBODY,
@@ -192,10 +192,12 @@ def test_a_delivery_tells_how_long_it_took() -> None:
             FROM before WHERE changed.id = before.id RETURNING {CHANGED}
             """
         )
-        changes = sorted(map(changed_of, cursor.fetchall()), key=lambda each: each.notification_id)
+        changes = sorted(
+            (Changed(*row) for row in cursor.fetchall()), key=lambda each: each.notification_id
+        )
         send(recording(changes))
-    told = StatusChange.objects.order_by("id").values_list("notification_id", "latency_ms")
-    assert [(str(id_), ms) for id_, ms in told] == [(id_, 1500) for id_ in ids]
+    logged = StatusChange.objects.order_by("id").values_list("notification_id", "latency_ms")
+    assert [(str(id_), ms) for id_, ms in logged] == [(id_, 1500) for id_ in ids]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from devtools.provider.client import ProviderProcess, provider_process
 from devtools.testing.pipeline import settles
 from devtools.testing.weather import Fault, Proxy, proxy_to
 from notifications import metrics, tasks
-from notifications.delivery import sender, turns
+from notifications.delivery import sender
 from notifications.delivery.pace import Pace
 from notifications.models import Notification
 from notifications.tests.sending import accept, deliver, fresh_redis, providers, senders, webhook
@@ -49,8 +49,7 @@ def way(provider: ProviderProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def _connect_anew() -> None:
-    for module in (turns, outbox_nudge):
-        module._redis.cache_clear()
+    outbox_nudge._redis.cache_clear()
     redis_client.shared.cache_clear()
 
 

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orders import services
-from orders.api import representations
 from orders.api.plain_bodies import plain_order
 from orders.api.serializers import validated_order
+from orders.models import OrderStatus
 from orders.services import NewOrder, NewOrderLine, PlacedOrder
+from outbox.envelope import json_number
 from restapi.context import caller, trace_context
 from restapi.hot_path import HotPath
 from restapi.json import parse_json
@@ -43,8 +44,17 @@ def _new_order(simple: bool, fields: dict[str, Any]) -> NewOrder:
 def placed(order: NewOrder, result: PlacedOrder) -> tuple[int, dict[str, Any]]:
     """Status and body, in the shape the caller has used."""
     if order.amount is not None:
-        return 200, representations.placed_simple_order(result)
-    return 201, representations.placed_order(result)
+        return 200, {
+            "status": "success",
+            "event_id": result.event_id,
+            "order_id": result.order_id,
+        }
+    return 201, {
+        "orderId": result.order_id,
+        "status": OrderStatus.CREATED.value,
+        "totalPrice": json_number(result.total),
+        "createdAt": result.created_at,
+    }
 
 
 PLACE_ORDER = HotPath(

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import msgspec
 
 from orders import queries
-from orders.api.representations import listed, next_page, whole
 from orders.api.serializers import DEFAULT_LIMIT
 from orders.models import OrderStatus
-from orders.queries import FirstPage, OrderPage
+from orders.queries import Cursor, FirstPage, OrderPage
 from outbox.database.round_trips import Row, Statement
 from restapi.answers import Answer, json_answer
 from restapi.hot_path import Asked, HotRead
 from restapi.hot_query import one_of, whole_number
 
-__all__ = ["LIST_ORDERS", "READ_ORDER"]
+__all__ = ["LIST_ORDERS", "READ_ORDER", "next_page"]
 
 
 def _orders(order_ids: Sequence[str], rows: Sequence[Row]) -> Sequence[Answer | None]:
-    found = {order_id: json_answer(200, whole(words)) for order_id, words in rows}
+    found = {order_id: json_answer(200, msgspec.Raw(words)) for order_id, words in rows}
     return list(map(found.get, order_ids))
 
 
@@ -68,7 +70,14 @@ def _pages(wanted: Sequence[_Wanted], rows: Sequence[Row]) -> Sequence[Answer | 
 def _answer(page: OrderPage, given: Mapping[str, Any]) -> Answer:
     link = next_page("/orders", given, page.next)
     headers = ((b"link", link.encode()),) if link else ()
-    return json_answer(200, listed(page.orders), headers)
+    return json_answer(200, [msgspec.Raw(order.words) for order in page.orders], headers)
+
+
+def next_page(path: str, parameters: Mapping[str, str], cursor: Cursor | None) -> str:
+    """The Link header of a page that was asked for so; empty on the last one."""
+    if cursor is None:
+        return ""
+    return f'<{path}?{urlencode({**parameters, "cursor": cursor.to_text()})}>; rel="next"'
 
 
 READ_ORDER = HotRead(

@@ -11,7 +11,7 @@ from drf_spectacular.utils import (
     PolymorphicProxySerializer,
     extend_schema_view,
 )
-from rest_framework import serializers
+from rest_framework.serializers import CharField, ChoiceField, IntegerField, ListField, UUIDField
 
 from orders.api.serializers import (
     ORDER_FIELDS,
@@ -23,9 +23,9 @@ from orders.api.serializers import (
 )
 from orders.models import OrderStatus
 from restapi.openapi import ErrorBody, Moment, Number
-from restapi.operations import ANY_OBJECT, Body, Operations, answer, uuid_in_path
+from restapi.operations import ANY_OBJECT, Body, Operations, answer, shape, uuid_in_path
 
-__all__ = ["cancel", "order", "orders", "pay", "ship"]
+__all__ = ["cancel", "get_order", "list_orders", "pay", "place_order", "ship"]
 
 API = Operations("orders")
 ID = "0198f7a4-5c1e-7b3a-9d2f-4e6a8c0b1d3f"
@@ -46,76 +46,65 @@ CREATED = {"from": None, "to": "CREATED", "reason": "", "actor": "anonymous", "a
 DETAIL = {**SUMMARY, "items": ITEMS, "history": [CREATED], "eventIds": [EVENT_ID]}
 
 
-# Answers, as orders/api/representations.py makes them
+# Answers, as orders/api/commands.py and orders/queries.py make them
 
 
-class SimpleOrderPlaced(serializers.Serializer[object]):
-    """Answer to the simple body."""
-
-    status = serializers.ChoiceField(["success"])
-    event_id = serializers.UUIDField(help_text="The id of the event on topic orders.created.")
-    order_id = serializers.UUIDField()
-
-
-class OrderPlaced(serializers.Serializer[object]):
-    """Answer to the order body."""
-
-    orderId = serializers.UUIDField()
-    status = serializers.ChoiceField(["CREATED"])
-    totalPrice = Number(help_text="Computed by the server.")
-    createdAt = Moment()
-
-
-class OrderSummary(serializers.Serializer[object]):
-    """One entry of the list."""
-
-    orderId = serializers.UUIDField()
-    customerId = serializers.CharField()
-    status = serializers.ChoiceField(OrderStatus.choices)
-    totalPrice = Number()
-    createdAt = Moment()
-
-
-class OrderItemSerializer(serializers.Serializer[object]):
-    """One line of an order."""
-
-    productId = serializers.CharField()
-    quantity = serializers.IntegerField()
-    price = Number()
-
-
-class OrderStep(serializers.Serializer[object]):
-    """One change of status, and who made it."""
-
-    to = serializers.ChoiceField(OrderStatus.choices)
-    reason = serializers.CharField(allow_blank=True)
-    actor = serializers.CharField()
-    at = Moment()
-
-    def get_fields(self) -> dict[str, Any]:
-        # "from" is a keyword of Python.
-        first = serializers.ChoiceField(OrderStatus.choices, allow_null=True)
-        return {"from": first, **super().get_fields()}
-
-
-class OrderDetail(OrderSummary):
-    """One order, whole."""
-
-    items = OrderItemSerializer(
-        many=True, help_text="Empty for an order placed by the simple body."
-    )
-    history = OrderStep(many=True)
-    eventIds = serializers.ListField(child=serializers.UUIDField())
-
-
-class IllegalMove(ErrorBody):
-    """The order is in a status from which this change is not allowed."""
-
-    # Not there in the 409 of an idempotency key whose first request still runs.
-    status = serializers.ChoiceField(OrderStatus.choices, required=False)
-    allowed = serializers.ListField(
-        child=serializers.ChoiceField(OrderStatus.choices), required=False
-    )
+SimpleOrderPlaced = shape(
+    "SimpleOrderPlaced",
+    "Answer to the simple body.",
+    status=ChoiceField(["success"]),
+    event_id=UUIDField(help_text="The id of the event on topic orders.created."),
+    order_id=UUIDField(),
+)
+OrderPlaced = shape(
+    "OrderPlaced",
+    "Answer to the order body.",
+    orderId=UUIDField(),
+    status=ChoiceField(["CREATED"]),
+    totalPrice=Number(help_text="Computed by the server."),
+    createdAt=Moment(),
+)
+OrderSummary = shape(
+    "OrderSummary",
+    "One entry of the list.",
+    orderId=UUIDField(),
+    customerId=CharField(),
+    status=ChoiceField(OrderStatus.choices),
+    totalPrice=Number(),
+    createdAt=Moment(),
+)
+OrderItem = shape(
+    "OrderItem",
+    "One line of an order.",
+    productId=CharField(),
+    quantity=IntegerField(),
+    price=Number(),
+)
+OrderStep = shape(
+    "OrderStep",
+    "One change of status, and who made it.",
+    **{"from": ChoiceField(OrderStatus.choices, allow_null=True)},  # a keyword of Python
+    to=ChoiceField(OrderStatus.choices),
+    reason=CharField(allow_blank=True),
+    actor=CharField(),
+    at=Moment(),
+)
+OrderDetail = shape(
+    "OrderDetail",
+    "One order, whole.",
+    OrderSummary,
+    items=OrderItem(many=True, help_text="Empty for an order placed by the simple body."),
+    history=OrderStep(many=True),
+    eventIds=ListField(child=UUIDField()),
+)
+# The two are not there in the 409 of an idempotency key whose first request still runs.
+IllegalMove = shape(
+    "IllegalMove",
+    "The order is in a status from which this change is not allowed.",
+    ErrorBody,
+    status=ChoiceField(OrderStatus.choices, required=False),
+    allowed=ListField(child=ChoiceField(OrderStatus.choices), required=False),
+)
 
 
 class _OneShape(OpenApiSerializerExtension):
@@ -145,57 +134,52 @@ LINK = OpenApiParameter(
 )
 ORDER_ID = uuid_in_path("order_id", "order", ID)
 
-orders = extend_schema_view(
-    get=API.read(
-        "listOrders",
-        "Orders, newest first",
-        "Returns one page. Pages neither repeat nor skip an order that existed when the first page was "
-        "read, and a deep page costs no more than the first one.",
-        parameters=[OrderPageSerializer, LINK],
-        answer=answer(OrderSummary(many=True), SUMMARY, "An array.", name="page"),
-        refuses=[400],
-    ),
-    post=API.write(
-        "placeOrder",
-        "Place an order",
-        "Accepts either of two bodies. A body with fields of both is refused; unknown fields are ignored.",
-        body=Body(
-            PolymorphicProxySerializer(
-                component_name="NewOrder",
-                serializers=[OrderSerializer, SimpleOrderSerializer],
-                resource_type_field_name=None,
-            ),
-            {
-                "order body": {"customerId": "cust-123", "items": ITEMS},
-                "simple body": {"user_id": "u1", "amount": 42.5},
-            },
+list_orders = API.read(
+    "listOrders",
+    "Orders, newest first",
+    "Returns one page. Pages neither repeat nor skip an order that existed when the first page was "
+    "read, and a deep page costs no more than the first one.",
+    parameters=[OrderPageSerializer, LINK],
+    answer=answer(OrderSummary(many=True), SUMMARY, "An array.", name="page"),
+)
+place_order = API.write(
+    "placeOrder",
+    "Place an order",
+    "Accepts either of two bodies. A body with fields of both is refused; unknown fields are ignored.",
+    body=Body(
+        PolymorphicProxySerializer(
+            component_name="NewOrder",
+            serializers=[OrderSerializer, SimpleOrderSerializer],
+            resource_type_field_name=None,
         ),
-        answers={
-            200: answer(
-                SimpleOrderPlaced,
-                {"status": "success", "event_id": EVENT_ID, "order_id": ID},
-                "The answer to the simple body.",
-                name="simple order placed",
-            ),
-            201: answer(
-                OrderPlaced,
-                {"orderId": ID, "status": "CREATED", "totalPrice": 70, "createdAt": AT},
-                "The answer to the order body.",
-                name="order placed",
-            ),
+        {
+            "order body": {"customerId": "cust-123", "items": ITEMS},
+            "simple body": {"user_id": "u1", "amount": 42.5},
         },
     ),
+    answers={
+        200: answer(
+            SimpleOrderPlaced,
+            {"status": "success", "event_id": EVENT_ID, "order_id": ID},
+            "The answer to the simple body.",
+            name="simple order placed",
+        ),
+        201: answer(
+            OrderPlaced,
+            {"orderId": ID, "status": "CREATED", "totalPrice": 70, "createdAt": AT},
+            "The answer to the order body.",
+            name="order placed",
+        ),
+    },
 )
 
-order = extend_schema_view(
-    get=API.read(
-        "getOrder",
-        "One order",
-        "With items, history and event ids.",
-        parameters=[ORDER_ID],
-        answer=answer(OrderDetail, DETAIL, name="order"),
-        refuses=[404],
-    )
+get_order = API.read(
+    "getOrder",
+    "One order",
+    "With items, history and event ids.",
+    parameters=[ORDER_ID],
+    answer=answer(OrderDetail, DETAIL, name="order"),
+    refuses=[404],
 )
 
 

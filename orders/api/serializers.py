@@ -22,7 +22,6 @@ from restapi.fields import (
 __all__ = [
     "DEFAULT_LIMIT",
     "CancelSerializer",
-    "NoFieldsSerializer",
     "OrderPageSerializer",
     "OrderSerializer",
     "SimpleOrderSerializer",
@@ -54,10 +53,6 @@ class OrderSerializer(serializers.Serializer[object]):
 
     customerId = Text(max_length=255)
     items = serializers.ListSerializer[object](child=ItemSerializer(), min_length=1, max_length=100)
-
-
-class NoFieldsSerializer(serializers.Serializer[object]):
-    """{}: nothing is asked for, but what comes must be an object."""
 
 
 class CancelSerializer(serializers.Serializer[object]):

@@ -108,8 +108,8 @@ def test_filters_narrow_alone_and_together() -> None:
 
     def found(**narrowed: Any) -> set[tuple[str, str, int]]:
         page = orders_page(narrowed=OrderFilter(**narrowed), limit=100)
-        told = [json.loads(order.words) for order in page.orders]
-        return {(o["customerId"], o["status"], int(o["createdAt"][11:13]) - 12) for o in told}
+        shown = [json.loads(order.words) for order in page.orders]
+        return {(o["customerId"], o["status"], int(o["createdAt"][11:13]) - 12) for o in shown}
 
     assert len(found()) == 24
     assert {customer for customer, _, _ in found(customer_id="c2")} == {"c2"}

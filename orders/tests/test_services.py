@@ -81,9 +81,12 @@ def test_what_is_stored_of_an_order() -> None:
     change = OrderChange.objects.get()
     assert (change.from_status, change.to_status, change.reason) == (None, "CREATED", "")
     assert (change.actor, change.at) == ("tester", stored.created_at)
-    told = list(OutboxEvent.objects.order_by("id").values_list("event_id", flat=True))
-    assert change.event_ids == told
-    assert (str(told[0]), len(told)) == (placed.event_id, 3)  # the order's, then one a line
+    published = list(OutboxEvent.objects.order_by("id").values_list("event_id", flat=True))
+    assert change.event_ids == published
+    assert (str(published[0]), len(published)) == (
+        placed.event_id,
+        3,
+    )  # the order's, then one a line
 
 
 @pytest.mark.django_db
@@ -91,8 +94,8 @@ def test_ids_grow_in_the_order_given() -> None:
     placed = place_orders([order() for _ in range(50)])
     ids = [one.order_id for one in placed]
     assert sorted(ids) == ids
-    told = OutboxEvent.objects.filter(topic="order-events").order_by("id")
-    assert [row.key for row in told] == ids
+    published = OutboxEvent.objects.filter(topic="order-events").order_by("id")
+    assert [row.key for row in published] == ids
 
 
 @pytest.mark.django_db
@@ -230,8 +233,8 @@ def test_the_effect_of_a_simple_order_is_one_row_however_often_it_comes() -> Non
 def test_the_outbox_row_around_the_event() -> None:
     [placed] = place_orders([order()])
     row = OutboxEvent.objects.get(topic="order-events")
-    told = (str(row.event_id), row.topic, row.type)
-    assert told == (placed.event_id, "order-events", "ORDER_CREATED")
+    published = (str(row.event_id), row.topic, row.type)
+    assert published == (placed.event_id, "order-events", "ORDER_CREATED")
     assert (row.key, row.lane) == (placed.order_id, lane_of(placed.order_id))
     assert (row.traceparent, row.correlation_id) == (TRACE.traceparent, TRACE.correlation_id)
     assert (row.status, row.published_at, row.partition, row.offset) == (0, None, None, None)

@@ -50,8 +50,8 @@ def test_total_is_stored_and_told_exactly(lines: Lines) -> None:
     assert Order.objects.get(id=placed.order_id).total == exact
     [event] = events_of(placed.order_id)
     assert event["totalPrice"] == exact
-    told = sum(item["quantity"] * item["price"] for item in event["items"])
-    assert told == exact
+    priced = sum(item["quantity"] * item["price"] for item in event["items"])
+    assert priced == exact
 
 
 @pytest.mark.django_db

@@ -132,13 +132,13 @@ def test_cancelled_simple_order_has_no_items_and_no_second_topic() -> None:
 @pytest.mark.django_db
 def test_detail_tells_the_whole_story() -> None:
     order_id = place(SHIPPED)
-    told = json.loads(order_in_words(order_id) or "")
-    assert [item["productId"] for item in told["items"]] == ["p1", "p2"]
-    assert [row["to"] for row in told["history"]] == ["CREATED", "PAID", "SHIPPED"]
+    shown = json.loads(order_in_words(order_id) or "")
+    assert [item["productId"] for item in shown["items"]] == ["p1", "p2"]
+    assert [row["to"] for row in shown["history"]] == ["CREATED", "PAID", "SHIPPED"]
     created, paid, shipped = events_of(order_id)
     reserved = events_of(order_id, topic="stock")
     expected = [each["eventId"] for each in (created, *reserved, paid, shipped)]
-    assert told["eventIds"] == expected == list(map(str, event_ids_of(order_id) or ()))
+    assert shown["eventIds"] == expected == list(map(str, event_ids_of(order_id) or ()))
     assert (order_in_words(uuid4()), event_ids_of(uuid4())) == (None, None)
 
 
@@ -196,7 +196,7 @@ def test_paying_and_cancelling_at_once_leave_a_legal_history() -> None:
     if PAID in made:
         steps = [("CREATED", "PAID"), ("PAID", "CANCELLED")]
     assert history_of(order_id)[1:] == steps
-    told = [event["eventType"] for event in events_of(order_id)[1:]]
-    assert told == [EVENT_TYPES[OrderStatus(to_status)] for _, to_status in steps]
+    shown = [event["eventType"] for event in events_of(order_id)[1:]]
+    assert shown == [EVENT_TYPES[OrderStatus(to_status)] for _, to_status in steps]
     if PAID in made:
         assert events_of(order_id)[-1]["previousStatus"] == "PAID"

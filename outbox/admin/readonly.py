@@ -194,8 +194,8 @@ class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
         return found, False
 
     def find(self, rows: QuerySet[Any], wanted: WantedId) -> QuerySet[Any]:
-        """The rows with this id, by an index."""
-        raise NotImplementedError
+        """The rows with this id, by an index: the one whose key it is."""
+        return rows.filter(pk=wanted.uuid) if wanted.uuid else rows.none()
 
 
 class ReadOnlyInline(_NoWrites, _TabularInline):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 
@@ -11,7 +12,6 @@ __all__ = ["EVENT_ID_LIMIT", "MessageBody", "Unreadable", "read_body"]
 
 EVENT_ID_LIMIT = 255  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 _FIELDS = (b'"event_id"', b'"payload"', b'"correlation_id"')
 
 
@@ -68,23 +68,19 @@ def _may_repeat(data: bytes, body: MessageBody) -> bool:
 
 
 def _refuse_repeats(data: bytes) -> None:
-    """Count the names at the top level. The text is known to be JSON, so only strings and brackets
-    need to be distinguished."""
-    depth = 0
-    names: Counter[str] = Counter()
-    expects_name = False
-    for match in _TOKEN.finditer(data):
-        token = match[0]
-        if token in b"{[":
-            depth += 1
-            expects_name = depth == 1
-        elif token in b"}]":
-            depth -= 1
-        elif token == b"," and depth == 1:
-            expects_name = True
-        elif expects_name and depth == 1 and token[:1] == b'"':
-            names[msgspec.json.decode(token)] += 1
-            expects_name = False
+    """Count the names at the top level: the outermost object is the last that is read. Numbers may
+    have any number of digits."""
+    try:
+        found = json.loads(
+            data, object_pairs_hook=_names, parse_int=str, parse_float=str, strict=False
+        )
+    except RecursionError:
+        raise Unreadable("body: nested too deeply for the parser") from None
+    names = Counter(found)
     for name in ("event_id", "payload", "correlation_id"):
         if names[name] > 1:
             raise Unreadable(f"{name}: given {names[name]} times")
+
+
+def _names(pairs: list[tuple[str, object]]) -> list[str]:
+    return [name for name, _ in pairs]

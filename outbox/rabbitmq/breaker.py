@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from outbox.breaker import machine
 
-__all__ = ["Breaker", "KafkaBreakerState"]
-
-
-class KafkaBreakerState(Enum):
-    """Open means waiting: nothing is refused and nothing dropped."""
-
-    CLOSED = machine.CLOSED
-    HALF_OPEN = machine.HALF_OPEN
-    OPEN = machine.OPEN
+__all__ = ["Breaker"]
 
 
 class Breaker:
-    """A failure opens it for `seconds` when it makes `share` of the last `requests` outcomes; then the
+    """Open means waiting: nothing is refused and nothing dropped.
+
+    A failure opens it for `seconds` when it makes `share` of the last `requests` outcomes; then the
     next outcome decides: a success closes it, a failure opens it again."""
 
     def __init__(self, *, requests: int, share: float, seconds: float) -> None:
@@ -33,10 +25,11 @@ class Breaker:
         self._state = machine.BreakerState()
         self._looks = 0
 
-    def state(self, now: float) -> KafkaBreakerState:
-        return KafkaBreakerState(machine.phase(self._state, self._rule, now))
+    def state(self, now: float) -> str:
+        """CLOSED, HALF_OPEN or OPEN of outbox.breaker.machine."""
+        return machine.phase(self._state, self._rule, now)
 
-    def note(self, *, success: bool, now: float) -> KafkaBreakerState:
+    def note(self, *, success: bool, now: float) -> str:
         """An outcome; what comes while it is open changes nothing."""
         self._looks += 1
         asked, permits = machine.ask(self._state, self._rule, now, [str(self._looks)])

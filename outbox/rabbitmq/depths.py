@@ -56,7 +56,7 @@ class Depths:
                 connection.channel(on_open_callback=partial(self._ask, queue, connection))
 
     def _ask(self, queue: str, connection: SelectConnection, probe: Channel) -> None:
-        def told(answer: frame.Method) -> None:
+        def answered(answer: frame.Method) -> None:
             self._note(queue, connection, answer.method.message_count)
             probe.close()
 
@@ -70,7 +70,7 @@ class Depths:
             self._note(queue, connection, self._missing[queue] if missing else UNKNOWN)
 
         probe.add_on_close_callback(closed)
-        probe.queue_declare(queue, passive=True, callback=told)
+        probe.queue_declare(queue, passive=True, callback=answered)
 
     def _note(self, queue: str, connection: SelectConnection, messages: float) -> None:
         """What an old connection says is of no use, and what a new one is asked stays asked."""

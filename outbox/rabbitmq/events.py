@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -35,25 +35,6 @@ _REMEMBERED = 20_000  # published events, or as many as can be in hand at once
 log = structlog.get_logger("outbox.relay")
 
 
-class Recent:
-    """The last events that were published here, so many at least: their redeliveries are
-    repetitions, also without Redis."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._new: dict[str, str] = {}
-        self._old: dict[str, str] = {}
-
-    def add(self, event_id: str, digest: str) -> None:
-        if len(self._new) >= self._size:
-            self._old, self._new = self._new, {}
-        self._new[event_id] = digest
-
-    def has(self, event_id: str, digest: str) -> bool:
-        """Whether it was published with this payload."""
-        return (self._new.get(event_id) or self._old.get(event_id)) == digest
-
-
 class Events:
     """Takes deliveries, hands them to Kafka or to the dead letters, and settles them when one of the
     two has them.
@@ -82,7 +63,10 @@ class Events:
         self.busy: list[Delivery] = []
         self.published = 0
         self._by_id: dict[str, Delivery] = {}
-        self._recent = Recent(max(_REMEMBERED, policy.prefetch(0.0)))
+        # Id -> digest of the last events that were published here: their redeliveries are repetitions,
+        # also without Redis.
+        self._recent: OrderedDict[str, str] = OrderedDict()
+        self._remembered = max(_REMEMBERED, policy.prefetch(0.0))
         self._to_release: set[str] = set()  # ids whose claims, if they are ours, are of no use
 
     def lose_channel(self) -> None:
@@ -106,12 +90,8 @@ class Events:
     def release(self) -> None:
         """Give up claims of what is not in hand any more; what Redis does not take now is tried
         again at the next look."""
-        if not self._policy.dedupe:
-            self._to_release.clear()
-        if ids := sorted(self._to_release - self._by_id.keys()):
-            if self._claims.release(ids):
-                self._to_release.clear()
-        else:
+        ids = sorted(self._to_release - self._by_id.keys())
+        if not self._policy.dedupe or not ids or self._claims.release(ids):
             self._to_release.clear()
 
     def take(self, now: float) -> None:
@@ -148,7 +128,7 @@ class Events:
             return True
         # Its acknowledgement was lost with its channel. A message that was not delivered before may be
         # a replay, or a repetition that only Redis may judge.
-        if delivery.redelivered and self._recent.has(event_id, delivery.digest):
+        if delivery.redelivered and self._recent.get(event_id) == delivery.digest:
             self._duplicate(delivery, now)
             return True
         return False
@@ -236,9 +216,12 @@ class Events:
         ):
             metrics.DEDUPE_AWAY.inc(len(delivered))
         for delivery in delivered:
-            self._recent.add(delivery.event_id, delivery.digest)
+            self._recent[delivery.event_id] = delivery.digest
+            self._recent.move_to_end(delivery.event_id)
             self._in_hand.settle(delivery, now)
             self._finished(delivery, now, delivery.digest)
+        while len(self._recent) > self._remembered:
+            self._recent.popitem(last=False)
 
     def _finished(self, delivery: Delivery, now: float, digest: str | None = None) -> None:
         """The event is out of hand. What came behind it under the same id is a repetition; it begins

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import structlog
 
-from outbox.rabbitmq.breaker import Breaker, KafkaBreakerState
+from outbox.breaker import machine
+from outbox.rabbitmq.breaker import Breaker
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.sending import Sending
 from outbox.rabbitmq.watch import Watch
@@ -26,7 +27,7 @@ class KafkaHealth:
         self._policy = policy
         self._watch = watch
         self._sending = sending
-        self._breaker = Breaker(
+        self.breaker = Breaker(
             requests=policy.breaker_requests,
             share=policy.breaker_share,
             seconds=policy.breaker_open,
@@ -37,22 +38,19 @@ class KafkaHealth:
         self.wants_more = False
         self._has_answered = False
 
-    def breaker_state(self, now: float) -> KafkaBreakerState:
-        return self._breaker.state(now)
-
     def look(self, now: float) -> None:
         """Once a second."""
         outcome = self._outcome(now)
-        before = self._breaker.state(now)
-        after = before if outcome is None else self._breaker.note(success=outcome, now=now)
-        if after is not before:
-            log.warning("breaker", state=after.name.lower(), error=self._sending.trouble)
+        before = self.breaker.state(now)
+        after = before if outcome is None else self.breaker.note(success=outcome, now=now)
+        if after != before:
+            log.warning("breaker", state=after.replace(" ", "_"), error=self._sending.trouble)
         if self._watch.is_well:
             self._has_answered = True
         is_taken = not self._waits_too_long(now) and not self._sending.trouble
         self.is_well = bool(self._watch.is_well) and is_taken
-        self.wants_more = after is KafkaBreakerState.CLOSED and self._has_answered
-        if not self.is_well or after is not KafkaBreakerState.CLOSED:
+        self.wants_more = after == machine.CLOSED and self._has_answered
+        if not self.is_well or after != machine.CLOSED:
             self._watch.ask()
 
     def _outcome(self, now: float) -> bool | None:

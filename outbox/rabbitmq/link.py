@@ -67,7 +67,6 @@ class Link:
         self.channel: Channel | None = None
         self._pause = _FIRST_PAUSE
         self._wanted = False
-        self._is_opening = False
         self._complained = False
         self._when_closed: Callable[[], None] | None = None
         self.is_blocked = False
@@ -121,9 +120,8 @@ class Link:
             log.warning("rabbitmq_lost", link=self.name, error=shown(reason))
 
     def _connect(self) -> None:
-        if not self._wanted or self._is_opening or self._connection is not None:
+        if not self._wanted or self._connection is not None:
             return
-        self._is_opening = True
         self._connection = pika.SelectConnection(
             self._parameters,
             on_open_callback=self._connected,
@@ -133,7 +131,6 @@ class Link:
         )
 
     def _connected(self, connection: pika.SelectConnection) -> None:
-        self._is_opening = False
         self.is_blocked = False
         connection.add_on_connection_blocked_callback(partial(self._blocked, True))
         connection.add_on_connection_unblocked_callback(partial(self._blocked, False))
@@ -147,7 +144,6 @@ class Link:
         log.warning("rabbitmq_blocked" if is_blocked else "rabbitmq_unblocked", link=self.name)
 
     def _disconnected(self, _: pika.SelectConnection, reason: object) -> None:
-        self._is_opening = False
         self._connection = None
         self.is_blocked = False
         self._lose(reason)

@@ -15,8 +15,8 @@ from pika import spec
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
+from outbox.breaker import machine
 from outbox.rabbitmq import metrics
-from outbox.rabbitmq.breaker import KafkaBreakerState
 from outbox.rabbitmq.canary import RelayCanary
 from outbox.rabbitmq.claims import EventClaims, OwnerLease, connected
 from outbox.rabbitmq.consuming import Consuming
@@ -34,7 +34,7 @@ __all__ = ["Relay"]
 
 _TICK = 0.002  # seconds between two looks for reports
 _SLOW_TICK = 0.02
-_BREAKER = list(KafkaBreakerState)  # in the order of its metric
+_BREAKER = [machine.CLOSED, machine.HALF_OPEN, machine.OPEN]  # in the order of its metric
 _SIZES = 1000  # bodies of which the mean size counts
 
 log = structlog.get_logger("outbox.relay")
@@ -59,8 +59,7 @@ class Relay:
             seconds=policy.lease,
             every=policy.lease_every,
         )
-        watch = Watch(policy.topic)
-        self._watch = watch
+        self._watch = watch = Watch(policy.topic)
         self._sending = Sending(policy, watch)
         self.kafka = KafkaHealth(policy, watch, self._sending)
         self._in_hand = InHand()
@@ -120,8 +119,8 @@ class Relay:
         return len(self._events.busy)
 
     @property
-    def breaker_state(self) -> KafkaBreakerState:
-        return self.kafka.breaker_state(time.monotonic())
+    def breaker_state(self) -> str:
+        return self.kafka.breaker.state(time.monotonic())
 
     def call(self, action: Callable[[], object]) -> None:
         """Have the loop do this soon, from any thread."""
@@ -268,7 +267,7 @@ class Relay:
         metrics.LETTERS_WAITING.set(len(self._letters))
         metrics.CONSUMING.set(self.consuming.is_consuming)
         metrics.KAFKA_UP.set(self.kafka.is_well)
-        metrics.BREAKER.set(_BREAKER.index(self.kafka.breaker_state(now)))
+        metrics.BREAKER.set(_BREAKER.index(self.kafka.breaker.state(now)))
         oldest = self._in_hand.oldest()
         metrics.OLDEST.set(now - oldest if oldest is not None else 0.0)
 

@@ -55,8 +55,8 @@ def test_any_payload_in_any_place(
     event_id: str, payload: object, others: dict[str, object], ascii_: bool, order: object, gap: str
 ) -> None:
     """Written by another encoder, with fields of others around it, which may hold our names."""
-    told = json.dumps(payload, ensure_ascii=ascii_, indent=1)
-    parts = {"event_id": json.dumps(event_id, ensure_ascii=ascii_), "payload": told}
+    written = json.dumps(payload, ensure_ascii=ascii_, indent=1)
+    parts = {"event_id": json.dumps(event_id, ensure_ascii=ascii_), "payload": written}
     parts |= {
         name: json.dumps({"event_id": value, "payload": [value]}, ensure_ascii=ascii_)
         for name, value in others.items()
@@ -66,7 +66,7 @@ def test_any_payload_in_any_place(
     order.shuffle(names)  # type: ignore[attr-defined]
     text = ",".join(f"{gap}{json.dumps(name)}:{gap}{parts[name]}{gap}" for name in names)
     body = read_body(f"{{{text}}}".encode())
-    assert (body.event_id, bytes(body.payload)) == (event_id, told.encode())
+    assert (body.event_id, bytes(body.payload)) == (event_id, written.encode())
 
 
 @given(st.sampled_from(["event_id", "payload", "correlation_id"]), st.integers(0, 3))

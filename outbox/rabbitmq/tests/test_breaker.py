@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.rabbitmq.breaker import Breaker, KafkaBreakerState
+from outbox.breaker import machine
+from outbox.rabbitmq.breaker import Breaker
 
 REQUESTS, SHARE, SECONDS = 5, 0.6, 30.0
 
@@ -31,22 +32,22 @@ def test_against_its_rule(looks: list[tuple[bool, float]]) -> None:
             if not success and len(recent) == REQUESTS and failed >= SHARE * REQUESTS:
                 recent, until = [], now + SECONDS
         state = breaker.note(success=success, now=now)
-        expected = KafkaBreakerState.CLOSED if until is None else KafkaBreakerState.OPEN
+        expected = machine.CLOSED if until is None else machine.OPEN
         assert state is expected
 
 
 def test_fewer_requests_than_the_threshold_open_nothing() -> None:
     breaker = a_breaker()
     for now in range(REQUESTS - 1):
-        assert breaker.note(success=False, now=now) is KafkaBreakerState.CLOSED
-    assert breaker.note(success=False, now=REQUESTS) is KafkaBreakerState.OPEN
+        assert breaker.note(success=False, now=now) == machine.CLOSED
+    assert breaker.note(success=False, now=REQUESTS) == machine.OPEN
 
 
 def test_after_its_time_one_outcome_decides() -> None:
     breaker = a_breaker()
     for _ in range(REQUESTS):
         breaker.note(success=False, now=0.0)
-    assert breaker.state(SECONDS - 0.1) is KafkaBreakerState.OPEN
-    assert breaker.state(SECONDS) is KafkaBreakerState.HALF_OPEN
-    assert breaker.note(success=False, now=SECONDS) is KafkaBreakerState.OPEN
-    assert breaker.note(success=True, now=2 * SECONDS) is KafkaBreakerState.CLOSED
+    assert breaker.state(SECONDS - 0.1) == machine.OPEN
+    assert breaker.state(SECONDS) == machine.HALF_OPEN
+    assert breaker.note(success=False, now=SECONDS) == machine.OPEN
+    assert breaker.note(success=True, now=2 * SECONDS) == machine.CLOSED

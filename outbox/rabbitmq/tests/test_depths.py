@@ -24,7 +24,7 @@ pytestmark = needs_rabbitmq
 QUEUE, LETTERS = "relay_queue_messages", "relay_dead_letter_queue_messages"
 
 
-def told() -> tuple[float | None, float | None]:
+def shown() -> tuple[float | None, float | None]:
     """Of the queue and of the dead-letter queue; None: not known."""
     now = figures()
     return now.get(QUEUE), now.get(LETTERS)
@@ -34,13 +34,13 @@ def test_the_depths_of_both_queues_are_told() -> None:
     policy = replace(a_policy("depths"), depths_every=0.1)
     broker.publish(policy.url, policy.queue, [numbered("d", number) for number in range(5)])
     with relaying(replace(policy, topic="relayed-nowhere")) as relay:
-        until(lambda: told() == (5, 0), "five wait, and there is no dead-letter queue yet")
+        until(lambda: shown() == (5, 0), "five wait, and there is no dead-letter queue yet")
         assert relay.consuming.channels == 1, "it asks on channels of their own"
     rises = Rises(settings.WIRING.alarms, [os.getpid()])
     large = Message(b'{"event_id": "large-1", "payload": "%b"}' % (b"l" * 1_100_000))
     broker.publish(policy.url, policy.queue, [BAD["no-json"], large])
     with relaying(policy) as relay:
-        until(lambda: told() == (0, 2), "two are dead letters")
+        until(lambda: shown() == (0, 2), "two are dead letters")
         risen = rises.within([os.getpid()])
         assert risen["dead_letter_total"] == 2, "of both kinds together"
         assert relay.consuming.channels == 1
@@ -58,8 +58,8 @@ def test_they_are_not_known_while_rabbitmq_is_away(between: Proxy) -> None:
     own = urlsplit(policy.url)
     url = policy.url.replace(f"{own.hostname}:{own.port}", f"127.0.0.1:{between.port}")
     with relaying(replace(policy, url=url, depths_every=0.1)):
-        until(lambda: told() == (0, 0), "both are empty")
+        until(lambda: shown() == (0, 0), "both are empty")
         between.set(Fault.AWAY)
-        until(lambda: told() == (None, None), "nobody says so any more")
+        until(lambda: shown() == (None, None), "nobody says so any more")
         between.set(Fault.NONE)
-        until(lambda: told() == (0, 0), "it is said again")
+        until(lambda: shown() == (0, 0), "it is said again")

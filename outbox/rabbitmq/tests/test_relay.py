@@ -15,9 +15,9 @@ from devtools.relay.messages import BAD, Message, numbered
 from devtools.testing.installed import needs_rabbitmq, on_the_stand_in
 from devtools.testing.receiver import spans_in_memory
 from devtools.testing.relay import a_policy, relaying, settled, until
+from outbox.breaker import machine
 from outbox.kafka import admin
 from outbox.kafka.log_reader import read_topic
-from outbox.rabbitmq.breaker import KafkaBreakerState
 from outbox.rabbitmq.message import digest_of
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.topics import Topic
@@ -100,7 +100,7 @@ def test_a_topic_that_is_not_there_is_waited_for() -> None:
     policy = replace(policy, look_every=0.1, breaker_open=0.5)
     publish(policy, numbered("later", 1))
     with relaying(policy) as relay:
-        until(lambda: relay.breaker_state is KafkaBreakerState.OPEN, "the breaker opens")
+        until(lambda: relay.breaker_state == machine.OPEN, "the breaker opens")
         assert not relay.consuming.is_consuming
         admin.create([Topic(policy.topic, partitions=3)], replication_factor=1)
         settled(policy, relay)

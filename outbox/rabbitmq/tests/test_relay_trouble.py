@@ -29,9 +29,9 @@ from devtools.relay.messages import Message, numbered
 from devtools.testing import own_servers
 from devtools.testing.installed import needs_apache_kafka, needs_rabbitmq
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
+from outbox.breaker import machine
 from outbox.kafka.config import client_config
 from outbox.rabbitmq import metrics
-from outbox.rabbitmq.breaker import KafkaBreakerState
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.rabbitmq.relay_health import readiness_of
 
@@ -169,7 +169,7 @@ def test_kafka_frozen_and_woken() -> None:
         kafka.pause()
         try:
             publish(policy, *sent)
-            until(lambda: relay.breaker_state is KafkaBreakerState.OPEN, "the breaker opens")
+            until(lambda: relay.breaker_state == machine.OPEN, "the breaker opens")
             until(lambda: not relay.consuming.is_consuming, "it takes no more")
             assert not relay.kafka.is_well
             assert readiness_of(relay)().checks["kafka"] == "unhealthy"

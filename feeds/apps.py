@@ -1,7 +1,0 @@
-from django.apps import AppConfig
-
-
-class FeedsConfig(AppConfig):
-    """Posts, follows, and the feeds that are made of them."""
-
-    name = "feeds"
