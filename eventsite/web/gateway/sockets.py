@@ -214,7 +214,7 @@ class _Socket:
         seconds = time.perf_counter() - self._began
         if self._status != 101:
             self._end_span()
-            self._endpoint.parts.journal.note(
+            self._endpoint.parts.access_log.note(
                 method=_METHOD,
                 path=self._raw_path,
                 route=self._route,
@@ -289,7 +289,7 @@ class _Socket:
             self._span = None
 
     def _note(self, event: str, **of_its_end: object) -> None:
-        self._endpoint.parts.journal.note_socket(
+        self._endpoint.parts.access_log.note_socket(
             event,
             path=self._raw_path,
             route=self._route,

@@ -16,7 +16,7 @@ async def nobody(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError("nobody asks")
 
 
-def test_the_end_of_the_process_writes_what_the_journal_keeps(
+def test_the_end_of_the_process_writes_what_the_access_log_keeps(
     settings: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings.LOG_LEVEL = "INFO"
@@ -24,7 +24,7 @@ def test_the_end_of_the_process_writes_what_the_journal_keeps(
     async def end() -> None:
         assembled = gateway_around(nobody)
         for _ in range(2):
-            assembled.parts.journal.note(
+            assembled.parts.access_log.note(
                 method="GET",
                 path="/health",
                 route="health",

@@ -1,5 +1,5 @@
-"""The journal of what was answered: a place in the metrics, and a line in the access log, written for
-many at once, at most every two milliseconds."""
+"""The access log: of what was answered a line, and a place in the metrics, written for many at once, at most
+every two milliseconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import msgspec
 from eventsite.web.gateway import metrics
 from eventsite.web.gateway.ids import RequestIds
 
-__all__ = ["Journal"]
+__all__ = ["AccessLog"]
 
 _METHOD_SHOWN = 64  # characters; a longer one is none that anybody uses
 _PATH_SHOWN = 1_000  # characters of a path that stand in a line
@@ -48,7 +48,7 @@ class _Line(msgspec.Struct):
     level: str = "info"
 
 
-class Journal:
+class AccessLog:
     """Writes one JSON object a request to standard error, shaped like every other line; the chain
     of steps in eventsite.telemetry.logs would cost as much as all the rest of the gateway. `level`: what
     LOG_LEVEL says; above INFO there are no lines. `console`: makes a line for people instead.
