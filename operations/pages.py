@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlencode
 
 from django.template.loader import render_to_string
@@ -37,8 +39,6 @@ __all__ = [
     "spans_of",
     "what_it_is",
 ]
-
-Made = TypeVar("Made")
 
 # The permissions that change what the page shows; viewers with the same ones see the same page.
 PERMISSIONS = (PAUSE, LANES, BREAKERS, CHANNELS, LETTERS, RESOLVE) = (
@@ -179,35 +179,14 @@ def live_part(snapshot: Snapshot, permissions: frozenset[str]) -> str:
 
 def live_parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
     """Name of a part -> HTML, rendered once for all viewers with the same permissions."""
-    asked = frozenset(PERMISSIONS) & permissions
-
-    def make() -> Mapping[str, str]:
-        context = _context(snapshot, asked)
-        names = ("now", "charted", "rest")
-        return {name: render_to_string(f"operations/{name}.html", context) for name in names}
-
-    return _parts.of(snapshot, asked, make)
+    return _parts(snapshot, frozenset(PERMISSIONS) & permissions)
 
 
-class _Kept(Generic[Made]):
-    """What was made of the newest source, by key."""
-
-    def __init__(self) -> None:
-        self._made: tuple[object, object, dict[Any, Made]] = (None, None, {})
-
-    def of(self, source: object, key: Any, make: Callable[[], Made], *, at: object = None) -> Made:
-        """`at`: when it has changed, nothing is kept either."""
-        of, since, made = self._made
-        if of is not source or since != at:
-            made = {}
-            self._made = source, at, made
-        if key not in made:
-            made[key] = make()
-        return made[key]
-
-
-_parts: _Kept[Mapping[str, str]] = _Kept()
-_pictures: _Kept[tuple[Picture, str]] = _Kept()
+@lru_cache(maxsize=16)
+def _parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
+    context = _context(snapshot, permissions)
+    names = ("now", "charted", "rest")
+    return {name: render_to_string(f"operations/{name}.html", context) for name in names}
 
 
 def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
@@ -247,8 +226,8 @@ def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
 def what_it_is(row: ProcessRow) -> str:
     """Kind, version and place of a process, and why it is not heard."""
     said = row.seen.said
-    told = f"{said.kind}, {Version(said.release, said.build)}, pid {said.pid} on {said.host}"
-    return f"{told}; {row.reason}" if row.reason else told
+    text = f"{said.kind}, {Version(said.release, said.build)}, pid {said.pid} on {said.host}"
+    return f"{text}; {row.reason}" if row.reason else text
 
 
 def spans_of(groups: Sequence[LetterGroup]) -> list[tuple[LetterGroup, str]]:
@@ -264,20 +243,19 @@ def done_part(entry: Entry, *, stops: bool) -> str:
 
 def charts_part(snapshot: Snapshot, span: str) -> str:
     """The HTML of the charts, drawn once for all viewers when there is a new minute or one passes without."""
-    return _drawn(snapshot.past, span)[1]
+    return _drawn(snapshot.past, span, snapshot.past.end)[1]
 
 
 def picture_of(snapshot: Snapshot, span: str) -> Picture:
     """The charts as numbers and words."""
-    return _drawn(snapshot.past, span)[0]
+    return _drawn(snapshot.past, span, snapshot.past.end)[0]
 
 
-def _drawn(past: Past, span: str) -> tuple[Picture, str]:
-    def draw_now() -> tuple[Picture, str]:
-        picture = draw(past, span)
-        return picture, render_to_string("operations/charts.html", {"picture": picture})
-
-    return _pictures.of(past, span, draw_now, at=past.end)
+@lru_cache(maxsize=4)
+def _drawn(past: Past, span: str, end: datetime | None) -> tuple[Picture, str]:
+    """`end`: of the past, which goes on while no new row comes."""
+    picture = draw(past, span)
+    return picture, render_to_string("operations/charts.html", {"picture": picture})
 
 
 def progress(entry: Entry) -> str:
