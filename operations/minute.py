@@ -50,7 +50,7 @@ def note_minute() -> bool:
             return False
         snapshot = _look()
         on = [each for each in snapshot.alerts if each.is_on]
-        told = MinuteFigures(
+        figures = MinuteFigures(
             series=series_of(snapshot.stations)
             | {POSTS: posts_between(minute - timedelta(minutes=1), minute)},
             alarms={each.key: round(each.held, 1) for each in snapshot.alerts},
@@ -58,7 +58,7 @@ def note_minute() -> bool:
             red=_names(each for each in on if each.state == RED),
             releases=tuple(version.name for version in snapshot.versions),
         )
-        written = past.write(minute, told)
+        written = past.write(minute, figures)
         past.purge()
         operator_log.purge()
     return written

@@ -292,7 +292,7 @@ def _letters(*, written: int) -> list[Hop]:
 
 def _of_letters(handler: str, counts: Sequence[LetterCount], unknown: Mapping[str, int]) -> Hop:
     oldest = max(each.oldest_seconds for each in counts)
-    told = ", ".join(f"{each.letters:,} {each.state}" for each in counts)
+    by_state = ", ".join(f"{each.letters:,} {each.state}" for each in counts)
     figures = {f'dead_letters_open{{state="{each.state}"}}': each.letters for each in counts}
     return Hop(
         name="refused by Kafka" if handler == DRAIN_HANDLER else handler,
@@ -306,7 +306,7 @@ def _of_letters(handler: str, counts: Sequence[LetterCount], unknown: Mapping[st
             "dead_letters_oldest_seconds": oldest,
             "dead_letters_unknown_type": unknown.get(handler, 0),
         },
-        notes=(told, "the rate of all handlers is at: written"),
+        notes=(by_state, "the rate of all handlers is at: written"),
         page="/admin/outbox/deadletter/?open=dead",
     )
 

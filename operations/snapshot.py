@@ -72,7 +72,7 @@ class Unread:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Snapshot:
     """The state of everything at one moment.
 
@@ -157,12 +157,11 @@ def take(heard: Heard, judge: Judge) -> Snapshot:
     ]
     servers = _servers(heard)
     unread = _unread(postgres, judge) if postgres else []
-    left = _by_left(
-        [
-            *_aged(deadlines(postgres, None, judge, at=heard.postgres.read_at), heard.postgres),
-            *_aged(deadlines(None, redis, judge, at=heard.redis.read_at), heard.redis),
-        ]
-    )
+    left = [
+        *_aged(deadlines(postgres, None, judge, at=heard.postgres.read_at), heard.postgres),
+        *_aged(deadlines(None, redis, judge, at=heard.redis.read_at), heard.redis),
+    ]
+    left.sort(key=lambda each: float("inf") if each.left is None else each.left)
     running = [row.seen.said for row in processes if row.state == GREEN]
     past = postgres.past if postgres else NOTHING
     stored = news_of(heard.postgres)
@@ -203,10 +202,6 @@ def _aged(found: Iterable[Deadline], reading: Reading[object]) -> Iterator[Deadl
         last = reading.older(each.age, "no process there sends heartbeats") if each.age else reading
         state, reason = by_age(last)
         yield replace(each, state=worst([each.state, state]), age=last.age, reason=reason)
-
-
-def _by_left(found: Iterable[Deadline]) -> list[Deadline]:
-    return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
 
 
 def _charted(past: Past, stored: News) -> News:

@@ -53,7 +53,7 @@ def test_a_minute_is_kept_once_with_what_the_charts_need() -> None:
     assert len(kept) == 1 + again  # a minute may have ended in between
     assert not again or kept[1].at - kept[0].at == timedelta(minutes=1)
     assert begun.replace(second=0, microsecond=0) <= kept[0].at <= datetime.now(UTC)
-    told = kept[0].told
+    told = kept[0].figures
     for chart in CHARTS:
         if chart.name == "relayed":
             continue  # where a relay has run
@@ -74,7 +74,7 @@ def test_how_long_it_has_been_so_is_taken_over_from_the_row_before() -> None:
     past.write(before, MinuteFigures(alarms=held))
     pause_handler("record_sales", reason="a try", by="ada")
     assert minute.note_minute()
-    told = rows()[-1].told
+    told = rows()[-1].figures
     assert told.alarms["handlers: record_sales/HandlerPaused"] >= 1_750.0 + 60
     warning = "HandlerPaused (handlers: record_sales)"
     assert warning in told.on
@@ -282,7 +282,7 @@ def test_an_ordinary_deploy_leaves_a_mark(settings: Any) -> None:
     second = heartbeat("sha-2")
     assert minute.note_minute()
     builds = {f"{conf.release()}, build sha-1", f"{conf.release()}, build sha-2"}
-    assert builds <= set(rows()[-1].told.releases)
+    assert builds <= set(rows()[-1].figures.releases)
     deploys = {
         mark.words for mark in draw(PastReader().read(), "hour").marks if mark.kind == "deploy"
     }
