@@ -119,10 +119,10 @@ class Picture:
 
     span: str
     words: str
-    known: bool
-    groups: Sequence[tuple[str, Sequence[Drawn]]]
-    marks: Sequence[Mark]
-    ticks: Sequence[str]
+    known: bool = True
+    groups: Sequence[tuple[str, Sequence[Drawn]]] = ()
+    marks: Sequence[Mark] = ()
+    ticks: Sequence[str] = ()
     until: Sequence[datetime] = ()
     earlier: int = 0
     at_least: bool = False
@@ -155,14 +155,15 @@ def draw(past: Past, span: str) -> Picture:
     """The picture of what is known, up to the end of the past."""
     bounds, end = SPANS[span], past.end
     if end is None:
-        return Picture(span=span, words=bounds.words, known=False, groups=(), marks=(), ticks=())
+        return Picture(span=span, words=bounds.words, known=False)
     step = timedelta(minutes=bounds.minutes)
     begin = end - step * bounds.points
     slots: list[list[Row]] = [[] for _ in range(bounds.points)]
     before: Row | None = None
     for row in past.rows:
-        place = _place(row.at, begin, step)
-        if place < 0:
+        # A slot has its own end, not its begin: the newest minute is in the last one.
+        place = -((begin - row.at) // step) - 1
+        if row.at <= begin:
             before = row
         else:
             slots[place].append(row)
@@ -172,22 +173,25 @@ def draw(past: Past, span: str) -> Picture:
     return Picture(
         span=span,
         words=bounds.words,
-        known=True,
         groups=[
             (group, [each for each in kept if each.chart.group == group])
             for group in ("business", "pipeline")
         ],
-        marks=_marks(happened[-MARKS:], begin, end),
+        marks=[
+            Mark(
+                number=number,
+                at=round(min(100.0, 100 * (at - begin) / (end - begin)), 2),
+                when=at,
+                kind=kind,
+                words=text,
+            )
+            for number, (at, kind, text) in enumerate(happened[-MARKS:], start=1)
+        ],
         earlier=len(happened[:-MARKS]),
         at_least=len(past.actions) >= ACTIONS,
         ticks=[f"{begin + (end - begin) * part / 4:%H:%M}" for part in range(5)],
         until=[begin + step * (number + 1) for number in range(bounds.points)],
     )
-
-
-def _place(at: datetime, begin: datetime, step: timedelta) -> int:
-    """A slot has its own end, not its begin: the newest minute is in the last one."""
-    return -((begin - at) // step) - 1 if at > begin else -1
 
 
 def _draw(
@@ -304,21 +308,6 @@ def _happened(past: Past, begin: datetime, end: datetime) -> list[tuple[datetime
         *_alarms(past.rows),
     ]
     return sorted(each for each in found if begin <= each[0] <= last)
-
-
-def _marks(
-    happened: Sequence[tuple[datetime, str, str]], begin: datetime, end: datetime
-) -> list[Mark]:
-    return [
-        Mark(
-            number=number,
-            at=round(min(100.0, 100 * (at - begin) / (end - begin)), 2),
-            when=at,
-            kind=kind,
-            words=text,
-        )
-        for number, (at, kind, text) in enumerate(happened, start=1)
-    ]
 
 
 def _of_action(entry: Entry) -> str:

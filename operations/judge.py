@@ -59,7 +59,7 @@ class News:
     reason: str
 
     @property
-    def in_words(self) -> str:
+    def text(self) -> str:
         """The age and the reason in words."""
         read = f"read {words.ago(self.age)}"
         return f"{read}; {self.reason}" if self.reason else read

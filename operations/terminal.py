@@ -40,7 +40,7 @@ def rendered(snapshot: Snapshot, *, colour: bool, span: str = "hour") -> str:
 def view(snapshot: Snapshot, span: str = "hour") -> RenderableType:
     """The snapshot as rich draws it."""
     as_of = f"as of {rfc3339(snapshot.as_of)}" if snapshot.as_of else "no server has answered yet"
-    stored, picture = snapshot.stored.in_words, picture_of(snapshot, span)
+    stored, picture = snapshot.stored.text, picture_of(snapshot, span)
     head = Text.assemble(
         (snapshot.state.upper(), f"bold {COLOURS[snapshot.state]}"),
         f"  {snapshot.sentence}  {as_of}",
@@ -50,7 +50,7 @@ def view(snapshot: Snapshot, span: str = "hour") -> RenderableType:
         head,
         *_reasons(snapshot),
         *stations,
-        *_headed(f"Business and pipeline, {picture.words}", _past(picture), snapshot.charted.in_words),
+        *_headed(f"Business and pipeline, {picture.words}", _past(picture), snapshot.charted.text),
         *_headed("Under way", _under_way(snapshot), stored),
         *_headed("Dead letters, by handler and error", _letters(snapshot), stored),
         *_headed("Time left", _deadlines(snapshot)),

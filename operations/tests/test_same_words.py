@@ -47,7 +47,7 @@ def of_a_card(station: Station) -> Iterator[str]:
 def of_the_past(told: Snapshot, span: str) -> Said:
     heading, picture = "Business and pipeline", picture_of(told, span)
     assert picture.marks
-    yield heading, (told.charted.in_words, picture.words.removeprefix("the "))
+    yield heading, (told.charted.text, picture.words.removeprefix("the "))
     for _, group in picture.groups:
         for drawn in group:
             yield heading, (drawn.chart.title, f"{drawn.lines[0].last} now")
@@ -59,13 +59,13 @@ def of_what_was_done(told: Snapshot) -> Said:
     yield "Under way", ("replay of group 2", "12 of 40 done, 3 skipped", "ada: mended")
     for entry in told.actions:
         when, what = f"{entry.at:%Y-%m-%d %H:%M:%S}", f"{entry.what} of {entry.subject}"
-        known = (when, entry.by, what, progress(entry), entry.why, told.stored.in_words)
+        known = (when, entry.by, what, progress(entry), entry.why, told.stored.text)
         yield "Who did what", known
 
 
 def of_what_waits(told: Snapshot) -> Said:
     for group, oldest in spans_of(told.letters):
-        known = (group.handler, group.error, str(group.letters), oldest, told.stored.in_words)
+        known = (group.handler, group.error, str(group.letters), oldest, told.stored.text)
         yield "Dead letters, by handler and error", known
     for each in told.deadlines:
         left = [words.span(each.left)] if each.left is not None else []
