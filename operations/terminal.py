@@ -24,12 +24,14 @@ PIPE_WIDTH = 160
 NUMBERS = ("waits", "oldest", "rate", "age")
 
 
-def rendered(snapshot: Snapshot, *, colour: bool, span: str = "hour") -> str:
-    """The snapshot as text; `colour`: with the colours of a terminal; `span`: of the charts."""
+def rendered(
+    snapshot: Snapshot, *, colour: bool, span: str = "hour", width: int = PIPE_WIDTH
+) -> str:
+    """The snapshot as text; `colour`: as wide as the terminal and with its colours; `span`: of the charts."""
     console = Console(
         file=StringIO(),
         force_terminal=colour,
-        width=None if colour else PIPE_WIDTH,
+        width=None if colour else width,
         highlight=False,
     )
     with console.capture() as captured:

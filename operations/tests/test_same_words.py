@@ -10,7 +10,7 @@ import pytest
 from django.template.loader import render_to_string
 
 from eventsite.rollout import Version
-from operations import terminal, words
+from operations import words
 from operations.judge import Station
 from operations.pages import LETTERS, charts_part, live_parts, picture_of, progress, spans_of
 from operations.snapshot import Snapshot
@@ -103,10 +103,10 @@ def page_of(told: Snapshot, span: str) -> str:
 
 
 @pytest.mark.parametrize("span", ["hour", "day"])
-def test_page_and_terminal_have_the_same_words(span: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "PIPE_WIDTH", 1000)  # so wide that it breaks no line
+def test_page_and_terminal_have_the_same_words(span: str) -> None:
     told = everything()
-    page, text = page_of(told, span), rendered(told, colour=False, span=span)
+    # So wide that it breaks no line.
+    page, text = page_of(told, span), rendered(told, colour=False, span=span, width=1000)
     lines, text = text.splitlines(), " ".join(text.split())
     sections = [
         *of_the_top(told),

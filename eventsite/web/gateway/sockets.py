@@ -132,7 +132,7 @@ class _Socket:
         self._route = endpoint.path.label
         self._raw_path = scope["path"]
         self._send = send
-        self._push: Push = scope.get("extensions", {}).get(PUSH, _never)
+        self._push: Push = scope.get("extensions", {}).get(PUSH, lambda _: False)
         self._ids = ids
         self._span = span
         self._began = time.perf_counter()
@@ -332,11 +332,6 @@ def _incoming(receive: Receive, socket: _Socket, takes: frozenset[str]) -> Recei
         return message
 
     return checked
-
-
-def _never(_: bytes) -> bool:
-    """The push of a server that has none."""
-    return False
 
 
 def _for_consumer(scope: Scope, socket: _Socket) -> Scope:
