@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
+from django.utils.text import get_text_list
 
 from eventsite.rollout import Version
 from operations import pipeline, words
@@ -118,7 +119,7 @@ class Snapshot:
         if len(self.versions) < 2:
             return ""
         many = "Two" if len(self.versions) == 2 else len(self.versions)
-        return f"{many} versions run at once: {_listed([str(each) for each in self.versions])}."
+        return f"{many} versions run at once: {get_text_list(self.versions, 'and')}."
 
     @property
     def sentence(self) -> str:
@@ -127,9 +128,12 @@ class Snapshot:
         on = [alert for alert in self.alerts if alert.is_on]
         parts = []
         if away:
-            parts.append(f"{_listed(away)} {'are' if len(away) > 1 else 'is'} unavailable")
+            verb = "are" if len(away) > 1 else "is"
+            parts.append(f"{get_text_list(away, 'and')} {verb} unavailable")
         if self.unread:
-            parts.append(f"{_listed([each.app for each in self.unread])} cannot be read")
+            parts.append(
+                f"{get_text_list([each.app for each in self.unread], 'and')} cannot be read"
+            )
         if on:
             parts.append(f"{len(on)} alarm{'s are' if len(on) > 1 else ' is'} on")
         if coming := len(self.alerts) - len(on):
@@ -140,10 +144,6 @@ class Snapshot:
                 GREY: "Not everything is known.",
             }.get(self.state, "Something is not as it should be.")
         return f"{', '.join(parts)}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0]
 
 
 def take(heard: Heard, judge: Judge) -> Snapshot:
