@@ -95,8 +95,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Run:
-    """The requests of one run."""
-
     def __init__(self, plan: FeedsPlan, client: Client, tally: FeedsTally) -> None:
         self._plan = plan
         self._client = client

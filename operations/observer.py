@@ -90,7 +90,6 @@ class Observer:
         return take(heard, self._judge)
 
     def _ask(self, name: str) -> None:
-        """Ask one server again and again while somebody looks."""
         interval, begin = self._servers[name]
         ask = begin()
         try:

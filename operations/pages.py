@@ -161,8 +161,6 @@ def _process(row: ProcessRow) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A station in words."""
-
     station: Station
     waits: str
     oldest: str

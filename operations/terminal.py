@@ -96,7 +96,6 @@ def _actions(snapshot: Snapshot) -> Iterator[Sequence[str]]:
 
 
 def _past(picture: Picture) -> Iterator[Sequence[str]]:
-    """Each chart in one line, and the marks."""
     for _, charts in picture.groups:
         for drawn in charts:
             title, _, values = drawn.label.partition(": ")

@@ -104,7 +104,6 @@ def journey_of(event_id: UUID) -> Journey | None:
 
 
 def _behind(known: Timeline) -> list[Stop]:
-    """What has happened, by time."""
     event = known.event
     moments = [(each.applied_at, each.handler, each.outcome, "") for each in known.receipts]
     if event.published_at is not None:

@@ -84,7 +84,6 @@ def _happened(notification: Notification, attempts: Sequence[Attempt]) -> Iterat
 
 
 def _in_a_line(attempt: Attempt) -> str:
-    """What came of an attempt, in a line."""
     parts = [f"attempt {attempt.number}"]
     if attempt.status_code is not None:
         parts.append(f"answered {attempt.status_code}")

@@ -92,7 +92,6 @@ class SocketEndpoint:
     async def _admit(
         self, socket: _Socket, scope: Scope, found: Mapping[bytes, bytes], twice: bytes
     ) -> None:
-        """Find out who calls. Raises Refused."""
         limiter, rules = self.parts.limiter, self.parts.rules
         check_head(scope, found, twice)
         check_origin(found, hosts=rules.hosts, origins=rules.origins)
@@ -194,7 +193,6 @@ class _Socket:
         self._endpoint.received.inc()
 
     async def end(self) -> None:
-        """The consumer has returned."""
         if self.is_open:
             await self.close(CloseCode.DONE, "")
         elif not self._status and not self._code:
@@ -210,7 +208,6 @@ class _Socket:
             await self.close(code, str(error) if code == CloseCode.UNKNOWN_KIND else "")
 
     def note_end(self) -> None:
-        """In log and metrics."""
         seconds = time.perf_counter() - self._began
         if self._status != 101:
             self._end_span()

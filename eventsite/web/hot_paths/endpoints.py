@@ -77,8 +77,6 @@ class _Write:
 
 
 class _Read:
-    """Questions in, answers out, many at a time."""
-
     method = "GET"
     takes_body = False
 

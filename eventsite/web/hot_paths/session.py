@@ -106,7 +106,6 @@ class Session:
         on_commit: list[Callable[[], None] | None],
         commit: Commit,
     ) -> Change[Result]:
-        """From BEGIN to COMMIT, or to ROLLBACK."""
         before: Sequence[Statement] = (_BEGIN, *self._old_plans())
         try:
             try:

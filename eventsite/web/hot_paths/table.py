@@ -55,7 +55,6 @@ class Table(Generic[Found]):
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether a request line can be of both."""
     parts, others = one.split("/"), other.split("/")
     if len(parts) != len(others):
         return False
