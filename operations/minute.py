@@ -18,9 +18,8 @@ from operations import past
 from operations.broker import FromRedis, ask_redis
 from operations.charts import POSTS, series_of
 from operations.judge import Alert, Judge
-from operations.log_ends import ask_kafka
 from operations.past import MinuteFigures
-from operations.pipeline import ask_postgres
+from operations.pipeline import ask_kafka, ask_postgres
 from operations.reading import Reading, answered, ask_again
 from operations.snapshot import Heard, Logs, Snapshot, take
 from outbox.database import jobs, operator_log

@@ -18,9 +18,8 @@ from django.db import connection
 
 from operations.broker import ask_redis
 from operations.judge import Judge
-from operations.log_ends import ask_kafka
 from operations.past import PastReader
-from operations.pipeline import FromPostgres, ask_postgres
+from operations.pipeline import FromPostgres, ask_kafka, ask_postgres
 from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, ask_again
 from operations.snapshot import Heard, Snapshot, take
 from outbox.upkeep.gauges import Backlog

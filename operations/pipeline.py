@@ -1,4 +1,4 @@
-"""What the page reads from PostgreSQL about the pipeline. Each query is bounded, however large the tables are."""
+"""What the page reads from PostgreSQL and Kafka about the pipeline. Each query is bounded, however large the tables are."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.operator_log import Entry
 from outbox.dead_letters import unknown_type
 from outbox.handlers.pause import HandlerStatus, handler_statuses
+from outbox.kafka import admin
+from outbox.kafka.admin import TopicState
 from outbox.lanes import pause
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog, LetterCount
 from outbox.watching import Hop
 
-__all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_postgres"]
+__all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_kafka", "ask_postgres"]
 
 ENOUGH = 10_000  # every count ends here
 OLDEST_PER_LANE = 50
@@ -39,6 +41,7 @@ ACTIONS_SHOWN = 10
 AUDIT_ROWS = 5_000
 ANSWER_SECONDS = 3.0  # for one whole reading
 STATEMENT_MS = 1500
+KAFKA_SECONDS = 2.0
 _OPEN_TRANSACTION = """
     SELECT extract(epoch FROM clock_timestamp() - since)::float, who FROM (
         SELECT xact_start AS since,
@@ -350,3 +353,10 @@ def _hops_of_apps(failed: dict[str, str]) -> list[Hop]:
         with _noted(dotted.partition(".")[0], failed):
             hops += import_string(dotted)()
     return hops
+
+
+def ask_kafka() -> Mapping[str, TopicState]:
+    """Each topic that the drain sends to, with the first and the next offset of its partitions. Raises
+    KafkaUnavailable, within two seconds if no broker answers."""
+    admin.ping(KAFKA_SECONDS)
+    return admin.topic_states([topic.name for topic in conf.all_topics()])
