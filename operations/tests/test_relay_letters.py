@@ -232,9 +232,9 @@ def test_without_rabbitmq_it_says_so_and_a_run_waits(
             assert b"RabbitMQ does not answer" in answer.body
             assert b"s3cret" not in answer.body
         assert runs.work() == 0
-        told = operator.look(f"/ops/done/{number}").body
-        assert b"waits: RabbitMQ does not answer" in told
-        assert b"s3cret" not in told
+        body = operator.look(f"/ops/done/{number}").body
+        assert b"waits: RabbitMQ does not answer" in body
+        assert b"s3cret" not in body
     with of_settings(policy):
         a_second_passes()
         assert runs.work() == 3
