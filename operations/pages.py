@@ -17,7 +17,6 @@ from eventsite.rollout import Version
 from operations import words
 from operations.charts import Picture, draw
 from operations.judge import Alert, Station
-from operations.letters import LetterGroup
 from operations.past import Past
 from operations.running import ProcessRow
 from operations.snapshot import Snapshot
@@ -36,7 +35,7 @@ __all__ = [
     "live_parts",
     "picture_of",
     "progress",
-    "spans_of",
+    "share",
     "what_it_is",
 ]
 
@@ -195,29 +194,9 @@ def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
             (name, [_card(station, permissions) for station in stations])
             for name, stations in snapshot.groups.items()
         ],
-        "deadlines": [
-            (each, "–" if each.left is None else words.span(each.left), words.span(each.age))
-            for each in snapshot.deadlines
-        ],
-        "processes": [
-            (
-                row,
-                words.span(row.seen.said.up),
-                words.span(row.age),
-                words.bytes_of(row.seen.said.memory),
-                what_it_is(row),
-            )
-            for row in snapshot.processes
-        ],
-        "servers": [(server, words.span(server.age)) for server in snapshot.servers],
-        "letters": spans_of(snapshot.letters) if LETTERS in permissions else [],
+        "letters": snapshot.letters if LETTERS in permissions else (),
         "resolves": RESOLVE in permissions,
-        "under_way": [
-            (entry, progress(entry), _share(entry))
-            for entry in snapshot.actions
-            if entry.ended_at is None
-        ],
-        "actions": [(entry, progress(entry)) for entry in snapshot.actions],
+        "under_way": [entry for entry in snapshot.actions if entry.ended_at is None],
     }
 
 
@@ -228,15 +207,9 @@ def what_it_is(row: ProcessRow) -> str:
     return f"{text}; {row.reason}" if row.reason else text
 
 
-def spans_of(groups: Sequence[LetterGroup]) -> list[tuple[LetterGroup, str]]:
-    """Each group with the age of its oldest letter in words."""
-    return [(group, words.span(group.oldest)) for group in groups]
-
-
 def done_part(entry: Entry, *, stops: bool) -> str:
     """The HTML of one action; `stops`: with the button that stops it."""
-    context = {"entry": entry, "share": _share(entry), "stops": stops}
-    return render_to_string("operations/entry.html", context)
+    return render_to_string("operations/entry.html", {"entry": entry, "stops": stops})
 
 
 def charts_part(snapshot: Snapshot, span: str) -> str:
@@ -263,7 +236,7 @@ def progress(entry: Entry) -> str:
     return f"{entry.done}{of} done{skipped}"
 
 
-def _share(entry: Entry) -> int | None:
+def share(entry: Entry) -> int | None:
     """How much of an action is done, in percent; None if its size is unknown."""
     if not entry.asked:
         return None

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from operations import words
 from operations.charts import Picture
-from operations.pages import cards, picture_of, progress, spans_of, what_it_is
+from operations.pages import cards, picture_of, progress, what_it_is
 from operations.snapshot import Snapshot
 from outbox.envelope import rfc3339
 from outbox.watching import AMBER, GREEN, GREY, RED, State
@@ -84,9 +84,9 @@ def _under_way(snapshot: Snapshot) -> Iterator[Sequence[str]]:
 
 
 def _letters(snapshot: Snapshot) -> Iterator[Sequence[str]]:
-    for group, oldest in spans_of(snapshot.letters):
+    for group in snapshot.letters:
         count, error = words.count(group.letters), group.shown or "no error text"
-        yield group.handler, f"{count} letters", f"oldest {oldest}", error
+        yield group.handler, f"{count} letters", f"oldest {words.span(group.oldest)}", error
 
 
 def _actions(snapshot: Snapshot) -> Iterator[Sequence[str]]:

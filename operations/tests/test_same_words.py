@@ -12,7 +12,7 @@ from django.template.loader import render_to_string
 from eventsite.rollout import Version
 from operations import words
 from operations.judge import Station
-from operations.pages import LETTERS, charts_part, live_parts, picture_of, progress, spans_of
+from operations.pages import LETTERS, charts_part, live_parts, picture_of, progress
 from operations.snapshot import Snapshot
 from operations.terminal import rendered
 from operations.tests.everything import everything
@@ -64,7 +64,8 @@ def of_what_was_done(shown: Snapshot) -> Said:
 
 
 def of_what_waits(shown: Snapshot) -> Said:
-    for group, oldest in spans_of(shown.letters):
+    for group in shown.letters:
+        oldest = words.span(group.oldest)
         known = (group.handler, group.error, str(group.letters), oldest, shown.stored.text)
         yield "Dead letters, by handler and error", known
     for each in shown.deadlines:
