@@ -12,7 +12,7 @@ from typing import cast
 import structlog
 
 from eventsite.web.gateway import refusals, routes
-from eventsite.web.gateway.access_log import AccessLog
+from eventsite.web.gateway.access_log import AccessLog, Call
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.web.gateway.callers import ANONYMOUS, bounded_as, caller_key, within_limit
 from eventsite.web.gateway.headers import check_head, wanted_headers
@@ -110,15 +110,8 @@ class Gateway:
             seconds = time.perf_counter() - started
             if span is not None:
                 span.end(label, answer.status)
-            self._access_log.note(
-                method=method,
-                path=path,
-                route=label,
-                status=answer.status,
-                seconds=seconds,
-                caller=caller,
-                ids=ids,
-            )
+            call = Call(path, label, caller, ids)
+            self._access_log.note(call, method=method, status=answer.status, seconds=seconds)
 
 
 def failed(error: BaseException, method: str) -> Refused:

@@ -13,7 +13,7 @@ import pytest
 
 from devtools.testing.patience import PATIENCE
 from eventsite.telemetry.logs import console_line
-from eventsite.web.gateway.access_log import PAUSE, AccessLog
+from eventsite.web.gateway.access_log import PAUSE, AccessLog, Call
 from eventsite.web.gateway.ids import request_ids
 from eventsite.web.gateway.metrics import DURATION, REQUESTS
 
@@ -32,15 +32,8 @@ def note(
     status: int = 200,
     method: str = "GET",
 ) -> None:
-    access_log.note(
-        method=method,
-        path=path,
-        route=ROUTE,
-        status=status,
-        seconds=seconds,
-        caller="c",
-        ids=request_ids({}),
-    )
+    call = Call(path, ROUTE, "c", request_ids({}))
+    access_log.note(call, method=method, status=status, seconds=seconds)
 
 
 def samples() -> dict[tuple[str, str], float]:
