@@ -22,6 +22,7 @@ from devtools.testing.processes import free_port
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
 from devtools.testing.web import Web, web_process
 from operations import relay_letters, runs
+from operations.action import ActionRequest
 from operations.journey import search
 from operations.relay_letters import RelayGroup
 from operations.tests.acting import Operator
@@ -218,7 +219,9 @@ def test_without_rabbitmq_it_says_so_and_a_run_waits(
     a_policy("page")
     with of_settings(policy):
         [group] = refuse(policy, *NO_ID)
-        number = runs.begin_relay_run("discard", group, by="ada", why="a look", rate=200)
+        number = runs.begin_relay_run(
+            "discard", group, ActionRequest(by="ada", why="a look", rate=200)
+        )
     away = f"amqp://guest:s3cret-of-rabbitmq@127.0.0.1:{free_port()}/"
     with web_process(RABBITMQ_URL=away) as web, override_settings(RELAY={"url": away}):
         operator = Operator(web, staff("operator", *LETTERS))
