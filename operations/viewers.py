@@ -91,8 +91,8 @@ def viewer_of(request: HttpRequest, *, anew: bool = False) -> Viewer:
     if not session:
         raise NotKnown
     key = hashlib.sha256(session.encode()).hexdigest()
-    known, asked_at = _known.get(key, (None, 0.0))
-    age = time.monotonic() - asked_at
+    seen: tuple[Viewer | None, float] = _known.get(key, (None, 0.0))
+    known, age = seen[0], time.monotonic() - seen[1]
     if known and age < ASKED_AGAIN_SECONDS and not anew:
         return known
     try:
