@@ -119,7 +119,8 @@ class Snapshot:
         if len(self.versions) < 2:
             return ""
         many = "Two" if len(self.versions) == 2 else len(self.versions)
-        return f"{many} versions run at once: {get_text_list(self.versions, 'and')}."
+        versions = get_text_list([str(each) for each in self.versions], "and")
+        return f"{many} versions run at once: {versions}."
 
     @property
     def sentence(self) -> str:
