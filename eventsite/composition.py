@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from celery.schedules import schedule
 from kombu import Exchange, Queue
@@ -21,12 +21,35 @@ from restapi.declaration import App, Path, Socket
 
 __all__ = ["Wiring", "install", "settings_of"]
 
+Thing = TypeVar("Thing")
+
+
+class _OfAllApps(Generic[Thing]):
+    """What the declarations have under this name, one behind the other."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, wiring: Wiring, owner: type) -> tuple[Thing, ...]:
+        declared = wiring.declared.values()
+        return tuple(thing for each in declared for thing in getattr(each, self._name, ()))
+
 
 @dataclass(frozen=True)
 class Wiring:
     """The declarations of these apps (names as in INSTALLED_APPS), in their order."""
 
     apps: tuple[str, ...]
+
+    publishes = _OfAllApps[type[Any]]()  # event classes
+    for_others = _OfAllApps[Topic]()  # what only other programs read is done when it is in Kafka
+    letters = _OfAllApps[str]()  # dotted paths of the sources of dead letters that apps keep
+    hops = _OfAllApps[str]()  # dotted paths of functions that say how the apps' own hops stand
+    alarms = _OfAllApps[Alarm]()  # every threshold, of the platform and of the apps
+    paths = _OfAllApps[Path]()
+    sockets = _OfAllApps[Socket]()
+    hot_paths = _OfAllApps[str]()  # dotted paths of what is answered before Django
+    status_logs = _OfAllApps[str]()  # dotted paths of the logs that WebSockets follow
 
     @cached_property
     def declared(self) -> dict[str, Backbone]:
@@ -54,31 +77,6 @@ class Wiring:
         return tuple(route for app, each in self.declared.items() for route in each.routes_of(app))
 
     @property
-    def publishes(self) -> tuple[type[Any], ...]:
-        """Event classes that the apps publish."""
-        return tuple(event for each in self.declared.values() for event in each.publishes)
-
-    @property
-    def for_others(self) -> tuple[Topic, ...]:
-        """Topics that only other programs read: their events are done when they are in Kafka."""
-        return tuple(topic for each in self.declared.values() for topic in each.for_others)
-
-    @property
-    def letters(self) -> tuple[str, ...]:
-        """Dotted paths of the sources of dead letters that apps keep themselves."""
-        return tuple(source for each in self.declared.values() for source in each.letters)
-
-    @property
-    def hops(self) -> tuple[str, ...]:
-        """Dotted paths of the functions that say how the apps' own hops stand."""
-        return tuple(hops for each in self.declared.values() for hops in each.hops)
-
-    @property
-    def alarms(self) -> tuple[Alarm, ...]:
-        """Every threshold, of the platform and of the apps."""
-        return tuple(alarm for each in self.declared.values() for alarm in each.alarms)
-
-    @property
     def roles(self) -> dict[str, tuple[str, ...]]:
         """Worker role -> the queues that it serves."""
         roles: dict[str, list[str]] = {}
@@ -86,26 +84,6 @@ class Wiring:
             for queue in each.queues:
                 roles.setdefault(queue.role, []).append(queue.name)
         return {role: tuple(queues) for role, queues in roles.items()}
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Every path that an app serves by HTTP."""
-        return tuple(path for each in self.web for path in each.paths)
-
-    @property
-    def sockets(self) -> tuple[Socket, ...]:
-        """Every WebSocket."""
-        return tuple(socket for each in self.web for socket in each.sockets)
-
-    @property
-    def hot_paths(self) -> tuple[str, ...]:
-        """Dotted paths of what is answered before Django."""
-        return tuple(path for each in self.web for path in each.hot_paths)
-
-    @property
-    def status_logs(self) -> tuple[str, ...]:
-        """Dotted paths of the logs that WebSockets follow."""
-        return tuple(log for each in self.web for log in each.status_logs)
 
     @property
     def scopes(self) -> tuple[str, ...]:

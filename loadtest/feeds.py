@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import random
 import time
-from bisect import bisect
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -34,8 +33,8 @@ class Population:
     def __init__(self, plan: FeedsPlan) -> None:
         self.users = [f"{plan.run}-{number}" for number in range(plan.users)]
         self._chooser = random.Random(f"users {plan.seed}")  # noqa: S311  (a repeatable choice)
-        weights = itertools.accumulate(1 / rank**SKEW for rank in range(1, plan.users + 1))
-        self._cumulated = list(weights)
+        weights = (1 / rank**SKEW for rank in range(1, plan.users + 1))
+        self._cumulated = list(itertools.accumulate(weights))
         # The users who read most are not those who write most.
         self._readers = self.users[:]
         self._chooser.shuffle(self._readers)
@@ -47,14 +46,10 @@ class Population:
 
     def author(self) -> str:
         """One of those who write, the popular ones more often."""
-        return self.users[self._rank()]
+        return self._chooser.choices(self.users, cum_weights=self._cumulated)[0]
 
     def reader(self) -> str:
-        return self._readers[self._rank()]
-
-    def _rank(self) -> int:
-        found = bisect(self._cumulated, self._chooser.random() * self._cumulated[-1])
-        return min(found, len(self.users) - 1)
+        return self._chooser.choices(self._readers, cum_weights=self._cumulated)[0]
 
     def some_followers(self, author: str, number: int) -> tuple[str, ...]:
         """Some who follow him to the end of the run."""
@@ -100,8 +95,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Run:
-    """The requests of one run."""
-
     def __init__(self, plan: FeedsPlan, client: Client, tally: FeedsTally) -> None:
         self._plan = plan
         self._client = client

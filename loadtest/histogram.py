@@ -60,7 +60,6 @@ class Histogram:
         yield from sorted(self._counts.items())
 
     def _upper(self, edge: int) -> int:
-        """The greatest value of the bucket."""
         return edge + (1 << max(edge.bit_length() - self._bits, 0)) - 1
 
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import random
-import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 from uuid import UUID
 
-import httptools
+import uvicorn
 import uvloop
+
+from outbox.envelope import parse_id
 
 __all__ = ["Arrivals", "ProviderLost", "provider"]
 
 STARTS_WITHIN = 10.0  # seconds
+BACKLOG = 1024
 KEY = b"idempotency-key"
 
 
@@ -71,84 +76,49 @@ def provider(port: int, *, fails: float = 0.0, seed: int = 1) -> Iterator[Callab
 
 
 def _run(port: int, fails: float, seed: int, end: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the generator ends it
+    os.setsid()  # Ctrl+C is for the generator, which ends this
+    try:
+        listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    except OSError as error:
+        end.send(str(error.strerror or error))
+        return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(port, fails, seed, end))
+        runner.run(_serve(listener, fails, seed, end))
 
 
-async def _serve(port: int, fails: float, seed: int, end: Connection) -> None:
-    loop, arrivals = asyncio.get_running_loop(), Arrivals()
-    chooser = random.Random(f"provider {seed}")  # noqa: S311  (a repeatable choice)
-    closed = asyncio.Event()
+async def _serve(listener: socket.socket, fails: float, seed: int, end: Connection) -> None:
+    arrivals = Arrivals()
+    application = _application(arrivals, fails, random.Random(f"provider {seed}"))  # noqa: S311
+    server = uvicorn.Server(
+        uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
+    )
 
     def asked() -> None:
         try:
             end.recv()
             end.send(arrivals)
         except (EOFError, OSError):
-            closed.set()
+            server.should_exit = True
 
-    try:
-        server = await loop.create_server(
-            lambda: _Provider(arrivals, fails, chooser), "127.0.0.1", port
-        )
-    except OSError as error:
-        end.send(str(error.strerror or error))
-        return
-    loop.add_reader(end.fileno(), asked)
+    asyncio.get_running_loop().add_reader(end.fileno(), asked)
     end.send("ready")
-    async with server:
-        await closed.wait()
+    await server.serve([listener])
 
 
-class _Provider(asyncio.Protocol):
-    """One connection, one request at a time."""
+def _application(arrivals: Arrivals, fails: float, chooser: random.Random) -> Any:
+    async def provide(scope: Any, receive: Any, send: Any) -> None:
+        # After a retry by an operator it is <id>.<n>.
+        id_ = parse_id(dict(scope["headers"]).get(KEY, b"").decode("latin-1").partition(".")[0])
+        status, body = 400, b"{}"
+        if id_ is not None:
+            arrivals.at.setdefault(id_, []).append(time.time())
+            status, body = 202, b'{"messageId":"%b","status":"accepted"}' % str(id_).encode()
+            if fails and chooser.random() < fails:
+                arrivals.refused[id_] += 1
+                status, body = 503, b"{}"
+        length = str(len(body)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    def __init__(self, arrivals: Arrivals, fails: float, chooser: random.Random) -> None:
-        self._arrivals = arrivals
-        self._fails = fails
-        self._chooser = chooser
-        self._parser = httptools.HttpRequestParser(self)
-        self._id: UUID | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.WriteTransport = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._transport.close()
-
-    def on_message_begin(self) -> None:
-        self._id = None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == KEY:
-            # After a retry by an operator it is <id>.<n>.
-            self._id = _uuid(value.partition(b".")[0])
-
-    def on_message_complete(self) -> None:
-        if self._id is None:
-            self._answer(b"400 Bad Request", b"{}")
-            return
-        self._arrivals.at.setdefault(self._id, []).append(time.time())
-        if self._fails and self._chooser.random() < self._fails:
-            self._arrivals.refused[self._id] += 1
-            self._answer(b"503 Service Unavailable", b"{}")
-        else:
-            body = b'{"messageId":"%b","status":"accepted"}' % str(self._id).encode()
-            self._answer(b"202 Accepted", body)
-
-    def _answer(self, status: bytes, body: bytes) -> None:
-        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        self._transport.write(head % (status, len(body)) + body)
-        if not self._parser.should_keep_alive():
-            self._transport.close()
-
-
-def _uuid(text: bytes) -> UUID | None:
-    try:
-        return UUID(text.decode())
-    except ValueError:
-        return None
+    return provide

@@ -64,7 +64,6 @@ class RunReport(Generic[Plan, Tally]):
         return [each for each in self.thresholds if each.crossed(values)]
 
     def _threshold_lines(self) -> list[str]:
-        """A line for each threshold: whether it was kept, and the value."""
         values, over = self.values(), self.crossed()
         return [
             f"{'crossed' if each in over else 'kept'} {each.text} (it was {values[each.key]:,.4g})"
@@ -98,7 +97,6 @@ def finite(value: float) -> float | None:
 
 
 def _public(headers: Mapping[str, str]) -> dict[str, str]:
-    """Without the values that may be secrets."""
     return {
         name: "…" if any(secret in name.lower() for secret in SECRETS) else value
         for name, value in headers.items()

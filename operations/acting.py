@@ -16,11 +16,10 @@ from operations.action import RATES, Action, ActionRequest, NoSuch, NotNow, Prev
 from operations.doors import of_actors, of_scripts, of_staff
 from operations.letter_actions import LETTER_ACTIONS, NO_LETTER, NO_RELAY_LETTER
 from operations.letters import as_number, groups_of_apps, inspect, letter_groups
-from operations.pages import LETTERS, RESOLVE, done_part, spans_of
+from operations.pages import LETTERS, RESOLVE, done_part
 from operations.relay_letters import Unavailable
 from operations.switches import SWITCHES
 from operations.viewers import Viewer
-from operations.words import span
 from outbox.database import operator_log
 from outbox.database.operator_log import DoneAlready
 from outbox.envelope import parse_id
@@ -157,8 +156,8 @@ def letters(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """The dead letters of handlers and of apps, grouped by handler and error."""
     viewer.needs(LETTERS)
     context = {
-        "groups": spans_of(letter_groups(GROUPED)),
-        "of_apps": spans_of(groups_of_apps()),
+        "groups": letter_groups(GROUPED),
+        "of_apps": groups_of_apps(),
         "grouped": GROUPED,
         "resolves": viewer.may(RESOLVE),
     }
@@ -186,11 +185,7 @@ def of_relay(request: HttpRequest, viewer: Viewer) -> HttpResponse:
         return render(
             request, "operations/relay_letters.html", context | {"away": str(error)}, status=503
         )
-    context |= {
-        "found": found,
-        "groups": [(group, span(group.oldest)) for group in found.groups],
-        "behind": found.waiting - found.looked_at,
-    }
+    context |= {"found": found, "behind": found.waiting - found.looked_at}
     return render(request, "operations/relay_letters.html", context)
 
 

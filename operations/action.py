@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 __all__ = ["RATES", "Action", "ActionRequest", "NoSuch", "NotNow", "Preview", "existing"]
 
@@ -52,10 +52,10 @@ class Preview:
 class ActionRequest:
     """A confirmed action: who asks for it and why. `once` is the number of the form."""
 
-    on: Sequence[str]
+    on: Sequence[str] = ()
     by: str
     why: str
-    once: UUID
+    once: UUID = field(default_factory=uuid4)
     rate: int = RATES[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from typing import Any, cast
 
 import redis
@@ -66,15 +66,15 @@ def ask_redis() -> FromRedis:
     names = [queue for queues in settings.WIRING.roles.values() for queue in queues]
     lengths = redis_client.queue_lengths(server, names)
     queues = dict(zip(names, lengths, strict=True))
-    told = _info(server)
+    info = _info(server)
     return FromRedis(
         processes=processes_seen(server),
         kinds=kinds_seen(server),
         queues=queues,
-        version=str(told.get("redis_version", "")),
-        up=float(told.get("uptime_in_seconds", 0)),
-        **_memory(told),
-        others=_others(str(told.get("run_id", ""))),
+        version=str(info.get("redis_version", "")),
+        up=float(info.get("uptime_in_seconds", 0)),
+        **_memory(info),
+        others=_others(str(info.get("run_id", ""))),
         oldest=oldest_tasks(server, [name for name, length in queues.items() if length]),
     )
 
@@ -91,15 +91,15 @@ def _others(run_id: str) -> list[OtherRedis]:
         if not url or url == settings.REDIS_URL:
             continue
         try:
-            told = _info(_redis(url))
+            info = _info(_redis(url=url))
         except (redis.RedisError, OSError) as error:
             found.append(OtherRedis(name=name, ends=ends, error=reason_of(error)))
             continue
         # Another address may lead to the same server.
-        if (own := str(told.get("run_id", ""))) in known:
+        if (own := str(info.get("run_id", ""))) in known:
             continue
         known.add(own)
-        found.append(OtherRedis(name=name, ends=ends, **_memory(told)))
+        found.append(OtherRedis(name=name, ends=ends, **_memory(info)))
     return found
 
 
@@ -107,11 +107,11 @@ def _info(server: redis.Redis) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], server.info())
 
 
-def _memory(told: Mapping[str, Any]) -> dict[str, Any]:
+def _memory(info: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "memory": int(told.get("used_memory", 0)),
-        "limit": int(told.get("maxmemory", 0)),
-        "policy": str(told.get("maxmemory_policy", "")),
+        "memory": int(info.get("used_memory", 0)),
+        "limit": int(info.get("maxmemory", 0)),
+        "policy": str(info.get("maxmemory_policy", "")),
     }
 
 
@@ -125,8 +125,4 @@ def has_run(kind: str) -> bool:
     return kind in kinds_seen(_redis())
 
 
-@cache
-def _redis(url: str = "") -> redis.Redis:
-    return redis_client.client(
-        answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN, url=url
-    )
+_redis = partial(redis_client.shared, answers_within=ANSWERS_WITHIN, connects_within=ANSWERS_WITHIN)

@@ -119,10 +119,10 @@ class Picture:
 
     span: str
     words: str
-    known: bool
-    groups: Sequence[tuple[str, Sequence[Drawn]]]
-    marks: Sequence[Mark]
-    ticks: Sequence[str]
+    known: bool = True
+    groups: Sequence[tuple[str, Sequence[Drawn]]] = ()
+    marks: Sequence[Mark] = ()
+    ticks: Sequence[str] = ()
     until: Sequence[datetime] = ()
     earlier: int = 0
     at_least: bool = False
@@ -155,14 +155,15 @@ def draw(past: Past, span: str) -> Picture:
     """The picture of what is known, up to the end of the past."""
     bounds, end = SPANS[span], past.end
     if end is None:
-        return Picture(span=span, words=bounds.words, known=False, groups=(), marks=(), ticks=())
+        return Picture(span=span, words=bounds.words, known=False)
     step = timedelta(minutes=bounds.minutes)
     begin = end - step * bounds.points
     slots: list[list[Row]] = [[] for _ in range(bounds.points)]
     before: Row | None = None
     for row in past.rows:
-        place = _place(row.at, begin, step)
-        if place < 0:
+        # A slot has its own end, not its begin: the newest minute is in the last one.
+        place = -((begin - row.at) // step) - 1
+        if row.at <= begin:
             before = row
         else:
             slots[place].append(row)
@@ -172,22 +173,25 @@ def draw(past: Past, span: str) -> Picture:
     return Picture(
         span=span,
         words=bounds.words,
-        known=True,
         groups=[
             (group, [each for each in kept if each.chart.group == group])
             for group in ("business", "pipeline")
         ],
-        marks=_marks(happened[-MARKS:], begin, end),
+        marks=[
+            Mark(
+                number=number,
+                at=round(min(100.0, 100 * (at - begin) / (end - begin)), 2),
+                when=at,
+                kind=kind,
+                words=text,
+            )
+            for number, (at, kind, text) in enumerate(happened[-MARKS:], start=1)
+        ],
         earlier=len(happened[:-MARKS]),
         at_least=len(past.actions) >= ACTIONS,
         ticks=[f"{begin + (end - begin) * part / 4:%H:%M}" for part in range(5)],
         until=[begin + step * (number + 1) for number in range(bounds.points)],
     )
-
-
-def _place(at: datetime, begin: datetime, step: timedelta) -> int:
-    """A slot has its own end, not its begin: the newest minute is in the last one."""
-    return -((begin - at) // step) - 1 if at > begin else -1
 
 
 def _draw(
@@ -199,7 +203,7 @@ def _draw(
     step: timedelta,
 ) -> Drawn:
     rows = [row for slot in slots for row in slot]
-    names = sorted({name for row in rows for name in row.told.series if _is_of(name, chart)})
+    names = sorted({name for row in rows for name in row.figures.series if _is_of(name, chart)})
     bundles = [(name,) for name in names[:LINES]] if chart.each else [tuple(names)] if names else []
     values = [_values(chart, bundle, slots, before) for bundle in bundles]
     highest = max((value for line in values for value in line if value is not None), default=0.0)
@@ -209,12 +213,14 @@ def _draw(
             name=bundle[0].partition("/")[2].partition("#")[0],
             values=line,
             paths=list(_paths(line, top)),
-            last=_told(chart, line[-1]),
-            highest=_told(chart, max((each for each in line if each is not None), default=None)),
+            last=_in_words(chart, line[-1]),
+            highest=_in_words(
+                chart, max((each for each in line if each is not None), default=None)
+            ),
         )
         for bundle, line in zip(bundles, values, strict=True)
     ]
-    told = "; ".join(
+    sentence = "; ".join(
         f"{line.name + ': ' if chart.each else ''}{line.last} now, {line.highest} at most"
         for line in lines
     )
@@ -222,12 +228,12 @@ def _draw(
         chart=chart,
         points=len(slots),
         lines=lines,
-        top=_told(chart, highest),
-        label=f"{chart.title}: {told}",
+        top=_in_words(chart, highest),
+        label=f"{chart.title}: {sentence}",
         rows=[
             (
                 f"{begin + step * (number + 1):%H:%M}",
-                [_told(chart, line[number]) for line in values],
+                [_in_words(chart, line[number]) for line in values],
             )
             for number in reversed(range(len(slots)))
         ],
@@ -241,19 +247,19 @@ def _values(
     found: list[float | None] = []
     last = before
     for slot in slots:
-        told = []
+        values = []
         for row in slot:
             value = _added(last, row, names) if chart.rises else _sum(row, names)
             if value is not None:
-                told.append(value)
+                values.append(value)
             last = row
-        mean = sum(told) / len(told) if told else None
-        found.append(mean if chart.rises else max(told, default=None))
+        mean = sum(values) / len(values) if values else None
+        found.append(mean if chart.rises else max(values, default=None))
     return found
 
 
 def _sum(row: Row, names: Sequence[str]) -> float | None:
-    known = [row.told.series[name] for name in names if name in row.told.series]
+    known = [row.figures.series[name] for name in names if name in row.figures.series]
     return sum(known) if known else None
 
 
@@ -263,7 +269,7 @@ def _added(last: Row | None, row: Row, names: Sequence[str]) -> float | None:
         return None
     added = []
     for name in names:
-        now, was = row.told.series.get(name), last.told.series.get(name)
+        now, was = row.figures.series.get(name), last.figures.series.get(name)
         if now is not None and was is not None:
             added.append(now - was if now >= was else now)
     minutes = (row.at - last.at).total_seconds() / 60
@@ -282,7 +288,7 @@ def _paths(values: Sequence[float | None], top: float) -> Iterator[str]:
             stretch.append(f"{number + 0.5:g},{HEIGHT - value / top * (HEIGHT - 4) - 2:.1f}")
 
 
-def _told(chart: Chart, value: float | None) -> str:
+def _in_words(chart: Chart, value: float | None) -> str:
     if value is None:
         return words.NOT_KNOWN
     if chart.kind == "seconds":
@@ -304,21 +310,6 @@ def _happened(past: Past, begin: datetime, end: datetime) -> list[tuple[datetime
     return sorted(each for each in found if begin <= each[0] <= last)
 
 
-def _marks(
-    happened: Sequence[tuple[datetime, str, str]], begin: datetime, end: datetime
-) -> list[Mark]:
-    return [
-        Mark(
-            number=number,
-            at=round(min(100.0, 100 * (at - begin) / (end - begin)), 2),
-            when=at,
-            kind=kind,
-            words=told,
-        )
-        for number, (at, kind, told) in enumerate(happened, start=1)
-    ]
-
-
 def _of_action(entry: Entry) -> str:
     why = f": {entry.why}" if entry.why else ""
     return f"{entry.what} of {entry.subject} by {entry.by}{why}"
@@ -334,10 +325,10 @@ def _migrated(migrations: Sequence[tuple[datetime, str]]) -> Iterator[tuple[date
 
 def _deploys(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
     """A release or build that runs and did not run a minute before."""
-    known = [row for row in rows if row.told.releases]
+    known = [row for row in rows if row.figures.releases]
     for before, row in pairwise(known):
-        for release in row.told.releases:
-            if release not in before.told.releases:
+        for release in row.figures.releases:
+            if release not in before.figures.releases:
                 yield row.at, "deploy", f"release {release} runs"
 
 
@@ -346,9 +337,9 @@ def _alarms(rows: Sequence[Row]) -> Iterator[tuple[datetime, str, str]]:
     for before, row in pairwise(rows):
         for alarm in _on(row):
             if alarm not in _on(before):
-                kind = "alarm" if alarm in row.told.red else "warning"
+                kind = "alarm" if alarm in row.figures.red else "warning"
                 yield row.at, kind, f"alarm {alarm}"
 
 
 def _on(row: Row) -> Sequence[str]:
-    return row.told.on or row.told.red
+    return row.figures.on or row.figures.red

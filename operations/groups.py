@@ -23,15 +23,13 @@ VIEWER = frozenset(
         "outbox.view_operatoraction",  # all of who did what, in the admin
     }
 )
-
-
-def _operator() -> frozenset[str]:
-    """What a viewer may, and what any action of the page needs."""
-    acts = {action.permission for action in ACTIONS.values()}
-    return VIEWER | acts | {source.permission for source in conf.letter_sources()}
-
-
-GROUPS: Mapping[str, frozenset[str]] = {"viewer": VIEWER, "operator": _operator()}
+# What a viewer may, and what any action of the page needs.
+OPERATOR = (
+    VIEWER
+    | {action.permission for action in ACTIONS.values()}
+    | {source.permission for source in conf.letter_sources()}
+)
+GROUPS: Mapping[str, frozenset[str]] = {"viewer": VIEWER, "operator": OPERATOR}
 
 
 def make_groups() -> Sequence[str]:

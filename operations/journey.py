@@ -175,8 +175,7 @@ def _under_idempotency_key(text: str) -> Iterator[str]:
         for endpoint in endpoints
     ]
     for row in IdempotencyRow.objects.filter(id__in=ids)[:IDS_OF_ANSWER]:
-        with suppress(ValueError):
-            yield from _ids_in(json.loads(bytes(row.body)))
+        yield from _ids_in(_json(row.body))
     ids = [keys.id_of(text, caller=name) for name in callers]
     for kept in NotificationKey.objects.filter(id__in=ids)[:IDS_OF_ANSWER]:
         yield str(kept.notification_id)

@@ -59,7 +59,7 @@ class News:
     reason: str
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """The age and the reason in words."""
         read = f"read {words.ago(self.age)}"
         return f"{read}; {self.reason}" if self.reason else read
@@ -91,7 +91,7 @@ class Alert:
     @property
     def key(self) -> str:
         """The name of this alarm at this station; no other alert has it."""
-        return _key(self.station, self.name)
+        return f"{self.station}/{self.name}"
 
     @property
     def when(self) -> str:
@@ -201,7 +201,7 @@ class Judge:
             grows = (self.slope(series, GROWING_SECONDS) or 0.0) > 0
         else:
             grows = True
-        key = _key(station, alarm.name)
+        key = f"{station}/{alarm.name}"  # of the Alert
         if not (alarm.is_met_by(value) and grows):
             self._met_since.pop(key, None)
             return None
@@ -223,7 +223,3 @@ class Judge:
             left=max(0.0, alarm.seconds - held),
             page=hop.page,
         )
-
-
-def _key(station: str, alarm: str) -> str:
-    return f"{station}/{alarm}"

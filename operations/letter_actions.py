@@ -64,9 +64,7 @@ def _group_preview(on: Sequence[str], *, action: str) -> Preview:
 
 
 def _begin_run(asked: ActionRequest, *, action: str) -> None:
-    begin_run(
-        action, _group(asked.on), by=asked.by, why=asked.why, rate=asked.rate, once=asked.once
-    )
+    begin_run(action, _group(asked.on), asked)
 
 
 def _letter_id(on: Sequence[str]) -> int:
@@ -115,7 +113,7 @@ def _stop_preview(on: Sequence[str]) -> Preview:
 
 
 def _stop(asked: ActionRequest) -> None:
-    if not stop_run(_run(asked.on).id, by=asked.by, why=asked.why, once=asked.once):
+    if not stop_run(_run(asked.on).id, asked):
         raise NotNow("This run has ended already.")
 
 
@@ -165,16 +163,11 @@ def _relay_letter_preview(on: Sequence[str], *, action: str) -> Preview:
 
 
 def _begin_relay_run(asked: ActionRequest, *, action: str) -> None:
-    begin_relay_run(
-        action, _relay_group(asked.on), by=asked.by, why=asked.why, rate=asked.rate, once=asked.once
-    )
+    begin_relay_run(action, _relay_group(asked.on), asked)
 
 
 def _resolve_relay_letter(asked: ActionRequest, *, action: str) -> None:
-    done = relay_letters.resolve_one(
-        action, "".join(asked.on), by=asked.by, why=asked.why, once=asked.once
-    )
-    if not done:
+    if not relay_letters.resolve_one(action, "".join(asked.on), asked):
         raise NotNow(
             "The relay has no such dead letter any more: somebody else replayed or discarded it."
         )

@@ -6,34 +6,29 @@ from the row before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import cache
-from typing import TypeVar
 
-import redis
 import structlog
 from django.conf import settings
 
 from feeds.fanout.measuring import posts_between
 from operations import past
-from operations.broker import ask_redis
+from operations.broker import FromRedis, ask_redis
 from operations.charts import POSTS, series_of
 from operations.judge import Alert, Judge
-from operations.log_ends import ask_kafka
 from operations.past import MinuteFigures
-from operations.pipeline import ask_postgres
-from operations.reading import Reading, answered, reason_of
-from operations.snapshot import Heard, Snapshot, take
+from operations.pipeline import ask_kafka, ask_postgres
+from operations.reading import Reading, answered, ask_again
+from operations.snapshot import Heard, Logs, Snapshot, take
 from outbox.database import jobs, operator_log
 from outbox.database.ask import changed_by
-from outbox.kafka.admin import KafkaUnavailable
 from outbox.upkeep.gauges import Backlog
 from outbox.watching import RED
 
 __all__ = ["note_minute"]
 
-Said = TypeVar("Said")
 REMEMBERED_SECONDS = 300.0  # an older row does not say for how long a condition has been met
 
 log = structlog.get_logger("operations.minute")
@@ -50,7 +45,7 @@ def note_minute() -> bool:
             return False
         snapshot = _look()
         on = [each for each in snapshot.alerts if each.is_on]
-        told = MinuteFigures(
+        figures = MinuteFigures(
             series=series_of(snapshot.stations)
             | {POSTS: posts_between(minute - timedelta(minutes=1), minute)},
             alarms={each.key: round(each.held, 1) for each in snapshot.alerts},
@@ -58,7 +53,7 @@ def note_minute() -> bool:
             red=_names(each for each in on if each.state == RED),
             releases=tuple(version.name for version in snapshot.versions),
         )
-        written = past.write(minute, told)
+        written = past.write(minute, figures)
         past.purge()
         operator_log.purge()
     return written
@@ -80,17 +75,10 @@ def _look() -> Snapshot:
         judge.recall(held, age=age)
     heard = Heard(
         postgres=postgres,
-        redis=_heard(ask_redis, redis.RedisError, OSError),
-        kafka=_heard(ask_kafka, KafkaUnavailable, OSError),
+        redis=ask_again(ask_redis, Reading[FromRedis].begun()),
+        kafka=ask_again(ask_kafka, Reading[Logs].begun()),
     )
     return take(heard, judge)
-
-
-def _heard(ask: Callable[[], Said], *away: type[Exception]) -> Reading[Said]:
-    try:
-        return answered(ask())
-    except away as error:
-        return Reading[Said].begun().failed(reason_of(error))
 
 
 @cache

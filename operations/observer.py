@@ -12,19 +12,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import redis
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import connection
 
 from operations.broker import ask_redis
 from operations.judge import Judge
-from operations.log_ends import ask_kafka
 from operations.past import PastReader
-from operations.pipeline import FromPostgres, ask_postgres
-from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, answered, reason_of
+from operations.pipeline import FromPostgres, ask_kafka, ask_postgres
+from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading, ask_again
 from operations.snapshot import Heard, Snapshot, take
-from outbox.kafka.admin import KafkaUnavailable
 from outbox.upkeep.gauges import Backlog
 
 __all__ = ["Observer", "observer"]
@@ -34,7 +31,6 @@ WATCHED_SECONDS = 30.0  # after the last look
 # it stays below the two seconds in which the page must answer.
 FIRST_SECONDS = 0.8
 NEW_SECONDS = 1.0  # a snapshot serves all looks within this time
-AWAY = (DatabaseError, InterfaceError, redis.RedisError, KafkaUnavailable, OSError)
 
 log = structlog.get_logger("operations")
 
@@ -93,7 +89,6 @@ class Observer:
         return take(heard, self._judge)
 
     def _ask(self, name: str) -> None:
-        """Ask one server again and again while somebody looks."""
         interval, begin = self._servers[name]
         ask = begin()
         try:
@@ -114,14 +109,13 @@ class Observer:
     def _heard(self, name: str, ask: Callable[[], Any]) -> Reading[Any]:
         before = self._readings[name]
         try:
-            return answered(ask())
-        except AWAY as error:
-            connection.close()
-            return before.failed(reason_of(error))
+            heard = ask_again(ask, before)
         except Exception as error:
             log.exception("observer_failed", server=name)
+            heard = before.failed(f"a fault of this program: {type(error).__name__}; see its log")
+        if heard.error:
             connection.close()
-            return before.failed(f"a fault of this program: {type(error).__name__}; see its log")
+        return heard
 
 
 def _of_postgres() -> Callable[[], FromPostgres]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlencode
 
 from django.template.loader import render_to_string
@@ -15,7 +17,6 @@ from eventsite.rollout import Version
 from operations import words
 from operations.charts import Picture, draw
 from operations.judge import Alert, Station
-from operations.letters import LetterGroup
 from operations.past import Past
 from operations.running import ProcessRow
 from operations.snapshot import Snapshot
@@ -34,11 +35,9 @@ __all__ = [
     "live_parts",
     "picture_of",
     "progress",
-    "spans_of",
+    "share",
     "what_it_is",
 ]
-
-Made = TypeVar("Made")
 
 # The permissions that change what the page shows; viewers with the same ones see the same page.
 PERMISSIONS = (PAUSE, LANES, BREAKERS, CHANNELS, LETTERS, RESOLVE) = (
@@ -161,8 +160,6 @@ def _process(row: ProcessRow) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A station in words."""
-
     station: Station
     waits: str
     oldest: str
@@ -179,35 +176,14 @@ def live_part(snapshot: Snapshot, permissions: frozenset[str]) -> str:
 
 def live_parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
     """Name of a part -> HTML, rendered once for all viewers with the same permissions."""
-    asked = frozenset(PERMISSIONS) & permissions
-
-    def make() -> Mapping[str, str]:
-        context = _context(snapshot, asked)
-        names = ("now", "charted", "rest")
-        return {name: render_to_string(f"operations/{name}.html", context) for name in names}
-
-    return _parts.of(snapshot, asked, make)
+    return _parts(snapshot, frozenset(PERMISSIONS) & permissions)
 
 
-class _Kept(Generic[Made]):
-    """What was made of the newest source, by key."""
-
-    def __init__(self) -> None:
-        self._made: tuple[object, object, dict[Any, Made]] = (None, None, {})
-
-    def of(self, source: object, key: Any, make: Callable[[], Made], *, at: object = None) -> Made:
-        """`at`: when it has changed, nothing is kept either."""
-        of, since, made = self._made
-        if of is not source or since != at:
-            made = {}
-            self._made = source, at, made
-        if key not in made:
-            made[key] = make()
-        return made[key]
-
-
-_parts: _Kept[Mapping[str, str]] = _Kept()
-_pictures: _Kept[tuple[Picture, str]] = _Kept()
+@lru_cache(maxsize=16)
+def _parts(snapshot: Snapshot, permissions: frozenset[str]) -> Mapping[str, str]:
+    context = _context(snapshot, permissions)
+    names = ("now", "charted", "rest")
+    return {name: render_to_string(f"operations/{name}.html", context) for name in names}
 
 
 def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
@@ -218,66 +194,39 @@ def _context(snapshot: Snapshot, permissions: frozenset[str]) -> dict[str, Any]:
             (name, [_card(station, permissions) for station in stations])
             for name, stations in snapshot.groups.items()
         ],
-        "deadlines": [
-            (each, "–" if each.left is None else words.span(each.left), words.span(each.age))
-            for each in snapshot.deadlines
-        ],
-        "processes": [
-            (
-                row,
-                words.span(row.seen.said.up),
-                words.span(row.age),
-                words.bytes_of(row.seen.said.memory),
-                what_it_is(row),
-            )
-            for row in snapshot.processes
-        ],
-        "servers": [(server, words.span(server.age)) for server in snapshot.servers],
-        "letters": spans_of(snapshot.letters) if LETTERS in permissions else [],
+        "letters": snapshot.letters if LETTERS in permissions else (),
         "resolves": RESOLVE in permissions,
-        "under_way": [
-            (entry, progress(entry), _share(entry))
-            for entry in snapshot.actions
-            if entry.ended_at is None
-        ],
-        "actions": [(entry, progress(entry)) for entry in snapshot.actions],
+        "under_way": [entry for entry in snapshot.actions if entry.ended_at is None],
     }
 
 
 def what_it_is(row: ProcessRow) -> str:
     """Kind, version and place of a process, and why it is not heard."""
     said = row.seen.said
-    told = f"{said.kind}, {Version(said.release, said.build)}, pid {said.pid} on {said.host}"
-    return f"{told}; {row.reason}" if row.reason else told
-
-
-def spans_of(groups: Sequence[LetterGroup]) -> list[tuple[LetterGroup, str]]:
-    """Each group with the age of its oldest letter in words."""
-    return [(group, words.span(group.oldest)) for group in groups]
+    text = f"{said.kind}, {Version(said.release, said.build)}, pid {said.pid} on {said.host}"
+    return f"{text}; {row.reason}" if row.reason else text
 
 
 def done_part(entry: Entry, *, stops: bool) -> str:
     """The HTML of one action; `stops`: with the button that stops it."""
-    context = {"entry": entry, "share": _share(entry), "stops": stops}
-    return render_to_string("operations/entry.html", context)
+    return render_to_string("operations/entry.html", {"entry": entry, "stops": stops})
 
 
 def charts_part(snapshot: Snapshot, span: str) -> str:
     """The HTML of the charts, drawn once for all viewers when there is a new minute or one passes without."""
-    return _drawn(snapshot.past, span)[1]
+    return _drawn(snapshot.past, span, snapshot.past.end)[1]
 
 
 def picture_of(snapshot: Snapshot, span: str) -> Picture:
     """The charts as numbers and words."""
-    return _drawn(snapshot.past, span)[0]
+    return _drawn(snapshot.past, span, snapshot.past.end)[0]
 
 
-def _drawn(past: Past, span: str) -> tuple[Picture, str]:
-    def draw_now() -> tuple[Picture, str]:
-        picture = draw(past, span)
-        return picture, render_to_string("operations/charts.html", {"picture": picture})
-
-    return _pictures.of(past, span, draw_now, at=past.end)
+@lru_cache(maxsize=4)
+def _drawn(past: Past, span: str, end: datetime | None) -> tuple[Picture, str]:
+    """`end`: of the past, which goes on while no new row comes."""
+    picture = draw(past, span)
+    return picture, render_to_string("operations/charts.html", {"picture": picture})
 
 
 def progress(entry: Entry) -> str:
@@ -287,7 +236,7 @@ def progress(entry: Entry) -> str:
     return f"{entry.done}{of} done{skipped}"
 
 
-def _share(entry: Entry) -> int | None:
+def share(entry: Entry) -> int | None:
     """How much of an action is done, in percent; None if its size is unknown."""
     if not entry.asked:
         return None

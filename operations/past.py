@@ -75,7 +75,7 @@ class MinuteFigures(msgspec.Struct, kw_only=True, omit_defaults=True):
     releases: tuple[str, ...] = ()
 
 
-_figures = msgspec.json.Decoder(MinuteFigures).decode
+_decode = msgspec.json.Decoder(MinuteFigures).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class Row:
     """One minute."""
 
     at: datetime
-    told: MinuteFigures
+    figures: MinuteFigures
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Past:
     """The last day, oldest first. `migrations`: pairs of time and name; `clock`: PostgreSQL's at `read_at`, which
     is a moment of time.monotonic()."""
@@ -140,7 +140,7 @@ def _read() -> Past:
     with transaction.atomic():
         plan_without("seqscan", "bitmapscan", "sort")  # the newest, along their index
         newest = rows_of(_ROWS, (KEPT_HOURS, KEPT_HOURS * 60))
-        rows = [Row(at, _figures(told)) for at, told in reversed(newest)]
+        rows = [Row(at, _decode(text)) for at, text in reversed(newest)]
     migrations = rows_of(_MIGRATIONS, (KEPT_HOURS,))
     since = rows[0].at if rows else None
     actions = [each for each in operator_log.newest(ACTIONS) if since and each.at >= since]
@@ -156,7 +156,7 @@ def _read() -> Past:
 def last_alarms() -> tuple[Mapping[str, float], float]:
     """The alarms of the newest row and the seconds since then; without a row none, ever so long ago."""
     row = row_of(_LAST)
-    return (_figures(row[0]).alarms, row[1]) if row else ({}, math.inf)
+    return (_decode(row[0]).alarms, row[1]) if row else ({}, math.inf)
 
 
 def unwritten_minute() -> datetime | None:
@@ -165,12 +165,12 @@ def unwritten_minute() -> datetime | None:
     return row[0] if row else None
 
 
-def write(minute: datetime, told: MinuteFigures) -> bool:
+def write(minute: datetime, figures: MinuteFigures) -> bool:
     """Write a minute's row if there is none. Returns whether it wrote one."""
     return bool(
         changed_by(
             "INSERT INTO operations_minute (at, told) VALUES (%s, %s::jsonb) ON CONFLICT DO NOTHING",
-            (minute, msgspec.json.encode(told).decode()),
+            (minute, msgspec.json.encode(figures).decode()),
         )
     )
 

@@ -1,4 +1,4 @@
-"""What the page reads from PostgreSQL about the pipeline. Each query is bounded, however large the tables are."""
+"""What the page reads from PostgreSQL and Kafka about the pipeline. Each query is bounded, however large the tables are."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.operator_log import Entry
 from outbox.dead_letters import unknown_type
 from outbox.handlers.pause import HandlerStatus, handler_statuses
+from outbox.kafka import admin
+from outbox.kafka.admin import TopicState
 from outbox.lanes import pause
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog, LetterCount
 from outbox.watching import Hop
 
-__all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_postgres"]
+__all__ = ["ENOUGH", "Database", "FromPostgres", "HandlerRow", "ask_kafka", "ask_postgres"]
 
 ENOUGH = 10_000  # every count ends here
 OLDEST_PER_LANE = 50
@@ -39,6 +41,7 @@ ACTIONS_SHOWN = 10
 AUDIT_ROWS = 5_000
 ANSWER_SECONDS = 3.0  # for one whole reading
 STATEMENT_MS = 1500
+KAFKA_SECONDS = 2.0
 _OPEN_TRANSACTION = """
     SELECT extract(epoch FROM clock_timestamp() - since)::float, who FROM (
         SELECT xact_start AS since,
@@ -292,7 +295,7 @@ def _letters(*, written: int) -> list[Hop]:
 
 def _of_letters(handler: str, counts: Sequence[LetterCount], unknown: Mapping[str, int]) -> Hop:
     oldest = max(each.oldest_seconds for each in counts)
-    told = ", ".join(f"{each.letters:,} {each.state}" for each in counts)
+    by_state = ", ".join(f"{each.letters:,} {each.state}" for each in counts)
     figures = {f'dead_letters_open{{state="{each.state}"}}': each.letters for each in counts}
     return Hop(
         name="refused by Kafka" if handler == DRAIN_HANDLER else handler,
@@ -306,7 +309,7 @@ def _of_letters(handler: str, counts: Sequence[LetterCount], unknown: Mapping[st
             "dead_letters_oldest_seconds": oldest,
             "dead_letters_unknown_type": unknown.get(handler, 0),
         },
-        notes=(told, "the rate of all handlers is at: written"),
+        notes=(by_state, "the rate of all handlers is at: written"),
         page="/admin/outbox/deadletter/?open=dead",
     )
 
@@ -350,3 +353,10 @@ def _hops_of_apps(failed: dict[str, str]) -> list[Hop]:
         with _noted(dotted.partition(".")[0], failed):
             hops += import_string(dotted)()
     return hops
+
+
+def ask_kafka() -> Mapping[str, TopicState]:
+    """Each topic that the drain sends to, with the first and the next offset of its partitions. Raises
+    KafkaUnavailable, within two seconds if no broker answers."""
+    admin.ping(KAFKA_SECONDS)
+    return admin.topic_states([topic.name for topic in conf.all_topics()])

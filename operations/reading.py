@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import redis
+from django.db import DatabaseError, InterfaceError
+
+from outbox.kafka.admin import KafkaUnavailable
 from outbox.kafka.reasons import words_of
 
-__all__ = ["KAFKA", "POSTGRESQL", "REDIS", "Reading", "answered", "reason_of"]
+__all__ = ["KAFKA", "POSTGRESQL", "REDIS", "Reading", "answered", "ask_again", "reason_of"]
 
 POSTGRESQL, REDIS, KAFKA = "PostgreSQL", "Redis", "Kafka"
 Value_co = TypeVar("Value_co", covariant=True)
 Said = TypeVar("Said")
+AWAY = (DatabaseError, InterfaceError, redis.RedisError, KafkaUnavailable, OSError)
 _NEVER = float("-inf")
 
 
@@ -64,3 +70,11 @@ def reason_of(error: Exception) -> str:
 def answered(value: Said) -> Reading[Said]:
     """The reading of a server that has just answered this."""
     return Reading(value, read_at=time.monotonic())
+
+
+def ask_again(ask: Callable[[], Said], before: Reading[Said]) -> Reading[Said]:
+    """What the server says now; if it does not answer, the reading before with the reason."""
+    try:
+        return answered(ask())
+    except AWAY as error:
+        return before.failed(reason_of(error))

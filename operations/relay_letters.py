@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
 
+from operations.action import ActionRequest
 from operations.letters import ERROR_SHOWN, SAMPLE
 from outbox.database import operator_log
 from outbox.dead_letters.resolve import REPLAY
@@ -169,13 +169,12 @@ def of_event(event_id: str) -> tuple[list[ListedRelayLetter], bool]:
     return listed, found.whole
 
 
-def resolve_one(action: str, letter_id: str, *, by: str, why: str, once: UUID | None) -> bool:
+def resolve_one(action: str, letter_id: str, asked: ActionRequest) -> bool:
     """Put one letter into the relay's queue again, or delete it. Returns whether it was there. Raises
     Unavailable, and DoneAlready for a form that was sent before."""
     # The row comes first: RabbitMQ takes part in no transaction.
-    run = operator_log.begin(
-        action, f"dead letter {letter_id} of the relay", by=by, why=why, asked=1, once=once
-    )
+    of, by, why = f"dead letter {letter_id} of the relay", asked.by, asked.why
+    run = operator_log.begin(action, of, by=by, why=why, asked=1, once=asked.once)
     try:
         done = take(action, lambda letter: letter.id == letter_id, limit=1)
     except Unavailable as error:

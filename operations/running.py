@@ -114,10 +114,10 @@ def _risen(processes: Sequence[SeenProcess]) -> dict[str, float]:
 
 
 def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:
-    told = [seen.said.figures for seen in relays]
+    figures_of_each = [seen.said.figures for seen in relays]
 
     def of(series: str) -> list[float]:
-        return [figures[series] for figures in told if series in figures]
+        return [figures[series] for figures in figures_of_each if series in figures]
 
     figures = {
         "relay_consuming": sum(of("relay_consuming")),
@@ -147,11 +147,11 @@ def _relay_hop(relays: Sequence[SeenProcess], *, alarms: bool) -> Hop:
         name="RabbitMQ to Kafka",
         group="relay",
         waits=None if in_rabbitmq is None else int(in_rabbitmq + on_their_way),
-        oldest=figures["oldest_unacked_seconds"] if told else None,
-        done=int(sum(of("events_published_total"))) if told else None,
+        oldest=figures["oldest_unacked_seconds"] if figures_of_each else None,
+        done=int(sum(of("events_published_total"))) if figures_of_each else None,
         unit="messages",
         figures=figures if alarms else {},
-        notes=tuple(notes) if told else (),
+        notes=tuple(notes) if figures_of_each else (),
         page="/ops/relay-letters",
     )
 

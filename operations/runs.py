@@ -18,6 +18,7 @@ import structlog
 from django.db import transaction
 
 from operations import relay_letters
+from operations.action import ActionRequest
 from operations.letters import GroupKey, members, members_of_app, source_named, standing
 from operations.relay_letters import RelayGroup, belongs
 from outbox.database import jobs, operator_log
@@ -69,43 +70,38 @@ class _Open(NamedTuple):
     now: float
 
 
-def begin_run(
-    action: str, group: GroupKey, *, by: str, why: str, rate: int, once: UUID | None = None
-) -> int:
+def begin_run(action: str, group: GroupKey, asked: ActionRequest) -> int:
     """Begin to replay or discard a group. Returns the id of the run's row. Raises DoneAlready for a form
     that was sent before."""
     found = standing(group)
     upto = group.upto if isinstance(group.upto, int) else str(group.upto)
-    run = _Run(handler=group.handler, error=group.error, upto=upto, rate=rate)
+    run = _Run(handler=group.handler, error=group.error, upto=upto, rate=asked.rate)
     error = f", {group.error.strip().splitlines()[0][:80]}" if group.error.strip() else ""
-    asked = found.letters if found.whole else None
-    return _begin(action, error, run, by=by, why=why, asked=asked, once=once)
+    return _begin(action, error, run, asked, found.letters if found.whole else None)
 
 
-def begin_relay_run(
-    action: str, group: RelayGroup, *, by: str, why: str, rate: int, once: UUID | None = None
-) -> int:
+def begin_relay_run(action: str, group: RelayGroup, asked: ActionRequest) -> int:
     """The same for a group of the relay. Letters further back in the queue belong to it too, if they are
     older than the run."""
     upto = group.upto if group.whole else rfc3339(datetime.now(UTC))
-    run = _Run(handler=RELAY, error=group.name, upto=upto, rate=rate)
-    asked = group.letters if group.whole else None
-    return _begin(action, f", {group.name[:80]}", run, by=by, why=why, asked=asked, once=once)
+    run = _Run(handler=RELAY, error=group.name, upto=upto, rate=asked.rate)
+    letters = group.letters if group.whole else None
+    return _begin(action, f", {group.name[:80]}", run, asked, letters)
 
 
-def _begin(
-    action: str, error: str, run: _Run, *, by: str, why: str, asked: int | None, once: UUID | None
-) -> int:
-    of, plain = f"dead letters of {run.handler}{error}", msgspec.to_builtins(run)
-    return operator_log.begin(action, of, by=by, why=why, asked=asked, once=once, run=plain)
+def _begin(action: str, error: str, run: _Run, asked: ActionRequest, letters: int | None) -> int:
+    of, by, why = f"dead letters of {run.handler}{error}", asked.by, asked.why
+    plain = msgspec.to_builtins(run)
+    return operator_log.begin(action, of, by=by, why=why, asked=letters, once=asked.once, run=plain)
 
 
-def stop_run(entry_id: int, *, by: str, why: str, once: UUID | None = None) -> bool:
+def stop_run(entry_id: int, asked: ActionRequest) -> bool:
     """Stop a run: it takes no further letters. Returns whether it was under way."""
+    by, why = asked.by, asked.why
     with transaction.atomic():
         if not operator_log.end(entry_id, f"stopped by {by}: {why}"):
             return False
-        operator_log.note("stop", f"run {entry_id}", by=by, why=why, once=once)
+        operator_log.note("stop", f"run {entry_id}", by=by, why=why, once=asked.once)
     return True
 
 

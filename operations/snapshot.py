@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
+from django.utils.text import get_text_list
 
 from eventsite.rollout import Version
 from operations import pipeline, words
@@ -72,7 +73,7 @@ class Unread:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Snapshot:
     """The state of everything at one moment.
 
@@ -118,7 +119,8 @@ class Snapshot:
         if len(self.versions) < 2:
             return ""
         many = "Two" if len(self.versions) == 2 else len(self.versions)
-        return f"{many} versions run at once: {_listed([str(each) for each in self.versions])}."
+        versions = get_text_list([str(each) for each in self.versions], "and")
+        return f"{many} versions run at once: {versions}."
 
     @property
     def sentence(self) -> str:
@@ -127,9 +129,12 @@ class Snapshot:
         on = [alert for alert in self.alerts if alert.is_on]
         parts = []
         if away:
-            parts.append(f"{_listed(away)} {'are' if len(away) > 1 else 'is'} unavailable")
+            verb = "are" if len(away) > 1 else "is"
+            parts.append(f"{get_text_list(away, 'and')} {verb} unavailable")
         if self.unread:
-            parts.append(f"{_listed([each.app for each in self.unread])} cannot be read")
+            parts.append(
+                f"{get_text_list([each.app for each in self.unread], 'and')} cannot be read"
+            )
         if on:
             parts.append(f"{len(on)} alarm{'s are' if len(on) > 1 else ' is'} on")
         if coming := len(self.alerts) - len(on):
@@ -140,10 +145,6 @@ class Snapshot:
                 GREY: "Not everything is known.",
             }.get(self.state, "Something is not as it should be.")
         return f"{', '.join(parts)}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0]
 
 
 def take(heard: Heard, judge: Judge) -> Snapshot:
@@ -157,12 +158,11 @@ def take(heard: Heard, judge: Judge) -> Snapshot:
     ]
     servers = _servers(heard)
     unread = _unread(postgres, judge) if postgres else []
-    left = _by_left(
-        [
-            *_aged(deadlines(postgres, None, judge, at=heard.postgres.read_at), heard.postgres),
-            *_aged(deadlines(None, redis, judge, at=heard.redis.read_at), heard.redis),
-        ]
-    )
+    left = [
+        *_aged(deadlines(postgres, None, judge, at=heard.postgres.read_at), heard.postgres),
+        *_aged(deadlines(None, redis, judge, at=heard.redis.read_at), heard.redis),
+    ]
+    left.sort(key=lambda each: float("inf") if each.left is None else each.left)
     running = [row.seen.said for row in processes if row.state == GREEN]
     past = postgres.past if postgres else NOTHING
     stored = news_of(heard.postgres)
@@ -203,10 +203,6 @@ def _aged(found: Iterable[Deadline], reading: Reading[object]) -> Iterator[Deadl
         last = reading.older(each.age, "no process there sends heartbeats") if each.age else reading
         state, reason = by_age(last)
         yield replace(each, state=worst([each.state, state]), age=last.age, reason=reason)
-
-
-def _by_left(found: Iterable[Deadline]) -> list[Deadline]:
-    return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
 
 
 def _charted(past: Past, stored: News) -> News:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from operations import words
 from operations.charts import Picture
-from operations.pages import cards, picture_of, progress, spans_of, what_it_is
+from operations.pages import cards, picture_of, progress, what_it_is
 from operations.snapshot import Snapshot
 from outbox.envelope import rfc3339
 from outbox.watching import AMBER, GREEN, GREY, RED, State
@@ -24,12 +24,14 @@ PIPE_WIDTH = 160
 NUMBERS = ("waits", "oldest", "rate", "age")
 
 
-def rendered(snapshot: Snapshot, *, colour: bool, span: str = "hour") -> str:
-    """The snapshot as text; `colour`: with the colours of a terminal; `span`: of the charts."""
+def rendered(
+    snapshot: Snapshot, *, colour: bool, span: str = "hour", width: int = PIPE_WIDTH
+) -> str:
+    """The snapshot as text; `colour`: as wide as the terminal and with its colours; `span`: of the charts."""
     console = Console(
         file=StringIO(),
         force_terminal=colour,
-        width=None if colour else PIPE_WIDTH,
+        width=None if colour else width,
         highlight=False,
     )
     with console.capture() as captured:
@@ -40,7 +42,7 @@ def rendered(snapshot: Snapshot, *, colour: bool, span: str = "hour") -> str:
 def view(snapshot: Snapshot, span: str = "hour") -> RenderableType:
     """The snapshot as rich draws it."""
     as_of = f"as of {rfc3339(snapshot.as_of)}" if snapshot.as_of else "no server has answered yet"
-    stored, picture = snapshot.stored.told, picture_of(snapshot, span)
+    stored, picture = snapshot.stored.text, picture_of(snapshot, span)
     head = Text.assemble(
         (snapshot.state.upper(), f"bold {COLOURS[snapshot.state]}"),
         f"  {snapshot.sentence}  {as_of}",
@@ -50,7 +52,7 @@ def view(snapshot: Snapshot, span: str = "hour") -> RenderableType:
         head,
         *_reasons(snapshot),
         *stations,
-        *_headed(f"Business and pipeline, {picture.words}", _past(picture), snapshot.charted.told),
+        *_headed(f"Business and pipeline, {picture.words}", _past(picture), snapshot.charted.text),
         *_headed("Under way", _under_way(snapshot), stored),
         *_headed("Dead letters, by handler and error", _letters(snapshot), stored),
         *_headed("Time left", _deadlines(snapshot)),
@@ -82,9 +84,9 @@ def _under_way(snapshot: Snapshot) -> Iterator[Sequence[str]]:
 
 
 def _letters(snapshot: Snapshot) -> Iterator[Sequence[str]]:
-    for group, oldest in spans_of(snapshot.letters):
+    for group in snapshot.letters:
         count, error = words.count(group.letters), group.shown or "no error text"
-        yield group.handler, f"{count} letters", f"oldest {oldest}", error
+        yield group.handler, f"{count} letters", f"oldest {words.span(group.oldest)}", error
 
 
 def _actions(snapshot: Snapshot) -> Iterator[Sequence[str]]:
@@ -94,11 +96,10 @@ def _actions(snapshot: Snapshot) -> Iterator[Sequence[str]]:
 
 
 def _past(picture: Picture) -> Iterator[Sequence[str]]:
-    """Each chart in one line, and the marks."""
     for _, charts in picture.groups:
         for drawn in charts:
-            title, _, told = drawn.label.partition(": ")
-            yield title, told
+            title, _, values = drawn.label.partition(": ")
+            yield title, values
     if picture.left_out:
         yield "", picture.left_out
     for mark in picture.marks:
@@ -107,14 +108,14 @@ def _past(picture: Picture) -> Iterator[Sequence[str]]:
 
 def _reasons(snapshot: Snapshot) -> Iterator[Text]:
     """Why the state is what it is, a line each."""
-    told: list[tuple[State, str]] = [
+    reasons: list[tuple[State, str]] = [
         *((each.state, f"{each.name}: {each.reason}") for each in snapshot.servers if each.reason),
         *((each.state, f"{each.app}: {each.reason}") for each in snapshot.unread),
     ]
     for alert in snapshot.alerts:
         when = f"({alert.when}; {alert.runbook})"
-        told.append((alert.state, f"{alert.name}, {alert.station}: {alert.sentence} {when}"))
-    for state, line in told:
+        reasons.append((alert.state, f"{alert.name}, {alert.station}: {alert.sentence} {when}"))
+    for state, line in reasons:
         yield Text.assemble((f"{state:<6}", COLOURS[state]), line)
 
 
@@ -141,8 +142,8 @@ def _stations(snapshot: Snapshot) -> Table:
 
 def _running(snapshot: Snapshot) -> Iterator[Sequence[RenderableType]]:
     for server in snapshot.servers:
-        told = "; ".join([*server.facts, *filter(None, [server.reason])])
-        yield _dot(server.state), server.name, "", f"heard {words.ago(server.age)}", "", told
+        says = "; ".join([*server.facts, *filter(None, [server.reason])])
+        yield _dot(server.state), server.name, "", f"heard {words.ago(server.age)}", "", says
     for row in snapshot.processes:
         said = row.seen.said
         yield (

@@ -22,6 +22,7 @@ LONG = 60.0  # seconds; a younger transaction is not shown
 OLD_TRANSACTION = 600.0
 TREND_SECONDS = 300.0  # for which a trend must be known before a time is computed from it
 LETTERS_QUEUED = "relay_dead_letter_queue_messages"
+NOTHING_VACUUMED = "VACUUM removes nothing that it might still see: tables and indexes grow"
 LONG_WITHOUT_ARCHIVE = 3_600.0
 OLD_SNAPSHOT = 10_000_000  # transactions that began since the snapshot
 # Of log that a slot without a bound may keep; how large the disk is, nobody says.
@@ -38,10 +39,10 @@ class Deadline:
     `has_end`: False if nobody can say how far it is, which does not colour the page."""
 
     name: str
-    left: float | None
     standing: str
     ends: str
     state: State = GREEN
+    left: float | None = None
     age: float = 0.0
     reason: str = ""
     has_end: bool = True
@@ -50,7 +51,7 @@ class Deadline:
 def deadlines(
     postgres: FromPostgres | None, redis: FromRedis | None, judge: Judge, *, at: float
 ) -> list[Deadline]:
-    """The known deadlines. `at`: when the numbers were read, as time.monotonic()."""
+    """The known deadlines, in no order. `at`: when the numbers were read, as time.monotonic()."""
     found: list[Deadline] = []
     if postgres is not None:
         found += _handlers(postgres)
@@ -62,7 +63,7 @@ def deadlines(
         ends = "Redis takes no tasks; bridges and beat send them again later"
         found.append(_memory(redis, "memory of Redis", judge, at, ends=ends))
         found += [each for other in redis.others for each in _other_redis(other, judge, at)]
-    return sorted(found, key=lambda each: float("inf") if each.left is None else each.left)
+    return found
 
 
 def _handlers(postgres: FromPostgres) -> Iterator[Deadline]:
@@ -82,7 +83,7 @@ def _handlers(postgres: FromPostgres) -> Iterator[Deadline]:
 
 def _of_hop(time: TimeLeft) -> Deadline:
     left = max(0.0, time.left)
-    return Deadline(time.name, left, time.standing, time.ends, _of_share(left / time.whole))
+    return Deadline(time.name, time.standing, time.ends, _of_share(left / time.whole), left)
 
 
 def _of_share(left: float) -> State:
@@ -102,23 +103,20 @@ def _of_database(server: Database, judge: Judge, at: float) -> Iterator[Deadline
     if age > LONG:
         yield Deadline(
             name="oldest transaction",
-            left=None,
             standing=f"open for {words.span(age)}: {who}",
-            ends="VACUUM removes nothing that it might still see: tables and indexes grow",
+            ends=NOTHING_VACUUMED,
             state=AMBER if age > OLD_TRANSACTION else GREEN,
         )
     if server.snapshot_age > OLD_SNAPSHOT:
         yield Deadline(
             name="oldest snapshot",
-            left=None,
             standing=f"{server.snapshot_age:,} transactions have begun since: {server.snapshot_of}",
-            ends="VACUUM removes nothing that it might still see: tables and indexes grow",
+            ends=NOTHING_VACUUMED,
             state=AMBER,
         )
     left = 1 - server.frozen_age / TRANSACTION_IDS
     yield Deadline(
         name="transaction ids",
-        left=None,
         standing=f"{left:.0%} of {TRANSACTION_IDS:,} are left",
         ends="PostgreSQL takes no more writes until a VACUUM has frozen old rows",
         state=_of_share(left),
@@ -127,7 +125,6 @@ def _of_database(server: Database, judge: Judge, at: float) -> Iterator[Deadline
         failures, last, nothing = server.archiver
         yield Deadline(
             name="archive of the log",
-            left=None,
             standing=f"archive_command has failed {failures:,} times, last {words.span(last)} ago; nothing was"
             f" archived for {words.span(nothing)}",
             ends="the log stays until the disk of the database is full; a restore ends before it",
@@ -149,7 +146,7 @@ def _of_slot(name: str, kept: int, more: int | None, judge: Judge, at: float) ->
     more = max(0, more)
     left = _until_empty(judge, f"slot {name}", more, at)
     state = worst([_of_share(more / max(1, kept + more)), _of_trend(left)])
-    return Deadline(f"replication slot {name}", left, standing, ends, state)
+    return Deadline(f"replication slot {name}", standing, ends, state, left)
 
 
 def _relay(redis: FromRedis) -> Iterator[Deadline]:
@@ -173,7 +170,6 @@ def _relay(redis: FromRedis) -> Iterator[Deadline]:
     if kept:
         yield Deadline(
             name="dead letters of the relay",
-            left=None,
             standing=f"{words.count(kept)} lie in RabbitMQ, and the relay gives them no end",
             ends="a TTL or length limit in a policy of RabbitMQ deletes the oldest; the relay cannot see policies",
             state=GREY,
@@ -190,15 +186,8 @@ def _disks(redis: FromRedis, judge: Judge, at: float) -> Iterator[Deadline]:
         if each.said.disk[1]
     }
     for host, (free, total, age) in sorted(hosts.items()):
-        left = _until_empty(judge, f"disk {host}", free, at)
-        yield Deadline(
-            name=f"disk of {host}",
-            left=left,
-            standing=f"{words.bytes_of(free)} of {words.bytes_of(total)} are free",
-            ends="processes there cannot write logs, and servers that store data on it stop",
-            state=worst([_of_space(free / total), _of_trend(left)]),
-            age=age,
-        )
+        ends = "processes there cannot write logs, and servers that store data on it stop"
+        yield replace(_of_space(f"disk of {host}", free, total, judge, at, ends=ends), age=age)
 
 
 def _other_redis(other: OtherRedis, judge: Judge, at: float) -> Iterator[Deadline]:
@@ -206,7 +195,7 @@ def _other_redis(other: OtherRedis, judge: Judge, at: float) -> Iterator[Deadlin
     name = f"memory of Redis of {other.name}"
     if other.error:
         standing = f"it is unavailable: {other.error}"
-        yield Deadline(name=name, left=None, standing=standing, ends=other.ends, state=GREY)
+        yield Deadline(name=name, standing=standing, ends=other.ends, state=GREY)
     elif not (other.limit and other.name == FEED_CACHE and other.policy != "noeviction"):
         evicted = ": what is forgotten is published again when it is repeated"
         yield _memory(other, name, judge, at, ends=other.ends, evicted=evicted)
@@ -225,26 +214,27 @@ def _memory(
     if not server.limit:
         return Deadline(
             name=name,
-            left=None,
             standing=f"{words.bytes_of(server.memory)} are used, no bound (maxmemory)",
             ends="its machine has no more memory, and the kernel ends it",
             state=GREY,
             has_end=False,
         )
+    if server.policy != "noeviction":
+        ends = f"it evicts ({server.policy}){evicted}"
     free = server.limit - server.memory
+    return _of_space(name, free, server.limit, judge, at, ends=ends)
+
+
+def _of_space(name: str, free: int, whole: int, judge: Judge, at: float, *, ends: str) -> Deadline:
+    """Green while half is free; amber below an eighth, red below a sixteenth."""
     left = _until_empty(judge, name, free, at)
     return Deadline(
         name=name,
         left=left,
-        standing=f"{words.bytes_of(free)} of {words.bytes_of(server.limit)} are free",
-        ends=ends if server.policy == "noeviction" else f"it evicts ({server.policy}){evicted}",
-        state=worst([_of_space(free / server.limit), _of_trend(left)]),
+        standing=f"{words.bytes_of(free)} of {words.bytes_of(whole)} are free",
+        ends=ends,
+        state=worst([_of_share(free / whole / SOON), _of_trend(left)]),
     )
-
-
-def _of_space(share: float) -> State:
-    """Green while half is free; amber below an eighth, red below a sixteenth."""
-    return _of_share(share / SOON)
 
 
 def _until_empty(judge: Judge, series: str, free: float, at: float) -> float | None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import cache
-from threading import Lock
 
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_permission_codename, get_user
 from django.core import signing
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest
 
@@ -80,8 +79,8 @@ class Viewer:
         )
 
 
-_lock = Lock()
-_known: OrderedDict[bytes, tuple[Viewer, float]] = OrderedDict()
+# Digest of a session's id -> its viewer, and when PostgreSQL was asked.
+_known = LocMemCache("viewers", {"timeout": None, "max_entries": KNOWN})
 
 
 def viewer_of(request: HttpRequest, *, anew: bool = False) -> Viewer:
@@ -91,8 +90,9 @@ def viewer_of(request: HttpRequest, *, anew: bool = False) -> Viewer:
     session = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
     if not session:
         raise NotKnown
-    key = hashlib.sha256(session.encode()).digest()
-    known, age = _recall(key)
+    key = hashlib.sha256(session.encode()).hexdigest()
+    seen: tuple[Viewer | None, float] = _known.get(key, (None, 0.0))
+    known, age = seen[0], time.monotonic() - seen[1]
     if known and age < ASKED_AGAIN_SECONDS and not anew:
         return known
     try:
@@ -106,13 +106,9 @@ def viewer_of(request: HttpRequest, *, anew: bool = False) -> Viewer:
             return replace(known, permissions=frozenset())
         raise Unasked from error
     except (NotKnown, MayNot):
-        with _lock:
-            _known.pop(key, None)
+        _known.delete(key)
         raise
-    with _lock:
-        _known[key] = viewer, time.monotonic()
-        while len(_known) > KNOWN:
-            _known.popitem(last=False)
+    _known.set(key, (viewer, time.monotonic()))
     return viewer
 
 
@@ -141,12 +137,6 @@ def _has_token(request: HttpRequest) -> bool:
 
 def _fingerprint() -> str:
     return hashlib.sha256(settings.OPS_TOKEN.encode()).hexdigest()
-
-
-def _recall(key: bytes) -> tuple[Viewer | None, float]:
-    with _lock:
-        found = _known.get(key)
-    return (found[0], time.monotonic() - found[1]) if found else (None, 0.0)
 
 
 def _ask(request: HttpRequest) -> Viewer:

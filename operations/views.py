@@ -58,8 +58,8 @@ def _span(request: HttpRequest) -> str:
 @of_scripts
 def status(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """The same for scripts."""
-    told = as_json(observer().look(), span=_span(request), letters=viewer.may(LETTERS))
-    return to_response(json_answer(200, told))
+    body = as_json(observer().look(), span=_span(request), letters=viewer.may(LETTERS))
+    return to_response(json_answer(200, body))
 
 
 @of_staff

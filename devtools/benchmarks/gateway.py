@@ -3,7 +3,7 @@
 Calls the layer with an application that does nothing, in one thread on uvloop, and takes the cost
 of calling that application directly away. No server, no socket, no database: keys are in memory as
 they are in a busy process, the limiter is off, metrics go to files as on the stack, the log to
-/dev/null. So many requests share a turn of the event loop, and with it the writes of the journal.
+/dev/null. So many requests share a turn of the event loop, and with it the writes of the access log.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ django.setup()
 
 from apikeys.models import hash_of, make_key, prefix_of  # noqa: E402
 from apikeys.queries import KeyState  # noqa: E402
+from eventsite.web.gateway.access_log import AccessLog  # noqa: E402
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send  # noqa: E402
 from eventsite.web.gateway.django_app import middleware_headers  # noqa: E402
-from eventsite.web.gateway.journal import Journal  # noqa: E402
 from eventsite.web.gateway.keyring import Keyring  # noqa: E402
 from eventsite.web.gateway.layer import Gateway, Parts, Rules  # noqa: E402
 
@@ -92,7 +92,7 @@ def gateway(log_level: str) -> Gateway:
         ),
         keyring=Keyring(read_keys),
         limiter=None,
-        journal=Journal(service="web", level=log_level),
+        access_log=AccessLog(service="web", level=log_level),
     )
     return Gateway(stub, parts)
 
@@ -118,17 +118,19 @@ def _scope(path: str, headers: list[tuple[bytes, bytes]]) -> Scope:
 
 async def _cost(application: Application, case: Case, count: int) -> float:
     """Microseconds of CPU a request, its line in the log included."""
-    journal = Journal(service="web", level=case.level)  # none that is busy from the case before
+    access_log = AccessLog(
+        service="web", level=case.level
+    )  # none that is busy from the case before
     if isinstance(application, Gateway):
-        application._journal = journal
+        application._access_log = access_log
     begin = time.process_time()
     for number in range(count):
         await application(_scope(case.path, case.headers), _receive, _send)
         if number % case.turn == 0:
             await asyncio.sleep(0)
             if case.turn == 1:
-                journal.flush()  # nobody comes within the time for which lines are collected
-    journal.close()
+                access_log.flush()  # nobody comes within the time for which lines are collected
+    access_log.close()
     return (time.process_time() - begin) * 1e6 / count
 
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from notifications.delivery.channels import pause_channel
 from notifications.models import ChannelControl
 from operations import past, runs
+from operations.action import ActionRequest
 from operations.letters import group_like
 from operations.past import MinuteFigures
 from outbox.handlers.pause import pause_handler, register_handlers
@@ -48,7 +49,7 @@ def make_unwell() -> Mapping[str, str]:
     ]
     group = group_like(str(ids[-1]))
     assert group is not None
-    run = runs.begin_run("replay", group, by="ada", why="mended " * 20, rate=1)
+    run = runs.begin_run("replay", group, ActionRequest(by="ada", why="mended " * 20, rate=1))
     pause_handler("record_sales", reason="a bad release", by="ada")
     pause_channel("sms", reason="a bad text", by="ada")
     pause_lanes([3], reason="a bad key", by="ada")

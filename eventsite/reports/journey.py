@@ -91,6 +91,7 @@ def journey_of(event_id: UUID) -> Journey | None:
     if known is None:
         return None
     event = known.event
+    request = request_of(event.traceparent, event.correlation_id, source=event.source)
     return Journey(
         event_id=event.event_id,
         type=event.type,
@@ -98,18 +99,11 @@ def journey_of(event_id: UUID) -> Journey | None:
         key=event.key,
         traceparent=event.traceparent,
         correlation_id=event.correlation_id,
-        stops=[*_request(known), *_behind(known), *_ahead(known)],
+        stops=[*([request] if request else []), *_behind(known), *_ahead(known)],
     )
 
 
-def _request(known: Timeline) -> list[Stop]:
-    event = known.event
-    request = request_of(event.traceparent, event.correlation_id, source=event.source)
-    return [request] if request else []
-
-
 def _behind(known: Timeline) -> list[Stop]:
-    """What has happened, by time."""
     event = known.event
     moments = [(each.applied_at, each.handler, each.outcome, "") for each in known.receipts]
     if event.published_at is not None:

@@ -70,7 +70,7 @@ def _happened(notification: Notification, attempts: Sequence[Attempt]) -> Iterat
             name=attempt.provider or notification.channel,
             state=attempt.outcome or "under way",
             at=attempt.at,
-            detail=_told(attempt),
+            detail=_in_a_line(attempt),
             process=sender,
         )
     ended = {
@@ -83,8 +83,7 @@ def _happened(notification: Notification, attempts: Sequence[Attempt]) -> Iterat
         yield Stop(name="notification", state=notification.status, at=ended, detail=detail)
 
 
-def _told(attempt: Attempt) -> str:
-    """What came of an attempt, in a line."""
+def _in_a_line(attempt: Attempt) -> str:
     parts = [f"attempt {attempt.number}"]
     if attempt.status_code is not None:
         parts.append(f"answered {attempt.status_code}")

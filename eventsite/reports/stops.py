@@ -61,8 +61,8 @@ def request_of(traceparent: str, correlation_id: str, *, source: str = "") -> St
         "correlation id": correlation_id,
         "trace": span_fields(traceparent).get("trace_id", traceparent),
     }
-    told = ", ".join(f"{name} {value}" for name, value in known.items() if value)
-    return Stop(name="request", state="accepted", detail=told, process="web")
+    detail = ", ".join(f"{name} {value}" for name, value in known.items() if value)
+    return Stop(name="request", state="accepted", detail=detail, process="web")
 
 
 def between(start: datetime, end: datetime) -> float:

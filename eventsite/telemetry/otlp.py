@@ -18,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
 from outbox.tracing import record_error
 
@@ -86,19 +86,18 @@ class _Sender(SpanProcessor):
         return self._batches
 
 
-class _Exporter(SpanExporter):
+class _Exporter(OTLPSpanExporter):
     """The SDK's exporter, but a receiver that is unavailable is one line, and its return another."""
 
     def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
-        self._exporter = OTLPSpanExporter(endpoint=endpoint)
+        super().__init__(endpoint=endpoint)
         self._reasons = _Reasons()
         self._lost = 0
         logging.getLogger(EXPORTER_LOG).addFilter(self._reasons)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self._reasons.first = ""
-        result = self._exporter.export(spans)
+        result = super().export(spans)
         if result is SpanExportResult.SUCCESS:
             if self._lost:
                 log.warning("spans_sent_again", lost=self._lost)
@@ -108,9 +107,6 @@ class _Exporter(SpanExporter):
             log.warning("spans_not_sent", endpoint=self._endpoint, error=self._reasons.first)
         self._lost += len(spans)
         return result
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class _Reasons(logging.Filter):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from celery.signals import worker_process_shutdown
 from django.conf import settings
@@ -23,7 +22,8 @@ def configure() -> None:
     from eventsite.telemetry import otlp
 
     _stop = otlp.send_spans(to=settings.TRACES_ENDPOINT, service=settings.SERVICE_NAME)
-    worker_process_shutdown.connect(_stop_worker)
+    # Each process of a Celery worker ends without Python's own farewell.
+    worker_process_shutdown.connect(lambda **_: stop(), weak=False)
 
 
 def stop() -> None:
@@ -36,8 +36,3 @@ def stop() -> None:
 async def stop_in_background() -> None:
     """The same where an event loop must not wait."""
     await asyncio.to_thread(stop)
-
-
-def _stop_worker(**kwargs: Any) -> None:
-    """Of each process of a Celery worker, which ends without Python's own farewell."""
-    stop()

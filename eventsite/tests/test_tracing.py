@@ -209,7 +209,7 @@ def test_a_receiver_that_goes_and_comes_is_two_lines(
     assert [span.name for span in receiver.spans] == ["third", "fourth"]
     [line] = [json.loads(text) for text in capfd.readouterr().err.splitlines()]
     assert (line["event"], line["lost"]) == ("spans_sent_again", 2)
-    exporter.shutdown()
+    exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.usefixtures("exporter_log")

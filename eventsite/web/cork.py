@@ -40,10 +40,6 @@ class Corked:
         if written and not self.transport.is_closing():
             self.transport.write(b"".join(written))
 
-    def is_closing(self) -> bool:
-        """Asked with every answer."""
-        return self.transport.is_closing()
-
     def close(self) -> None:
         """Behind what has been written."""
         self.flush()

@@ -288,10 +288,10 @@ def test_what_waits_for_a_paused_channel_says_so_and_until_when(
     journey = operator.look(f"/ops/journey?id={waits.id}").body
     assert b"its channel is paused by ada: a bad text" in journey
 
-    def told() -> list[str]:
+    def shown() -> list[str]:
         return [each["name"] for each in operator.look("/ops/status.json").json["timeLeft"]]
 
-    assert settles(lambda: "channel sms, paused" in told())
+    assert settles(lambda: "channel sms, paused" in shown())
 
 
 def test_a_breaker_is_reset(web: Web) -> None:

@@ -46,28 +46,28 @@ def in_time(web: Web, path: str, **headers: str) -> Answer:
     raise AssertionError(f"{path} took {quickest:.1f} s at best")
 
 
-def told(web: Web) -> dict[str, Any]:
+def status(web: Web) -> dict[str, Any]:
     words: dict[str, Any] = in_time(web, "/ops/status.json", **BEARER).json
     return words
 
 
 def server(web: Web, name: str) -> dict[str, Any]:
-    return next(each for each in told(web)["servers"] if each["name"] == name)
+    return next(each for each in status(web)["servers"] if each["name"] == name)
 
 
 def state_of(web: Web, pid: int) -> str:
     """In the table of processes; empty if it is not there."""
-    return "".join(each["state"] for each in told(web)["processes"] if each["pid"] == pid)
+    return "".join(each["state"] for each in status(web)["processes"] if each["pid"] == pid)
 
 
 def test_kafka_away_hides_nothing_else(weather: Weather) -> None:
     assert settles(lambda: bool(server(weather.web, "Kafka")["reason"]))
     assert "KafkaError" not in server(weather.web, "Kafka")["reason"], "its words, not its object"
-    told = in_time(weather.web, "/ops/status.json", **BEARER).json
-    names = {hop["name"] for hop in told["hops"]}
+    answer = status(weather.web)
+    names = {hop["name"] for hop in answer["hops"]}
     assert {"outbox", "record_sales", "fan-out", "running"} <= names
-    assert told["state"] in {"amber", "red"}
-    [handler] = [hop for hop in told["hops"] if hop["name"] == "record_sales"]
+    assert answer["state"] in {"amber", "red"}
+    [handler] = [hop for hop in answer["hops"] if hop["name"] == "record_sales"]
     assert handler["waits"] is None
     assert handler["state"] != "green"
     assert settles(lambda: server(weather.web, "PostgreSQL")["state"] == "green")
@@ -108,8 +108,8 @@ def test_without_redis_the_pipeline_is_still_told(weather: Weather, fault: Fault
     weather.redis.set(fault)
     assert settles(lambda: bool(server(weather.web, "Redis")["reason"]))
     assert server(weather.web, "Redis")["state"] in {"amber", "red"}
-    told = in_time(weather.web, "/ops/status.json", **BEARER).json
-    [outbox] = [hop for hop in told["hops"] if hop["name"] == "outbox"]
+    answer = status(weather.web)
+    [outbox] = [hop for hop in answer["hops"] if hop["name"] == "outbox"]
     assert outbox["state"] == "green"
     assert outbox["age"] < 15
     page = in_time(weather.web, "/ops/", **BEARER)
@@ -132,8 +132,8 @@ def test_everything_away(weather: Weather) -> None:
     assert settles(is_seen)
     weather.postgres.set(Fault.AWAY)
     weather.redis.set(Fault.AWAY)
-    assert settles(lambda: all(each["reason"] for each in told(weather.web)["servers"]))
-    assert told(weather.web)["state"] == "red"
+    assert settles(lambda: all(each["reason"] for each in status(weather.web)["servers"]))
+    assert status(weather.web)["state"] == "red"
     page = in_time(weather.web, "/ops/", **BEARER)
     assert page.status == 200
     assert f"pid {os.getpid()} on".encode() in page.body

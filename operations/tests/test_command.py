@@ -52,13 +52,13 @@ def nowhere() -> dict[str, str]:
 
 def test_without_any_server_it_says_what_it_could_not_ask(django_db_setup: None) -> None:
     away = nowhere()
-    code, told = ops_status(**away)
+    code, output = ops_status(**away)
     assert code == EXIT_CODES["red"]
-    assert told.startswith("RED  PostgreSQL, Redis and Kafka are unavailable.")
-    assert "Connection refused" in told
+    assert output.startswith("RED  PostgreSQL, Redis and Kafka are unavailable.")
+    assert "Connection refused" in output
 
-    code, told = ops_status("--json", "--span", "day", **away)
-    answer = json.loads(told)
+    code, output = ops_status("--json", "--span", "day", **away)
+    answer = json.loads(output)
     assert (code, answer["state"], answer["asOf"]) == (EXIT_CODES["red"], "red", None)
     assert {each["name"]: bool(each["reason"]) for each in answer["servers"]} == dict.fromkeys(
         ("PostgreSQL", "Redis", "Kafka"), True
@@ -118,8 +118,8 @@ def _collect(terminal: int, seen: bytearray) -> None:
 def test_it_tells_what_the_page_tells(topics: None) -> None:
     call_command("sync_routes", verbosity=0, stdout=StringIO())
     pause_handler("record_sales", reason="a try", by="ada")
-    code, told = ops_status("--json")
-    answer: dict[str, Any] = json.loads(told)
+    code, output = ops_status("--json")
+    answer: dict[str, Any] = json.loads(output)
     assert code == EXIT_CODES[answer["state"]]
     assert [each["reason"] for each in answer["servers"]] == ["", "", ""]
     hops = {hop["name"]: hop for hop in answer["hops"]}
@@ -130,8 +130,8 @@ def test_it_tells_what_the_page_tells(topics: None) -> None:
 
 
 def test_json_has_all_of_it_and_errors_for_those_who_may_see_them() -> None:
-    told = everything()
-    answer = json.loads(json.dumps(as_json(told, letters=True)))
+    snapshot = everything()
+    answer = json.loads(json.dumps(as_json(snapshot, letters=True)))
     assert answer["deadLetters"] == [
         {
             "handler": "record_sales",
@@ -151,7 +151,7 @@ def test_json_has_all_of_it_and_errors_for_those_who_may_see_them() -> None:
     assert (chart["name"], chart["unit"]) == ("pending", "count")
     assert chart["lines"][0]["values"][-4:] == [None, 17.0, 18.0, 19.0]
     assert answer["past"]["until"][-1] == "2026-03-01T12:02:00.000Z"
-    assert len(as_json(told, span="day", letters=True)["past"]["until"]) == 144
-    hidden = as_json(told, letters=False)
+    assert len(as_json(snapshot, span="day", letters=True)["past"]["until"]) == 144
+    hidden = as_json(snapshot, letters=False)
     assert hidden["deadLetters"] is None
     assert "no [such] row" not in json.dumps(hidden)

@@ -75,9 +75,9 @@ def test_processes_are_seen_while_they_live_and_gone_when_they_stop(server: redi
         assert worker.age < heartbeat.GONE_SECONDS
         assert (worker.said.build, beat.said.build) == ("sha-1", "sha-2")
         versions = [Version(beat.said.release, build) for build in ("sha-1", "sha-2")]
-        told = snapshot()
-        assert set(versions) <= set(told.versions)
-        assert all(f"{version}" in told.several for version in versions)
+        shown = snapshot()
+        assert set(versions) <= set(shown.versions)
+        assert all(f"{version}" in shown.several for version in versions)
         assert settles(lambda: ours(server)[1].said.figures["tasks_begun"] > 0)
         assert {"beat", "worker"} <= kinds_seen(server)
         for process in processes:
@@ -110,12 +110,12 @@ def test_one_that_ends_without_a_word_is_missed_until_another_has_its_name(
 
     next_one = Heartbeat("web")
     next_one.beat()
-    told = silent_for(61)
-    assert sorted((row.state, row.replaced) for row in told.processes) == [
+    shown = silent_for(61)
+    assert sorted((row.state, row.replaced) for row in shown.processes) == [
         ("green", False),
         ("grey", True),
     ]
-    assert "WebAbsent" not in {alert.name for alert in told.alerts}
+    assert "WebAbsent" not in {alert.name for alert in shown.alerts}
     next_one.end()
     assert [row.seen.said.pid for row in snapshot().processes] == [dead._pid]
 
@@ -125,9 +125,9 @@ def test_a_relay_is_missed_where_one_has_run(server: redis.Redis) -> None:
     assert "relay" not in {station.hop.group for station in snapshot().stations}
     relay = Heartbeat("relay", figures=lambda: {"relay_consuming": 0.0, "relay_kafka_up": 1.0})
     relay.beat()
-    told = snapshot()
-    assert "relay" in {station.hop.group for station in told.stations}
-    assert "RelayNotConsuming" in {alert.name for alert in told.alerts}
+    shown = snapshot()
+    assert "relay" in {station.hop.group for station in shown.stations}
+    assert "RelayNotConsuming" in {alert.name for alert in shown.alerts}
     relay.end()
     assert "RelayAbsent" in {alert.name for alert in snapshot().alerts}
 
@@ -204,10 +204,10 @@ def test_two_versions_and_queues_without_a_worker_are_named(
     Heartbeat("worker", queues=lambda: ["outbox"]).beat()
     monkeypatch.setattr("outbox.conf.release", lambda: "a later one")
     Heartbeat("worker", queues=lambda: ["upkeep"]).beat()
-    told = snapshot()
-    assert {each.release for each in told.versions} == {before, "a later one"}
-    assert "versions run at once: " in told.several
-    [tasks] = [station for station in told.stations if station.hop.name == "tasks"]
+    shown = snapshot()
+    assert {each.release for each in shown.versions} == {before, "a later one"}
+    assert "versions run at once: " in shown.several
+    [tasks] = [station for station in shown.stations if station.hop.name == "tasks"]
     assert tasks.state == "amber"
     [note] = [note for note in tasks.hop.notes if note.startswith("no worker serves")]
     assert "fanout" in note

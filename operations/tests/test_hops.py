@@ -67,8 +67,8 @@ def hops() -> dict[tuple[str, str], Hop]:
         redis=answered(redis([*PROCESSES, WORKER, RELAY])),
         kafka=answered(logs),
     )
-    told = take(heard, Judge(settings.WIRING.alarms))
-    return {(each.hop.group, each.hop.name): each.hop for each in told.stations}
+    shown = take(heard, Judge(settings.WIRING.alarms))
+    return {(each.hop.group, each.hop.name): each.hop for each in shown.stations}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -132,8 +132,8 @@ def test_the_oldest_that_waits_for_each_reason_has_its_age() -> None:
             FROM (VALUES ('retry', 400), ('held', 7000)) AS waiting (reason, seconds)
             """
         )
-    told = " ".join(hops()["notifications", "push"].notes)
-    assert re.search(r"1 retry, the oldest 4\d\d s; 1 held, the oldest 7\d\d\d s", told), told
+    notes = " ".join(hops()["notifications", "push"].notes)
+    assert re.search(r"1 retry, the oldest 4\d\d s; 1 held, the oldest 7\d\d\d s", notes), notes
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ def _permissions(web: Web, permissions: None) -> None:
 def status_of(web: Web, headers: dict[str, str]) -> dict[str, object]:
     answer = web.get("/ops/status.json", **headers)
     assert answer.status == 200, answer.body
-    told: dict[str, object] = answer.json
-    return told
+    body: dict[str, object] = answer.json
+    return body
 
 
 def test_who_is_not_logged_in_is_sent_to_the_login_or_told(web: Web) -> None:

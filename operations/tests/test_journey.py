@@ -89,8 +89,8 @@ def done(web: Web, method: str, path: str, body: object, *, key: str = "") -> di
     headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
     answer = web.request(method, path, body=json.dumps(body).encode(), headers=headers)
     assert answer.status < 300, answer.body
-    told: dict[str, str] = answer.json
-    return told
+    found: dict[str, str] = answer.json
+    return found
 
 
 def test_the_page_shows_hops_and_dead_letters_and_leads_to_the_admin_and_back() -> None:

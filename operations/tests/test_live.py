@@ -56,8 +56,8 @@ def refusal(web: Web, headers: dict[str, str], *, origin: str | None = None) -> 
 
 
 def moment(parts: dict[str, str]) -> str:
-    [found] = re.findall(r'<time datetime="([^"]+)"', parts["now"])
-    return str(found)
+    """Empty as long as no server has answered."""
+    return "".join(re.findall(r'<time datetime="([^"]+)"', parts["now"]))
 
 
 def closed_with(client: ClientConnection) -> int | None:

@@ -55,22 +55,22 @@ def judge() -> Judge:
     return Judge(settings.WIRING.alarms)
 
 
-def told_everywhere(told: Snapshot, state: str) -> None:
+def told_everywhere(shown: Snapshot, state: str) -> None:
     """The app's name and the state: on the page, in the terminal and in the JSON."""
-    assert told.state == state
-    assert "notifications cannot be read" in told.sentence
-    page = live_part(told, frozenset())
+    assert shown.state == state
+    assert "notifications cannot be read" in shown.sentence
+    page = live_part(shown, frozenset())
     assert f'class="banner {state}"' in page
     assert f'<li class="{state}"><strong>notifications</strong>' in page
-    terminal = rendered(told, colour=False)
+    terminal = rendered(shown, colour=False)
     assert terminal.startswith(state.upper())
     assert "notifications: no data for" in terminal
-    answer = as_json(told, letters=True)
+    answer = as_json(shown, letters=True)
     assert answer["state"] == state
     assert [(each["name"], each["state"]) for each in answer["unread"]] == [
         ("notifications", state)
     ]
-    assert EXIT_CODES[told.state] != 0
+    assert EXIT_CODES[shown.state] != 0
 
 
 def test_an_app_that_cannot_be_read_is_grey_and_then_red(judge: Judge, clock: Clock) -> None:
@@ -107,8 +107,8 @@ WELL = {
 
 def card(judge: Judge, *relays: SeenProcess) -> Station:
     """Of the relay, where one has run."""
-    told = snapshot(judge, from_redis=redis([*PROCESSES, *relays], kinds=["relay"]))
-    [found] = [station for station in told.stations if station.hop.group == "relay"]
+    shown = snapshot(judge, from_redis=redis([*PROCESSES, *relays], kinds=["relay"]))
+    [found] = [station for station in shown.stations if station.hop.group == "relay"]
     return found
 
 
@@ -186,13 +186,13 @@ def test_counters_of_relays_raise_their_alarms(judge: Judge) -> None:
     "alarm", [each for each in settings.WIRING.alarms if each.rises], ids=lambda each: each.name
 )
 def test_counters_of_processes_are_judged_on_the_page(judge: Judge, alarm: Alarm) -> None:
-    def told(by: float) -> Snapshot:
+    def shown(by: float) -> Snapshot:
         others = [rising(process("web"), **{alarm.figure: by / 2}), *PROCESSES]
         relay = rising(process("relay", **WELL), **{alarm.figure: by / 2})
         return snapshot(judge, from_redis=redis([*others, relay]))
 
-    assert told(0).state == "green"
-    found = {alert.name: alert.state for alert in told(4 * (alarm.bound + 1)).alerts}
+    assert shown(0).state == "green"
+    found = {alert.name: alert.state for alert in shown(4 * (alarm.bound + 1)).alerts}
     assert found[alarm.name] == ("red" if alarm.critical and not alarm.seconds else "amber")
 
 
@@ -207,18 +207,18 @@ def test_page_and_readiness_say_the_same_of_the_servers(
         silent = {name: answered(values[name]).failed("no answer") for name in away}
         clock.now += seconds
         heard = {name: silent.get(name) or answered(value) for name, value in values.items()}
-        told = take(
+        shown = take(
             Heard(postgres=heard["database"], redis=heard["redis"], kafka=heard["kafka"]),
             judge,
         )
-        page = worst(server.state for server in told.servers)
+        page = worst(server.state for server in shown.servers)
         if seconds > RED_AFTER and away:
             assert page == "red", "no news for so long is red, whatever it is about"
         else:
             assert page == {"ready": "green", "degraded": "amber", "not ready": "red"}[readiness]
 
 
-# -- what a server told last ------------------------------------------------------------------
+# -- what a server told last -------------------------------------------------------------------
 
 REFUSED = "Connection refused"
 AWAY = [(16.0, "grey"), (61.0, "red")]
@@ -249,13 +249,13 @@ def test_all_that_postgresql_told_last_is_as_old_as_its_answer(
     assert judged(judge, before).state == "green"
     silent = before.postgres.failed(REFUSED)
     clock.now += seconds
-    told = judged(judge, replace(heard(), postgres=silent))
-    [left] = [each for each in told.deadlines if each.name == "transaction ids"]
+    shown = judged(judge, replace(heard(), postgres=silent))
+    [left] = [each for each in shown.deadlines if each.name == "transaction ids"]
     assert (left.state, left.age) == (state, seconds)
-    [disk] = [each for each in told.deadlines if each.name == "disk of here"]
+    [disk] = [each for each in shown.deadlines if each.name == "disk of here"]
     assert (disk.state, disk.age) == ("green", 1.0), "Redis answers"
 
-    page, answer = live_part(told, frozenset({LETTERS})), as_json(told, letters=True)
+    page, answer = live_part(shown, frozenset({LETTERS})), as_json(shown, letters=True)
     why = f"no data for {words.span(seconds)}: {REFUSED}"
     age = f'<p class="read {state}">read {words.span(seconds)} ago; {why}</p>'
     for heading in ("Dead letters, by handler and error", "Who did what"):
@@ -265,7 +265,7 @@ def test_all_that_postgresql_told_last_is_as_old_as_its_answer(
     assert row in part(page, "Time left")
     assert why in part(page, "Time left")
 
-    terminal = rendered(told, colour=False)
+    terminal = rendered(shown, colour=False)
     assert terminal.count(f"read {words.span(seconds)} ago; {why}") == 3
 
     news = {"state": state, "age": seconds, "reason": why}
@@ -280,8 +280,8 @@ def test_a_disk_is_known_as_long_as_a_process_there_speaks(
     judge: Judge, clock: Clock, seconds: float, state: str
 ) -> None:
     def disk(*processes: SeenProcess) -> Deadline:
-        told = snapshot(judge, from_redis=redis(processes))
-        [found] = [each for each in told.deadlines if each.name == "disk of here"]
+        shown = snapshot(judge, from_redis=redis(processes))
+        [found] = [each for each in shown.deadlines if each.name == "disk of here"]
         return found
 
     silent = process("web", age=seconds)
@@ -309,13 +309,13 @@ def test_the_page_is_of_the_time_of_its_oldest_answer_and_each_card_has_its_age(
     clock.now += 4.0
     redis = heard().redis
     clock.now += 3.0
-    told = judged(judge, replace(heard(), kafka=kafka, redis=redis))
-    assert told.as_of == told.at - timedelta(seconds=7)
-    as_of = rfc3339(told.as_of)
-    page, terminal = live_part(told, frozenset()), rendered(told, colour=False)
+    shown = judged(judge, replace(heard(), kafka=kafka, redis=redis))
+    assert shown.as_of == shown.at - timedelta(seconds=7)
+    as_of = rfc3339(shown.as_of)
+    page, terminal = live_part(shown, frozenset()), rendered(shown, colour=False)
     assert f'as of <time datetime="{as_of}">' in page
     assert f"as of {as_of}" in terminal
-    assert as_json(told, letters=True)["asOf"] == as_of
+    assert as_json(shown, letters=True)["asOf"] == as_of
     cards = page.split('<p class="name">')[1:]
     for name, age in (("tasks", "3.0 s"), ("accepted", "0.0 s")):
         [card] = [each for each in cards if each.startswith(name)]
@@ -324,11 +324,11 @@ def test_the_page_is_of_the_time_of_its_oldest_answer_and_each_card_has_its_age(
 
 def test_before_any_server_has_answered_the_page_is_of_no_time(judge: Judge) -> None:
     never = Heard(postgres=Reading.begun(), redis=Reading.begun(), kafka=Reading.begun())
-    told = judged(judge, never)
-    assert told.as_of is None
-    assert "no server has answered yet" in live_part(told, frozenset())
-    assert "no server has answered yet" in rendered(told, colour=False)
-    assert as_json(told, letters=True)["asOf"] is None
+    shown = judged(judge, never)
+    assert shown.as_of is None
+    assert "no server has answered yet" in live_part(shown, frozenset())
+    assert "no server has answered yet" in rendered(shown, colour=False)
+    assert as_json(shown, letters=True)["asOf"] is None
 
 
 def test_charts_end_at_the_clock_and_say_how_old_their_last_row_is(
@@ -350,29 +350,29 @@ def test_charts_end_at_the_clock_and_say_how_old_their_last_row_is(
         return snapshot(judge, from_postgres=postgres(past=past))
 
     for seconds in (0, LATE_SECONDS):
-        told = later(seconds)
-        assert (told.state, told.charted.state) == ("green", "green")
-        picture = as_json(told, letters=True)["past"]
+        shown = later(seconds)
+        assert (shown.state, shown.charted.state) == ("green", "green")
+        picture = as_json(shown, letters=True)["past"]
         assert picture["until"][-1] == "2026-03-01T12:00:00.000Z"
         assert picture["charts"][0]["lines"][0]["values"][-3:] == [12.0, 11.0, 10.0]
-        assert "10 now" in charts_part(told, "hour")
+        assert "10 now" in charts_part(shown, "hour")
 
-    told = later(600)
-    assert (told.state, told.charted.state) == ("grey", "grey")
-    picture = as_json(told, letters=True)["past"]
+    shown = later(600)
+    assert (shown.state, shown.charted.state) == ("grey", "grey")
+    picture = as_json(shown, letters=True)["past"]
     assert picture["until"][-1] == "2026-03-01T12:10:00.000Z"
     values = picture["charts"][0]["lines"][0]["values"]
     assert values[-13:] == [12.0, 11.0, 10.0, *[None] * 10]
-    assert "? now" in charts_part(told, "hour")
-    assert "10 now" not in charts_part(told, "hour")
+    assert "? now" in charts_part(shown, "hour")
+    assert "10 now" not in charts_part(shown, "hour")
     said = '<p class="read grey">read 0.0 s ago; last row 10 min ago</p>'
-    assert said in live_part(told, frozenset())
-    assert "last row 10 min ago" in rendered(told, colour=False)
+    assert said in live_part(shown, frozenset())
+    assert "last row 10 min ago" in rendered(shown, colour=False)
 
-    told = later(7200)
-    assert "last row 2 h ago" in live_part(told, frozenset())
-    assert not as_json(told, letters=True)["past"]["charts"], "nothing is known of the last hour"
-    day = as_json(told, span="day", letters=True)["past"]["charts"][0]["lines"][0]["values"]
+    shown = later(7200)
+    assert "last row 2 h ago" in live_part(shown, frozenset())
+    assert not as_json(shown, letters=True)["past"]["charts"], "nothing is known of the last hour"
+    day = as_json(shown, span="day", letters=True)["past"]["charts"][0]["lines"][0]["values"]
     assert day[-13:] == [12.0, *[None] * 12]
 
 

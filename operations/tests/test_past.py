@@ -53,13 +53,13 @@ def test_a_minute_is_kept_once_with_what_the_charts_need() -> None:
     assert len(kept) == 1 + again  # a minute may have ended in between
     assert not again or kept[1].at - kept[0].at == timedelta(minutes=1)
     assert begun.replace(second=0, microsecond=0) <= kept[0].at <= datetime.now(UTC)
-    told = kept[0].told
+    figures = kept[0].figures
     for chart in CHARTS:
         if chart.name == "relayed":
             continue  # where a relay has run
-        assert any(charts._is_of(name, chart) for name in told.series), chart.name
-    assert told.series["pipeline/outbox#waits"] == OutboxEvent.objects.count() > 1
-    assert "handlers: record_sales/HandlerPaused" in told.alarms
+        assert any(charts._is_of(name, chart) for name in figures.series), chart.name
+    assert figures.series["pipeline/outbox#waits"] == OutboxEvent.objects.count() > 1
+    assert "handlers: record_sales/HandlerPaused" in figures.alarms
     assert PastReader().read().migrations
     with connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")
@@ -74,11 +74,11 @@ def test_how_long_it_has_been_so_is_taken_over_from_the_row_before() -> None:
     past.write(before, MinuteFigures(alarms=held))
     pause_handler("record_sales", reason="a try", by="ada")
     assert minute.note_minute()
-    told = rows()[-1].told
-    assert told.alarms["handlers: record_sales/HandlerPaused"] >= 1_750.0 + 60
+    figures = rows()[-1].figures
+    assert figures.alarms["handlers: record_sales/HandlerPaused"] >= 1_750.0 + 60
     warning = "HandlerPaused (handlers: record_sales)"
-    assert warning in told.on
-    assert warning not in told.red
+    assert warning in figures.on
+    assert warning not in figures.red
     assert ("warning", f"alarm {warning}") in [
         (mark.kind, mark.words) for mark in draw(PastReader().read(), "hour").marks
     ]
@@ -131,13 +131,13 @@ ORDERS = "business/sales#done"
 
 
 def test_a_counter_is_shown_by_what_it_rises() -> None:
-    told = table("orders", minutes([(ORDERS, 100)], [(ORDERS, 130)], [(ORDERS, 130)]))
-    assert told[-3:] == ["?", "30", "0"]
+    cells = table("orders", minutes([(ORDERS, 100)], [(ORDERS, 130)], [(ORDERS, 130)]))
+    assert cells[-3:] == ["?", "30", "0"]
 
 
 def test_a_counter_that_begins_anew_counts_from_nothing() -> None:
-    told = table("orders", minutes([(ORDERS, 100)], [(ORDERS, 7)], [(ORDERS, 9)]))
-    assert told[-3:] == ["?", "7", "2"]
+    cells = table("orders", minutes([(ORDERS, 100)], [(ORDERS, 7)], [(ORDERS, 9)]))
+    assert cells[-3:] == ["?", "7", "2"]
 
 
 def test_a_gap_is_a_gap_and_what_came_in_it_is_shared_out() -> None:
@@ -190,8 +190,8 @@ def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> N
     red = "HandlerLag (handlers: record_sales)"
     paused = "HandlerPaused (handlers: other)"
     made = [
-        Row(NOW - timedelta(minutes=minute), MinuteFigures(**told))
-        for minute, told in (
+        Row(NOW - timedelta(minutes=minute), MinuteFigures(**figures))
+        for minute, figures in (
             (40, quiet),
             (30, {"releases": ("1", "2")}),
             (20, {"releases": ("2",), "red": (red,)}),  # as releases wrote it that kept no warnings
@@ -255,11 +255,11 @@ def test_marks_that_are_left_out_are_counted(actions: int, said: str) -> None:
     past = Past(rows=minutes([("pipeline/outbox#waits", 1)]), actions=acted)
     picture = draw(past, "day")
     assert (picture.left_out, len(picture.marks)) == (said, MARKS)
-    told = snapshot(Judge(()), from_postgres=postgres(past=past))
-    page, terminal = charts_part(told, "day"), rendered(told, colour=False, span="day")
+    shown = snapshot(Judge(()), from_postgres=postgres(past=past))
+    page, terminal = charts_part(shown, "day"), rendered(shown, colour=False, span="day")
     assert (f"The newest {MARKS}, {said}." in page) == bool(said)
     assert (said in page, said in terminal) == (True, True)
-    assert as_json(told, span="day", letters=True)["past"]["earlierMarks"] == actions - MARKS
+    assert as_json(shown, span="day", letters=True)["past"]["earlierMarks"] == actions - MARKS
 
 
 @pytest.mark.usefixtures("routes")
@@ -282,7 +282,7 @@ def test_an_ordinary_deploy_leaves_a_mark(settings: Any) -> None:
     second = heartbeat("sha-2")
     assert minute.note_minute()
     builds = {f"{conf.release()}, build sha-1", f"{conf.release()}, build sha-2"}
-    assert builds <= set(rows()[-1].told.releases)
+    assert builds <= set(rows()[-1].figures.releases)
     deploys = {
         mark.words for mark in draw(PastReader().read(), "hour").marks if mark.kind == "deploy"
     }

@@ -199,18 +199,18 @@ def test_the_last_day_is_read_along_its_index() -> None:
 
 def _saw_what_there_is() -> None:
     """Else it would be cheap for nothing."""
-    told = pipeline.ask_postgres(Backlog())
-    hops = {(hop.group, hop.name): hop for hop in told.hops}
-    assert not told.failed
+    found = pipeline.ask_postgres(Backlog())
+    hops = {(hop.group, hop.name): hop for hop in found.hops}
+    assert not found.failed
     assert hops["pipeline", "outbox"].waits == ROWS
     assert hops["dead letters", HANDLER].waits == 3 * ROWS
     assert hops["feeds", "fan-out"].waits == ROWS
     assert hops["notifications", "push"].waits
     assert hops["notifications", "made ready"].waits == 50
-    assert [group.letters for group in told.letters] == [ROWS]
-    [cut] = [row for row in told.handlers if row.positions is None]
+    assert [group.letters for group in found.letters] == [ROWS]
+    [cut] = [row for row in found.handlers if row.positions is None]
     assert cut.status.handler == HANDLER
-    card = next(each for each in _page(told).stations if each.hop.name == HANDLER)
+    card = next(each for each in _page(found).stations if each.hop.name == HANDLER)
     assert "it has more than 250 positions" in " ".join(card.hop.notes)
     assert (card.hop.waits, card.hop.done) == (None, None)
 
@@ -218,15 +218,15 @@ def _saw_what_there_is() -> None:
 @pytest.mark.usefixtures("much")
 def test_ten_thousand_partitions_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "ENOUGH", 2 * COUNT)
-    told = pipeline.ask_postgres(Backlog())
-    [row] = [row for row in told.handlers if row.status.handler == HANDLER]
+    found = pipeline.ask_postgres(Backlog())
+    [row] = [row for row in found.handlers if row.status.handler == HANDLER]
     assert row.positions is not None
     assert len(row.positions) == 2 * COUNT
 
 
-def _page(told: pipeline.FromPostgres) -> Snapshot:
+def _page(found: pipeline.FromPostgres) -> Snapshot:
     log = TopicState(
         TOPIC, TOPIC_ID, dict.fromkeys(range(2 * COUNT), 0), dict.fromkeys(range(2 * COUNT), 1)
     )
-    heard = Heard(postgres=answered(told), redis=answered(redis()), kafka=answered({TOPIC: log}))
+    heard = Heard(postgres=answered(found), redis=answered(redis()), kafka=answered({TOPIC: log}))
     return take(heard, Judge(settings.WIRING.alarms))

@@ -22,6 +22,7 @@ from devtools.testing.processes import free_port
 from devtools.testing.relay import a_policy, relaying, settled, until, waiting_letters
 from devtools.testing.web import Web, web_process
 from operations import relay_letters, runs
+from operations.action import ActionRequest
 from operations.journey import search
 from operations.relay_letters import RelayGroup
 from operations.tests.acting import Operator
@@ -218,7 +219,9 @@ def test_without_rabbitmq_it_says_so_and_a_run_waits(
     a_policy("page")
     with of_settings(policy):
         [group] = refuse(policy, *NO_ID)
-        number = runs.begin_relay_run("discard", group, by="ada", why="a look", rate=200)
+        number = runs.begin_relay_run(
+            "discard", group, ActionRequest(by="ada", why="a look", rate=200)
+        )
     away = f"amqp://guest:s3cret-of-rabbitmq@127.0.0.1:{free_port()}/"
     with web_process(RABBITMQ_URL=away) as web, override_settings(RELAY={"url": away}):
         operator = Operator(web, staff("operator", *LETTERS))
@@ -232,9 +235,9 @@ def test_without_rabbitmq_it_says_so_and_a_run_waits(
             assert b"RabbitMQ does not answer" in answer.body
             assert b"s3cret" not in answer.body
         assert runs.work() == 0
-        told = operator.look(f"/ops/done/{number}").body
-        assert b"waits: RabbitMQ does not answer" in told
-        assert b"s3cret" not in told
+        body = operator.look(f"/ops/done/{number}").body
+        assert b"waits: RabbitMQ does not answer" in body
+        assert b"s3cret" not in body
     with of_settings(policy):
         a_second_passes()
         assert runs.work() == 3

@@ -46,11 +46,11 @@ def test_the_sentence_of_an_alarm_leads_to_what_is_to_be_done(
 
     judged(0.0)  # of some alarms it counts by how much their figure rises
     clock.now += 2
-    told = judged(over(alarm))
-    [alert] = told.alerts
+    shown = judged(over(alarm))
+    [alert] = shown.alerts
     place = f"docs/operations.md#{alarm.name.lower()}"
-    page = unescape(live_part(told, frozenset()))
+    page = unescape(live_part(shown, frozenset()))
     [card] = [each for each in page.split('<p class="name">')[1:] if each.startswith("here")]
     assert f'<p class="alarm">{alert.sentence} <small>{alert.when} · {place}</small>' in card
-    assert place in rendered(told, colour=False)
-    assert [each["runbook"] for each in as_json(told, letters=True)["alarms"]] == [place]
+    assert place in rendered(shown, colour=False)
+    assert [each["runbook"] for each in as_json(shown, letters=True)["alarms"]] == [place]

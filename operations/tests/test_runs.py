@@ -10,6 +10,7 @@ from notifications.models import Notification
 from notifications.tests.samples import EMAIL, SMS, failed
 from operations import letters as groups
 from operations import runs
+from operations.action import ActionRequest
 from operations.letters import GroupKey, group_like, groups_of_apps, letter_groups
 from outbox.database import operator_log
 from outbox.database.operator_log import DoneAlready
@@ -44,7 +45,7 @@ def like(letter_id: int | UUID) -> GroupKey:
 
 
 def begin(action: str, letter_id: int | UUID, *, rate: int = 200) -> int:
-    return runs.begin_run(action, like(letter_id), by="ada", why="mended", rate=rate)
+    return runs.begin_run(action, like(letter_id), ActionRequest(by="ada", why="mended", rate=rate))
 
 
 def a_second_passes() -> None:
@@ -162,10 +163,10 @@ def test_more_than_are_counted_are_taken_all_the_same(monkeypatch: pytest.Monkey
 
 def test_a_form_begins_one_run() -> None:
     [*_, last] = dead(3)
-    once = UUID(int=7)
-    runs.begin_run("replay", like(last), by="ada", why="x", rate=1, once=once)
+    asked = ActionRequest(by="ada", why="x")
+    runs.begin_run("replay", like(last), asked)
     with pytest.raises(DoneAlready):
-        runs.begin_run("replay", like(last), by="ada", why="x", rate=1, once=once)
+        runs.begin_run("replay", like(last), asked)
     assert OperatorAction.objects.count() == 1
 
 
@@ -187,7 +188,7 @@ def test_what_apps_keep_is_a_group_too() -> None:
 def test_a_stopped_run_ends_once() -> None:
     [*_, last] = dead(3)
     number = begin("replay", last, rate=1)
-    assert runs.stop_run(number, by="bob", why="enough")
-    assert not runs.stop_run(number, by="bob", why="enough")
+    assert runs.stop_run(number, ActionRequest(by="bob", why="enough"))
+    assert not runs.stop_run(number, ActionRequest(by="bob", why="enough"))
     assert runs.work() == 0
     assert entry(number).outcome == "stopped by bob: enough"

@@ -10,9 +10,9 @@ import pytest
 from django.template.loader import render_to_string
 
 from eventsite.rollout import Version
-from operations import terminal, words
+from operations import words
 from operations.judge import Station
-from operations.pages import LETTERS, charts_part, live_parts, picture_of, progress, spans_of
+from operations.pages import LETTERS, charts_part, live_parts, picture_of, progress
 from operations.snapshot import Snapshot
 from operations.terminal import rendered
 from operations.tests.everything import everything
@@ -22,14 +22,14 @@ Said = Iterator[tuple[str, Sequence[str]]]
 """Heading of a section, and words in it."""
 
 
-def of_the_top(told: Snapshot) -> Said:
-    assert told.as_of is not None
-    yield "", (told.sentence, f"{told.as_of:%H:%M:%S}")
-    [alert] = told.alerts
+def of_the_top(shown: Snapshot) -> Said:
+    assert shown.as_of is not None
+    yield "", (shown.sentence, f"{shown.as_of:%H:%M:%S}")
+    [alert] = shown.alerts
     yield "", (alert.station, alert.sentence, alert.when, alert.runbook)
-    [unread] = told.unread
+    [unread] = shown.unread
     yield "", (unread.app, unread.reason)
-    for station in told.stations:
+    for station in shown.stations:
         yield "", list(of_a_card(station))
 
 
@@ -44,10 +44,10 @@ def of_a_card(station: Station) -> Iterator[str]:
         yield words.rate(station.rate)
 
 
-def of_the_past(told: Snapshot, span: str) -> Said:
-    heading, picture = "Business and pipeline", picture_of(told, span)
+def of_the_past(shown: Snapshot, span: str) -> Said:
+    heading, picture = "Business and pipeline", picture_of(shown, span)
     assert picture.marks
-    yield heading, (told.charted.told, picture.words.removeprefix("the "))
+    yield heading, (shown.charted.text, picture.words.removeprefix("the "))
     for _, group in picture.groups:
         for drawn in group:
             yield heading, (drawn.chart.title, f"{drawn.lines[0].last} now")
@@ -55,32 +55,33 @@ def of_the_past(told: Snapshot, span: str) -> Said:
         yield heading, (f"{mark.when:%H:%M}", mark.words)
 
 
-def of_what_was_done(told: Snapshot) -> Said:
+def of_what_was_done(shown: Snapshot) -> Said:
     yield "Under way", ("replay of group 2", "12 of 40 done, 3 skipped", "ada: mended")
-    for entry in told.actions:
+    for entry in shown.actions:
         when, what = f"{entry.at:%Y-%m-%d %H:%M:%S}", f"{entry.what} of {entry.subject}"
-        known = (when, entry.by, what, progress(entry), entry.why, told.stored.told)
+        known = (when, entry.by, what, progress(entry), entry.why, shown.stored.text)
         yield "Who did what", known
 
 
-def of_what_waits(told: Snapshot) -> Said:
-    for group, oldest in spans_of(told.letters):
-        known = (group.handler, group.error, str(group.letters), oldest, told.stored.told)
+def of_what_waits(shown: Snapshot) -> Said:
+    for group in shown.letters:
+        oldest = words.span(group.oldest)
+        known = (group.handler, group.error, str(group.letters), oldest, shown.stored.text)
         yield "Dead letters, by handler and error", known
-    for each in told.deadlines:
+    for each in shown.deadlines:
         left = [words.span(each.left)] if each.left is not None else []
         ends = (words.span(each.age), each.standing, each.ends)
         yield "Time left", (each.name, each.state, *left, *ends)
 
 
-def of_what_runs(told: Snapshot) -> Said:
+def of_what_runs(shown: Snapshot) -> Said:
     heading = "Servers and processes"
-    assert told.several
-    yield heading, (told.several,)
-    for server in told.servers:
+    assert shown.several
+    yield heading, (shown.several,)
+    for server in shown.servers:
         age = words.span(server.age)
         yield heading, (server.name, server.state, age, *server.facts, server.reason)
-    for row in told.processes:
+    for row in shown.processes:
         said = row.seen.said
         state = "replaced" if row.replaced else row.state
         times = (words.span(said.up), words.span(row.age), words.bytes_of(said.memory))
@@ -89,13 +90,13 @@ def of_what_runs(told: Snapshot) -> Said:
         yield heading, (said.name, state, *times, *what)
 
 
-def page_of(told: Snapshot, span: str) -> str:
+def page_of(shown: Snapshot, span: str) -> str:
     """The whole page without its marks of HTML."""
     viewer = Viewer("ada", frozenset({LETTERS}))
     context = {
         "viewer": viewer,
-        **live_parts(told, viewer.permissions),
-        "charts": charts_part(told, span),
+        **live_parts(shown, viewer.permissions),
+        "charts": charts_part(shown, span),
         "span": span,
     }
     page = render_to_string("operations/page.html", context)
@@ -103,17 +104,17 @@ def page_of(told: Snapshot, span: str) -> str:
 
 
 @pytest.mark.parametrize("span", ["hour", "day"])
-def test_page_and_terminal_have_the_same_words(span: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "PIPE_WIDTH", 1000)  # so wide that it breaks no line
-    told = everything()
-    page, text = page_of(told, span), rendered(told, colour=False, span=span)
+def test_page_and_terminal_have_the_same_words(span: str) -> None:
+    shown = everything()
+    # So wide that it breaks no line.
+    page, text = page_of(shown, span), rendered(shown, colour=False, span=span, width=1000)
     lines, text = text.splitlines(), " ".join(text.split())
     sections = [
-        *of_the_top(told),
-        *of_the_past(told, span),
-        *of_what_was_done(told),
-        *of_what_waits(told),
-        *of_what_runs(told),
+        *of_the_top(shown),
+        *of_the_past(shown, span),
+        *of_what_was_done(shown),
+        *of_what_waits(shown),
+        *of_what_runs(shown),
     ]
     for heading, known in sections:
         for each in (heading, *known):

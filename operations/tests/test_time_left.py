@@ -147,8 +147,8 @@ def test_the_trend_of_log_without_a_bound(gib: int, mib_a_minute: int, state: St
     judge = Judge(())
     for minute in range(7):
         slots = [("replica", gib * GIB + minute * mib_a_minute * MIB, None)]
-        told = deadlines(database(slots=slots), None, judge, at=1000.0 + 60 * minute)
-    assert state_of(named("replication slot replica", told)) == state
+        found = deadlines(database(slots=slots), None, judge, at=1000.0 + 60 * minute)
+    assert state_of(named("replication slot replica", found)) == state
 
 
 @pytest.mark.parametrize(("free", "state"), [(50, GREEN), (13, GREEN), (12, AMBER), (6, RED)])
@@ -192,9 +192,9 @@ def test_the_memory_of_redis(used: int, state: State) -> None:
 
 
 def test_what_has_no_end_is_named_and_does_not_colour_the_page() -> None:
-    told = broker(process(50 * GIB, relay_dead_letter_queue_messages=5.0), memory=50 * MIB)
-    memory = one("memory of Redis", redis=told)
-    dead = one("dead letters of the relay", redis=told)
+    server = broker(process(50 * GIB, relay_dead_letter_queue_messages=5.0), memory=50 * MIB)
+    memory = one("memory of Redis", redis=server)
+    dead = one("dead letters of the relay", redis=server)
     assert memory is not None
     assert dead is not None
     assert {(each.state, each.has_end) for each in (memory, dead)} == {(GREY, False)}
@@ -321,22 +321,22 @@ def test_postgresql_says_whether_its_archive_command_fails(
 ) -> None:
     session, needed = own_postgres
 
-    def told() -> Any:
+    def archiver() -> Any:
         return session.execute(_ARCHIVER).fetchone()
 
     def written() -> None:
         session.execute("SELECT txid_current()")
         session.execute("SELECT pg_switch_wal()")
 
-    assert told() is None
+    assert archiver() is None
     written()
-    assert settles(lambda: told() is not None)
-    failures, last, nothing = told()
+    assert settles(lambda: archiver() is not None)
+    failures, last, nothing = archiver()
     assert failures >= 1
     assert 0 <= last <= nothing
     needed.touch()
     written()  # so that it tries again now
-    assert settles(lambda: told() is None)
+    assert settles(lambda: archiver() is None)
 
 
 def test_what_holds_old_rows_without_a_session_is_found(

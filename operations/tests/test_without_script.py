@@ -128,5 +128,5 @@ def test_what_an_action_has_done_is_renewed_by_a_link(site: str, tab: Tab) -> No
     assert "Load it again" in tab.value(TEXT)
     OperatorAction.objects.filter(id=run.id).update(done=7)
     follow(tab, "Load it again")
-    told = "document.querySelector('.banner')?.innerText ?? ''"
-    assert settles(lambda: "7" in tab.value(told))
+    banner = "document.querySelector('.banner')?.innerText ?? ''"
+    assert settles(lambda: "7" in tab.value(banner))

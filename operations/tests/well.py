@@ -111,8 +111,8 @@ def snapshot(
     from_postgres: FromPostgres | None = None,
 ) -> Snapshot:
     """All three servers have just answered."""
-    told = heard(from_redis, from_postgres or postgres(failed=failed or {}))
-    return judged(judge, told)
+    readings = heard(from_redis, from_postgres or postgres(failed=failed or {}))
+    return judged(judge, readings)
 
 
 def heard(from_redis: FromRedis | None = None, from_postgres: FromPostgres | None = None) -> Heard:

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 from django.core.management.base import BaseCommand, CommandParser
+from django.utils.text import get_text_list
 
 from eventsite.rollout import KINDS, Version, awaited_by
 from outbox import redis_client
@@ -42,12 +43,12 @@ class Command(BaseCommand):
                 left = ends - time.monotonic()
                 if left <= 0:
                     self._say(
-                        f"{role} of {version} goes on after {seconds:g} s without {_list(lacking)}."
+                        f"{role} of {version} goes on after {seconds:g} s without {get_text_list(lacking, 'and')}."
                         " Nothing is lost: what they do not read yet waits in PostgreSQL and Kafka."
                     )
                     return
                 if lacking != reported:
-                    self._say(f"{role} of {version} waits for {_list(lacking)}.")
+                    self._say(f"{role} of {version} waits for {get_text_list(lacking, 'and')}.")
                     reported = lacking
                 time.sleep(min(LOOK_SECONDS, left))
         self._say(f"{role} of {version} may start.")
@@ -65,7 +66,3 @@ def _lacking(role: str, server: redis.Redis, version: Version) -> list[str]:
         return awaited_by(role, processes_seen(server), version)
     except redis.RedisError as error:
         return [f"an answer of Redis ({type(error).__name__})"]
-
-
-def _list(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)

@@ -7,8 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from io import StringIO
-from typing import Any
+from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console, JustifyMethod
@@ -52,33 +51,26 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(asdict(travels), default=_plain, indent=2))
         else:
-            self.stdout.write(_rendered(travels, colour=self.stdout.isatty()), ending="")
+            width = None if self.stdout.isatty() else PIPE_WIDTH
+            _print(travels, Console(file=cast(IO[str], self.stdout), width=width, highlight=False))
 
 
 def _plain(value: object) -> str:
     return rfc3339(value) if isinstance(value, datetime) else str(value)
 
 
-def _rendered(travels: Travels, *, colour: bool) -> str:
-    console = Console(
-        file=StringIO(),
-        force_terminal=colour,
-        width=None if colour else PIPE_WIDTH,
-        highlight=False,
-    )
-    with console.capture() as captured:
-        if travels.order_id:
-            count = len(travels.journeys) + len(travels.let_go)
-            console.print(f"Order {travels.order_id}: {count} events")
-        if travels.post_id:
-            console.print(f"Post {travels.post_id}")
-        for journey in travels.journeys:
-            console.print(_heading(journey), _table(journey.stops), sep="\n")
-        if travels.post_id:
-            console.print(_slices(travels.slices))
-        for event_id in travels.let_go:
-            console.print(f"\nEvent {event_id} is done and has left the outbox.")
-    return captured.get()
+def _print(travels: Travels, console: Console) -> None:
+    if travels.order_id:
+        count = len(travels.journeys) + len(travels.let_go)
+        console.print(f"Order {travels.order_id}: {count} events")
+    if travels.post_id:
+        console.print(f"Post {travels.post_id}")
+    for journey in travels.journeys:
+        console.print(_heading(journey), _table(journey.stops), sep="\n")
+    if travels.post_id:
+        console.print(_slices(travels.slices))
+    for event_id in travels.let_go:
+        console.print(f"\nEvent {event_id} is done and has left the outbox.")
 
 
 def _heading(journey: Journey) -> Text:

@@ -82,40 +82,24 @@ class Keyring:
     def recall(self, sha256: bytes) -> KeyState | None:
         """The live key with this hash if that can be said at once, which is nearly always; None
         says nothing, `find` does."""
-        if self._clock() - self._as_of > FRESH:
-            return None
-        key = self._keys.get(sha256)
-        if key is None or key.expires <= time.time():
-            return None
-        self._note(key.id)
-        return key
+        return None if self._clock() - self._as_of > FRESH else self._living(sha256)
 
     async def find(self, sha256: bytes) -> KeyState | None:
         """The live key with this hash. Raises KeysUnread if it is not known and the database is
         away."""
         age = await self._refresh()
-        key = self._keys.get(sha256)
-        if key is None:
-            if age <= OLDEST:  # it may have been made a moment ago
-                await self._wait(self._soon())
-                key = self._keys.get(sha256)
-            if key is None and self._is_away():
-                raise KeysUnread
-        if key is None or key.expires <= time.time():
-            return None
-        self._note(key.id)
-        return key
+        if sha256 not in self._keys and age <= OLDEST:  # it may have been made a moment ago
+            await self._wait(self._soon())
+        if sha256 not in self._keys and self._is_away():
+            raise KeysUnread
+        return self._living(sha256)
 
     async def living(self, hashes: Iterable[bytes]) -> dict[bytes, KeyState]:
         """Of keys that have been found before, those that still live; to be asked several times a
         second. While the database is unavailable a key lives until it expires."""
         await self._refresh()
-        now = time.time()
-        found = {sha256: self._keys.get(sha256) for sha256 in hashes}
-        living = {sha256: key for sha256, key in found.items() if key and key.expires > now}
-        for key in living.values():
-            self._note(key.id)
-        return living
+        found = {sha256: self._living(sha256) for sha256 in hashes}
+        return {sha256: key for sha256, key in found.items() if key}
 
     async def close(self) -> None:
         """Stop reading; for the end of the process."""
@@ -123,12 +107,17 @@ class Keyring:
             self._reader.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _note(self, key_id: int) -> None:
+    def _living(self, sha256: bytes) -> KeyState | None:
+        """The key in memory, which is used now, if it has not expired."""
+        key = self._keys.get(sha256)
+        if key is None or key.expires <= time.time():
+            return None
         now = self._clock()
-        if now - self._noted.get(key_id, float("-inf")) > NOTED_EVERY:
-            self._noted[key_id] = now
-            self._used.add(key_id)
+        if now - self._noted.get(key.id, float("-inf")) > NOTED_EVERY:
+            self._noted[key.id] = now
+            self._used.add(key.id)
             self._soon()
+        return key
 
     async def _refresh(self) -> float:
         """Have them read if it is time; their age in seconds before that."""

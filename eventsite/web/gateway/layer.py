@@ -12,11 +12,11 @@ from typing import cast
 import structlog
 
 from eventsite.web.gateway import refusals, routes
+from eventsite.web.gateway.access_log import AccessLog, Call
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.web.gateway.callers import ANONYMOUS, bounded_as, caller_key, within_limit
 from eventsite.web.gateway.headers import check_head, wanted_headers
 from eventsite.web.gateway.ids import RequestIds, request_ids
-from eventsite.web.gateway.journal import Journal
 from eventsite.web.gateway.keyring import Keyring
 from eventsite.web.gateway.rate_limit import RateLimiter
 from eventsite.web.gateway.refusals import BodyIncomplete, Refused, send_refusal
@@ -53,7 +53,7 @@ class Parts:
     rules: Rules
     keyring: Keyring
     limiter: RateLimiter | None
-    journal: Journal
+    access_log: AccessLog
 
 
 class Gateway:
@@ -63,7 +63,7 @@ class Gateway:
     def __init__(self, application: Application, parts: Parts) -> None:
         self._application = application
         self._rules, self._keyring = parts.rules, parts.keyring
-        self._limiter, self._journal = parts.limiter, parts.journal
+        self._limiter, self._access_log = parts.limiter, parts.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -72,7 +72,7 @@ class Gateway:
         ids = request_ids(found)
         route = routes.find_path(path)
         if route is routes.METRICS:  # who looks at them finds in them what was answered before
-            self._journal.flush()
+            self._access_log.flush()
         span = RequestSpan(scope, ids, route.label) if self._rules.traced else None
         ids = ids if span is None else span.ids
         answer = _Answer(send, ids)
@@ -110,15 +110,8 @@ class Gateway:
             seconds = time.perf_counter() - started
             if span is not None:
                 span.end(label, answer.status)
-            self._journal.note(
-                method=method,
-                path=path,
-                route=label,
-                status=answer.status,
-                seconds=seconds,
-                caller=caller,
-                ids=ids,
-            )
+            call = Call(path, label, caller, ids)
+            self._access_log.note(call, method=method, status=answer.status, seconds=seconds)
 
 
 def failed(error: BaseException, method: str) -> Refused:

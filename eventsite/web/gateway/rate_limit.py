@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from eventsite.web.futures import tell
 from eventsite.web.gateway import metrics
-from eventsite.web.redis_lane import PROBES_EVERY, RedisLane
+from eventsite.web.redis_with_breaker import PROBES_EVERY, RedisWithBreaker
 from restapi.lookup import Command
 
 __all__ = ["TAKE", "RateLimit", "RateLimiter", "bucket_of"]
@@ -88,7 +88,7 @@ class RateLimiter:
         probes_every: float = PROBES_EVERY,
     ) -> None:
         self.limit = limit
-        self._lane = RedisLane(
+        self._redis = RedisWithBreaker(
             redis_url,
             patience=patience,
             logger="gateway",
@@ -103,18 +103,18 @@ class RateLimiter:
 
     async def start(self) -> None:
         """Connect, or leave that to the probe."""
-        await self._lane.connect()
+        await self._redis.connect()
 
     async def close(self) -> None:
         """Let go of the connection."""
-        await self._lane.close()
+        await self._redis.close()
 
     async def take(self, caller: str) -> int:
         """0 if the caller may go on, else the whole seconds after which a token is there.
 
         Never raises and never waits long, whatever has become of Redis.
         """
-        if self._lane.is_open:
+        if self._redis.is_open:
             metrics.FAILED_OPEN.inc()
             return 0
         loop = asyncio.get_running_loop()
@@ -143,10 +143,10 @@ class RateLimiter:
     async def _take(self, wanted: Mapping[str, int]) -> Sequence[tuple[int, int]] | None:
         """One EVAL a bucket, all in one round trip; each key alone, as a Redis cluster needs. None
         where one of them has failed."""
-        answers = await self._lane.replies([self._command(*each) for each in wanted.items()])
+        answers = await self._redis.replies([self._command(*each) for each in wanted.items()])
         for refusal in answers or ():
             if isinstance(refusal, Exception):
-                self._lane.open(refusal)
+                self._redis.open(refusal)
                 return None
         return answers
 

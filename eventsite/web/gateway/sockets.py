@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from eventsite.web.gateway import metrics, refusals
+from eventsite.web.gateway.access_log import Call
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
 from eventsite.web.gateway.callers import (
     ANONYMOUS,
@@ -92,7 +93,6 @@ class SocketEndpoint:
     async def _admit(
         self, socket: _Socket, scope: Scope, found: Mapping[bytes, bytes], twice: bytes
     ) -> None:
-        """Find out who calls. Raises Refused."""
         limiter, rules = self.parts.limiter, self.parts.rules
         check_head(scope, found, twice)
         check_origin(found, hosts=rules.hosts, origins=rules.origins)
@@ -132,7 +132,7 @@ class _Socket:
         self._route = endpoint.path.label
         self._raw_path = scope["path"]
         self._send = send
-        self._push: Push = scope.get("extensions", {}).get(PUSH, _never)
+        self._push: Push = scope.get("extensions", {}).get(PUSH, lambda _: False)
         self._ids = ids
         self._span = span
         self._began = time.perf_counter()
@@ -194,7 +194,6 @@ class _Socket:
         self._endpoint.received.inc()
 
     async def end(self) -> None:
-        """The consumer has returned."""
         if self.is_open:
             await self.close(CloseCode.DONE, "")
         elif not self._status and not self._code:
@@ -210,25 +209,18 @@ class _Socket:
             await self.close(code, str(error) if code == CloseCode.UNKNOWN_KIND else "")
 
     def note_end(self) -> None:
-        """In log and metrics."""
         seconds = time.perf_counter() - self._began
         if self._status != 101:
             self._end_span()
-            self._endpoint.parts.journal.note(
-                method=_METHOD,
-                path=self._raw_path,
-                route=self._route,
-                status=self._status,
-                seconds=seconds,
-                caller=self.caller,
-                ids=self._ids,
-            )
+            access_log = self._endpoint.parts.access_log
+            access_log.note(self._call, method=_METHOD, status=self._status, seconds=seconds)
             return
         metrics.SOCKETS_OPEN.labels(self._route).dec()
         label = str(int(self._code)) if self._code in _REGISTERED else "other"
         metrics.SOCKETS_CLOSED.labels(self._route, label).inc()
-        self._note(
+        self._endpoint.parts.access_log.note_socket(
             "websocket_closed",
+            self._call,
             code=int(self._code),
             reason=self._reason[:200],
             seconds=round(seconds, 3),
@@ -247,7 +239,7 @@ class _Socket:
         self._end_span()
         metrics.SOCKETS_OPEN.labels(self._route).inc()
         metrics.SOCKETS_OPENED.labels(self._route).inc()
-        self._note("websocket_opened")
+        self._endpoint.parts.access_log.note_socket("websocket_opened", self._call)
 
     async def _send_message(self, message: Message) -> None:
         """Several tasks of a consumer may send at once; the client is slow if none gets through."""
@@ -288,15 +280,9 @@ class _Socket:
             self._span.end(self._route, self._status)
             self._span = None
 
-    def _note(self, event: str, **of_its_end: object) -> None:
-        self._endpoint.parts.journal.note_socket(
-            event,
-            path=self._raw_path,
-            route=self._route,
-            caller=self.caller,
-            ids=self._ids,
-            **of_its_end,
-        )
+    @property
+    def _call(self) -> Call:
+        return Call(self._raw_path, self._route, self.caller, self._ids)
 
 
 def _outcome_of(error: BaseException) -> tuple[Refused, int]:
@@ -332,11 +318,6 @@ def _incoming(receive: Receive, socket: _Socket, takes: frozenset[str]) -> Recei
         return message
 
     return checked
-
-
-def _never(_: bytes) -> bool:
-    """The push of a server that has none."""
-    return False
 
 
 def _for_consumer(scope: Scope, socket: _Socket) -> Scope:

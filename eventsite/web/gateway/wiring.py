@@ -13,9 +13,9 @@ from django.urls import path, re_path
 from django.utils.module_loading import import_string
 
 from eventsite.telemetry.logs import console_line
+from eventsite.web.gateway.access_log import AccessLog
 from eventsite.web.gateway.asgi_types import Application
 from eventsite.web.gateway.django_app import middleware_headers
-from eventsite.web.gateway.journal import Journal
 from eventsite.web.gateway.keyring import Keyring
 from eventsite.web.gateway.layer import Gateway, Parts, Rules
 from eventsite.web.gateway.open_sockets import OpenSockets
@@ -42,7 +42,7 @@ class Assembled:
             await self.parts.limiter.start()
 
     async def close(self) -> None:
-        self.parts.journal.close()
+        self.parts.access_log.close()
         await self.sockets.close()
         await self.parts.keyring.close()
         if self.parts.limiter is not None:
@@ -58,7 +58,7 @@ def gateway_around(application: Application) -> Assembled:
             settings.REDIS_URL,
             patience=settings.RATE_LIMIT_PATIENCE,
         )
-    journal = Journal(
+    access_log = AccessLog(
         service=settings.SERVICE_NAME,
         level=settings.LOG_LEVEL,
         console=console_line if settings.LOG_FORMAT == "console" else None,
@@ -72,7 +72,7 @@ def gateway_around(application: Application) -> Assembled:
         hosts=settings.ALLOWED_HOSTS,
         origins=settings.WEBSOCKET_ORIGINS,
     )
-    parts = Parts(rules=rules, keyring=Keyring(), limiter=limiter, journal=journal)
+    parts = Parts(rules=rules, keyring=Keyring(), limiter=limiter, access_log=access_log)
     sockets = OpenSockets(
         parts.keyring,
         at_most=settings.WEBSOCKETS_PER_CALLER,

@@ -13,7 +13,7 @@ from django.conf import settings
 from eventsite.web.gateway.asgi_types import Scope
 from eventsite.web.hot_paths.coalescer import STOPPING, BatchRefused, Coalescer
 from eventsite.web.hot_paths.pool import SessionPool
-from eventsite.web.redis_lane import RedisLane
+from eventsite.web.redis_with_breaker import RedisWithBreaker
 from outbox.database.unit_of_work import NotStored, OutcomeUnknown, TurnedAway
 from restapi.answers import Answer, json_answer
 from restapi.errors import unavailable
@@ -77,8 +77,6 @@ class _Write:
 
 
 class _Read:
-    """Questions in, answers out, many at a time."""
-
     method = "GET"
     takes_body = False
 
@@ -86,7 +84,15 @@ class _Read:
         self.route, self.parameters = path.route, path.parameters
         self._path = path
         self._turn = pool.turn()
-        self._redis: RedisLane | None = None  # belongs to the loop of the first question
+        self._redis: RedisWithBreaker | None = None
+        if isinstance(path, HotLookup):
+            self._redis = RedisWithBreaker(
+                getattr(settings, path.redis),
+                patience=REDIS_SECONDS,
+                logger="hot_paths",
+                lost="hot_path_redis_lost",
+                back="hot_path_redis_back",
+            )
         self._coalescer: Coalescer[Any, Answer | None] = Coalescer(
             self._find,
             name=f"{self.method} {self.route}",
@@ -110,8 +116,8 @@ class _Read:
         try:
             ask = next(steps)
             while True:
-                if ask.commands:
-                    received: Any = await self._lane().replies(ask.commands)
+                if self._redis is not None and ask.commands:
+                    received: Any = await self._redis.replies(ask.commands)
                 else:
                     with _away_for_all():
                         received = await self._turn.session.read(ask.statements)
@@ -119,18 +125,6 @@ class _Read:
         except StopIteration as end:
             answers: Sequence[Answer | None] = end.value
             return answers
-
-    def _lane(self) -> RedisLane:
-        if self._redis is None:
-            assert isinstance(self._path, HotLookup)
-            self._redis = RedisLane(
-                getattr(settings, self._path.redis),
-                patience=REDIS_SECONDS,
-                logger="hot_paths",
-                lost="hot_path_redis_lost",
-                back="hot_path_redis_back",
-            )
-        return self._redis
 
     async def close(self) -> None:
         await self._coalescer.close()

@@ -45,8 +45,8 @@ class Session:
     waits as long as its work may (outbox/database/patience.py), or for its connection to end: until then the
     server may still say what became of it."""
 
-    def __init__(self, *, patience: float = 5.0) -> None:
-        self._patience = patience
+    def __init__(self, *, patience: float = 5.0, plan_seconds: float = PLAN_SECONDS) -> None:
+        self._patience, self._plan_seconds = patience, plan_seconds
         self._wire: Wire | None = None
         self._forget_at = 0.0  # on the loop's clock
         # Django's own is one a task, with a connection object around it: once is enough.
@@ -106,7 +106,6 @@ class Session:
         on_commit: list[Callable[[], None] | None],
         commit: Commit,
     ) -> Change[Result]:
-        """From BEGIN to COMMIT, or to ROLLBACK."""
         before: Sequence[Statement] = (_BEGIN, *self._old_plans())
         try:
             try:
@@ -139,7 +138,7 @@ class Session:
                 raise patience.give_up("connect") from error
             patience.note_answer()
             self._wire = Wire(connection)
-            self._forget_at = asyncio.get_running_loop().time() + PLAN_SECONDS
+            self._forget_at = asyncio.get_running_loop().time() + self._plan_seconds
         return self._wire
 
     def _old_plans(self) -> Sequence[Statement]:
@@ -147,7 +146,7 @@ class Session:
         now = asyncio.get_running_loop().time()
         if now < self._forget_at:
             return ()
-        self._forget_at = now + PLAN_SECONDS
+        self._forget_at = now + self._plan_seconds
         return (FORGET_PLANS,)
 
     async def close(self) -> None:

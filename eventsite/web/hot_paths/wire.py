@@ -139,7 +139,6 @@ class Wire:
         self._expected.append(None)
 
     def _writable(self) -> None:
-        """The socket takes more: send what is left."""
         try:
             if not self._libpq.flush():
                 self._loop.remove_writer(self._socket)

@@ -53,13 +53,13 @@ def number(log: StatusLog, floor: int) -> Sequence[Statement]:
     )
 
 
-def rows_between(log: StatusLog, after: int, last: int, limit: int = READ_AT_ONCE) -> Statement:
+def rows_between(log: StatusLog, after: int, last: int) -> Statement:
     """Rows (seq, time, columns) with a seq above `after`, up to `last`, in order."""
     columns = ", ".join(("seq", log.at, *log.columns))
     return (
         f"SELECT {columns} FROM {log.table} WHERE seq > %s::bigint AND seq <= %s::bigint"
         " ORDER BY seq LIMIT %s::bigint",
-        (after, last, limit),
+        (after, last, READ_AT_ONCE),
     )
 
 

@@ -174,7 +174,6 @@ class Command(BaseCommand):
             raise CommandError("Crossed: " + ", ".join(each.text for each in crossed))
 
     def _feeds(self, options: dict[str, Any]) -> FeedsReport:
-        """Looks over HTTP for every accepted post."""
         _refuse_of_orders(options, METRICS_OF_FEEDS)
         plan = _plan(FeedsPlan, options)
         self._ask(plan, f"feeds of {plan.users} users, seed {plan.seed}, run {plan.run}")
@@ -182,7 +181,6 @@ class Command(BaseCommand):
         return FeedsReport(plan, tally, describe_machine(), options["fail_if"])
 
     def _notifications(self, options: dict[str, Any]) -> NotificationsReport:
-        """Looks over HTTP for every accepted one."""
         _refuse_of_orders(options, METRICS_OF_NOTIFICATIONS)
         plan = _plan(NotificationsPlan, options)
         self._ask(plan, f"notifications, seed {plan.seed}, run {plan.run}")
@@ -190,7 +188,6 @@ class Command(BaseCommand):
         return NotificationsReport(plan, tally, describe_machine(), options["fail_if"])
 
     def _sent(self, plan: NotificationsPlan, options: dict[str, Any]) -> NotificationsTally:
-        """Everything sent and looked for."""
         port, fails = options["provider"], options["provider_fails"]
         try:
             with provider(port, fails=fails, seed=plan.seed) if port else nullcontext() as arrivals:

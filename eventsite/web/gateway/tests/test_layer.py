@@ -18,8 +18,8 @@ from apikeys.models import hash_of, make_key
 from apikeys.queries import KeyState
 from devtools.testing.receiver import spans_in_memory
 from eventsite.web.gateway import metrics
+from eventsite.web.gateway.access_log import AccessLog
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
-from eventsite.web.gateway.journal import Journal
 from eventsite.web.gateway.keyring import Keyring
 from eventsite.web.gateway.layer import Gateway, Parts, Rules
 from restapi.context import caller, trace_context
@@ -70,7 +70,7 @@ def call(
             ),
             keyring=keyring,
             limiter=None,
-            journal=Journal(service="web", level=level),
+            access_log=AccessLog(service="web", level=level),
         )
         scope: Scope = {
             "type": "http", "method": method, "path": path, "query_string": b"",

@@ -17,7 +17,7 @@ from devtools.testing.refusing_redis import REFUSALS, refusing
 from devtools.testing.weather import Fault, proxy_to
 from eventsite.web.gateway import metrics
 from eventsite.web.gateway.rate_limit import TAKE, RateLimit, RateLimiter, bucket_of
-from eventsite.web.redis_lane import RedisLane
+from eventsite.web.redis_with_breaker import RedisWithBreaker
 
 SLOW = "1/h burst 50"  # nothing comes back during a test
 SECOND = 1_000_000
@@ -251,8 +251,8 @@ def test_a_frozen_redis_is_waited_for_once(caller: str, monkeypatch: pytest.Monk
 
         async def use(limiter: RateLimiter) -> None:
             assert await limiter.take(caller) == 0
-            limiter._lane.patience = 0.05
-            limiter._lane.probes_every = 3600
+            limiter._redis.patience = 0.05
+            limiter._redis.probes_every = 3600
             waits: list[float | None] = []
             really = asyncio.timeout
 
@@ -289,13 +289,13 @@ def test_a_redis_that_takes_no_writes_opens_the_breaker_once(
 ) -> None:
     """It may answer a PING, which says nothing of the buckets."""
     opened: list[Exception] = []
-    really = RedisLane.open
+    really = RedisWithBreaker.open
 
-    def opens(lane: RedisLane, error: Exception) -> None:
+    def opens(server: RedisWithBreaker, error: Exception) -> None:
         opened.append(error)
-        really(lane, error)
+        really(server, error)
 
-    monkeypatch.setattr(RedisLane, "open", opens)
+    monkeypatch.setattr(RedisWithBreaker, "open", opens)
 
     async def use(limiter: RateLimiter) -> None:
         assert [await limiter.take(caller) for _ in range(51)] == [0] * 50 + [3600]

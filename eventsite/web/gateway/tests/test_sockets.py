@@ -14,8 +14,8 @@ from channels.consumer import SyncConsumer
 from apikeys.models import hash_of, make_key
 from apikeys.queries import KeyState
 from devtools.testing.receiver import spans_in_memory
+from eventsite.web.gateway.access_log import AccessLog
 from eventsite.web.gateway.asgi_types import Application, Message, Receive, Scope, Send
-from eventsite.web.gateway.journal import Journal
 from eventsite.web.gateway.keyring import Keyring
 from eventsite.web.gateway.layer import Parts, Rules
 from eventsite.web.gateway.open_sockets import OpenSockets
@@ -56,7 +56,7 @@ class World:
             ),
             keyring=self.keyring,
             limiter=None,
-            journal=Journal(service="web", level="INFO"),
+            access_log=AccessLog(service="web", level="INFO"),
         )
         self.endpoint = SocketEndpoint(parts, self.sockets, PATH, consumer, ("text",))
 
@@ -276,7 +276,7 @@ def test_a_push_is_for_an_open_socket_for_which_nothing_waits(
     asyncio.run(world.run())
     assert pushed == [False, True, False, True, False]
     assert world.frames == [b"first", b"second"]
-    world.endpoint.parts.journal.flush()
+    world.endpoint.parts.access_log.flush()
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
     assert [line["sent"] for line in lines if line["event"] == "websocket_closed"] == [3]
 

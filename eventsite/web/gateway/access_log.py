@@ -1,5 +1,5 @@
-"""The journal of what was answered: a place in the metrics, and a line in the access log, written for
-many at once, at most every two milliseconds."""
+"""The access log: of what was answered a line, and a place in the metrics, written for many at once, at most
+every two milliseconds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from select import PIPE_BUF
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from eventsite.web.gateway import metrics
 from eventsite.web.gateway.ids import RequestIds
 
-__all__ = ["Journal"]
+__all__ = ["AccessLog", "Call"]
 
 _METHOD_SHOWN = 64  # characters; a longer one is none that anybody uses
 _PATH_SHOWN = 1_000  # characters of a path that stand in a line
 PAUSE = 0.002  # seconds behind a write without another; a kill takes with it what came since
+
+
+class Call(NamedTuple):
+    """What was called, the pattern of its route, by whom, and the ids."""
+
+    path: str
+    route: str
+    caller: str
+    ids: RequestIds
 
 
 class _Line(msgspec.Struct):
@@ -48,7 +57,7 @@ class _Line(msgspec.Struct):
     level: str = "info"
 
 
-class Journal:
+class AccessLog:
     """Writes one JSON object a request to standard error, shaped like every other line; the chain
     of steps in eventsite.telemetry.logs would cost as much as all the rest of the gateway. `level`: what
     LOG_LEVEL says; above INFO there are no lines. `console`: makes a line for people instead.
@@ -77,46 +86,26 @@ class Journal:
         self._closed = True
         self.flush()
 
-    def note(
-        self,
-        *,
-        method: str,
-        path: str,
-        route: str,
-        status: int,
-        seconds: float,
-        caller: str,
-        ids: RequestIds,
-    ) -> None:
+    def note(self, call: Call, *, method: str, status: int, seconds: float) -> None:
         """One request; a status of 0 says that it was not answered."""
         method = method[:_METHOD_SHOWN]
-        kind = method, route, status
-        self._answers.setdefault(kind, []).append(seconds)
-        self.note_socket(
-            "request",
-            path=path,
-            route=route,
-            caller=caller,
-            ids=ids,
-            method=method,
-            status=status,
-            duration_ms=round(seconds * 1000, 2),
-        )
+        self._answers.setdefault((method, call.route, status), []).append(seconds)
+        duration = round(seconds * 1000, 2)
+        self.note_socket("request", call, method=method, status=status, duration_ms=duration)
 
-    def note_socket(
-        self, event: str, *, path: str, route: str, caller: str, ids: RequestIds, **more: Any
-    ) -> None:
+    def note_socket(self, event: str, call: Call, **more: Any) -> None:
         """`websocket_opened`; `websocket_closed`, which has a code, seconds and messages too."""
         if not self._lines:
             self._flush_soon()
+        ids = call.ids
         self._lines.append(
             _Line(
                 event,
                 self._service,
                 datetime.now(UTC),
-                path[:_PATH_SHOWN],
-                route,
-                caller,
+                call.path[:_PATH_SHOWN],
+                call.route,
+                call.caller,
                 ids.trace.correlation_id,
                 ids.trace_id,
                 ids.span_id,

@@ -14,13 +14,13 @@ import structlog
 from outbox import redis_client
 from restapi.lookup import Command
 
-__all__ = ["PROBES_EVERY", "RedisLane"]
+__all__ = ["PROBES_EVERY", "RedisWithBreaker"]
 
 PROBES_EVERY = 0.5  # seconds
 CONNECTS_WITHIN = 1.0  # seconds, at start and by the probe, never in a request
 
 
-class RedisLane:
+class RedisWithBreaker:
     """One connection at a time to one Redis. The first failure opens a breaker: until a probe behind
     the requests' back was answered in time, commands have no replies. Belongs to one event loop.
 
