@@ -25,7 +25,8 @@ from operations.past import MinuteFigures
 from operations.pipeline import ask_postgres
 from operations.reading import Reading, answered, reason_of
 from operations.snapshot import Heard, Snapshot, take
-from outbox.database import jobs, operator_log
+from outbox import operator_log
+from outbox.database import jobs
 from outbox.database.ask import changed_by
 from outbox.kafka.admin import KafkaUnavailable
 from outbox.upkeep.gauges import Backlog

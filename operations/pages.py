@@ -19,8 +19,8 @@ from operations.letters import LetterGroup
 from operations.past import Past
 from operations.running import ProcessRow
 from operations.snapshot import Snapshot
-from outbox.database.operator_log import Entry
 from outbox.envelope import rfc3339
+from outbox.models import OperatorAction
 from outbox.watching import Hop
 
 __all__ = [
@@ -145,7 +145,7 @@ def _past(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _action(entry: Entry) -> dict[str, Any]:
+def _action(entry: OperatorAction) -> dict[str, Any]:
     same = _named(entry, "id", "by", "what", "subject", "why", "asked", "done", "skipped")
     return {"at": rfc3339(entry.at), "ended": entry.ended_at is not None, **same}
 
@@ -256,7 +256,7 @@ def spans_of(groups: Sequence[LetterGroup]) -> list[tuple[LetterGroup, str]]:
     return [(group, words.span(group.oldest)) for group in groups]
 
 
-def done_part(entry: Entry, *, stops: bool) -> str:
+def done_part(entry: OperatorAction, *, stops: bool) -> str:
     """The HTML of one action; `stops`: with the button that stops it."""
     context = {"entry": entry, "share": _share(entry), "stops": stops}
     return render_to_string("operations/entry.html", context)
@@ -280,14 +280,14 @@ def _drawn(past: Past, span: str) -> tuple[Picture, str]:
     return _pictures.of(past, span, draw_now, at=past.end)
 
 
-def progress(entry: Entry) -> str:
+def progress(entry: OperatorAction) -> str:
     """How far an action is, in words."""
     of = f" of {entry.asked}" if entry.asked is not None else ""
     skipped = f", {entry.skipped} skipped" if entry.skipped else ""
     return f"{entry.done}{of} done{skipped}"
 
 
-def _share(entry: Entry) -> int | None:
+def _share(entry: OperatorAction) -> int | None:
     """How much of an action is done, in percent; None if its size is unknown."""
     if not entry.asked:
         return None

@@ -15,16 +15,16 @@ from django.utils.module_loading import import_string
 from operations import canary
 from operations.letters import ERROR_SHOWN, LetterGroup, groups_of, letter_groups
 from operations.past import NOTHING, Past, PastReader
-from outbox import conf
+from outbox import conf, operator_log
 from outbox.audit.compare import MISSING
 from outbox.audit.watch import behind_seconds
 from outbox.conf import DRAIN_HANDLER
-from outbox.database import jobs, operator_log, patience
+from outbox.database import jobs, patience
 from outbox.database.ask import changed_by, row_of, rows_of
-from outbox.database.operator_log import Entry
 from outbox.dead_letters import unknown_type
 from outbox.handlers.pause import HandlerStatus, handler_statuses
 from outbox.lanes import pause
+from outbox.models import OperatorAction
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog, LetterCount
 from outbox.watching import Hop
@@ -148,7 +148,7 @@ class FromPostgres:
     hops: Sequence[Hop]
     handlers: Sequence[HandlerRow]
     letters: Sequence[LetterGroup]
-    actions: Sequence[Entry]
+    actions: Sequence[OperatorAction]
     failed: Mapping[str, str]
     past: Past = NOTHING
 

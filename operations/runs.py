@@ -1,6 +1,6 @@
 """Runs: a task replays or discards a group of dead letters, a few each second, without the operator's browser.
 
-A run is a row of outbox/database/operator_log.py with what is still to be done. Beat starts the task every second. The
+A run is a row of outbox/operator_log.py with what is still to be done. Beat starts the task every second. The
 task does what is due by the run's rate and ends, so it does not delay its queue. A worker that is killed loses
 nothing: the row says up to which letter the run came, and a letter that was resolved is not dead any more.
 """
@@ -20,7 +20,8 @@ from django.db import transaction
 from operations import relay_letters
 from operations.letters import GroupKey, members, members_of_app, source_named, standing
 from operations.relay_letters import RelayGroup, belongs
-from outbox.database import jobs, operator_log
+from outbox import operator_log
+from outbox.database import jobs
 from outbox.database.ask import changed_by, rows_of
 from outbox.dead_letters.resolve import REPLAY, Selection, resolve_letters
 from outbox.declaration import LetterSource

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import MD5, Now
 
 __all__ = [
+    "CLOCK",
     "AuditOpen",
     "BridgePosition",
     "DeadLetter",
@@ -17,6 +18,9 @@ __all__ = [
     "OutboxLane",
     "UpkeepMark",
 ]
+
+# For updates: the time itself, where Now() is that at which the statement began.
+CLOCK = models.Func(function="clock_timestamp", output_field=models.DateTimeField())
 
 
 class OutboxEvent(models.Model):
@@ -313,7 +317,7 @@ class HandlerControl(models.Model):
 
 
 class OperatorAction(models.Model):
-    """What somebody did by hand, or a circuit by itself; written by outbox/database/operator_log.py."""
+    """What somebody did by hand, or a circuit by itself; written by outbox/operator_log.py."""
 
     id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))

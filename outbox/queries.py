@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Max
@@ -11,16 +11,7 @@ from django.db.models import Max
 from outbox.database.ask import rows_of
 from outbox.models import InboxReceipt, OutboxEvent
 
-__all__ = ["Receipt", "Timeline", "open_writers", "published_ends", "timeline"]
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """One handler's word on an event."""
-
-    handler: str
-    outcome: str
-    applied_at: datetime
+__all__ = ["Timeline", "open_writers", "published_ends", "timeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +19,7 @@ class Timeline:
     """One event from its commit to each handler's receipt."""
 
     event: OutboxEvent
-    receipts: tuple[Receipt, ...]
+    receipts: Sequence[InboxReceipt]
 
 
 def open_writers() -> frozenset[str]:
@@ -61,10 +52,4 @@ def timeline(event_id: UUID) -> Timeline | None:
     if event is None:
         return None
     receipts = InboxReceipt.objects.filter(event_id=event_id).order_by("applied_at")
-    return Timeline(
-        event=event,
-        receipts=tuple(
-            Receipt(row.handler, InboxReceipt.Outcome(row.outcome).label, row.applied_at)
-            for row in receipts
-        ),
-    )
+    return Timeline(event, list(receipts))

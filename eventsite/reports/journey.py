@@ -111,7 +111,9 @@ def _request(known: Timeline) -> list[Stop]:
 def _behind(known: Timeline) -> list[Stop]:
     """What has happened, by time."""
     event = known.event
-    moments = [(each.applied_at, each.handler, each.outcome, "") for each in known.receipts]
+    moments = [
+        (each.applied_at, each.handler, each.get_outcome_display(), "") for each in known.receipts
+    ]
     if event.published_at is not None:
         place = f"{event.topic}, partition {event.partition}, offset {event.offset}"
         moments.append((event.published_at, "kafka", "published", place))

@@ -95,7 +95,7 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     def receipts(self, event: OutboxEvent) -> SafeString:
         found = queries.timeline(event.event_id)
         rows = [
-            (receipt.handler, receipt.outcome, rfc3339(receipt.applied_at))
+            (receipt.handler, receipt.get_outcome_display(), rfc3339(receipt.applied_at))
             for receipt in (found.receipts if found else ())
         ]
         return format_html_join(SafeString("<br>"), "{}: {} {}", rows) or SafeString("none yet")

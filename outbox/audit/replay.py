@@ -11,9 +11,9 @@ from typing import cast
 from django.db import transaction
 from django.utils.module_loading import import_string
 
+from outbox import operator_log
 from outbox.audit import watch
 from outbox.bridge import unread
-from outbox.database import operator_log
 from outbox.database.ask import changed_by, rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows

@@ -60,7 +60,7 @@ class ClientWatch:
         killed, and after a topic was recreated while a member joined. The check reads commits because
         librdkafka may end the process when it is asked for the group's members.
         """
-        held = self._group.partitions.keys() | self._group.unread.keys
+        held = self._group.partitions.keys() | self._group.unread
         if len(held) >= self._route.topic.partitions:
             self.unheld.reset()
             return {}

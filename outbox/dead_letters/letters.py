@@ -19,7 +19,7 @@ from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_mess
 from outbox.dead_letters.letter import Letter, Place, State
 from outbox.declaration import Route
 from outbox.envelope import from_column, to_column
-from outbox.models import DeadLetter
+from outbox.models import CLOCK, DeadLetter
 from outbox.publish.events import publish
 
 __all__ = [
@@ -32,8 +32,6 @@ __all__ = [
     "lock_letters",
     "park",
     "parked_keys",
-    "promote",
-    "read_letter",
     "resolve",
     "try_again",
 ]
@@ -150,39 +148,26 @@ def lock_letters(ids: Iterable[int]) -> list[Letter]:
     return [Letter.of(row) for row in rows.order_by("id").select_for_update()]
 
 
-def read_letter(letter_id: int) -> Letter | None:
-    """An open letter, without a lock; None if it is resolved."""
-    row = DeadLetter.objects.filter(id=letter_id, state__lt=State.APPLIED).first()
-    return Letter.of(row) if row else None
-
-
-def head_of(handler: str, place: Place, *, limit: int = 1, parked: bool = False) -> list[Letter]:
-    """The first open letters of a key, in order; `parked`: of those that wait behind another."""
+def head_of(handler: str, place: Place, *, limit: int = 1) -> list[Letter]:
+    """The first open letters of a key, in order."""
     topic, partition, key = place
     column = to_column(key)
     rows = DeadLetter.objects.raw(
         """
         SELECT * FROM dead_letter
         WHERE handler = %s AND topic = %s AND md5(key) = md5(%s) AND key = %s AND state < 3
-          AND "partition" = %s AND (state = 1 OR NOT %s)
+          AND "partition" = %s
         ORDER BY id LIMIT %s
         """,
-        (handler, topic, column, column, partition, parked, limit),
+        (handler, topic, column, column, partition, limit),
     )
     return [Letter.of(row) for row in rows]
 
 
 def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
     """Close letters as applied or discarded."""
-    changed_by(
-        """
-        UPDATE dead_letter
-        SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
-            next_attempt_at = NULL
-        WHERE id = ANY(%s) AND state < 3
-        """,
-        (int(state), by, note, list(ids)),
-    )
+    rows = DeadLetter.objects.filter(id__in=list(ids), state__lt=State.APPLIED)
+    rows.update(state=state, resolved_at=CLOCK, resolved_by=by, note=note, next_attempt_at=None)
 
 
 def try_again(where: str, parameters: Sequence[Any]) -> int:
@@ -194,18 +179,6 @@ def try_again(where: str, parameters: Sequence[Any]) -> int:
         WHERE {where}
         """,
         parameters,
-    )
-
-
-def promote(letter_id: int, *, delay: float) -> None:
-    """Make a follower the head of its key, due after `delay` seconds."""
-    changed_by(
-        """
-        UPDATE dead_letter
-        SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-        WHERE id = %s AND state = 1
-        """,
-        (delay, letter_id),
     )
 
 

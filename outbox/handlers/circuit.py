@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import structlog
 
+from outbox import operator_log
 from outbox.conf import CIRCUIT
-from outbox.database import operator_log
-from outbox.database.ask import changed_by, row_of
-from outbox.handlers.pause import CIRCUIT_BREAKER, forget_failures, write_control
+from outbox.database.ask import row_of
+from outbox.handlers.pause import CIRCUIT_BREAKER, NO_FAILURES, write_control
+from outbox.inbox.positions import row_at
 from outbox.topics import PartitionKey
 
 __all__ = ["trip_if_broken"]
@@ -28,15 +29,13 @@ def trip_if_broken(handler: str, key: PartitionKey) -> bool:
         (handler, handler),
     )
     if parks_failures:
-        forget_failures(handler, key)
+        # Events that were parked on request do not count as failures afterwards.
+        row_at(handler, key).update(**NO_FAILURES)
         return False
     share = failures / outcomes if outcomes else 0.0
     if run < CIRCUIT.run and not (outcomes >= CIRCUIT.least and share >= CIRCUIT.share):
         return False
-    changed_by(
-        'UPDATE bridge_position SET paused = true WHERE handler = %s AND topic = %s AND "partition" = %s',
-        (handler, *key),
-    )
+    row_at(handler, key).update(paused=True)
     reason = f"{run} failures in a row, {share:.0%} of the last outcomes failed"
     write_control(handler, paused=True, reason=reason, by=CIRCUIT_BREAKER, since=since)
     operator_log.note("pause", f"handler {handler}", by=CIRCUIT_BREAKER, why=reason)

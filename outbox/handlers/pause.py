@@ -16,16 +16,16 @@ from django.db import transaction
 from django.db.models import Case, Exists, F, OuterRef, When
 from django.db.models.functions import Now
 
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters
 from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
 from outbox.models import BridgePosition, HandlerControl
-from outbox.topics import PartitionKey
 
 __all__ = [
     "CIRCUIT_BREAKER",
+    "NO_FAILURES",
     "HandlerStatus",
     "handler_statuses",
     "pause_handler",
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 CIRCUIT_BREAKER = "circuit"
+# What a position counts for the circuit, from the beginning.
+NO_FAILURES = {"failure_run": 0, "failures": 0, "outcomes": 0, "failing_since": None}
 _LOCK = 0x6F62_6374  # any constant: one writer of pauses at a time
 
 log = structlog.get_logger("outbox.control")
@@ -74,10 +76,8 @@ def handler_statuses(handlers: Iterable[str]) -> list[HandlerStatus]:
 
 def register_handlers(handlers: Iterable[str]) -> None:
     """Give each handler its row, so that the admin shows it."""
-    changed_by(
-        "INSERT INTO handler_control (handler) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
-        (list(handlers),),
-    )
+    rows = [HandlerControl(handler=handler) for handler in handlers]
+    HandlerControl.objects.bulk_create(rows, ignore_conflicts=True)
 
 
 def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = None) -> None:
@@ -154,18 +154,6 @@ def spread_pauses() -> None:
         )
 
 
-def forget_failures(handler: str, key: PartitionKey) -> None:
-    """Events that were parked on request do not count as failures afterwards."""
-    changed_by(
-        """
-        UPDATE bridge_position
-        SET failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
-        WHERE handler = %s AND topic = %s AND "partition" = %s
-        """,
-        (handler, *key),
-    )
-
-
 def _lock_positions(handler: str) -> None:
     limit_lock_waits(EFFECT_WAIT)
     rows_of("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -173,14 +161,7 @@ def _lock_positions(handler: str) -> None:
 
 
 def _set_paused(handler: str, *, paused: bool) -> None:
-    changed_by(
-        """
-        UPDATE bridge_position
-        SET paused = %s, failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
-        WHERE handler = %s
-        """,
-        (paused, handler),
-    )
+    BridgePosition.objects.filter(handler=handler).update(paused=paused, **NO_FAILURES)
 
 
 def write_control(

@@ -10,8 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
-from outbox import conf
-from outbox.database import operator_log
+from outbox import conf, operator_log
 from outbox.dead_letters import unknown_type
 from outbox.envelope import rfc3339
 from outbox.handlers.pause import (
