@@ -191,10 +191,10 @@ def _of_relay(row: _Open, due: int) -> tuple[int, bool]:
         count = relay_letters.take(row.what, belongs(run.error, str(run.upto)), limit=due)
     except relay_letters.Unavailable as error:
         log.warning("relay_letters_unavailable", run=row.id, error=str(error))
-        operator_log.tell(row.id, f"waits: {error}")
+        operator_log.explain(row.id, f"waits: {error}")
         return 0, False
     operator_log.add(row.id, done=count)
-    operator_log.tell(row.id, "")
+    operator_log.explain(row.id, "")
     # Another reader of the queue holds letters while it looks, so this look may miss some.
     run.short = 0 if count == due else run.short + 1
     return count, run.short >= SHORT_AT_MOST

@@ -19,11 +19,11 @@ __all__ = [
     "begin",
     "end",
     "entry",
+    "explain",
     "newest",
     "note",
     "purge",
     "reason_in",
-    "tell",
     "under",
 ]
 
@@ -98,7 +98,7 @@ def add(entry_id: int, *, done: int = 0, skipped: int = 0) -> None:
     row.update(done=F("done") + done, skipped=F("skipped") + skipped)
 
 
-def tell(entry_id: int, outcome: str) -> None:
+def explain(entry_id: int, outcome: str) -> None:
     """Why it does not get on, while it is under way."""
     row = OperatorAction.objects.filter(id=entry_id, ended_at=None)
     row.exclude(outcome=_text(outcome)).update(outcome=_text(outcome))

@@ -3,7 +3,6 @@ ECMA 262 and Python alike."""
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
@@ -246,20 +245,3 @@ class _Text(_PlainText):
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         self.pattern = WITHOUT_NUL if self.target.allow_blank else NOT_BLANK
         return super().map_serializer_field(auto_schema, direction)
-
-
-class _Money(OpenApiSerializerFieldExtension):
-    """A number, which DRF's decimals are only without COERCE_DECIMAL_TO_STRING."""
-
-    target_class = "restapi.fields.MoneyField"
-
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-        field = self.target
-        step = Decimal(1).scaleb(-field.decimal_places)
-        largest = Decimal(10) ** (field.max_digits - field.decimal_places) - step
-        return {
-            "type": "number",
-            "minimum": float(field.min_value),
-            "maximum": float(largest),
-            "multipleOf": float(step),
-        }

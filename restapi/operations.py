@@ -10,13 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from drf_spectacular.extensions import OpenApiSerializerFieldExtension
-from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
 from restapi.openapi import errors, key_parameters
 
-__all__ = ["ANY_OBJECT", "Body", "Operations", "answer", "field_is", "uuid_in_path"]
+__all__ = ["ANY_OBJECT", "Body", "Operations", "answer", "uuid_in_path"]
 
 _OF_A_BODY = (400, 413, 415)
 _OF_A_KEY = (400, 409, 422)
@@ -113,13 +111,3 @@ def uuid_in_path(name: str, kind: str, example: str) -> OpenApiParameter:
         description="An id that is not a UUID is a 404 too.",
         examples=[OpenApiExample(kind, value=example)],
     )
-
-
-def field_is(target: str, schema: Mapping[str, Any]) -> None:
-    """How the document shows a serializer field, by its class's dotted path."""
-
-    class _Field(OpenApiSerializerFieldExtension):
-        target_class = target
-
-        def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-            return {**schema}

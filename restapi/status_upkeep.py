@@ -43,12 +43,10 @@ def prune_status_logs(
     deleted = 0
     complete = True
     for log in status_logs():
-        while True:
-            rows = _prune(log, kept, chunk)
+        purged = PURGED.labels(log.name)  # shown as 0
+        while rows := _prune(log, kept, chunk):
             deleted += rows
-            PURGED.labels(log.name).inc(rows)
-            if not rows:
-                break
+            purged.inc(rows)
             if time.monotonic() > give_up:
                 complete = False
                 break

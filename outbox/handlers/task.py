@@ -23,7 +23,7 @@ from outbox.handlers.crash_guard import PieceSize, next_piece
 from outbox.handlers.foreign import Decode, Sieve, refuse_none
 from outbox.handlers.isolate import Isolation, report_transient
 from outbox.inbox import positions as position_rows
-from outbox.inbox.chunk import Chunk, TaskChunk, tell_chunks
+from outbox.inbox.chunk import Chunk, TaskChunk, describe_chunks
 from outbox.process import task_queue
 
 __all__ = ["Effect", "apply_chunks", "effect_task", "run_chunks"]
@@ -67,7 +67,7 @@ def run_chunks(
     is an event whose type this worker does not know yet. Never raises: a position that has not moved is
     the report."""
     parsed = [Chunk.from_task(chunk) for chunk in chunks]
-    tell_chunks(tracing.current_step(), parsed)
+    describe_chunks(tracing.current_step(), parsed)
     try:
         parsed, unknown = _sort_out(conf.route_named(handler), parsed)
     except (DatabaseError, InterfaceError) as unavailable:

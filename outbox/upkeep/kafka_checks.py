@@ -98,14 +98,8 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"-?\d+", text) else None
 
 
-def _at_most(value: str, wanted: str) -> bool:
-    number = _number(value)
-    return number is not None and number <= int(wanted)
-
-
-def _at_least(value: str, wanted: str) -> bool:
-    number = _number(value)
-    return number is not None and number >= int(wanted)
+def _if_number(is_good: Callable[[int, int], bool]) -> Callable[[str, str], bool]:
+    return lambda value, wanted: (n := _number(value)) is not None and is_good(n, int(wanted))
 
 
 class _TopicSetting(NamedTuple):
@@ -143,7 +137,7 @@ _TOPIC_SETTINGS = (
     _TopicSetting(
         "segment.ms",
         lambda _: str(admin.SEGMENT_MS),
-        _at_most,
+        _if_number(operator.le),
         "long-segments",
         "Kafka deletes only whole segments, so a topic with few messages keeps them for so much longer than "
         "its retention, and by then their receipts may be gone.",
@@ -159,7 +153,7 @@ _TOPIC_SETTINGS = (
     _TopicSetting(
         "max.message.bytes",
         lambda topic: str(topic.max_message_bytes),
-        _at_least,
+        _if_number(operator.ge),
         "small-messages",
         "The code allows larger events; a message that Kafka refuses becomes a dead letter.",
     ),
