@@ -133,37 +133,30 @@ def key_parameters(*codes: int) -> list[OpenApiParameter]:
     return [_KEY, replayed]
 
 
-def _header(
-    name: str, description: str, schema: dict[str, Any], codes: list[int] | None = None
-) -> OpenApiParameter:
-    return OpenApiParameter(
-        name,
-        schema,
-        OpenApiParameter.HEADER,
-        required=True,
-        description=description,
-        response=codes or True,
-    )
-
-
-HEADERS = [
-    _header(
-        "X-Request-ID",
-        "The id that the caller sent, or a new one.",
-        {"type": "string", "pattern": PRINTABLE},
-    ),
-    _header(
+_PRINTABLE = {"type": "string", "pattern": PRINTABLE}
+# Name, description, schema, and the answers that have it; True: all.
+_HEADERS: tuple[tuple[str, str, dict[str, Any], Any], ...] = (
+    ("X-Request-ID", "The id that the caller sent, or a new one.", _PRINTABLE, True),
+    (
         "X-Correlation-ID",
         "The events that the request causes carry the same id.",
-        {"type": "string", "pattern": PRINTABLE},
+        _PRINTABLE,
+        True,
     ),
-    _header(
+    (
         "traceparent",
         "W3C Trace Context: the caller's trace or a new one, with a span of this request.",
         {"type": "string", "pattern": TRACEPARENT},
+        True,
     ),
-    _header("Allow", "The methods of this path.", {"type": "string"}, [405]),
-    _header("Retry-After", "Seconds.", {"type": "integer", "minimum": 0}, [429, 503]),
+    ("Allow", "The methods of this path.", {"type": "string"}, [405]),
+    ("Retry-After", "Seconds.", {"type": "integer", "minimum": 0}, [429, 503]),
+)
+HEADERS = [
+    OpenApiParameter(
+        name, schema, OpenApiParameter.HEADER, required=True, description=text, response=codes
+    )
+    for name, text, schema, codes in _HEADERS
 ]
 
 

@@ -28,7 +28,7 @@ from devtools.testing.processes import Spec, running_together, spec_of
 from outbox import conf
 from outbox.kafka import groups
 from outbox.kafka.groups import GroupLimits
-from outbox.upkeep import takeover
+from outbox.upkeep import kafka_checks
 
 STOCK_MS = 45_000
 HANDLERS = [route.handler for route in conf.routes()]
@@ -96,8 +96,8 @@ def test_a_broker_that_allows_no_less_is_named_with_both_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(groups, "broker_limits", lambda: GroupLimits(STOCK_MS, 5000))
-    assert takeover.shorten() == "A bridge that dies is replaced after 45 s."
-    [(found, means)] = takeover.slow_takeovers()
+    assert kafka_checks.shorten_takeovers() == "A bridge that dies is replaced after 45 s."
+    [(found, means)] = kafka_checks.slow_takeovers()
     assert found == "consumer.session.timeout.ms of our groups = 45000"
     for words in (
         "its partitions wait 45 s for another",
@@ -126,4 +126,4 @@ def test_a_session_is_as_short_as_the_broker_allows(
 def test_with_the_classic_protocol_the_client_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "KAFKA_GROUP_PROTOCOL", "classic")
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")  # nobody is asked
-    assert (takeover.shorten(), list(takeover.slow_takeovers())) == ("", [])
+    assert (kafka_checks.shorten_takeovers(), list(kafka_checks.slow_takeovers())) == ("", [])

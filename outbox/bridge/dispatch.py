@@ -16,10 +16,9 @@ from outbox.bridge.send_interval import SendInterval
 from outbox.conf import BridgePolicy
 from outbox.dead_letters.unknown_type import sort_out
 from outbox.declaration import Route
-from outbox.envelope import EventEnvelope, correlation_fields, event_fields
+from outbox.envelope import EventEnvelope, ReceivedMessage, correlation_fields, event_fields
 from outbox.inbox.chunk import Chunk, describe_chunks
 from outbox.inbox.positions import record_retry
-from outbox.kafka.consumer import ReceivedMessage
 from outbox.process import task_queue
 
 __all__ = ["Dispatch"]

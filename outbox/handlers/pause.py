@@ -17,27 +17,28 @@ from django.db.models import Case, Exists, F, OuterRef, When
 from django.db.models.functions import Now
 
 from outbox import operator_log
+from outbox.conf import CIRCUIT
 from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters
-from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
+from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions, row_at
 from outbox.models import BridgePosition, HandlerControl
+from outbox.topics import PartitionKey
 
 __all__ = [
     "CIRCUIT_BREAKER",
-    "NO_FAILURES",
     "HandlerStatus",
     "handler_statuses",
     "pause_handler",
     "register_handlers",
     "resume_handler",
     "spread_pauses",
-    "write_control",
+    "trip_if_broken",
 ]
 
 CIRCUIT_BREAKER = "circuit"
 # What a position counts for the circuit, from the beginning.
-NO_FAILURES = {"failure_run": 0, "failures": 0, "outcomes": 0, "failing_since": None}
+_NO_FAILURES = {"failure_run": 0, "failures": 0, "outcomes": 0, "failing_since": None}
 _LOCK = 0x6F62_6374  # any constant: one writer of pauses at a time
 
 log = structlog.get_logger("outbox.control")
@@ -90,7 +91,7 @@ def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = Non
         _lock_positions(handler)
         operator_log.note("pause", f"handler {handler}", by=by, why=reason, once=once)
         _set_paused(handler, paused=True)
-        write_control(handler, paused=True, reason=reason, by=by)
+        _write_control(handler, paused=True, reason=reason, by=by)
     log.warning("handler_paused", handler=handler, reason=reason, by=by)
 
 
@@ -113,7 +114,7 @@ def resume_handler(
         control = HandlerControl.objects.filter(handler=handler).first()
         since = control.failing_since if control else None
         _set_paused(handler, paused=False)
-        write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
+        _write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
         parked = "handler = %s AND state IN (0, 2) AND created_at >= %s"
         again = letters.try_again(parked, (handler, since)) if since else 0
         outcome = f"{again} dead letters are tried again now" if again else ""
@@ -127,6 +128,38 @@ def resume_handler(
         parks_failures_seconds=park_failures.total_seconds() if park_failures else 0,
     )
     return again
+
+
+def trip_if_broken(handler: str, key: PartitionKey) -> bool:
+    """Pause the handler if too much of it fails, in the parking transaction. Returns whether it
+    did."""
+    run, failures, outcomes, since, parks_failures = row_of(
+        """
+        SELECT sum(failure_run), sum(failures), sum(outcomes), min(failing_since),
+            EXISTS (SELECT FROM handler_control
+                    WHERE handler = %s AND parks_failures_until > clock_timestamp())
+        FROM bridge_position WHERE handler = %s
+        """,
+        (handler, handler),
+    )
+    if parks_failures:
+        # Events that were parked on request do not count as failures afterwards.
+        row_at(handler, key).update(**_NO_FAILURES)
+        return False
+    share = failures / outcomes if outcomes else 0.0
+    if run < CIRCUIT.run and not (outcomes >= CIRCUIT.least and share >= CIRCUIT.share):
+        return False
+    row_at(handler, key).update(paused=True)
+    reason = f"{run} failures in a row, {share:.0%} of the last outcomes failed"
+    _write_control(handler, paused=True, reason=reason, by=CIRCUIT_BREAKER, since=since)
+    operator_log.note("pause", f"handler {handler}", by=CIRCUIT_BREAKER, why=reason)
+    log.error(
+        "circuit_tripped",
+        handler=handler,
+        reason=reason,
+        advice=f"repair the handler, then run manage.py handlers resume {handler}",
+    )
+    return True
 
 
 def spread_pauses() -> None:
@@ -161,10 +194,10 @@ def _lock_positions(handler: str) -> None:
 
 
 def _set_paused(handler: str, *, paused: bool) -> None:
-    BridgePosition.objects.filter(handler=handler).update(paused=paused, **NO_FAILURES)
+    BridgePosition.objects.filter(handler=handler).update(paused=paused, **_NO_FAILURES)
 
 
-def write_control(
+def _write_control(
     handler: str,
     *,
     paused: bool,

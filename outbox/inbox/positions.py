@@ -74,10 +74,7 @@ class Position:
         return self.topic, self.partition
 
 
-_COLUMNS = (
-    'topic, "partition", topic_id, next_offset, attempts, paused, failed_at,'
-    " letters_open, started_next, started_tries"
-)
+_COLUMNS = ", ".join(f'"{each.name}"' for each in fields(Position))
 _WIDTH = len(fields(Position))
 _THESE = '(topic, "partition") IN (SELECT * FROM unnest(%s::text[], %s::smallint[]))'
 

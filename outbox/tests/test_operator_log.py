@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import F
 
 from outbox import operator_log
-from outbox.handlers import circuit, pause
+from outbox.handlers import pause
 from outbox.lanes.pause import pause_lanes
 from outbox.models import BridgePosition, DeadLetter, HandlerControl, OperatorAction
 from outbox.operator_log import DoneAlready
@@ -122,7 +122,7 @@ def test_the_admin_s_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_circuit_that_trips_is_written_down() -> None:
     create_positions()
     BridgePosition.objects.filter(partition=0).update(failure_run=1_000)
-    assert circuit.trip_if_broken(HANDLER, ("order-events", 0))
+    assert pause.trip_if_broken(HANDLER, ("order-events", 0))
     [(by, what, subject, why, _)] = kept()
     assert (by, what, subject) == ("circuit", "pause", f"handler {HANDLER}")
     assert why.startswith("1000 failures in a row")
