@@ -22,9 +22,9 @@ from outbox.conf import DRAIN_HANDLER
 from outbox.database import jobs, patience
 from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.dead_letters import unknown_type
-from outbox.handlers.pause import HandlerStatus, handler_statuses
+from outbox.handlers.pause import handler_statuses
 from outbox.lanes import pause
-from outbox.models import OperatorAction
+from outbox.models import HandlerControl, OperatorAction
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog, LetterCount
 from outbox.watching import Hop
@@ -109,7 +109,7 @@ class HandlerRow:
     offset, None if there are more than ENOUGH; `canary`: age of the newest canary that it passed, None if it is
     paused or none was sent."""
 
-    status: HandlerStatus
+    status: HandlerControl
     positions: Mapping[tuple[str, int], int] | None
     last_error: str
     oldest: float

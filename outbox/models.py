@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import MD5, Now
 
 __all__ = [
+    "CIRCUIT_BREAKER",
     "CLOCK",
     "AuditOpen",
     "BridgePosition",
@@ -19,6 +20,7 @@ __all__ = [
     "UpkeepMark",
 ]
 
+CIRCUIT_BREAKER = "circuit"  # changed_by of a handler that its circuit has paused
 # For updates: the time itself, where Now() is that at which the statement began.
 CLOCK = models.Func(function="clock_timestamp", output_field=models.DateTimeField())
 
@@ -314,6 +316,10 @@ class HandlerControl(models.Model):
 
     def __str__(self) -> str:
         return self.handler
+
+    @property
+    def tripped(self) -> bool:
+        return self.paused and self.changed_by == CIRCUIT_BREAKER
 
 
 class OperatorAction(models.Model):

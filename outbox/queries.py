@@ -1,25 +1,15 @@
-"""Reading: what is held or open, who writes, and the timeline of one event."""
+"""Reading: who writes, what is published, and what the handlers say of one event."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from outbox.database.ask import rows_of
 from outbox.models import InboxReceipt, OutboxEvent
 
-__all__ = ["Timeline", "open_writers", "published_ends", "timeline"]
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """One event from its commit to each handler's receipt."""
-
-    event: OutboxEvent
-    receipts: Sequence[InboxReceipt]
+__all__ = ["open_writers", "published_ends", "receipts_of"]
 
 
 def open_writers() -> frozenset[str]:
@@ -46,10 +36,6 @@ def published_ends(topic: str) -> dict[int, int]:
     return {partition: last + 1 for partition, last in ends}
 
 
-def timeline(event_id: UUID) -> Timeline | None:
-    """What is known of an event; None if the outbox has never held it or has let it go."""
-    event = OutboxEvent.objects.filter(event_id=event_id).first()
-    if event is None:
-        return None
-    receipts = InboxReceipt.objects.filter(event_id=event_id).order_by("applied_at")
-    return Timeline(event, list(receipts))
+def receipts_of(event_id: UUID) -> QuerySet[InboxReceipt]:
+    """What the handlers say of an event, by time."""
+    return InboxReceipt.objects.filter(event_id=event_id).order_by("applied_at")

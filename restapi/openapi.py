@@ -24,7 +24,6 @@ __all__ = [
     "Number",
     "errors",
     "key_parameters",
-    "without_enum_ids",
 ]
 
 MOMENT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
@@ -203,20 +202,6 @@ class HouseSchema(AutoSchema):
         # The library adds "or empty" to a pattern; ours say themselves whether that is allowed.
         if "oneOf" in schema:
             schema |= schema.pop("oneOf")[0]
-
-
-def without_enum_ids(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """A postprocessing hook: takes out marks that the library leaves for a hook not used here."""
-    _strip(result)
-    return result
-
-
-def _strip(part: Any) -> None:
-    if isinstance(part, dict):
-        part.pop("x-spec-enum-id", None)
-    if isinstance(part, dict | list):
-        for inner in part.values() if isinstance(part, dict) else part:
-            _strip(inner)
 
 
 class _PlainText(OpenApiSerializerFieldExtension):

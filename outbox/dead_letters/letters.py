@@ -7,9 +7,10 @@ Every function here runs in the caller's transaction, which holds the lock of th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from outbox import metrics
 from outbox.conf import REDRIVE
@@ -106,12 +107,7 @@ def park(letters: Sequence[Letter], *, delay: float = 0.0, announce: bool = Fals
     for letter in letters:
         metrics.PARKED.labels(letter.handler).inc()
     if announce:
-        dead = [
-            letter
-            for letter in letters
-            if letter.state == State.DEAD and letter.event.event_id in failed_at
-        ]
-        _announce(dead, [failed_at[letter.event.event_id] for letter in dead])
+        _announce([letter for letter in letters if letter.state == State.DEAD], failed_at)
 
 
 def _row(letter: Letter) -> tuple[Any, ...]:
@@ -142,9 +138,9 @@ def _row(letter: Letter) -> tuple[Any, ...]:
 # -- resolving ------------------------------------------------------------------------------
 
 
-def lock_letters(ids: Iterable[int]) -> list[Letter]:
-    """The open ones among these rows, locked, in order."""
-    rows = DeadLetter.objects.filter(id__in=list(ids), state__lt=State.APPLIED)
+def lock_letters(**which: Any) -> list[Letter]:
+    """The open ones among these rows (conditions of the ORM), locked, in order."""
+    rows = DeadLetter.objects.filter(state__lt=State.APPLIED).filter(**which)
     return [Letter.of(row) for row in rows.order_by("id").select_for_update()]
 
 
@@ -193,26 +189,28 @@ def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
             failed_at = clock_timestamp()
         FROM unnest(%s::bigint[], %s::text[]) AS last (id, error)
         WHERE dead_letter.id = last.id
-        RETURNING dead_letter.id, failed_at
+        RETURNING event_id, failed_at
         """,
         (
             [letter.id for letter in letters],
             [to_column(letter.error[:ERROR_LENGTH]) for letter in letters],
         ),
     )
-    failed_at = dict(rows)
-    _announce(letters, [failed_at[letter.id] for letter in letters], whole=whole)
+    _announce(letters, dict(rows), whole=whole)
 
 
 # -- the message on the dead letter topic ---------------------------------------------------
 
 
 def _announce(
-    letters: Sequence[Letter], failed_at: Sequence[datetime], *, whole: bool = True
+    letters: Sequence[Letter], failed_at: Mapping[UUID, datetime], *, whole: bool = True
 ) -> None:
+    """Those of known topics; `failed_at` by event, of the letters that were written."""
     known = dlq_topics()
-    headers = [dlq_headers(letter, at) for letter, at in zip(letters, failed_at, strict=True)]
-    pairs = [pair for pair in zip(letters, headers, strict=True) if pair[0].event.topic in known]
+    written = [(letter, failed_at.get(letter.event.event_id)) for letter in letters]
+    pairs = [
+        (each, dlq_headers(each, at)) for each, at in written if at and each.event.topic in known
+    ]
     publish(
         [dlq_message(letter, each, whole) for letter, each in pairs],
         traces=[bounded_trace(letter.event.trace) for letter, _ in pairs],

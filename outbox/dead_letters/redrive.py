@@ -29,7 +29,6 @@ from outbox.envelope import EventEnvelope, correlation_fields, event_fields, to_
 from outbox.inbox import positions, receipts
 from outbox.inbox.time_limit import limit_transaction
 from outbox.models import CLOCK, DeadLetter, InboxReceipt
-from outbox.topics import PartitionKey
 
 __all__ = [
     "Claim",
@@ -117,7 +116,7 @@ def _begin(route: Route, claim: Claim, size: int) -> list[Letter]:
         claimed = [Lease(letter_id, attempts)]
         if not letter_rows.LEASES.renew(claimed, seconds=REDRIVE.lease, begin=True):
             return []
-        [head] = letter_rows.lock_letters([letter_id])
+        [head] = letter_rows.lock_letters(id=letter_id)
         if unknown_type.is_unknown(route, head.event.type):
             unknown_type.send_back(head, claimed[0])
             return []
@@ -166,7 +165,9 @@ def apply_letters(
 def _still_open(batch: Sequence[Letter]) -> list[Letter]:
     """The letters that are still open: a replay of the handler, or an operator's discard, may
     have closed some since they were read."""
-    open_ids = {letter.id for letter in letter_rows.lock_letters(each.id for each in batch)}
+    open_ids = {
+        letter.id for letter in letter_rows.lock_letters(id__in=[each.id for each in batch])
+    }
     return [letter for letter in batch if letter.id in open_ids]
 
 
@@ -193,7 +194,7 @@ def _pass_by(route: Route, batch: Sequence[Letter]) -> list[Letter]:
 def lock_place(letter: Letter) -> None:
     """Lock the position whose partition the letter comes from. Raises ConnectionError if its
     handler is paused there."""
-    key = _place(letter)
+    key = letter.place[:2]
     position = positions.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait).get(key)
     if position is not None and position.paused:
         raise ConnectionError("The handler is paused, so its letters wait.")
@@ -206,7 +207,7 @@ def free_places(letters: Sequence[Letter], *, ordered: bool, delay: float = 0.0)
 
     A handler that was ordered once may have parked letters, which nothing else would wake.
     """
-    handler, (topic, partition) = letters[0].handler, _place(letters[0])
+    handler, (topic, partition) = letters[0].handler, letters[0].place[:2]
     claims = rows_of(
         """
         UPDATE dead_letter
@@ -236,11 +237,6 @@ def free_places(letters: Sequence[Letter], *, ordered: bool, delay: float = 0.0)
     return claims
 
 
-def _place(letter: Letter) -> PartitionKey:
-    assert letter.partition is not None  # only letters of the drain have none
-    return letter.event.topic, letter.partition
-
-
 def _failed(route: Route, letter: Letter, error: Exception) -> None:
     """Make the letter due again after its backoff, or dead after its last attempt."""
     metrics.REDRIVEN.labels(route.handler, "failed").inc()
@@ -253,7 +249,7 @@ def _failed(route: Route, letter: Letter, error: Exception) -> None:
         **event_fields(letter.event.trace),
     )
     with transaction.atomic():
-        still = [each for each in letter_rows.lock_letters([letter.id]) if each.state == 0]
+        still = letter_rows.lock_letters(id=letter.id, state=DeadLetter.State.RETRYING)
         if still and letter.attempts >= route.tries:
             bury_letters(still, describe(error))
         elif still:

@@ -184,7 +184,7 @@ def _resolve(
             key = first.topic, first.partition
             positions.lock_positions(first.handler, [key], wait=REDRIVE.lock_wait)
             # Read now that nobody else can change them.
-            open_letters = letter_rows.lock_letters(words)
+            open_letters = letter_rows.lock_letters(id__in=list(words))
             if open_letters:
                 words |= (_replay if action == REPLAY else _discard)(open_letters, by, note)
         DeadLetterAction.objects.bulk_create(
@@ -199,7 +199,7 @@ def _resolve(
 
 def _resolve_drains(action: str, row: DeadLetter, by: str, note: str) -> dict[int, str]:
     lock_lanes([lane_of(from_column(row.key))], wait=LANE_WAIT)
-    for letter in letter_rows.lock_letters([row.id]):  # read now that nobody can change it
+    for letter in letter_rows.lock_letters(id=row.id):  # read now that nobody can change it
         if action == DISCARD:
             letter_rows.resolve([letter.id], State.DISCARDED, by=by, note=note)
             refused.discard(letter)

@@ -7,7 +7,6 @@ Chunks and redrives read `bridge_position.paused` under the position's lock. The
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -22,12 +21,10 @@ from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters
 from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions, row_at
-from outbox.models import BridgePosition, HandlerControl
+from outbox.models import CIRCUIT_BREAKER, BridgePosition, HandlerControl
 from outbox.topics import PartitionKey
 
 __all__ = [
-    "CIRCUIT_BREAKER",
-    "HandlerStatus",
     "handler_statuses",
     "pause_handler",
     "register_handlers",
@@ -36,7 +33,6 @@ __all__ = [
     "trip_if_broken",
 ]
 
-CIRCUIT_BREAKER = "circuit"
 # What a position counts for the circuit, from the beginning.
 _NO_FAILURES = {"failure_run": 0, "failures": 0, "outcomes": 0, "failing_since": None}
 _LOCK = 0x6F62_6374  # any constant: one writer of pauses at a time
@@ -44,35 +40,15 @@ _LOCK = 0x6F62_6374  # any constant: one writer of pauses at a time
 log = structlog.get_logger("outbox.control")
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerStatus:
-    """Whether a handler runs, and if not, who paused it, why, and since when.
-
-    parks_failures_until  until then failures are parked and the circuit does not trip
-    """
-
-    handler: str
-    paused: bool = False
-    reason: str = ""
-    changed_by: str = ""
-    changed_at: datetime | None = None
-    parks_failures_until: datetime | None = None
-
-    @property
-    def tripped(self) -> bool:
-        return self.paused and self.changed_by == CIRCUIT_BREAKER
-
-
-def handler_statuses(handlers: Iterable[str]) -> list[HandlerStatus]:
-    """The status of each handler, in order; a handler without a row runs."""
-    open_until = Case(When(parks_failures_until__gt=Now(), then=F("parks_failures_until")))
-    rows = {
-        row.handler: HandlerStatus(
-            row.handler, row.paused, row.reason, row.changed_by, row.changed_at, row.open_until
-        )
-        for row in HandlerControl.objects.annotate(open_until=open_until)
-    }
-    return [rows.get(handler, HandlerStatus(handler)) for handler in handlers]
+def handler_statuses(handlers: Iterable[str]) -> list[HandlerControl]:
+    """The row of each handler, in order; one without a row runs. `parks_failures_until` is in the future,
+    by the database's clock."""
+    parks_until = Case(When(parks_failures_until__gt=Now(), then=F("parks_failures_until")))
+    rows = {row.handler: row for row in HandlerControl.objects.annotate(parks_until=parks_until)}
+    for row in rows.values():
+        row.parks_failures_until = row.parks_until
+    runs = {"paused": False, "reason": "", "changed_by": ""}
+    return [rows.get(each) or HandlerControl(handler=each, **runs) for each in handlers]
 
 
 def register_handlers(handlers: Iterable[str]) -> None:
@@ -90,7 +66,7 @@ def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = Non
     with transaction.atomic():
         _lock_positions(handler)
         operator_log.note("pause", f"handler {handler}", by=by, why=reason, once=once)
-        _set_paused(handler, paused=True)
+        BridgePosition.objects.filter(handler=handler).update(paused=True, **_NO_FAILURES)
         _write_control(handler, paused=True, reason=reason, by=by)
     log.warning("handler_paused", handler=handler, reason=reason, by=by)
 
@@ -113,7 +89,7 @@ def resume_handler(
         _lock_positions(handler)
         control = HandlerControl.objects.filter(handler=handler).first()
         since = control.failing_since if control else None
-        _set_paused(handler, paused=False)
+        BridgePosition.objects.filter(handler=handler).update(paused=False, **_NO_FAILURES)
         _write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
         parked = "handler = %s AND state IN (0, 2) AND created_at >= %s"
         again = letters.try_again(parked, (handler, since)) if since else 0
@@ -191,10 +167,6 @@ def _lock_positions(handler: str) -> None:
     limit_lock_waits(EFFECT_WAIT)
     rows_of("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     lock_all_positions(handler)
-
-
-def _set_paused(handler: str, *, paused: bool) -> None:
-    BridgePosition.objects.filter(handler=handler).update(paused=paused, **_NO_FAILURES)
 
 
 def _write_control(
