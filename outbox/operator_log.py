@@ -56,7 +56,7 @@ def note(
 
     `once`: of the form that asks for it. Raises DoneAlready if a row has it, so that nothing is done.
     """
-    ended = {"done": done, "outcome": _text(outcome), "ended_at": CLOCK}
+    ended: dict[str, Any] = {"done": done, "outcome": _text(outcome), "ended_at": CLOCK}
     return _insert(what, subject, by, why, asked=done, once=once, **ended)
 
 

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.drainage import set_override
 from rest_framework import serializers
 
 __all__ = ["CursorField", "from_base64url", "to_base64url"]
@@ -45,7 +45,7 @@ class CursorField(serializers.CharField):
         super().__init__(trim_whitespace=False, **kwargs)
         self.read, self.wrong = read, wrong
         longest = {"maxLength": self.max_length} if self.max_length else {}
-        extend_schema_field({"type": "string", "pattern": pattern, **longest})(self)
+        set_override(self, "field", {"type": "string", "pattern": pattern, **longest})
 
     def to_internal_value(self, data: Any) -> Any:
         try:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Self
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.drainage import set_override
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -116,7 +116,7 @@ class MoneyField(serializers.DecimalField):
         largest = Decimal(10) ** (max_digits - 2) - _CENT
         bounds = {"minimum": float(min_value), "maximum": float(largest)}
         # In the API's document DRF's decimals are numbers only without COERCE_DECIMAL_TO_STRING.
-        extend_schema_field({"type": "number", **bounds, "multipleOf": float(_CENT)})(self)
+        set_override(self, "field", {"type": "number", **bounds, "multipleOf": float(_CENT)})
 
     def to_internal_value(self, data: Any) -> Decimal:
         if not isinstance(data, int | Decimal) or isinstance(data, bool):

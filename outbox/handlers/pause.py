@@ -47,8 +47,10 @@ def handler_statuses(handlers: Iterable[str]) -> list[HandlerControl]:
     rows = {row.handler: row for row in HandlerControl.objects.annotate(parks_until=parks_until)}
     for row in rows.values():
         row.parks_failures_until = row.parks_until
-    runs = {"paused": False, "reason": "", "changed_by": ""}
-    return [rows.get(each) or HandlerControl(handler=each, **runs) for each in handlers]
+    return [
+        rows.get(each) or HandlerControl(handler=each, paused=False, reason="", changed_by="")
+        for each in handlers
+    ]
 
 
 def register_handlers(handlers: Iterable[str]) -> None:
