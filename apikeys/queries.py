@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apikeys.models import ApiKey
 
-__all__ = ["KeyState", "changed_since", "keys_of"]
+__all__ = ["KeyState", "changed_since"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,3 @@ def changed_since(revision: int) -> list[KeyState]:
         )
         for row in rows
     ]
-
-
-def keys_of(name: str = "") -> Sequence[ApiKey]:
-    """Keys by name and age; all of them without a name."""
-    rows = ApiKey.objects.order_by("name", "id")
-    return list(rows.filter(name=name) if name else rows)

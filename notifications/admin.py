@@ -28,6 +28,7 @@ from notifications.models import (
     Template,
 )
 from notifications.provider_page import ProviderAdmin
+from outbox import operator_log
 from outbox.admin.confirmed import ConfirmedActions, reason_of
 from outbox.admin.readonly import (
     ReadOnlyAdmin,
@@ -40,7 +41,6 @@ from outbox.admin.readonly import (
     whole_id,
 )
 from outbox.admin.search import WantedId, register_finder
-from outbox.database import operator_log
 from outbox.envelope import parse_id
 from outbox.masking import masked
 

@@ -20,10 +20,11 @@ from operations.pages import LETTERS, RESOLVE, done_part
 from operations.relay_letters import Unavailable
 from operations.switches import SWITCHES
 from operations.viewers import Viewer
-from outbox.database import operator_log
-from outbox.database.operator_log import DoneAlready
+from outbox import operator_log
 from outbox.envelope import parse_id
 from outbox.lanes.pause import COUNTED, lane_states
+from outbox.models import OperatorAction
+from outbox.operator_log import DoneAlready
 
 __all__ = [
     "act",
@@ -139,7 +140,7 @@ def done(request: HttpRequest, viewer: Viewer, entry_id: str) -> HttpResponse:
     return render(request, "operations/done.html", context)
 
 
-def _entry(entry_id: str) -> operator_log.Entry | None:
+def _entry(entry_id: str) -> OperatorAction | None:
     number = as_number(entry_id)
     return operator_log.entry(number) if number is not None else None
 

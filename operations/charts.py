@@ -16,7 +16,7 @@ from typing import Literal
 from operations import words
 from operations.judge import Station
 from operations.past import ACTIONS, Past, Row
-from outbox.database.operator_log import Entry
+from outbox.models import OperatorAction
 
 __all__ = ["CHARTS", "SPANS", "Chart", "Drawn", "Line", "Mark", "Picture", "draw", "series_of"]
 
@@ -310,7 +310,7 @@ def _happened(past: Past, begin: datetime, end: datetime) -> list[tuple[datetime
     return sorted(each for each in found if begin <= each[0] <= last)
 
 
-def _of_action(entry: Entry) -> str:
+def _of_action(entry: OperatorAction) -> str:
     why = f": {entry.why}" if entry.why else ""
     return f"{entry.what} of {entry.subject} by {entry.by}{why}"
 

@@ -10,7 +10,7 @@ from operations.action import RATES, Action, ActionRequest, NotNow, Preview, exi
 from operations.letters import GroupKey, as_number, group_like, inspect, source_named, standing
 from operations.relay_letters import RelayGroup
 from operations.runs import begin_relay_run, begin_run, stop_run
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.dead_letters.resolve import (
     DISCARD,
     REPLAY,
@@ -18,6 +18,7 @@ from outbox.dead_letters.resolve import (
     Selection,
     resolve_letters,
 )
+from outbox.models import OperatorAction
 
 __all__ = ["LETTER_ACTIONS", "NO_LETTER", "NO_RELAY_LETTER"]
 
@@ -96,7 +97,7 @@ def _resolve_letter(asked: ActionRequest, *, action: str) -> None:
         raise NotNow(f"Nothing was done: {outcomes[0].word}.")
 
 
-def _run(on: Sequence[str]) -> operator_log.Entry:
+def _run(on: Sequence[str]) -> OperatorAction:
     return existing(operator_log.entry(_letter_id(on)), "There is no such run.")
 
 

@@ -22,7 +22,8 @@ from operations.past import MinuteFigures
 from operations.pipeline import ask_kafka, ask_postgres
 from operations.reading import Reading, answered, ask_again
 from operations.snapshot import Heard, Logs, Snapshot, take
-from outbox.database import jobs, operator_log
+from outbox import operator_log
+from outbox.database import jobs
 from outbox.database.ask import changed_by
 from outbox.upkeep.gauges import Backlog
 from outbox.watching import RED

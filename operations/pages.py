@@ -20,8 +20,8 @@ from operations.judge import Alert, Station
 from operations.past import Past
 from operations.running import ProcessRow
 from operations.snapshot import Snapshot
-from outbox.database.operator_log import Entry
 from outbox.envelope import rfc3339
+from outbox.models import OperatorAction
 from outbox.watching import Hop
 
 __all__ = [
@@ -144,7 +144,7 @@ def _past(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _action(entry: Entry) -> dict[str, Any]:
+def _action(entry: OperatorAction) -> dict[str, Any]:
     same = _named(entry, "id", "by", "what", "subject", "why", "asked", "done", "skipped")
     return {"at": rfc3339(entry.at), "ended": entry.ended_at is not None, **same}
 
@@ -207,7 +207,7 @@ def what_it_is(row: ProcessRow) -> str:
     return f"{text}; {row.reason}" if row.reason else text
 
 
-def done_part(entry: Entry, *, stops: bool) -> str:
+def done_part(entry: OperatorAction, *, stops: bool) -> str:
     """The HTML of one action; `stops`: with the button that stops it."""
     return render_to_string("operations/entry.html", {"entry": entry, "stops": stops})
 
@@ -229,14 +229,14 @@ def _drawn(past: Past, span: str, end: datetime | None) -> tuple[Picture, str]:
     return picture, render_to_string("operations/charts.html", {"picture": picture})
 
 
-def progress(entry: Entry) -> str:
+def progress(entry: OperatorAction) -> str:
     """How far an action is, in words."""
     of = f" of {entry.asked}" if entry.asked is not None else ""
     skipped = f", {entry.skipped} skipped" if entry.skipped else ""
     return f"{entry.done}{of} done{skipped}"
 
 
-def share(entry: Entry) -> int | None:
+def share(entry: OperatorAction) -> int | None:
     """How much of an action is done, in percent; None if its size is unknown."""
     if not entry.asked:
         return None

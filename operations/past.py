@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 import msgspec
 from django.db import transaction
 
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.database.ask import changed_by, row_of, rows_of
-from outbox.database.operator_log import Entry
 from outbox.database.planner import plan_without
+from outbox.models import OperatorAction
 
 __all__ = [
     "KEPT_HOURS",
@@ -92,7 +92,7 @@ class Past:
     is a moment of time.monotonic()."""
 
     rows: Sequence[Row] = ()
-    actions: Sequence[Entry] = ()
+    actions: Sequence[OperatorAction] = ()
     migrations: Sequence[tuple[datetime, str]] = ()
     clock: datetime | None = None
     read_at: float = 0.0

@@ -15,18 +15,18 @@ from django.utils.module_loading import import_string
 from operations import canary
 from operations.letters import ERROR_SHOWN, LetterGroup, groups_of, letter_groups
 from operations.past import NOTHING, Past, PastReader
-from outbox import conf
+from outbox import conf, operator_log
 from outbox.audit.compare import MISSING
 from outbox.audit.watch import behind_seconds
 from outbox.conf import DRAIN_HANDLER
-from outbox.database import jobs, operator_log, patience
+from outbox.database import jobs, patience
 from outbox.database.ask import changed_by, row_of, rows_of
-from outbox.database.operator_log import Entry
 from outbox.dead_letters import unknown_type
-from outbox.handlers.pause import HandlerStatus, handler_statuses
+from outbox.handlers.pause import handler_statuses
 from outbox.kafka import admin
 from outbox.kafka.admin import TopicState
 from outbox.lanes import pause
+from outbox.models import HandlerControl, OperatorAction
 from outbox.upkeep import gauges
 from outbox.upkeep.gauges import Backlog, LetterCount
 from outbox.watching import Hop
@@ -112,7 +112,7 @@ class HandlerRow:
     offset, None if there are more than ENOUGH; `canary`: age of the newest canary that it passed, None if it is
     paused or none was sent."""
 
-    status: HandlerStatus
+    status: HandlerControl
     positions: Mapping[tuple[str, int], int] | None
     last_error: str
     oldest: float
@@ -151,7 +151,7 @@ class FromPostgres:
     hops: Sequence[Hop]
     handlers: Sequence[HandlerRow]
     letters: Sequence[LetterGroup]
-    actions: Sequence[Entry]
+    actions: Sequence[OperatorAction]
     failed: Mapping[str, str]
     past: Past = NOTHING
 

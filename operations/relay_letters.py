@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from operations.action import ActionRequest
 from operations.letters import ERROR_SHOWN, SAMPLE
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.dead_letters.resolve import REPLAY
 from outbox.envelope import parse_id
 from outbox.masking import masked

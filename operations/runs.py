@@ -1,6 +1,6 @@
 """Runs: a task replays or discards a group of dead letters, a few each second, without the operator's browser.
 
-A run is a row of outbox/database/operator_log.py with what is still to be done. Beat starts the task every second. The
+A run is a row of outbox/operator_log.py with what is still to be done. Beat starts the task every second. The
 task does what is due by the run's rate and ends, so it does not delay its queue. A worker that is killed loses
 nothing: the row says up to which letter the run came, and a letter that was resolved is not dead any more.
 """
@@ -21,7 +21,8 @@ from operations import relay_letters
 from operations.action import ActionRequest
 from operations.letters import GroupKey, members, members_of_app, source_named, standing
 from operations.relay_letters import RelayGroup, belongs
-from outbox.database import jobs, operator_log
+from outbox import operator_log
+from outbox.database import jobs
 from outbox.database.ask import changed_by, rows_of
 from outbox.dead_letters.resolve import REPLAY, Selection, resolve_letters
 from outbox.declaration import LetterSource
@@ -186,10 +187,10 @@ def _of_relay(row: _Open, due: int) -> tuple[int, bool]:
         count = relay_letters.take(row.what, belongs(run.error, str(run.upto)), limit=due)
     except relay_letters.Unavailable as error:
         log.warning("relay_letters_unavailable", run=row.id, error=str(error))
-        operator_log.tell(row.id, f"waits: {error}")
+        operator_log.explain(row.id, f"waits: {error}")
         return 0, False
     operator_log.add(row.id, done=count)
-    operator_log.tell(row.id, "")
+    operator_log.explain(row.id, "")
     # Another reader of the queue holds letters while it looks, so this look may miss some.
     run.short = 0 if count == due else run.short + 1
     return count, run.short >= SHORT_AT_MOST

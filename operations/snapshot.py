@@ -21,8 +21,8 @@ from operations.reading import KAFKA, POSTGRESQL, REDIS, Reading
 from operations.running import ProcessRow, process_rows, stations_of
 from operations.time_left import Deadline, deadlines
 from outbox import conf
-from outbox.database.operator_log import Entry
 from outbox.kafka.admin import TopicState
+from outbox.models import OperatorAction
 from outbox.process.heartbeat import processes_here
 from outbox.watching import GREEN, GREY, RED, WITHOUT, Hop, State
 
@@ -92,7 +92,7 @@ class Snapshot:
     processes: Sequence[ProcessRow]
     deadlines: Sequence[Deadline]
     letters: Sequence[LetterGroup]
-    actions: Sequence[Entry]
+    actions: Sequence[OperatorAction]
     versions: Sequence[Version]
     unread: Sequence[Unread]
     past: Past

@@ -17,8 +17,9 @@ from notifications.models import ChannelControl
 from operations import words
 from operations.action import Action, ActionRequest, NoSuch, NotNow, Preview
 from outbox import conf
-from outbox.handlers.pause import HandlerStatus, handler_statuses, pause_handler, resume_handler
+from outbox.handlers.pause import handler_statuses, pause_handler, resume_handler
 from outbox.lanes.pause import LaneBusy, lane_states, pause_lanes, resume_lanes
+from outbox.models import HandlerControl
 
 __all__ = ["SWITCHES"]
 
@@ -52,7 +53,7 @@ def _handler_preview(on: Sequence[str], *, paused: bool) -> Preview:
 
 
 def _preview(
-    kind: str, name: str, status: HandlerStatus | ChannelControl, sentence: str, *, paused: bool
+    kind: str, name: str, status: HandlerControl | ChannelControl, sentence: str, *, paused: bool
 ) -> Preview:
     standing, nothing = "paused" if status.paused else "running", ""
     if status.paused != paused:

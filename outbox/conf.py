@@ -37,7 +37,6 @@ __all__ = [
     "routes",
     "topics",
     "topics_for_others",
-    "unknown_type_wait",
 ]
 
 # Under this name the drain's own dead letters are kept: those that Kafka refused.
@@ -221,11 +220,6 @@ def known_types(topic: str) -> frozenset[str]:
 def passing_types(route: Route) -> frozenset[str]:
     """Types of the route's topic that this process knows and the handler does not subscribe to."""
     return known_types(route.topic.name) - route.event_types
-
-
-def unknown_type_wait() -> float:
-    """Seconds that a bridge waits before an event of ours whose type it does not know."""
-    return float(settings.OUTBOX_UNKNOWN_TYPE_WAIT)
 
 
 def release() -> str:

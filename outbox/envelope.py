@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -21,12 +21,12 @@ __all__ = [
     "NO_TRACE",
     "TRACEPARENT",
     "EventEnvelope",
+    "ReceivedMessage",
     "TraceContext",
     "correlation_fields",
     "event_fields",
     "fits",
     "from_column",
-    "from_kafka",
     "json_number",
     "kafka_headers",
     "message_bytes",
@@ -120,33 +120,40 @@ def message_bytes(key: str, payload: str) -> int:
     return 2 * len(key.encode()) + len(payload.encode()) + HEADER_BYTES
 
 
-def from_kafka(
-    *,
-    topic: str,
-    topic_id: UUID,
-    partition: int,
-    offset: int,
-    key: bytes | None,
-    value: bytes | None,
-    headers: Iterable[tuple[str, bytes | None]],
-) -> EventEnvelope:
-    """Read a message back; never fails, whoever wrote it.
+class ReceivedMessage(NamedTuple):
+    """One message as Kafka holds it. `size`: bytes of key, value and headers."""
 
-    A message without a valid `ce_id` gets uuid5(topic_id, partition, offset): the same message
-    has the same id at every reading (guarantees.md#r9). Bytes that are not UTF-8 are kept as
-    surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header
-    of more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent."""
-    found = dict(headers)
-    return EventEnvelope(
-        event_id=_event_id(_text(found, "ce_id"), topic_id, partition, offset),
-        type=_text(found, "ce_type"),
-        topic=topic,
-        key=(key or b"").decode("utf-8", "surrogateescape"),
-        source=_text(found, "ce_source"),
-        time=_text(found, "ce_time"),
-        payload=(value or b"").decode("utf-8", "surrogateescape"),
-        trace=TraceContext(_text(found, "traceparent"), _text(found, "correlation_id")),
-    )
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    size: int
+
+    @property
+    def event_id(self) -> str:
+        """Text of the ce_id header, empty where there is none."""
+        return (dict(self.headers).get("ce_id") or b"").decode("utf-8", "replace")
+
+    def envelope(self, topic_id: UUID) -> EventEnvelope:
+        """The event that it carries; never fails, whoever wrote it.
+
+        A message without a valid `ce_id` gets uuid5(topic_id, partition, offset): the same message
+        has the same id at every reading (guarantees.md#r9). Bytes that are not UTF-8 are kept as
+        surrogate escapes, which no JSON decoder takes: such an event fails in its handler. A header
+        of more than HEADER_LIMIT bytes, or that is no printable UTF-8, is as if absent."""
+        found = dict(self.headers)
+        return EventEnvelope(
+            event_id=_event_id(_text(found, "ce_id"), topic_id, self.partition, self.offset),
+            type=_text(found, "ce_type"),
+            topic=self.topic,
+            key=(self.key or b"").decode("utf-8", "surrogateescape"),
+            source=_text(found, "ce_source"),
+            time=_text(found, "ce_time"),
+            payload=(self.value or b"").decode("utf-8", "surrogateescape"),
+            trace=TraceContext(_text(found, "traceparent"), _text(found, "correlation_id")),
+        )
 
 
 def _text(headers: Mapping[str, bytes | None], name: str) -> str:

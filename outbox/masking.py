@@ -40,10 +40,10 @@ def masked(text: str) -> str:
     text as it is; SHOWN characters at most."""
     text = _within(text, indent=2)
     # What is cut off before is never shown, so no secret loses the begin that it is known by.
-    told = _text(text[: 2 * SHOWN])
+    shown = _text(text[: 2 * SHOWN])
     if len(text) <= SHOWN:
-        return told
-    return f"{told[:SHOWN]}\n… of {len(text):,} characters"
+        return shown
+    return f"{shown[:SHOWN]}\n… of {len(text):,} characters"
 
 
 def _value(value: Any) -> Any:

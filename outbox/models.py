@@ -6,6 +6,8 @@ from django.db import models
 from django.db.models.functions import MD5, Now
 
 __all__ = [
+    "CIRCUIT_BREAKER",
+    "CLOCK",
     "AuditOpen",
     "BridgePosition",
     "DeadLetter",
@@ -17,6 +19,10 @@ __all__ = [
     "OutboxLane",
     "UpkeepMark",
 ]
+
+CIRCUIT_BREAKER = "circuit"  # changed_by of a handler that its circuit has paused
+# For updates: the time itself, where Now() is that at which the statement began.
+CLOCK = models.Func(function="clock_timestamp", output_field=models.DateTimeField())
 
 
 class OutboxEvent(models.Model):
@@ -311,9 +317,13 @@ class HandlerControl(models.Model):
     def __str__(self) -> str:
         return self.handler
 
+    @property
+    def tripped(self) -> bool:
+        return self.paused and self.changed_by == CIRCUIT_BREAKER
+
 
 class OperatorAction(models.Model):
-    """What somebody did by hand, or a circuit by itself; written by outbox/database/operator_log.py."""
+    """What somebody did by hand, or a circuit by itself; written by outbox/operator_log.py."""
 
     id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(db_default=models.Func(function="clock_timestamp"))

@@ -1,34 +1,15 @@
-"""Reading: what is held or open, who writes, and the timeline of one event."""
+"""Reading: who writes, what is published, and what the handlers say of one event."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from outbox.database.ask import rows_of
 from outbox.models import InboxReceipt, OutboxEvent
 
-__all__ = ["Receipt", "Timeline", "open_writers", "published_ends", "timeline"]
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """One handler's word on an event."""
-
-    handler: str
-    outcome: str
-    applied_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """One event from its commit to each handler's receipt."""
-
-    event: OutboxEvent
-    receipts: tuple[Receipt, ...]
+__all__ = ["open_writers", "published_ends", "receipts_of"]
 
 
 def open_writers() -> frozenset[str]:
@@ -55,16 +36,6 @@ def published_ends(topic: str) -> dict[int, int]:
     return {partition: last + 1 for partition, last in ends}
 
 
-def timeline(event_id: UUID) -> Timeline | None:
-    """What is known of an event; None if the outbox has never held it or has let it go."""
-    event = OutboxEvent.objects.filter(event_id=event_id).first()
-    if event is None:
-        return None
-    receipts = InboxReceipt.objects.filter(event_id=event_id).order_by("applied_at")
-    return Timeline(
-        event=event,
-        receipts=tuple(
-            Receipt(row.handler, InboxReceipt.Outcome(row.outcome).label, row.applied_at)
-            for row in receipts
-        ),
-    )
+def receipts_of(event_id: UUID) -> QuerySet[InboxReceipt]:
+    """What the handlers say of an event, by time."""
+    return InboxReceipt.objects.filter(event_id=event_id).order_by("applied_at")

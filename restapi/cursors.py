@@ -7,8 +7,7 @@ import binascii
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerFieldExtension
-from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.drainage import set_override
 from rest_framework import serializers
 
 __all__ = ["CursorField", "from_base64url", "to_base64url"]
@@ -44,19 +43,12 @@ class CursorField(serializers.CharField):
         self, read: Callable[[str], Any], *, wrong: str, pattern: str, **kwargs: Any
     ) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
-        self.read, self.wrong, self.pattern = read, wrong, pattern
+        self.read, self.wrong = read, wrong
+        longest = {"maxLength": self.max_length} if self.max_length else {}
+        set_override(self, "field", {"type": "string", "pattern": pattern, **longest})
 
     def to_internal_value(self, data: Any) -> Any:
         try:
             return self.read(super().to_internal_value(data))
         except ValueError:
             raise serializers.ValidationError(self.wrong) from None
-
-
-class _InDocument(OpenApiSerializerFieldExtension):
-    target_class = "restapi.cursors.CursorField"
-
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-        longest = self.target.max_length
-        found = {"type": "string", "pattern": self.target.pattern}
-        return {**found, "maxLength": longest} if longest else found

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Self
 
+from drf_spectacular.drainage import set_override
 from rest_framework import serializers
 from rest_framework.request import Request
 
 __all__ = ["MoneyField", "QueryInteger", "QueryMoment", "QuerySerializer", "StrictInteger", "Text"]
 
+_CENT = Decimal("0.01")
 _INTEGER = re.compile(r"-?[0-9]+")
 _HOUR_MINUTE = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _RFC_3339 = re.compile(
@@ -109,8 +111,12 @@ class MoneyField(serializers.DecimalField):
         "max_string_length": "Has too many digits.",
     }
 
-    def __init__(self, *, max_digits: int, **kwargs: Any) -> None:
-        super().__init__(max_digits=max_digits, decimal_places=2, **kwargs)
+    def __init__(self, *, max_digits: int, min_value: Decimal | int, **kwargs: Any) -> None:
+        super().__init__(max_digits=max_digits, decimal_places=2, min_value=min_value, **kwargs)
+        largest = Decimal(10) ** (max_digits - 2) - _CENT
+        bounds = {"minimum": float(min_value), "maximum": float(largest)}
+        # In the API's document DRF's decimals are numbers only without COERCE_DECIMAL_TO_STRING.
+        set_override(self, "field", {"type": "number", **bounds, "multipleOf": float(_CENT)})
 
     def to_internal_value(self, data: Any) -> Decimal:
         if not isinstance(data, int | Decimal) or isinstance(data, bool):

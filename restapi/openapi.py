@@ -3,7 +3,6 @@ ECMA 262 and Python alike."""
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
@@ -25,7 +24,6 @@ __all__ = [
     "Number",
     "errors",
     "key_parameters",
-    "without_enum_ids",
 ]
 
 MOMENT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
@@ -134,37 +132,30 @@ def key_parameters(*codes: int) -> list[OpenApiParameter]:
     return [_KEY, replayed]
 
 
-def _header(
-    name: str, description: str, schema: dict[str, Any], codes: list[int] | None = None
-) -> OpenApiParameter:
-    return OpenApiParameter(
-        name,
-        schema,
-        OpenApiParameter.HEADER,
-        required=True,
-        description=description,
-        response=codes or True,
-    )
-
-
-HEADERS = [
-    _header(
-        "X-Request-ID",
-        "The id that the caller sent, or a new one.",
-        {"type": "string", "pattern": PRINTABLE},
-    ),
-    _header(
+_PRINTABLE = {"type": "string", "pattern": PRINTABLE}
+# Name, description, schema, and the answers that have it; True: all.
+_HEADERS: tuple[tuple[str, str, dict[str, Any], Any], ...] = (
+    ("X-Request-ID", "The id that the caller sent, or a new one.", _PRINTABLE, True),
+    (
         "X-Correlation-ID",
         "The events that the request causes carry the same id.",
-        {"type": "string", "pattern": PRINTABLE},
+        _PRINTABLE,
+        True,
     ),
-    _header(
+    (
         "traceparent",
         "W3C Trace Context: the caller's trace or a new one, with a span of this request.",
         {"type": "string", "pattern": TRACEPARENT},
+        True,
     ),
-    _header("Allow", "The methods of this path.", {"type": "string"}, [405]),
-    _header("Retry-After", "Seconds.", {"type": "integer", "minimum": 0}, [429, 503]),
+    ("Allow", "The methods of this path.", {"type": "string"}, [405]),
+    ("Retry-After", "Seconds.", {"type": "integer", "minimum": 0}, [429, 503]),
+)
+HEADERS = [
+    OpenApiParameter(
+        name, schema, OpenApiParameter.HEADER, required=True, description=text, response=codes
+    )
+    for name, text, schema, codes in _HEADERS
 ]
 
 
@@ -213,20 +204,6 @@ class HouseSchema(AutoSchema):
             schema |= schema.pop("oneOf")[0]
 
 
-def without_enum_ids(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """A postprocessing hook: takes out marks that the library leaves for a hook not used here."""
-    _strip(result)
-    return result
-
-
-def _strip(part: Any) -> None:
-    if isinstance(part, dict):
-        part.pop("x-spec-enum-id", None)
-    if isinstance(part, dict | list):
-        for inner in part.values() if isinstance(part, dict) else part:
-            _strip(inner)
-
-
 class _PlainText(OpenApiSerializerFieldExtension):
     """DRF refuses NUL in every CharField."""
 
@@ -246,20 +223,3 @@ class _Text(_PlainText):
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         self.pattern = WITHOUT_NUL if self.target.allow_blank else NOT_BLANK
         return super().map_serializer_field(auto_schema, direction)
-
-
-class _Money(OpenApiSerializerFieldExtension):
-    """A number, which DRF's decimals are only without COERCE_DECIMAL_TO_STRING."""
-
-    target_class = "restapi.fields.MoneyField"
-
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-        field = self.target
-        step = Decimal(1).scaleb(-field.decimal_places)
-        largest = Decimal(10) ** (field.max_digits - field.decimal_places) - step
-        return {
-            "type": "number",
-            "minimum": float(field.min_value),
-            "maximum": float(largest),
-            "multipleOf": float(step),
-        }

@@ -10,23 +10,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from drf_spectacular.extensions import OpenApiSerializerFieldExtension
-from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
 from restapi.openapi import errors, key_parameters
 
-__all__ = [
-    "ANY_OBJECT",
-    "Body",
-    "Documents",
-    "Operations",
-    "answer",
-    "field_is",
-    "shape",
-    "uuid_in_path",
-]
+__all__ = ["ANY_OBJECT", "Body", "Documents", "Operations", "answer", "shape", "uuid_in_path"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -141,13 +130,3 @@ def uuid_in_path(name: str, kind: str, example: str) -> OpenApiParameter:
         description="An id that is not a UUID is a 404 too.",
         examples=[OpenApiExample(kind, value=example)],
     )
-
-
-def field_is(target: str, schema: Mapping[str, Any]) -> None:
-    """How the document shows a serializer field, by its class's dotted path."""
-
-    class _Field(OpenApiSerializerFieldExtension):
-        target_class = target
-
-        def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-            return {**schema}

@@ -8,17 +8,24 @@ from collections.abc import Sequence
 
 from django.conf import settings
 from django.utils.module_loading import import_string
+from prometheus_client import Counter, Gauge
 
 from outbox.database import jobs
 from outbox.database.ask import row_of
 from outbox.watching import Hop
-from restapi import metrics
 from restapi.status_log import StatusLog
 
 __all__ = ["hops", "measure_status_logs", "prune_status_logs", "status_logs"]
 
 CHUNK = 1000
 RUN_SECONDS = 10.0
+UNNUMBERED = Gauge(
+    "status_log_unnumbered_seconds",
+    "Age of the oldest committed change without a number, by log; 0: there is none.",
+    ["log"],
+    multiprocess_mode="mostrecent",
+)
+PURGED = Counter("status_log_purged_total", "Changes deleted after their retention.", ["log"])
 
 
 def status_logs() -> Sequence[StatusLog]:
@@ -36,12 +43,10 @@ def prune_status_logs(
     deleted = 0
     complete = True
     for log in status_logs():
-        while True:
-            rows = _prune(log, kept, chunk)
+        purged = PURGED.labels(log.name)  # shown as 0
+        while rows := _prune(log, kept, chunk):
             deleted += rows
-            metrics.PURGED.labels(log.name).inc(rows)
-            if not rows:
-                break
+            purged.inc(rows)
             if time.monotonic() > give_up:
                 complete = False
                 break
@@ -52,7 +57,7 @@ def prune_status_logs(
 
 def measure_status_logs() -> None:
     for log in status_logs():
-        metrics.UNNUMBERED.labels(log.name).set(_unnumbered_seconds(log))
+        UNNUMBERED.labels(log.name).set(_unnumbered_seconds(log))
 
 
 def hops() -> Sequence[Hop]:

@@ -18,13 +18,12 @@ from devtools.testing.patience import PATIENCE
 from outbox import conf
 from outbox.drain.batch import drain_batch
 from outbox.drain.state import DrainState
-from outbox.envelope import EventEnvelope
+from outbox.envelope import EventEnvelope, ReceivedMessage
 from outbox.handlers import task
 from outbox.handlers.task import Effect
 from outbox.inbox import positions
 from outbox.inbox.chunk import Chunk
 from outbox.kafka import admin, producer
-from outbox.kafka.consumer import ReceivedMessage
 from outbox.kafka.log_reader import read_topic
 from outbox.models import BridgePosition
 from outbox.queries import published_ends

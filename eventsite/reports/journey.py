@@ -18,8 +18,7 @@ from outbox.dead_letters.unknown_type import is_unknown
 from outbox.declaration import Route
 from outbox.inbox import positions
 from outbox.inbox.positions import Position
-from outbox.models import OutboxEvent
-from outbox.queries import Timeline
+from outbox.models import InboxReceipt, OutboxEvent
 
 __all__ = ["Journey", "Stop", "Travels", "journey_of", "travels_of", "travels_of_post"]
 
@@ -87,10 +86,10 @@ def _slice(piece: FeedSlice) -> Stop:
 
 def journey_of(event_id: UUID) -> Journey | None:
     """One event's journey, or None if the outbox does not hold it."""
-    known = queries.timeline(event_id)
-    if known is None:
+    event = OutboxEvent.objects.filter(event_id=event_id).first()
+    if event is None:
         return None
-    event = known.event
+    receipts = list(queries.receipts_of(event_id))
     request = request_of(event.traceparent, event.correlation_id, source=event.source)
     return Journey(
         event_id=event.event_id,
@@ -99,13 +98,16 @@ def journey_of(event_id: UUID) -> Journey | None:
         key=event.key,
         traceparent=event.traceparent,
         correlation_id=event.correlation_id,
-        stops=[*([request] if request else []), *_behind(known), *_ahead(known)],
+        stops=[
+            *([request] if request else []),
+            *_behind(event, receipts),
+            *_ahead(event, receipts),
+        ],
     )
 
 
-def _behind(known: Timeline) -> list[Stop]:
-    event = known.event
-    moments = [(each.applied_at, each.handler, each.outcome, "") for each in known.receipts]
+def _behind(event: OutboxEvent, receipts: Sequence[InboxReceipt]) -> list[Stop]:
+    moments = [(each.applied_at, each.handler, each.get_outcome_display(), "") for each in receipts]
     if event.published_at is not None:
         place = f"{event.topic}, partition {event.partition}, offset {event.offset}"
         moments.append((event.published_at, "kafka", "published", place))
@@ -126,10 +128,9 @@ def _behind(known: Timeline) -> list[Stop]:
     return stops
 
 
-def _ahead(known: Timeline) -> list[Stop]:
+def _ahead(event: OutboxEvent, receipts: Sequence[InboxReceipt]) -> list[Stop]:
     """What is still to come: Kafka, and every subscribed handler without a receipt."""
-    event = known.event
-    done = {receipt.handler for receipt in known.receipts}
+    done = {receipt.handler for receipt in receipts}
     stops = []
     if event.published_at is None:
         state = "waiting" if event.status == OutboxEvent.Status.NEW else event.get_status_display()

@@ -177,7 +177,10 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_NO_READ_ONLY_REQUIRED": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     # Enums stay where they are, few and short, instead of becoming components.
-    "POSTPROCESSING_HOOKS": ["restapi.openapi.without_enum_ids", "eventsite.web.openapi.with_tags"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enum_id_removal",
+        "eventsite.web.openapi.with_tags",
+    ],
     "SECURITY": [{}, {"bearer": []}, {"apiKey": []}],
     "APPEND_COMPONENTS": {
         "securitySchemes": {

@@ -26,7 +26,7 @@ from outbox.audit.compare import MissingReason
 from outbox.bridge.bridge import Bridge
 from outbox.drain.batch import drain_batch
 from outbox.drain.state import DrainState
-from outbox.handlers import circuit, pause
+from outbox.handlers import pause
 from outbox.kafka import admin, producer
 from outbox.lanes import claim
 from outbox.models import BridgePosition, OutboxLane
@@ -213,7 +213,7 @@ def test_a_handler_that_its_circuit_has_paused() -> None:
         failure_run=conf.CIRCUIT.run
     )
     with capture_logs() as logs:
-        assert circuit.trip_if_broken(PROBE_HANDLER, key)
+        assert pause.trip_if_broken(PROBE_HANDLER, key)
     [status] = pause.handler_statuses([PROBE_HANDLER])
     assert status.paused
     follow(next(line for line in logs if line["event"] == "circuit_tripped")["advice"])

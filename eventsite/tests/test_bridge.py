@@ -23,6 +23,7 @@ from outbox import conf
 from outbox.bridge.bridge import Bridge
 from outbox.bridge.partition import Partition
 from outbox.declaration import Route
+from outbox.envelope import ReceivedMessage
 from outbox.handlers import task
 from outbox.inbox.chunk import TaskChunk
 from outbox.kafka import consumer, producer
@@ -192,7 +193,7 @@ def test_a_client_that_holds_only_half_is_replaced_where_nobody_holds_the_rest(
         halved = bridge.group.client
         receive = halved.receive
 
-        def take_half_away(**bounds: float) -> list[consumer.ReceivedMessage]:
+        def take_half_away(**bounds: float) -> list[ReceivedMessage]:
             monkeypatch.setattr(halved, "receive", receive)
             kept_from_it = list(bridge.group.partitions)[::2]
             bridge.group.on_revoke(kept_from_it)
@@ -248,7 +249,7 @@ def test_headers_count_in_the_size_of_a_chunk_and_long_ones_are_not_taken(
 
 
 def test_a_client_takes_no_more_than_a_buffer_holds() -> None:
-    taken: list[list[consumer.ReceivedMessage]] = []
+    taken: list[list[ReceivedMessage]] = []
     headers: list[tuple[str, str | bytes]] = [("x-\u00e4", b"h" * 10_000)]
     burst = [OutgoingMessage(PROBE_TOPIC.name, 3, b"k", b"v", headers)] * 1_000
     assert producer.send(burst, timeout=15).complete

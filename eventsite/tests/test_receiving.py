@@ -17,8 +17,8 @@ from outbox import conf
 from outbox.bridge import bridge as bridge_module
 from outbox.bridge.bridge import Bridge
 from outbox.bridge.partition import Partition
+from outbox.envelope import ReceivedMessage
 from outbox.inbox.chunk import TaskChunk
-from outbox.kafka.consumer import ReceivedMessage
 from outbox.process import task_queue
 
 pytestmark = pytest.mark.usefixtures("pipeline")

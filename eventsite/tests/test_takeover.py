@@ -27,8 +27,7 @@ from devtools.testing.pipeline import PROBE_HANDLER, settles
 from devtools.testing.processes import Spec, running_together, spec_of
 from outbox import conf
 from outbox.kafka import groups
-from outbox.kafka.groups import GroupLimits
-from outbox.upkeep import takeover
+from outbox.upkeep import kafka_checks
 
 STOCK_MS = 45_000
 HANDLERS = [route.handler for route in conf.routes()]
@@ -95,35 +94,35 @@ def test_a_bridge_that_is_killed_for_good_is_replaced_within_ten_seconds() -> No
 def test_a_broker_that_allows_no_less_is_named_with_both_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(groups, "broker_limits", lambda: GroupLimits(STOCK_MS, 5000))
-    assert takeover.shorten() == "A bridge that dies is replaced after 45 s."
-    [(found, means)] = takeover.slow_takeovers()
-    assert found == "consumer.session.timeout.ms of our groups = 45000"
+    monkeypatch.setattr(groups, "broker_limits", lambda: (STOCK_MS, 5000))
+    assert kafka_checks.shorten_takeovers() == "A bridge that dies is replaced after 45 s."
+    [slow] = kafka_checks.slow_takeovers()
+    assert slow.found == "consumer.session.timeout.ms of our groups = 45000"
     for words in (
         "its partitions wait 45 s for another",
         "so much longer than 60 s (max.poll.interval.ms)",
         "group.consumer.min.session.timeout.ms = 6000",
         "group.consumer.session.timeout.ms = 6000",
     ):
-        assert words in means
+        assert words in slow.means
 
 
 @pytest.mark.parametrize(
     ("limits", "session", "heartbeat"),
     [
-        (GroupLimits(6000, 1500), 6000, 1500),
-        (GroupLimits(1000, 100), 6000, 1500),
-        (GroupLimits(45_000, 5000), 45_000, 5000),
-        (GroupLimits(6000, 5000), 15_000, 5000),  # one heartbeat may be late
+        ((6000, 1500), 6000, 1500),
+        ((1000, 100), 6000, 1500),
+        ((45_000, 5000), 45_000, 5000),
+        ((6000, 5000), 15_000, 5000),  # one heartbeat may be late
     ],
 )
 def test_a_session_is_as_short_as_the_broker_allows(
-    limits: GroupLimits, session: int, heartbeat: int
+    limits: tuple[int, int], session: int, heartbeat: int
 ) -> None:
-    assert groups.wanted(limits) == (session, heartbeat)
+    assert groups.wanted(*limits) == (session, heartbeat)
 
 
 def test_with_the_classic_protocol_the_client_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "KAFKA_GROUP_PROTOCOL", "classic")
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")  # nobody is asked
-    assert (takeover.shorten(), list(takeover.slow_takeovers())) == ("", [])
+    assert (kafka_checks.shorten_takeovers(), list(kafka_checks.slow_takeovers())) == ("", [])

@@ -13,15 +13,19 @@ from drf_spectacular.utils import (
 from rest_framework.serializers import CharField, ChoiceField, Field, IntegerField, ListField
 
 from feeds.api.serializers import (
+    FeedLimit,
+    FeedOffset,
     FeedQuery,
     FollowersQuery,
     FollowingQuery,
     FollowSerializer,
+    PostId,
     PostSerializer,
     PostsQuery,
+    UserIdField,
 )
 from restapi.openapi import Moment
-from restapi.operations import Body, Documents, Operations, answer, field_is, shape
+from restapi.operations import Body, Documents, Operations, answer, shape
 
 __all__ = [
     "USER",
@@ -56,12 +60,10 @@ USER: dict[str, Any] = {
 }
 
 
-field_is("feeds.api.serializers.UserIdField", USER)
-field_is(
-    "feeds.api.serializers.PostId", {"type": "integer", "minimum": 0, "maximum": (1 << 64) - 1}
-)
-field_is("feeds.api.serializers.FeedLimit", {"type": "string"})
-field_is("feeds.api.serializers.FeedOffset", {"type": "string"})  # whatever is no number is 0
+extend_schema_field(USER)(UserIdField)
+extend_schema_field({"type": "integer", "minimum": 0, "maximum": (1 << 64) - 1})(PostId)
+extend_schema_field({"type": "string"})(FeedLimit)
+extend_schema_field({"type": "string"})(FeedOffset)  # whatever is no number is 0
 
 
 # Answers, as feeds/api/views.py and feeds/queries.py make them

@@ -20,10 +20,13 @@ from restapi.fields import QueryInteger, QuerySerializer, Text
 __all__ = [
     "DEFAULT_LIMIT",
     "MOST",
+    "FeedLimit",
+    "FeedOffset",
     "FeedQuery",
     "FollowSerializer",
     "FollowersQuery",
     "FollowingQuery",
+    "PostId",
     "PostSerializer",
     "PostsQuery",
     "UserIdField",

@@ -18,7 +18,9 @@ __all__ = [
     "ChangedTemplateSerializer",
     "NotificationPageSerializer",
     "PreviewSerializer",
+    "TemplateBody",
     "TemplateSerializer",
+    "VariablesField",
 ]
 
 DEFAULT_PAGE = 20

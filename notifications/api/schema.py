@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiResponse, extend_schema_field
 
 from notifications.api import shapes
 from notifications.api.fields import (
     ChangedTemplateSerializer,
     NotificationPageSerializer,
     PreviewSerializer,
+    TemplateBody,
     TemplateSerializer,
+    VariablesField,
 )
 from restapi.openapi import ErrorBody
-from restapi.operations import (
-    ANY_OBJECT,
-    Body,
-    Documents,
-    Operations,
-    answer,
-    field_is,
-    uuid_in_path,
-)
+from restapi.operations import ANY_OBJECT, Body, Documents, Operations, answer, uuid_in_path
 
 __all__ = [
     "cancel_batch",
@@ -93,11 +87,9 @@ TEMPLATE = {
     "updated_at": AT,
 }
 
-field_is("notifications.api.fields.VariablesField", shapes.VARIABLES)
+extend_schema_field(shapes.VARIABLES)(VariablesField)
 # Without two opening braces beside each other, or each of them with a name as it must be.
-field_is(
-    "notifications.api.fields.TemplateBody", {"type": "string", "pattern": shapes.TEMPLATE_BODY}
-)
+extend_schema_field({"type": "string", "pattern": shapes.TEMPLATE_BODY})(TemplateBody)
 
 NOTIFICATION_ID = uuid_in_path("notification_id", "notification", ID)
 BATCH = uuid_in_path("batch_id", "batch", BATCH_ID)

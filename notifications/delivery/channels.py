@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from notifications.delivery.turns import nudge
 from notifications.models import Channel, ChannelControl, Priority
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.database.ask import row_of
 from outbox.database.planner import limit_lock_waits
 from outbox.database.round_trips import Statement

@@ -12,7 +12,7 @@ from notifications.delivery.breakers import Breakers
 from notifications.delivery.rows import held
 from notifications.models import Priority, ProviderHold
 from notifications.providers.configured import breaker_name, configured, providers_of
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.database.ask import changed_by, row_of
 from outbox.database.planner import plan_by_index
 

@@ -27,9 +27,9 @@ from notifications.delivery.channels import (
 from notifications.delivery.measure import hops, measure_waiting
 from notifications.models import Notification
 from notifications.tests.sending import accept, deliver, meanwhile, reload
-from outbox.database import operator_log
-from outbox.database.operator_log import DoneAlready
+from outbox import operator_log
 from outbox.models import OperatorAction
+from outbox.operator_log import DoneAlready
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,7 +13,7 @@ from operations.past import MinuteFigures, Past, Row
 from operations.reading import Reading
 from operations.snapshot import Snapshot
 from operations.tests.well import PROCESSES, heard, judged, named, postgres, process, redis
-from outbox.database.operator_log import Entry
+from outbox.models import OperatorAction
 from outbox.watching import Hop, TimeLeft
 
 __all__ = ["everything"]
@@ -21,8 +21,8 @@ __all__ = ["everything"]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def an_entry(number: int, *, ended: bool) -> Entry:
-    return Entry(
+def an_entry(number: int, *, ended: bool) -> OperatorAction:
+    return OperatorAction(
         id=number,
         at=NOON,
         by="ada",

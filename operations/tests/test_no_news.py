@@ -35,8 +35,8 @@ from operations.tests.well import (
 )
 from operations.time_left import Deadline
 from outbox.database.ask import rows_of
-from outbox.database.operator_log import Entry
 from outbox.envelope import rfc3339
+from outbox.models import OperatorAction
 from outbox.process.health import ReadinessAnswer
 from outbox.process.heartbeat import SeenProcess
 from outbox.upkeep.gauges import Backlog
@@ -234,7 +234,7 @@ def part(page: str, heading: str) -> str:
 def full(clock: Clock) -> FromPostgres:
     """With letters, actions and a past whose newest row is from now."""
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    entry = Entry(1, noon, "ada", "pause", "handler x", "a look", 1, 1, 0, noon, "")
+    entry = OperatorAction(1, noon, "ada", "pause", "handler x", "a look", 1, 1, 0, noon, "")
     letters = [LetterGroup(handler="record_sales", error="boom", letters=1, oldest=1.0, like="9")]
     row = Row(noon, MinuteFigures(series={"pipeline/outbox#waits": 17.0}))
     past = Past(rows=[row], clock=noon, read_at=clock.now)

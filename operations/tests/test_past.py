@@ -23,9 +23,8 @@ from operations.past import ACTIONS, MinuteFigures, Past, PastReader, Row
 from operations.terminal import rendered
 from operations.tests.well import postgres, snapshot
 from outbox import conf
-from outbox.database.operator_log import Entry
 from outbox.handlers.pause import pause_handler
-from outbox.models import OutboxEvent
+from outbox.models import OperatorAction, OutboxEvent
 from outbox.process import heartbeat as heartbeats
 from outbox.process.heartbeat import Heartbeat
 
@@ -201,11 +200,11 @@ def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> N
             (0, {"releases": ("2, build sha-2",)}),
         )
     ]
-    action = Entry(
+    action = OperatorAction(
         *(1, NOW - timedelta(minutes=45), "ada", "pause", "handler x", "a look"),
         *(1, 1, 0, NOW, ""),
     )
-    old = action._replace(at=NOW - timedelta(hours=3))
+    old = OperatorAction(at=NOW - timedelta(hours=3), by="ada", what="pause", subject="handler x")
     moved = (NOW - timedelta(minutes=6), "outbox 0009_operator_actions")
     picture = draw(Past(rows=made, actions=[old, action], migrations=[moved]), "hour")
     assert list(marks(picture)) == [
@@ -237,7 +236,7 @@ def test_migrations_of_a_new_database_are_one_mark() -> None:
 def test_marks_that_are_left_out_are_counted(actions: int, said: str) -> None:
     """Of the actions of a day only the newest are read."""
     acted = [
-        Entry(
+        OperatorAction(
             number,
             NOW - timedelta(minutes=actions - number),
             "ada",

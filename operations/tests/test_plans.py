@@ -24,8 +24,8 @@ from operations.past import KEPT_HOURS, PastReader
 from operations.reading import answered
 from operations.snapshot import Heard, Snapshot, take
 from operations.tests.well import redis
+from outbox import operator_log
 from outbox.admin import search
-from outbox.database import operator_log
 from outbox.kafka.admin import TopicState
 from outbox.tests.admin_pages import rows_touched
 from outbox.tests.backbone_rows import HANDLER, TOPIC, TOPIC_ID

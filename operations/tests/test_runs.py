@@ -12,10 +12,10 @@ from operations import letters as groups
 from operations import runs
 from operations.action import ActionRequest
 from operations.letters import GroupKey, group_like, groups_of_apps, letter_groups
-from outbox.database import operator_log
-from outbox.database.operator_log import DoneAlready
+from outbox import operator_log
 from outbox.dead_letters.resolve import resolve_letters
 from outbox.models import DeadLetter, OperatorAction
+from outbox.operator_log import DoneAlready
 from outbox.tests.letters import HANDLER, create_positions, event
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +56,12 @@ def a_second_passes() -> None:
         row.save()
 
 
-def entry(number: int) -> operator_log.Entry:
+def numbers(number: int) -> tuple[int | None, int, int]:
+    found = entry(number)
+    return found.asked, found.done, found.skipped
+
+
+def entry(number: int) -> OperatorAction:
     found = operator_log.entry(number)
     assert found is not None
     return found
@@ -75,7 +80,7 @@ def test_it_takes_a_group_and_no_other_letters() -> None:
     assert set(DeadLetter.objects.filter(state=State.DEAD).values_list("id", flat=True)) == set(
         others
     )
-    assert entry(number)[6:9] == (5, 5, 0)
+    assert numbers(number) == (5, 5, 0)
     assert entry(number).ended_at is not None
     assert runs.work() == 0
 
@@ -111,7 +116,7 @@ def test_what_fails_again_is_not_taken_again_by_the_same_run() -> None:
     for _ in range(3):
         a_second_passes()
         runs.work()
-    assert entry(number)[6:9] == (3, 3, 0)
+    assert numbers(number) == (3, 3, 0)
     assert DeadLetter.objects.get(id=ids[0]).state == State.DEAD
 
 
@@ -136,7 +141,7 @@ def test_a_worker_that_dies_in_between_loses_nothing(monkeypatch: pytest.MonkeyP
     a_second_passes()
     runs.work()
     assert not DeadLetter.objects.filter(state=State.DEAD).exists()
-    assert entry(number)[6:9] == (6, 6, 0)
+    assert numbers(number) == (6, 6, 0)
 
 
 def test_a_group_is_found_among_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +153,7 @@ def test_a_group_is_found_among_many_others(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(5):
         runs.work()
         a_second_passes()
-    assert entry(number)[6:9] == (4, 4, 0)
+    assert numbers(number) == (4, 4, 0)
     assert entry(number).ended_at is not None
     assert DeadLetter.objects.filter(state=State.DEAD).count() == 35
 
@@ -179,7 +184,7 @@ def test_what_apps_keep_is_a_group_too() -> None:
     for _ in range(4):
         runs.work()
         a_second_passes()
-    assert entry(number)[6:9] == (2, 2, 0)
+    assert numbers(number) == (2, 2, 0)
     assert entry(number).ended_at is not None
     left = Notification.objects.filter(status="failed").values_list("id", flat=True)
     assert [str(each) for each in left] == list(later)

@@ -37,7 +37,7 @@ from operations.pipeline import (
 from operations.tests.well import snapshot
 from operations.time_left import Deadline, deadlines
 from outbox.conf import routes
-from outbox.handlers.pause import HandlerStatus
+from outbox.models import HandlerControl
 from outbox.process.heartbeat import Said, SeenProcess
 from outbox.upkeep.gauges import Backlog
 from outbox.watching import AMBER, GREEN, GREY, RED, State
@@ -225,7 +225,7 @@ def test_a_handler_against_the_retention_of_its_topic(
 ) -> None:
     route = routes()[0]
     kept = route.topic.retention_hours * 3600
-    status = HandlerStatus(
+    status = HandlerControl(
         handler=route.handler, paused=paused, changed_by="a", changed_at=datetime.now(UTC)
     )
     row = HandlerRow(

@@ -9,8 +9,8 @@ from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from outbox import operator_log
 from outbox.admin.readonly import ReadOnlyAdmin
-from outbox.database import operator_log
 
 __all__ = ["ConfirmedActions", "reason_of"]
 

@@ -118,11 +118,7 @@ class _NoWrites:
     def has_add_permission(self, *args: Any) -> bool:
         return False
 
-    def has_change_permission(self, *args: Any) -> bool:
-        return False
-
-    def has_delete_permission(self, *args: Any) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
 
 class ReadOnlyAdmin(_NoWrites, _ModelAdmin):

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils.html import format_html
 
 from outbox.envelope import parse_id
@@ -110,7 +110,16 @@ def look_back(rows: QuerySet[Any], wanted: WantedId, *fields: str) -> list[int]:
     last: int | None = numbers[ROWS_SEARCHED - 1 : ROWS_SEARCHED].first()
     if last is not None:
         numbers = numbers.filter(id__gte=last)
-        _note_where_it_stopped(rows.model, wanted, last)
+        wanted.notes.append(
+            format_html(
+                "Keys and correlation ids were looked for in {} {}, down to number {}. "
+                '<a href="?{}">Look in older ones.</a>',
+                f"{ROWS_SEARCHED:,}",
+                rows.model._meta.verbose_name_plural,
+                last,
+                urlencode({"q": f"{wanted.text} before:{last}"}),
+            )
+        )
     matches = Q()
     for name in fields:
         matches |= Q(**{name: wanted.text})
@@ -118,20 +127,6 @@ def look_back(rows: QuerySet[Any], wanted: WantedId, *fields: str) -> list[int]:
     if len(found) > ROWS_FOUND:
         wanted.notes.append(f"More than {ROWS_FOUND:,} rows have it: these are the newest.")
     return found[:ROWS_FOUND]
-
-
-def _note_where_it_stopped(model: type[Model], wanted: WantedId, last: int) -> None:
-    go_on = urlencode({"q": f"{wanted.text} before:{last}"})
-    wanted.notes.append(
-        format_html(
-            "Keys and correlation ids were looked for in {} {}, down to number {}. "
-            '<a href="?{}">Look in older ones.</a>',
-            f"{ROWS_SEARCHED:,}",
-            model._meta.verbose_name_plural,
-            last,
-            go_on,
-        )
-    )
 
 
 def _all(rows: QuerySet[Any]) -> QuerySet[Any]:

@@ -93,10 +93,9 @@ class OutboxEventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="receipts")
     def receipts(self, event: OutboxEvent) -> SafeString:
-        found = queries.timeline(event.event_id)
         rows = [
-            (receipt.handler, receipt.outcome, rfc3339(receipt.applied_at))
-            for receipt in (found.receipts if found else ())
+            (receipt.handler, receipt.get_outcome_display(), rfc3339(receipt.applied_at))
+            for receipt in queries.receipts_of(event.event_id)
         ]
         return format_html_join(SafeString("<br>"), "{}: {} {}", rows) or SafeString("none yet")
 

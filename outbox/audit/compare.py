@@ -216,19 +216,16 @@ def _finding(handler: str, row: Sequence[Any], state: TopicState | None) -> Find
         found = MissingReason.OTHER_LOG
     elif offset < next_:
         found = MissingReason.PASSED
-    elif state and _is_gone(state, partition, offset, in_log=in_log):
+    # Before the log's start, because of the retention; or after its end although it was sent before the log
+    # was read, because a broker lost it.
+    elif state and (
+        offset < state.earliest.get(partition, 0)
+        or (in_log and offset >= state.latest.get(partition, 0))
+    ):
         found = MissingReason.GONE
     else:
         found = MissingReason.UNDER_WAY
     return Finding(handler, id_, event_id, topic, key, type_, partition, offset, age, found)
-
-
-def _is_gone(state: TopicState, partition: int, offset: int, *, in_log: bool) -> bool:
-    """Whether the log has lost the event: it lies before the log's start, because of the retention, or after its
-    end although it was sent before the log was read, because a broker lost it."""
-    if offset < state.earliest.get(partition, 0):
-        return True
-    return in_log and offset >= state.latest.get(partition, 0)
 
 
 _UNPUBLISHED = {

@@ -11,9 +11,9 @@ from typing import cast
 from django.db import transaction
 from django.utils.module_loading import import_string
 
+from outbox import operator_log
 from outbox.audit import watch
 from outbox.bridge import unread
-from outbox.database import operator_log
 from outbox.database.ask import changed_by, rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters as letter_rows
@@ -21,7 +21,7 @@ from outbox.declaration import Route
 from outbox.handlers import pause
 from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions, move_positions
 from outbox.kafka.admin import TopicState
-from outbox.models import DeadLetter
+from outbox.models import BridgePosition, DeadLetter
 
 __all__ = ["ReplayPlan", "ReplayRefused", "plan", "replay"]
 
@@ -81,11 +81,8 @@ def plan(
 
 
 def _began(route: Route, state: TopicState) -> dict[int, int]:
-    rows = rows_of(
-        'SELECT "partition", topic_id, start_offset FROM bridge_position'
-        " WHERE handler = %s AND topic = %s",
-        (route.handler, route.topic.name),
-    )
+    positions = BridgePosition.objects.filter(handler=route.handler, topic=route.topic.name)
+    rows = positions.values_list("partition", "topic_id", "start_offset")
     lacking = set(state.latest) - {row[0] for row in rows}
     if lacking:
         raise ReplayRefused(

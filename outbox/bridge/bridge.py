@@ -57,7 +57,7 @@ class Bridge:
     @property
     def reads_all(self) -> bool:
         """Whether every partition that it holds has a position to read from."""
-        return not self.group.unread.keys
+        return not self.group.unread
 
     def run(self) -> None:
         """Work until `stop` is set. Then wait for chunks in flight, mirror the positions and leave the group."""
@@ -154,7 +154,7 @@ class Bridge:
         self._dispatch.measure_waiting()
         client = self.group.client
         positions = {key: p.position for key, p in self._partitions.items()}
-        held = positions | dict.fromkeys(self.group.unread.keys, 0)
+        held = positions | dict.fromkeys(self.group.unread, 0)
         if not held:
             return
         client.mirror(held)

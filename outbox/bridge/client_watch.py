@@ -1,28 +1,83 @@
-"""Notices that the Kafka client of a bridge has stopped fetching, and replaces the client."""
+"""Notices that the Kafka client of a bridge has stopped fetching although the log grows, and replaces the client.
+Three bugs cause that:
+
+A broker that was frozen or lost its leadership for a moment may forget a member of a group. The client
+believes that it still belongs: it fetches nothing and reports nothing. This happens with librdkafka's new
+group protocol and Apache Kafka 4.1, in about one of fifty freezes.
+With the classic protocol, a member that joins while its topic is being recreated may be assigned nothing, and
+never asks again (librdkafka 2.16, Tansu).
+After a broker was killed, its coordinator may disagree with its log and give the only member of a group half of
+the partitions, for good (Kafka 4.1).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from outbox import metrics
 from outbox.bridge.group import Group
-from outbox.bridge.stall_watch import StallWatch
 from outbox.conf import BridgePolicy
 from outbox.declaration import Route
+from outbox.kafka.admin import KafkaUnavailable
 from outbox.topics import PartitionKey
 
-__all__ = ["ClientWatch"]
+__all__ = ["ClientWatch", "StallWatch"]
 
 _LOOK_SECONDS = 1.0  # for the broker's answer
+_LONGEST = 300.0  # seconds between two looks, if replacing the client does not help
 
 log = structlog.get_logger("outbox.bridge")
 
 
+class StallWatch:
+    """Compares two looks, `interval` seconds apart, at the partitions that wait for messages."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = self._pause = interval
+        self._next = time.monotonic() + interval
+        self._waiting: Mapping[PartitionKey, int | str] = {}
+
+    def reset(self) -> None:
+        """Begin anew, because the client works: a message came, for example."""
+        self._pause = self._interval
+
+    def forget(self) -> None:
+        """Forget the last look: the next one is not compared with it."""
+        self._waiting = {}
+
+    def check(self, waiting: Callable[[], Mapping[PartitionKey, int | str]]) -> list[PartitionKey]:
+        """The partitions whose value is the same as at the last look; none if it is not time for a look.
+
+        `waiting` returns, for each partition with unread messages, a value that changes as soon as the
+        partition makes progress; it raises KafkaUnavailable while Kafka is unavailable. Such a look is not
+        compared, and neither is a look that comes much too late, because the other bridges may have been
+        delayed as well. After each find the interval doubles, until `reset` or a change: the end of a log
+        may hold only markers, which no client ever receives.
+        """
+        late = time.monotonic() - self._next
+        if late < 0:
+            return []
+        try:
+            found = waiting()
+        except KafkaUnavailable:
+            found = {}
+        before = {} if late > self._pause else self._waiting
+        stalled = sorted(key for key, said in found.items() if before.get(key) == said)
+        if stalled:
+            self._pause = min(2 * self._pause, _LONGEST)
+        elif before.keys() & found.keys():
+            self.reset()
+        self._waiting = {} if stalled else found
+        self._next = time.monotonic() + self._pause
+        return stalled
+
+
 class ClientWatch:
     """Makes two checks of one bridge's client: whether it fetches its partitions, and whether there are
-    partitions that no bridge holds. stall_watch.py names the bugs of client and broker behind both."""
+    partitions that no bridge holds."""
 
     def __init__(self, route: Route, policy: BridgePolicy, group: Group) -> None:
         self._route = route
@@ -60,7 +115,7 @@ class ClientWatch:
         killed, and after a topic was recreated while a member joined. The check reads commits because
         librdkafka may end the process when it is asked for the group's members.
         """
-        held = self._group.partitions.keys() | self._group.unread.keys
+        held = self._group.partitions.keys() | self._group.unread
         if len(held) >= self._route.topic.partitions:
             self.unheld.reset()
             return {}

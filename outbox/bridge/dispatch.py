@@ -16,10 +16,9 @@ from outbox.bridge.send_interval import SendInterval
 from outbox.conf import BridgePolicy
 from outbox.dead_letters.unknown_type import sort_out
 from outbox.declaration import Route
-from outbox.envelope import EventEnvelope, correlation_fields, event_fields
-from outbox.inbox.chunk import Chunk, tell_chunks
+from outbox.envelope import EventEnvelope, ReceivedMessage, correlation_fields, event_fields
+from outbox.inbox.chunk import Chunk, describe_chunks
 from outbox.inbox.positions import record_retry
-from outbox.kafka.consumer import ReceivedMessage
 from outbox.process import task_queue
 
 __all__ = ["Dispatch"]
@@ -206,7 +205,7 @@ class Dispatch:
         handler = self._route.handler
         with tracing.step(f"bridge {handler}", tracing.CONSUMER) as step:
             step.record({"messaging.consumer.group.name": handler})
-            tell_chunks(step, chunks)
+            describe_chunks(step, chunks)
             if not task_queue.send(self._route, chunks=[chunk.to_task() for chunk in chunks]):
                 return None
             metrics.CHUNKS_SENT.labels(handler).inc(len(chunks))

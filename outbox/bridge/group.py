@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 from django.db import close_old_connections
 
 from outbox import metrics
 from outbox.bridge.partition import Partition, Partitions
-from outbox.bridge.unread import Unread
+from outbox.bridge.unread import advice
 from outbox.conf import BridgePolicy
 from outbox.database.errors import DATABASE_AWAY
 from outbox.declaration import Route
@@ -39,7 +39,7 @@ class Group:
         self._stop = stop
         self._policy = policy
         self.partitions = Partitions()
-        self.unread = Unread(route)
+        self.unread: frozenset[PartitionKey] = frozenset()  # also read by the thread of /health
         # Exported as 0, so that the first loss is an increase.
         metrics.POSITION_LOST.labels(route.handler)
         self.client = self._join()
@@ -58,7 +58,7 @@ class Group:
         """Leave the group and join it with a new client, which is assigned its partitions anew."""
         self.client.close()
         self.partitions.clear()
-        self.unread.discard(self.unread.keys)
+        self.unread = frozenset()
         self.client = self._join()
 
     # -- assigned and revoked ----------------------------------------------------------------
@@ -67,9 +67,23 @@ class Group:
         positions = self._start_positions(keys)
         self.partitions.add(positions)
         if not self._stop.is_set():
-            self.unread.add(set(keys) - set(positions))
+            self._leave_unread(set(keys) - set(positions))
         log.info("partitions_assigned", handler=self._route.handler, partitions=len(keys))
         return {key: position.next_offset for key, position in positions.items()}
+
+    def _leave_unread(self, keys: Collection[PartitionKey]) -> None:
+        """Hold partitions without a position; the log line says what to do."""
+        if not keys:
+            return
+        self.unread |= set(keys)
+        numbers = sorted(number for _, number in keys)
+        log.error(
+            "partitions_unread",
+            handler=self._route.handler,
+            topic=self._route.topic.name,
+            partitions=numbers,
+            advice=advice(self._route, numbers),
+        )
 
     def _start_positions(self, keys: Sequence[PartitionKey]) -> Mapping[PartitionKey, Position]:
         """Wait until the positions can be read and belong to Kafka's log. Returns none if the bridge is
@@ -105,12 +119,12 @@ class Group:
     def on_revoke(self, keys: Sequence[PartitionKey]) -> None:
         for key in keys:
             self.partitions.pop(key, None)
-        self.unread.discard(keys)
+        self.unread -= set(keys)
         log.info("partitions_revoked", handler=self._route.handler, partitions=len(keys))
 
     def take_in_added(self) -> None:
         """Begin to read partitions whose positions were written since they were assigned."""
-        found = self.unread.found()
+        found = read_positions(self._route.handler, self.unread) if self.unread else {}
         try:
             positions = self._read_positions(list(found)) if found else None
             for key, position in (positions or {}).items():
@@ -120,7 +134,7 @@ class Group:
             return
         if positions:
             self.partitions.add(positions)
-            self.unread.discard(positions)
+            self.unread -= positions.keys()
             log.info("partitions_taken_in", handler=self._route.handler, partitions=len(positions))
 
     # -- what to read next -------------------------------------------------------------------

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from outbox.envelope import ReceivedMessage
 from outbox.inbox.chunk import Chunk
 from outbox.inbox.positions import Position
-from outbox.kafka.consumer import ReceivedMessage
 from outbox.topics import PartitionKey
 
 __all__ = ["Flight", "Partition", "Partitions"]

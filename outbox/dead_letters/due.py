@@ -82,7 +82,7 @@ def claim_due(route: Route) -> list[Claim]:
             begin=False,
         )
         used_up = [lease.id for lease in leases if lease.number >= route.tries]
-        for letter in lock_letters(used_up):
+        for letter in lock_letters(id__in=used_up):
             _bury_or_log(letter)
     return [(lease.id, lease.number) for lease in leases if lease.number < route.tries]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Self
 from uuid import UUID
@@ -58,16 +58,5 @@ class Letter:
             payload=from_column(row.payload),
             trace=TraceContext(from_column(row.traceparent), from_column(row.correlation_id)),
         )
-        return cls(
-            row.handler,
-            event,
-            row.topic_id,
-            row.partition,
-            row.offset,
-            row.state,
-            row.attempts,
-            row.error,
-            row.failed_at,
-            row.replay_count,
-            row.id,
-        )
+        own = {each.name: getattr(row, each.name) for each in fields(cls) if each.name != "event"}
+        return cls(event=event, **own)

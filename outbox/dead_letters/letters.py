@@ -7,9 +7,10 @@ Every function here runs in the caller's transaction, which holds the lock of th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from outbox import metrics
 from outbox.conf import REDRIVE
@@ -19,7 +20,7 @@ from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_mess
 from outbox.dead_letters.letter import Letter, Place, State
 from outbox.declaration import Route
 from outbox.envelope import from_column, to_column
-from outbox.models import DeadLetter
+from outbox.models import CLOCK, DeadLetter
 from outbox.publish.events import publish
 
 __all__ = [
@@ -32,8 +33,6 @@ __all__ = [
     "lock_letters",
     "park",
     "parked_keys",
-    "promote",
-    "read_letter",
     "resolve",
     "try_again",
 ]
@@ -108,12 +107,7 @@ def park(letters: Sequence[Letter], *, delay: float = 0.0, announce: bool = Fals
     for letter in letters:
         metrics.PARKED.labels(letter.handler).inc()
     if announce:
-        dead = [
-            letter
-            for letter in letters
-            if letter.state == State.DEAD and letter.event.event_id in failed_at
-        ]
-        _announce(dead, [failed_at[letter.event.event_id] for letter in dead])
+        _announce([letter for letter in letters if letter.state == State.DEAD], failed_at)
 
 
 def _row(letter: Letter) -> tuple[Any, ...]:
@@ -144,45 +138,32 @@ def _row(letter: Letter) -> tuple[Any, ...]:
 # -- resolving ------------------------------------------------------------------------------
 
 
-def lock_letters(ids: Iterable[int]) -> list[Letter]:
-    """The open ones among these rows, locked, in order."""
-    rows = DeadLetter.objects.filter(id__in=list(ids), state__lt=State.APPLIED)
+def lock_letters(**which: Any) -> list[Letter]:
+    """The open ones among these rows (conditions of the ORM), locked, in order."""
+    rows = DeadLetter.objects.filter(state__lt=State.APPLIED).filter(**which)
     return [Letter.of(row) for row in rows.order_by("id").select_for_update()]
 
 
-def read_letter(letter_id: int) -> Letter | None:
-    """An open letter, without a lock; None if it is resolved."""
-    row = DeadLetter.objects.filter(id=letter_id, state__lt=State.APPLIED).first()
-    return Letter.of(row) if row else None
-
-
-def head_of(handler: str, place: Place, *, limit: int = 1, parked: bool = False) -> list[Letter]:
-    """The first open letters of a key, in order; `parked`: of those that wait behind another."""
+def head_of(handler: str, place: Place, *, limit: int = 1) -> list[Letter]:
+    """The first open letters of a key, in order."""
     topic, partition, key = place
     column = to_column(key)
     rows = DeadLetter.objects.raw(
         """
         SELECT * FROM dead_letter
         WHERE handler = %s AND topic = %s AND md5(key) = md5(%s) AND key = %s AND state < 3
-          AND "partition" = %s AND (state = 1 OR NOT %s)
+          AND "partition" = %s
         ORDER BY id LIMIT %s
         """,
-        (handler, topic, column, column, partition, parked, limit),
+        (handler, topic, column, column, partition, limit),
     )
     return [Letter.of(row) for row in rows]
 
 
 def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
     """Close letters as applied or discarded."""
-    changed_by(
-        """
-        UPDATE dead_letter
-        SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
-            next_attempt_at = NULL
-        WHERE id = ANY(%s) AND state < 3
-        """,
-        (int(state), by, note, list(ids)),
-    )
+    rows = DeadLetter.objects.filter(id__in=list(ids), state__lt=State.APPLIED)
+    rows.update(state=state, resolved_at=CLOCK, resolved_by=by, note=note, next_attempt_at=None)
 
 
 def try_again(where: str, parameters: Sequence[Any]) -> int:
@@ -197,18 +178,6 @@ def try_again(where: str, parameters: Sequence[Any]) -> int:
     )
 
 
-def promote(letter_id: int, *, delay: float) -> None:
-    """Make a follower the head of its key, due after `delay` seconds."""
-    changed_by(
-        """
-        UPDATE dead_letter
-        SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-        WHERE id = %s AND state = 1
-        """,
-        (delay, letter_id),
-    )
-
-
 def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
     """Make open letters dead, and publish one message for each on `<topic>.dlq`.
 
@@ -220,26 +189,28 @@ def bury(letters: Sequence[Letter], *, whole: bool = True) -> None:
             failed_at = clock_timestamp()
         FROM unnest(%s::bigint[], %s::text[]) AS last (id, error)
         WHERE dead_letter.id = last.id
-        RETURNING dead_letter.id, failed_at
+        RETURNING event_id, failed_at
         """,
         (
             [letter.id for letter in letters],
             [to_column(letter.error[:ERROR_LENGTH]) for letter in letters],
         ),
     )
-    failed_at = dict(rows)
-    _announce(letters, [failed_at[letter.id] for letter in letters], whole=whole)
+    _announce(letters, dict(rows), whole=whole)
 
 
 # -- the message on the dead letter topic ---------------------------------------------------
 
 
 def _announce(
-    letters: Sequence[Letter], failed_at: Sequence[datetime], *, whole: bool = True
+    letters: Sequence[Letter], failed_at: Mapping[UUID, datetime], *, whole: bool = True
 ) -> None:
+    """Those of known topics; `failed_at` by event, of the letters that were written."""
     known = dlq_topics()
-    headers = [dlq_headers(letter, at) for letter, at in zip(letters, failed_at, strict=True)]
-    pairs = [pair for pair in zip(letters, headers, strict=True) if pair[0].event.topic in known]
+    written = [(letter, failed_at.get(letter.event.event_id)) for letter in letters]
+    pairs = [
+        (each, dlq_headers(each, at)) for each, at in written if at and each.event.topic in known
+    ]
     publish(
         [dlq_message(letter, each, whole) for letter, each in pairs],
         traces=[bounded_trace(letter.event.trace) for letter, _ in pairs],

@@ -8,14 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from itertools import takewhile
 
 import structlog
 from django.db import DatabaseError, InterfaceError, transaction
+from django.db.models import Exists, F
+from django.db.models.functions import Greatest
 
 from outbox import conf, metrics, tracing
 from outbox.conf import BRIDGE, REDRIVE
-from outbox.database.ask import changed_by
+from outbox.database.ask import rows_of
 from outbox.database.errors import describe, is_timeout, is_transient
 from outbox.database.leases import Lease
 from outbox.dead_letters import letters as letter_rows
@@ -25,15 +28,13 @@ from outbox.declaration import Route
 from outbox.envelope import EventEnvelope, correlation_fields, event_fields, to_column
 from outbox.inbox import positions, receipts
 from outbox.inbox.time_limit import limit_transaction
-from outbox.models import DeadLetter, InboxReceipt
-from outbox.topics import PartitionKey
+from outbox.models import CLOCK, DeadLetter, InboxReceipt
 
 __all__ = [
     "Claim",
     "apply_letters",
-    "free_place",
+    "free_places",
     "lock_place",
-    "note_if_none_is_open",
     "run_letters",
 ]
 
@@ -115,7 +116,7 @@ def _begin(route: Route, claim: Claim, size: int) -> list[Letter]:
         claimed = [Lease(letter_id, attempts)]
         if not letter_rows.LEASES.renew(claimed, seconds=REDRIVE.lease, begin=True):
             return []
-        [head] = letter_rows.lock_letters([letter_id])
+        [head] = letter_rows.lock_letters(id=letter_id)
         if unknown_type.is_unknown(route, head.event.type):
             unknown_type.send_back(head, claimed[0])
             return []
@@ -147,7 +148,7 @@ def apply_letters(
         if events:
             effect(events)
         letter_rows.resolve([letter.id for letter in batch], DeadLetter.State.APPLIED, by=REDRIVER)
-        following = free_place(first, ordered=route.ordered, delay=REDRIVE.lease)
+        claims = free_places([first], ordered=route.ordered, delay=REDRIVE.lease)
     metrics.REDRIVEN.labels(handler, "applied").inc(len(events))
     log.info(
         "redriven",
@@ -158,13 +159,15 @@ def apply_letters(
         letters=[letter.id for letter in batch],
         **correlation_fields(letter.event.trace.correlation_id for letter in batch),
     )
-    return len(events), following
+    return len(events), claims[0] if claims else None
 
 
 def _still_open(batch: Sequence[Letter]) -> list[Letter]:
     """The letters that are still open: a replay of the handler, or an operator's discard, may
     have closed some since they were read."""
-    open_ids = {letter.id for letter in letter_rows.lock_letters(each.id for each in batch)}
+    open_ids = {
+        letter.id for letter in letter_rows.lock_letters(id__in=[each.id for each in batch])
+    }
     return [letter for letter in batch if letter.id in open_ids]
 
 
@@ -191,49 +194,47 @@ def _pass_by(route: Route, batch: Sequence[Letter]) -> list[Letter]:
 def lock_place(letter: Letter) -> None:
     """Lock the position whose partition the letter comes from. Raises ConnectionError if its
     handler is paused there."""
-    key = _place(letter)
+    key = letter.place[:2]
     position = positions.lock_positions(letter.handler, [key], wait=REDRIVE.lock_wait).get(key)
     if position is not None and position.paused:
         raise ConnectionError("The handler is paused, so its letters wait.")
 
 
-def free_place(letter: Letter, *, ordered: bool, delay: float) -> Claim | None:
-    """After a letter was resolved: make the next one of its key the head, due after `delay`
-    seconds; returns its claim. With nothing open, the partition stops asking for parked keys.
+def free_places(letters: Sequence[Letter], *, ordered: bool, delay: float = 0.0) -> Sequence[Claim]:
+    """After letters of one partition were resolved: make what waits behind them in each key the
+    head, due after `delay` seconds; returns the claims of the new heads. With nothing open, the
+    partition stops asking for parked keys.
 
     A handler that was ordered once may have parked letters, which nothing else would wake.
     """
-    following = letter_rows.head_of(letter.handler, letter.place, parked=not ordered)
-    if following:
-        [head] = following
-        letter_rows.promote(head.id, delay=delay)
-        return head.id, head.attempts
-    note_if_none_is_open(letter)
-    return None
-
-
-def note_if_none_is_open(letter: Letter) -> None:
-    """Mark that the partition has no open letters, once that is so; chunks then stop asking for
-    parked keys."""
-    topic, partition = _place(letter)
-    changed_by(
+    handler, (topic, partition) = letters[0].handler, letters[0].place[:2]
+    claims = rows_of(
         """
-        UPDATE bridge_position SET letters_open = false
-        WHERE handler = %s AND topic = %s AND "partition" = %s AND letters_open
-          AND NOT EXISTS (
-            SELECT FROM dead_letter AS letter
-            WHERE letter.handler = bridge_position.handler
-              AND letter.topic = bridge_position.topic
-              AND letter."partition" = bridge_position."partition" AND letter.state < 3
-          )
+        UPDATE dead_letter
+        SET state = 0, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+        FROM unnest(%s::text[]) AS place (key) CROSS JOIN LATERAL (
+            SELECT id FROM dead_letter AS waiting
+            WHERE waiting.handler = %s AND waiting.topic = %s AND waiting."partition" = %s
+              AND md5(waiting.key) = md5(place.key) AND waiting.key = place.key
+              AND waiting.state < 3 AND (waiting.state = 1 OR %s)
+            ORDER BY id LIMIT 1
+        ) AS head
+        WHERE dead_letter.id = head.id AND dead_letter.state = 1
+        RETURNING dead_letter.id, attempts
         """,
-        (letter.handler, topic, partition),
+        (
+            delay,
+            sorted({to_column(letter.event.key) for letter in letters}),
+            *(handler, topic, partition, ordered),
+        ),
     )
-
-
-def _place(letter: Letter) -> PartitionKey:
-    assert letter.partition is not None  # only letters of the drain have none
-    return letter.event.topic, letter.partition
+    if not claims:
+        is_open = DeadLetter.objects.filter(
+            handler=handler, topic=topic, partition=partition, state__lt=DeadLetter.State.APPLIED
+        )
+        row = positions.row_at(handler, (topic, partition)).filter(letters_open=True)
+        row.filter(~Exists(is_open)).update(letters_open=False)
+    return claims
 
 
 def _failed(route: Route, letter: Letter, error: Exception) -> None:
@@ -248,21 +249,15 @@ def _failed(route: Route, letter: Letter, error: Exception) -> None:
         **event_fields(letter.event.trace),
     )
     with transaction.atomic():
-        still = [each for each in letter_rows.lock_letters([letter.id]) if each.state == 0]
+        still = letter_rows.lock_letters(id=letter.id, state=DeadLetter.State.RETRYING)
         if still and letter.attempts >= route.tries:
             bury_letters(still, describe(error))
         elif still:
-            changed_by(
-                """
-                UPDATE dead_letter SET error = %s, failed_at = clock_timestamp(),
-                    next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-                WHERE id = %s AND state = 0
-                """,
-                (
-                    to_column(describe(error)[: letter_rows.ERROR_LENGTH]),
-                    letter_rows.backoff(route, letter.attempts),
-                    letter.id,
-                ),
+            wait = timedelta(seconds=letter_rows.backoff(route, letter.attempts))
+            DeadLetter.objects.filter(id=letter.id).update(
+                error=to_column(describe(error)[: letter_rows.ERROR_LENGTH]),
+                failed_at=CLOCK,
+                next_attempt_at=CLOCK + wait,
             )
 
 
@@ -293,11 +288,7 @@ def _give_back(letter: Letter, reason: str) -> None:
         reason=reason,
         **event_fields(letter.event.trace),
     )
-    changed_by(
-        """
-        UPDATE dead_letter SET attempts = greatest(attempts - 1, 0),
-            next_attempt_at = clock_timestamp() + make_interval(secs => %s)
-        WHERE id = %s AND state = 0
-        """,
-        (REDRIVE.again, letter.id),
+    DeadLetter.objects.filter(id=letter.id, state=DeadLetter.State.RETRYING).update(
+        attempts=Greatest(F("attempts") - 1, 0),
+        next_attempt_at=CLOCK + timedelta(seconds=REDRIVE.again),
     )

@@ -79,10 +79,7 @@ def _bury(refused: Sequence[tuple[PendingEvent, str]], attempts: int) -> None:
     ]
     letter_rows.park(letters)
     reasons = {event.envelope.event_id: reason for event, reason in refused}
-    rows = DeadLetter.objects.filter(
-        handler=DRAIN_HANDLER, event_id__in=list(reasons), state__lt=DeadLetter.State.APPLIED
-    )
-    known = letter_rows.lock_letters(rows.values_list("id", flat=True))
+    known = letter_rows.lock_letters(handler=DRAIN_HANDLER, event_id__in=list(reasons))
     letter_rows.bury(
         [replace(letter, error=reasons[letter.event.event_id]) for letter in known], whole=False
     )
@@ -137,12 +134,11 @@ def without_followers(pending: Sequence[PendingEvent], heads: Heads) -> list[Pen
 def resolve_published(events: Sequence[PendingEvent]) -> None:
     """Events of lanes with open letters were published: the letters among them are resolved, and
     what was held behind them is published."""
-    rows = DeadLetter.objects.filter(
+    for letter in letter_rows.lock_letters(
         handler=DRAIN_HANDLER,
         event_id__in=[event.event_id for event in events],
         state=DeadLetter.State.RETRYING,
-    )
-    for letter in letter_rows.lock_letters(rows.values_list("id", flat=True)):
+    ):
         letter_rows.resolve([letter.id], DeadLetter.State.APPLIED, by="drain")
         _release(letter)
 

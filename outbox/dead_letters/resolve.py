@@ -15,14 +15,13 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 
-from outbox import conf
+from outbox import conf, operator_log
 from outbox.conf import DRAIN_HANDLER, REDRIVE
-from outbox.database import operator_log
-from outbox.database.ask import changed_by, row_of, rows_of
+from outbox.database.ask import row_of, rows_of
 from outbox.dead_letters import letters as letter_rows
 from outbox.dead_letters import redrive, refused
 from outbox.dead_letters.letter import Letter
-from outbox.envelope import to_column
+from outbox.envelope import from_column, to_column
 from outbox.inbox import positions, receipts
 from outbox.lanes.lock import LANE_WAIT, lock_lanes
 from outbox.models import DeadLetter, DeadLetterAction, InboxReceipt
@@ -76,19 +75,16 @@ class Resolved:
 def select(wanted: Selection) -> QuerySet[DeadLetter]:
     """The selected letters, oldest first."""
     rows = DeadLetter.objects.filter(state__in=list(wanted.states)).order_by("id")
-    if wanted.ids:
-        rows = rows.filter(id__in=list(wanted.ids))
-    if wanted.topic:
-        rows = rows.filter(topic=wanted.topic)
-    if wanted.handler:
-        rows = rows.filter(handler=wanted.handler)
     if wanted.key is not None:
         rows = rows.filter(key=to_column(wanted.key))
-    if wanted.error:
-        rows = rows.filter(error__contains=wanted.error)
-    if wanted.since:
-        rows = rows.filter(created_at__gte=wanted.since)
-    return rows
+    asked = {
+        "id__in": list(wanted.ids),
+        "topic": wanted.topic,
+        "handler": wanted.handler,
+        "error__contains": wanted.error,
+        "created_at__gte": wanted.since,
+    }
+    return rows.filter(**{name: value for name, value in asked.items() if value})
 
 
 def preview(wanted: Selection, *, limit: int) -> tuple[list[DeadLetter], int]:
@@ -182,13 +178,13 @@ def _resolve(
     first = batch[0]
     with transaction.atomic():
         if first.handler == DRAIN_HANDLER:
-            words |= _resolve_drains(action, first.id, by, note)
+            words |= _resolve_drains(action, first, by, note)
         else:
             assert first.partition is not None  # only letters of the drain have none
             key = first.topic, first.partition
             positions.lock_positions(first.handler, [key], wait=REDRIVE.lock_wait)
             # Read now that nobody else can change them.
-            open_letters = letter_rows.lock_letters(words)
+            open_letters = letter_rows.lock_letters(id__in=list(words))
             if open_letters:
                 words |= (_replay if action == REPLAY else _discard)(open_letters, by, note)
         DeadLetterAction.objects.bulk_create(
@@ -201,24 +197,19 @@ def _resolve(
     return words
 
 
-def _resolve_drains(action: str, letter_id: int, by: str, note: str) -> dict[int, str]:
-    known = letter_rows.read_letter(letter_id)
-    if known is None:
-        return {}
-    lock_lanes([lane_of(known.event.key)], wait=LANE_WAIT)
-    found = letter_rows.lock_letters([letter_id])  # again, now that nobody can change it
-    if not found:
-        return {}
-    letter = found[0]
-    if action == DISCARD:
-        letter_rows.resolve([letter.id], State.DISCARDED, by=by, note=note)
-        refused.discard(letter)
-        return {letter_id: ""}
-    if letter.state != State.DEAD:
-        return {letter_id: "already put back"}
-    refused.put_back(letter)
-    letter_rows.try_again("id = %s", [letter.id])
-    return {letter_id: ""}
+def _resolve_drains(action: str, row: DeadLetter, by: str, note: str) -> dict[int, str]:
+    lock_lanes([lane_of(from_column(row.key))], wait=LANE_WAIT)
+    for letter in letter_rows.lock_letters(id=row.id):  # read now that nobody can change it
+        if action == DISCARD:
+            letter_rows.resolve([letter.id], State.DISCARDED, by=by, note=note)
+            refused.discard(letter)
+        elif letter.state != State.DEAD:
+            return {letter.id: "already put back"}
+        else:
+            refused.put_back(letter)
+            letter_rows.try_again("id = %s", [letter.id])
+        return {letter.id: ""}
+    return {}
 
 
 def _replay(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
@@ -245,35 +236,8 @@ def _discard(letters: Sequence[Letter], by: str, note: str) -> dict[int, str]:
     for state, wanted in ((State.DISCARDED, True), (State.APPLIED, False)):
         ids = [letter_id for letter_id, is_mine in done.items() if is_mine is wanted]
         letter_rows.resolve(ids, state, by=by, note=note)
-    _free_places(letters)
+    redrive.free_places(letters, ordered=_is_ordered(handler))
     return {key: "" if is_mine else "was applied meanwhile" for key, is_mine in done.items()}
-
-
-def _free_places(letters: Sequence[Letter]) -> None:
-    """As redrive.free_place for letters of one partition: what waits behind them is due at once."""
-    first = letters[0]
-    keys = {to_column(letter.event.key) for letter in letters}
-    changed_by(
-        """
-        UPDATE dead_letter SET state = 0, next_attempt_at = clock_timestamp()
-        FROM unnest(%s::text[]) AS place (key) CROSS JOIN LATERAL (
-            SELECT id FROM dead_letter AS waiting
-            WHERE waiting.handler = %s AND waiting.topic = %s AND waiting."partition" = %s
-              AND md5(waiting.key) = md5(place.key) AND waiting.key = place.key
-              AND waiting.state < 3 AND (waiting.state = 1 OR %s)
-            ORDER BY id LIMIT 1
-        ) AS head
-        WHERE dead_letter.id = head.id AND dead_letter.state = 1
-        """,
-        (
-            sorted(keys),
-            first.handler,
-            first.event.topic,
-            first.partition,
-            _is_ordered(first.handler),
-        ),
-    )
-    redrive.note_if_none_is_open(first)
 
 
 def _is_ordered(handler: str) -> bool:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 
 from outbox import conf, metrics
-from outbox.database.ask import changed_by, row_of, rows_of
+from outbox.database.ask import changed_by, rows_of
 from outbox.database.leases import Lease
 from outbox.dead_letters.letter import Letter
 from outbox.declaration import Route
 from outbox.envelope import EventEnvelope, correlation_fields, to_column
+from outbox.models import CLOCK, DeadLetter
 from outbox.publish.known import seconds_since_published
 
 __all__ = [
@@ -99,7 +101,7 @@ def _to_park(
 ) -> dict[UUID, str]:
     """The events that have waited long enough, and those of a type that is parked already."""
     parked = _types_parked(route.handler, {event.type for event in ours})
-    wait = conf.unknown_type_wait()
+    wait = settings.OUTBOX_UNKNOWN_TYPE_WAIT  # seconds
     return {
         event.event_id: _error(event.type)
         for event in ours
@@ -151,13 +153,12 @@ def passes_by(route: Route, letter: Letter) -> bool:
 def send_back(letter: Letter, lease: Lease) -> None:
     """Park a letter that was due, and whose type this process does not know; the try that began
     with `lease` is taken back. Inside the transaction that began it."""
-    changed_by(
-        """
-        UPDATE dead_letter SET state = 1, attempts = %s, next_attempt_at = NULL, error = %s,
-            failed_at = clock_timestamp()
-        WHERE id = %s AND state = 0
-        """,
-        (lease.number, to_column(_error(letter.event.type)), letter.id),
+    DeadLetter.objects.filter(id=letter.id, state=DeadLetter.State.RETRYING).update(
+        state=DeadLetter.State.PARKED,
+        attempts=lease.number,
+        next_attempt_at=None,
+        error=to_column(_error(letter.event.type)),
+        failed_at=CLOCK,
     )
     report_parked(letter.handler, [letter.event])
 
@@ -179,10 +180,13 @@ def report_parked(handler: str, events: Sequence[EventEnvelope]) -> None:
 
 def take_known(routes: Sequence[Route]) -> int:
     """Make letters due whose type this process knows by now; returns how many."""
+    parked = DeadLetter.objects.filter(
+        state=DeadLetter.State.PARKED, error__startswith=UNKNOWN_TYPE
+    )
     return sum(
         _make_due(route, conf.known_types(route.topic.name), after=AGAIN_SECONDS)
         for route in routes
-        if _any_parked(route.handler)
+        if parked.filter(handler=route.handler).exists()
     )
 
 
@@ -199,17 +203,6 @@ def take(route: Route, type_: str) -> int:
     while taken := _make_due(route, [type_], after=0.0):
         total += taken
     return total
-
-
-def _any_parked(handler: str) -> bool:
-    row = row_of(
-        """
-        SELECT EXISTS (SELECT FROM dead_letter
-                       WHERE handler = %s AND state = 1 AND error LIKE 'unknown type%%')
-        """,
-        (handler,),
-    )
-    return bool(row[0])
 
 
 def _make_due(route: Route, types: Collection[str], *, after: float) -> int:

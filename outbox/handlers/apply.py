@@ -188,10 +188,7 @@ def _tallies(chunks: Sequence[Chunk], aside: Collection[UUID]) -> list[Tally]:
     if not aside:
         return [Tally(len(chunk.events)) for chunk in chunks]
     held = [sum(event.event_id in aside for _, event in chunk.events) for chunk in chunks]
-    return [
-        Tally(len(chunk.events) - count, parked=count)
-        for chunk, count in zip(chunks, held, strict=True)
-    ]
+    return [Tally(len(chunk.events) - n, parked=n) for chunk, n in zip(chunks, held, strict=True)]
 
 
 def accepts(handler: str, positions: Mapping[PartitionKey, Position], chunk: Chunk) -> bool:

@@ -38,20 +38,16 @@ class Sieve:
 
     def look(self, chunks: Sequence[Chunk]) -> bool:
         """Whether there are more refused events now. Raises what the database raises."""
-        failed: dict[UUID, str] = {}
-        looked_at: set[UUID] = set()
+        first: dict[UUID, EventEnvelope] = {}  # of events with one id only this is ever applied
         for chunk in chunks:
             for _, event in chunk.events:
-                if event.event_id in self._seen or event.event_id in looked_at:
-                    continue  # of events with the same id only the first is ever applied
-                looked_at.add(event.event_id)
-                if event.event_id in self.unknown:
-                    continue
-                if error := self._error_of(event):
-                    failed[event.event_id] = error
+                first.setdefault(event.event_id, event)
+        passed = self._seen | self.unknown.keys()
+        new = (event for event_id, event in first.items() if event_id not in passed)
+        failed = {event.event_id: error for event in new if (error := self._error_of(event))}
         for ours in known_event_ids(chunks[0].topic, list(failed)):  # a handler reads one topic
             del failed[ours]
-        self._seen |= looked_at
+        self._seen |= first.keys()
         self.refused |= failed
         return bool(failed)
 

@@ -16,7 +16,7 @@ from outbox.database.errors import describe, is_busy, is_timeout, is_transient
 from outbox.dead_letters import letters
 from outbox.dead_letters.letter import Letter
 from outbox.envelope import correlation_fields, event_fields, to_column
-from outbox.handlers import apply, circuit, pause
+from outbox.handlers import apply, pause
 from outbox.handlers.apply import Effect
 from outbox.handlers.foreign import Sieve
 from outbox.inbox import positions as position_rows
@@ -153,7 +153,7 @@ def _park(handler: str, chunk: Chunk, error: str) -> bool:
         position_rows.advance_positions(
             handler, [chunk], [Tally(0, failed=failed, parked=len(new))]
         )
-        tripped = bool(failed) and circuit.trip_if_broken(handler, chunk.partition_key)
+        tripped = bool(failed) and pause.trip_if_broken(handler, chunk.partition_key)
     log.error(
         "event_parked",
         handler=handler,

@@ -7,7 +7,6 @@ Chunks and redrives read `bridge_position.paused` under the position's lock. The
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -16,68 +15,48 @@ from django.db import transaction
 from django.db.models import Case, Exists, F, OuterRef, When
 from django.db.models.functions import Now
 
-from outbox.database import operator_log
+from outbox import operator_log
+from outbox.conf import CIRCUIT
 from outbox.database.ask import changed_by, row_of, rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.dead_letters import letters
-from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions
-from outbox.models import BridgePosition, HandlerControl
+from outbox.inbox.positions import EFFECT_WAIT, lock_all_positions, row_at
+from outbox.models import CIRCUIT_BREAKER, BridgePosition, HandlerControl
 from outbox.topics import PartitionKey
 
 __all__ = [
-    "CIRCUIT_BREAKER",
-    "HandlerStatus",
     "handler_statuses",
     "pause_handler",
     "register_handlers",
     "resume_handler",
     "spread_pauses",
-    "write_control",
+    "trip_if_broken",
 ]
 
-CIRCUIT_BREAKER = "circuit"
+# What a position counts for the circuit, from the beginning.
+_NO_FAILURES = {"failure_run": 0, "failures": 0, "outcomes": 0, "failing_since": None}
 _LOCK = 0x6F62_6374  # any constant: one writer of pauses at a time
 
 log = structlog.get_logger("outbox.control")
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerStatus:
-    """Whether a handler runs, and if not, who paused it, why, and since when.
-
-    parks_failures_until  until then failures are parked and the circuit does not trip
-    """
-
-    handler: str
-    paused: bool = False
-    reason: str = ""
-    changed_by: str = ""
-    changed_at: datetime | None = None
-    parks_failures_until: datetime | None = None
-
-    @property
-    def tripped(self) -> bool:
-        return self.paused and self.changed_by == CIRCUIT_BREAKER
-
-
-def handler_statuses(handlers: Iterable[str]) -> list[HandlerStatus]:
-    """The status of each handler, in order; a handler without a row runs."""
-    open_until = Case(When(parks_failures_until__gt=Now(), then=F("parks_failures_until")))
-    rows = {
-        row.handler: HandlerStatus(
-            row.handler, row.paused, row.reason, row.changed_by, row.changed_at, row.open_until
-        )
-        for row in HandlerControl.objects.annotate(open_until=open_until)
-    }
-    return [rows.get(handler, HandlerStatus(handler)) for handler in handlers]
+def handler_statuses(handlers: Iterable[str]) -> list[HandlerControl]:
+    """The row of each handler, in order; one without a row runs. `parks_failures_until` is in the future,
+    by the database's clock."""
+    parks_until = Case(When(parks_failures_until__gt=Now(), then=F("parks_failures_until")))
+    rows = {row.handler: row for row in HandlerControl.objects.annotate(parks_until=parks_until)}
+    for row in rows.values():
+        row.parks_failures_until = row.parks_until
+    return [
+        rows.get(each) or HandlerControl(handler=each, paused=False, reason="", changed_by="")
+        for each in handlers
+    ]
 
 
 def register_handlers(handlers: Iterable[str]) -> None:
     """Give each handler its row, so that the admin shows it."""
-    changed_by(
-        "INSERT INTO handler_control (handler) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
-        (list(handlers),),
-    )
+    rows = [HandlerControl(handler=handler) for handler in handlers]
+    HandlerControl.objects.bulk_create(rows, ignore_conflicts=True)
 
 
 def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = None) -> None:
@@ -89,8 +68,8 @@ def pause_handler(handler: str, *, reason: str, by: str, once: UUID | None = Non
     with transaction.atomic():
         _lock_positions(handler)
         operator_log.note("pause", f"handler {handler}", by=by, why=reason, once=once)
-        _set_paused(handler, paused=True)
-        write_control(handler, paused=True, reason=reason, by=by)
+        BridgePosition.objects.filter(handler=handler).update(paused=True, **_NO_FAILURES)
+        _write_control(handler, paused=True, reason=reason, by=by)
     log.warning("handler_paused", handler=handler, reason=reason, by=by)
 
 
@@ -112,8 +91,8 @@ def resume_handler(
         _lock_positions(handler)
         control = HandlerControl.objects.filter(handler=handler).first()
         since = control.failing_since if control else None
-        _set_paused(handler, paused=False)
-        write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
+        BridgePosition.objects.filter(handler=handler).update(paused=False, **_NO_FAILURES)
+        _write_control(handler, paused=False, reason="", by=by, park_failures=park_failures)
         parked = "handler = %s AND state IN (0, 2) AND created_at >= %s"
         again = letters.try_again(parked, (handler, since)) if since else 0
         outcome = f"{again} dead letters are tried again now" if again else ""
@@ -127,6 +106,38 @@ def resume_handler(
         parks_failures_seconds=park_failures.total_seconds() if park_failures else 0,
     )
     return again
+
+
+def trip_if_broken(handler: str, key: PartitionKey) -> bool:
+    """Pause the handler if too much of it fails, in the parking transaction. Returns whether it
+    did."""
+    run, failures, outcomes, since, parks_failures = row_of(
+        """
+        SELECT sum(failure_run), sum(failures), sum(outcomes), min(failing_since),
+            EXISTS (SELECT FROM handler_control
+                    WHERE handler = %s AND parks_failures_until > clock_timestamp())
+        FROM bridge_position WHERE handler = %s
+        """,
+        (handler, handler),
+    )
+    if parks_failures:
+        # Events that were parked on request do not count as failures afterwards.
+        row_at(handler, key).update(**_NO_FAILURES)
+        return False
+    share = failures / outcomes if outcomes else 0.0
+    if run < CIRCUIT.run and not (outcomes >= CIRCUIT.least and share >= CIRCUIT.share):
+        return False
+    row_at(handler, key).update(paused=True)
+    reason = f"{run} failures in a row, {share:.0%} of the last outcomes failed"
+    _write_control(handler, paused=True, reason=reason, by=CIRCUIT_BREAKER, since=since)
+    operator_log.note("pause", f"handler {handler}", by=CIRCUIT_BREAKER, why=reason)
+    log.error(
+        "circuit_tripped",
+        handler=handler,
+        reason=reason,
+        advice=f"repair the handler, then run manage.py handlers resume {handler}",
+    )
+    return True
 
 
 def spread_pauses() -> None:
@@ -154,36 +165,13 @@ def spread_pauses() -> None:
         )
 
 
-def forget_failures(handler: str, key: PartitionKey) -> None:
-    """Events that were parked on request do not count as failures afterwards."""
-    changed_by(
-        """
-        UPDATE bridge_position
-        SET failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
-        WHERE handler = %s AND topic = %s AND "partition" = %s
-        """,
-        (handler, *key),
-    )
-
-
 def _lock_positions(handler: str) -> None:
     limit_lock_waits(EFFECT_WAIT)
     rows_of("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     lock_all_positions(handler)
 
 
-def _set_paused(handler: str, *, paused: bool) -> None:
-    changed_by(
-        """
-        UPDATE bridge_position
-        SET paused = %s, failure_run = 0, failures = 0, outcomes = 0, failing_since = NULL
-        WHERE handler = %s
-        """,
-        (paused, handler),
-    )
-
-
-def write_control(
+def _write_control(
     handler: str,
     *,
     paused: bool,

@@ -4,26 +4,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
+import structlog
 from celery import shared_task
 from django.db import DatabaseError, InterfaceError, transaction
 
 from outbox import conf, metrics, tracing
 from outbox.conf import BRIDGE
 from outbox.database.errors import is_busy, is_transient
-from outbox.dead_letters import redrive
+from outbox.dead_letters import redrive, unknown_type
 from outbox.dead_letters.letters import NEVER_ENDED
-from outbox.handlers import unknown_types
+from outbox.declaration import Route
 from outbox.handlers.apply import Effect, accepts, apply_chunks
 from outbox.handlers.crash_guard import PieceSize, next_piece
 from outbox.handlers.foreign import Decode, Sieve, refuse_none
 from outbox.handlers.isolate import Isolation, report_transient
 from outbox.inbox import positions as position_rows
-from outbox.inbox.chunk import Chunk, TaskChunk, tell_chunks
+from outbox.inbox.chunk import Chunk, TaskChunk, describe_chunks
 from outbox.process import task_queue
 
 __all__ = ["Effect", "apply_chunks", "effect_task", "run_chunks"]
+
+log = structlog.get_logger("outbox.effects")
 
 
 def effect_task(*, name: str, handler: str, effect: Effect, decode: Decode) -> Any:
@@ -62,9 +67,9 @@ def run_chunks(
     is an event whose type this worker does not know yet. Never raises: a position that has not moved is
     the report."""
     parsed = [Chunk.from_task(chunk) for chunk in chunks]
-    tell_chunks(tracing.current_step(), parsed)
+    describe_chunks(tracing.current_step(), parsed)
     try:
-        parsed, unknown = unknown_types.sort_out(conf.route_named(handler), parsed)
+        parsed, unknown = _sort_out(conf.route_named(handler), parsed)
     except (DatabaseError, InterfaceError) as unavailable:
         report_transient(handler, unavailable)
         return 0
@@ -75,6 +80,37 @@ def run_chunks(
         if chunk.attempt:
             applied += _run_again(handler, chunk, effect, sieve)
     return applied
+
+
+def _sort_out(route: Route, chunks: Sequence[Chunk]) -> tuple[list[Chunk], dict[UUID, str]]:
+    """The chunks without events that this handler skips, each cut before an event that must wait; and the
+    events to park, with the errors of their letters.
+
+    To run the effect on a type that this worker's release does not know would fail, or write a receipt and do
+    nothing. Events that are cut off are not applied, so the bridge sends them again. Raises what the database raises.
+    """
+    found: list[Chunk] = []
+    parks: dict[UUID, str] = {}
+    for chunk in chunks:
+        run = unknown_type.sort_out(route, chunk.events)
+        parks.update(run.parks)
+        if run.waits is None:
+            found.append(replace(chunk, events=tuple(run.events)))
+            continue
+        offset, event = run.waits
+        metrics.CHUNKS_REFUSED.labels(route.handler, "unknown type").inc()
+        log.error(
+            "unknown_type_waits",
+            handler=route.handler,
+            type=event.type,
+            release=conf.release(),
+            topic=chunk.topic,
+            partition=chunk.partition,
+            offset=offset,
+        )
+        if offset > chunk.first_offset:
+            found.append(replace(chunk, next_offset=offset, events=tuple(run.events)))
+    return found, parks
 
 
 def _run(

@@ -13,7 +13,7 @@ from outbox.envelope import EventEnvelope, TraceContext
 from outbox.topics import PartitionKey
 from outbox.tracing import Step
 
-__all__ = ["Chunk", "TaskChunk", "tell_chunks"]
+__all__ = ["Chunk", "TaskChunk", "describe_chunks"]
 
 # A chunk as Celery carries it: JSON values only.
 TaskChunk = NewType("TaskChunk", dict[str, Any])
@@ -83,7 +83,7 @@ class Chunk:
         )
 
 
-def tell_chunks(step: Step, chunks: Sequence[Chunk]) -> None:
+def describe_chunks(step: Step, chunks: Sequence[Chunk]) -> None:
     """Say on a span which chunks it is about, and link the traces of their events."""
     if not step.recorded:
         return

@@ -12,12 +12,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from outbox.database.ask import changed_by, rows_of
 from outbox.database.planner import limit_lock_waits
 from outbox.inbox.chunk import Chunk
 from outbox.inbox.time_limit import transaction_limit
 from outbox.kafka.admin import TopicState
+from outbox.models import CLOCK, BridgePosition
 from outbox.topics import PartitionKey
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "read_positions",
     "record_failure",
     "record_retry",
+    "row_at",
     "step_over",
     "topic_ids_of",
 ]
@@ -71,10 +74,7 @@ class Position:
         return self.topic, self.partition
 
 
-_COLUMNS = (
-    'topic, "partition", topic_id, next_offset, attempts, paused, failed_at,'
-    " letters_open, started_next, started_tries"
-)
+_COLUMNS = ", ".join(f'"{each.name}"' for each in fields(Position))
 _WIDTH = len(fields(Position))
 _THESE = '(topic, "partition") IN (SELECT * FROM unnest(%s::text[], %s::smallint[]))'
 
@@ -203,15 +203,14 @@ def advance_positions(handler: str, chunks: Sequence[Chunk], tallies: Sequence[T
     )
 
 
+def row_at(handler: str, key: PartitionKey) -> QuerySet[BridgePosition]:
+    """The row of one position."""
+    return BridgePosition.objects.filter(handler=handler, topic=key[0], partition=key[1])
+
+
 def note_start(handler: str, key: PartitionKey, next_offset: int | None, tries: int) -> None:
     """Write that effects from the locked position up to `next_offset` are about to begin."""
-    changed_by(
-        """
-        UPDATE bridge_position SET started_next = %s, started_tries = %s
-        WHERE handler = %s AND topic = %s AND "partition" = %s
-        """,
-        (next_offset, tries, handler, *key),
-    )
+    row_at(handler, key).update(started_next=next_offset, started_tries=tries)
 
 
 def forget_start(handler: str, key: PartitionKey) -> None:
@@ -221,13 +220,8 @@ def forget_start(handler: str, key: PartitionKey) -> None:
 
 def record_failure(handler: str, chunk: Chunk, error: str) -> None:
     """Write the error for the bridge and the admin, unless the position has moved since."""
-    changed_by(
-        """
-        UPDATE bridge_position SET last_error = %s, failed_at = clock_timestamp()
-        WHERE handler = %s AND topic = %s AND "partition" = %s AND next_offset < %s
-        """,
-        (error[:2000], handler, chunk.topic, chunk.partition, chunk.next_offset),
-    )
+    row = row_at(handler, chunk.partition_key).filter(next_offset__lt=chunk.next_offset)
+    row.update(last_error=error[:2000], failed_at=CLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,11 +305,8 @@ def create_positions(handler: str, topic: TopicState, *, since: str) -> int:
 
 def topic_ids_of(handler: str, topic: str) -> set[UUID]:
     """Ids of the logs that the handler's positions on a topic belong to; more than one is damage."""
-    rows = rows_of(
-        "SELECT DISTINCT topic_id FROM bridge_position WHERE handler = %s AND topic = %s",
-        (handler, topic),
-    )
-    return {row[0] for row in rows}
+    rows = BridgePosition.objects.filter(handler=handler, topic=topic)
+    return set(rows.values_list("topic_id", flat=True))
 
 
 def move_positions(

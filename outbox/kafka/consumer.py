@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
-from uuid import UUID, uuid4
+from typing import Any, cast
+from uuid import uuid4
 
 import structlog
 from confluent_kafka import (
@@ -19,11 +19,11 @@ from confluent_kafka import (
 )
 from django.conf import settings
 
-from outbox.envelope import EventEnvelope, from_kafka
+from outbox.envelope import ReceivedMessage
 from outbox.kafka.config import client_config
 from outbox.topics import PartitionKey
 
-__all__ = ["MAX_POLL_MS", "ReceivedMessage", "TopicConsumer", "received"]
+__all__ = ["MAX_POLL_MS", "TopicConsumer", "received"]
 
 # A member that has not polled for so long counts as stuck.
 MAX_POLL_MS = 60_000
@@ -32,35 +32,6 @@ MAX_POLL_MS = 60_000
 _AT_ONCE = 100
 
 log = structlog.get_logger("outbox.kafka")
-
-
-class ReceivedMessage(NamedTuple):
-    """One message as Kafka holds it. `size`: bytes of key, value and headers."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-    size: int
-
-    @property
-    def event_id(self) -> str:
-        """Text of the ce_id header, empty where there is none."""
-        return (dict(self.headers).get("ce_id") or b"").decode("utf-8", "replace")
-
-    def envelope(self, topic_id: UUID) -> EventEnvelope:
-        """The event that it carries; see `from_kafka`."""
-        return from_kafka(
-            topic=self.topic,
-            topic_id=topic_id,
-            partition=self.partition,
-            offset=self.offset,
-            key=self.key,
-            value=self.value,
-            headers=self.headers,
-        )
 
 
 class TopicConsumer:

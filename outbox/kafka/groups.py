@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from confluent_kafka.admin import AdminClient, ResourceType  # type: ignore[attr-defined]
 from django.conf import settings
@@ -18,7 +17,6 @@ from outbox.kafka.config import client_config
 __all__ = [
     "HEARTBEAT_MS",
     "SESSION_MS",
-    "GroupLimits",
     "broker_limits",
     "sessions",
     "shorten_sessions",
@@ -30,14 +28,6 @@ HEARTBEAT_MS = 1500
 HEARTBEATS = 3  # that a session has at least, so that one may be late
 _SESSION = "consumer.session.timeout.ms"
 _HEARTBEAT = "consumer.heartbeat.interval.ms"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLimits:
-    """The least that the broker allows a group, in ms."""
-
-    session: int
-    heartbeat: int
 
 
 def sessions(groups: Sequence[str]) -> dict[str, int]:
@@ -54,8 +44,9 @@ def sessions(groups: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def broker_limits() -> GroupLimits | None:
-    """None where the broker does not show them. Raises KafkaUnavailable where it does not answer."""
+def broker_limits() -> tuple[int, int] | None:
+    """The least session timeout and heartbeat interval that the broker allows a group, in ms; None where
+    it does not show them. Raises KafkaUnavailable where it does not answer."""
     client = AdminClient(client_config("admin"))
     brokers = client.list_topics(timeout=admin.TIMEOUT).brokers
     described = admin.described(client, ResourceType.BROKER, [str(number) for number in brokers])
@@ -64,15 +55,15 @@ def broker_limits() -> GroupLimits | None:
             max(int(values[f"group.consumer.min.{name}.ms"]) for values in described.values())
             for name in ("session.timeout", "heartbeat.interval")
         )
-        return GroupLimits(session, heartbeat)
+        return session, heartbeat
     except (KeyError, ValueError):  # an older broker, or one that shows nothing
         return None
 
 
-def wanted(limits: GroupLimits) -> tuple[int, int]:
-    """Session timeout and heartbeat interval in ms, as short as the broker allows and we want."""
-    heartbeat = max(HEARTBEAT_MS, limits.heartbeat)
-    return max(SESSION_MS, limits.session, HEARTBEATS * heartbeat), heartbeat
+def wanted(least_session: int, least_heartbeat: int) -> tuple[int, int]:
+    """The same as short as the broker allows and we want."""
+    heartbeat = max(HEARTBEAT_MS, least_heartbeat)
+    return max(SESSION_MS, least_session, HEARTBEATS * heartbeat), heartbeat
 
 
 def shorten_sessions(groups: Sequence[str]) -> dict[str, int]:
@@ -82,7 +73,7 @@ def shorten_sessions(groups: Sequence[str]) -> dict[str, int]:
     limits = broker_limits() if before else None
     if limits is None:
         return before
-    session, heartbeat = wanted(limits)
+    session, heartbeat = wanted(*limits)
     longer = [group for group, found in before.items() if found > session]
     if not longer:
         return before

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from outbox.envelope import ReceivedMessage
 from outbox.kafka import admin
 from outbox.kafka.config import client_config
-from outbox.kafka.consumer import ReceivedMessage, received
+from outbox.kafka.consumer import received
 
 __all__ = ["read_topic"]
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -64,8 +64,8 @@ _SAID = (
 
 def words_of(error: Exception) -> str:
     """What an error says, for people. One of Kafka's client has its words inside."""
-    told = error.args[0] if error.args else None
-    return str(told.str()) if isinstance(told, KafkaError) else str(error)
+    inner = error.args[0] if error.args else None
+    return str(inner.str()) if isinstance(inner, KafkaError) else str(error)
 
 
 def why_away(error: object) -> RefusalReason:
@@ -88,8 +88,7 @@ def _heard() -> list[str]:
             client_config("check") | {"error_cb": lambda error: heard.append(str(error.str()))}
         )
     except KafkaException as error:
-        cause: Any = error.args[0] if error.args else error
-        return [str(cause.str()) if isinstance(cause, KafkaError) else str(error)]
+        return [words_of(error)]
     give_up = time.monotonic() + SECONDS
     while time.monotonic() < give_up and not any(known.search(each) for each in heard):
         client.poll(0.1)

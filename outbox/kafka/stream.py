@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, ResourceType  # type: ignore[attr-defined]
 
-from outbox.kafka.admin import DEFAULT_MAX_MESSAGE_BYTES
+from outbox.kafka import admin
 from outbox.kafka.config import client_config, idempotent_config
 from outbox.kafka.refusals import REFUSALS_WITH_TIME, may_be_written
 
@@ -33,7 +29,6 @@ _BATCH_ROOM = 1024
 _CLIENT_LIMIT = 1_000_000_000  # what is too large is for the topic to say
 _QUEUE = 100_000  # messages
 _PURGE_SECONDS = 0.5
-_ANSWER_SECONDS = 5.0
 _REBUILD_AFTER = 3  # questions without an answer
 
 
@@ -204,14 +199,7 @@ class LimitsQuestion:
             self._failed += 1
             raise
         self._failed = 0
-        return self._max_bytes(self._client)
-
-    def _max_bytes(self, client: AdminClient) -> int:
-        """Kafka's default where the broker does not show it, or not to us."""
-        resource = ConfigResource(ResourceType.TOPIC, self._topic)
-        values: Mapping[str, Any] = {}
-        with suppress(KafkaException, TimeoutError):
-            [future] = client.describe_configs([resource], request_timeout=_ANSWER_SECONDS).values()
-            values = future.result(_ANSWER_SECONDS)
-        entry = values.get("max.message.bytes")
-        return int(entry.value) if entry is not None and entry.value else DEFAULT_MAX_MESSAGE_BYTES
+        found = admin.described(self._client, ResourceType.TOPIC, [self._topic])
+        limit = found.get(self._topic, {}).get("max.message.bytes", "")
+        # Kafka's default where the broker does not show it, or not to us.
+        return int(limit) if limit.isdigit() else admin.DEFAULT_MAX_MESSAGE_BYTES

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import OperationalError, transaction
 
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.database.ask import rows_of
 from outbox.database.errors import is_busy
 from outbox.lanes.lock import LANE_WAIT, lock_lanes

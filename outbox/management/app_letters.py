@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from outbox import conf
-from outbox.database import operator_log
+from outbox import conf, operator_log
 from outbox.dead_letters.resolve import REPLAY
 from outbox.declaration import AppLetter, LetterQuery, LetterSource
 from outbox.envelope import rfc3339

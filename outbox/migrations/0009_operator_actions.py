@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """See outbox/database/operator_log.py."""
+    """See outbox/operator_log.py."""
 
     dependencies = [("outbox", "0008_unknown_types")]
 

@@ -186,8 +186,8 @@ class TestTheCommand:
     def test_waiting_is_no_fault(self) -> None:
         positions(10)
         published([10])
-        [told] = json.loads(run_command("--json"))["handlers"]
-        assert (told["state"], told["missing"], told["events"]) == ("under_way", False, 1)
+        [counted] = json.loads(run_command("--json"))["handlers"]
+        assert (counted["state"], counted["missing"], counted["events"]) == ("under_way", False, 1)
 
     def test_knows_its_handlers(self) -> None:
         with pytest.raises(CommandError, match="No handler has the name 'nobody'"):

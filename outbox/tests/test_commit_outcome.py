@@ -12,16 +12,16 @@ from outbox.database.unit_of_work import NotStored, OutcomeUnknown, commit_outco
 
 
 @pytest.mark.parametrize(
-    ("severity", "told"),
+    ("severity", "raised"),
     [("ERROR", NotStored), ("FATAL", OutcomeUnknown), ("PANIC", OutcomeUnknown)],
 )
-def test_a_full_disk_at_commit(severity: str, told: type[Exception]) -> None:
+def test_a_full_disk_at_commit(severity: str, raised: type[Exception]) -> None:
     """The end of the session may come when the commit is written; a mere error comes before."""
 
     class DiskFull(psycopg.errors.DiskFull):
         diag = SimpleNamespace(severity_nonlocalized=severity)  # type: ignore[assignment]
 
-    with pytest.raises(told):
+    with pytest.raises(raised):
         _fail_at_commit(DiskFull())
 
 

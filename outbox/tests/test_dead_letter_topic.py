@@ -79,15 +79,15 @@ class TestTheMessage:
     def test_carries_only_ids_and_error_where_the_value_does_not_fit(
         self, db: None, payload: str
     ) -> None:
-        told = self.buried(payload=payload)
-        assert told.headers is not None
-        assert json.loads(told.payload) == told.headers
-        assert len(told.headers["error"]) == 500
+        announced = self.buried(payload=payload)
+        assert announced.headers is not None
+        assert json.loads(announced.payload) == announced.headers
+        assert len(announced.headers["error"]) == 500
 
     @pytest.mark.parametrize("text", ["a\0b", "\udc80", "x" * 10_000])
     def test_goes_without_a_trace_that_is_no_id(self, db: None, text: str) -> None:
-        told = self.buried(trace=TraceContext(text, "the-request"))
-        assert (told.traceparent, told.correlation_id) == ("", "the-request")
+        announced = self.buried(trace=TraceContext(text, "the-request"))
+        assert (announced.traceparent, announced.correlation_id) == ("", "the-request")
 
 
 @pytest.mark.parametrize("text", ["", "plain ä", "\udc80\udcff", "a\0b", "\\base64:", "\\x"])

@@ -301,10 +301,10 @@ class TestATopicWithoutRoute:
         assert pending_keys() == {same_lane[0]}
 
     def test_is_told(self, kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-        told: list[tuple[str, int]] = []
+        logged: list[tuple[str, int]] = []
         monkeypatch.setattr(
             "outbox.drain.report.log.error",
-            lambda _, **fields: told.append((fields["topic"], fields["events"])),
+            lambda _, **fields: logged.append((fields["topic"], fields["events"])),
         )
         write_for_no_route(Noted("k"), Noted("l"))
         drain = Drain()
@@ -312,7 +312,7 @@ class TestATopicWithoutRoute:
         drain.policy = DrainPolicy(floor_interval=0.0)
         for _ in range(3):  # the floors rise to the first of them, not past it
             drain.run()
-        assert told == [("elsewhere", 2)] * 4
+        assert logged == [("elsewhere", 2)] * 4
 
     def test_alone_in_its_lanes_is_not_claimed(self) -> None:
         write_for_no_route(Noted("k"))

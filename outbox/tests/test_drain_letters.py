@@ -84,10 +84,10 @@ class TestARefusedMessage:
         assert json.loads(capsys.readouterr().out)["error"] == "too large"
 
     def test_is_told_without_its_payload(self, refused: Kafka) -> None:
-        told = OutboxEvent.objects.get(topic=TOPIC.dlq)
-        assert told.headers is not None
-        assert (told.status, told.headers["handler"]) == (Status.PUBLISHED, DRAIN_HANDLER)
-        assert "bad" not in told.payload
+        announced = OutboxEvent.objects.get(topic=TOPIC.dlq)
+        assert announced.headers is not None
+        assert (announced.status, announced.headers["handler"]) == (Status.PUBLISHED, DRAIN_HANDLER)
+        assert "bad" not in announced.payload
 
     def test_holds_what_is_written_later(self, refused: Kafka, drain: Drain) -> None:
         write(Noted("k", "3"), Noted("l", "more"))

@@ -11,9 +11,9 @@ from kombu.utils import json as kombu_json
 
 from outbox.envelope import (
     EventEnvelope,
+    ReceivedMessage,
     TraceContext,
     fits,
-    from_kafka,
     json_number,
     kafka_headers,
     message_bytes,
@@ -46,15 +46,7 @@ HEADERS = kafka_headers(
 
 
 def read(key: bytes, value: bytes, headers: list[tuple[str, bytes | None]]) -> EventEnvelope:
-    return from_kafka(
-        topic="order-events",
-        topic_id=TOPIC_ID,
-        partition=3,
-        offset=7,
-        key=key,
-        value=value,
-        headers=headers,
-    )
+    return ReceivedMessage("order-events", 3, 7, key, value, headers, 0).envelope(TOPIC_ID)
 
 
 def test_an_envelope_survives_the_message() -> None:

@@ -15,7 +15,7 @@ from django.db import OperationalError
 from outbox import conf
 from outbox.conf import CIRCUIT
 from outbox.dead_letters import letters
-from outbox.envelope import EventEnvelope, from_kafka
+from outbox.envelope import EventEnvelope, ReceivedMessage
 from outbox.handlers import crash_guard, isolate, pause
 from outbox.inbox import positions as position_rows
 from outbox.inbox.chunk import Chunk
@@ -104,15 +104,8 @@ class TestBisecting:
 
     def test_parks_what_cannot_be_decoded_with_every_byte(self) -> None:
         raw, key = b"\x80\x00 no JSON", b"\xffkey"
-        garbage = from_kafka(
-            topic=TOPIC,
-            topic_id=TOPIC_ID,
-            partition=0,
-            offset=10,
-            key=key,
-            value=raw,
-            headers=[("ce_id", b"no id")],
-        )
+        message = ReceivedMessage(TOPIC, 0, 10, key, raw, [("ce_id", b"no id")], 0)
+        garbage = message.envelope(TOPIC_ID)
 
         class Decoding(Applied):
             def __call__(self, events: Sequence[EventEnvelope]) -> None:

@@ -22,9 +22,9 @@ SECRET = "s3cr3t-value-9f"
 )
 def test_a_field_that_is_named_as_a_secret_is_one_wherever_it_stands(name: str) -> None:
     for value in ({name: SECRET}, {"a": [{"b": {name: SECRET}}]}, {name: {"inner": [SECRET]}}):
-        told = masked(json.dumps(value))
-        assert SECRET not in told
-        assert HIDDEN in told
+        shown = masked(json.dumps(value))
+        assert SECRET not in shown
+        assert HIDDEN in shown
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_numbers_and_broken_text_are_left_as_they_are() -> None:
 
 
 def test_what_is_long_is_cut_and_says_so() -> None:
-    told = masked("x" * (SHOWN + 7))
-    assert told.endswith("… of 20,007 characters")
-    assert len(told) < SHOWN + 100
+    shown = masked("x" * (SHOWN + 7))
+    assert shown.endswith("… of 20,007 characters")
+    assert len(shown) < SHOWN + 100
 
 
 def test_a_secret_at_the_cut_is_not_shown_by_half() -> None:

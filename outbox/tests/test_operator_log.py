@@ -12,11 +12,11 @@ from django.core.management import call_command
 from django.db import transaction
 from django.db.models import F
 
-from outbox.database import operator_log
-from outbox.database.operator_log import DoneAlready
-from outbox.handlers import circuit, pause
+from outbox import operator_log
+from outbox.handlers import pause
 from outbox.lanes.pause import pause_lanes
 from outbox.models import BridgePosition, DeadLetter, HandlerControl, OperatorAction
+from outbox.operator_log import DoneAlready
 from outbox.tests.admin_pages import assert_every_page_is_bounded, fill, log_in
 from outbox.tests.letters import HANDLER, Applied, chunk, create_positions, event, run
 
@@ -122,7 +122,7 @@ def test_the_admin_s_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_circuit_that_trips_is_written_down() -> None:
     create_positions()
     BridgePosition.objects.filter(partition=0).update(failure_run=1_000)
-    assert circuit.trip_if_broken(HANDLER, ("order-events", 0))
+    assert pause.trip_if_broken(HANDLER, ("order-events", 0))
     [(by, what, subject, why, _)] = kept()
     assert (by, what, subject) == ("circuit", "pause", f"handler {HANDLER}")
     assert why.startswith("1000 failures in a row")
@@ -136,7 +136,9 @@ def test_the_newest_come_first_and_what_is_under_way_is_never_left_out() -> None
     assert not operator_log.end(runs[0], "again")
     found = [entry.subject for entry in operator_log.newest(3)]
     assert found == ["handler 4", "handler 3", "handler 2", "run 1"]
-    assert operator_log.entry(runs[0])[-1] == "over"  # type: ignore[index]
+    ended = operator_log.entry(runs[0])
+    assert ended is not None
+    assert ended.outcome == "over"
 
 
 def test_it_is_kept_for_a_year() -> None:

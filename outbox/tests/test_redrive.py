@@ -114,12 +114,12 @@ class TestAHead:
         for _ in ROUTE.retries:
             make_due()
             redrive_due(applied)
-        told = OutboxEvent.objects.get(topic=ROUTE.topic.dlq)
+        announced = OutboxEvent.objects.get(topic=ROUTE.topic.dlq)
         letter = DeadLetter.objects.earliest("id")
-        assert (told.payload, told.key, told.type) == ("1", "k", "DEAD_LETTER")
-        assert told.headers is not None
-        assert told.headers.pop("failed-at")
-        assert told.headers == {
+        assert (announced.payload, announced.key, announced.type) == ("1", "k", "DEAD_LETTER")
+        assert announced.headers is not None
+        assert announced.headers.pop("failed-at")
+        assert announced.headers == {
             "original-event-id": str(letter.event_id),
             "original-topic": TOPIC,
             "original-partition": "0",

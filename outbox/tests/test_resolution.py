@@ -78,9 +78,9 @@ class TestFinding:
 
     def test_inspect_tells_all_as_json(self, applied: Applied, capsys: Any) -> None:
         [line] = command("inspect", "--topic", TOPIC, "--limit", "1", capsys=capsys)
-        told = json.loads(line)
-        assert (told["state"], told["payload"], told["offset"]) == ("dead", "a1", 10)
-        assert (told["error"], told["history"]) == ("ValueError: poison", [])
+        described = json.loads(line)
+        assert (described["state"], described["payload"], described["offset"]) == ("dead", "a1", 10)
+        assert (described["error"], described["history"]) == ("ValueError: poison", [])
 
 
 class TestReplay:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from outbox.bridge.stall_watch import StallWatch
+from outbox.bridge.client_watch import StallWatch
 from outbox.kafka.admin import KafkaUnavailable
 from outbox.topics import PartitionKey
 
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("outbox.bridge.stall_watch.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("outbox.bridge.client_watch.time.monotonic", lambda: clock.now)
     return clock
 
 

@@ -10,14 +10,14 @@ from typing import NamedTuple
 from outbox import conf
 from outbox.bridge import unread
 from outbox.declaration import Route
-from outbox.kafka import admin
+from outbox.kafka import admin, groups
 from outbox.kafka.admin import TopicConfig
+from outbox.kafka.consumer import MAX_POLL_MS
 from outbox.kafka.reasons import why_away
 from outbox.topics import Topic
-from outbox.upkeep import takeover
 from outbox.upkeep.check_result import CheckResult, Level, judge
 
-__all__ = ["check_kafka"]
+__all__ = ["check_kafka", "shorten_takeovers", "slow_takeovers"]
 
 REPLICAS = 3
 MIN_INSYNC = 2
@@ -28,7 +28,7 @@ def check_kafka() -> Iterator[CheckResult]:
     wanted = conf.all_topics()
     try:
         found = admin.topic_configs([topic.name for topic in wanted])
-        slow = list(takeover.slow_takeovers())
+        slow = list(slow_takeovers())
     except admin.KafkaUnavailable as error:
         reason = why_away(error)
         yield CheckResult(Level.ERROR, "kafka", reason.found, means=reason.means)
@@ -46,8 +46,7 @@ def check_kafka() -> Iterator[CheckResult]:
     for route in conf.routes():
         if route.topic.name in found:
             yield from _added_partitions(route, found[route.topic.name])
-    # Events are late, but none is lost: no reason to stop a deployment.
-    yield from (CheckResult(Level.WARNING, "kafka", what, means=means) for what, means in slow)
+    yield from slow
 
 
 def _added_partitions(route: Route, found: TopicConfig) -> Iterator[CheckResult]:
@@ -98,14 +97,8 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"-?\d+", text) else None
 
 
-def _at_most(value: str, wanted: str) -> bool:
-    number = _number(value)
-    return number is not None and number <= int(wanted)
-
-
-def _at_least(value: str, wanted: str) -> bool:
-    number = _number(value)
-    return number is not None and number >= int(wanted)
+def _if_number(is_good: Callable[[int, int], bool]) -> Callable[[str, str], bool]:
+    return lambda value, wanted: (n := _number(value)) is not None and is_good(n, int(wanted))
 
 
 class _TopicSetting(NamedTuple):
@@ -143,7 +136,7 @@ _TOPIC_SETTINGS = (
     _TopicSetting(
         "segment.ms",
         lambda _: str(admin.SEGMENT_MS),
-        _at_most,
+        _if_number(operator.le),
         "long-segments",
         "Kafka deletes only whole segments, so a topic with few messages keeps them for so much longer than "
         "its retention, and by then their receipts may be gone.",
@@ -159,8 +152,51 @@ _TOPIC_SETTINGS = (
     _TopicSetting(
         "max.message.bytes",
         lambda topic: str(topic.max_message_bytes),
-        _at_least,
+        _if_number(operator.ge),
         "small-messages",
         "The code allows larger events; a message that Kafka refuses becomes a dead letter.",
     ),
 )
+
+
+def shorten_takeovers() -> str:
+    """Have the partitions of a dead bridge wait for another as short as the broker allows; what was
+    reached, in words, empty where the client decides (classic protocol). Raises KafkaUnavailable."""
+    found = groups.shorten_sessions(_groups())
+    if not found:
+        return ""
+    return f"A bridge that dies is replaced after {_in_seconds(max(found.values()))}."
+
+
+def slow_takeovers() -> Iterator[CheckResult]:
+    """Nothing where all is well. Events are late, but none is lost: no reason to stop a deployment.
+    Raises KafkaUnavailable."""
+    found = groups.sessions(_groups())
+    longest = max(found.values(), default=0)
+    if longest <= groups.SESSION_MS:
+        return
+    limits = groups.broker_limits()
+    means = (
+        f"When a bridge dies, its partitions wait {_in_seconds(longest)} for another; when one stands "
+        f"still, so much longer than {_in_seconds(MAX_POLL_MS)} (max.poll.interval.ms). "
+    )
+    if limits and groups.wanted(*limits)[0] < longest:
+        advice = "Run manage.py prepare, which sets less for our groups."
+    else:
+        reason = "allows no less for a group" if limits else "does not say more"
+        advice = (
+            f"The broker {reason}: set group.consumer.min.session.timeout.ms = "
+            f"{groups.SESSION_MS} and group.consumer.min.heartbeat.interval.ms = "
+            f"{groups.HEARTBEAT_MS} there and run manage.py prepare; or set "
+            f"group.consumer.session.timeout.ms = {groups.SESSION_MS} for all groups."
+        )
+    found_ms = f"consumer.session.timeout.ms of our groups = {longest}"
+    yield CheckResult(Level.WARNING, "kafka", found_ms, means=means + advice)
+
+
+def _groups() -> list[str]:
+    return [route.handler for route in conf.routes()]
+
+
+def _in_seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.0f} s"

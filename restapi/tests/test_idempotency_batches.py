@@ -146,9 +146,9 @@ def test_what_is_told_before_the_body_is_read(things: Things) -> None:
         assert running.status == 409
     [first] = things.perform((1, key()))
     assert answer_of_used(key()) == Answer(201, first.body, REPLAYED)
-    told = answer_of_used(key(body="other"))
-    assert told is not None
-    assert told.status == 422
+    given = answer_of_used(key(body="other"))
+    assert given is not None
+    assert given.status == 422
     age(24.01, key())
     assert answer_of_used(key()) is None
 
@@ -231,13 +231,13 @@ def test_two_sessions_at_once_do_each_key_once(things: Things) -> None:
     """Many keys in batches of opposite order: nobody waits for anybody, so nothing can lock up."""
     keys = [key(str(number)) for number in range(40)]
     both = threading.Barrier(4)
-    told: list[Answer] = []
+    given: list[Answer] = []
 
     def run(backwards: bool) -> None:
         try:
             both.wait(PATIENCE)
             ordered = keys[::-1] if backwards else keys
-            told.extend(things.perform(*((1, each) for each in ordered)))
+            given.extend(things.perform(*((1, each) for each in ordered)))
         finally:
             connection.close()
 
@@ -246,7 +246,7 @@ def test_two_sessions_at_once_do_each_key_once(things: Things) -> None:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    assert len(told) == 160
-    fresh = [answer for answer in told if answer.status == 201 and not answer.headers]
+    assert len(given) == 160
+    fresh = [answer for answer in given if answer.status == 201 and not answer.headers]
     assert len(fresh) == len(things.done) == IdempotencyRow.objects.count()
-    assert {answer.status for answer in told} <= {201, 409}
+    assert {answer.status for answer in given} <= {201, 409}

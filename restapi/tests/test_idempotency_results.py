@@ -97,8 +97,8 @@ def test_what_cannot_be_done_has_no_answer_and_leaves_its_key_free() -> None:
     for headers in ((), REPLAYED):
         with unit_of_work():
             answers = run(once(requests, write=odd_ones, answer=lambda _, odd: (200, odd)))
-        told = [answer and (answer.body, answer.headers) for answer in answers]
-        assert told == [(b"1", ()), None, (b"3", headers), None, None, (b"5", headers)]
+        shown = [answer and (answer.body, answer.headers) for answer in answers]
+        assert shown == [(b"1", ()), None, (b"3", headers), None, None, (b"5", headers)]
         assert IdempotencyRow.objects.count() == 2
 
 

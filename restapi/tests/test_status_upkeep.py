@@ -8,8 +8,7 @@ import pytest
 from django.db import connection
 
 from outbox.database import jobs
-from restapi import metrics
-from restapi.status_upkeep import measure_status_logs, prune_status_logs
+from restapi.status_upkeep import UNNUMBERED, measure_status_logs, prune_status_logs
 
 pytestmark = pytest.mark.django_db
 LOG = "feeds"
@@ -71,7 +70,7 @@ def test_a_log_that_began_anew_is_pruned_again() -> None:
 def test_the_oldest_without_a_number_is_measured() -> None:
     def measured() -> float:
         measure_status_logs()
-        return float(metrics.UNNUMBERED.labels(LOG)._value.get())
+        return float(UNNUMBERED.labels(LOG)._value.get())
 
     assert measured() == 0
     add(1, 1, hours_ago=2)

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from apikeys import queries, services
+from apikeys import services
 from apikeys.models import ApiKey
 from apikeys.services import InvalidKey, NewKey
 from outbox.envelope import rfc3339
@@ -76,7 +76,8 @@ class Command(BaseCommand):
                     done = services.revoke_key(prefix=options["prefix"], by=by, at=now)
                     self.stdout.write("Revoked." if done else "It was already revoked.")
                 case _:
-                    for row in queries.keys_of(options["name"]):
+                    rows = ApiKey.objects.order_by("name", "id")
+                    for row in rows.filter(name=name) if (name := options["name"]) else rows:
                         self.stdout.write(_line(row, now))
         except InvalidKey as error:
             raise CommandError(str(error)) from error

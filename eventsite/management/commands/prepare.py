@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from outbox.kafka.admin import KafkaUnavailable
-from outbox.upkeep import takeover
+from outbox.upkeep import kafka_checks
 
 
 class Command(BaseCommand):
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         call_command("create_topics", stdout=self.stdout)
         call_command("sync_routes", recreated=options["new_log"], stdout=self.stdout)
         try:
-            reached = takeover.shorten()
+            reached = kafka_checks.shorten_takeovers()
         except KafkaUnavailable as error:
             raise CommandError(
                 f"Kafka did not answer: {error}. Run the command again when it does."

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from notifications.erasure import erase_recipient
-from outbox.database import operator_log
+from outbox import operator_log
 
 
 class Command(BaseCommand):

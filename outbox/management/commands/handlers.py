@@ -10,17 +10,16 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
-from outbox import conf
-from outbox.database import operator_log
+from outbox import conf, operator_log
 from outbox.dead_letters import unknown_type
 from outbox.envelope import rfc3339
 from outbox.handlers.pause import (
-    HandlerStatus,
     handler_statuses,
     pause_handler,
     resume_handler,
 )
 from outbox.management.commands.dead_letters import duration
+from outbox.models import HandlerControl
 
 LONGEST_PARKING = timedelta(days=1)
 
@@ -110,7 +109,7 @@ def parking_time(text: str) -> timedelta:
     return time
 
 
-def _line(status: HandlerStatus) -> str:
+def _line(status: HandlerControl) -> str:
     if not status.paused:
         until = status.parks_failures_until
         parks = f", parks failures until {rfc3339(until)}" if until else ""

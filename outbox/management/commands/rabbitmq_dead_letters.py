@@ -13,7 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError
 
-from outbox.database import operator_log
+from outbox import operator_log
 from outbox.management.words import positive, spelt_out
 from outbox.rabbitmq.letters import LettersUnavailable, RelayLetter, look, resolve
 from outbox.rabbitmq.metrics import KINDS
