@@ -12,7 +12,6 @@ import pytest
 from django.core.management.color import Style
 from hypothesis import HealthCheck, settings
 
-gc.disable()  # until everything is imported, of which nothing is garbage
 # How long an example takes to be made or tried says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -133,6 +132,10 @@ def _turn(item: pytest.Item) -> tuple[int, bool]:
     file = item.nodeid.partition("::")[0]
     place = LONGEST.index(file) if file in LONGEST else len(LONGEST)
     return place, not file.startswith(PROCESS_TESTS)
+
+
+def pytest_collection() -> None:
+    gc.disable()  # until everything is imported, of which nothing is garbage
 
 
 def pytest_collection_finish() -> None:

@@ -1,3 +1,5 @@
+import gc
+
 from django.apps import AppConfig
 
 
@@ -18,3 +20,4 @@ class EventsiteConfig(AppConfig):
         # Now, not when a worker starts: the checks of the event map look every task up.
         app.autodiscover_tasks(force=True)
         tracing.configure()
+        gc.enable()  # manage.py has disabled it

@@ -6,7 +6,6 @@ A process of its own, because the Django of the tests is bound to another databa
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 import django
 
-from devtools.testing.processes import REPOSITORY
+from devtools.testing import zygote
 
 __all__ = ["Account", "take_account"]
 
@@ -60,14 +59,12 @@ def take_account(
 
     `read_log`: not after a broker has forgotten its log, of which the outbox still has offsets.
     """
-    answer = subprocess.run(
-        [sys.executable, "-m", "devtools.testing.account", str(within), *["log"] * read_log],
-        env=dict(environment),
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        check=True,
+    answer = zygote.run(
+        *("-m", "devtools.testing.account", str(within), *["log"] * read_log),
+        environment=environment,
         timeout=within + 60,
     )
+    assert answer.returncode == 0, answer.stderr
     return Account(**json.loads(answer.stdout))
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "NO_CHROMIUM",
     "debian_postgres",
     "needs_apache_kafka",
+    "needs_chromium",
     "needs_debian_postgres",
     "needs_openssl",
     "needs_prometheus",
@@ -34,6 +35,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 NO_CHROMIUM = "Chromium is not installed: apt-get install chromium (any Chrome on PATH will do)"
 
+needs_chromium = pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason=NO_CHROMIUM)
 # Tansu, which stands in without Java, knows only the classic group protocol.
 needs_apache_kafka = pytest.mark.skipif(
     settings.KAFKA_GROUP_PROTOCOL == "classic",

@@ -12,6 +12,7 @@ from functools import cache
 
 from devtools.localstack import LocalStack
 from devtools.localstack.unit import Unit
+from devtools.testing import zygote
 
 _running: list[LocalStack] = []
 
@@ -51,6 +52,7 @@ def _start() -> None:
     _running.append(stack)
     atexit.register(stack.stop)
     os.environ.update(stack.env)
+    zygote.fork_in_stacks()
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -3,7 +3,7 @@
 Importing them is three quarters of what a start costs, and a pipeline is four such processes. What
 is forked is otherwise as if it had been executed: a session, environment, directory and output of
 its own, `manage.py`, `-m celery` or `-c` run as `__main__`. Nothing of ours is
-imported beforehand, nor what reads the environment when it is.
+imported beforehand, nor what reads the environment when it is; of that only the bytecode is read.
 
     pytest ── spawn ──► zygote ── fork ──► manage.py run_bridge
                               ── fork ──► python -m celery …
@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
+import importlib.util
+import io
 import json
 import os
+import resource
 import runpy
 import signal
 import subprocess
@@ -27,14 +29,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import IO, Any
 
-from devtools.localstack import launch
+from devtools.localstack import launch, unit
+from devtools.localstack import spawn as spawning
 from devtools.localstack.spawn import spawn
 from devtools.testing.patience import PATIENCE
 
-__all__ = ["Forked", "can_fork", "fork", "run"]
+__all__ = ["Forked", "can_fork", "fork", "fork_in_stacks", "run"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARIES = (
@@ -52,6 +57,12 @@ LIBRARIES = (
     *("rest_framework.serializers", "rich", "structlog", "unittest", "uritemplate", "uuid_utils"),
     *("uvloop", "wsgiref.simple_server", "yaml"),
 )
+# What is run in each process itself, because it reads settings: beside our own packages, those of
+# these libraries.
+READ = (
+    *("django.contrib", "django_prometheus", "drf_spectacular", "drf_standardized_errors"),
+    *("prometheus_client", "rest_framework"),
+)
 _ANSWER = b"zygote: "  # before an answer; anything else is an error's text
 # What must find the environment of its process.
 LATE = ("eventsite.settings", "prometheus_client")
@@ -59,9 +70,11 @@ LATE = ("eventsite.settings", "prometheus_client")
 
 def can_fork(command: Sequence[str]) -> bool:
     """Whether it is one of ours, in Python, and no launcher of others."""
-    return command[0] == sys.executable and (
-        command[1] == "manage.py" or tuple(command[1:3]) == ("-m", "celery")
-    )
+    if command[0] != sys.executable:
+        return False
+    if command[1] == "-m":
+        return command[2] == "celery" or command[2].startswith("devtools.testing.")
+    return command[1] == "manage.py"
 
 
 class Forked:
@@ -79,7 +92,7 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         """The same, once it has ended. Raises TimeoutExpired."""
-        give_up = time.monotonic() + (timeout or float("inf"))
+        give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
         while (code := self.poll()) is None:
             if time.monotonic() > give_up:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
@@ -88,8 +101,12 @@ class Forked:
 
     def terminate(self) -> None:
         """SIGTERM, unless it has ended."""
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: int) -> None:
+        """A signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, number)
 
 
 def fork(
@@ -108,6 +125,7 @@ def fork(
         "directory": str(directory),
         "log": str(log),
         "errors": str(errors or log),
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     }
     return Forked(_zygote().ask(request))
 
@@ -134,6 +152,31 @@ def run(
             child.wait()
             raise
         return subprocess.CompletedProcess(arguments, code, log.read_text(), errors.read_text())
+
+
+def fork_in_stacks() -> None:
+    """A LocalStack of this process forks those of its programs that can be, from now on."""
+    for module in (spawning, unit):
+        setattr(module, "spawn", _fork_or_spawn)  # noqa: B010
+
+
+def _fork_or_spawn(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: Path | None,
+    output: IO[bytes] | int | None,
+    login: spawning.Login | None = None,
+    **how: Any,
+) -> Any:
+    """The same as `spawn`. What is forked dies with the zygote, which dies with this process."""
+    if login is None and directory == REPOSITORY and can_fork(command):
+        assert output is not None
+        assert not isinstance(output, int)
+        return fork(command, environment=environment, directory=REPOSITORY, log=Path(output.name))
+    return spawn(
+        command, environment=environment, directory=directory, output=output, login=login, **how
+    )
 
 
 class _Zygote:
@@ -168,18 +211,50 @@ class _Zygote:
 _zygote = cache(_Zygote)
 
 
+def _read(folder: Path) -> dict[str, CodeType | None]:
+    """The bytecode of the modules below it, by path: reading it is a seventh of a start. None of it is
+    run here."""
+    return {
+        str(path): SourceFileLoader(path.stem, str(path)).get_code(path.stem)
+        for path in folder.rglob("*.py")
+        if "tests" not in path.relative_to(folder).parts
+    }
+
+
+def _keep_bytecode() -> None:
+    """Whoever imports one of those modules finds its bytecode in memory."""
+    folders = [path.parent for path in REPOSITORY.glob("*/__init__.py")]
+    for name in READ:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        folders += map(Path, spec.submodule_search_locations or ())
+    known = {path: code for folder in folders for path, code in _read(folder).items()}
+    read = SourceFileLoader.get_code
+
+    def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
+        return known.get(loader.path) or read(loader, name)
+
+    setattr(SourceFileLoader, "get_code", get_code)  # noqa: B010
+
+
 def _serve() -> list[str]:
     """Answer requests. Returns in each process that was forked: with what it is to run."""
     zygote = os.getpid()
+    ended: dict[int, int] = {}  # exit codes: two threads may ask for the same one
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if "poll" in request:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
+            asked = request["poll"]
+            if asked not in ended:
+                pid, status = os.waitpid(asked, os.WNOHANG)
+                if pid:
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            answer = ended.get(asked)
         else:
             answer = os.fork()
             if not answer:
                 return _become(request, zygote)
+            ended.pop(answer, None)  # of an older one with this pid
         sys.stdout.buffer.write(_ANSWER + json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()
     sys.exit()
@@ -188,6 +263,7 @@ def _serve() -> list[str]:
 def _become(request: Mapping[str, Any], zygote: int) -> list[str]:
     os.setsid()
     launch.die_with(zygote, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_NOFILE, request["files"])
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -201,6 +277,9 @@ def _become(request: Mapping[str, Any], zygote: int) -> list[str]:
     for standard, ours in enumerate(opened):
         os.dup2(ours, standard)
         os.close(ours)
+    if os.environ.get("PYTHONUNBUFFERED"):  # or a kill takes what was printed along
+        assert isinstance(sys.stdout, io.TextIOWrapper)
+        sys.stdout.reconfigure(write_through=True)
     arguments: list[str] = request["arguments"]
     return arguments
 
@@ -209,6 +288,7 @@ if __name__ == "__main__":
     gc.disable()
     for name in LIBRARIES:
         importlib.import_module(name)
+    _keep_bytecode()
     assert not set(LATE) & sys.modules.keys()
     # What is loaded stays: collections in each process would look through it, and copy it for that.
     gc.collect()

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from apikeys.models import ApiKey
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.web import Web
 from notifications.models import Batch, Notification, Template
 from orders.models import Order, ProcessedEvent
@@ -24,6 +25,8 @@ from outbox.models import (
     OutboxEvent,
     OutboxLane,
 )
+
+pytestmark = needs_chromium
 
 DESK, PHONE = 1366, 390
 ID = UUID("0198f7a4-5c1e-7b3a-9d2f-4e6a8c0b1d3f")

@@ -17,6 +17,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from devtools.testing import zygote
 from devtools.testing.patience import PATIENCE
 from devtools.testing.processes import REPOSITORY, child_environment, free_port
 from devtools.testing.web import Web, web_process
@@ -74,15 +75,7 @@ def planned(*arguments: str) -> GeneratorPlan:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", "generate_load", *arguments],
-        cwd=REPOSITORY,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return zygote.run("manage.py", "generate_load", *arguments, environment=os.environ)
 
 
 def test_the_exit_code_is_0_when_every_threshold_is_kept(stub: str, tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.web import Web
+
+pytestmark = needs_chromium
 
 DESK, PHONE = 1366, 390
 

@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import psutil
 import psycopg
 import pytest
 from django.conf import settings
@@ -25,6 +24,7 @@ from devtools.localstack import LocalStack
 from devtools.localstack.processes import PLAN
 from devtools.testing.in_flight import Account, Volley, account_of, fire, raise_file_limit
 from devtools.testing.patience import PATIENCE
+from devtools.testing.pipeline import settles
 
 OTHER_FILES = 1000
 
@@ -185,7 +185,7 @@ def test_a_postgresql_that_does_not_answer_keeps_nobody_from_stopping(stack: Loc
             time.sleep(0.3)  # the stop ends before the first one's patience does
             os.kill(web.pid, signal.SIGTERM)
             told = [each.result(PATIENCE) for each in (first, *others)]
-            psutil.Process(web.pid).wait(PATIENCE)
+            assert settles(lambda: not web.is_alive())
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)

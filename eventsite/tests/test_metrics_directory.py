@@ -96,13 +96,9 @@ def test_who_is_started_by_celery_counts_into_it_too(tmp_path: Path, set_to: str
     """Beat: before the settings are read nothing may import what asks for the directory at its import."""
     code = "import eventsite.celery, prometheus_client.values as v; print(v.ValueClass.__name__)"
     given = {} if set_to is None else {"PROMETHEUS_MULTIPROC_DIR": set_to}
-    told = subprocess.run(
-        [sys.executable, "-c", f"{code}; import outbox.metrics"],
-        cwd=REPOSITORY,
-        env={**variables(tmp_path), **given},
-        capture_output=True,
-        text=True,
-        check=True,
+    told = zygote.run(
+        "-c", f"{code}; import outbox.metrics", environment={**variables(tmp_path), **given}
     )
+    assert told.returncode == 0, told.stderr
     assert told.stdout.strip() == "MmapedValue"
     assert not list(REPOSITORY.glob("*.db"))

@@ -18,6 +18,7 @@ from django.db import connection
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from devtools.testing import zygote
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import (
@@ -62,16 +63,24 @@ class NewApp:
             text=True,
             check=False,
         )
-        assert bool(done.returncode) is fails, done.stdout + done.stderr
-        return done.stdout + done.stderr * fails
+        return output(done, fails=fails)
 
     def manage(self, *arguments: str, fails: bool = False) -> str:
         """The same of manage.py."""
-        return self.run("manage.py", *arguments, fails=fails)
+        done = zygote.run(
+            "manage.py", *arguments, environment=child_environment(**self.environment)
+        )
+        return output(done, fails=fails)
 
     def spec(self, name: str, **environment: str) -> Spec:
         """One of our processes that knows the app."""
         return spec_of(name, **self.environment, **environment)
+
+
+def output(done: subprocess.CompletedProcess[str], *, fails: bool) -> str:
+    """Of a command that went as it should."""
+    assert bool(done.returncode) is fails, done.stdout + done.stderr
+    return done.stdout + done.stderr * fails
 
 
 @pytest.fixture

@@ -13,7 +13,10 @@ from django.utils import timezone
 from analytics.models import SalesMetric
 from analytics.tests.test_overview import PAGE, a_shop
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.web import Web
+
+pytestmark = needs_chromium
 
 DESK, PHONE = 1280, 360
 # What is drawn of the first chart: how many bars there are, how high the highest, in which colour.

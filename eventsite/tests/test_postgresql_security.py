@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 
 import psycopg
@@ -17,10 +16,10 @@ from devtools.localstack.logins import Installation
 from devtools.localstack.postgres import embedded_postgres
 from devtools.localstack.state import ephemeral_state
 from devtools.localstack.warden import remove
+from devtools.testing import zygote
 from devtools.testing.certificates import Authority, Issued
 from devtools.testing.installed import debian_postgres, needs_debian_postgres, needs_openssl
-from devtools.testing.patience import PATIENCE
-from devtools.testing.processes import REPOSITORY, child_environment, free_port
+from devtools.testing.processes import child_environment, free_port
 from eventsite.settings.base import _database
 from eventsite.web.hot_paths import session
 from eventsite.web.hot_paths.session import Session
@@ -152,15 +151,7 @@ def test_hot_paths_stay_out_for_the_same_reasons(
 
 
 def _manage(command: str, url: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", command],
-        cwd=REPOSITORY,
-        env=child_environment(DATABASE_URL=url),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return zygote.run("manage.py", command, environment=child_environment(DATABASE_URL=url))
 
 
 def test_the_check_of_the_servers_gets_in_and_finds_nothing_wrong(address: str) -> None:

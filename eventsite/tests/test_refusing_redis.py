@@ -91,37 +91,47 @@ def test_it_counts_as_unhealthy_and_takes_no_tasks(kind: str, broker: redis.Redi
 
 
 @pytest.mark.usefixtures("pipeline")
-@pytest.mark.parametrize("kind", REFUSALS)
-def test_every_process_waits_it_out(kind: str, broker: redis.Redis) -> None:
+def test_every_process_waits_it_out(broker: redis.Redis) -> None:
+    """One kind of refusal after the other, and the same processes all the time."""
     specs = [spec_of(name, WATCHDOG_SECONDS=str(WATCHDOG_SECONDS)) for name in NAMES]
     with running_together(specs) as started:
-        worker = started[NAMES.index("worker-effects")]
-        events = draw()
-        assert settles(lambda: applied() == events)
-        os.killpg(worker.pid, signal.SIGSTOP)
-        for _ in range(3):  # what waits there is no reason for a watchdog to end the worker
-            app.send_task("probe.append_entries", kwargs={"chunks": []}, queue="probe")
-        with refusing(kind, settings.REDIS_URL):
-            os.killpg(worker.pid, signal.SIGCONT)
-            events += draw()
-            Drain().run()
-            time.sleep(WATCHDOG_SECONDS + 3)
-            assert_alive(started)
-            assert applied() < events
-        events += draw()
-
-        def all_applied() -> bool:
-            assert_alive(started)
-            return applied() == events
-
-        assert settles(all_applied)
-        assert settles(lambda: OutboxEvent.objects.filter(status=0).count() == 0)
-        for process in started:
-            assert settles(partial(is_over, process)), f"{process.last_lines()}"
-            assert process.child.poll() is None, process.last_lines()
-            assert said(process, "redis_lost") <= processes_of(process), process.log.read_text()
-        assert said(worker, "redis_lost")
+        events = 0
+        for kind in REFUSALS:
+            events = waited_out(kind, started, events)
     assert probe_queries.verdict().ok
+
+
+def waited_out(kind: str, started: Sequence[Process], events: int) -> int:
+    """The processes have applied so many events before; how many they have after it."""
+    worker = started[NAMES.index("worker-effects")]
+    before = {process.pid: said(process, "redis_lost") for process in started}
+    events += draw()
+    assert settles(lambda: applied() == events), kind
+    os.killpg(worker.pid, signal.SIGSTOP)
+    for _ in range(3):  # what waits there is no reason for a watchdog to end the worker
+        app.send_task("probe.append_entries", kwargs={"chunks": []}, queue="probe")
+    with refusing(kind, settings.REDIS_URL):
+        os.killpg(worker.pid, signal.SIGCONT)
+        events += draw()
+        Drain().run()
+        time.sleep(WATCHDOG_SECONDS + 3)
+        assert_alive(started)
+        assert applied() < events, kind
+    events += draw()
+
+    def all_applied() -> bool:
+        assert_alive(started)
+        return applied() == events
+
+    assert settles(all_applied), kind
+    assert settles(lambda: OutboxEvent.objects.filter(status=0).count() == 0), kind
+    for process in started:
+        assert settles(partial(is_over, process)), f"{kind}: {process.last_lines()}"
+        assert process.child.poll() is None, process.last_lines()
+        lost = said(process, "redis_lost") - before[process.pid]
+        assert lost <= processes_of(process), f"{kind}: {process.log.read_text()}"
+    assert said(worker, "redis_lost") > before[worker.pid], kind
+    return events
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Web
+
+pytestmark = needs_chromium
 
 OF_OPERATION = "document.querySelector('#operations-orders-{} {}')"
 HEAD, TRY_IT_OUT = ".opblock-summary-control", ".try-out__btn"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,6 +19,7 @@ import pytest
 from devtools.localstack import PLAN
 from devtools.provider.client import provider_process
 from devtools.provider.server import AnswerRule
+from devtools.testing import zygote
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import (
     Process,
@@ -293,10 +292,6 @@ def test_without_a_receiver_no_exporter_is_loaded_and_no_thread_is_begun(
     db: None, given: dict[str, str], on: bool
 ) -> None:
     """Ids there are all the same: log lines and the next process have them."""
-    result = subprocess.run(
-        [sys.executable, "-c", LOADED],
-        env=child_environment(**given),
-        capture_output=True,
-        check=True,
-    )
+    result = zygote.run("-c", LOADED, environment=child_environment(**given))
+    assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == [on, ["MainThread"], int(on), True]

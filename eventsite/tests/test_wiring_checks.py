@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -15,7 +13,7 @@ import yaml
 from django.conf import settings
 
 from devtools.localstack import PLAN
-from devtools.testing.patience import PATIENCE
+from devtools.testing import zygote
 from eventsite import wiring_checks
 from eventsite.composition import Wiring
 from eventsite.roles import ROLES, Role
@@ -72,18 +70,14 @@ def test_each_mistake_has_its_error(
     assert errors(monkeypatch, **declared) == [error]
 
 
-def test_a_worker_with_a_wrong_declaration_does_not_start(tmp_path: FilePath) -> None:
+@pytest.mark.parametrize("command", [("run_worker", "effects"), ("run_bridge",)])
+def test_who_has_a_wrong_declaration_does_not_start(
+    tmp_path: FilePath, command: tuple[str, ...]
+) -> None:
     (tmp_path / "wrong_settings.py").write_text(WRONG_SETTINGS)
     python_path = f"{tmp_path}{os.pathsep}{ROOT}"
-    started = subprocess.run(
-        [sys.executable, "manage.py", "run_worker", "effects"],
-        check=False,
-        cwd=ROOT,
-        env=os.environ | {"DJANGO_SETTINGS_MODULE": "wrong_settings", "PYTHONPATH": python_path},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    given = {"DJANGO_SETTINGS_MODULE": "wrong_settings", "PYTHONPATH": python_path}
+    started = zygote.run("manage.py", *command, environment=os.environ | given)
     assert (started.returncode, "eventsite.E004" in started.stderr) == (1, True), started.stderr
 
 

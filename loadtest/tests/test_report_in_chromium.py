@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from loadtest.histogram import Histogram
 from loadtest.page import render
 from loadtest.tests.test_report import busy, summary
 from loadtest.verify import LoadVerdict
+
+pytestmark = needs_chromium
 
 DESK, PHONE = 1366, 390
 LEAST_TEXT = 10  # CSS pixels; what is drawn in a picture shrinks with it

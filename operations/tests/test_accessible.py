@@ -14,12 +14,15 @@ from django.contrib.auth.models import User
 
 from devtools.picture.unwell import make_unwell
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Web
 from notifications.delivery.channels import channel_statuses
 from operations.tests.people import cookie_of
 from outbox.handlers.pause import handler_statuses, register_handlers
 from outbox.models import OperatorAction
+
+pytestmark = needs_chromium
 
 WIDTHS = (1440, 390)
 AXE = """

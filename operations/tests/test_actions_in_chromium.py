@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from devtools.relay import broker
 from devtools.relay.messages import BAD
 from devtools.testing.browser import Tab, chromium
-from devtools.testing.installed import needs_rabbitmq
+from devtools.testing.installed import needs_chromium, needs_rabbitmq
 from devtools.testing.pipeline import settles
 from devtools.testing.relay import a_policy, relaying, until, waiting_letters
 from devtools.testing.web import Web, web_process
@@ -27,6 +27,8 @@ from outbox.models import DeadLetter, OperatorAction
 from outbox.process.heartbeat import Heartbeat
 from outbox.rabbitmq.policy import RelayPolicy
 from outbox.tests.letters import HANDLER, create_positions
+
+pytestmark = needs_chromium
 
 WHY = "a look <b>at it</b>"
 

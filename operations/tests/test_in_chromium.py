@@ -10,11 +10,14 @@ from django.conf import settings
 from django.contrib.auth.models import User
 
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Web
 from operations.tests.people import cookie_of
 from outbox.handlers.pause import register_handlers
 from outbox.models import HandlerControl
+
+pytestmark = needs_chromium
 
 WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > innerWidth"
 WITHOUT_A_NAME = """

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 import pytest
 
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.pipeline import settles
 from devtools.testing.weather import Fault, Proxy, proxy_to
 from devtools.testing.web import Web
 from operations.tests.browsers import logged_in
+
+pytestmark = needs_chromium
 
 MOMENT = "document.querySelector('#live time').textContent"
 LOST = "!document.querySelector('#lost').hidden"

@@ -8,12 +8,15 @@ from uuid import uuid4
 import pytest
 
 from devtools.testing.browser import Tab, chromium
+from devtools.testing.installed import needs_chromium
 from devtools.testing.pipeline import settles
 from devtools.testing.web import Web
 from operations.tests.browsers import logged_in
 from outbox.handlers.pause import handler_statuses, register_handlers
 from outbox.models import DeadLetter, OperatorAction, OutboxEvent
 from outbox.tests.letters import HANDLER
+
+pytestmark = needs_chromium
 
 MOMENT = "document.querySelector('#live time')?.textContent"
 NOSCRIPT = "[...document.querySelectorAll('noscript')].filter(each => each.children.length).length"

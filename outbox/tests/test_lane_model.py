@@ -95,17 +95,24 @@ class Session:
         self._leave(None)
 
     def crash(self) -> None:
-        """The connection breaks in the middle of the transaction, if there is one."""
+        """The connection breaks in the middle of the transaction. Without one it holds nothing, and
+        stays: most of the time of these tests went into new connections."""
+        if self._transaction is None:
+            return
         session = self._thread.submit(_break_connection).result()
         if session is not None:
             _wait_until_noticed(session)
         self._leave(Crash())
-        # The connection is each thread's own: it is looked up in the thread that uses it.
-        self._thread.submit(lambda: connection.close()).result()  # noqa: PLW0108
+        self._close()
 
     def end(self) -> None:
         self.crash()
+        self._close()
         self._thread.shutdown()
+
+    def _close(self) -> None:
+        # The connection is each thread's own: it is looked up in the thread that uses it.
+        self._thread.submit(lambda: connection.close()).result()  # noqa: PLW0108
 
     def _leave(self, error: Crash | None) -> None:
         if self._transaction is not None:

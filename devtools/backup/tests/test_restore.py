@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import psycopg
 import redis
 
 from devtools.backup.postgres import base_backup, keep_wal, lose, now, restore
 from devtools.localstack import PLAN, LocalStack, Plan
-from devtools.localstack.state import CLONE
 from devtools.localstack.unit import stop_all
+from devtools.testing import zygote
 from devtools.testing.account import take_account
 from devtools.testing.installed import needs_apache_kafka
 from devtools.testing.patience import PATIENCE
@@ -113,12 +112,4 @@ def _forgotten(stack: LocalStack) -> list[dict[str, str]]:
 
 
 def _manage(stack: LocalStack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=CLONE,
-        env=stack.env,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return zygote.run("manage.py", *arguments, environment=stack.env)
