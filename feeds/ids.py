@@ -207,7 +207,9 @@ def hold_node(
     for sql in [_RENEW, *ways] if node is not None else ways:
         row = row_of(sql, parameters)
         if row is not None:
-            return NodeLease(*row, read_at=monotonic(), until=begun + LEASE_SECONDS)
+            held, first_ms, highest_ms, clock_ms = row
+            ends = begun + LEASE_SECONDS
+            return NodeLease(held, first_ms, highest_ms, clock_ms, monotonic(), ends)
     return None
 
 

@@ -129,7 +129,7 @@ class _Channel(kombu_redis.Channel):
         170 callbacks: a tenth of what a task costs beat and worker."""
         if client is None:
             if self._one_client is None or self._one_client.connection_pool is not self.pool:
-                self._one_client = self._create_client()
+                self._one_client = _kombu(self)._create_client()
             client = self._one_client
         yield client
 

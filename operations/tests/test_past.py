@@ -201,8 +201,7 @@ def test_deploys_alarms_actions_and_migrations_are_marked_where_they_were() -> N
         )
     ]
     action = OperatorAction(
-        *(1, NOW - timedelta(minutes=45), "ada", "pause", "handler x", "a look"),
-        *(1, 1, 0, NOW, ""),
+        at=NOW - timedelta(minutes=45), by="ada", what="pause", subject="handler x", why="a look"
     )
     old = OperatorAction(at=NOW - timedelta(hours=3), by="ada", what="pause", subject="handler x")
     moved = (NOW - timedelta(minutes=6), "outbox 0009_operator_actions")
