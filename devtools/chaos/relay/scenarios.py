@@ -177,7 +177,7 @@ def kafka_frozen(ground: RelayGround) -> None:
     ground.publish(1000)
     unit = ground.relay()
     ground.settle()
-    ground.most_deliveries = 2000
+    ground.most_deliveries = 2000 + 2  # the canaries, one a minute
     with ground.frozen("kafka"):
         ground.publish(1000)
         time.sleep(20.0 if not ground.quick else 8.0)
