@@ -8,24 +8,17 @@ from collections.abc import Sequence
 
 from django.conf import settings
 from django.utils.module_loading import import_string
-from prometheus_client import Counter, Gauge
 
 from outbox.database import jobs
 from outbox.database.ask import row_of
 from outbox.watching import Hop
+from restapi.metrics import PURGED, UNNUMBERED
 from restapi.status_log import StatusLog
 
 __all__ = ["hops", "measure_status_logs", "prune_status_logs", "status_logs"]
 
 CHUNK = 1000
 RUN_SECONDS = 10.0
-UNNUMBERED = Gauge(
-    "status_log_unnumbered_seconds",
-    "Age of the oldest committed change without a number, by log; 0: there is none.",
-    ["log"],
-    multiprocess_mode="mostrecent",
-)
-PURGED = Counter("status_log_purged_total", "Changes deleted after their retention.", ["log"])
 
 
 def status_logs() -> Sequence[StatusLog]:

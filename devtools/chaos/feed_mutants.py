@@ -94,7 +94,7 @@ def fill_without_mark() -> None:
 def key_without_run_id() -> None:
     """A cached feed is believed whichever Redis it is from."""
     of_run = "string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')"
-    for name in ("_LOOK", "_SET_MARK", "_STORE", "_ARE_THERE", "_TOUCH", "_ADD"):
+    for name in ("_LOOK", "_SET_MARK", "_STORE", "_TOUCH", "_ADD"):
         setattr(cache, name, without(getattr(cache, name), of_run, "'any'"))
 
 

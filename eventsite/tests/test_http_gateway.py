@@ -274,4 +274,4 @@ def test_a_body_in_a_broken_coding_is_answered(refusing_web: Web) -> None:
         )
         answer = raw.recv(65_536)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b'"error":"The body could not be read' in answer
+    assert b'"error":"The body is incomplete or malformed.' in answer

@@ -184,7 +184,9 @@ def test_1013_for_a_client_that_does_not_read(web: Web) -> None:
             time.sleep(0.02)
     [line] = lines(web, "websocket_closed", path="/ws/obey/slow")
     assert line["code"] == CloseCode.TOO_SLOW
-    assert line["reason"].startswith("A message has waited")  # not that it answers no ping
+    assert line["reason"].startswith(
+        "The client reads too slowly: a message waited"
+    )  # not that it answers no ping
     assert line["sent"] < 1000
     assert [each["code"] for each in lines(web, "consumer_heard", name="slow")] == [1013]
 
@@ -197,7 +199,7 @@ def test_1013_for_a_client_that_pings_and_does_not_read(web: Web) -> None:
         pytest.fail("It takes pings without end.")
     assert settles(lambda: bool(lines(web, "websocket_closed", path="/ws/obey/pings")))
     [line] = lines(web, "websocket_closed", path="/ws/obey/pings")
-    assert (line["code"], line["reason"]) == (1013, "The client reads too slowly.")
+    assert (line["code"], line["reason"]) == (1013, "The client reads too slowly: pongs wait.")
 
 
 def test_1006_for_a_connection_that_broke(web: Web) -> None:

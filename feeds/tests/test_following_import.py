@@ -97,7 +97,7 @@ def test_one_bad_line_and_nothing_is_stored(tmp_path: Path, line: str, complaint
     with pytest.raises(BadFile, match=f"^{complaint}"):
         count_follows(path)
     err = StringIO()
-    with pytest.raises(CommandError, match="is not imported"):
+    with pytest.raises(CommandError, match="was imported: some lines are invalid"):
         call_command("import_follows", str(path), stderr=err)
     assert complaint in err.getvalue()
     assert active() == set()

@@ -249,7 +249,7 @@ def test_a_handler_against_the_retention_of_its_topic(
 
 def test_what_ends_first_stands_first() -> None:
     said = process(50 * GIB, oldest_unacked_seconds=100.0)
-    found = deadlines(database(), broker(said), Judge(()), at=1000.0)
+    found = snapshot(Judge(()), from_redis=broker(said)).deadlines
     assert found[0].name == "RabbitMQ's consumer timeout"
     assert all(each.ends for each in found)
 

@@ -199,8 +199,7 @@ def _config(group: str) -> dict[str, Any]:
         # The only word on how far the client has read where what it read is no message.
         "enable.partition.eof": True,
         "fetch.min.bytes": 1,
-        # An event ends the wait. Only a partition that comes while the client waits has to wait as long.
-        "fetch.wait.max.ms": 250,
+        "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 100,
         "queued.min.messages": 5000,
         "queued.max.messages.kbytes": 32_768,

@@ -86,9 +86,9 @@ def test_letters_that_were_chosen_and_left_out_are_told(
     monkeypatch.setattr(dead_letters, "LETTERS_AT_ONCE", 1)
     page = act(operator, action, *letters)
     assert "These 1 are" in page
-    assert "1 of those that were chosen are left out" in page
+    assert "1 of the selected letters are left out" in page
     monkeypatch.setattr(dead_letters, "COUNTED", 1)
-    assert "0 or more of those that were chosen" in act(operator, action, *letters)
+    assert "0 or more of the selected letters" in act(operator, action, *letters)
 
 
 def test_an_error_and_a_key_that_are_cut_off_say_so(operator: Client, letters: list[int]) -> None:

@@ -89,7 +89,9 @@ class TestALaneThatADrainHolds:
         wait_in(3)
         end = threading.Event()
         thread = self.hold(3, end)
-        with pytest.raises(LaneBusy, match=r"more than 0.2 s by eventsite \(pid \d+\)"):
+        with pytest.raises(
+            LaneBusy, match=r"^eventsite \(pid \d+\) did not release a lane within 0.2 s"
+        ):
             pause.pause_lanes([2, 3], reason="", by="me", wait=0.2)
         held = [state for state in pause.lane_states() if state.holder]
         assert [(state.lane, state.application) for state in held] == [(3, "eventsite")]
@@ -132,7 +134,7 @@ class TestTheCommand:
 
     @pytest.mark.parametrize("lane", ["64", "five"])
     def test_says_what_is_wrong(self, lane: str) -> None:
-        with pytest.raises(CommandError, match="lanes"):
+        with pytest.raises(CommandError, match=r"[Ll]ane"):
             run_command("pause", lane)
 
 

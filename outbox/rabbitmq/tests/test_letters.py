@@ -234,7 +234,7 @@ def test_nothing_is_done_that_cannot_be_recorded() -> None:
     policy = with_letters("unrecorded", BAD["array"])
     with connection.cursor() as cursor, transaction.atomic():
         cursor.execute("ALTER TABLE operator_action RENAME TO taken_away")
-        with pytest.raises(CommandError, match="nothing was done"), transaction.atomic():
+        with pytest.raises(CommandError, match="Nothing was done"), transaction.atomic():
             command(policy, "discard", "--all")
         cursor.execute("ALTER TABLE taken_away RENAME TO operator_action")
     assert waiting_letters(policy) == 1
