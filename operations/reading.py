@@ -52,8 +52,8 @@ class Reading(Generic[Value_co]):
         return time.monotonic() - max(self.read_at, self.since)
 
     def older(self, seconds: float, why: str) -> Reading[Value_co]:
-        """The same for a number that was so old already when the server told it. `why` nobody told a newer one,
-        if the server answers."""
+        """The same for a number that was already `seconds` old when the server sent it. `why`: the reason that
+        there is no newer one, if the server answers."""
         return Reading(self.value, self.read_at - seconds, self.error or why, self.since)
 
     def failed(self, error: str) -> Reading[Value_co]:

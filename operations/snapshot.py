@@ -198,7 +198,7 @@ def take(heard: Heard, judge: Judge) -> Snapshot:
 
 
 def _aged(found: Iterable[Deadline], reading: Reading[object]) -> Iterator[Deadline]:
-    """Deadlines with the age of their numbers. Some were old already when the server told them."""
+    """Deadlines with the age of their numbers. Some were old already when the server sent them."""
     for each in found:
         last = reading.older(each.age, "no process there sends heartbeats") if each.age else reading
         state, reason = by_age(last)
