@@ -8,7 +8,8 @@ import pytest
 from django.db import connection
 
 from outbox.database import jobs
-from restapi.status_upkeep import UNNUMBERED, measure_status_logs, prune_status_logs
+from restapi.metrics import UNNUMBERED
+from restapi.status_upkeep import measure_status_logs, prune_status_logs
 
 pytestmark = pytest.mark.django_db
 LOG = "feeds"
