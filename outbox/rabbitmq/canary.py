@@ -78,7 +78,7 @@ class RelayCanary(Link):
             self._next = min(self._next, now + self._policy.canary_every)
 
     def _send(self, channel: Channel) -> None:
-        sent_at = time.time()
+        sent_at = round(time.time() * 1000) / 1000  # as its id says it
         body = {
             "event_id": f"{_PREFIX}{sent_at * 1000:.0f}-{uuid.uuid4().hex}",
             "payload": {
@@ -89,7 +89,7 @@ class RelayCanary(Link):
         properties = BasicProperties(delivery_mode=_PERSISTENT, content_type="application/json")
         # The default exchange leads to the queue of this name.
         channel.basic_publish("", self._policy.queue, msgspec.json.encode(body), properties)
-        self._newest_sent = round(sent_at, 3)
+        self._newest_sent = sent_at
         if math.isnan(self._counts_from):
             self._counts_from = sent_at
 
