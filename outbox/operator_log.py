@@ -70,8 +70,8 @@ def begin(
     once: UUID | None = None,
     run: dict[str, Any] | None = None,
 ) -> int:
-    """Write down what has begun and will count how far it is; as `note`. `run`: what somebody needs
-    who goes on with it, JSON values."""
+    """Write down an action that has begun and counts its progress; as `note`. `run`: the JSON values that
+    the task needs to continue it."""
     return _insert(what, subject, by, why, asked=asked, once=once, run=run)
 
 
@@ -99,7 +99,7 @@ def add(entry_id: int, *, done: int = 0, skipped: int = 0) -> None:
 
 
 def explain(entry_id: int, outcome: str) -> None:
-    """Why it does not get on, while it is under way."""
+    """Write down why an action that is under way makes no progress."""
     row = OperatorAction.objects.filter(id=entry_id, ended_at=None)
     row.exclude(outcome=_text(outcome)).update(outcome=_text(outcome))
 
@@ -127,7 +127,7 @@ def under(once: UUID) -> int | None:
 
 
 def purge() -> int:
-    """Let go of what began more than a year ago, oldest first; how many."""
+    """Delete what began more than a year ago, oldest first; returns the number of rows."""
     oldest = OperatorAction.objects.order_by("id")[:_CHUNK]
     old = OperatorAction.objects.filter(id__in=oldest, at__lt=Now() - timedelta(days=KEPT_DAYS))
     return old.delete()[0]
