@@ -19,8 +19,6 @@ class Command(BaseCommand):
     """Ends with the worker's own exit code, and with 1 if a declaration is wrong."""
 
     help = "Run a Celery worker on the queues of one role; `manage.py wiring` lists the roles."
-    # What a worker does. The rest is about web and the admin, and a third of the start's time.
-    requires_system_checks = ("outbox", "wiring", "notifications")
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("role", choices=sorted(ROLES))

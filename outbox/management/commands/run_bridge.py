@@ -28,8 +28,6 @@ class Command(BaseCommand):
     """
 
     help = "Reads Kafka and sends Celery tasks to the handlers."
-    # What a bridge does. The rest is about web and the admin, and a third of the start's time.
-    requires_system_checks = ("outbox", "wiring")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--handler", action="append", metavar="NAME", help="default: all")
