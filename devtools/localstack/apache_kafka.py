@@ -48,13 +48,8 @@ LOGGING = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
 )
 # One node, few topics: G1 with its threads costs more idle CPU than it saves here, and the
-# optimising compiler took a third of the broker's time in the first minutes of a run. Maven has
-# compared the jars with their checksums; looking through the bytecode of each class was a sixth of a start.
-QUICK = (
-    *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
-    *("-XX:+UnlockDiagnosticVMOptions", "-XX:-BytecodeVerificationRemote"),
-)
-HEAP = ("-Xms256m", "-Xmx512m", *QUICK)
+# optimising compiler took a third of the broker's time in the first minutes of a run.
+HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -185,7 +180,7 @@ def _format(
 ) -> None:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     command = [
-        *(java.binary, *QUICK, *LOGGING),
+        *(java.binary, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *LOGGING),
         *("-cp", _classpath(), "kafka.tools.StorageTool", "format"),
         *("--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(properties), *options),
     ]
