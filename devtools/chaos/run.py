@@ -104,9 +104,8 @@ class ScenarioStage:
         except Exception as error:  # noqa: BLE001  (the next scenario is still to be played)
             result.broken.append(f"{type(error).__name__}: {error}")
             self.say(traceback.format_exc())
-            with suppress(
-                Exception
-            ):  # what it left unfinished would count as the next one's damage
+            # What it left unfinished would count as the next one's damage.
+            with suppress(Exception):
                 ground.settled(scenario.settle_within)
         result.broken += ground.broken
         result.figures = ground.figures
