@@ -13,9 +13,15 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from devtools.testing import zygote
+from devtools.testing.heartbeats import forget_heartbeats
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
-from devtools.testing.processes import child_environment, free_port, running, spec_of
+from devtools.testing.processes import (
+    child_environment,
+    free_port,
+    running,
+    spec_of,
+)
 from eventsite.roles import ROLES
 from eventsite.rollout import ALIVE_SECONDS, KINDS
 from outbox import conf
@@ -28,10 +34,8 @@ OF_ROUTES = sorted({route.queue for route in conf.routes()})
 @pytest.fixture
 def server() -> Iterator[redis.Redis]:
     """A Redis to which nobody has said anything."""
+    forget_heartbeats()
     with redis.Redis.from_url(settings.REDIS_URL) as client:
-        client.delete(
-            heartbeat._KINDS, heartbeat._INDEX, *client.scan_iter(f"{heartbeat._PREFIX}*")
-        )
         yield client
 
 

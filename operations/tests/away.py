@@ -11,6 +11,7 @@ import redis
 from django.conf import settings
 from django.db import connection
 
+from devtools.testing.heartbeats import forget_heartbeats
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import child_environment, free_port
 from devtools.testing.weather import Fault, Proxy, proxy_to
@@ -44,7 +45,8 @@ class Weather:
 
 @contextmanager
 def weathered() -> Iterator[Weather]:
-    """A process that nobody has looked at yet, and whose heartbeat is in Redis."""
+    """A process that nobody has looked at yet, and whose heartbeat is in Redis, alone."""
+    forget_heartbeats()
     database, broker = connection.settings_dict, urlsplit(settings.REDIS_URL)
     with (
         proxy_to(database["HOST"], int(database["PORT"])) as postgres,

@@ -15,6 +15,7 @@ import pytest
 import redis
 from django.conf import settings
 
+from devtools.testing.heartbeats import forget_heartbeats
 from devtools.testing.patience import PATIENCE
 from devtools.testing.pipeline import settles
 from devtools.testing.processes import running_together, spec_of
@@ -42,11 +43,9 @@ def server() -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def alone(server: redis.Redis) -> None:
+def alone() -> None:
     """Nobody else has said anything."""
-    server.delete(
-        heartbeat._KINDS, heartbeat._INDEX, *server.scan_iter(f"{heartbeat._PREFIX}*", count=1000)
-    )
+    forget_heartbeats()
 
 
 def ours(server: redis.Redis) -> list[SeenProcess]:

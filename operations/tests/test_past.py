@@ -8,10 +8,10 @@ from io import StringIO
 from typing import Any
 
 import pytest
-import redis
 from django.core.management import call_command
 from django.db import connection
 
+from devtools.testing.heartbeats import forget_heartbeats
 from devtools.testing.histories import place
 from devtools.testing.posts import create_posts, new_post
 from operations import charts, minute, past
@@ -25,7 +25,6 @@ from operations.tests.well import postgres, snapshot
 from outbox import conf
 from outbox.handlers.pause import pause_handler
 from outbox.models import OperatorAction, OutboxEvent
-from outbox.process import heartbeat as heartbeats
 from outbox.process.heartbeat import Heartbeat
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
@@ -263,8 +262,7 @@ def test_marks_that_are_left_out_are_counted(actions: int, said: str) -> None:
 @pytest.mark.usefixtures("routes")
 def test_an_ordinary_deploy_leaves_a_mark(settings: Any) -> None:
     """The release stays, the image is another."""
-    with redis.Redis.from_url(settings.REDIS_URL) as server:
-        server.delete(heartbeats._INDEX)
+    forget_heartbeats()
 
     def heartbeat(build: str) -> Heartbeat:
         settings.OUTBOX_BUILD = build

@@ -88,12 +88,18 @@ class RelayCanary(Link):
         }
         properties = BasicProperties(delivery_mode=_PERSISTENT, content_type="application/json")
         # The default exchange leads to the queue of this name.
-        channel.basic_publish("", self._policy.queue, msgspec.json.encode(body), properties)
+        content = msgspec.json.encode(body)
+        channel.basic_publish("", self._policy.queue, content, properties, mandatory=True)
         self._newest_sent = sent_at
         if math.isnan(self._counts_from):
             self._counts_from = sent_at
 
+    def _returned(self, *_: object) -> None:
+        """There is no such queue yet, or no more: the next look sends another canary."""
+        self._next = 0.0
+
     def channel_opened(self, channel: Channel) -> None:
+        channel.add_on_return_callback(self._returned)
         self.worked()
 
     def channel_lost(self, reason: object) -> None:

@@ -54,6 +54,16 @@ def test_one_that_does_not_come_through_is_late_and_the_next_one_waits() -> None
         until(lambda: canaries(policy), "a relay after it takes it")
 
 
+def test_one_that_found_no_queue_is_sent_again_as_soon_as_there_is_one() -> None:
+    policy = replace(a_policy("canary-early"), canary_every=0.1)
+    with relaying(policy):
+        until(lambda: canaries(policy), "the first comes through")
+        broker.delete(policy.url, policy.queue)
+        until(lambda: figures()[AGE] > 3, "those that follow are returned")
+        broker.declare(policy.url, policy.queue)
+        until(lambda: figures()[AGE] < 3, "one comes through")
+
+
 def test_another_relay_may_take_it() -> None:
     policy = a_policy("canary-taken")
     sender = replace(policy, canary_every=0.1, topic="relayed-nowhere")
