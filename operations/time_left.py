@@ -226,7 +226,7 @@ def _memory(
 
 
 def _of_space(name: str, free: int, whole: int, judge: Judge, at: float, *, ends: str) -> Deadline:
-    """Green while half is free; amber below an eighth, red below a sixteenth."""
+    """Amber below an eighth that is free, red below a sixteenth."""
     left = _until_empty(judge, name, free, at)
     return Deadline(
         name=name,

@@ -36,11 +36,14 @@ from eventsite.tests.probe_log import (
 )
 from outbox.audit.repair import repair
 from outbox.audit.replay import ReplayRefused, plan, replay
+from outbox.database.ask import changed_by
 from outbox.dead_letters import letters as letter_rows
 from outbox.handlers import pause, task
 from outbox.models import BridgePosition, DeadLetter, InboxReceipt
 
 pytestmark = pytest.mark.usefixtures("pipeline")
+
+MOST_PARAMETERS = 65_535  # of a statement; the protocol counts them in 16 bits
 
 
 def apply_sales() -> None:
@@ -101,6 +104,17 @@ class TestReplay:
         assert letters == {DeadLetter.State.DISCARDED}
         verdict = probe_queries.verdict()
         assert (verdict.applied, verdict.ok) == (3, True)
+
+    def test_closes_more_of_them_than_a_statement_has_parameters(self) -> None:
+        changed_by(
+            "INSERT INTO dead_letter (handler, event_id, topic, partition, key, type, source, event_time, payload,"
+            " traceparent, correlation_id, state, error)"
+            " SELECT %s, gen_random_uuid(), %s, 0, 'hot', '', '', '', '', '', '', %s, ''"
+            " FROM generate_series(1, %s)",
+            (PROBE_HANDLER, PROBE_TOPIC.name, DeadLetter.State.PARKED, MOST_PARAMETERS + 1),
+        )
+        replay(plan_of(PROBE_HANDLER), by="test")
+        assert not DeadLetter.objects.exclude(state=DeadLetter.State.DISCARDED).exists()
 
     def test_that_left_them_open_would_break_the_order(
         self, monkeypatch: pytest.MonkeyPatch

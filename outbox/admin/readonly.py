@@ -123,7 +123,8 @@ class _NoWrites:
 
 class ReadOnlyAdmin(_NoWrites, _ModelAdmin):
     """A list and a detail page. Subclasses set `ordering` to columns of an index, the last unique.
-    Those that can be searched set `search_help_text` and define `find`."""
+    Those that can be searched set `search_help_text`, and define `find` where a search
+    is for more than the id."""
 
     paginator = BoundedPaginator
     show_full_result_count = False

@@ -134,7 +134,7 @@ class Group:
             return
         if positions:
             self.partitions.add(positions)
-            self.unread -= positions.keys()
+            self.unread -= set(positions)
             log.info("partitions_taken_in", handler=self._route.handler, partitions=len(positions))
 
     # -- what to read next -------------------------------------------------------------------

@@ -20,7 +20,7 @@ from outbox.dead_letters.dlq_message import bounded_trace, dlq_headers, dlq_mess
 from outbox.dead_letters.letter import Letter, Place, State
 from outbox.declaration import Route
 from outbox.envelope import from_column, to_column
-from outbox.models import CLOCK, DeadLetter
+from outbox.models import DeadLetter
 from outbox.publish.events import publish
 
 __all__ = [
@@ -161,13 +161,20 @@ def head_of(handler: str, place: Place, *, limit: int = 1) -> list[Letter]:
 
 
 def resolve(ids: Iterable[int], state: int, *, by: str, note: str = "") -> None:
-    """Close letters as applied or discarded."""
-    rows = DeadLetter.objects.filter(id__in=list(ids), state__lt=State.APPLIED)
-    rows.update(state=state, resolved_at=CLOCK, resolved_by=by, note=note, next_attempt_at=None)
+    """Close letters as applied or discarded. There may be more than a statement can have parameters (65,535),
+    so their ids are one of them."""
+    changed_by(
+        """
+        UPDATE dead_letter SET state = %s, resolved_at = clock_timestamp(), resolved_by = %s, note = %s,
+            next_attempt_at = NULL
+        WHERE id = ANY(%s) AND state < 3
+        """,
+        (int(state), by, note, list(ids)),
+    )
 
 
 def try_again(where: str, parameters: Sequence[Any]) -> int:
-    """Make letters due now, with all their tries; returns how many. `where`: SQL, a condition of them."""
+    """Make letters due now, with all their attempts; returns how many. `where`: SQL, a condition of them."""
     return changed_by(
         f"""
         UPDATE dead_letter SET state = 0, attempts = 0, next_attempt_at = clock_timestamp(),

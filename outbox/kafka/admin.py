@@ -204,12 +204,12 @@ def topic_ids(names: Sequence[str]) -> dict[str, UUID]:
     return ids
 
 
-def result_of(future: Future[Answer]) -> Answer:
+def result_of(future: Future[Answer], timeout: float = TIMEOUT) -> Answer:
     """What the broker says. Raises KafkaUnavailable, also when it says nothing in time."""
     try:
-        return future.result(TIMEOUT)
+        return future.result(timeout)
     except FutureTimeout:
-        silence = KafkaError(KafkaError._TIMED_OUT, f"no answer within {TIMEOUT:.0f} s")
+        silence = KafkaError(KafkaError._TIMED_OUT, f"no answer within {timeout:.0f} s")
         raise KafkaUnavailable(silence) from None
 
 
@@ -263,14 +263,14 @@ def alter_retention(topics: Sequence[Topic]) -> None:
 
 
 def described(
-    client: AdminClient, kind: ResourceType, names: Iterable[str]
+    client: AdminClient, kind: ResourceType, names: Iterable[str], timeout: float = TIMEOUT
 ) -> dict[str, dict[str, str]]:
-    """Name -> settings, of those that the broker shows."""
+    """Name -> settings, of those that the broker shows within so many seconds."""
     resources = [ConfigResource(kind, name) for name in names]
     found = {}
     for resource, future in (client.describe_configs(resources) if resources else {}).items():
         with suppress(KafkaException):
-            entries = result_of(future).values()
+            entries = result_of(future, timeout).values()
             found[resource.name] = {entry.name: str(entry.value) for entry in entries}
     return found
 

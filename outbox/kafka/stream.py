@@ -199,7 +199,7 @@ class LimitsQuestion:
             self._failed += 1
             raise
         self._failed = 0
-        settings = admin.described(self._client, ResourceType.TOPIC, [self._topic])
+        settings = admin.described(self._client, ResourceType.TOPIC, [self._topic], timeout)
         limit = settings.get(self._topic, {}).get("max.message.bytes", "")
         # Kafka's default where the broker does not show it, or not to us.
         return int(limit) if limit.isdigit() else admin.DEFAULT_MAX_MESSAGE_BYTES

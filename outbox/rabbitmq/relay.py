@@ -118,10 +118,6 @@ class Relay:
         """Messages in hand that another relay has claimed."""
         return len(self._events.busy)
 
-    @property
-    def breaker_state(self) -> str:
-        return self.kafka.breaker.state(time.monotonic())
-
     def call(self, action: Callable[[], object]) -> None:
         """Have the loop do this soon, from any thread."""
         self._loop.add_callback_threadsafe(action)

@@ -100,7 +100,9 @@ def test_a_topic_that_is_not_there_is_waited_for() -> None:
     policy = replace(policy, look_every=0.1, breaker_open=0.5)
     publish(policy, numbered("later", 1))
     with relaying(policy) as relay:
-        until(lambda: relay.breaker_state == machine.OPEN, "the breaker opens")
+        until(
+            lambda: relay.kafka.breaker.state(time.monotonic()) == machine.OPEN, "the breaker opens"
+        )
         assert not relay.consuming.is_consuming
         admin.create([Topic(policy.topic, partitions=3)], replication_factor=1)
         settled(policy, relay)

@@ -169,7 +169,10 @@ def test_kafka_frozen_and_woken() -> None:
         kafka.pause()
         try:
             publish(policy, *sent)
-            until(lambda: relay.breaker_state == machine.OPEN, "the breaker opens")
+            until(
+                lambda: relay.kafka.breaker.state(time.monotonic()) == machine.OPEN,
+                "the breaker opens",
+            )
             until(lambda: not relay.consuming.is_consuming, "it takes no more")
             assert not relay.kafka.is_well
             assert readiness_of(relay)().checks["kafka"] == "unhealthy"
