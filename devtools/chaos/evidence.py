@@ -23,7 +23,6 @@ HOT_TABLES = (
     *("feed_slices", "feed_authors"),
 )
 ORDER_TOPICS = (ORDER_EVENTS_TOPIC.name, ORDERS_CREATED_TOPIC.name, STOCK_TOPIC.name)
-PARKED = 1
 
 
 def _heard() -> list[str]:

@@ -2,8 +2,8 @@
 
 Importing them is three quarters of what a start costs, and a pipeline is four such processes. What
 is forked is otherwise as if it had been executed: a session, environment, directory and output of
-its own, `manage.py`, `-m celery` or `-c` run as `__main__`. Nothing of ours is
-imported beforehand, nor what reads the environment when it is; of that only the bytecode is read.
+its own, with `manage.py`, `-m celery` or a module of devtools.testing as `__main__`. Nothing of the product
+is imported beforehand, nor what reads the environment when it is; of that only the bytecode is read.
 
     pytest ── spawn ──► zygote ── fork ──► manage.py run_bridge
                               ── fork ──► python -m celery …
@@ -187,7 +187,7 @@ class _Zygote:
         self._process = spawn(
             [sys.executable, "-m", "devtools.testing.zygote"],
             environment=os.environ,
-            directory=Path.cwd(),
+            directory=REPOSITORY,
             output=subprocess.PIPE,
             input_=subprocess.PIPE,
         )

@@ -38,7 +38,8 @@ MAX_TRIES = 5
 RETRY_SECONDS = 1.0  # after the first failure; each time twice as long
 SLICE_FOLLOWERS = 1000  # followers for whom one slice is cut
 ERROR_LENGTH = 500
-NEVER_ENDED = "the worker ended before it finished the slice"
+# Stored and compared: workers of two releases, one beside the other, must write the same words.
+NEVER_ENDED = "begun, and its worker did not come back"
 
 
 @dataclass(frozen=True, slots=True)

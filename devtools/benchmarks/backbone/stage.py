@@ -25,11 +25,10 @@ OURS = PLAN.pipeline
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """When the first and the last event of a span were published and applied."""
+    """When the first event of a span was published, and when the first and the last were applied."""
 
     events: int
     published_first: datetime | None
-    published_last: datetime | None
     applied_first: datetime | None
     applied_last: datetime | None
 
@@ -74,8 +73,7 @@ class Stage:
         with connection.cursor() as cursor:
             cursor.execute(
                 """
-                SELECT count(*), min(published_at), max(published_at),
-                       min(applied_at), max(applied_at)
+                SELECT count(*), min(published_at), min(applied_at), max(applied_at)
                 FROM event_outbox event
                 LEFT JOIN inbox_receipt receipt
                     ON receipt.event_id = event.event_id AND receipt.handler = %s

@@ -17,6 +17,7 @@ from devtools.relay.messages import BAD, Message, numbered
 __all__ = ["SCENARIOS", "RelayScenario"]
 
 HAND = 400  # messages that a relay of four workers has in hand at most
+CANARIES = 2  # at most so many come within a scenario, one a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,10 @@ def channel_closed(ground: RelayGround) -> None:
         ground.settle()
         with ground.frozen("kafka"):
             ground.publish(500)
-            ground.wait(lambda: ground.metric("events_consumed_total") > 1000, "delivered again")
+            ground.wait(
+                lambda: ground.metric("events_consumed_total") > 1000 + CANARIES,
+                "delivered again",
+            )
             time.sleep(60.0 if not ground.quick else 4.0)
     finally:
         _patience(ground, timeout=1_800_000, look=60_000)
@@ -177,7 +181,7 @@ def kafka_frozen(ground: RelayGround) -> None:
     ground.publish(1000)
     unit = ground.relay()
     ground.settle()
-    ground.most_deliveries = 2000 + 2  # the canaries, one a minute
+    ground.most_deliveries = 2000 + CANARIES
     with ground.frozen("kafka"):
         ground.publish(1000)
         time.sleep(20.0 if not ground.quick else 8.0)
