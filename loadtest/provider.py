@@ -89,9 +89,11 @@ def _run(port: int, fails: float, seed: int, end: Connection) -> None:
 async def _serve(listener: socket.socket, fails: float, seed: int, end: Connection) -> None:
     arrivals = Arrivals()
     application = _application(arrivals, fails, random.Random(f"provider {seed}"))  # noqa: S311
-    server = uvicorn.Server(
-        uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
+    # Senders keep a connection that is idle for 30 s; one that is closed meanwhile costs an attempt.
+    config = uvicorn.Config(
+        application, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=60
     )
+    server = uvicorn.Server(config)
 
     def asked() -> None:
         try:

@@ -59,7 +59,7 @@ class App(Backbone):
 
     urls       dotted path of a URL configuration, for paths that need names or are answered by functions
     paths      every path that it serves
-    hot_paths  dotted paths of what is answered before Django: HotPath, HotRead or HotConstant
+    hot_paths  dotted paths of what is answered before Django: HotPath, HotRead, HotLookup or HotConstant
     sockets    its WebSockets
     status_logs  dotted paths of its logs that WebSockets follow: StatusLog (restapi/status_log.py)
     grants     scopes that a key can have beside those that its paths ask for; the app asks for them

@@ -17,7 +17,14 @@ from pydantic_settings import SettingsConfigDict
 
 from eventsite.settings.kafka import KafkaSecurity
 from eventsite.settings.metrics_directory import make_metrics_directory
-from eventsite.settings.names import AmqpAddress, QueueName, RedisAddress, TopicName
+from eventsite.settings.names import (
+    AmqpAddress,
+    DatabaseAddress,
+    QueueName,
+    RedisAddress,
+    RedisHost,
+    TopicName,
+)
 
 __all__ = ["Environment", "environment"]
 
@@ -32,9 +39,9 @@ class Environment(KafkaSecurity):
     )
 
     # Servers
-    database_url: str = "postgresql://postgres:postgres@localhost:5432/orders"
-    redis_url: str = ""
-    redis_addr: str = "localhost:6379"
+    database_url: DatabaseAddress = "postgresql://postgres:postgres@localhost:5432/orders"
+    redis_url: RedisAddress = ""
+    redis_addr: RedisHost = "localhost:6379"
     redis_password: str = ""
     kafka_bootstrap_servers: str = Field(
         default="localhost:9092",
@@ -122,7 +129,7 @@ class Environment(KafkaSecurity):
     feed_window: int = Field(default=1000, ge=10)  # newest entries that are stored for each user
     # From so many followers on an author's posts are merged at read; below half of it stored again
     feed_merge_followers: int = Field(default=10_000, ge=2)
-    feed_cache_url: str = ""  # a Redis of its own for cached feeds; unset: REDIS_URL
+    feed_cache_url: RedisAddress = ""  # a Redis of its own for cached feeds; unset: REDIS_URL
     feed_cache_seconds: int = Field(default=300, ge=1)  # how long a feed that nobody reads is kept
     feed_cache_feeds: int = Field(default=100_000, ge=0)  # feeds at most; 0: none, PostgreSQL alone
 

@@ -10,7 +10,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["AmqpAddress", "QueueName", "RedisAddress", "TopicName"]
+__all__ = [
+    "AmqpAddress",
+    "DatabaseAddress",
+    "QueueName",
+    "RedisAddress",
+    "RedisHost",
+    "TopicName",
+]
 
 QUEUE_BYTES = 255 - len(".dlx")  # the dead-letter exchange has the name of the queue in its own
 TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -33,10 +40,26 @@ def _redis_address(text: str) -> str:
     return text
 
 
-def _is_address(text: str, schemes: set[str]) -> bool:
+def _redis_host(text: str) -> str:
+    if {"/", "@"} & set(text) or not _is_address(f"redis://{text}", {"redis"}):
+        raise PydanticCustomError("redis_host", "must be host:port")
+    return text
+
+
+def _database_address(text: str) -> str:
+    """The host may be missing: it may be the folder of a socket, in `?host=`."""
+    if not _is_address(text, {"postgres", "postgresql"}, has_host=False):
+        raise PydanticCustomError(
+            "database_address", "must be postgresql://user:password@host:port/database"
+        )
+    return text
+
+
+def _is_address(text: str, schemes: set[str], *, has_host: bool = True) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        named = bool(parts.hostname) or not has_host
+        return parts.scheme in schemes and named and parts.port != 0
     except ValueError:  # a port that is no number; its text may be a piece of the password
         return False
 
@@ -59,6 +82,8 @@ def _topic_name(text: str) -> str:
 
 
 AmqpAddress = Annotated[str, AfterValidator(_amqp_address)]
+DatabaseAddress = Annotated[str, AfterValidator(_database_address)]
 RedisAddress = Annotated[str, AfterValidator(_redis_address)]
+RedisHost = Annotated[str, AfterValidator(_redis_host)]
 QueueName = Annotated[str, AfterValidator(_queue_name)]
 TopicName = Annotated[str, AfterValidator(_topic_name)]

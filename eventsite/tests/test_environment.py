@@ -317,6 +317,42 @@ def test_all_that_the_relay_cannot_use_is_named_at_once_and_no_secret_told(addre
     assert "sec" not in str(ended.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("DATABASE_URL", "orders"),
+        ("DATABASE_URL", "mysql://u:secret@h/orders"),
+        ("DATABASE_URL", "postgresql://u:sec/ret@h/orders"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://:secret@h/"),
+        ("REDIS_ADDR", "redis://:secret@h:6379"),
+        ("REDIS_ADDR", "h:secret"),
+        ("FEED_CACHE_URL", "localhost:6379"),
+    ],
+)
+def test_an_address_that_is_none_is_named_without_its_secret(name: str, address: str) -> None:
+    os.environ[name] = address
+    with pytest.raises(SystemExit) as ended:
+        environment.__wrapped__()
+    _, line = str(ended.value).splitlines()
+    assert line.startswith(f"  {name}: must be ")
+    assert "sec" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("DATABASE_URL", "postgres://h/orders"),
+        ("DATABASE_URL", "postgresql:///orders?host=/var/run/postgresql"),
+        ("REDIS_URL", "unix:///run/redis.sock"),
+        ("REDIS_ADDR", "[::1]:6379"),
+        ("REDIS_ADDR", "redis"),
+    ],
+)
+def test_an_address_of_another_form_is_taken(name: str, address: str) -> None:
+    assert getattr(read(**{name: address}), name.lower()) == address
+
+
 def test_the_example_lists_every_name() -> None:
     text = (REPOSITORY / ".env.example").read_text()
     listed = set(re.findall(r"\b[A-Z][A-Z_]+[A-Z]\b", text))
