@@ -37,6 +37,7 @@ __all__ = ["Scheduler", "app"]
 QUEUE_BOUND = 50  # tasks; beat adds none to a queue that is longer
 LENGTHS_SECONDS = 0.9  # that beat knows the lengths of its queues
 EARLIER = 0.5  # seconds before a task's time limit that it waits for the database no longer
+APART = 0.618  # of an interval, from one task's first run to the next one's: close to evenly spread
 RESULTS_OF_A_PROCESS = 10  # at most so many wait unread; each has one task at work and one to come
 
 log = structlog.get_logger("eventsite.celery")
@@ -63,10 +64,21 @@ class Scheduler(beat.Scheduler):
     """Celery's scheduler, except that a lost Redis is one log line instead of two tracebacks
     for each task, and that a queue without a worker gets no more tasks: those that wait there
     are enough. It wakes several times a second, so it skips what Celery's scheduler does for
-    schedules that change, and asks for the lengths of all queues at once, once a second."""
+    schedules that change, and asks for the lengths of all queues at once, once a second.
+
+    Celery's begins all intervals at the same moment, so every ten seconds all tasks would come at
+    once, and events would wait behind them. Here the intervals begin apart from each other."""
 
     _lengths: Mapping[str, float] = {}
     _asked_at = float("-inf")
+
+    def setup_schedule(self) -> None:
+        super().setup_schedule()
+        now = self.app.now()
+        entries: list[Any] = list(self.schedule.values())
+        entries.sort(key=lambda each: (each.schedule.run_every, each.name))
+        for number, entry in enumerate(entries):
+            entry.last_run_at = now - entry.schedule.run_every * (number * APART % 1)
 
     def schedules_equal(self, old_schedules: Any, new_schedules: Any) -> bool:
         return True  # entries are what the settings say, for as long as it runs

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import redis
@@ -16,6 +19,7 @@ from outbox import conf
 from outbox.publish import nudge
 
 QUEUE = "upkeep"
+AT_ONCE = timedelta(milliseconds=50)
 # The parts of keep_times.
 OF_OLDER_BEATS = {f"notifications.{part}" for part in ("start_scheduled", "expire", "close_lapsed")}
 
@@ -79,3 +83,19 @@ def test_nothing_waits_behind_the_drains() -> None:
     entries = settings.CELERY_BEAT_SCHEDULE.values()
     queued = [entry["task"] for entry in entries if entry["options"]["queue"] == "outbox"]
     assert queued == [nudge.DRAIN_TASK]
+
+
+def test_no_moment_gets_all_tasks() -> None:
+    """Celery begins every interval at the start; then seventeen come at once, every ten seconds."""
+    scheduler = Scheduler(app=app)
+    now = app.now()
+    moments: Counter[int] = Counter()
+    entries: Iterable[Any] = scheduler.schedule.values()
+    for entry in entries:
+        every = entry.schedule.run_every
+        due = entry.last_run_at + every
+        assert now - timedelta(seconds=1) <= due <= now + every
+        while due < now + timedelta(minutes=2):
+            moments[round((due - now) / AT_ONCE)] += 1
+            due += every
+    assert max(moments.values()) <= 4
