@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -19,6 +20,7 @@ from outbox import conf
 from outbox.publish import nudge
 
 QUEUE = "upkeep"
+MANY = 20  # tasks
 AT_ONCE = timedelta(milliseconds=50)
 # The parts of keep_times.
 OF_OLDER_BEATS = {f"notifications.{part}" for part in ("start_scheduled", "expire", "close_lapsed")}
@@ -99,3 +101,23 @@ def test_no_moment_gets_all_tasks() -> None:
             moments[round((due - now) / AT_ONCE)] += 1
             due += every
     assert max(moments.values()) <= 4
+
+
+class Noting(Scheduler):
+    """Notes what it would send."""
+
+    sent: list[str]
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        self.sent.append(entry.name)
+
+
+def test_it_sleeps_until_a_task_is_due() -> None:
+    scheduler = Noting(app=app)
+    scheduler.sent = []
+    ticks = 0
+    while len(scheduler.sent) < MANY:
+        ticks += 1
+        time.sleep(max(scheduler.tick(), 0))
+    # One sends, one says how long to sleep, and the clock may be a little early.
+    assert ticks < 4 * MANY
