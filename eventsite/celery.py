@@ -69,7 +69,7 @@ class Scheduler(beat.Scheduler):
     Celery's begins all intervals at the same moment, so every ten seconds all tasks would come at
     once, and events would wait behind them. Here the intervals begin apart from each other.
 
-    Celery's wakes ten milliseconds early and asks until the task is due: 8 ms of processor time a task
+    Celery's wakes ten milliseconds early and asks until the task is due: up to 10 ms of a core for each
     (findings/celery-beat-spins-before-each-task.sh). This one wakes when it is due."""
 
     _lengths: Mapping[str, float] = {}
