@@ -5,7 +5,7 @@
 # second a tenth of it.
 #
 # Seen, with one entry each 0.25 s for 5 s, about 19 tasks:
-#   the scheduler as it comes: thousands of ticks, 5 to 9 ms of processor time a task
+#   the scheduler as it comes: thousands of ticks, 8 to 10 ms of processor time a task
 #   with an `adjust` that returns the delay as it is: two ticks a task, a fraction of a millisecond
 set -euo pipefail
 work=$(mktemp -d)
